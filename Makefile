@@ -1,0 +1,45 @@
+# `make demo` and `make test` set up all that they need, once. With another interpreter: make test PYTHON=python3.12
+PYTHON ?= python3
+VENV ?= .venv
+ARGS ?=
+FACES ?=
+
+PY := $(VENV)/bin/python
+READY := $(VENV)/.ready-$(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])')
+
+.PHONY: help demo test lint format bench doctor clean
+
+help:
+	@echo "make demo [FACES=folder or zip]  fine-tune a small GPEN here and restore faces with it"
+	@echo "make test [ARGS='-k hook']       run the tests"
+	@echo "make lint | format | bench | doctor | clean"
+
+demo: $(READY)
+	$(PY) -m gpen_plugin.demo $(if $(FACES),--faces "$(FACES)")
+
+test: $(READY)
+	$(PY) -m pytest $(ARGS)
+
+lint: $(READY)
+	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
+
+format: $(READY)
+	$(PY) -m ruff check --fix .
+	$(PY) -m ruff format .
+
+bench: $(READY)
+	@set -e; for script in benchmarks/*.py; do echo "$$script"; $(PY) "$$script" $(ARGS); done
+
+doctor: $(READY)
+	$(PY) -m gpen_plugin.doctor
+
+$(READY): constraints.txt setup.py pyproject.toml packaging/backend.py packaging/environment.py
+	$(PYTHON) packaging/environment.py "$(VENV)"
+	@touch "$@"
+
+# What make wrote; trainings and their results are yours.
+clean:
+	rm -rf build *.egg-info .pytest_cache .ruff_cache
+	find . -name __pycache__ -prune -exec rm -rf {} +
+	@if ls "$(VENV)"/.ready-* >/dev/null 2>&1; then rm -rf "$(VENV)"; fi

@@ -1,0 +1,252 @@
+"""Turn a folder or zip file of faces into an LMDB of PNG pictures of one size, in BasicSR's format.
+
+    python datasets_prep/make_lmdb.py --input FFHQ --output datasets/ffhq/ffhq_512.lmdb --size 512
+
+Stop it whenever you like and give the same command again: it goes on where it was. A picture is cropped to its central
+square and resized; one that cannot be read is reported and left out. Keys are the names below the input without their
+suffix; what is not ASCII, and '%', is written %XX as in web addresses.
+
+For a validation set that is never trained on: `--limit 500` for the one, `--skip 500` for the other; the order is that
+of the names.
+"""
+
+import argparse
+import hashlib
+import json
+import os
+import sys
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+
+import cv2
+import lmdb
+from tqdm import tqdm
+
+from gpen_plugin.data.image_source import ImageSource, decode_picture, fit_square, open_folder_or_zip
+from gpen_plugin.data.lmdb_file import BUILDING, META_INFO, Entry, check_lmdb, lmdb_key, read_meta_info
+from gpen_plugin.errors import DataError, OptionError, told_plainly
+
+MADE_FROM = "made_from.json"
+BATCH = 128  # pictures per commit, the most that is done again after a kill
+LONGEST_KEY = 511  # bytes, fixed when the lmdb library is built
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command's options."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("-i", "--input", type=Path, help="folder or zip file of faces; only --verify needs none")
+    parser.add_argument("-o", "--output", type=Path, required=True, help="folder to make; its name ends in .lmdb")
+    parser.add_argument("-s", "--size", type=int, default=512, help="side of the stored pictures (default 512)")
+    parser.add_argument("--skip", type=int, default=0, help="leave out this many pictures, the first by name")
+    parser.add_argument("--limit", type=int, help="store at most this many of the others")
+    parser.add_argument("--compress-level", type=int, default=1, help="of PNG, 0 to 9 (default 1, as BasicSR's own)")
+    parser.add_argument("--workers", type=int, default=os.cpu_count(), help="threads (default: one per processor)")
+    parser.add_argument("--verify", action="store_true", help="at the end, decode all that is stored and compare")
+    return parser
+
+
+@told_plainly
+def main(argv: Sequence[str] | None = None) -> int:
+    """Make, go on making, or verify an LMDB.
+
+    Args:
+        argv: command line without the program's name; None for the real one.
+    Returns:
+        Exit status: 0 if the LMDB is whole, be it without some unreadable pictures; 1 otherwise.
+    """
+    options = parser().parse_args(argv)
+    _check(options)
+    try:
+        if options.input:
+            _make(options)
+        if options.verify:
+            _verify(options)
+    except KeyboardInterrupt:
+        print(f"\nStopped. The same command goes on with {options.output}.", file=sys.stderr)
+        return 130
+    except (OSError, lmdb.Error) as error:
+        raise DataError(f"--output {options.output}", f"cannot be written ({error})", "a folder with room") from error
+    return 0
+
+
+def _check(options: argparse.Namespace) -> None:
+    if options.output.suffix != ".lmdb":
+        raise OptionError("--output", f"got {options.output}", "a name that ends in .lmdb, as BasicSR demands")
+    if not options.input and not options.verify:
+        raise OptionError("--input", "missing", "a folder or zip file of faces")
+    limits = {"size": (1, 65500), "skip": (0, None), "limit": (1, None), "compress_level": (0, 9), "workers": (1, None)}
+    for name, (low, high) in limits.items():
+        value = getattr(options, name)
+        if value is not None and (value < low or (high and value > high)):
+            expected = f"a number from {low}" + (f" to {high}" if high else "")
+            raise OptionError("--" + name.replace("_", "-"), f"got {value}", expected)
+
+
+def _make(options: argparse.Namespace) -> None:
+    source = open_folder_or_zip(options.input, "--input")
+    keys = source.keys[options.skip :][: options.limit]
+    if not keys:
+        raise OptionError("--skip", f"got {options.skip}", f"fewer than the {len(source.keys)} pictures of the input")
+    made_from = {
+        "size": options.size,
+        "compress_level": options.compress_level,
+        "pictures": len(keys),
+        "names": hashlib.sha256("\n".join(keys).encode("utf-8", "surrogateescape")).hexdigest(),
+    }
+    if _is_finished(options.output, made_from):
+        return
+    unreadable = _fill(options, source, keys)
+    stored = _finish(options, made_from, unreadable)
+    print(f"{options.output}: {stored} pictures of {options.size} x {options.size}, {len(unreadable)} left out.")
+
+
+def _is_finished(output: Path, made_from: dict) -> bool:
+    """Whether there is nothing to do; makes the folder and notes what it is being made from if it is new."""
+    if not output.exists() or (output.is_dir() and not any(output.iterdir())):
+        output.mkdir(parents=True, exist_ok=True)
+        _write_whole(output / BUILDING, json.dumps(made_from))
+        return False
+    note = next((output / name for name in (BUILDING, MADE_FROM) if (output / name).is_file()), None)
+    if note is None:
+        came = f"{output} exists and was not made by this script"
+        raise DataError("--output", came, "a new name", "Choose another name, or remove what is there.")
+    earlier = json.loads(note.read_text())
+    for name, value in made_from.items():
+        if earlier.get(name) != value:
+            words = "other pictures" if name == "names" else f"{name} {earlier.get(name)}, not {value}"
+            came = f"{output} was begun with {words}"
+            raise DataError("--output", came, "the same command as before", "Choose another name, or remove it.")
+    if note.name == BUILDING:
+        return False
+    check_lmdb(output, "--output")
+    left_out = earlier["unreadable"]
+    print(f"{output} is finished: {made_from['pictures'] - len(left_out)} pictures, {len(left_out)} left out.")
+    return True
+
+
+def _fill(options: argparse.Namespace, source: ImageSource, keys: list[str]) -> list[str]:
+    """Store what is not stored yet, and return what could not be read."""
+    unreadable = []
+    with lmdb.open(str(options.output), map_size=1 << 30) as environment:
+        with environment.begin() as transaction:
+            missing = [key for key in keys if not _is_stored(transaction, key)]
+        if len(missing) < len(keys):
+            print(f"Going on with {options.output}: {len(keys) - len(missing)} of {len(keys)} are there.")
+        encode = _encoder(source, options.size, options.compress_level)
+        batch = []
+        with tqdm(total=len(keys), initial=len(keys) - len(missing), unit="picture") as progress:
+            for key, encoded in _in_order(encode, missing, options.workers):
+                progress.update()
+                if isinstance(encoded, DataError):
+                    progress.write(f"left out: {encoded}", file=sys.stderr)
+                    unreadable.append(key)
+                    continue
+                batch.append((lmdb_key(key).encode("ascii"), encoded))
+                if len(batch) == BATCH:
+                    _store(environment, batch)
+                    batch = []
+            _store(environment, batch)
+    return unreadable
+
+
+def _is_stored(transaction: lmdb.Transaction, key: str) -> bool:
+    name = lmdb_key(key).encode("ascii")
+    return len(name) <= LONGEST_KEY and transaction.get(name) is not None
+
+
+def _encoder(source: ImageSource, size: int, compress_level: int) -> Callable[[str], bytes | DataError]:
+    """A function that any thread can call: key -> PNG, or what is wrong with the picture."""
+
+    def encode(key: str) -> bytes | DataError:
+        try:
+            if len(lmdb_key(key)) > LONGEST_KEY:
+                raise DataError(source.name(key), "its name is too long for LMDB", f"at most {LONGEST_KEY} bytes")
+            picture = fit_square(source.read(key), size)
+        except DataError as error:
+            return error
+        written, png = cv2.imencode(".png", picture, [cv2.IMWRITE_PNG_COMPRESSION, compress_level])
+        assert written, "OpenCV was built without PNG"
+        return png.tobytes()
+
+    return encode
+
+
+def _in_order(work: Callable, items: Sequence, workers: int) -> Iterator[tuple]:
+    """(item, result) in order, with a few results of `workers` threads waiting; OpenCV lets threads run abreast."""
+    pool = ThreadPoolExecutor(workers)
+    waiting: deque[tuple[object, Future]] = deque()
+    try:
+        for item in items:
+            waiting.append((item, pool.submit(work, item)))
+            if len(waiting) > 4 * workers:
+                first, future = waiting.popleft()
+                yield first, future.result()
+        for item, future in waiting:
+            yield item, future.result()
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _store(environment: lmdb.Environment, batch: list[tuple[bytes, bytes]]) -> None:
+    """Write a batch whole or not at all, making the map larger until it fits."""
+    while True:
+        try:
+            with environment.begin(write=True) as transaction:
+                for key, value in batch:
+                    transaction.put(key, value)
+            return
+        except lmdb.MapFullError:
+            environment.set_mapsize(2 * environment.info()["map_size"])
+
+
+def _finish(options: argparse.Namespace, made_from: dict, unreadable: list[str]) -> int:
+    """Write the list of entries, then drop the mark that more is to come. Returns how many there are."""
+    with lmdb.open(str(options.output), readonly=True) as environment, environment.begin() as transaction:
+        names = sorted(name.decode("ascii") for name in transaction.cursor().iternext(values=False))
+    if not names:
+        raise DataError("--input", f"none of the {len(unreadable)} pictures of {options.input} can be read", "faces")
+    line = f".png ({options.size},{options.size},3) {options.compress_level}\n"
+    _write_whole(options.output / META_INFO, "".join(name + line for name in names))
+    _write_whole(options.output / MADE_FROM, json.dumps({**made_from, "unreadable": unreadable}))
+    (options.output / BUILDING).unlink()
+    return len(names)
+
+
+def _write_whole(path: Path, text: str) -> None:
+    temporary = path.with_suffix(".part")
+    temporary.write_text(text)
+    os.replace(temporary, path)
+
+
+def _verify(options: argparse.Namespace) -> None:
+    """Decode every entry and compare it with its line of meta_info.txt; `DataError` counts the bad ones."""
+    check_lmdb(options.output, "--output")
+    entries = read_meta_info(options.output, "--output")
+    bad = 0
+    with lmdb.open(str(options.output), readonly=True, lock=False) as environment:
+
+        def problem(entry: Entry) -> str | None:
+            with environment.begin() as transaction:
+                data = transaction.get(entry.lmdb_key.encode("ascii"))
+            if data is None:
+                return "not stored"
+            try:
+                shape = decode_picture(data, entry.lmdb_key).shape
+            except DataError as error:
+                return error.came
+            listed = (entry.height, entry.width, entry.channels)
+            return None if shape == listed else f"has shape {shape}, not {listed}"
+
+        for entry, found in tqdm(_in_order(problem, entries, options.workers), total=len(entries), desc="verifying"):
+            if found:
+                bad += 1
+                tqdm.write(f"damaged: {entry.lmdb_key}: {found}", file=sys.stderr)
+    if bad:
+        raise DataError(f"--verify {options.output}", f"{bad} of {len(entries)} pictures are damaged", "none")
+    print(f"{options.output}: all {len(entries)} pictures verified.")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,287 @@
+"""The GAN prior: StyleGAN2's generator whose noise inputs have room for an encoder's features (section 3.2)."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import nn
+
+from gpen_plugin.archs.authors_keys import accept_authors_layout
+from gpen_plugin.archs.layers import (
+    EqualLinear,
+    NoiseMode,
+    StyledConv,
+    ToRGB,
+    channels_of,
+    check_noise_mode,
+    check_size,
+    check_taps,
+    normalise,
+    resolutions,
+)
+from gpen_plugin.errors import OptionError
+from gpen_plugin.host import register
+from gpen_plugin.ops.shapes import check_shape
+
+
+class MappingNetwork(nn.Sequential):
+    """z (N, F) -> w (N, F): normalisation, then fully connected layers (Figure 3a).
+
+    Args:
+        num_style_feat: F.
+        num_mlp: how many layers.
+        lr_mlp: factor of their learning rate.
+    """
+
+    def __init__(self, num_style_feat: int, num_mlp: int, lr_mlp: float):
+        super().__init__(
+            *[EqualLinear(num_style_feat, num_style_feat, lr_mul=lr_mlp, activate=True) for _ in range(num_mlp)]
+        )
+
+    def forward(self, z: torch.Tensor) -> torch.Tensor:
+        return super().forward(normalise(z))
+
+
+class GANBlock(nn.Module):
+    """The convolutions of one resolution and its picture (Figure 3b).
+
+    Args:
+        in_channels: of the block before; ``None`` for the first block, which starts from the constant.
+        out_channels: C, before noise is concatenated.
+        num_style_feat: F.
+        noise_mode: as in `StyledConv`.
+        resample_kernel: taps of the upsampling filter.
+    """
+
+    def __init__(
+        self,
+        in_channels: int | None,
+        out_channels: int,
+        num_style_feat: int,
+        noise_mode: NoiseMode,
+        resample_kernel: Sequence[float],
+    ):
+        super().__init__()
+        first, width = in_channels is None, out_channels
+        self.conv0 = None
+        if not first:
+            self.conv0 = StyledConv(in_channels, out_channels, num_style_feat, noise_mode, resample_kernel)
+            width = self.conv0.out_channels
+        self.conv1 = StyledConv(width, out_channels, num_style_feat, noise_mode)
+        self.to_rgb = ToRGB(self.conv1.out_channels, num_style_feat, None if first else resample_kernel)
+        self.noise_channels = out_channels
+        self.out_channels = self.conv1.out_channels
+
+    @property
+    def convs(self) -> list[StyledConv]:
+        """The styled convolutions. Each takes one latent code; `to_rgb` takes one more, the next block's first."""
+        return [self.conv1] if self.conv0 is None else [self.conv0, self.conv1]
+
+    def forward(
+        self, x: torch.Tensor, latents: torch.Tensor, noise: torch.Tensor | None, earlier: torch.Tensor | None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """One block.
+
+        Args:
+            x: features of the block before, (N, C', H / 2, W / 2), or the constant, (N, C, 4, 4).
+            latents: one code per convolution and one for the picture, (N, len(convs) + 1, F).
+            noise: (N or 1, C, H, W), which the block's convolutions share; ``None`` stands for zeros.
+            earlier: the picture of the block before, (N, 3, H / 2, W / 2), or ``None``.
+        Returns:
+            Features (N, out_channels, H, W) and picture (N, 3, H, W).
+        """
+        for index, conv in enumerate(self.convs):
+            x = conv(x, latents[:, index], noise)
+        return x, self.to_rgb(x, latents[:, -1], earlier)
+
+
+@register("arch")
+class GPENPrior(nn.Module):
+    """The decoder of GPEN with its mapping network: z and noise in, picture out.
+
+    As in StyleGAN2, the noise weights start at zero: a fresh prior, and a prior under a fresh encoder, draws what its
+    latent code alone says. Noise is one map per resolution, which the convolutions there share (section 3.2).
+
+    Args:
+        out_size: height and width of the picture, a power of two from 16 to 2048.
+        num_style_feat: F, length of z and w.
+        num_mlp: layers of the mapping network.
+        channel_multiplier: factor of the channels above 32 px; 2 for the paper's and the released 512 model.
+        narrow: factor of all channels.
+        lr_mlp: factor of the mapping network's learning rate.
+        resample_kernel: taps of the upsampling filter.
+        noise_mode: ``concat`` (the paper's), ``add`` (GPEN-noise-add) or ``none`` (GPEN-w/o-noise).
+    Raises:
+        OptionError: an argument is out of range.
+    """
+
+    def __init__(
+        self,
+        out_size: int,
+        num_style_feat: int = 512,
+        num_mlp: int = 8,
+        channel_multiplier: float = 2,
+        narrow: float = 1,
+        lr_mlp: float = 0.01,
+        resample_kernel: Sequence[float] = (1, 3, 3, 1),
+        noise_mode: NoiseMode = "concat",
+    ):
+        super().__init__()
+        check_size("out_size", out_size)
+        check_noise_mode(noise_mode)
+        check_taps(resample_kernel)
+        self.out_size, self.num_style_feat, self.noise_mode = out_size, num_style_feat, noise_mode
+        self.mapping = MappingNetwork(num_style_feat, num_mlp, lr_mlp)
+        self.constant = nn.Parameter(torch.randn(1, channels_of(4, channel_multiplier, narrow), 4, 4))
+        self.blocks = nn.ModuleDict()
+        width = None
+        for resolution in resolutions(out_size):
+            channels = channels_of(resolution, channel_multiplier, narrow)
+            block = GANBlock(width, channels, num_style_feat, noise_mode, resample_kernel)
+            self.blocks[str(resolution)], width = block, block.out_channels
+        self.register_load_state_dict_pre_hook(accept_authors_layout)
+
+    @property
+    def num_latent(self) -> int:
+        """How many latent codes the blocks take together."""
+        return sum(len(block.convs) for block in self.blocks.values()) + 1
+
+    def make_noise(self, batch: int, generator: torch.Generator | None = None) -> list[torch.Tensor | None]:
+        """Draw noise from N(0, 1), coarse to fine.
+
+        Args:
+            batch: N.
+            generator: source of randomness on any device; ``None`` takes the default one of this network's device.
+        Returns:
+            One map (N, C, r, r) per resolution r from 4 to `out_size`; ``None`` each where `noise_mode` is ``none``.
+        """
+        if self.noise_mode == "none":
+            return [None] * len(self.blocks)
+        return [
+            self._draw((batch, block.noise_channels, int(resolution), int(resolution)), generator)
+            for resolution, block in self.blocks.items()
+        ]
+
+    @torch.no_grad()
+    def mean_latent(self, n: int, generator: torch.Generator | None = None) -> torch.Tensor:
+        """The mean w of `n` random z, (1, F); towards it truncation pulls."""
+        return self.mapping(self._draw((n, self.num_style_feat), generator)).mean(dim=0, keepdim=True)
+
+    def forward(
+        self,
+        styles: torch.Tensor | Sequence[torch.Tensor],
+        noise: Sequence[torch.Tensor | None] | None = None,
+        *,
+        input_is_latent: bool = False,
+        truncation: float = 1.0,
+        truncation_latent: torch.Tensor | None = None,
+        inject_index: int | None = None,
+        return_latents: bool = False,
+    ) -> torch.Tensor | tuple[torch.Tensor, torch.Tensor]:
+        """Draw a picture; `to_latents`, then `synthesise`, whose arguments these are.
+
+        Args:
+            noise: ``None`` draws fresh noise.
+            return_latents: whether the latent codes come back too.
+        Returns:
+            The picture, (N, 3, `out_size`, `out_size`), about [-1, 1]; with `return_latents` a pair of it and the
+            latent codes, (N, num_latent, F).
+        """
+        latents = self.to_latents(
+            styles,
+            input_is_latent=input_is_latent,
+            truncation=truncation,
+            truncation_latent=truncation_latent,
+            inject_index=inject_index,
+        )
+        picture = self.synthesise(latents, self.make_noise(len(latents)) if noise is None else noise)[-1]
+        return (picture, latents) if return_latents else picture
+
+    def to_latents(
+        self,
+        styles: torch.Tensor | Sequence[torch.Tensor],
+        *,
+        input_is_latent: bool = False,
+        truncation: float = 1.0,
+        truncation_latent: torch.Tensor | None = None,
+        inject_index: int | None = None,
+    ) -> torch.Tensor:
+        """Map z to w and broadcast it to the blocks.
+
+        Args:
+            styles: z, (N, F); or two of them in a list, mixed at `inject_index`; or, with `input_is_latent`, one code
+                per place, (N, num_latent, F).
+            input_is_latent: whether `styles` is w already.
+            truncation: 1 leaves w as it is, 0 gives `truncation_latent`.
+            truncation_latent: (1, F), from `mean_latent`; needed where `truncation` is not 1.
+            inject_index: from which code on the second style rules, 1 to num_latent - 1; ``None`` draws it.
+        Returns:
+            (N, num_latent, F).
+        Raises:
+            OptionError: more than two styles, truncation without its centre, `inject_index` out of range.
+            ShapeError: names the dimension.
+        """
+        styles = [styles] if isinstance(styles, torch.Tensor) else list(styles)
+        if not 1 <= len(styles) <= 2:
+            raise OptionError("styles", f"got {len(styles)} codes", "one, or two to be mixed")
+        codes = styles if input_is_latent else [self._map(z) for z in styles]
+        if truncation != 1.0:
+            if truncation_latent is None:
+                way_out = "Pass the prior's mean_latent(4096)."
+                raise OptionError(
+                    "truncation_latent", "got nothing", f"a latent code for truncation {truncation}", way_out
+                )
+            codes = [torch.lerp(truncation_latent.expand_as(w), w, truncation) for w in codes]
+        codes = [self._broadcast(w) for w in codes]
+        return codes[0] if len(codes) == 1 else self._mix(*codes, inject_index)
+
+    def synthesise(self, latents: torch.Tensor, noise: Sequence[torch.Tensor | None]) -> list[torch.Tensor]:
+        """Draw the pictures of all resolutions.
+
+        Args:
+            latents: (N, num_latent, F).
+            noise: one map (N or 1, C, r, r) per resolution r from 4 to `out_size`; ``None`` stands for zeros.
+        Returns:
+            Pictures (N, 3, r, r), coarse to fine; the last is the result, about [-1, 1].
+        Raises:
+            ShapeError: names the dimension.
+        """
+        check_shape("latents", latents, {"N": None, "codes": self.num_latent, "F": self.num_style_feat})
+        self._check_noise(noise, len(latents))
+        x, picture, start, pictures = self.constant.expand(len(latents), -1, -1, -1), None, 0, []
+        for block, shared in zip(self.blocks.values(), noise, strict=True):
+            taken = len(block.convs)
+            x, picture = block(x, latents[:, start : start + taken + 1], shared, picture)
+            pictures.append(picture)
+            start += taken
+        return pictures
+
+    def _draw(self, shape, generator):
+        device = self.constant.device
+        source = device if generator is None else generator.device
+        return torch.randn(shape, generator=generator, device=source).to(device, self.constant.dtype)
+
+    def _map(self, z):
+        check_shape("styles", z, {"N": None, "F": self.num_style_feat})
+        return self.mapping(z)
+
+    def _broadcast(self, w):
+        return w if w.ndim == 3 else w.unsqueeze(1).expand(-1, self.num_latent, -1)  # (N, num_latent, F)
+
+    def _mix(self, first, second, inject_index):
+        if inject_index is None:
+            inject_index = int(torch.randint(1, self.num_latent, ()))
+        if not 1 <= inject_index < self.num_latent:
+            raise OptionError("inject_index", f"got {inject_index}", f"a whole number from 1 to {self.num_latent - 1}")
+        return torch.cat([first[:, :inject_index], second[:, inject_index:]], dim=1)  # (N, num_latent, F)
+
+    def _check_noise(self, noise, batch):
+        if len(noise) != len(self.blocks):
+            last = f"one map per resolution 4 to {self.out_size}, {len(self.blocks)} in all"
+            raise OptionError("noise", f"got {len(noise)} maps", last)
+        for (resolution, block), shared in zip(self.blocks.items(), noise, strict=True):
+            if shared is None:
+                continue
+            if self.noise_mode == "none":
+                raise OptionError("noise", f"got a map of {resolution} px", "None, for noise_mode is 'none'")
+            size, samples = int(resolution), 1 if len(shared) == 1 else batch
+            check_shape(f"noise of {size} px", shared, {"N": samples, "C": block.noise_channels, "H": size, "W": size})

@@ -1,0 +1,198 @@
+"""GPEN: an encoder that feeds a GAN prior (section 3.2, Figure 3c)."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from gpen_plugin.archs.authors_keys import accept_authors_layout
+from gpen_plugin.archs.gan_prior_arch import GPENPrior
+from gpen_plugin.archs.layers import (
+    DownConv2d,
+    EqualConv2d,
+    EqualLinear,
+    NoiseMode,
+    channels_of,
+    check_size,
+    check_taps,
+    resolutions,
+)
+from gpen_plugin.errors import OptionError
+from gpen_plugin.host import register
+from gpen_plugin.ops.shapes import check_shape
+
+
+class Restoration(NamedTuple):
+    """What `GPEN` returns when more than the picture is asked for.
+
+    Attributes:
+        image: (N, 3, out_size, out_size), in the value range of the input.
+        latents: (N, num_latent, F), or ``None`` if not asked for.
+        rgbs: pictures (N, 3, r, r) of each resolution, coarse to fine, in the value range of the input; the last is
+            `image`; or ``None`` if not asked for.
+    """
+
+    image: torch.Tensor
+    latents: torch.Tensor | None = None
+    rgbs: list[torch.Tensor] | None = None
+
+
+class Encoder(nn.Module):
+    """Degraded picture -> latent code and one feature map per resolution.
+
+    Args:
+        in_size: height and width of the picture, a power of two.
+        num_style_feat: F.
+        channel_multiplier: as in `channels_of`.
+        narrow: as in `channels_of`.
+        resample_kernel: taps of the blur before each halving.
+    """
+
+    def __init__(
+        self,
+        in_size: int,
+        num_style_feat: int,
+        channel_multiplier: float,
+        narrow: float,
+        resample_kernel: Sequence[float],
+    ):
+        super().__init__()
+        width = channels_of(in_size, channel_multiplier, narrow)
+        self.stem = EqualConv2d(3, width, 1)
+        self.down = nn.ModuleDict()  # by the resolution that a layer leads to
+        for resolution in reversed(resolutions(in_size // 2)):
+            channels = channels_of(resolution, channel_multiplier, narrow)
+            self.down[str(resolution)], width = DownConv2d(width, channels, 3, resample_kernel), channels
+        self.to_z = EqualLinear(width * 4 * 4, num_style_feat, activate=True)
+
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, list[torch.Tensor]]:
+        """(N, 3, in_size, in_size), in [-1, 1] -> z (N, F), and features (N, C, r, r), coarse (r = 4) to fine."""
+        features = [self.stem(x)]
+        for layer in self.down.values():
+            features.append(layer(features[-1]))
+        return self.to_z(features[-1].flatten(1)), features[::-1]  # (N, C * 4 * 4) -> (N, F)
+
+
+@register("arch")
+class GPEN(nn.Module):
+    """GAN prior embedded network: restores a degraded face.
+
+    The encoder's deepest features give z; its features of each resolution are the noise input of the GAN blocks of
+    that resolution. The noise weights start at zero, so that under a fresh encoder the prior draws its own faces.
+
+    `encoder` and `decoder` (a `GPENPrior`) hold all parameters between them. `load_state_dict` takes the authors'
+    released files as they are, besides our own.
+
+    Args:
+        out_size: height and width of the result, a power of two from 16 to 2048.
+        in_size: height and width that the input is resized to, a power of two up to `out_size`; ``None`` means
+            `out_size`. Where it is smaller, the finest GAN blocks have no encoder features, and zeros for noise.
+        num_style_feat: F, length of the latent code.
+        num_mlp: layers of the mapping network.
+        channel_multiplier: factor of the channels above 32 px.
+        narrow: factor of all channels.
+        lr_mlp: factor of the mapping network's learning rate.
+        resample_kernel: taps of the FIR filter of all resampling inside.
+        noise_mode: ``concat`` (the paper's), ``add`` or ``none``, which leaves only z to speak for the input.
+        value_range: lowest and highest value of input and output pictures; (0, 1) in BasicSR's SRModel.
+    Raises:
+        OptionError: an argument is out of range.
+    """
+
+    def __init__(
+        self,
+        out_size: int,
+        in_size: int | None = None,
+        num_style_feat: int = 512,
+        num_mlp: int = 8,
+        channel_multiplier: float = 2,
+        narrow: float = 1,
+        lr_mlp: float = 0.01,
+        resample_kernel: Sequence[float] = (1, 3, 3, 1),
+        noise_mode: NoiseMode = "concat",
+        value_range: tuple[float, float] = (-1, 1),
+    ):
+        super().__init__()
+        check_size("out_size", out_size)
+        self.out_size, self.in_size = out_size, out_size if in_size is None else in_size
+        _check_in_size(self.in_size, out_size)
+        check_taps(resample_kernel)
+        self.value_range = _checked_range(value_range)
+        self.encoder = Encoder(self.in_size, num_style_feat, channel_multiplier, narrow, resample_kernel)
+        self.decoder = GPENPrior(
+            out_size,
+            num_style_feat=num_style_feat,
+            num_mlp=num_mlp,
+            channel_multiplier=channel_multiplier,
+            narrow=narrow,
+            lr_mlp=lr_mlp,
+            resample_kernel=resample_kernel,
+            noise_mode=noise_mode,
+        )
+        self.register_load_state_dict_pre_hook(accept_authors_layout)
+
+    def forward(
+        self, lq: torch.Tensor, *, return_latents: bool = False, return_rgbs: bool = False
+    ) -> torch.Tensor | Restoration:
+        """Restore degraded faces.
+
+        Args:
+            lq: RGB pictures of any height and width, (N, 3, H, W), float, in `value_range`. They are resized
+                bilinearly to `in_size`; pictures of that size are taken as they are, bit for bit.
+            return_latents: whether the latent codes come back too.
+            return_rgbs: whether the pictures of all resolutions come back too.
+        Returns:
+            (N, 3, out_size, out_size), about `value_range` (not clipped), or a `Restoration` if more is asked for.
+        Raises:
+            ShapeError: names the dimension.
+        """
+        check_shape("lq", lq, {"N": None, "C": 3, "H": None, "W": None})
+        z, features = self.encoder(_resize(self._enter(lq), self.in_size))
+        latents = self.decoder.to_latents(z)
+        rgbs = [self._leave(rgb) for rgb in self.decoder.synthesise(latents, self._as_noise(features))]
+        if not (return_latents or return_rgbs):
+            return rgbs[-1]
+        return Restoration(rgbs[-1], latents if return_latents else None, rgbs if return_rgbs else None)
+
+    def _as_noise(self, features):
+        if self.decoder.noise_mode == "none":
+            features = []
+        return features + [None] * (len(self.decoder.blocks) - len(features))
+
+    def _enter(self, picture):
+        """From the value range of the caller to the network's own, [-1, 1]."""
+        low, high = self.value_range
+        return picture if (low, high) == (-1, 1) else (picture - low) * (2 / (high - low)) - 1
+
+    def _leave(self, picture):
+        """Back again."""
+        low, high = self.value_range
+        return picture if (low, high) == (-1, 1) else (picture + 1) * ((high - low) / 2) + low
+
+
+def _check_in_size(in_size, out_size):
+    check_size("in_size", in_size)
+    if in_size > out_size:
+        way_out = f"Use {out_size}, or leave in_size out."
+        raise OptionError("in_size", f"got {in_size}", f"at most out_size, which is {out_size}", way_out)
+
+
+def _checked_range(value_range):
+    low, high = value_range
+    if not low < high:
+        raise OptionError("value_range", f"got {list(value_range)}", "the lower value first", "Use [-1, 1] or [0, 1].")
+    return low, high
+
+
+def _resize(picture, size):
+    """Bilinear, as section 3.2 says: (N, 3, H, W) -> (N, 3, size, size).
+
+    Larger pictures are averaged over all pixels that a new one covers (antialiased): the four nearest alone would
+    alias. When enlarging, both are the same interpolation.
+    """
+    if picture.shape[2:] == (size, size):
+        return picture
+    wide = picture.to(torch.promote_types(picture.dtype, torch.float32))  # no bfloat16 version on the CPU
+    return F.interpolate(wide, size=(size, size), mode="bilinear", antialias=True).to(picture.dtype)

@@ -1,0 +1,235 @@
+"""The layers of StyleGAN2 that GPEN's networks are made of, and the one rule for sizes and widths."""
+
+import math
+from collections.abc import Sequence
+from typing import Literal, get_args
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from gpen_plugin.errors import OptionError
+from gpen_plugin.ops import bias_act, fir_kernel, modulated_conv, upfirdn2d
+
+NoiseMode = Literal["concat", "add", "none"]
+
+SMALLEST, LARGEST = 16, 2048
+
+
+def check_size(where: str, size: int) -> None:
+    """Raise an `OptionError` unless `size` is a power of two from 16 to 2048."""
+    sizes = [2**octave for octave in range(int(math.log2(SMALLEST)), int(math.log2(LARGEST)) + 1)]
+    if size not in sizes:
+        nearest = min(sizes, key=lambda candidate: abs(candidate - size))
+        expected = f"a power of two from {SMALLEST} to {LARGEST}"
+        raise OptionError(where, f"got {size}", expected, f"Use {nearest}.")
+
+
+def check_noise_mode(noise_mode: str) -> None:
+    """Raise an `OptionError` unless `noise_mode` is one of `NoiseMode`."""
+    if noise_mode not in get_args(NoiseMode):
+        raise OptionError("noise_mode", f"got {noise_mode!r}", "one of " + ", ".join(get_args(NoiseMode)))
+
+
+def check_taps(resample_kernel: Sequence[float]) -> None:
+    """Raise an `OptionError` unless `resample_kernel` has two taps or more and a positive sum."""
+    if len(resample_kernel) < 2 or sum(resample_kernel) <= 0:
+        raise OptionError(
+            "resample_kernel",
+            f"got {list(resample_kernel)}",
+            "two taps or more with a positive sum",
+            "Use [1, 3, 3, 1].",
+        )
+
+
+def resolutions(largest: int) -> list[int]:
+    """4, 8, 16, ... up to `largest`, a power of two."""
+    return [2**octave for octave in range(2, largest.bit_length())]
+
+
+def channels_of(resolution: int, channel_multiplier: float, narrow: float) -> int:
+    """Channels at a resolution: 512 up to 32 px, then 256 * `channel_multiplier` at 64 px, halving per octave.
+
+    Args:
+        resolution: height and width in pixels, a power of two.
+        channel_multiplier: factor above 32 px.
+        narrow: factor at all resolutions.
+    Returns:
+        The channels, rounded down.
+    Raises:
+        OptionError: nothing would be left.
+    """
+    full = 512 if resolution <= 32 else 256 * 64 / resolution * channel_multiplier
+    channels = int(full * narrow)
+    if channels < 1:
+        came = f"got {narrow}, which with channel_multiplier {channel_multiplier} leaves {resolution} px no channel"
+        raise OptionError("narrow", came, f"at least {1 / full:g}" if full > 0 else "positive widths")
+    return channels
+
+
+def normalise(z: torch.Tensor) -> torch.Tensor:
+    """Bring each latent code to a mean square of 1: (N, F) -> (N, F)."""
+    return z * torch.rsqrt(z.square().mean(dim=1, keepdim=True) + 1e-8)
+
+
+class EqualLinear(nn.Module):
+    """Fully connected layer with an equalised learning rate: (N, I) -> (N, O).
+
+    Args:
+        in_features: I.
+        out_features: O.
+        bias_init: where the bias starts.
+        lr_mul: factor of the learning rate of weight and bias.
+        activate: whether leaky ReLU (times the square root of 2) follows.
+    """
+
+    def __init__(
+        self, in_features: int, out_features: int, bias_init: float = 0.0, lr_mul: float = 1.0, activate: bool = False
+    ):
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(out_features, in_features) / lr_mul)
+        self.bias = nn.Parameter(torch.full((out_features,), bias_init))
+        self.scale, self.lr_mul, self.activate = lr_mul / math.sqrt(in_features), lr_mul, activate
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        bias = self.bias * self.lr_mul
+        if self.activate:
+            return bias_act(F.linear(x * self.scale, self.weight), bias)
+        return F.linear(x * self.scale, self.weight, bias)
+
+
+class EqualConv2d(nn.Module):
+    """Convolution with an equalised learning rate, then bias and leaky ReLU: (N, I, H, W) -> (N, O, H, W).
+
+    Args:
+        in_channels: I.
+        out_channels: O.
+        size: of the kernel, odd.
+        activate: whether bias and leaky ReLU (times the square root of 2) follow; without them there is no bias.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, size: int, activate: bool = True):
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(out_channels, in_channels, size, size))
+        self.bias = nn.Parameter(torch.zeros(out_channels)) if activate else None
+        self.scale = 1 / math.sqrt(in_channels * size**2)
+
+    def convolve(self, x: torch.Tensor) -> torch.Tensor:
+        """The convolution alone."""
+        return F.conv2d(x, self.weight * self.scale, padding=self.weight.shape[2] // 2)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.convolve(x)
+        return x if self.bias is None else bias_act(x, self.bias)
+
+
+class DownConv2d(EqualConv2d):
+    """`EqualConv2d` that blurs and halves height and width: (N, I, H, W) -> (N, O, H / 2, W / 2).
+
+    Args:
+        in_channels: I.
+        out_channels: O.
+        size: of the kernel, odd.
+        resample_kernel: taps of the blur.
+        activate: as in `EqualConv2d`.
+    """
+
+    def __init__(
+        self, in_channels: int, out_channels: int, size: int, resample_kernel: Sequence[float], activate: bool = True
+    ):
+        super().__init__(in_channels, out_channels, size, activate)
+        self.register_buffer("kernel", fir_kernel(resample_kernel), persistent=False)
+        surplus = len(resample_kernel) - 2 + size - 1
+        self.pad = ((surplus + 1) // 2, surplus // 2)
+
+    def convolve(self, x: torch.Tensor) -> torch.Tensor:
+        weight = self.weight * self.scale
+        if weight.shape[2] == 1:  # reads only the pixels that stay, so the others need no blur
+            return F.conv2d(upfirdn2d(x, self.kernel, down=2, pad=self.pad), weight)
+        return F.conv2d(upfirdn2d(x, self.kernel, pad=self.pad), weight, stride=2)
+
+
+class StyledConv(nn.Module):
+    """Modulated convolution, noise input, bias and leaky ReLU.
+
+    The noise is concatenated to the convolution's output (the paper's GPEN), added to it (GPEN-noise-add) or left
+    out (GPEN-w/o-noise); section 3.2 and Table 1. Its one weight starts at zero, as StyleGAN2's.
+
+    Args:
+        in_channels: I.
+        out_channels: O.
+        num_style_feat: F, length of a latent code.
+        noise_mode: ``concat``, ``add`` or ``none``.
+        resample_kernel: taps of the blur after upsampling; ``None`` keeps the resolution.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        num_style_feat: int,
+        noise_mode: NoiseMode,
+        resample_kernel: Sequence[float] | None = None,
+    ):
+        super().__init__()
+        self.noise_mode, self.up = noise_mode, resample_kernel is not None
+        self.out_channels = 2 * out_channels if noise_mode == "concat" else out_channels
+        self.scale = 1 / math.sqrt(in_channels * 3**2)
+        self.weight = nn.Parameter(torch.randn(out_channels, in_channels, 3, 3))
+        kernel = fir_kernel(resample_kernel, gain=4.0) if self.up else None
+        self.register_buffer("kernel", kernel, persistent=False)
+        self.modulation = EqualLinear(num_style_feat, in_channels, bias_init=1.0)
+        if noise_mode != "none":
+            self.noise_weight = nn.Parameter(torch.zeros(1))
+        self.bias = nn.Parameter(torch.zeros(self.out_channels))
+
+    def forward(self, x: torch.Tensor, latent: torch.Tensor, noise: torch.Tensor | None) -> torch.Tensor:
+        """Features (N, I, H, W), latent (N, F), noise (N or 1, O, H', W') or ``None`` for zeros.
+
+        H' is 2 H where the layer upsamples. Returns (N, `self.out_channels`, H', W').
+        """
+        style = self.modulation(latent) * self.scale  # (N, I); scaling the style spares a pass over the weight
+        x = modulated_conv(x, self.weight, style, up=self.up, kernel=self.kernel)
+        return bias_act(self._with_noise(x, noise), self.bias)
+
+    def _with_noise(self, x, noise):
+        if self.noise_mode == "none" or (self.noise_mode == "add" and noise is None):
+            return x
+        if noise is None:
+            return torch.cat([x, torch.zeros_like(x)], dim=1)  # (N, 2 O, H', W')
+        weighted = self.noise_weight.to(x.dtype) * noise.to(x.dtype)
+        if self.noise_mode == "add":
+            return x + weighted
+        return torch.cat([x, weighted.expand_as(x)], dim=1)  # (N, 2 O, H', W')
+
+
+class ToRGB(nn.Module):
+    """Modulated 1x1 convolution to a picture, added to the upsampled picture of the block before.
+
+    Args:
+        in_channels: I.
+        num_style_feat: F, length of a latent code.
+        resample_kernel: taps of the filter that doubles the earlier picture; ``None`` where there is none.
+    """
+
+    def __init__(self, in_channels: int, num_style_feat: int, resample_kernel: Sequence[float] | None):
+        super().__init__()
+        self.scale = 1 / math.sqrt(in_channels)
+        self.weight = nn.Parameter(torch.randn(3, in_channels, 1, 1))
+        self.modulation = EqualLinear(num_style_feat, in_channels, bias_init=1.0)
+        self.bias = nn.Parameter(torch.zeros(3))
+        kernel = None if resample_kernel is None else fir_kernel(resample_kernel, gain=4.0)
+        self.register_buffer("kernel", kernel, persistent=False)
+
+    def forward(self, x: torch.Tensor, latent: torch.Tensor, earlier: torch.Tensor | None) -> torch.Tensor:
+        """Features (N, I, H, W), latent (N, F), picture (N, 3, H / 2, W / 2) or ``None`` -> (N, 3, H, W).
+
+        Under autocasting the picture is summed up in the precision of the bias.
+        """
+        style = self.modulation(latent) * self.scale  # (N, I)
+        picture = modulated_conv(x, self.weight, style, demodulate=False) + self.bias[:, None, None]
+        if earlier is None:
+            return picture
+        surplus = self.kernel.shape[0] - 2
+        pad = ((surplus + 1) // 2 + 1, surplus // 2)
+        return picture + upfirdn2d(earlier, self.kernel, up=2, pad=pad)

@@ -1,0 +1,180 @@
+"""Weight files: read them safely, write them atomically, and load them strictly.
+
+Three kinds are read: BasicSR's (``{params, params_ema}``), the authors' (flat, or ``{g, d, g_ema}``), and flat ones
+of ours. Only weights are ever loaded: a file that holds code is refused before any of it runs.
+"""
+
+import contextlib
+import os
+import pickle
+import re
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from gpen_plugin.archs.authors_keys import foreign_filters, to_ours, without_module_prefix
+from gpen_plugin.archs.network_spec import NetworkSpec, contents, describe
+from gpen_plugin.errors import CheckpointError
+
+__all__ = ["OF_DISCRIMINATOR", "SMOOTHED_FIRST", "NetworkSpec", "describe", "load_into", "read", "read_whole", "write"]
+
+SMOOTHED_FIRST = ("params_ema", "params", "g_ema", "g", "state_dict")
+"""Which entry of a nested file is read when none is named: the averaged generator before the raw one."""
+OF_DISCRIMINATOR = ("params_ema", "params", "d", "state_dict")
+
+StateDict = dict[str, torch.Tensor]
+
+
+def read(path: str | os.PathLike, key: str | None = None, order: Sequence[str] = SMOOTHED_FIRST) -> StateDict:
+    """Read one network's weights.
+
+    Args:
+        path: a file of torch.save's, or a ``.safetensors`` one.
+        key: which entry of a nested file; ``None`` takes the first of `order` that is there, or a flat file itself.
+        order: entries to look for.
+    Returns:
+        A flat state dict on the CPU, in the file's own layout, without ``module.`` before the keys.
+    Raises:
+        CheckpointError: the file is missing, damaged, holds anything but weights, or has no such entry.
+    """
+    content = read_whole(path)
+    entry = _entry(path, content, key, order)
+    if not entry or not all(isinstance(value, torch.Tensor) for value in entry.values()):
+        raise CheckpointError(str(path), contents(entry), "tensors by name", "Name the right entry or file.")
+    return without_module_prefix(entry)
+
+
+def read_whole(path: str | os.PathLike) -> Mapping:
+    """Read all that a file holds, tensors on the CPU. Raises `CheckpointError` as `read` does."""
+    if not os.path.isfile(path):
+        raise CheckpointError(str(path), "there is no such file", "a weight file", "Mend the path.")
+    if os.path.getsize(path) == 0:
+        raise CheckpointError(str(path), "the file is empty", "a weight file", "Fetch or write it again.")
+    load = _reader(path)
+    try:
+        content = load(path)
+    except Exception as error:  # damage shows as RuntimeError, EOFError, KeyError, OSError, struct.error and others
+        raise _unreadable(path, error) from None
+    if not isinstance(content, Mapping):
+        raise CheckpointError(str(path), f"holds a {type(content).__name__}", "a mapping of names to tensors")
+    return content
+
+
+def write(path: str | os.PathLike, content: object) -> None:
+    """Write `content` with torch.save so that at any moment `path` is either the old file or the whole new one.
+
+    Args:
+        path: of the file; its folder exists.
+        content: tensors, numbers, texts, and lists and mappings of them.
+    Raises:
+        CheckpointError: the file could not be written; the earlier one is as it was.
+    """
+    target = Path(path)
+    unfinished = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    try:
+        with open(unfinished, "wb") as stream:
+            torch.save(content, stream)
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.replace(unfinished, target)
+    except (OSError, RuntimeError) as error:  # torch's writer turns a full disk into a RuntimeError
+        raise CheckpointError(
+            str(path),
+            f"could not be written ({_first_line(error)}); the earlier file, if any, is untouched",
+            "a writable folder with room on its disk",
+            "Make room or choose another folder, then resume from the last state.",
+        ) from error
+    finally:
+        unfinished.unlink(missing_ok=True)
+    _settle(target.parent)
+
+
+def load_into(net: nn.Module, path: str | os.PathLike, key: str | None = None, where: str | None = None) -> None:
+    """Load a file into a network, strictly; nothing of `net` changes unless all of it fits.
+
+    Args:
+        net: a `GPEN`, `GPENPrior` or `GPENDiscriminator`, not wrapped.
+        path: the file.
+        key: which entry of a nested file; ``None`` takes the averaged weights where there are any, and ``d`` of the
+            authors' files for a discriminator.
+        where: the key path that named the file, for the error, such as ``path:pretrain_network_g``.
+    Raises:
+        CheckpointError: as `read`; or the file is of another network, and then the message says both.
+    """
+    order = OF_DISCRIMINATOR if type(net).__name__ == "GPENDiscriminator" else SMOOTHED_FIRST
+    state_dict = read(path, key, order)
+    place = f"{where}: {path}" if where else str(path)
+    given, own = to_ours(state_dict), net.state_dict()
+    problems = _differences(given, own) + foreign_filters(net, state_dict)
+    if problems:
+        came = f"holds {describe(state_dict, place)}"
+        expected = f"{describe(own)}, as the options build it"
+        shown = "; ".join(problems[:3]) + (f"; and {len(problems) - 3} more" if len(problems) > 3 else "")
+        way_out = f"Set the network's options to the file's, or name the right file. ({shown})"
+        raise CheckpointError(place, came, expected, way_out)
+    net.load_state_dict(given, strict=True)
+
+
+def _reader(path) -> Callable[[str | os.PathLike], Mapping]:
+    if not str(path).endswith(".safetensors"):
+        return lambda file: torch.load(file, map_location="cpu", weights_only=True)
+    try:
+        from safetensors.torch import load_file
+    except ImportError as error:
+        came = "the package that reads this format is not installed"
+        raise CheckpointError(str(path), came, "safetensors", "Run: pip install safetensors") from error
+    return load_file
+
+
+def _unreadable(path, error: Exception) -> CheckpointError:
+    """Tell code from damage. torch's own text advises to load unsafely, so it is not passed on."""
+    unpicklable = isinstance(error, pickle.UnpicklingError)
+    code = re.search(r"GLOBAL (\S+)", str(error)) if unpicklable else None
+    if code:
+        came = f"holds code besides weights ({code[1]}); it was not run"
+        way_out = "If you trust its source, let that save the state dict alone."
+        return CheckpointError(str(path), came, "tensors, numbers, texts, lists and mappings", way_out)
+    reason = "no pickle of tensors" if unpicklable else f"{type(error).__name__}: {_first_line(error)}"
+    came = f"cannot be read, it is damaged or no weight file ({reason})"
+    return CheckpointError(str(path), came, "a whole file of torch.save's", "Fetch or write it again.")
+
+
+def _entry(path, content: Mapping, key: str | None, order: Sequence[str]) -> Mapping:
+    nested = [name for name, value in content.items() if isinstance(value, Mapping)]
+    if key is None:
+        key = next((name for name in order if name in nested), None)
+        if key is None and nested:
+            expected = "one of " + ", ".join(order)
+            raise CheckpointError(str(path), contents(content), expected, f"Name one of: {', '.join(nested)}.")
+    elif key not in nested:
+        way_out = f"Name one of: {', '.join(nested)}." if nested else "The file is flat: name no entry (~)."
+        raise CheckpointError(str(path), f"no entry '{key}'", "an entry that the file has", way_out)
+    return content if key is None else content[key]
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:160]
+
+
+def _settle(folder: Path) -> None:
+    """Bring a rename to the disk, where the system lets folders be opened."""
+    with contextlib.suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def _differences(given: Mapping[str, torch.Tensor], own: Mapping[str, torch.Tensor]) -> list[str]:
+    """One phrase for each tensor that the file lacks, has too much, or has in another shape."""
+    missing = [f"{key} is missing" for key in own if key not in given]
+    surplus = [f"{key} is not of this network" for key in given if key not in own]
+    misshapen = [
+        f"{key} is {tuple(given[key].shape)}, not {tuple(own[key].shape)}"
+        for key in own
+        if key in given and given[key].shape != own[key].shape
+    ]
+    return missing + surplus + misshapen

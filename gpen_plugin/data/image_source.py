@@ -1,0 +1,226 @@
+"""Where pictures come from: a folder, an LMDB or a zip file, behind one small interface.
+
+Every source lists its keys in sorted order. A key is the path below the root, with '/' between folders and without the
+suffix, so a picture has the same key in a folder and in the LMDB that was made of it.
+"""
+
+import os
+import zipfile
+from collections.abc import Iterable, Mapping
+from pathlib import Path, PurePosixPath
+from typing import Protocol
+
+import cv2
+import numpy as np
+
+from gpen_plugin.data.lmdb_file import check_lmdb, key_of, read_meta_info
+from gpen_plugin.errors import DataError
+
+PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".ppm", ".pgm")
+_WHOLE_FILE = "a whole picture file of " + ", ".join(PICTURE_SUFFIXES)
+
+
+class ImageSource(Protocol):
+    """Pictures by key."""
+
+    keys: list[str]
+
+    def read(self, key: str) -> np.ndarray:
+        """The picture, (H, W, 3) BGR uint8; DataError if it cannot be read."""
+
+    def name(self, key: str) -> str:
+        """What to call it to the user: a file as far as there is one."""
+
+
+class FolderSource:
+    """The pictures of a folder and of the folders in it, read through the host's file client.
+
+    Args:
+        root: the folder.
+        where: key path or argument that names it, for messages.
+    Raises:
+        DataError: no such folder, no pictures in it, or two files share a key.
+    """
+
+    def __init__(self, root: str | os.PathLike, where: str):
+        root = Path(root)
+        if not root.is_dir():
+            came = f"{root} is {'a file' if root.exists() else 'not there'}"
+            raise DataError(where, came, "a folder of pictures", "Mend the path, or put the pictures there.")
+        if root.suffix == ".lmdb":
+            raise DataError(where, f"{root} is an LMDB", "a folder of pictures", "Use io_backend: type: lmdb with it.")
+        found = (Path(parent, file) for parent, _, files in os.walk(root, followlinks=True) for file in files)
+        self._files = _by_key((path.relative_to(root).as_posix() for path in found), str(root), where)
+        self._root, self._client = root, None
+        self.keys = list(self._files)
+
+    def read(self, key: str) -> np.ndarray:
+        """See `ImageSource`."""
+        if self._client is None:
+            self._client = _file_client("disk")
+        try:
+            data = self._client.get(self.name(key))
+        except OSError as error:
+            raise DataError(self.name(key), f"cannot be read ({error.strerror})", _WHOLE_FILE) from error
+        return decode_picture(data, self.name(key))
+
+    def name(self, key: str) -> str:
+        """See `ImageSource`."""
+        return str(self._root / self._files[key])
+
+
+class LmdbSource:
+    """The pictures of an LMDB in the host's format, read through the host's file client.
+
+    The database is opened at the first read, and again in each process: an open one survives neither a fork nor being
+    pickled for a worker that is spawned.
+
+    Args:
+        path: the ``*.lmdb`` folder.
+        where: key path or argument that names it, for messages.
+    Raises:
+        DataError: see `check_lmdb`.
+    """
+
+    def __init__(self, path: str | os.PathLike, where: str):
+        check_lmdb(path, where)
+        entries = (entry.lmdb_key for entry in read_meta_info(path, where))
+        self._stored = dict(sorted((key_of(stored), stored) for stored in entries))
+        self._path, self._client, self._process = str(path), None, None
+        self.keys = list(self._stored)
+
+    def read(self, key: str) -> np.ndarray:
+        """See `ImageSource`."""
+        if self._process != os.getpid():
+            self._client, self._process = _file_client("lmdb", db_paths=self._path), os.getpid()
+        data = self._client.get(self._stored[key])
+        if data is None:
+            raise DataError(self._path, f"the key '{self._stored[key]}' of its meta_info.txt is not stored", "all keys")
+        return decode_picture(data, f"{self._path}: {self.name(key)}")
+
+    def name(self, key: str) -> str:
+        """See `ImageSource`. The key with the suffix that meta_info.txt gives it, since a key may hold dots."""
+        return f"{key}.png"
+
+    def __getstate__(self) -> dict:
+        return {**self.__dict__, "_client": None, "_process": None}
+
+
+class ZipSource:
+    """The pictures of a zip file; whatever else lies in it is passed over. May be read by several threads.
+
+    Args:
+        path: the zip file.
+        where: key path or argument that names it, for messages.
+    Raises:
+        DataError: no such file, no zip file, no pictures in it, or two files share a key.
+    """
+
+    def __init__(self, path: str | os.PathLike, where: str):
+        self._path = str(path)
+        try:
+            self._zip = zipfile.ZipFile(path)
+        except (OSError, zipfile.BadZipFile) as error:
+            raise DataError(where, f"{path} cannot be read ({error})", "a zip file of pictures") from error
+        self._files = _by_key(self._zip.namelist(), self._path, where)
+        self.keys = list(self._files)
+
+    def read(self, key: str) -> np.ndarray:
+        """See `ImageSource`."""
+        try:
+            data = self._zip.read(self._files[key])
+        except (OSError, RuntimeError, NotImplementedError, zipfile.BadZipFile, ValueError) as error:
+            raise DataError(self.name(key), f"cannot be read ({error})", _WHOLE_FILE) from error
+        return decode_picture(data, self.name(key))
+
+    def name(self, key: str) -> str:
+        """See `ImageSource`."""
+        return f"{self._path}: {self._files[key]}"
+
+
+def open_folder_or_zip(path: str | os.PathLike, where: str) -> FolderSource | ZipSource:
+    """What a user means by a path: a zip file if it is a file, a folder otherwise."""
+    return ZipSource(path, where) if Path(path).is_file() else FolderSource(path, where)
+
+
+def _by_key(paths: Iterable[str], root: str, where: str) -> Mapping[str, str]:
+    """Sort out the picture files among `paths`, by key. Hidden files and what macOS adds to archives do not count."""
+    files: dict[str, str] = {}
+    for path in map(PurePosixPath, paths):
+        hidden = any(part.startswith(".") or part == "__MACOSX" for part in path.parts)
+        if hidden or path.suffix.lower() not in PICTURE_SUFFIXES:
+            continue
+        key = str(path.with_suffix(""))
+        if key in files:
+            came = f"{files[key]} and {path} in {root} share the key '{key}'"
+            raise DataError(where, came, "one picture per name, whatever the suffix", "Rename or remove one of them.")
+        files[key] = str(path)
+    if not files:
+        raise DataError(where, f"{root} holds no pictures", "files " + ", ".join(PICTURE_SUFFIXES))
+    return dict(sorted(files.items()))
+
+
+def _file_client(backend: str, **arguments: str):
+    from basicsr.utils import FileClient
+
+    return FileClient(backend, **arguments)
+
+
+def decode_picture(data: bytes, name: str) -> np.ndarray:
+    """Decode any common picture.
+
+    Grey and palette pictures become colour; 16 bits become 8 by rounding value / 257; transparency is put on white; the
+    EXIF orientation of JPEG files is applied.
+
+    Args:
+        data: contents of the file.
+        name: what to call it if it cannot be read.
+    Returns:
+        (H, W, 3) BGR uint8.
+    Raises:
+        DataError: names the picture.
+    """
+    # IMREAD_UNCHANGED keeps transparency, which a JPEG never has, and ignores orientation, which often only a JPEG has.
+    flags = cv2.IMREAD_COLOR if data[:2] == b"\xff\xd8" else cv2.IMREAD_UNCHANGED
+    try:
+        picture = cv2.imdecode(np.frombuffer(data, np.uint8), flags) if data else None
+    except cv2.error:
+        picture = None
+    if picture is None:
+        raise DataError(name, f"cannot be decoded ({len(data):,} bytes)", _WHOLE_FILE, "Replace or remove it.")
+    return _three_channels(_eight_bits(picture, name))
+
+
+def _eight_bits(picture: np.ndarray, name: str) -> np.ndarray:
+    if picture.dtype == np.uint8:
+        return picture
+    if picture.dtype == np.uint16:
+        return np.rint(picture / 257.0).astype(np.uint8)
+    raise DataError(name, f"has values of type {picture.dtype}", "8 or 16 bits per channel", "Convert or remove it.")
+
+
+def _three_channels(picture: np.ndarray) -> np.ndarray:
+    if picture.ndim == 2:
+        return cv2.cvtColor(picture, cv2.COLOR_GRAY2BGR)
+    if picture.shape[2] == 3:
+        return picture
+    alpha = picture[:, :, 3:].astype(np.float32) / 255
+    return np.rint(picture[:, :, :3] * alpha + 255 * (1 - alpha)).astype(np.uint8)
+
+
+def fit_square(picture: np.ndarray, size: int) -> np.ndarray:
+    """Bring a picture to the side of the ground truth: the central square, then area (down) or bicubic (up) resizing.
+
+    Args:
+        picture: (H, W, 3) uint8.
+        size: side of the result.
+    Returns:
+        (size, size, 3) uint8; the picture itself if it has this size.
+    """
+    height, width = picture.shape[:2]
+    side = min(height, width)
+    top, left = (height - side) // 2, (width - side) // 2
+    square = picture[top : top + side, left : left + side]
+    if side == size:
+        return square
+    return cv2.resize(square, (size, size), interpolation=cv2.INTER_AREA if side > size else cv2.INTER_CUBIC)

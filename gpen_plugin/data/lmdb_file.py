@@ -1,0 +1,138 @@
+"""The host's LMDB format: what lies in a ``*.lmdb`` folder, its keys, and whether it is whole.
+
+`check_lmdb` never opens the database: reading beyond the end of a truncated one kills the process (SIGBUS).
+"""
+
+import os
+import re
+import struct
+from pathlib import Path
+from typing import NamedTuple
+from urllib.parse import quote, unquote
+
+from gpen_plugin.errors import DataError
+
+DATA, META_INFO, BUILDING = "data.mdb", "meta_info.txt", "building.json"
+_MAKE = "Make one with datasets_prep/make_lmdb.py."
+_MAKE_AGAIN = "Copy it again from its source, or make it again with datasets_prep/make_lmdb.py."
+_A_FOLDER = "a folder with data.mdb and meta_info.txt"
+_SAFE = "".join(chr(code) for code in range(32, 127) if chr(code) != "%")
+_LINE = re.compile(r"(?P<key>.+)\.png \((?P<height>\d+),(?P<width>\d+),(?P<channels>\d+)\) (?P<level>\d+)")
+_MAGIC, _KNOWN_VERSION = 0xBEEFC0DE, 1
+_PAGE_HEADER = 16  # bytes before the contents of a page
+_META_BYTES = _PAGE_HEADER + 136
+
+
+class Entry(NamedTuple):
+    """One line of meta_info.txt."""
+
+    lmdb_key: str
+    height: int
+    width: int
+    channels: int
+
+
+def lmdb_key(key: str) -> str:
+    """Write a key in ASCII, which the host needs: other characters, control characters and '%' become %XX (UTF-8)."""
+    return quote(key, safe=_SAFE, errors="surrogateescape")
+
+
+def key_of(lmdb_key: str) -> str:
+    """Undo `lmdb_key`."""
+    return unquote(lmdb_key, errors="surrogateescape")
+
+
+def read_meta_info(path: str | os.PathLike, where: str) -> list[Entry]:
+    """The entries of an LMDB folder, in the order of its meta_info.txt.
+
+    Raises:
+        DataError: a line is not ``key.png (h,w,c) level``; names file and line.
+    """
+    file = Path(path) / META_INFO
+    entries = []
+    for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), 1):
+        match = _LINE.fullmatch(line)
+        if not match:
+            raise DataError(where, f"{file}, line {number} is {line!r}", "'key.png (h,w,c) level'", _MAKE_AGAIN)
+        entries.append(Entry(match["key"], int(match["height"]), int(match["width"]), int(match["channels"])))
+    return entries
+
+
+def check_lmdb(path: str | os.PathLike, where: str) -> None:
+    """Raise unless an LMDB folder is there, finished, of its full length, and not empty.
+
+    Args:
+        path: the ``*.lmdb`` folder.
+        where: key path or argument that names it, for the message.
+    Raises:
+        DataError: names the folder and what is wrong with it.
+    """
+    path = Path(path)
+    if not path.is_dir():
+        raise DataError(where, f"{path} is not there" if not path.exists() else f"{path} is a file", _A_FOLDER, _MAKE)
+    if path.suffix != ".lmdb":
+        raise DataError(where, f"got {path}", "a folder whose name ends in .lmdb", "Use io_backend: type: disk here.")
+    data = path / DATA
+    if not data.is_file():
+        raise DataError(where, f"{path} holds no {DATA}", _A_FOLDER, _MAKE)
+    if (path / BUILDING).exists():
+        raise DataError(
+            where, f"{path} is not finished", _A_FOLDER, "Run datasets_prep/make_lmdb.py again: it goes on."
+        )
+    if not (path / META_INFO).is_file():
+        raise DataError(where, f"{path} holds no {META_INFO}", _A_FOLDER, _MAKE)
+    stored = _entries_of_whole_file(data, where)
+    listed = len(read_meta_info(path, where))
+    if listed == 0 or stored == 0:
+        raise DataError(where, f"{path} is empty", "at least one picture", _MAKE)
+    if stored is not None and stored != listed:
+        came = f"{path} stores {stored} pictures, its {META_INFO} lists {listed}"
+        raise DataError(where, came, "the same number", _MAKE_AGAIN)
+
+
+def _entries_of_whole_file(data: Path, where: str) -> int | None:
+    """The number of entries that the newest state of a database counts, once its length is known to be enough.
+
+    None where the format is a later one than we know, whose length cannot be judged.
+    """
+    length = data.stat().st_size
+    with data.open("rb") as file:
+        first = _read_meta(file.read(_META_BYTES))
+        if first is None:
+            raise DataError(where, f"{data} is no LMDB file, or its beginning is damaged", "an LMDB file", _MAKE_AGAIN)
+        if first.version != _KNOWN_VERSION:
+            return None
+        file.seek(first.page_size)
+        second = _read_meta(file.read(_META_BYTES))
+    newest = max(first, second or first, key=lambda meta: meta.transaction)
+    needed = (newest.last_page + 1) * first.page_size
+    if second is None or length < needed:
+        came = f"{data} is truncated: {length:,} bytes"
+        raise DataError(where, came, f"at least {max(needed, 2 * first.page_size):,} bytes", _MAKE_AGAIN)
+    return newest.entries
+
+
+class _Meta(NamedTuple):
+    version: int
+    page_size: int
+    entries: int
+    last_page: int
+    transaction: int
+
+
+def _read_meta(page: bytes) -> _Meta | None:
+    """One of the two pages with which an LMDB file begins; None if it is not one.
+
+    Bytes after the page's header: magic, version, address (8), map size (8), two trees of 48 bytes (the free pages,
+    whose first 4 bytes are the page size; the main one, whose entries are counted in the fifth of its six fields),
+    last page used, number of the transaction.
+    """
+    if len(page) < _META_BYTES:
+        return None
+    magic, version = struct.unpack_from("<II", page, _PAGE_HEADER)
+    if magic != _MAGIC:
+        return None
+    (page_size,) = struct.unpack_from("<I", page, _PAGE_HEADER + 24)
+    (entries,) = struct.unpack_from("<Q", page, _PAGE_HEADER + 72 + 32)
+    last_page, transaction = struct.unpack_from("<QQ", page, _PAGE_HEADER + 120)
+    return _Meta(version, page_size, entries, last_page, transaction)

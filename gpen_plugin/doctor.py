@@ -1,0 +1,246 @@
+"""Tell what is installed, what BasicSR's faults are here, and what to do about each problem.
+
+    python -m gpen_plugin.doctor [--json]
+
+It runs without BasicSR, and with a broken one. The exit code is 1 if something stops GPEN from working.
+"""
+
+import argparse
+import json
+import platform
+import re
+import site
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from importlib import metadata
+from importlib.machinery import PathFinder
+from pathlib import Path
+
+import gpen_plugin
+import gpen_plugin_hook
+
+OPENCVS = ("opencv-python", "opencv-python-headless", "opencv-contrib-python", "opencv-contrib-python-headless")
+TENSORBOARDS = ("tensorboard", "tb-nightly")
+INSTALL_HOST = "pip install --no-build-isolation --use-pep517 basicsr"
+INSTALL_CHECKOUT = "pip install --no-deps --no-build-isolation --use-pep517 --editable ."
+
+# What an error says while BasicSR is imported -> what to do about it.
+REMEDIES = {
+    "torchvision::nms": "Install torch and torchvision from one source, as a pair: pip install -U torch torchvision",
+    "functional_tensor": "Install this package (pip install .), so that its start-up file mends BasicSR's import.",
+    "distutils": 'Python 3.12 has no distutils, setuptools has: pip install "setuptools<82"',
+    "basicsr.version": f"BasicSR's own set-up writes that file. In a fresh checkout of it, run: {INSTALL_CHECKOUT}",
+    "libGL": "Install the system's libgl1, or opencv-python-headless in place of opencv-python.",
+    "cannot import name": "A changed copy of BasicSR in another project: start elsewhere, or take it off PYTHONPATH.",
+    "No module named": "Install the module that is named, or BasicSR again with what it needs: " + INSTALL_HOST,
+}
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line of the report.
+
+    Attributes:
+        topic: the heading it stands under.
+        name: what was looked at.
+        value: what was seen.
+        remedy: what to do; empty where all is well.
+        fatal: whether GPEN cannot work because of it.
+    """
+
+    topic: str
+    name: str
+    value: str
+    remedy: str = ""
+    fatal: bool = False
+
+
+def examine() -> list[Finding]:
+    """Look at everything; the findings in the order of the report."""
+    findings = [*versions(), *packages_in_conflict(), *where_host(), *where_plugin()]
+    if gpen_plugin.host_failure is None:
+        findings += [*faults(), *names_registered(), *cuda()]
+    return findings
+
+
+def versions() -> Iterator[Finding]:
+    """Versions of what GPEN runs on."""
+    python = platform.python_version()
+    advice = "" if (3, 10) <= sys.version_info[:2] <= (3, 13) else "Python 3.10 to 3.13 are the tested ones."
+    yield Finding("versions", "python", python, advice)
+    yield Finding("versions", "gpen_plugin", gpen_plugin.__version__)
+    for name in ("torch", "torchvision", "basicsr", "numpy", "scipy", "lmdb"):
+        yield Finding("versions", name, _version(name) or "not installed as a package")
+    opencv = " and ".join(f"{name} {_version(name)}" for name in OPENCVS if _version(name))
+    yield Finding("versions", "opencv", opencv or "not installed as a package")
+    facexlib = _version("facexlib")
+    advice = "" if facexlib else "Whole photographs (not aligned faces) need it: pip install facexlib"
+    yield Finding("versions", "facexlib", facexlib or "not installed", advice)
+
+
+def packages_in_conflict() -> Iterator[Finding]:
+    """Packages that do not stand each other."""
+    for name, family in {"OpenCV": OPENCVS, "TensorBoard": TENSORBOARDS}.items():
+        held = [package for package in family if _version(package)]
+        if len(held) > 1:
+            advice = f"They own the same files. Uninstall all of them, then install one: pip uninstall {' '.join(held)}"
+            yield Finding("packages in conflict", name, " and ".join(held), advice)
+    torch, torchvision = _version("torch"), _version("torchvision")
+    demands = " ".join((torchvision and metadata.requires("torchvision")) or [])
+    wanted = re.search(r"\btorch *\(?==([\w.]+)", demands)
+    if torch and wanted and torch.partition("+")[0] != wanted[1]:
+        seen = f"{torch}, but torchvision {torchvision} wants {wanted[1]}"
+        advice = f"Install the pair: pip install torch=={wanted[1]} torchvision=={torchvision}"
+        yield Finding("packages in conflict", "torch and torchvision", seen, advice, True)
+
+
+def where_host() -> Iterator[Finding]:
+    """Where `basicsr` comes from, and whether it is BasicSR."""
+    failure = gpen_plugin.host_failure
+    if failure is not None:
+        yield Finding("host", "imported host", f"{type(failure).__name__}: {failure}", _remedy(failure), True)
+        return
+    import basicsr
+
+    folder = Path(basicsr.__file__).parent
+    yield Finding("host", "imported from", str(folder))
+    if not (_is_checkout(folder.parent) or any(folder.parent.glob("basicsr-*.dist-info"))):
+        advice = "Another project carries this copy, perhaps changed: start elsewhere, or take it off PYTHONPATH."
+        yield Finding("host", "origin", "neither an installed BasicSR nor a checkout", advice)
+    if _is_checkout(Path.cwd()):
+        taken = _host_of_scripts()
+        same = taken is not None and taken.resolve() == Path.cwd().resolve() / "basicsr"
+        advice = "" if same else f"To run the checkout in this folder, first: {INSTALL_CHECKOUT} (or set PYTHONPATH=.)"
+        yield Finding("host", "python basicsr/train.py imports", str(taken), advice)
+
+
+def where_plugin() -> Iterator[Finding]:
+    """Where this package lies, and whether BasicSR's import brings it in."""
+    yield Finding("plugin", "gpen_plugin", str(Path(gpen_plugin.__file__).parent))
+    folders = [*site.getsitepackages(), site.getusersitepackages()]
+    found = [str(path) for folder in folders for path in Path(folder).glob("gpen_plugin.pth")]
+    yield Finding("plugin", "start-up file", ", ".join(found) or "none")
+    program = "import sys; print(any(type(f).__module__ == 'gpen_plugin_hook' for f in sys.meta_path))"
+    with tempfile.TemporaryDirectory() as elsewhere:
+        told = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=elsewhere).stdout
+    advice = "Install this package (pip install .): on PYTHONPATH alone, only `python -m gpen_plugin.train` finds GPEN."
+    active = told.strip() == "True"
+    yield Finding("plugin", "at Python's start", "active" if active else "not active", "" if active else advice)
+
+
+def faults() -> Iterator[Finding]:
+    """The host's known faults: present here or not, mended or not."""
+    from gpen_plugin.host import MENDS
+
+    lost = gpen_plugin_hook.LOST_MODULE
+    parent = sys.modules.get(lost.rpartition(".")[0])
+    gone = parent is not None and PathFinder.find_spec(lost, parent.__path__) is None
+    stands_in = lost in sys.modules
+    yield _fault("torchvision has no functional_tensor", "BasicSR 1.4.2 imports it", gone and stands_in, stands_in)
+    for mend in MENDS:
+        yield _fault(mend.name, mend.reason, mend.present(), mend.present() and mend.mended())
+
+
+def _fault(name: str, reason: str, present: bool, mended: bool) -> Finding:
+    state = "not present" if not present else "mended" if mended else f"present ({reason})"
+    advice = f"Import gpen_plugin before this is used; if it stays, report it with BasicSR {_version('basicsr')}."
+    return Finding("known faults of the host", name, state, advice if present and not mended else "")
+
+
+def names_registered() -> Iterator[Finding]:
+    """Our names in the host's registries, and the module that holds each."""
+    from gpen_plugin.host import registered
+
+    for kind, names in gpen_plugin_hook.NAMES.items():
+        held = registered(kind)
+        for name in names:
+            module = held[name].__module__ if name in held else "nothing"
+            ours = module.partition(".")[0] == "gpen_plugin"
+            advice = "" if ours else f"This name is GPEN's: do not import {module} in the same run."
+            yield Finding("registered", f"{kind} {name}", module, advice, not ours)
+
+
+def cuda() -> Iterator[Finding]:
+    """CUDA device and compiled ops. Neither is needed."""
+    import torch
+
+    from gpen_plugin.host import cuda_ops_built
+
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else "none: everything runs on the CPU"
+    yield Finding("CUDA", "device", device)
+    built = "built, used on the GPU" if cuda_ops_built() else "not built: plain PyTorch is used"
+    yield Finding("CUDA", "BasicSR's CUDA ops", built)
+
+
+def _version(name: str) -> str | None:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _remedy(failure: Exception) -> str:
+    if getattr(failure, "name", None) != gpen_plugin_hook.HOST:
+        known = [advice for words, advice in REMEDIES.items() if words in str(failure)]
+        return known[0] if known else "See the whole error with: python -c 'import basicsr'"
+    if sys.version_info >= (3, 13):
+        return (
+            "BasicSR 1.4.2 cannot be built by Python 3.13; its wheel fits every Python. Build it with an older one "
+            "(python3.12 -m pip wheel --no-deps basicsr==1.4.2), then: pip install basicsr-1.4.2-py3-none-any.whl"
+        )
+    return "Install PyTorch first (pip install torch torchvision setuptools wheel), then: " + INSTALL_HOST
+
+
+def _is_checkout(folder: Path) -> bool:
+    setup = folder / "setup.py"
+    if not (setup.is_file() and (folder / "basicsr" / "train.py").is_file()):
+        return False
+    return bool(re.search(r"name=['\"]basicsr['\"]", setup.read_text(encoding="utf-8", errors="replace")))
+
+
+def _host_of_scripts() -> Path | None:
+    """The `basicsr` that ``python basicsr/train.py`` imports: the current folder is not on its path."""
+    everything = sys.path
+    sys.path = everything[1:] if Path(everything[0] or ".").resolve() == Path.cwd().resolve() else everything
+    try:
+        specs = (finder.find_spec(gpen_plugin_hook.HOST, None) for finder in sys.meta_path)
+        spec = next((spec for spec in specs if spec is not None and spec.origin), None)
+    finally:
+        sys.path = everything
+    return Path(spec.origin).parent if spec else None
+
+
+def report(findings: Sequence[Finding]) -> str:
+    """The findings as text for people: everything seen, then each problem with what to do."""
+    lines, topic = [], ""
+    for finding in findings:
+        if finding.topic != topic:
+            topic = finding.topic
+            lines += ["", topic]
+        lines.append(f"  {'!' if finding.remedy else ' '} {finding.name}: {finding.value}")
+    problems = [finding for finding in findings if finding.remedy]
+    lines += ["", f"{len(problems)} problem{'' if len(problems) == 1 else 's'}"]
+    lines += [f"  - {problem.name}: {problem.value}\n    {problem.remedy}" for problem in problems]
+    lines.append("GPEN cannot work here." if any(f.fatal for f in findings) else "GPEN can work here.")
+    return "\n".join(lines).lstrip()
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Print the report; 1 if GPEN cannot work here, else 0."""
+    parser = argparse.ArgumentParser(prog="gpen-doctor", description=__doc__.partition("\n")[0])
+    parser.add_argument("--json", action="store_true", help="print the findings as JSON")
+    arguments = parser.parse_args(argv)
+    findings = examine()
+    healthy = not any(finding.fatal for finding in findings)
+    if arguments.json:
+        print(json.dumps({"healthy": healthy, "findings": [asdict(finding) for finding in findings]}, indent=2))
+    else:
+        print(report(findings))
+    return 0 if healthy else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,23 @@
+"""Everything that this package knows about BasicSR's habits and faults (1.4.2 and git master).
+
+Nothing else in the package knows that the host has quirks. `register` is the door into the host's registries,
+`MENDS` the table of the faults that a run of GPEN would meet, and `before_run` the place for checks between the
+host's reading of an option file and its first write. Mends replace attributes in memory; no file is touched.
+"""
+
+from gpen_plugin.host.cuda_ops import cuda_ops_built, offer_cuda_ops
+from gpen_plugin.host.data import DATA_MENDS
+from gpen_plugin.host.mend import Mend
+from gpen_plugin.host.registration import register, registered
+from gpen_plugin.host.runs import RUN_MENDS, before_run
+
+__all__ = ["MENDS", "Mend", "before_run", "cuda_ops_built", "mend_host", "register", "registered"]
+
+MENDS: tuple[Mend, ...] = (*RUN_MENDS, *DATA_MENDS)
+
+
+def mend_host() -> None:
+    """Apply every mend whose fault is present, and lend the host's CUDA ops to ours. Repeating changes nothing."""
+    for mend in MENDS:
+        mend.apply()
+    offer_cuda_ops()

@@ -1,0 +1,183 @@
+"""How a run of the host begins, resumes and spreads over processes: options, training states, devices."""
+
+import os
+import sys
+import sysconfig
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
+from functools import wraps
+
+from gpen_plugin.errors import CheckpointError, GPENError, OptionError
+from gpen_plugin.host.data import resumed_at
+from gpen_plugin.host.mend import Mend
+
+_checks: list[Callable[[Mapping], None]] = []
+
+
+def before_run(check: Callable[[Mapping], None]) -> None:
+    """Have `check` called with the parsed options of a run, before the host creates, renames or writes anything."""
+    if check not in _checks:
+        _checks.append(check)
+
+
+class _Options(OrderedDict):
+    """Options whose experiment folders never lie in site-packages.
+
+    `train_pipeline` writes `root_path` into the options itself, after they were parsed.
+    """
+
+    def __setitem__(self, key: str, value: object) -> None:
+        super().__setitem__(key, _outside_site_packages(value) if key == "root_path" else value)
+
+
+def _outside_site_packages(root: str) -> str:
+    installed = {os.path.realpath(sysconfig.get_path(scheme)) for scheme in ("purelib", "platlib")}
+    return os.getcwd() if os.path.realpath(root) in installed else root
+
+
+def _checked_parse_options(original: Callable) -> Callable:
+    @wraps(original)
+    def parse_options(root_path: str, is_train: bool = True) -> tuple[dict, object]:
+        _speak_plainly()
+        try:
+            opt, arguments = original(_outside_site_packages(root_path), is_train=is_train)
+        except KeyError as error:
+            raise OptionError(str(error).strip("'\""), "missing", "this key in every option file", "Add it.") from error
+        opt = _Options(opt)
+        train_set = opt["datasets"].get("train") or {}
+        if opt["num_gpu"] == 0 and train_set.get("prefetch_mode") == "cuda":
+            train_set["prefetch_mode"] = None  # a CUDA stream cannot exist here; the same file serves a GPU
+        if train_set.get("type") == "GPENDegradationDataset":
+            train_set.setdefault("seed", opt["manual_seed"])  # else another manual_seed would change nothing there
+        for check in _checks:
+            check(opt)
+        script = sys.modules["__main__"]
+        if hasattr(script, "train_pipeline") and hasattr(script, "load_resume_state"):
+            # `python basicsr/train.py` runs a second copy of the module `basicsr.train`
+            script.load_resume_state = _load_resume_state_anywhere(script.load_resume_state)
+        return opt, arguments
+
+    return parse_options
+
+
+def _speak_plainly() -> None:
+    """Print our own errors as one message instead of a traceback; ``--debug`` keeps the traceback."""
+    if "--debug" in sys.argv or hasattr(sys.excepthook, "__gpen_mends__"):
+        return
+    original = sys.excepthook
+
+    def excepthook(kind: type, error: BaseException, traceback: object) -> None:
+        if isinstance(error, GPENError):
+            print(f"gpen_plugin: error: {error}", file=sys.stderr, flush=True)
+        else:
+            original(kind, error, traceback)
+
+    excepthook.__gpen_mends__ = original
+    sys.excepthook = excepthook
+
+
+def _load_resume_state_anywhere(original: Callable) -> Callable:
+    @wraps(original)
+    def load_resume_state(opt: dict) -> dict | None:
+        import torch
+        from basicsr.utils import check_resume
+
+        path = opt["path"].get("resume_state")
+        if opt["auto_resume"]:
+            path = opt["path"]["resume_state"] = _newest_state(opt["path"]["training_states"])
+        if not path:
+            return None
+        device = torch.device("cuda", torch.cuda.current_device()) if opt["num_gpu"] else torch.device("cpu")
+        try:
+            state = torch.load(path, map_location=device, weights_only=True)
+        except Exception as error:
+            raise CheckpointError(
+                f"path:resume_state: {path}",
+                f"cannot be read ({type(error).__name__})",
+                "a whole .state file that a training wrote",
+                "Resume from an earlier one in the same folder.",
+            ) from error
+        check_resume(opt, state["iter"])
+        for name in [key for key in opt if key.startswith("network_")]:
+            # check_resume changes params_ema alone; a run that began with a flat file (~) now resumes from ours
+            opt["path"][name.replace("network_", "param_key_")] = "params"
+        images = opt["datasets"]["train"]["batch_size_per_gpu"] * (1 if opt["dist"] else max(1, opt["num_gpu"]))
+        resumed_at(epoch=state["epoch"], iteration=state["iter"], images_per_iteration=images)
+        return state
+
+    return load_resume_state
+
+
+def _newest_state(folder: str) -> str | None:
+    names = os.listdir(folder) if os.path.isdir(folder) else []
+    numbers = [int(stem) for stem, suffix in map(os.path.splitext, names) if suffix == ".state" and stem.isdigit()]
+    return os.path.join(folder, f"{max(numbers)}.state") if numbers else None
+
+
+def _init_dist_with_gloo(original: Callable) -> Callable:
+    @wraps(original)
+    def _init_dist_pytorch(backend: str, **kwargs: object) -> None:
+        import torch.distributed
+
+        torch.distributed.init_process_group(backend="gloo", **kwargs)
+
+    return _init_dist_pytorch
+
+
+def _model_to_device_without_ids(original: Callable) -> Callable:
+    @wraps(original)
+    def model_to_device(self: object, net: object) -> object:
+        from torch.nn.parallel import DistributedDataParallel
+
+        if self.device.type == "cuda" or not self.opt["dist"]:
+            return original(self, net)
+        unused = self.opt.get("find_unused_parameters", False)
+        return DistributedDataParallel(net.to(self.device), find_unused_parameters=unused)
+
+    return model_to_device
+
+
+def _no_cuda() -> bool:
+    import torch
+
+    return not torch.cuda.is_available()
+
+
+RUN_MENDS = (
+    Mend(
+        "option files are not checked",
+        "a misspelt key is ignored or ends in a KeyError, after the earlier experiment was renamed; 1.4.2 started as "
+        "`python -m basicsr.train` writes experiments into site-packages; `prefetch_mode: cuda` needs a GPU",
+        "1.4.2, master",
+        "basicsr.utils.options",
+        "parse_options",
+        _checked_parse_options,
+    ),
+    Mend(
+        "resuming needs a GPU",
+        "load_resume_state calls CUDA; --auto_resume looks only below the current directory and otherwise starts "
+        "again, renaming the earlier run",
+        "1.4.2, master",
+        "basicsr.train",
+        "load_resume_state",
+        _load_resume_state_anywhere,
+    ),
+    Mend(
+        "distributed training needs a GPU",
+        "--launcher pytorch divides by the number of GPUs and knows nccl only",
+        "1.4.2, master",
+        "basicsr.utils.dist_util",
+        "_init_dist_pytorch",
+        _init_dist_with_gloo,
+        _no_cuda,
+    ),
+    Mend(
+        "DistributedDataParallel needs a GPU",
+        "device_ids is the current CUDA device",
+        "1.4.2, master",
+        "basicsr.models.base_model",
+        "BaseModel.model_to_device",
+        _model_to_device_without_ids,
+        _no_cuda,
+    ),
+)

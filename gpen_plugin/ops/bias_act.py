@@ -1,0 +1,57 @@
+"""Bias, leaky ReLU and gain in one op."""
+
+import math
+
+import torch
+import torch.nn.functional as F
+
+from gpen_plugin.ops.dispatch import HOST_KERNELS, Implementation, run
+from gpen_plugin.ops.shapes import check_shape
+
+
+def bias_act(
+    x: torch.Tensor,
+    bias: torch.Tensor,
+    negative_slope: float = 0.2,
+    scale: float = math.sqrt(2),
+    *,
+    impl: Implementation = "auto",
+) -> torch.Tensor:
+    """Add a bias per channel, apply leaky ReLU, multiply by `scale`. Differentiable twice.
+
+    Args:
+        x: features, (N, C, ...), float.
+        bias: (C,).
+        negative_slope: of the leaky ReLU.
+        scale: positive gain; the square root of 2 keeps the variance.
+        impl: ``reference``, ``fast``, ``host`` (BasicSR's CUDA op) or ``auto``.
+    Returns:
+        (N, C, ...), in the dtype of `x`.
+    Raises:
+        ShapeError: names the dimension, what was expected and what came.
+    """
+    assert scale > 0, "the gain is drawn into the leaky ReLU, which commutes with positive numbers alone"
+    check_shape("bias_act(bias)", bias, {"C": x.shape[1]})
+    return run("bias_act", impl, _IMPLEMENTATIONS, x, bias.to(x.dtype), negative_slope, scale)
+
+
+def _per_channel(bias, x):
+    return bias.view(-1, *[1] * (x.ndim - 2))  # (C, 1, ...)
+
+
+def _reference(x, bias, negative_slope, scale):
+    shifted = x + _per_channel(bias, x)
+    return torch.where(shifted >= 0, shifted, shifted * negative_slope) * scale
+
+
+def _fast(x, bias, negative_slope, scale):
+    # scale * lrelu(x + b) = lrelu(scale * b + scale * x): one pass less, and the second can be in place
+    shifted = torch.add(_per_channel(bias * scale, x), x, alpha=scale)
+    return F.leaky_relu(shifted, negative_slope, inplace=not shifted.requires_grad)
+
+
+def _host(x, bias, negative_slope, scale):
+    return HOST_KERNELS["bias_act"](x, bias, negative_slope, scale)
+
+
+_IMPLEMENTATIONS = {"reference": _reference, "fast": _fast, "host": _host}

@@ -1,0 +1,74 @@
+"""Which implementation of an op runs: the plain reference, the fast one, or the host's compiled kernel."""
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Literal
+
+import torch
+
+from gpen_plugin.errors import OptionError
+
+Implementation = Literal["auto", "reference", "fast", "host"]
+
+HOST_KERNELS: dict[str, Callable[..., torch.Tensor]] = {}
+"""The host's compiled CUDA ops by the name of the op of ours that they can stand for; empty where none are built."""
+
+_HOST_DTYPES = (torch.float16, torch.float32, torch.float64)
+_forced: Implementation = "auto"
+
+
+def use_host_kernels(
+    upfirdn2d: Callable[..., torch.Tensor] | None = None, bias_act: Callable[..., torch.Tensor] | None = None
+) -> None:
+    """Lend the host's compiled kernels to ``impl="auto"``, which then takes them for CUDA tensors.
+
+    Args:
+        upfirdn2d: called as ``f(x, kernel, up=, down=, pad=)``; ``None`` takes the kernel away again.
+        bias_act: called as ``f(x, bias, negative_slope, scale)``; ``None`` takes the kernel away again.
+    """
+    given = {"upfirdn2d": upfirdn2d, "bias_act": bias_act}
+    HOST_KERNELS.clear()
+    HOST_KERNELS.update({name: kernel for name, kernel in given.items() if kernel is not None})
+
+
+@contextmanager
+def force_implementation(impl: Implementation) -> Iterator[None]:
+    """Within the block, let every op that is called with ``impl="auto"`` run as `impl`. For tests and benchmarks."""
+    global _forced
+    before, _forced = _forced, impl
+    try:
+        yield
+    finally:
+        _forced = before
+
+
+def choose(op: str, impl: Implementation, x: torch.Tensor) -> str:
+    """The implementation of `op` that is to run on `x`: ``reference``, ``fast`` or ``host``.
+
+    Raises:
+        OptionError: `impl` is no implementation, or ``host`` is asked for and none was lent.
+    """
+    if impl == "auto":
+        impl = _forced
+    if impl == "auto":
+        return "host" if op in HOST_KERNELS and x.is_cuda and x.dtype in _HOST_DTYPES else "fast"
+    if impl == "host" and op not in HOST_KERNELS:
+        raise OptionError(
+            f"{op}(impl)", "got 'host'", "a kernel of the host's", "Build BasicSR with BASICSR_EXT=True, or use 'auto'."
+        )
+    if impl not in ("reference", "fast", "host"):
+        raise OptionError(f"{op}(impl)", f"got {impl!r}", "'auto', 'reference', 'fast' or 'host'")
+    return impl
+
+
+def run(op: str, impl: Implementation, implementations: Mapping[str, Callable[..., torch.Tensor]], x, *rest):
+    """Call the chosen implementation of `op` with ``(x, *rest)``, in the precision of `x`."""
+    chosen = implementations[choose(op, impl, x)]
+    with no_autocast(x):
+        return chosen(x, *rest)
+
+
+def no_autocast(x: torch.Tensor) -> AbstractContextManager:
+    """Switch autocasting off: it would round a picture in float32, or a small sum, to bfloat16 on its way through."""
+    kind = x.device.type
+    return torch.autocast(kind, enabled=False) if torch.amp.is_autocast_available(kind) else nullcontext()

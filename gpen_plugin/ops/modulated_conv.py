@@ -1,0 +1,84 @@
+"""The convolution whose kernel each sample scales by its own style (StyleGAN2)."""
+
+import torch
+import torch.nn.functional as F
+
+from gpen_plugin.ops.dispatch import Implementation, choose, no_autocast
+from gpen_plugin.ops.shapes import check_shape
+from gpen_plugin.ops.upfirdn import upfirdn2d
+
+_EPSILON = 1e-8
+
+
+def modulated_conv(
+    x: torch.Tensor,
+    weight: torch.Tensor,
+    style: torch.Tensor,
+    *,
+    demodulate: bool = True,
+    up: bool = False,
+    kernel: torch.Tensor | None = None,
+    impl: Implementation = "auto",
+) -> torch.Tensor:
+    """Convolve each sample with its own style-scaled kernel (StyleGAN2, Eq. 1-3).
+
+    Differentiable twice with respect to `x`, `weight` and `style`. Under autocasting the demodulation is still
+    computed in float32.
+
+    Args:
+        x: features, (N, I, H, W), float.
+        weight: kernels that the batch shares, (O, I, k, k), k odd.
+        style: one scale per input channel, (N, I); 1 leaves a channel as it is.
+        demodulate: scale each output channel's kernel to unit length (Eq. 3).
+        up: double height and width: a transposed convolution of stride 2, then `kernel`.
+        kernel: FIR filter after the upsampling, (kh, kw), whose sum is 4; needed where `up` is true.
+        impl: ``reference`` (one convolution per sample), ``fast``, ``host`` (fast, with BasicSR's FIR) or ``auto``.
+    Returns:
+        (N, O, H, W), or (N, O, 2 * H, 2 * W) where `up` is true, in the dtype of `x`.
+    Raises:
+        ShapeError: names the dimension, what was expected and what came.
+    """
+    check_shape("modulated_conv(x)", x, {"N": None, "I": weight.shape[1], "H": None, "W": None})
+    check_shape("modulated_conv(style)", style, {"N": x.shape[0], "I": weight.shape[1]})
+    convolve = _reference if choose("upfirdn2d", impl, x) == "reference" else _fast
+    out = convolve(x, weight, style, demodulate, up)
+    return upfirdn2d(out, kernel, pad=_blur_padding(weight, kernel), impl=impl) if up else out
+
+
+def _blur_padding(weight, kernel):
+    """Zeros before and after that bring the 2 * H - 2 + k rows of a transposed convolution to 2 * H."""
+    assert kernel is not None, "upsampling needs its FIR kernel"
+    surplus = kernel.shape[0] - 2 - (weight.shape[2] - 1)
+    return (surplus + 1) // 2 + 1, surplus // 2 + 1
+
+
+def _convolve(x, weight, up):
+    if up:
+        return F.conv_transpose2d(x, weight.transpose(0, 1), stride=2)  # (N, O, 2 * H - 2 + k, 2 * W - 2 + k)
+    return F.conv2d(x, weight, padding=weight.shape[2] // 2)  # (N, O, H, W)
+
+
+def _reference(x, weight, style, demodulate, up):
+    samples = []
+    for features, scales in zip(x.split(1), style, strict=True):
+        own = weight * scales[None, :, None, None]  # Eq. 1, (O, I, k, k)
+        if demodulate:
+            own = own / (own.square().sum(dim=(1, 2, 3), keepdim=True) + _EPSILON).sqrt()  # Eq. 3
+        samples.append(_convolve(features, own, up))
+    return torch.cat(samples)  # (N, O, ...)
+
+
+def _fast(x, weight, style, demodulate, up):
+    """Scale what goes in by the style and what comes out by the demodulation, around one shared convolution."""
+    out = _convolve(x * style.to(x.dtype)[:, :, None, None], weight, up)
+    if not demodulate:
+        return out
+    return out * _demodulation(weight, style).to(out.dtype)[:, :, None, None]
+
+
+def _demodulation(weight, style):
+    """What brings each sample's scaled kernels to unit length (Eq. 3), (N, O), in float32 at least."""
+    wide = torch.promote_types(weight.dtype, torch.float32)
+    with no_autocast(weight):
+        power = style.to(wide).square() @ weight.to(wide).square().sum(dim=(2, 3)).t()  # (N, O)
+        return (power + _EPSILON).rsqrt()

@@ -1,0 +1,99 @@
+"""Upsample, filter, downsample: the FIR resampling of StyleGAN2."""
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+
+from gpen_plugin.ops.dispatch import HOST_KERNELS, Implementation, run
+from gpen_plugin.ops.shapes import check_shape
+
+
+def fir_kernel(taps: Sequence[float], gain: float = 1.0) -> torch.Tensor:
+    """The separable two-dimensional kernel of `taps`, whose sum is `gain`.
+
+    Args:
+        taps: one-dimensional filter of K numbers, such as ``(1, 3, 3, 1)``.
+        gain: ``up ** 2`` makes up for the zeros that upsampling puts in.
+    Returns:
+        (K, K), float32.
+    """
+    line = torch.tensor(taps, dtype=torch.float32)
+    kernel = torch.outer(line, line)  # (K, K)
+    return kernel * (gain / kernel.sum())
+
+
+def upfirdn2d(
+    x: torch.Tensor,
+    kernel: torch.Tensor,
+    up: int = 1,
+    down: int = 1,
+    pad: tuple[int, int] = (0, 0),
+    *,
+    impl: Implementation = "auto",
+) -> torch.Tensor:
+    """Put `up` - 1 zeros after each pixel, pad, convolve with `kernel`, keep each `down`-th pixel.
+
+    Differentiable twice with respect to `x`; `kernel` is a constant.
+
+    Args:
+        x: features, (N, C, H, W), float.
+        kernel: FIR filter that all channels share, (kh, kw); flipped, as in a true convolution.
+        up: factor of the zero-stuffing.
+        down: factor of the decimation.
+        pad: zeros before and after, for rows and columns alike; negative numbers crop.
+        impl: ``reference``, ``fast``, ``host`` (BasicSR's CUDA op) or ``auto``.
+    Returns:
+        (N, C, (H * up + p0 + p1 - kh) // down + 1, (W * up + p0 + p1 - kw) // down + 1), in the dtype of `x`.
+    Raises:
+        ShapeError: names the dimension, what was expected and what came.
+    """
+    check_shape("upfirdn2d(x)", x, {"N": None, "C": None, "H": None, "W": None})
+    check_shape("upfirdn2d(kernel)", kernel, {"kh": None, "kw": None})
+    return run("upfirdn2d", impl, _IMPLEMENTATIONS, x, kernel.to(x.dtype), up, down, pad)
+
+
+def _reference(x, kernel, up, down, pad):
+    batch, channels, height, width = x.shape
+    kh, kw = kernel.shape
+    stuffed = x.new_zeros(batch, channels, height, up, width, up)
+    stuffed[:, :, :, 0, :, 0] = x
+    stuffed = stuffed.reshape(batch, channels, height * up, width * up)  # (N, C, H * up, W * up)
+    padded = F.pad(stuffed, (*pad, *pad))
+    rows, columns = padded.shape[2] - kh + 1, padded.shape[3] - kw + 1
+    flipped = kernel.flip(0, 1)
+    taps = [flipped[i, j] * padded[:, :, i : i + rows, j : j + columns] for i in range(kh) for j in range(kw)]
+    return sum(taps)[:, :, ::down, ::down]
+
+
+def _fast(x, kernel, up, down, pad):
+    if up > 1:
+        return _transposed(x, kernel, up, pad)[:, :, ::down, ::down]
+    if pad[0] == pad[1] >= 0:
+        return _depthwise(x, kernel, down, pad[0])
+    return _depthwise(F.pad(x, (*pad, *pad)), kernel, down, 0)
+
+
+def _depthwise(x, kernel, stride, padding):
+    channels = x.shape[1]
+    weight = kernel.flip(0, 1).expand(channels, 1, -1, -1)  # (C, 1, kh, kw)
+    return F.conv2d(x, weight, stride=stride, padding=padding, groups=channels)
+
+
+def _transposed(x, kernel, up, pad):
+    """Zero-stuffing and filtering in one: a transposed convolution lays down one kernel per pixel of `x`."""
+    (kh, kw), channels = kernel.shape, x.shape[1]
+    weight = kernel.expand(channels, 1, -1, -1)  # (C, 1, kh, kw)
+    # What a transposed convolution's full output has too much on each side: left, right, top, bottom.
+    crop = (kw - 1 - pad[0], kw - up - pad[1], kh - 1 - pad[0], kh - up - pad[1])
+    if min(crop) == max(crop) >= 0:
+        return F.conv_transpose2d(x, weight, stride=up, padding=crop[0], groups=channels)
+    full = F.conv_transpose2d(x, weight, stride=up, groups=channels)
+    return F.pad(full, [-edge for edge in crop])
+
+
+def _host(x, kernel, up, down, pad):
+    return HOST_KERNELS["upfirdn2d"](x, kernel, up=up, down=down, pad=pad)
+
+
+_IMPLEMENTATIONS = {"reference": _reference, "fast": _fast, "host": _host}

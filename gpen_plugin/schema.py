@@ -1,0 +1,128 @@
+"""Check a mapping that came out of YAML against the signature that it names.
+
+A function, class or data class *is* the schema: its parameter names are the allowed keys, those without a default
+are mandatory, and its annotations are the types. So a key cannot be documented in one place and read in another.
+"""
+
+import difflib
+import inspect
+import types
+import typing
+from collections.abc import Callable, Mapping, Sequence
+
+from gpen_plugin.errors import OptionError, join_errors
+
+
+def problems_of(target: Callable, given: object, where: str = "") -> list[OptionError]:
+    """List what is wrong with calling ``target(**given)``; nothing is called.
+
+    Args:
+        target: a function, class or data class with annotated parameters.
+        given: the mapping from YAML.
+        where: key path of the mapping, e.g. ``network_g``; empty for the top level.
+    Returns:
+        One `OptionError` per problem: unknown keys (with the nearest right one), missing ones, wrong types.
+    """
+    if not isinstance(given, Mapping):
+        return [OptionError(where or "the option file", f"got {_shown(given)}", "a mapping of keys to values")]
+    parameters = inspect.signature(target).parameters
+    hints = typing.get_type_hints(target.__init__ if inspect.isclass(target) else target)
+    problems = [unknown_key(key, list(parameters), where) for key in given if key not in parameters]
+    for name, parameter in parameters.items():
+        path = f"{where}:{name}" if where else name
+        if name not in given:
+            if parameter.default is parameter.empty:
+                problems.append(OptionError(path, "missing", describe(hints.get(name)), "Add the key."))
+        elif name in hints and not fits(given[name], hints[name]):
+            problems.append(_wrong_type(path, given[name], hints[name]))
+    return problems
+
+
+def check(target: Callable, given: object, where: str = "") -> None:
+    """Raise one `OptionError` that lists every problem of `problems_of`, if there is any."""
+    problems = problems_of(target, given, where)
+    if problems:
+        raise join_errors(problems)
+
+
+def unknown_key(key: object, known: Sequence[str], where: str) -> OptionError:
+    """The error for a key that nothing reads, with the nearest known one."""
+    path = f"{where}:{key}" if where else str(key)
+    return OptionError(path, "unknown key", "one of " + ", ".join(known), _nearest(key, known) or "Remove it.")
+
+
+def unknown_name(name: object, known: Sequence[str], where: str) -> OptionError:
+    """The error for a value that should name a registered class, with the nearest registered one."""
+    advice = _nearest(name, known) or "python -m gpen_plugin.doctor lists what is registered."
+    return OptionError(where, f"got {_shown(name)}", "a registered name", advice)
+
+
+def _nearest(name: object, known: Sequence[str]) -> str:
+    near = difflib.get_close_matches(str(name), known, n=1, cutoff=0.5)
+    return f"Did you mean '{near[0]}'?" if near else ""
+
+
+def fits(value: object, hint: object) -> bool:
+    """Whether a YAML value can stand for a parameter annotated `hint`. Lists stand for tuples, ints for floats."""
+    if hint is typing.Any or hint is object:
+        return True
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (typing.Union, types.UnionType):
+        return any(fits(value, argument) for argument in arguments)
+    if origin is typing.Literal:
+        return any(value == argument and type(value) is type(argument) for argument in arguments)
+    if hint is None or hint is type(None):
+        return value is None
+    if hint is float:
+        return isinstance(value, (int, float)) and not isinstance(value, bool)
+    if hint is int:
+        return isinstance(value, int) and not isinstance(value, bool)
+    kind = origin or hint
+    if kind in (tuple, list, Sequence):
+        return isinstance(value, (list, tuple)) and _items_fit(value, kind, arguments)
+    if kind in (dict, Mapping):
+        return isinstance(value, Mapping)
+    return isinstance(value, kind) if isinstance(kind, type) else True
+
+
+def _items_fit(value: Sequence, kind: type, arguments: tuple) -> bool:
+    if not arguments:
+        return True
+    if kind is tuple and arguments[-1] is not Ellipsis:
+        return len(value) == len(arguments) and all(map(fits, value, arguments))
+    return all(fits(item, arguments[0]) for item in value)
+
+
+def describe(hint: object) -> str:
+    """A type annotation in words for an error message."""
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (typing.Union, types.UnionType):
+        return " or ".join(describe(argument) for argument in arguments)
+    if origin is typing.Literal:
+        return "one of " + ", ".join(map(repr, arguments))
+    if hint is None or hint is type(None):
+        return "nothing (~)"
+    kind = origin or hint
+    if kind in (tuple, list, Sequence):
+        if kind is tuple and arguments and arguments[-1] is not Ellipsis:
+            return f"a list of {len(arguments)} values: " + ", ".join(map(describe, arguments))
+        return f"a list of {describe(arguments[0])}" if arguments else "a list"
+    names = {int: "a whole number", float: "a number", str: "a text", bool: "true or false", dict: "a mapping"}
+    return names.get(kind, "a mapping" if kind is Mapping else getattr(kind, "__name__", "a value"))
+
+
+def _wrong_type(path: str, value: object, hint: object) -> OptionError:
+    advice = ""
+    if isinstance(value, str):
+        try:
+            float(value)
+            advice = f"YAML reads {value} as a text here: write !!float {value} (--force_yml wants !!float{value})."
+        except ValueError:
+            advice = ""
+    return OptionError(path, f"got {_shown(value)}", describe(hint), advice)
+
+
+def _shown(value: object) -> str:
+    """A value and its type, cut so that a message stays one line."""
+    text = repr(value)
+    return f"{text if len(text) <= 60 else text[:57] + '...'} ({type(value).__name__})"

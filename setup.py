@@ -1,0 +1,51 @@
+import re
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+ROOT = Path(__file__).parent
+
+setup(
+    name="gpen_plugin",
+    version=re.search(r'"(.+)"', (ROOT / "gpen_plugin/version.py").read_text())[1],
+    description="GPEN (CVPR 2021), blind face restoration with an embedded GAN prior, as a plugin of BasicSR",
+    long_description=(ROOT / "README.md").read_text(encoding="utf-8") if (ROOT / "README.md").exists() else "",
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    license_files=["LICENSE"],
+    python_requires=">=3.10",
+    packages=find_packages(include=["gpen_plugin", "gpen_plugin.*"]),
+    py_modules=["gpen_plugin_hook"],
+    # Said outright, an editable installation is one line on the path; otherwise setuptools adds a finder of its own,
+    # which costs every start of the interpreter more than ours.
+    package_dir={"": "."},
+    # OpenCV and TensorBoard are left to BasicSR: each comes under two names that own the same files
+    # (opencv-python, opencv-python-headless; tensorboard, tb-nightly), and whichever is there will do.
+    install_requires=[
+        "basicsr>=1.4.2",
+        "facexlib>=0.3.0",
+        "lmdb",
+        "numpy",
+        "pyyaml",
+        "scipy",
+        "setuptools<82; python_version >= '3.12'",  # brings back distutils, which BasicSR imports
+        "torch>=2.1",
+        "torchvision",
+        "tqdm",
+    ],
+    extras_require={"demo": ["scikit-image"], "test": ["pytest", "ruff", "setuptools", "wheel"]},
+    entry_points={
+        "console_scripts": [
+            "gpen-train = gpen_plugin.train:main",
+            "gpen-test = gpen_plugin.test:main",
+            "gpen-restore = gpen_plugin.restore.__main__:main",
+            "gpen-doctor = gpen_plugin.doctor:main",
+        ]
+    },
+    classifiers=[
+        "Programming Language :: Python :: 3.10",
+        "Programming Language :: Python :: 3.11",
+        "Programming Language :: Python :: 3.12",
+        "Programming Language :: Python :: 3.13",
+    ],
+)

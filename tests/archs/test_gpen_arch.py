@@ -1,0 +1,172 @@
+import pytest
+import torch
+import torch.nn.functional as F
+
+from gpen_plugin.archs import GPEN, GPENPrior, Restoration
+from gpen_plugin.errors import OptionError, ShapeError
+from gpen_plugin.ops import force_implementation
+
+SMALL = {"num_style_feat": 16, "num_mlp": 2, "channel_multiplier": 1, "narrow": 0.03}
+
+
+def build(out_size=32, **arguments):
+    torch.manual_seed(0)
+    net = GPEN(out_size, **SMALL, **arguments)
+    for name, parameter in net.named_parameters():
+        if name.endswith("noise_weight"):
+            parameter.data.fill_(0.5)
+    return net
+
+
+def picture(*shape):
+    return torch.rand(*shape, generator=torch.Generator().manual_seed(1)) * 2 - 1
+
+
+@pytest.mark.parametrize("shape", [(32, 32), (20, 50), (100, 90), (1, 1)])
+def test_takes_any_size_and_returns_a_tensor(shape):
+    out = build()(picture(2, 3, *shape))
+    assert isinstance(out, torch.Tensor)
+    assert out.shape == (2, 3, 32, 32)
+
+
+def test_pictures_of_the_right_size_enter_bit_for_bit():
+    net, lq, seen = build(), picture(1, 3, 32, 32), []
+    net.encoder.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    net(lq)
+    assert torch.equal(seen[0], lq)
+
+
+@pytest.mark.parametrize("shape", [(8, 8), (20, 30)])
+def test_smaller_pictures_are_enlarged_bilinearly(shape):
+    net, lq = build(), picture(1, 3, *shape)
+    resized = F.interpolate(lq, size=(32, 32), mode="bilinear")
+    torch.testing.assert_close(net(lq), net(resized))
+
+
+def test_larger_pictures_are_averaged_not_sampled():
+    """A checkerboard of single pixels has the mean grey; the four nearest pixels alone would not tell."""
+    board = ((torch.arange(96)[:, None] + torch.arange(96)) % 2 * 2.0 - 1).expand(1, 3, 96, 96)
+    net, seen = build(), []
+    net.encoder.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    net(board)
+    assert seen[0].abs().max() < 0.2
+
+
+def test_embeds_the_prior_itself():
+    net = build()
+    assert type(net.decoder) is GPENPrior
+    prior = GPENPrior(32, **SMALL)
+    prior.load_state_dict(net.decoder.state_dict(), strict=True)
+    z, features = net.encoder(picture(1, 3, 32, 32))
+    assert torch.equal(prior(z, features), net(picture(1, 3, 32, 32)))
+
+
+def test_encoder_and_decoder_hold_every_parameter():
+    net = build()
+    parts = {id(parameter) for part in (net.encoder, net.decoder) for parameter in part.parameters()}
+    assert parts == {id(parameter) for parameter in net.parameters()}
+
+
+@pytest.mark.parametrize("noise_mode", ["concat", "add", "none"])
+def test_every_parameter_learns(noise_mode):
+    net = build(noise_mode=noise_mode)
+    net(picture(2, 3, 32, 32)).square().sum().backward()
+    still = [name for name, p in net.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0]
+    assert still == []
+
+
+def test_without_noise_only_z_speaks():
+    net, lq = build(noise_mode="none"), picture(1, 3, 32, 32)
+    z, _ = net.encoder(lq)
+    assert torch.equal(net(lq), net.decoder(z))
+
+
+def test_a_fresh_encoder_leaves_the_priors_faces():
+    torch.manual_seed(0)
+    net, lq = GPEN(32, **SMALL), picture(1, 3, 32, 32)
+    z, _ = net.encoder(lq)
+    assert torch.equal(net(lq), net.decoder(z, net.decoder.make_noise(1)))
+
+
+def test_smaller_input_leaves_the_finest_blocks_without_features():
+    net, lq = build(32, in_size=16), picture(1, 3, 16, 16)
+    assert list(net.encoder.down) == ["8", "4"]
+    z, features = net.encoder(lq)
+    assert len(features) == 3
+    assert torch.equal(net(lq), net.decoder(z, [*features, torch.zeros(1, 15, 32, 32)]))
+
+
+def test_value_range_maps_in_and_out():
+    net, unit = build(), build(value_range=[0, 1])
+    lq = picture(1, 3, 20, 20)
+    torch.testing.assert_close(unit((lq + 1) / 2), (net(lq) + 1) / 2)
+
+
+def test_more_on_request():
+    net, lq = build(), picture(2, 3, 32, 32)
+    out = net(lq, return_latents=True, return_rgbs=True)
+    assert isinstance(out, Restoration)
+    assert torch.equal(out.image, net(lq))
+    assert out.latents.shape == (2, net.decoder.num_latent, 16)
+    assert [rgb.shape[-1] for rgb in out.rgbs] == [4, 8, 16, 32]
+    assert torch.equal(out.rgbs[-1], out.image)
+    assert net(lq, return_latents=True).rgbs is None
+    assert net(lq, return_rgbs=True).latents is None
+
+
+def test_fast_ops_equal_reference_ops():
+    net, lq = build().double(), picture(2, 3, 32, 32).double()
+    fast = net(lq)
+    with force_implementation("reference"):
+        torch.testing.assert_close(fast, net(lq))
+
+
+@pytest.mark.parametrize("guard", [torch.no_grad, torch.inference_mode])
+def test_without_gradients_the_result_is_the_same(guard):
+    net, lq = build(), picture(1, 3, 20, 20)
+    expected = net(lq)
+    with guard():
+        torch.testing.assert_close(net(lq), expected)
+
+
+def test_channels_last():
+    net, lq = build(), picture(2, 3, 32, 32)
+    expected = net(lq)
+    net.to(memory_format=torch.channels_last)
+    torch.testing.assert_close(net(lq.to(memory_format=torch.channels_last)), expected, rtol=0, atol=1e-4)
+
+
+def test_bfloat16_under_autocast():
+    net, lq = build(), picture(2, 3, 20, 20)
+    expected = net(lq)
+    with torch.autocast("cpu", torch.bfloat16):
+        out = net(lq)
+    assert out.dtype == torch.float32, "the picture is summed up in float32"
+    assert (out - expected).abs().max() / expected.std() < 0.1
+    assert not torch.equal(out, expected)
+
+
+def test_bfloat16_throughout():
+    assert build().bfloat16()(picture(1, 3, 40, 20).bfloat16()).dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"out_size": 500}, "out_size: got 500; expected a power of two from 16 to 2048. Use 512."),
+        ({"out_size": 64, "in_size": 128}, "in_size: got 128; expected at most out_size, which is 64."),
+        ({"out_size": 64, "in_size": 48}, "in_size: got 48; expected a power of two"),
+        ({"out_size": 64, "noise_mode": "both"}, "noise_mode: got 'both'; expected one of concat, add, none"),
+        ({"out_size": 64, "narrow": 0}, "narrow: got 0"),
+        ({"out_size": 64, "value_range": [1, 0]}, r"value_range: got \[1, 0\]; expected the lower value first"),
+        ({"out_size": 64, "resample_kernel": [0, 0]}, r"resample_kernel: got \[0, 0\]"),
+    ],
+)
+def test_bad_arguments(arguments, message):
+    with pytest.raises(OptionError, match=message):
+        GPEN(**arguments)
+
+
+def test_bad_input():
+    with pytest.raises(ShapeError, match=r"lq: got C=1 in shape \(1, 1, 32, 32\); expected \(N, C=3, H, W\)"):
+        build()(torch.zeros(1, 1, 32, 32))

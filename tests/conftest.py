@@ -1,0 +1,122 @@
+"""What several tests share: faces that the tests draw themselves, and option files small enough for a test."""
+
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+import yaml
+
+REPOSITORY = Path(__file__).parents[1]
+
+
+def pytest_configure():
+    torch.set_num_threads(1)  # small networks: threads cost more than they bring, and results stay the same
+
+
+@pytest.fixture(scope="session")
+def faces(tmp_path_factory) -> Path:
+    """A folder with eight 32 px pictures of ellipses on gradients: a face as far as a test is concerned."""
+    folder = tmp_path_factory.mktemp("faces")
+    for i in range(8):
+        rng = np.random.default_rng(i)
+        ramp = np.linspace(40, 200, 32, dtype=np.uint8)
+        picture = np.stack([np.tile(ramp, (32, 1))] * 3, axis=2).copy()
+        cv2.ellipse(picture, (16, 16), (9, 12), 0, 0, 360, tuple(map(int, rng.integers(90, 240, 3))), -1)
+        for x in (12, 20):
+            cv2.circle(picture, (x, 13), 2, tuple(map(int, rng.integers(0, 80, 3))), -1)
+        cv2.imwrite(str(folder / f"face_{i}.png"), picture)
+    return folder
+
+
+@pytest.fixture
+def options(faces) -> dict:
+    """Options of a training of six iterations at 32 px on the CPU."""
+    data = {
+        "type": "GPENDegradationDataset",
+        "dataroot_gt": str(faces),
+        "io_backend": {"type": "disk"},
+        "out_size": 32,
+        "degradation": {"kernel_size": [3, 5], "downsample_range": [1, 4]},
+    }
+    return {
+        "name": "small",
+        "model_type": "GPENModel",
+        "num_gpu": 0,
+        "manual_seed": 3,
+        "datasets": {
+            "train": {**data, "name": "train", "num_worker_per_gpu": 0, "batch_size_per_gpu": 2, "use_hflip": True},
+            "val": {**data, "name": "val", "num_images": 2},
+        },
+        "network_g": {"type": "GPEN", "out_size": 32, "num_style_feat": 16, "num_mlp": 2, "narrow": 0.03125},
+        "network_d": {"type": "GPENDiscriminator", "out_size": 32, "narrow": 0.03125},
+        "path": {"pretrain_network_g": None, "resume_state": None},
+        "train": {
+            "total_iter": 6,
+            "warmup_iter": 3,
+            "ema_decay": 0.9,
+            "optim": {"type": "Adam", "lr": 0.002, "lr_ratio": [100, 10, 1]},
+            "scheduler": {"type": "MultiStepLR", "milestones": [5], "gamma": 0.5},
+            "gan_opt": {"type": "GANLoss", "gan_type": "wgan_softplus", "loss_weight": 1.0},
+            "pixel_opt": {"type": "L1Loss", "loss_weight": 1.0, "reduction": "mean"},
+            "feature_matching_opt": {"type": "DiscriminatorFeatureMatchingLoss", "loss_weight": 0.02},
+            "r1_reg_weight": 10,
+            "net_d_reg_every": 2,
+        },
+        "val": {
+            "val_freq": 3,
+            "save_img": False,
+            "grid_images": 2,
+            "metrics": {"psnr": {"type": "calculate_psnr", "crop_border": 0}},
+        },
+        "logger": {"print_freq": 1, "save_checkpoint_freq": 3, "use_tb_logger": True},
+    }
+
+
+@pytest.fixture
+def test_options(options) -> dict:
+    """Options of a test of the network that `options` trains."""
+    return {
+        **{key: options[key] for key in ("model_type", "num_gpu", "manual_seed", "network_g")},
+        "name": "small_test",
+        "datasets": {"test_1": {**options["datasets"]["val"], "name": "test"}},
+        "path": {"pretrain_network_g": None, "param_key_g": "params_ema"},
+        "val": {"save_img": True, "suffix": None, "metrics": options["val"]["metrics"]},
+    }
+
+
+@pytest.fixture
+def write_options(tmp_path):
+    """Writes options to a YAML file and returns its path."""
+
+    def write(options: dict, name: str = "options.yml") -> Path:
+        path = tmp_path / name
+        path.write_text(yaml.safe_dump(options, sort_keys=False))
+        return path
+
+    return write
+
+
+@pytest.fixture
+def train(tmp_path, monkeypatch, write_options):
+    """Runs the host's `train_pipeline` in this process, as `basicsr/train.py` does; returns the experiment's folder."""
+    import basicsr.train
+    from basicsr.utils import logger as host_logger
+
+    def run(options: dict, root: Path = tmp_path, *arguments: str) -> Path:
+        import logging
+
+        from gpen_plugin.host import data
+
+        data._resumed.clear()
+        host_logger.initialized_logger.clear()  # the host sets up its log file once in a process
+        logging.getLogger("basicsr").handlers.clear()
+        monkeypatch.setattr(sys, "argv", ["train.py", "-opt", str(write_options(options)), *arguments])
+        monkeypatch.setattr(sys, "excepthook", sys.excepthook)
+        root.mkdir(exist_ok=True)
+        basicsr.train.train_pipeline(str(root))
+        return root / "experiments" / options["name"]
+
+    return run

@@ -1,0 +1,108 @@
+"""Each mend does what it says, and only once."""
+
+import os
+import queue
+
+import pytest
+from basicsr.data.data_sampler import EnlargedSampler
+from basicsr.data.prefetch_dataloader import PrefetchGenerator
+from basicsr.utils.registry import ARCH_REGISTRY
+
+from gpen_plugin.errors import RegistryClashError
+from gpen_plugin.host import MENDS, data, mend_host, register, registered, runs
+
+
+@pytest.mark.parametrize("mend", MENDS, ids=lambda mend: mend.attribute)
+def test_every_fault_that_is_present_is_mended(mend):
+    assert not mend.present() or mend.mended()
+    assert mend.reason
+    assert mend.versions
+
+
+def test_mending_again_changes_nothing():
+    before = [getattr(*mend._place(), None) for mend in MENDS]
+    mend_host()
+    assert before == [getattr(*mend._place(), None) for mend in MENDS]
+
+
+def test_registering_again_changes_nothing_and_a_clash_names_both():
+    ours = registered("arch")["GPEN"]
+    assert register("arch")(ours) is ours
+    stranger = type("GPEN", (), {"__module__": "some.other.plugin"})
+    with pytest.raises(RegistryClashError, match=r"some\.other\.plugin.*gpen_plugin\.archs\.gpen_arch"):
+        register("arch")(stranger)
+    assert ARCH_REGISTRY.get("GPEN") is ours
+
+
+class Pictures(list):
+    wants_sample_index = True
+
+
+@pytest.fixture
+def resumed(monkeypatch):
+    monkeypatch.setattr(data, "_resumed", {})
+    return data.resumed_at
+
+
+def test_sampler_tells_epoch_and_place_and_goes_on_where_the_state_was_saved(resumed):
+    def order(epoch: int, rank: int = 0):
+        sampler = EnlargedSampler(Pictures("abcdef"), num_replicas=2, rank=rank, ratio=2)
+        sampler.set_epoch(epoch)
+        return [(int(i), i.epoch, i.position) for i in sampler]
+
+    whole = order(epoch=1)
+    assert [position for _, _, position in whole] == [0, 2, 4, 6, 8, 10]
+    assert [position for _, _, position in order(epoch=1, rank=1)] == [1, 3, 5, 7, 9, 11]
+    resumed(epoch=1, iteration=3 + 2, images_per_iteration=2)  # three iterations make an epoch
+    assert order(epoch=1) == whole[4:]
+    assert len(order(epoch=2)) == 6
+
+
+def test_samplers_of_other_data_sets_stay_as_they_are(resumed):
+    resumed(epoch=0, iteration=1, images_per_iteration=2)
+    assert [type(i) for i in EnlargedSampler(["a", "b"], 1, 0)] == [int, int]
+
+
+def test_an_error_in_the_prefetching_thread_arrives():
+    def broken():
+        yield 1
+        raise ValueError("unreadable picture")
+
+    items = PrefetchGenerator(broken(), 1)
+    assert next(items) == 1
+    with pytest.raises(ValueError, match="unreadable picture"):
+        next(items)
+    assert isinstance(items.queue, queue.Queue)
+
+
+def test_newest_state_is_found_where_the_experiment_lies(tmp_path):
+    for name in ("900.state", "1000.state", "latest.state", "net.pth"):
+        (tmp_path / name).touch()
+    assert runs._newest_state(str(tmp_path)) == str(tmp_path / "1000.state")
+    assert runs._newest_state(str(tmp_path / "nowhere")) is None
+
+
+def test_experiments_never_go_to_site_packages(tmp_path):
+    import sysconfig
+
+    options = runs._Options(name="x")
+    options["root_path"] = sysconfig.get_path("purelib")
+    assert options["root_path"] == os.getcwd()
+    options["root_path"] = str(tmp_path)
+    assert options["root_path"] == str(tmp_path)
+
+
+def test_one_lmdb_environment_per_file(tmp_path):
+    import lmdb
+
+    path = str(tmp_path / "x.lmdb")
+    with lmdb.open(path) as environment, environment.begin(write=True) as transaction:
+        transaction.put(b"key", b"value")
+
+    class Backend:
+        def __init__(self, db_paths, client_keys="default", readonly=True, lock=False, readahead=False):
+            raise AssertionError("the original must not be called")
+
+    Backend.__init__ = data._one_environment_per_file(Backend.__init__)
+    first, second = Backend(path), Backend([path], ["gt"])
+    assert first._client["default"] is second._client["gt"]

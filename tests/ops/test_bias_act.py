@@ -1,0 +1,54 @@
+import math
+
+import pytest
+import torch
+
+from gpen_plugin.errors import ShapeError
+from gpen_plugin.ops import bias_act
+
+
+@pytest.mark.parametrize("impl", ["reference", "fast"])
+@pytest.mark.parametrize("shape", [(2, 3), (2, 3, 4), (2, 3, 4, 5)])
+def test_equals_naive_loops(shape, impl):
+    x = torch.randn(shape, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    bias = torch.tensor([0.5, -0.25, 1.0], dtype=torch.float64)
+    out = bias_act(x, bias, negative_slope=0.1, scale=3.0, impl=impl)
+    for n in range(2):
+        for c in range(3):
+            for came, value in zip(out[n, c].flatten().tolist(), x[n, c].flatten().tolist(), strict=True):
+                shifted = value + float(bias[c])
+                assert came == pytest.approx(3.0 * (shifted if shifted >= 0 else 0.1 * shifted), abs=1e-12)
+
+
+@pytest.mark.parametrize("impl", ["reference", "fast"])
+def test_defaults_are_stylegan2s(impl):
+    out = bias_act(torch.tensor([[1.0, -1.0]]), torch.zeros(2), impl=impl)
+    torch.testing.assert_close(out, torch.tensor([[math.sqrt(2), -0.2 * math.sqrt(2)]]))
+
+
+@pytest.mark.parametrize("impl", ["reference", "fast"])
+def test_first_and_second_derivative(impl):
+    generator = torch.Generator().manual_seed(1)
+    x = torch.randn(2, 3, 2, 2, dtype=torch.float64, generator=generator, requires_grad=True)
+    bias = torch.randn(3, dtype=torch.float64, generator=generator, requires_grad=True)
+    squared = lambda x, bias: bias_act(x, bias, impl=impl).square()  # noqa: E731
+    assert torch.autograd.gradcheck(squared, (x, bias))
+    assert torch.autograd.gradgradcheck(squared, (x, bias))
+
+
+@pytest.mark.parametrize("with_grad", [True, False])
+@pytest.mark.parametrize("impl", ["reference", "fast"])
+def test_leaves_its_input_alone(impl, with_grad):
+    x = torch.randn(2, 3, 4, 4, requires_grad=with_grad)
+    before = x.detach().clone()
+    bias_act(x, torch.ones(3), impl=impl)
+    assert torch.equal(x, before)
+
+
+def test_keeps_bfloat16_with_a_float32_bias():
+    assert bias_act(torch.ones(1, 3, 2, 2, dtype=torch.bfloat16), torch.zeros(3)).dtype == torch.bfloat16
+
+
+def test_shape_error_names_the_dimension():
+    with pytest.raises(ShapeError, match=r"bias_act\(bias\): got C=4 .*expected \(C=3\)"):
+        bias_act(torch.zeros(1, 3, 2, 2), torch.zeros(4))

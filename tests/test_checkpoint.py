@@ -1,0 +1,221 @@
+import os
+import pickle
+import resource
+
+import pytest
+import torch
+
+from gpen_plugin import checkpoint
+from gpen_plugin.archs import GPEN, GPENDiscriminator, GPENPrior
+from gpen_plugin.archs.authors_keys import to_authors
+from gpen_plugin.errors import CheckpointError
+
+SMALL = {"num_style_feat": 8, "num_mlp": 2, "channel_multiplier": 1, "narrow": 0.04}
+OF_D = {"channel_multiplier": 1, "narrow": 0.04}
+
+
+def prior(seed=0, **arguments):
+    torch.manual_seed(seed)
+    return GPENPrior(16, **SMALL | arguments)
+
+
+def same(a, b):
+    return list(a) == list(b) and all(torch.equal(a[key], b[key]) for key in a)
+
+
+def test_entries_of_a_nested_file(tmp_path):
+    nets = {name: prior(seed).state_dict() for seed, name in enumerate(["params", "params_ema"])}
+    torch.save(nets, tmp_path / "net.pth")
+    assert same(checkpoint.read(tmp_path / "net.pth"), nets["params_ema"])
+    assert same(checkpoint.read(tmp_path / "net.pth", key="params"), nets["params"])
+
+
+def test_entries_of_the_authors_training_file(tmp_path):
+    content = {name: to_authors(GPEN(16, **SMALL).state_dict()) for name in ("g", "g_ema")}
+    content |= {"d": to_authors(GPENDiscriminator(16, **OF_D).state_dict()), "g_optim": {"state": {}}}
+    torch.save(content, tmp_path / "train.pth")
+    assert same(checkpoint.read(tmp_path / "train.pth"), content["g_ema"])
+    assert same(checkpoint.read(tmp_path / "train.pth", key="d"), content["d"])
+    net, judge = GPEN(16, **SMALL), GPENDiscriminator(16, **OF_D)
+    checkpoint.load_into(net, tmp_path / "train.pth")
+    checkpoint.load_into(judge, tmp_path / "train.pth")
+    assert same(to_authors(net.state_dict()), content["g_ema"])
+    assert same(to_authors(judge.state_dict()), content["d"])
+
+
+def test_a_flat_file_with_a_wrappers_prefix(tmp_path):
+    state_dict = prior().state_dict()
+    torch.save({f"module.{key}": tensor for key, tensor in state_dict.items()}, tmp_path / "net.pth")
+    assert same(checkpoint.read(tmp_path / "net.pth"), state_dict)
+
+
+def test_safetensors(tmp_path):
+    safetensors = pytest.importorskip("safetensors.torch")
+    state_dict = dict(prior().state_dict())
+    safetensors.save_file(state_dict, tmp_path / "net.safetensors")
+    read = checkpoint.read(tmp_path / "net.safetensors")
+    assert same(dict(sorted(read.items())), dict(sorted(state_dict.items())))
+
+
+class Malice:
+    """Leaves a file behind when it is unpickled."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return os.mkdir, (self.path,)
+
+
+@pytest.mark.parametrize(
+    ("save", "message"),
+    [
+        (torch.save, r"net\.pth: holds code besides weights \(\w+\.mkdir\); it was not run"),
+        (lambda content, path: path.write_bytes(pickle.dumps(content, 2)), r"net\.pth: holds code besides weights"),
+        (
+            lambda content, path: path.write_bytes(pickle.dumps(content, 5)),
+            r"net\.pth: cannot be read, it is damaged or",
+        ),
+    ],
+    ids=["torch", "pickle 2", "pickle 5"],
+)
+@pytest.mark.filterwarnings("ignore:Detected pickle protocol")
+def test_code_is_refused_and_not_run(tmp_path, save, message):
+    path, trace = tmp_path / "net.pth", tmp_path / "trace"
+    save({"params": {}, "x": Malice(str(trace))}, path)
+    with pytest.raises(CheckpointError, match=message) as caught:
+        checkpoint.read(path)
+    assert "weights_only" not in str(caught.value), "torch's text advises to load unsafely"
+    assert not trace.exists()
+
+
+@pytest.mark.parametrize("share", [0.1, 0.5, 0.99])
+def test_truncated_file(tmp_path, share):
+    path = tmp_path / "net.pth"
+    torch.save(prior().state_dict(), path)
+    path.write_bytes(path.read_bytes()[: int(path.stat().st_size * share)])
+    with pytest.raises(CheckpointError, match=r"net\.pth: cannot be read, it is damaged.*Fetch or write it again"):
+        checkpoint.read(path)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "the file is empty"),
+        (b"<html>404</html>", "it is damaged or no weight file"),
+    ],
+)
+def test_no_weight_file(tmp_path, content, message):
+    (tmp_path / "net.pth").write_bytes(content)
+    with pytest.raises(CheckpointError, match=message):
+        checkpoint.read(tmp_path / "net.pth")
+
+
+@pytest.mark.parametrize(
+    ("content", "key", "message"),
+    [
+        ([torch.zeros(1)], None, "holds a list"),
+        ({}, None, "holds nothing"),
+        ({"iter": 3}, None, "holds iter; expected tensors by name"),
+        ({"params": {}, "iter": 3}, None, "holds nothing; expected tensors by name"),
+        ({"params": {"a": torch.zeros(1)}}, "params_ema", r"no entry 'params_ema'.*Name one of: params\."),
+        ({"a": torch.zeros(1)}, "params", r"no entry 'params'.*The file is flat: name no entry \(~\)\."),
+        (
+            {"optimizer": {"a": torch.zeros(1)}},
+            None,
+            r"holds optimizer; expected one of params_ema, .*Name one of: opt",
+        ),
+    ],
+)
+def test_wrong_content(tmp_path, content, key, message):
+    torch.save(content, tmp_path / "net.pth")
+    with pytest.raises(CheckpointError, match=message):
+        checkpoint.read(tmp_path / "net.pth", key)
+
+
+def test_missing_file(tmp_path):
+    with pytest.raises(CheckpointError, match=r"none\.pth: there is no such file"):
+        checkpoint.read(tmp_path / "none.pth")
+
+
+def test_write_then_read(tmp_path):
+    state_dict = prior().state_dict()
+    checkpoint.write(tmp_path / "net.pth", {"params": state_dict})
+    assert same(checkpoint.read(tmp_path / "net.pth"), state_dict)
+    assert os.listdir(tmp_path) == ["net.pth"]
+
+
+@pytest.fixture
+def small_disk():
+    """No file can grow past 64 KiB, as on a full disk."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (64 * 1024, before[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+@pytest.mark.usefixtures("small_disk")
+def test_full_disk_leaves_the_old_file(tmp_path):
+    path = tmp_path / "net.pth"
+    checkpoint.write(path, {"a": torch.ones(3)})
+    with pytest.raises(CheckpointError, match=r"net\.pth: could not be written .*; the earlier file.* is untouched"):
+        checkpoint.write(path, {"a": torch.ones(100_000)})
+    assert torch.equal(checkpoint.read(path)["a"], torch.ones(3))
+    assert os.listdir(tmp_path) == ["net.pth"]
+
+
+def test_failure_in_the_middle_leaves_the_old_file(tmp_path):
+    path = tmp_path / "net.pth"
+    checkpoint.write(path, {"a": torch.ones(3)})
+    with pytest.raises((pickle.PicklingError, AttributeError, TypeError)):
+        checkpoint.write(path, {"a": torch.ones(3), "b": lambda: 0})
+    assert torch.equal(checkpoint.read(path)["a"], torch.ones(3))
+    assert os.listdir(tmp_path) == ["net.pth"]
+
+
+def test_missing_folder(tmp_path):
+    with pytest.raises(CheckpointError, match=r"nowhere/net\.pth: could not be written"):
+        checkpoint.write(tmp_path / "nowhere" / "net.pth", {})
+
+
+def test_loads_and_keeps_every_bit(tmp_path):
+    source, target = prior(1), prior(2)
+    checkpoint.write(tmp_path / "net.pth", {"params": source.state_dict()})
+    checkpoint.load_into(target, tmp_path / "net.pth")
+    assert same(source.state_dict(), target.state_dict())
+
+
+@pytest.mark.parametrize(
+    ("build", "held"),
+    [
+        (lambda: GPENPrior(32, **SMALL), "GPENPrior 32 px, narrow 0.04, noise concat"),
+        (lambda: prior(narrow=0.08), "GPENPrior 16 px, narrow 0.08, noise concat"),
+        (lambda: prior(noise_mode="add"), "GPENPrior 16 px, narrow 0.04, noise add"),
+        (lambda: GPEN(16, **SMALL), "GPEN 16 px, narrow 0.04, noise concat"),
+        (lambda: GPENDiscriminator(16, **OF_D), "GPENDiscriminator 16 px, narrow 0.04"),
+    ],
+)
+def test_another_network_says_both_and_changes_nothing(tmp_path, build, held):
+    checkpoint.write(tmp_path / "net.pth", build().state_dict())
+    net = prior()
+    before = {key: tensor.clone() for key, tensor in net.state_dict().items()}
+    with pytest.raises(CheckpointError) as caught:
+        checkpoint.load_into(net, tmp_path / "net.pth", where="path:pretrain_network_g")
+    message = str(caught.value)
+    assert message.startswith(f"path:pretrain_network_g: {tmp_path / 'net.pth'}: holds {held}")
+    assert "expected GPENPrior 16 px, narrow 0.04, noise concat" in message
+    assert same(before, net.state_dict())
+
+
+def test_a_missing_tensor_is_named(tmp_path):
+    state_dict = prior().state_dict()
+    del state_dict["mapping.1.bias"]
+    checkpoint.write(tmp_path / "net.pth", state_dict)
+    with pytest.raises(CheckpointError, match=r"mapping\.1\.bias is missing"):
+        checkpoint.load_into(prior(), tmp_path / "net.pth")
+
+
+def test_another_filter_is_named(tmp_path):
+    checkpoint.write(tmp_path / "net.pth", to_authors(prior().state_dict(), resample_kernel=(1, 2, 2, 1)))
+    with pytest.raises(CheckpointError, match=r"convs\.0\.conv\.blur\.kernel: another FIR filter"):
+        checkpoint.load_into(prior(), tmp_path / "net.pth")

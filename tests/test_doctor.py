@@ -1,0 +1,138 @@
+"""The doctor: works without BasicSR and with a broken one, and names what to do."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from fresh_python import REAL_HOST, ROOT, FreshPython, write
+
+from gpen_plugin_hook import NAMES
+
+SETUP = {"setup.py": "from setuptools import setup\nsetup(name='basicsr')\n"}
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> FreshPython:
+    """A Python with this package and nothing else: no PyTorch, no BasicSR."""
+    python = FreshPython(tmp_path / "venv")
+    shutil.copytree(ROOT / "gpen_plugin", python.packages / "gpen_plugin", ignore=shutil.ignore_patterns("__pycache__"))
+    return python
+
+
+def ask(python: FreshPython, expected_code: int, **options: object) -> dict[str, dict]:
+    told = python.start("-m", "gpen_plugin.doctor", "--json", **options)
+    assert told.returncode == expected_code, told.stdout + told.stderr
+    assert told.stderr == ""
+    report = json.loads(told.stdout)
+    assert report["healthy"] is (expected_code == 0)
+    return {finding["name"]: finding for finding in report["findings"]}
+
+
+def packages(requires: str = "", **versions: str) -> dict[str, str]:
+    """Files that make Python believe that packages are installed."""
+    demand = f"Requires-Dist: {requires}\n" if requires else ""
+    return {
+        f"{name}-{number}.dist-info/METADATA": (
+            f"Metadata-Version: 2.1\nName: {name.replace('_', '-')}\nVersion: {number}\n{demand}"
+        )
+        for name, number in versions.items()
+    }
+
+
+def test_without_the_host(site):
+    told = site.start("-m", "gpen_plugin.doctor")
+    assert told.returncode == 1
+    assert "ModuleNotFoundError: No module named 'basicsr'" in told.stdout
+    assert "pip install" in told.stdout
+    assert told.stdout.endswith("GPEN cannot work here.\n")
+
+
+@pytest.mark.parametrize(
+    ("fault", "remedy"),
+    [
+        ("raise RuntimeError('operator torchvision::nms does not exist')", "as a pair"),
+        ("import not_installed", "Install the module that is named"),
+        ("import basicsr.version", "In a fresh checkout"),
+        ("raise ImportError('libGL.so.1: cannot open shared object file')", "opencv-python-headless"),
+        ("1 / 0", "python -c 'import basicsr'"),
+    ],
+)
+def test_a_host_that_breaks_while_it_is_imported(site, fault, remedy):
+    write(site.packages, {"basicsr/__init__.py": fault})
+    found = ask(site, 1)["imported host"]
+    assert remedy in found["remedy"]
+    assert found["fatal"]
+
+
+def test_a_changed_copy_of_the_host_in_another_project(site, tmp_path):
+    write(
+        tmp_path / "other",
+        {"basicsr/__init__.py": "", "basicsr/utils/__init__.py": "", "basicsr/utils/registry.py": ""},
+    )
+    found = ask(site, 1, cwd=tmp_path / "other")["imported host"]
+    assert str(tmp_path / "other") in found["value"]
+    assert "copy of BasicSR in another project" in found["remedy"]
+
+
+@pytest.mark.parametrize(
+    ("held", "name", "remedy"),
+    [
+        (packages(opencv_python="4.14", opencv_python_headless="4.14"), "OpenCV", "pip uninstall opencv-python "),
+        (packages(tensorboard="2.21", tb_nightly="2.21"), "TensorBoard", "pip uninstall tensorboard tb-nightly"),
+        (
+            packages(torch="2.13.0") | packages(torchvision="0.29.1", requires="torch==2.14.1"),
+            "torch and torchvision",
+            "torch==2.14.1 torchvision==0.29.1",
+        ),
+    ],
+)
+def test_packages_that_do_not_stand_each_other(site, held, name, remedy):
+    assert name not in ask(site, 1)
+    write(site.packages, held)
+    assert remedy in ask(site, 1)[name]["remedy"]
+
+
+def test_a_pair_of_one_build_is_no_conflict(site):
+    write(site.packages, packages(torch="2.14.1+cu130") | packages(torchvision="0.29.1", requires="torch==2.14.1"))
+    assert "torch and torchvision" not in ask(site, 1)
+
+
+def test_a_hook_that_is_not_installed(site):
+    assert ask(site, 1)["at Python's start"]["value"] == "active"
+    (site.packages / "gpen_plugin.pth").unlink()
+    (site.packages / "gpen_plugin.start").unlink()
+    found = ask(site, 1)["at Python's start"]
+    assert found["value"] == "not active"
+    assert "pip install ." in found["remedy"]
+
+
+def test_the_names_are_importable_only_with_the_host(site):
+    told = site.start("-c", "import gpen_plugin; print(hasattr(gpen_plugin, 'other')); gpen_plugin.GPEN")
+    assert told.stdout == "False\n"
+    assert "ImportError: gpen_plugin.GPEN needs BasicSR, which cannot be imported" in told.stderr
+    assert "ModuleNotFoundError: No module named 'basicsr'" in told.stderr
+
+
+def test_a_whole_installation_and_a_checkout_that_python_passes_over(tmp_path):
+    """The one test here that imports the real host, which takes its time."""
+    python = FreshPython(tmp_path / "venv")
+    python.sees_this_installation()
+
+    checkout = tmp_path / "checkout"
+    write(checkout, SETUP)
+    ignore = shutil.ignore_patterns("__pycache__")
+    shutil.copytree(REAL_HOST, checkout / "basicsr", ignore=ignore)
+
+    found = ask(python, 0, cwd=checkout)
+    assert found["imported from"]["value"] == str(checkout / "basicsr")
+    assert found["python basicsr/train.py imports"]["value"] == str(REAL_HOST)
+    assert "--editable ." in found["python basicsr/train.py imports"]["remedy"]
+    for kind, names in NAMES.items():
+        for name in names:
+            assert found[f"{kind} {name}"]["value"].startswith("gpen_plugin.")
+    faults = [finding for finding in found.values() if finding["topic"] == "known faults of the host"]
+    assert len(faults) > 4
+    assert {finding["value"] for finding in faults} <= {"mended", "not present"}
+    assert "mended" in {finding["value"] for finding in faults}
+    assert found["BasicSR's CUDA ops"]["value"].startswith(("built", "not built"))

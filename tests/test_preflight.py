@@ -1,0 +1,150 @@
+"""Every mistake in an option file is found before the host writes anything."""
+
+import pickle
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from conftest import REPOSITORY
+
+from gpen_plugin.archs import GPEN
+from gpen_plugin.errors import GPENError
+from gpen_plugin.host import registered
+from gpen_plugin.preflight import check_run
+
+OPTION_FILES = sorted((REPOSITORY / "options").rglob("*.yml"))
+
+
+def parsed(options: dict, is_train: bool = True) -> dict:
+    return {**options, "is_train": is_train, "dist": False, "auto_resume": False}
+
+
+def put(options: dict, path: str, value: object) -> None:
+    *parents, last = path.split(":")
+    for key in parents:
+        options = options[key]
+    options[last] = value
+
+
+def test_right_options_pass(options, test_options):
+    check_run(parsed(options))
+    check_run(parsed(test_options, is_train=False))
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "message"),
+    [
+        ("modle_type", "x", "modle_type: unknown key.*Did you mean 'model_type'"),
+        ("train:optin", {}, "train:optin: unknown key.*Did you mean 'optim'"),
+        ("train:optim:lr_ratio", [100, 10], "train:optim:lr_ratio: got .*three|a list of 3 values"),
+        ("train:optim:lr", "2e-3", "train:optim:lr: got '2e-3'.*!!float 2e-3"),
+        ("train:scheduler:type", "MultiStep", "train:scheduler:type.*Did you mean 'MultiStepLR'"),
+        ("train:scheduler:gama", 1, "train:scheduler:gama: unknown key.*Did you mean 'gamma'"),
+        ("train:feature_matching_opt:norm", "l3", "train:feature_matching_opt:norm: got 'l3'.*expected one of 'l2'"),
+        ("train:pixel_opt:type", "L1Los", "train:pixel_opt:type: got 'L1Los'.*Did you mean 'L1Loss'"),
+        ("network_g:out_size", 500, "network_g:out_size: got 500; expected a power of two.*Use 512"),
+        ("network_g:in_size", 64, "network_g:in_size: got 64; expected at most out_size"),
+        ("network_g:type", "GPENN", "network_g:type: got 'GPENN'.*Did you mean 'GPEN'"),
+        ("network_g:narow", 1, "network_g:narow: unknown key.*Did you mean 'narrow'"),
+        ("network_d:out_size", 64, "network_d:out_size: got 64; expected network_g:out_size, 32"),
+        ("datasets:train:type", "GPENDegradation", "datasets:train:type.*Did you mean 'GPENDegradationDataset'"),
+        ("datasets:train:dataroot_gt", "/not/there", "datasets:train:dataroot_gt: .*not/there"),
+        ("datasets:val:out_size", 64, "datasets:val:out_size: got 64; expected network_g:out_size, 32"),
+        ("datasets:val:value_range", [0, 1], r"datasets:val:value_range: got \[0, 1\]"),
+        ("datasets:train:use_hflop", True, "datasets:train:use_hflop: unknown key.*Did you mean 'use_hflip'"),
+        ("datasets:train:degradation:jpeg_range", [50, 5], "datasets:train:degradation:jpeg_range"),
+        ("val:metrics:psnr:type", "psnr", "val:metrics:psnr:type: got 'psnr'"),
+        ("val:metrics:psnr", {"type": "calculate_psnr"}, "val:metrics:psnr:crop_border: missing"),
+        ("val:metrics:psnr:type", "calculate_niqe", "val:metrics:psnr: NIQE of pictures of 32 px"),
+        ("path:pretrain_network_g", "/not/there.pth", "path:pretrain_network_g.*not/there"),
+        ("path:pretrain_networkg", "x", "path:pretrain_networkg: unknown key.*Did you mean 'pretrain_network_g'"),
+        ("logger:print_frequency", 1, "logger:print_frequency: unknown key.*Did you mean 'print_freq'"),
+    ],
+)
+def test_each_mistake_names_key_value_and_way_out(options, path, value, message):
+    put(options, path, value)
+    with pytest.raises(GPENError, match=message):
+        check_run(parsed(options))
+
+
+def test_a_missing_section_is_named(options):
+    del options["network_d"]
+    with pytest.raises(GPENError, match="network_d: missing"):
+        check_run(parsed(options))
+
+
+def test_several_mistakes_come_together(options):
+    put(options, "network_g:out_size", 500)
+    put(options, "train:optim:lr_ratio", [1, 2])
+    with pytest.raises(GPENError) as caught:
+        check_run(parsed(options))
+    assert "network_g:out_size" in str(caught.value)
+    assert "train:optim:lr_ratio" in str(caught.value)
+
+
+def test_a_checkpoint_of_another_width_says_both(options, tmp_path):
+    path = tmp_path / "wide.pth"
+    torch.save({"params": GPEN(64, num_style_feat=16, num_mlp=2, narrow=0.0625).state_dict()}, path)
+    put(options, "path:pretrain_network_g", str(path))
+    with pytest.raises(GPENError, match=r"path:pretrain_network_g(?s:.*)64 px(?s:.*)32 px"):
+        check_run(parsed(options))
+
+
+class Malice:
+    def __reduce__(self):
+        return (Path.touch, (Path("malice_was_here"),))
+
+
+@pytest.mark.parametrize("content", [b"", b"PK\x03\x04 cut off", pickle.dumps({"params": Malice()})])
+def test_a_damaged_or_malicious_checkpoint_is_refused(options, tmp_path, monkeypatch, content):
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / "bad.pth"
+    path.write_bytes(content)
+    put(options, "path:pretrain_network_g", str(path))
+    with pytest.raises(GPENError, match=r"path:pretrain_network_g.*bad\.pth"):
+        check_run(parsed(options))
+    assert not Path("malice_was_here").exists()
+
+
+def test_metrics_that_need_ground_truth(test_options, faces):
+    test_options["datasets"]["test_2"] = {
+        "name": "wild",
+        "type": "SingleImageDataset",
+        "dataroot_lq": str(faces),
+        "io_backend": {"type": "disk"},
+    }
+    with pytest.raises(GPENError, match="val:metrics:psnr: needs ground truth, which datasets:test_2 has not"):
+        check_run(parsed(test_options, is_train=False))
+
+
+def test_other_models_of_the_host_are_left_alone():
+    check_run({"model_type": "SRModel", "datasets": {}, "path": {}, "whatever": 1, "is_train": True})
+
+
+def test_every_option_file_is_right_but_for_its_data(faces):
+    """All YAML under options/: keys, types and values; networks are built at full size without memory."""
+    assert len(OPTION_FILES) >= 5
+    for file in OPTION_FILES:
+        first, *_ = file.read_text().splitlines()
+        assert first.startswith("# python basicsr/t"), file
+        assert file.name in first, file
+        options = yaml.safe_load(file.read_text())
+        for data in options["datasets"].values():
+            data |= {"dataroot_gt": str(faces), "io_backend": {"type": "disk"}}
+        if "test" in file.name:
+            options["path"]["pretrain_network_g"] = None
+        options["num_gpu"] = 0
+        check_run(parsed(options, is_train="train" in options))
+        assert options["network_g"]["type"] in registered("arch")
+
+
+def test_the_papers_setting_is_the_papers():
+    options = yaml.safe_load((REPOSITORY / "options" / "gpen_finetune.yml").read_text())
+    assert options["network_g"]["out_size"] == 1024
+    train, data = options["train"], options["datasets"]["train"]
+    assert (train["optim"]["lr"], train["optim"]["lr_ratio"]) == (0.002, [100, 10, 1])
+    assert (train["pixel_opt"]["loss_weight"], train["feature_matching_opt"]["loss_weight"]) == (1, 0.02)
+    assert data["batch_size_per_gpu"] == 1
+    degradation = data["degradation"]
+    assert [degradation[f"{name}_range"] for name in ("downsample", "noise", "jpeg")] == [[10, 200], [0, 25], [5, 50]]
