@@ -25,11 +25,12 @@ import lmdb
 from tqdm import tqdm
 
 from gpen_plugin.data.image_source import ImageSource, decode_picture, fit_square, open_folder_or_zip
-from gpen_plugin.data.lmdb_file import BUILDING, META_INFO, Entry, check_lmdb, lmdb_key, read_meta_info
+from gpen_plugin.data.lmdb_file import BUILDING, META_INFO, Entry, check_length, check_lmdb, lmdb_key, read_meta_info
 from gpen_plugin.errors import DataError, OptionError, told_plainly
 
 MADE_FROM = "made_from.json"
 BATCH = 128  # pictures per commit, the most that is done again after a kill
+MAP_SIZE = 1 << 30  # bytes to begin with; it grows
 LONGEST_KEY = 511  # bytes, fixed when the lmdb library is built
 
 
@@ -128,9 +129,10 @@ def _is_finished(output: Path, made_from: dict) -> bool:
 
 def _fill(options: argparse.Namespace, source: ImageSource, keys: list[str]) -> list[str]:
     """Store what is not stored yet, and return what could not be read."""
+    check_length(options.output, "--output")
     unreadable = []
-    with lmdb.open(str(options.output), map_size=1 << 30) as environment:
-        with environment.begin() as transaction:
+    with lmdb.open(str(options.output), map_size=MAP_SIZE) as environment:
+        with environment.begin(buffers=True) as transaction:
             missing = [key for key in keys if not _is_stored(transaction, key)]
         if len(missing) < len(keys):
             print(f"Going on with {options.output}: {len(keys) - len(missing)} of {len(keys)} are there.")

@@ -18,7 +18,17 @@ from gpen_plugin.archs.authors_keys import foreign_filters, to_ours, without_mod
 from gpen_plugin.archs.network_spec import NetworkSpec, contents, describe
 from gpen_plugin.errors import CheckpointError
 
-__all__ = ["OF_DISCRIMINATOR", "SMOOTHED_FIRST", "NetworkSpec", "describe", "load_into", "read", "read_whole", "write"]
+__all__ = [
+    "OF_DISCRIMINATOR",
+    "SMOOTHED_FIRST",
+    "NetworkSpec",
+    "describe",
+    "load_into",
+    "read",
+    "read_for",
+    "read_whole",
+    "write",
+]
 
 SMOOTHED_FIRST = ("params_ema", "params", "g_ema", "g", "state_dict")
 """Which entry of a nested file is read when none is named: the averaged generator before the raw one."""
@@ -103,18 +113,32 @@ def load_into(net: nn.Module, path: str | os.PathLike, key: str | None = None, w
     Raises:
         CheckpointError: as `read`; or the file is of another network, and then the message says both.
     """
-    order = OF_DISCRIMINATOR if type(net).__name__ == "GPENDiscriminator" else SMOOTHED_FIRST
-    state_dict = read(path, key, order)
+    net.load_state_dict(read_for(net, path, key, where), strict=True)
+
+
+def read_for(net: nn.Module, path: str | os.PathLike, key: str | None = None, where: str | None = None) -> StateDict:
+    """Read a file and hold it against a network, which may lie on the meta device; `net` is not changed.
+
+    Args and errors are those of `load_into`.
+
+    Returns:
+        The weights in our layout: the keys and shapes of ``net.state_dict()``.
+    """
     place = f"{where}: {path}" if where else str(path)
+    order = OF_DISCRIMINATOR if type(net).__name__ == "GPENDiscriminator" else SMOOTHED_FIRST
+    try:
+        state_dict = read(path, key, order)
+    except CheckpointError as error:
+        raise CheckpointError(place, error.came, error.expected, error.way_out) from error
     given, own = to_ours(state_dict), net.state_dict()
-    problems = _differences(given, own) + foreign_filters(net, state_dict)
+    problems = _differences(given, own) or foreign_filters(net, state_dict)
     if problems:
         came = f"holds {describe(state_dict, place)}"
         expected = f"{describe(own)}, as the options build it"
         shown = "; ".join(problems[:3]) + (f"; and {len(problems) - 3} more" if len(problems) > 3 else "")
         way_out = f"Set the network's options to the file's, or name the right file. ({shown})"
         raise CheckpointError(place, came, expected, way_out)
-    net.load_state_dict(given, strict=True)
+    return given
 
 
 def _reader(path) -> Callable[[str | os.PathLike], Mapping]:

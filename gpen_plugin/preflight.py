@@ -150,12 +150,15 @@ def _weights(opt: Mapping) -> Iterator[GPENError]:
         strict = opt["path"].get(f"strict_load_{label}", True)
         if not path or opt[name].get("type") not in archs or not _ours(archs[opt[name]["type"]]):
             continue
-        key = opt["path"].get(f"param_key_{label}", "params")
-        yield from _trial(
-            lambda path=path, key=key, name=name, strict=strict: checkpoint.check_fits(
-                _on_no_device(opt[name]), path, key, where=f"path:pretrain_{name}", strict=strict
+        if strict:
+            key = opt["path"].get(f"param_key_{label}", "params")
+            yield from _trial(
+                lambda path=path, key=key, name=name: checkpoint.read_for(
+                    _on_no_device(opt[name]), path, key, where=f"path:pretrain_{name}"
+                )
             )
-        )
+        elif not os.path.isfile(path):
+            yield OptionError(f"path:pretrain_{name}", f"{path} is not there", "a weight file", "Mend the path.")
 
 
 def _agreement(opt: Mapping) -> Iterator[GPENError]:
@@ -232,4 +235,3 @@ def _has_truth(data: Mapping) -> bool:
 
 def _without(mapping: Mapping, keys: set[str]) -> dict:
     return {key: value for key, value in mapping.items() if key not in keys}
-

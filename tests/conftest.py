@@ -9,6 +9,8 @@ import pytest
 import torch
 import yaml
 
+import gpen_plugin  # noqa: F401 - before BasicSR, which 1.4.2 cannot be imported without
+
 REPOSITORY = Path(__file__).parents[1]
 
 

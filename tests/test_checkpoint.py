@@ -207,6 +207,11 @@ def test_another_network_says_both_and_changes_nothing(tmp_path, build, held):
     assert same(before, net.state_dict())
 
 
+def test_an_unreadable_file_is_named_with_its_key(tmp_path):
+    with pytest.raises(CheckpointError, match=r"^path:pretrain_network_g:.*none\.pth: there is no such file"):
+        checkpoint.load_into(prior(), tmp_path / "none.pth", where="path:pretrain_network_g")
+
+
 def test_a_missing_tensor_is_named(tmp_path):
     state_dict = prior().state_dict()
     del state_dict["mapping.1.bias"]

@@ -148,3 +148,16 @@ def test_the_papers_setting_is_the_papers():
     assert data["batch_size_per_gpu"] == 1
     degradation = data["degradation"]
     assert [degradation[f"{name}_range"] for name in ("downsample", "noise", "jpeg")] == [[10, 200], [0, 25], [5, 50]]
+
+
+def test_a_released_file_passes_as_it_is(options, tmp_path):
+    """A flat state dict under the authors' names, with their FIR buffers, at param_key ~."""
+    from gpen_plugin.archs.authors_keys import to_authors
+
+    path = tmp_path / "released.pth"
+    torch.save(to_authors(GPEN(32, num_style_feat=16, num_mlp=2, narrow=0.03125).state_dict(), (1, 3, 3, 1)), path)
+    options["path"] |= {"pretrain_network_g": str(path), "param_key_g": None}
+    check_run(parsed(options))
+    options["path"]["param_key_g"] = "params"
+    with pytest.raises(GPENError, match="name no entry"):
+        check_run(parsed(options))

@@ -193,11 +193,11 @@ class StyledConv(nn.Module):
         return bias_act(self._with_noise(x, noise), self.bias)
 
     def _with_noise(self, x, noise):
-        if self.noise_mode == "none" or (self.noise_mode == "add" and noise is None):
+        if self.noise_mode == "none":
             return x
-        if noise is None:
-            return torch.cat([x, torch.zeros_like(x)], dim=1)  # (N, 2 O, H', W')
-        weighted = self.noise_weight.to(x.dtype) * noise.to(x.dtype)
+        # zeros pass through the weight too: a parameter without any gradient would stop distributed training
+        noise = x.new_zeros(1, 1, 1, 1) if noise is None else noise.to(x.dtype)
+        weighted = self.noise_weight.to(x.dtype) * noise
         if self.noise_mode == "add":
             return x + weighted
         return torch.cat([x, weighted.expand_as(x)], dim=1)  # (N, 2 O, H', W')

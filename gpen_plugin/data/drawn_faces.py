@@ -12,7 +12,7 @@ from gpen_plugin.data.face_features import paint_beard, paint_brows, paint_eyes,
 from gpen_plugin.data.face_hair import paint_hair_behind, paint_hair_in_front
 from gpen_plugin.data.face_traits import FaceTraits, sample_traits
 
-_OVERSAMPLING = 3
+_OVERSAMPLING = 2
 
 
 def draw_face(seed: int, size: int) -> np.ndarray:
@@ -36,7 +36,7 @@ def draw_face(seed: int, size: int) -> np.ndarray:
     paint_brows(canvas, traits)
     paint_nose(canvas, traits)
     paint_mouth(canvas, traits)
-    paint_beard(canvas, traits)
+    paint_beard(canvas, traits, head_outline(canvas, traits))
     paint_hair_in_front(canvas, traits)
     if traits.glasses:
         paint_glasses(canvas, traits)
@@ -49,7 +49,7 @@ def _paint_background(canvas: Canvas, traits: FaceTraits) -> None:
     across = 0.5 + 0.35 * canvas.x * np.sign(traits.light[0]) + 0.3 * canvas.y
     canvas.paint(near, 1)
     canvas.paint(far, np.clip(across, 0, 1))
-    canvas.shade(1 + 0.22 * canvas.noise(5))
+    canvas.shade(1 + 0.16 * canvas.noise(3))
 
 
 def _paint_body(canvas: Canvas, traits: FaceTraits) -> None:
@@ -57,10 +57,11 @@ def _paint_body(canvas: Canvas, traits: FaceTraits) -> None:
     half_neck = 0.72 * traits.head_width * (0.8 + 0.25 * traits.jaw)
     neck = np.maximum(np.abs(x) - half_neck * (1 + 0.35 * np.clip(y - 0.75, 0, 1)), 0.3 - y)
     fall = 0.62 + 0.3 * (x / half_neck * 0.45) ** 2  # light is lost below the chin and towards the sides
-    canvas.paint(traits.skin, canvas.mask(neck), light=np.clip(1.12 - 0.45 * fall + 0.25 * traits.light[0] * x, 0.35, 1))
-    shoulders = 1.02 + 0.1 * np.minimum(np.abs(x) / 0.9, 1.2) ** 2 - 0.2 * np.exp(-((x / 0.3) ** 4)) - y
+    light = np.clip(1.08 - 0.45 * fall + 0.3 * traits.light[0] * x, 0.35, 1)
+    shadow = 1 - 0.4 * np.exp(-((np.clip(head_outline(canvas, traits), 0, 1) / 0.13) ** 2))
+    canvas.paint(traits.skin, canvas.mask(neck), light=light * shadow)
     collar = 0.93 - 0.16 * np.clip(np.abs(x) / half_neck, 0, 1.4) ** 2
-    outline = np.maximum(collar - y, np.minimum(shoulders, 0) * 0 + (0.82 + 0.28 * np.abs(x) ** 2.2 - y))
+    outline = np.maximum(collar, 0.82 + 0.28 * np.abs(x) ** 2.2) - y
     light = 0.8 + 0.25 * traits.light[0] * x + 0.12 * canvas.noise(7)
     canvas.paint(traits.clothes, canvas.mask(outline), light=light)
 
@@ -70,16 +71,17 @@ def head_outline(canvas: Canvas, traits: FaceTraits) -> np.ndarray:
     x, y = canvas.x - 0.025 * traits.yaw, canvas.y - 0.07
     lower = np.clip(y / traits.head_height, 0, 1)
     narrowing = 1 - (0.30 - 0.16 * traits.jaw) * lower**1.6
-    power = 2 + 0.5 * traits.jaw * lower
-    radius = (np.abs(x / (traits.head_width * narrowing)) ** power + np.abs(y / traits.head_height) ** power) ** (1 / power)
+    power = 2 + (0.3 + 0.45 * traits.jaw) * lower
+    radius = (np.abs(x / (traits.head_width * narrowing)) ** power + np.abs(y / traits.head_height) ** power) ** (
+        1 / power
+    )
     return (radius - 1) * traits.head_width
 
 
 def _paint_head(canvas: Canvas, traits: FaceTraits) -> None:
-    x, y = canvas.x, canvas.y
     for side in (-1, 1):
         ear = canvas.ellipse(side * (traits.head_width + 0.005) + 0.05 * traits.yaw, 0.06, 0.062, 0.13)
-        light = 0.78 + 0.2 * side * traits.light[0] - 0.25 * canvas.mask(ear + 0.028) 
+        light = 0.78 + 0.2 * side * traits.light[0] - 0.25 * canvas.mask(ear + 0.028)
         canvas.paint(traits.skin, canvas.mask(ear), light=light, tint=(1.0, 0.93, 0.9))
     outline = head_outline(canvas, traits)
     inside = canvas.mask(outline)
@@ -89,7 +91,7 @@ def _paint_head(canvas: Canvas, traits: FaceTraits) -> None:
     canvas.tint((1.06, 0.90, 0.88), inside * blood)
     if traits.freckles:
         spots = np.clip(canvas.noise(90) - 0.55, 0, 1) * traits.freckles
-        canvas.tint((0.78, 0.62, 0.5), inside * np.clip(spots * 2, 0, 1) * np.exp(-(((y - 0.15) / 0.17) ** 2)))
+        canvas.tint((0.78, 0.62, 0.5), inside * np.clip(spots * 2, 0, 1) * np.exp(-(((canvas.y - 0.15) / 0.17) ** 2)))
 
 
 def _relief(canvas: Canvas, traits: FaceTraits, outline: np.ndarray) -> np.ndarray:
@@ -99,8 +101,8 @@ def _relief(canvas: Canvas, traits: FaceTraits, outline: np.ndarray) -> np.ndarr
     height = 0.5 * np.sqrt(1 - (1 - depth) ** 2 + 1e-3)
     nose_x, tip = 0.05 * yaw, traits.nose_tip
     along = np.clip((y + 0.1) / (tip + 0.1), 0, 1)
-    ridge = np.exp(-(((x - nose_x * along) / (0.038 + 0.03 * along)) ** 2)) * along**1.3 * 0.105
-    height = height + ridge * canvas.ramp(tip + 0.055 - y, 0.05)
+    ridge = np.exp(-(((x - nose_x * along) / (0.045 + 0.035 * along)) ** 2)) * along**1.2 * 0.075
+    height = height + ridge * canvas.ramp(tip + 0.05 - y, 0.09)
     height += 0.035 * bump(x - nose_x, y - tip, 0.06, 0.055)
     for side in (-1, 1):
         eye_x = side * traits.eye_distance + 0.03 * yaw
@@ -110,7 +112,7 @@ def _relief(canvas: Canvas, traits: FaceTraits, outline: np.ndarray) -> np.ndarr
         height += 0.02 * bump(x - eye_x, y + 0.19, 0.16, 0.05)
         height += (0.035 + 0.02 * max(traits.smile, 0)) * bump(x - side * 0.29, y - 0.2, 0.15, 0.13)
         fold = x - side * (0.115 + 0.30 * (y - 0.22)) - 0.02 * yaw
-        height -= (0.004 + 0.016 * traits.age + 0.012 * max(traits.smile, 0)) * bump(fold, y - 0.33, 0.018, 0.11)
+        height -= (0.003 + 0.009 * traits.age + 0.006 * max(traits.smile, 0)) * bump(fold, y - 0.34, 0.03, 0.08)
         height -= 0.014 * traits.age * bump(x - eye_x, y - 0.05, 0.1, 0.02)
     height += 0.03 * bump(x - 0.035 * yaw, y - traits.mouth_y, 0.2, 0.1)
     height -= 0.03 * bump(x - 0.035 * yaw, y - traits.mouth_y - 0.12, 0.13, 0.025)

@@ -11,6 +11,10 @@ def bump(x: np.ndarray, y: np.ndarray, width: float, height: float) -> np.ndarra
     return np.exp(-((x / width) ** 2) - (y / height) ** 2)
 
 
+def _unit(vector: np.ndarray) -> np.ndarray:
+    return vector / np.linalg.norm(vector)
+
+
 class Canvas:
     """A picture and the coordinates of its pixels.
 
@@ -59,7 +63,7 @@ class Canvas:
         return cv2.resize(grid, self.x.shape[::-1], interpolation=cv2.INTER_CUBIC)
 
     def strands(self, angle: np.ndarray, count: int) -> np.ndarray:
-        """Random values, 0 to 1, that depend on `angle` (radians) alone: hairs, when it is the direction they fall in."""
+        """Random values, 0 to 1, that depend on `angle` (radians) alone: hairs, if it is the way they fall."""
         values = self._rng.uniform(0, 1, count)
         return np.interp(angle, np.linspace(-np.pi, np.pi, count), values).astype(np.float32)
 
@@ -84,13 +88,12 @@ class Canvas:
         self.picture *= light.astype(np.float32)[..., None]
 
     def lit(self, height: np.ndarray, light: tuple[float, float]) -> np.ndarray:
-        """Brightness of a matt, slightly shining surface under one soft light from (x, y), and light from all around."""
+        """Brightness of a slightly shining surface under one soft light from (x, y) and some from all around."""
         down, across = np.gradient(height.astype(np.float32), self._pixel)
         normal = np.stack([-across, -down, np.ones_like(across)])  # (3, side, side)
         normal /= np.linalg.norm(normal, axis=0)
-        direction = np.array([*light, 1.0])
-        direction /= np.linalg.norm(direction)
+        direction = _unit(np.array([*light, 1.0], np.float32))
         facing = np.tensordot(direction, normal, 1)  # (side, side)
-        halfway = direction + (0, 0, 1)
-        shine = np.clip(np.tensordot(halfway / np.linalg.norm(halfway), normal, 1), 0, 1) ** 40
-        return (0.42 + 0.62 * np.clip((facing + 0.25) / 1.25, 0, 1) + 0.07 * shine).astype(np.float32)
+        halfway = _unit(direction + np.array([0, 0, 1], np.float32))
+        shine = np.clip(np.tensordot(halfway, normal, 1), 0, 1) ** 40
+        return (0.40 + 0.57 * np.clip((facing + 0.25) / 1.25, 0, 1) + 0.07 * shine).astype(np.float32)

@@ -10,7 +10,10 @@ _DARK = (0.10, 0.06, 0.05)
 
 def eye_centres(traits: FaceTraits) -> list[tuple[int, float, float]]:
     """(side, x, y) of both eyes; the one that is turned away is a little nearer to the nose."""
-    return [(side, side * traits.eye_distance * (1 - 0.04 * side * traits.yaw) + 0.03 * traits.yaw, -0.06) for side in (-1, 1)]
+    return [
+        (side, side * traits.eye_distance * (1 - 0.04 * side * traits.yaw) + 0.03 * traits.yaw, -0.06)
+        for side in (-1, 1)
+    ]
 
 
 def paint_eyes(canvas: Canvas, traits: FaceTraits) -> None:
@@ -35,7 +38,16 @@ def paint_eyes(canvas: Canvas, traits: FaceTraits) -> None:
         canvas.tint((0.75, 0.62, 0.6), canvas.mask(rim * width, 0.012) * inside * 0.6)
 
 
-def _paint_iris(canvas, traits, u, v, width, open_part, under_lid) -> None:
+def _paint_iris(
+    canvas: Canvas,
+    traits: FaceTraits,
+    u: np.ndarray,
+    v: np.ndarray,
+    width: float,
+    open_part: np.ndarray,
+    under_lid: np.ndarray,
+) -> None:
+    """`u` and `v` are coordinates in half widths of the eye; `open_part` is where the eyeball is seen."""
     u, v = u - traits.gaze[0] - 0.12 * traits.yaw, v - traits.gaze[1] + 0.06
     radius = np.sqrt(u * u + v * v)
     iris = canvas.mask((radius - 0.43) * width) * open_part
@@ -55,8 +67,9 @@ def paint_brows(canvas: Canvas, traits: FaceTraits) -> None:
         v = canvas.y - y + traits.brow_height + 0.012 * max(traits.smile, 0)
         line = -traits.brow_arch * (1 - (u - 0.25) ** 2) + traits.brow_arch * 0.5
         weight = traits.brow_weight * np.clip(1.15 - 0.45 * (u + 0.8), 0.1, 1.3) * canvas.ramp(1.05 - np.abs(u), 0.25)
+        shape = canvas.mask(np.abs(v - line) - weight, 0.016) * canvas.ramp(1.02 - np.abs(u), 0.12)
         hairs = 0.6 + 0.5 * canvas.strands(np.clip(6 * u + 30 * v, -np.pi, np.pi), 40)
-        canvas.paint(colour, canvas.mask(np.abs(v - line) - weight, 0.016) * np.clip(hairs, 0, 1) * 0.88)
+        canvas.paint(colour, shape * np.clip(hairs, 0, 1) * 0.88)
 
 
 def paint_nose(canvas: Canvas, traits: FaceTraits) -> None:
@@ -85,7 +98,7 @@ def paint_mouth(canvas: Canvas, traits: FaceTraits) -> None:
     lips = canvas.mask(np.maximum(np.maximum(top - canvas.y, canvas.y - bottom), (np.abs(u) - 1) * 0.1), 0.008)
     height = (canvas.y - line) / traits.lips
     light = 0.9 + 0.1 * np.tanh(3 * height) + 0.13 * bump(u - 0.2 * traits.light[0], height - 0.6, 0.45, 0.25)
-    red = [channel * factor for channel, factor in zip(traits.skin, (0.93, 0.6, 0.6), strict=True)]
+    red = [channel * factor for channel, factor in zip(traits.skin, (0.9, 0.55, 0.56), strict=True)]
     canvas.paint(red, lips * (0.35 + 0.6 * traits.lip_colour), light=light)
     parted = canvas.mask(np.maximum(line - 0.25 * gap - canvas.y, canvas.y - line - gap) + 0.001, 0.006)
     within = canvas.ramp(1.0 - np.abs(u), 0.12)
@@ -100,20 +113,21 @@ def paint_mouth(canvas: Canvas, traits: FaceTraits) -> None:
         canvas.tint((0.6, 0.48, 0.46), corner * 0.7)
 
 
-def paint_beard(canvas: Canvas, traits: FaceTraits) -> None:
-    """From stubble to a full beard, by `beard`; the mouth stays free."""
+def paint_beard(canvas: Canvas, traits: FaceTraits, outline: np.ndarray) -> None:
+    """From stubble to a full beard, by `beard`, inside the head's `outline`; the mouth stays free."""
     if not traits.beard:
         return
     x, y = canvas.x - 0.03 * traits.yaw, canvas.y
     cheek_line = 0.33 - 0.55 * np.clip(np.abs(x) - 0.16, 0, 1)
-    inside = canvas.ramp(0.53 * (1 - 0.35 * np.clip(y - 0.2, 0, 1)) - np.abs(x), 0.06) * canvas.ramp(0.86 - y, 0.06)
-    cheeks = canvas.ramp(y - cheek_line, 0.12) * inside
+    cheeks = canvas.ramp(y - cheek_line, 0.12) * canvas.mask(outline - 0.012, 0.02)
     lip = traits.mouth_y - 0.045 * traits.smile * ((x / traits.mouth_width) ** 2 - 0.35)
     free = canvas.mask(np.sqrt((x / (traits.mouth_width * 0.95)) ** 2 + ((y - lip - 0.02) / 0.085) ** 2) - 1, 0.35)
     moustache = bump(x, y - lip + 0.075, 0.17, 0.04)
-    grain = 0.75 + 0.35 * canvas.noise(70)
+    grain = 0.9 + 0.2 * canvas.noise(110)
     alpha = np.clip(np.maximum(cheeks * (1 - free), moustache * 1.1) * grain, 0, 1) * (0.25 + 0.65 * traits.beard)
-    canvas.paint(traits.hair, alpha, light=0.75 + 0.3 * canvas.noise(45) + 0.25 * traits.light[0] * x)
+    canvas.paint(
+        traits.hair, alpha, light=0.8 + 0.15 * canvas.noise(100) + 0.1 * canvas.noise(20) + 0.25 * traits.light[0] * x
+    )
 
 
 def paint_glasses(canvas: Canvas, traits: FaceTraits) -> None:
@@ -130,4 +144,6 @@ def paint_glasses(canvas: Canvas, traits: FaceTraits) -> None:
         canvas.paint(frame, canvas.mask(temple) * 0.92)
     (_, left, y), (_, right, _) = centres
     bridge = np.abs(canvas.y - y + 0.01 + 0.02 * bump(canvas.x - (left + right) / 2, 0 * canvas.y, 0.05, 1)) - 0.01
-    canvas.paint(frame, canvas.mask(np.maximum(bridge, np.maximum(left + radius - canvas.x, canvas.x - right + radius))) * 0.92)
+    canvas.paint(
+        frame, canvas.mask(np.maximum(bridge, np.maximum(left + radius - canvas.x, canvas.x - right + radius))) * 0.92
+    )

@@ -16,10 +16,10 @@ _COMPLEXIONS = (
     ("f6d7c3", ("e6c27a", "b5743a", "8a4f2a", "5a3a22", "c9a063"), ("6f9fc4", "7ba37b", "8a8f98", "6b4a2b")),
     ("efc7a8", ("6b4326", "3c2718", "a8743f", "d0a45e"), ("5f8fb8", "6d8f5f", "5c3d22", "7a5a35")),
     ("e3b48e", ("2b1d14", "1c1512", "4a2f1d"), ("4a2f1a", "3a2414", "6b6a3c")),
-    ("cf9a70", ("1b1411", "2c1d15", "3a261a"), ("3d2615", "55381f")),
-    ("ae7650", ("16110f", "211713"), ("33200f", "402813")),
-    ("87553a", ("120e0d", "1d1512"), ("2b1a0f", "38220f")),
-    ("603a28", ("0f0c0b", "191310"), ("24160d", "2e1b0e")),
+    ("cb9a75", ("1b1411", "2c1d15", "3a261a"), ("3d2615", "55381f")),
+    ("a97856", ("16110f", "211713"), ("33200f", "402813")),
+    ("825640", ("120e0d", "1d1512"), ("2b1a0f", "38220f")),
+    ("5f3f30", ("0f0c0b", "191310"), ("24160d", "2e1b0e")),
 )
 _GREY_HAIR = ("b9b6b2", "8f8c8a", "d8d5cf")
 _CLOTHES = ("2f4a6d", "7c2f3a", "e9e4d8", "2c2c34", "4d6b57", "c58b3b", "6a4c7d", "a8b8c8", "b6584a", "35606b")
@@ -80,7 +80,7 @@ def sample_traits(rng: np.random.Generator) -> FaceTraits:
     bearded = style in ("short", "crop", "bald", "afro") and rng.random() < 0.4
     smile = float(rng.uniform(-0.1, 1.0))
     return FaceTraits(
-        head_width=rng.uniform(0.47, 0.55),
+        head_width=rng.uniform(0.52, 0.59),
         head_height=rng.uniform(0.71, 0.8),
         jaw=rng.uniform(0.0, 1.0),
         skin=_vary(rng, _rgb(skin), 0.035),
@@ -91,8 +91,8 @@ def sample_traits(rng: np.random.Generator) -> FaceTraits:
         hair_style=style,
         hairline=rng.uniform(-0.56, -0.44) - 0.08 * age * (style in ("short", "crop")),
         parting=rng.uniform(-0.6, 0.6),
-        eye_distance=rng.uniform(0.225, 0.262),
-        eye_width=rng.uniform(0.1, 0.122),
+        eye_distance=rng.uniform(0.232, 0.265),
+        eye_width=rng.uniform(0.11, 0.13),
         eye_opening=rng.uniform(0.36, 0.56),
         eye_tilt=rng.uniform(-0.08, 0.14),
         gaze=(rng.uniform(-0.2, 0.2), rng.uniform(-0.06, 0.08)),
@@ -102,8 +102,8 @@ def sample_traits(rng: np.random.Generator) -> FaceTraits:
         nose_width=rng.uniform(0.075, 0.12),
         nose_tip=rng.uniform(0.2, 0.26),
         mouth_y=rng.uniform(0.42, 0.48),
-        mouth_width=rng.uniform(0.17, 0.21) + 0.03 * max(0, smile),
-        lips=rng.uniform(0.032, 0.062),
+        mouth_width=rng.uniform(0.185, 0.23) + 0.03 * max(0, smile),
+        lips=rng.uniform(0.04, 0.07),
         lip_colour=rng.uniform(0.3, 1.0) * (0.5 if bearded else 1),
         smile=smile,
         teeth=rng.uniform(0.4, 1.0) if smile > 0.45 and rng.random() < 0.6 else 0.0,
@@ -131,4 +131,4 @@ def _rgb(code: str) -> Colour:
 def _vary(rng: np.random.Generator, colour: Colour, amount: float) -> Colour:
     """Change brightness, and each channel a little for itself."""
     brightness = 1 + rng.normal(0, 1.5 * amount)
-    return tuple(float(np.clip(c * brightness + rng.normal(0, 0.3 * amount), 0, 1)) for c in colour)
+    return tuple(float(np.clip(c * brightness + rng.normal(0, 0.2 * amount), 0, 1)) for c in colour)

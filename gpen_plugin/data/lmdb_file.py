@@ -72,16 +72,14 @@ def check_lmdb(path: str | os.PathLike, where: str) -> None:
         raise DataError(where, f"{path} is not there" if not path.exists() else f"{path} is a file", _A_FOLDER, _MAKE)
     if path.suffix != ".lmdb":
         raise DataError(where, f"got {path}", "a folder whose name ends in .lmdb", "Use io_backend: type: disk here.")
-    data = path / DATA
-    if not data.is_file():
-        raise DataError(where, f"{path} holds no {DATA}", _A_FOLDER, _MAKE)
     if (path / BUILDING).exists():
         raise DataError(
             where, f"{path} is not finished", _A_FOLDER, "Run datasets_prep/make_lmdb.py again: it goes on."
         )
-    if not (path / META_INFO).is_file():
-        raise DataError(where, f"{path} holds no {META_INFO}", _A_FOLDER, _MAKE)
-    stored = _entries_of_whole_file(data, where)
+    for name in (DATA, META_INFO):
+        if not (path / name).is_file():
+            raise DataError(where, f"{path} holds no {name}", _A_FOLDER, _MAKE)
+    stored = check_length(path, where)
     listed = len(read_meta_info(path, where))
     if listed == 0 or stored == 0:
         raise DataError(where, f"{path} is empty", "at least one picture", _MAKE)
@@ -90,11 +88,20 @@ def check_lmdb(path: str | os.PathLike, where: str) -> None:
         raise DataError(where, came, "the same number", _MAKE_AGAIN)
 
 
-def _entries_of_whole_file(data: Path, where: str) -> int | None:
-    """The number of entries that the newest state of a database counts, once its length is known to be enough.
+def check_length(path: str | os.PathLike, where: str) -> int | None:
+    """Raise if the data.mdb of an LMDB folder is shorter than it says; a folder that has none yet may pass.
 
-    None where the format is a later one than we know, whose length cannot be judged.
+    Args:
+        path: the folder, finished or not.
+        where: key path or argument that names it, for the message.
+    Returns:
+        The number of entries; None if the format is later than the one known here, whose length cannot be judged.
+    Raises:
+        DataError: names the file and both lengths.
     """
+    data = Path(path) / DATA
+    if not data.is_file() or data.stat().st_size == 0:
+        return 0
     length = data.stat().st_size
     with data.open("rb") as file:
         first = _read_meta(file.read(_META_BYTES))

@@ -28,6 +28,11 @@ class GPENModel(SRModel):
         opt: parsed options; ``train`` holds the keys of `TrainOptions`.
     """
 
+    def __init__(self, opt: dict):
+        self.validated: set[tuple] = set()  # (data set, iteration)
+        self.saved_at: tuple[int, int] | None = None  # epoch and iteration of the last training state
+        super().__init__(opt)
+
     def init_training_settings(self) -> None:
         """Build D, the average, the losses and the optimiser; called by the host's constructor when training."""
         self.settings = TrainOptions(**self.opt["train"])
@@ -120,10 +125,12 @@ class GPENModel(SRModel):
         if self.is_train:
             current_iter = min(current_iter, self.settings.total_iter)
         done = (dataloader.dataset.opt["name"], current_iter)
-        validated = self.__dict__.setdefault("validated", set())
-        if done not in validated:
-            validated.add(done)
-            super().validation(dataloader, current_iter, tb_logger, save_img)
+        if done in self.validated:
+            return
+        self.validated.add(done)
+        super().validation(dataloader, current_iter, tb_logger, save_img)
+        if self.saved_at is not None and self.saved_at[1] == current_iter:
+            self.save_training_state(*self.saved_at)  # the host saves first: the state must know the new best metric
 
     def nondist_validation(self, dataloader, current_iter, tb_logger, save_img) -> None:
         """The host's loop over the set, and a grid LQ | restored | GT on disk and in TensorBoard."""
@@ -179,6 +186,7 @@ class GPENModel(SRModel):
         """Write what resuming needs beside the networks: optimiser, scheduler, place in the run, best metrics."""
         if current_iter == -1:
             return
+        self.saved_at = (epoch, current_iter)
         state = {
             "epoch": epoch,
             "iter": current_iter,

@@ -75,6 +75,13 @@ def test_every_parameter_learns(noise_mode):
     assert still == []
 
 
+@pytest.mark.parametrize("noise_mode", ["concat", "add", "none"])
+def test_every_parameter_has_a_gradient_where_the_finest_blocks_have_no_features(noise_mode):
+    net = build(in_size=16, noise_mode=noise_mode)
+    net(picture(1, 3, 16, 16)).sum().backward()
+    assert [name for name, p in net.named_parameters() if p.grad is None] == []
+
+
 def test_without_noise_only_z_speaks():
     net, lq = build(noise_mode="none"), picture(1, 3, 32, 32)
     z, _ = net.encoder(lq)

@@ -1,0 +1,155 @@
+"""Make the faces of the demo: two folders, train and val, of PNG pictures of one size.
+
+    python datasets_prep/make_demo_faces.py --output datasets/demo/faces --size 128
+    python datasets_prep/make_demo_faces.py --output datasets/demo/faces --size 128 --input MY_FACES.zip
+
+Without --input, val holds drawn faces, and train holds other drawn faces and random crops of the portrait photograph
+that scikit-image ships. With --input, the pictures are ranked by a hash of their names, which is the same
+everywhere: the first go to val, the next to train. Nothing of val is ever in train.
+"""
+
+import argparse
+import hashlib
+import math
+import os
+import shutil
+import sys
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import cv2
+import numpy as np
+from tqdm import tqdm
+
+from gpen_plugin.data.drawn_faces import draw_face
+from gpen_plugin.data.image_source import fit_square, open_folder_or_zip
+from gpen_plugin.errors import DataError, OptionError, told_plainly
+from gpen_plugin.picture_file import write_picture
+
+PORTRAIT_SHARE = 0.25  # of the training pictures: one person must not crowd out the drawn ones
+VAL_SEEDS = 1 << 32  # drawn faces of val count from here, those of train from 0
+EYES = ((206.0, 107.0), (243.0, 107.0))  # in scikit-image's portrait, pixels
+FFHQ_EYES = ((0.377, 0.469), (0.623, 0.469))  # in shares of the side
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command's options."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("-o", "--output", type=Path, required=True, help="folder for train/ and val/")
+    parser.add_argument("-i", "--input", type=Path, help="folder or zip file of face pictures to use instead")
+    parser.add_argument("-s", "--size", type=int, default=128, help="side of the pictures (default 128)")
+    parser.add_argument("--train", type=int, default=400, help="how many to train on, at most (default 400)")
+    parser.add_argument("--val", type=int, default=24, help="how many to keep apart (default 24)")
+    parser.add_argument("--seed", type=int, default=0, help="of the drawn faces and of the crops (default 0)")
+    return parser
+
+
+@told_plainly
+def main(argv: Sequence[str] | None = None) -> int:
+    """Write the pictures.
+
+    Args:
+        argv: command line without the program's name; None for the real one.
+    Returns:
+        Exit status: 0, or 1 with a message.
+    """
+    options = parser().parse_args(argv)
+    for name in ("size", "train", "val"):
+        if getattr(options, name) < 1:
+            raise OptionError(f"--{name}", f"got {getattr(options, name)}", "a number above 0")
+    if options.output.exists() and (not options.output.is_dir() or any(options.output.iterdir())):
+        raise DataError(
+            "--output", f"{options.output} is there already", "a new folder", "Remove it or choose another."
+        )
+    unfinished = options.output.with_name(options.output.name + ".part")
+    shutil.rmtree(unfinished, ignore_errors=True)
+    if options.input:
+        _split_faces(options.input, unfinished, options)
+    else:
+        _draw_faces(unfinished, options)
+    counts = [len(_pictures(unfinished / name)) for name in ("train", "val")]
+    os.replace(unfinished, options.output)
+    print(f"{options.output}: {counts[0]} faces to train on, {counts[1]} kept apart, {options.size} x {options.size}.")
+    return 0
+
+
+def _pictures(folder: Path) -> list[Path]:
+    return list(folder.rglob("*.png"))
+
+
+def _draw_faces(output: Path, options: argparse.Namespace) -> None:
+    crops = round(PORTRAIT_SHARE * options.train)
+    first = options.seed * 1_000_003
+    targets = [(output / f"train/drawn_{i:05d}.png", first + i) for i in range(options.train - crops)]
+    targets += [(output / f"val/drawn_{i:05d}.png", VAL_SEEDS + first + i) for i in range(options.val)]
+    _in_parallel(lambda target: write_picture(target[0], draw_face(target[1], options.size)), targets, "drawing")
+    portrait, rng = _portrait(), np.random.default_rng(options.seed)
+    for i in range(crops):
+        write_picture(output / f"train/portrait_{i:05d}.png", random_crop(portrait, options.size, rng))
+
+
+def _in_parallel(work: Callable, items: Sequence, words: str) -> list:
+    """Results in order, from one thread per processor: NumPy and OpenCV let them run abreast."""
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        return list(tqdm(pool.map(work, items), total=len(items), desc=words, unit="face"))
+
+
+def _portrait() -> np.ndarray:
+    """Eileen Collins, photographed by NASA; public domain. (512, 512, 3) BGR uint8."""
+    from skimage.data import astronaut
+
+    return np.ascontiguousarray(astronaut()[:, :, ::-1])
+
+
+def random_crop(portrait: np.ndarray, size: int, rng: np.random.Generator) -> np.ndarray:
+    """The portrait's face in about FFHQ's framing, shifted, scaled, turned, mirrored and in another light.
+
+    Args:
+        portrait: scikit-image's astronaut, (512, 512, 3) BGR uint8.
+        size: side of the result.
+        rng: what to draw from.
+    Returns:
+        (size, size, 3) BGR uint8.
+    """
+    big = 2 * size  # reduced at the end, so that nothing aliases
+    (left_x, left_y), (right_x, right_y) = EYES
+    scale = (FFHQ_EYES[1][0] - FFHQ_EYES[0][0]) * big / math.hypot(right_x - left_x, right_y - left_y)
+    scale *= rng.uniform(0.8, 1.1)
+    turn = cv2.getRotationMatrix2D(((left_x + right_x) / 2, (left_y + right_y) / 2), rng.normal(0, 5), scale)
+    centre = np.array([0.5, FFHQ_EYES[0][1]]) + rng.uniform(-0.05, 0.05, 2)
+    turn[:, 2] += centre * big - ((left_x + right_x) / 2, (left_y + right_y) / 2)
+    crop = cv2.warpAffine(portrait, turn, (big, big), flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REFLECT_101)
+    crop = cv2.resize(crop, (size, size), interpolation=cv2.INTER_AREA)
+    if rng.random() < 0.5:
+        crop = crop[:, ::-1]
+    bright = (crop / 255.0) ** rng.uniform(0.8, 1.25) * rng.uniform(0.94, 1.06, 3)
+    return np.rint(np.clip(bright, 0, 1) * 255).astype(np.uint8)
+
+
+def _split_faces(path: Path, output: Path, options: argparse.Namespace) -> None:
+    source = open_folder_or_zip(path, "--input")
+    if len(source.keys) < 2:
+        raise DataError("--input", f"{path} holds one picture", "at least two: one to train on, one to keep apart")
+    ranked = sorted(source.keys, key=lambda key: hashlib.sha256(key.encode("utf-8", "surrogateescape")).digest())
+    val = min(options.val, max(1, len(ranked) // 5))
+    targets = [(output / "val", key) for key in ranked[:val]]
+    targets += [(output / "train", key) for key in ranked[val : val + options.train]]
+
+    def copy(target: tuple[Path, str]) -> DataError | None:
+        folder, key = target
+        try:
+            write_picture(folder / f"{key}.png", fit_square(source.read(key), options.size))
+        except DataError as error:
+            return error
+        return None
+
+    for error in filter(None, _in_parallel(copy, targets, "reading")):
+        print(f"left out: {error}", file=sys.stderr)
+    for name in ("train", "val"):
+        if not _pictures(output / name):
+            raise DataError("--input", f"no picture of {path} for {name} can be read", "readable faces")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
