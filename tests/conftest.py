@@ -59,7 +59,7 @@ def options(faces) -> dict:
             "total_iter": 6,
             "warmup_iter": 3,
             "ema_decay": 0.9,
-            "optim": {"type": "Adam", "lr": 0.002, "lr_ratio": [100, 10, 1]},
+            "optim": {"type": "Adam", "lr": 0.002, "lr_ratio": [100, 10, 1], "betas": [0, 0.99]},
             "scheduler": {"type": "MultiStepLR", "milestones": [5], "gamma": 0.5},
             "gan_opt": {"type": "GANLoss", "gan_type": "wgan_softplus", "loss_weight": 1.0},
             "pixel_opt": {"type": "L1Loss", "loss_weight": 1.0, "reduction": "mean"},

@@ -72,7 +72,7 @@ class GPENModel(SRModel):
             share = self.settings.net_d_reg_every / (self.settings.net_d_reg_every + 1)
             groups[-1]["lr"] *= share
             groups[-1]["betas"] = tuple(beta**share for beta in optim.betas)
-        self.optimizer = self.get_optimizer(optim.type, groups, optim.lr, betas=tuple(optim.betas), eps=optim.eps)
+        self.optimizer = self.get_optimizer(optim.type, groups, optim.lr, betas=optim.betas, eps=optim.eps)
         self.optimizers.append(self.optimizer)
 
     def optimize_parameters(self, current_iter: int) -> None:

@@ -40,6 +40,9 @@ class OptimOptions:
                 "three numbers, encoder : decoder : discriminator, none below 0 and the first above it",
                 "The paper's is [100, 10, 1].",
             )
+        object.__setattr__(self, "betas", tuple(float(beta) for beta in self.betas))  # Adam takes no whole numbers
+        if not all(0 <= beta < 1 for beta in self.betas):
+            raise OptionError("betas", f"got {list(self.betas)}", "two numbers from 0 up to 1", "Try [0, 0.99].")
         if self.lr <= 0:
             raise OptionError("lr", f"got {self.lr}", "a rate above 0", "The paper's is 0.002.")
 

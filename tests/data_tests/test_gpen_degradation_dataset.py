@@ -1,0 +1,226 @@
+"""The dataset, as the host builds and feeds it."""
+
+import logging
+import pickle
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from make_pictures import colour_picture, write_faces, write_lmdb
+
+from gpen_plugin.data import GPENDegradationDataset
+from gpen_plugin.data.degradation import DegradationRanges, degrade, recipe_rng, sample_recipe
+from gpen_plugin.data.image_source import FolderSource
+from gpen_plugin.data.sample_index import SampleIndex
+from gpen_plugin.errors import DataError, GPENError
+
+MILD = {"kernel_size": [3, 5], "downsample_range": [1, 4]}
+
+
+def opt(root, **others) -> dict:
+    defaults = {
+        "name": "faces",
+        "type": "GPENDegradationDataset",
+        "phase": "train",
+        "dataroot_gt": str(root),
+        "io_backend": {"type": "lmdb" if str(root).endswith(".lmdb") else "disk"},
+        "out_size": 32,
+        "degradation": MILD,
+    }
+    return {key: value for key, value in {**defaults, **others}.items() if value is not None}
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return write_faces(tmp_path / "faces", 6)
+
+
+@pytest.fixture
+def database(tmp_path):
+    return write_lmdb(tmp_path / "faces.lmdb", {f"face_{i}": colour_picture(i) for i in range(6)})
+
+
+def same(one: dict, other: dict) -> bool:
+    return torch.equal(one["lq"], other["lq"]) and torch.equal(one["gt"], other["gt"])
+
+
+def test_item(folder):
+    item = GPENDegradationDataset(opt(folder, in_size=16, phase="val"))[2]
+    assert item["lq"].shape == (3, 16, 16)
+    assert item["gt"].shape == (3, 32, 32)
+    assert item["lq"].dtype == item["gt"].dtype == torch.float32
+    assert item["gt_path"] == item["lq_path"] == str(folder / "face_2.png")
+    rgb = colour_picture(2)[:, :, ::-1].transpose(2, 0, 1) / 127.5 - 1
+    np.testing.assert_allclose(item["gt"].numpy(), rgb, atol=1e-6)
+
+
+def test_validation_pair_is_the_recipe_of_seed_and_key(folder):
+    item = GPENDegradationDataset(opt(folder, phase="val", seed=5, value_range=[0, 1]))[3]
+    recipe = sample_recipe(DegradationRanges.from_options(MILD, ""), recipe_rng(5, "face_3"))
+    lq = degrade(colour_picture(3), recipe, 32)
+    np.testing.assert_array_equal(item["lq"].numpy(), lq[:, :, ::-1].transpose(2, 0, 1))
+
+
+def test_value_range(folder):
+    usual = GPENDegradationDataset(opt(folder, phase="val"))[0]
+    unit = GPENDegradationDataset(opt(folder, phase="val", value_range=[0, 1]))[0]
+    for name in ("lq", "gt"):
+        assert 0 <= unit[name].min() < unit[name].max() <= 1
+        torch.testing.assert_close(unit[name] * 2 - 1, usual[name])
+
+
+def test_folder_and_lmdb_give_the_same(folder, database):
+    for phase in ("train", "val"):
+        one, other = (GPENDegradationDataset(opt(root, phase=phase, use_hflip=True)) for root in (folder, database))
+        for i in range(6):
+            index = SampleIndex(i, 0, i)
+            assert same(one[index], other[index])
+    assert other[1]["gt_path"] == "face_1.png"
+
+
+def test_training_is_a_function_of_the_place_in_the_run(folder):
+    dataset = GPENDegradationDataset(opt(folder, use_hflip=True))
+    assert same(dataset[SampleIndex(1, 2, 3)], dataset[SampleIndex(1, 2, 3)])
+    assert not same(dataset[SampleIndex(1, 2, 3)], dataset[SampleIndex(1, 2, 4)])
+    assert not same(dataset[SampleIndex(1, 2, 3)], dataset[SampleIndex(1, 3, 3)])
+    other_seed = GPENDegradationDataset(opt(folder, use_hflip=True, seed=1))
+    assert not same(dataset[SampleIndex(1, 2, 3)], other_seed[SampleIndex(1, 2, 3)])
+
+
+def test_plain_indices_follow_torchs_seed(folder):
+    dataset = GPENDegradationDataset(opt(folder))
+    torch.manual_seed(1)
+    first, second = dataset[0], dataset[0]
+    torch.manual_seed(1)
+    assert same(first, dataset[0])
+    assert not same(first, second)
+
+
+def test_half_of_the_training_pictures_are_mirrored(folder):
+    flips, plain = (GPENDegradationDataset(opt(folder, use_hflip=use)) for use in (True, False))
+    mirrored = 0
+    for place in range(100):
+        flipped, kept = flips[SampleIndex(0, 0, place)]["gt"], plain[SampleIndex(0, 0, place)]["gt"]
+        assert torch.equal(flipped, kept) or torch.equal(flipped, kept.flip(2))
+        mirrored += not torch.equal(flipped, kept)
+    assert 35 <= mirrored <= 65
+    assert same(
+        GPENDegradationDataset(opt(folder, use_hflip=True, phase="val"))[0],
+        GPENDegradationDataset(opt(folder, phase="val"))[0],
+    )
+
+
+@pytest.mark.parametrize(("start", "many"), [("fork", 2), ("spawn", 1)])
+def test_workers_change_nothing(database, start, many):
+    from basicsr.data import build_dataloader, build_dataset
+
+    items = {}
+    for workers in (0, many):
+        options = opt(database, use_hflip=True, num_worker_per_gpu=workers, batch_size_per_gpu=2)
+        dataset = build_dataset(options)
+        dataset[0]  # opens the LMDB in this process, which must not reach the workers
+        order = [SampleIndex(i, 0, place) for place, i in enumerate([4, 1, 0, 5, 2, 3])]
+        loader = build_dataloader(dataset, options, num_gpu=0, sampler=order, seed=workers)
+        if workers:
+            loader.multiprocessing_context = start
+        items[workers] = list(loader)
+    assert len(items[0]) == 3
+    for one, other in zip(items[0], items[many], strict=True):
+        assert same(one, other)
+        assert one["gt_path"] == other["gt_path"]
+
+
+def test_place_survives_pickling():
+    index = pickle.loads(pickle.dumps(SampleIndex(7, 2, 9)))
+    assert (index, index.epoch, index.position) == (7, 2, 9)
+    assert [10, 11, 12][SampleIndex(1, 0, 0)] == 11
+
+
+@pytest.mark.parametrize(("height", "width"), [(9, 9), (100, 60), (33, 32), (1, 1)])
+def test_pictures_of_any_size(tmp_path, height, width):
+    cv2.imwrite(str(tmp_path / "a.png"), colour_picture(0, height, width))
+    item = GPENDegradationDataset(opt(tmp_path))[0]
+    assert item["lq"].shape == item["gt"].shape == (3, 32, 32)
+
+
+def test_papers_downsampling_reaches_one_pixel(folder):
+    item = GPENDegradationDataset(opt(folder, degradation={"downsample_range": [200, 200]}))[0]
+    torch.testing.assert_close(item["lq"], item["lq"][:, :1, :1].expand(3, 32, 32))
+
+
+def test_unreadable_file_is_named(folder):
+    (folder / "face_2.png").write_bytes(b"broken")
+    dataset = GPENDegradationDataset(opt(folder))
+    with pytest.raises(DataError, match=r"face_2\.png: cannot be decoded"):
+        dataset[2]
+
+
+def test_unreadable_file_is_counted_logged_once_and_replaced(folder, caplog):
+    (folder / "face_5.png").write_bytes(b"broken")
+    logger = logging.getLogger("basicsr")
+    logger.addHandler(caplog.handler)
+    dataset = GPENDegradationDataset(opt(folder, phase="val", on_error="skip"))
+    items = [dataset[5], dataset[5]]
+    logger.removeHandler(caplog.handler)
+    assert all(same(item, dataset[0]) for item in items)
+    assert items[0]["gt_path"] == str(folder / "face_0.png")
+    assert dataset.skipped == {"face_5": 2}
+    assert [record.getMessage().count("face_5.png") for record in caplog.records] == [1]
+
+
+def test_nothing_can_be_read(folder):
+    for path in folder.iterdir():
+        path.write_bytes(b"broken")
+    with pytest.raises(DataError, match="none of 6 pictures can be read"):
+        GPENDegradationDataset(opt(folder, on_error="skip"))[0]
+
+
+def test_first_pictures_only(folder):
+    dataset = GPENDegradationDataset(opt(folder, num_images=2))
+    assert len(dataset) == 2
+    assert dataset.keys == FolderSource(folder, "").keys[:2]
+
+
+def test_pictures_that_are_degraded_already_are_paired_by_key(folder, tmp_path):
+    lq = tmp_path / "lq"
+    lq.mkdir()
+    for i in range(6):
+        cv2.imwrite(str(lq / f"face_{i}.bmp"), np.full((8, 8, 3), 10 * i, np.uint8))
+    (lq / "aaa.bmp").write_bytes(b"one more, which would shift pairs by order")
+    dataset = GPENDegradationDataset(
+        opt(folder, phase="val", dataroot_lq=str(lq), in_size=16, degradation=None, value_range=[0, 255])
+    )
+    for i in range(6):
+        assert dataset[i]["lq"].shape == (3, 16, 16)
+        torch.testing.assert_close(dataset[i]["lq"], torch.full((3, 16, 16), 10.0 * i))
+        assert dataset[i]["lq_path"] == str(lq / f"face_{i}.bmp")
+    (lq / "face_4.bmp").unlink()
+    with pytest.raises(DataError, match=r"datasets:val:dataroot_lq: .*lq has no 'face_4'; expected a partner"):
+        GPENDegradationDataset(opt(folder, phase="val", dataroot_lq=str(lq), degradation=None))
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"dataroot_gt": "/not/there"}, "dataroot_gt: /not/there is not there; expected a folder of pictures"),
+        ({"dataroot_gt": "/not/there.lmdb", "io_backend": {"type": "lmdb"}}, r"dataroot_gt: /not/there\.lmdb is not"),
+        ({"io_backend": {"type": "lmbd"}}, "io_backend:type: got 'lmbd'"),
+        ({"in_size": 64}, "in_size: got 64, above out_size 32; expected at most out_size"),
+        ({"out_size": 0}, "out_size: got 0"),
+        ({"value_range": [1, -1]}, r"value_range: got \[1, -1\]; expected the smaller number first"),
+        ({"on_error": "ignore"}, "on_error: got 'ignore'"),
+        ({"degradation": {"jpeg_range": [5, 101]}}, r"degradation:jpeg_range: got \[5, 101\]"),
+        ({"degradation": {"jpg_range": [5, 10]}}, "degradation:jpg_range: unknown key.*'jpeg_range'"),
+        ({"use_hflop": True}, "use_hflop: unknown key.*Did you mean 'use_hflip'"),
+        ({"dataroot_lq": "/x"}, "degradation: given together with dataroot_lq /x"),
+    ],
+)
+def test_wrong_options_name_their_key(folder, change, words):
+    with pytest.raises(GPENError, match=f"datasets:val_2:{words}"):
+        GPENDegradationDataset.check_options(opt(folder, **change), "datasets:val_2")
+
+
+def test_all_problems_are_told_together(folder):
+    with pytest.raises(GPENError, match=r"(?s)2 problems.*:in_size.*:degradation:noise_range"):
+        GPENDegradationDataset(opt(folder, in_size=64, degradation={"noise_range": [3, 1]}))

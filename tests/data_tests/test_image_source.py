@@ -1,0 +1,197 @@
+"""Every kind of picture is read, in every kind of place, and what cannot be read is named."""
+
+import io
+import pickle
+import zipfile
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from make_pictures import colour_picture, write_faces, write_lmdb
+from PIL import Image
+
+from gpen_plugin.data.image_source import (
+    FolderSource,
+    LmdbSource,
+    ZipSource,
+    decode_picture,
+    fit_square,
+    open_folder_or_zip,
+)
+from gpen_plugin.errors import DataError
+
+COLOUR = colour_picture(1, 24, 40)
+
+
+def encoded(picture: np.ndarray, suffix: str = ".png") -> bytes:
+    return cv2.imencode(suffix, picture)[1].tobytes()
+
+
+def by_pillow(image: Image.Image, kind: str, **options) -> bytes:
+    stream = io.BytesIO()
+    image.save(stream, kind, **options)
+    return stream.getvalue()
+
+
+def test_colour_is_kept():
+    np.testing.assert_array_equal(decode_picture(encoded(COLOUR), "a.png"), COLOUR)
+
+
+def test_grey_becomes_three_equal_channels():
+    grey = COLOUR[:, :, 0]
+    np.testing.assert_array_equal(decode_picture(encoded(grey), "a.png"), np.stack([grey] * 3, axis=2))
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_16_bits_are_divided_by_257(channels):
+    wide = COLOUR[:, :, :channels].astype(np.uint16) * 257
+    decoded = decode_picture(encoded(wide + np.uint16(100) * (wide < 65000)), "a.png")
+    np.testing.assert_array_equal(decoded, np.broadcast_to(COLOUR[:, :, :channels], COLOUR.shape))
+
+
+@pytest.mark.parametrize("scale", [1, 257])
+def test_transparency_is_put_on_white(scale):
+    kind = np.uint8 if scale == 1 else np.uint16
+    picture = np.zeros((2, 3, 4), kind)
+    picture[:, :, 2] = 200 * scale
+    picture[:, 0, 3], picture[:, 1, 3] = 255 * scale, 51 * scale
+    decoded = decode_picture(encoded(picture), "a.png")
+    assert decoded[0].tolist() == [[0, 0, 200], [204, 204, 244], [255, 255, 255]]
+
+
+def test_palette():
+    image = Image.fromarray(np.arange(12, dtype=np.uint8).reshape(3, 4), "P")
+    image.putpalette([channel for i in range(256) for channel in (i, 2 * i % 256, 255 - i)])
+    expected = [[[255 - i, 2 * i, i] for i in range(row * 4, row * 4 + 4)] for row in range(3)]
+    assert decode_picture(by_pillow(image, "PNG"), "a.png").tolist() == expected
+
+
+def test_orientation_of_a_photograph():
+    image = Image.fromarray(np.full((10, 20, 3), 80, np.uint8))
+    exif = image.getexif()
+    exif[0x0112] = 6  # the camera was held upright
+    assert decode_picture(by_pillow(image, "JPEG", exif=exif), "a.jpg").shape == (20, 10, 3)
+
+
+@pytest.mark.parametrize(
+    "data", [b"", b"no picture", encoded(COLOUR)[:200], encoded(COLOUR, ".jpg")[:300], encoded(COLOUR, ".jpg")[:-40]]
+)
+def test_damaged_files_are_named(data):
+    with pytest.raises(DataError, match=r"some/face\.png: cannot be decoded"):
+        decode_picture(data, "some/face.png")
+
+
+def test_floating_point_pictures_are_refused():
+    with pytest.raises(DataError, match=r"a\.tif: has values of type float32; expected 8 or 16 bits"):
+        decode_picture(encoded(COLOUR.astype(np.float32) / 255, ".tif"), "a.tif")
+
+
+def test_fit_square_takes_the_middle():
+    picture = np.zeros((10, 30, 3), np.uint8)
+    picture[:, 10:20] = 200
+    assert fit_square(picture, 10).min() == 200
+    assert fit_square(picture, 4).shape == fit_square(picture, 4)[:, :, :3].shape == (4, 4, 3)
+    assert fit_square(picture, 25).min() == 200
+
+
+def test_folder_keys_and_pictures(tmp_path):
+    write_faces(tmp_path / "b", 2)
+    write_faces(tmp_path, 1)
+    (tmp_path / "b" / "face.with.dots.JPG").write_bytes(encoded(COLOUR, ".jpg"))
+    (tmp_path / "labels.csv").write_text("x")
+    (tmp_path / "._face_0.png").write_bytes(b"macOS")
+    source = FolderSource(tmp_path, "here")
+    assert source.keys == ["b/face.with.dots", "b/face_0", "b/face_1", "face_0"]
+    np.testing.assert_array_equal(source.read("b/face_1"), colour_picture(1))
+    assert source.name("b/face_1") == str(tmp_path / "b" / "face_1.png")
+
+
+def test_zip_and_folder_agree(tmp_path):
+    write_faces(tmp_path / "in" / "deep", 3)
+    with zipfile.ZipFile(tmp_path / "faces.zip", "w") as file:
+        for path in (tmp_path / "in").rglob("*.png"):
+            file.write(path, path.relative_to(tmp_path / "in"))
+        file.writestr("__MACOSX/deep/._face_0.png", b"x")
+        file.writestr("labels.csv", "x")
+    folder, zipped = (open_folder_or_zip(tmp_path / name, "here") for name in ("in", "faces.zip"))
+    assert isinstance(zipped, ZipSource)
+    assert zipped.keys == folder.keys == ["deep/face_0", "deep/face_1", "deep/face_2"]
+    np.testing.assert_array_equal(zipped.read("deep/face_2"), folder.read("deep/face_2"))
+
+
+def test_lmdb_keys_with_dots_spaces_and_other_letters(tmp_path):
+    stored = {"b/x.1": colour_picture(0), "a (1,2) c": colour_picture(1), "z%C3%A4": colour_picture(2)}
+    source = LmdbSource(write_lmdb(tmp_path / "a.lmdb", stored), "here")
+    assert source.keys == ["a (1,2) c", "b/x.1", "zä"]
+    np.testing.assert_array_equal(source.read("zä"), colour_picture(2))
+    assert source.name("b/x.1") == "b/x.1.png"
+
+
+def test_open_lmdb_can_be_pickled(tmp_path):
+    source = LmdbSource(write_lmdb(tmp_path / "a.lmdb", {"x": COLOUR}), "here")
+    source.read("x")
+    np.testing.assert_array_equal(pickle.loads(pickle.dumps(source)).read("x"), COLOUR)
+
+
+def test_entry_that_is_listed_but_not_stored(tmp_path):
+    path = write_lmdb(tmp_path / "a.lmdb", {"x": COLOUR, "y": COLOUR})
+    (path / "meta_info.txt").write_text("x.png (24,40,3) 1\nother.png (24,40,3) 1\n")
+    with pytest.raises(DataError, match=r"a\.lmdb: the key 'other'"):
+        LmdbSource(path, "here").read("other")
+
+
+@pytest.mark.parametrize("kind", [FolderSource, ZipSource, LmdbSource])
+def test_what_is_not_there(tmp_path, kind):
+    with pytest.raises(DataError, match=r"datasets:train:dataroot_gt: .*nowhere"):
+        kind(tmp_path / "nowhere", "datasets:train:dataroot_gt")
+
+
+def empty_folder(path: Path) -> Path:
+    path.mkdir()
+    (path / "notes.txt").write_text("no picture")
+    return path
+
+
+def two_files_of_one_name(path: Path) -> Path:
+    path.mkdir()
+    for name in ("a.png", "a.jpg"):
+        (path / name).write_bytes(b"x")
+    return path
+
+
+def zip_of_nothing(path: Path) -> Path:
+    with zipfile.ZipFile(path, "w") as file:
+        file.writestr("labels.csv", "x")
+    return path
+
+
+def no_zip(path: Path) -> Path:
+    path.write_bytes(b"PK but no zip")
+    return path
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (empty_folder, "holds no pictures"),
+        (two_files_of_one_name, r"a\.(png|jpg) and a\.(png|jpg) in .* share the key 'a'"),
+        (zip_of_nothing, "holds no pictures"),
+        (no_zip, "cannot be read"),
+    ],
+)
+def test_wrong_places(tmp_path, make, words):
+    with pytest.raises(DataError, match=f"--input: .*{words}"):
+        open_folder_or_zip(make(tmp_path / "place"), "--input")
+
+
+def test_lmdb_read_as_a_folder(tmp_path):
+    with pytest.raises(DataError, match=r"is an LMDB; .*io_backend: type: lmdb"):
+        FolderSource(write_lmdb(tmp_path / "a.lmdb", {"x": COLOUR}), "here")
+
+
+def test_file_that_vanished(tmp_path):
+    source = FolderSource(write_faces(tmp_path, 1), "here")
+    (tmp_path / "face_0.png").unlink()
+    with pytest.raises(DataError, match=r"face_0\.png: cannot be read \(No such file"):
+        source.read("face_0")

@@ -1,0 +1,241 @@
+"""Making an LMDB: what is stored, stopping and going on, unreadable pictures, and every clear refusal."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import zipfile
+from pathlib import Path
+
+import cv2
+import lmdb
+import numpy as np
+import pytest
+from conftest import REPOSITORY
+
+sys.path.insert(0, str(REPOSITORY / "datasets_prep"))
+
+import make_lmdb
+
+from gpen_plugin.data.image_source import FolderSource, LmdbSource, fit_square
+from gpen_plugin.data.lmdb_file import check_lmdb
+
+
+def write_pictures(folder: Path, count: int, side: int = 40) -> Path:
+    folder.mkdir(parents=True)
+    for i in range(count):
+        picture = np.random.default_rng(i).integers(0, 256, (side, side, 3), dtype=np.uint8)
+        cv2.imwrite(str(folder / f"{i:03d}.png"), picture)
+    return folder
+
+
+@pytest.fixture
+def faces(tmp_path):
+    return write_pictures(tmp_path / "faces", 12)
+
+
+@pytest.fixture
+def output(tmp_path):
+    return tmp_path / "made" / "faces.lmdb"
+
+
+def run(faces: Path, output: Path, *more: str) -> int:
+    return make_lmdb.main(["--input", str(faces), "--output", str(output), "--size", "32", "--workers", "2", *more])
+
+
+def contents(folder: Path) -> dict:
+    return {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in folder.rglob("*") if path.is_file()}
+
+
+def test_what_is_stored_is_what_the_folder_holds(faces, output, capsys):
+    assert run(faces, output, "--verify") == 0
+    assert "all 12 pictures verified" in capsys.readouterr().out
+    made, source = LmdbSource(output, "here"), FolderSource(faces, "here")
+    assert made.keys == source.keys
+    for key in made.keys:
+        np.testing.assert_array_equal(made.read(key), fit_square(source.read(key), 32))
+    assert (output / "meta_info.txt").read_text().splitlines()[3] == "003.png (32,32,3) 1"
+    assert sorted(path.name for path in output.iterdir()) == ["data.mdb", "lock.mdb", "made_from.json", "meta_info.txt"]
+
+
+def test_the_hosts_own_dataset_reads_it(faces, output):
+    from basicsr.data import build_dataset
+
+    run(faces, output)
+    roots = {"dataroot_gt": str(output), "dataroot_lq": str(output)}
+    host = build_dataset(
+        {"name": "x", "type": "PairedImageDataset", "phase": "val", "scale": 1, **roots, "io_backend": {"type": "lmdb"}}
+    )
+    rgb = fit_square(FolderSource(faces, "").read("005"), 32)[:, :, ::-1].transpose(2, 0, 1) / 255
+    np.testing.assert_allclose(host[5]["gt"].numpy(), rgb, atol=1e-6)
+
+
+def test_zip_with_names_of_other_languages(faces, output, tmp_path):
+    (faces / "000.png").rename(faces / "Zoë 100%.png")
+    with zipfile.ZipFile(tmp_path / "faces.zip", "w") as file:
+        for path in faces.iterdir():
+            file.write(path, f"deep/{path.name}")
+        file.writestr("labels.csv", "file,age")
+        file.writestr("__MACOSX/deep/._001.png", "x")
+    assert run(tmp_path / "faces.zip", output, "--verify") == 0
+    assert "deep/Zo%C3%AB 100%25.png (32,32,3) 1" in (output / "meta_info.txt").read_text().splitlines()
+    made = LmdbSource(output, "here")
+    assert len(made.keys) == 12
+    expected = fit_square(FolderSource(faces, "").read("Zoë 100%"), 32)
+    np.testing.assert_array_equal(made.read("deep/Zoë 100%"), expected)
+
+
+def test_skip_and_limit_part_the_pictures(faces, tmp_path):
+    run(faces, tmp_path / "val.lmdb", "--limit", "4")
+    run(faces, tmp_path / "train.lmdb", "--skip", "4")
+    val, train = (LmdbSource(tmp_path / f"{name}.lmdb", "").keys for name in ("val", "train"))
+    assert (len(val), len(train)) == (4, 8)
+    assert sorted(val + train) == FolderSource(faces, "").keys
+
+
+def test_unreadable_pictures_are_reported_and_left_out(faces, output, capsys):
+    (faces / "004.png").write_bytes(b"broken")
+    (faces / "007.png").write_bytes((faces / "007.png").read_bytes()[:100])
+    assert run(faces, output) == 0
+    told = capsys.readouterr()
+    assert "10 pictures of 32 x 32, 2 left out" in told.out
+    assert "004.png: cannot be decoded" in told.err
+    assert "007.png: cannot be decoded" in told.err
+    assert len(LmdbSource(output, "").keys) == 10
+    assert run(faces, output) == 0
+    assert "is finished: 10 pictures, 2 left out" in capsys.readouterr().out
+
+
+def test_finished_is_left_alone(faces, output):
+    run(faces, output)
+    before = contents(output)
+    assert run(faces, output) == 0
+    assert contents(output) == before
+
+
+def test_killed_and_run_again(tmp_path, output, capsys):
+    """Kill -9 in the middle, as soon as something is stored; then the result is that of a run that was not killed."""
+    faces = write_pictures(tmp_path / "many", 300, side=200)
+    script = REPOSITORY / "datasets_prep" / "make_lmdb.py"
+    command = [sys.executable, str(script), "--input", str(faces), "--output", str(output), "--size", "192"]
+    command += ["--workers", "1"]
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
+    process = subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL)
+    while process.poll() is None and not stored(output):
+        time.sleep(0.001)
+    process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL, "it ended before it could be killed"
+    assert 0 < stored(output) < 300
+    assert not (output / "meta_info.txt").exists()
+    options = ["--input", str(faces), "--size", "192", "--output"]
+    assert make_lmdb.main([*options, str(output), "--verify"]) == 0
+    assert "Going on with" in capsys.readouterr().out
+    assert make_lmdb.main([*options, str(tmp_path / "whole.lmdb")]) == 0
+    assert entries(output) == entries(tmp_path / "whole.lmdb")
+    check_lmdb(output, "here")
+
+
+def stored(output: Path) -> int:
+    if not (output / "data.mdb").is_file() or (output / "data.mdb").stat().st_size < 8192:
+        return 0
+    with lmdb.open(str(output), readonly=True, lock=False) as environment:
+        return environment.stat()["entries"]
+
+
+def entries(output: Path) -> dict:
+    with lmdb.open(str(output), readonly=True, lock=False) as environment, environment.begin() as transaction:
+        return dict(transaction.cursor())
+
+
+def test_map_grows(faces, output, monkeypatch):
+    monkeypatch.setattr(make_lmdb, "MAP_SIZE", 16384)
+    monkeypatch.setattr(make_lmdb, "BATCH", 5)
+    assert run(faces, output, "--verify") == 0
+    assert (output / "data.mdb").stat().st_size > 16384
+
+
+def test_verify_finds_damage(faces, output, capsys):
+    run(faces, output)
+    with lmdb.open(str(output)) as environment, environment.begin(write=True) as transaction:
+        transaction.put(b"003", b"broken")
+        transaction.put(b"004", cv2.imencode(".png", np.zeros((8, 8, 3), np.uint8))[1].tobytes())
+    assert make_lmdb.main(["--output", str(output), "--verify"]) == 1
+    told = capsys.readouterr().err
+    assert "damaged: 003" in told
+    assert "damaged: 004: has shape (8, 8, 3), not (32, 32, 3)" in told
+    assert "2 of 12 pictures are damaged" in told
+
+
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        (["--size", "48"], "was begun with size 32, not 48"),
+        (["--limit", "3"], "was begun with pictures 12, not 3"),
+        (["--compress-level", "4"], "was begun with compress_level 1, not 4"),
+    ],
+)
+def test_another_command_for_the_same_output(faces, output, capsys, more, words):
+    run(faces, output)
+    before = contents(output)
+    assert run(faces, output, *more) == 1
+    assert words in capsys.readouterr().err
+    assert contents(output) == before
+
+
+def test_other_pictures_for_the_same_output(faces, output, capsys):
+    run(faces, output)
+    (faces / "000.png").rename(faces / "other.png")
+    assert run(faces, output) == 1
+    assert "was begun with other pictures" in capsys.readouterr().err
+
+
+def test_what_others_made_is_left_alone(faces, output, capsys):
+    output.mkdir(parents=True)
+    (output / "data.mdb").write_bytes(b"precious")
+    before = contents(output)
+    assert run(faces, output) == 1
+    assert "was not made by this script" in capsys.readouterr().err
+    assert contents(output) == before
+
+
+def test_truncated_half_made_one_does_not_kill_the_process(faces, output, capsys):
+    run(faces, output)
+    (output / "made_from.json").rename(output / "building.json")
+    noted = json.loads((output / "building.json").read_text())
+    assert noted["pictures"] == 12
+    os.truncate(output / "data.mdb", 12288)
+    assert run(faces, output) == 1
+    assert "truncated" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        (["--output", "faces"], "--output: got faces; expected a name that ends in .lmdb"),
+        (["--size", "0"], "--size: got 0; expected a number from 1"),
+        (["--workers", "0"], "--workers: got 0"),
+        (["--compress-level", "12"], "--compress-level: got 12; expected a number from 0 to 9"),
+        (["--skip", "12"], "--skip: got 12; expected fewer than the 12 pictures"),
+        (["--input", "/not/there"], "--input: /not/there is not there"),
+    ],
+)
+def test_wrong_arguments_make_nothing(faces, output, capsys, more, words):
+    assert run(faces, output, *more) == 1
+    assert words in capsys.readouterr().err
+    assert not output.parent.exists()
+
+
+def test_no_picture_can_be_read(faces, output, capsys):
+    for path in faces.iterdir():
+        path.write_bytes(b"broken")
+    assert run(faces, output) == 1
+    assert "none of the 12 pictures" in capsys.readouterr().err
+
+
+def test_name_that_is_too_long(faces, output, capsys, tmp_path):
+    (faces / "000.png").rename(faces / f"{'ä' * 100}.png")
+    assert run(faces, output) == 0
+    assert "its name is too long for LMDB" in capsys.readouterr().err
+    assert len(LmdbSource(output, "").keys) == 11
