@@ -42,7 +42,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--faces", type=Path, help="folder or zip of face pictures; default: drawn faces and a portrait"
     )
-    parser.add_argument("--train", type=int, default=2000, help="pictures to train on, at most (default 2000)")
+    parser.add_argument("--train", type=int, help="pictures to train on, at most (default 400, of --faces 4000)")
     arguments = parser.parse_args(argv)
     if not OPTIONS.is_file():
         raise DataError(str(OPTIONS), "not there", "a checkout of the project as current folder", "Run it from there.")
@@ -66,7 +66,8 @@ def _prepare(options: dict, arguments: argparse.Namespace) -> None:
     for old in (DATA, OUTPUT):  # nothing but earlier demos lies there
         shutil.rmtree(old, ignore_errors=True)
     given = ["--input", arguments.faces] if arguments.faces else []
-    counts = ["--train", arguments.train, "--val", options["datasets"]["val"]["num_images"]]
+    train = arguments.train or (4000 if arguments.faces else 400)
+    counts = ["--train", train, "--val", options["datasets"]["val"]["num_images"]]
     _python("datasets_prep/make_demo_faces.py", "--output", DATA / "faces", "--size", size, *counts, *given)
     for part in ("train", "val"):
         source, target = DATA / "faces" / part, DATA / f"{part}.lmdb"

@@ -33,11 +33,24 @@ class GPENModel(SRModel):
         self.saved_at: tuple[int, int] | None = None  # epoch and iteration of the last training state
         super().__init__(opt)
 
+    def model_to_device(self, net: torch.nn.Module) -> torch.nn.Module:
+        """As the host does. Convolutions on a CPU are faster with the channels last; on a GPU they are not."""
+        if self.device.type == "cpu":
+            net = net.to(memory_format=torch.channels_last)
+        return super().model_to_device(net)
+
+    def feed_data(self, data: dict) -> None:
+        """Take a batch: ``lq`` and, where there is any, ``gt``, (N, 3, H, W), in the network's value range."""
+        super().feed_data(data)
+        if self.device.type == "cpu":
+            self.lq = self.lq.contiguous(memory_format=torch.channels_last)
+
     def init_training_settings(self) -> None:
         """Build D, the average, the losses and the optimiser; called by the host's constructor when training."""
         self.settings = TrainOptions(**self.opt["train"])
         self.net_d = self.model_to_device(build_network(self.opt["network_d"]))
         self.print_network(self.net_d)
+        # never wrapped for several GPUs: it is for validation and saving
         self.net_g_ema = build_network(self.opt["network_g"]).to(self.device).requires_grad_(False)
         paths = self.opt["path"]
         if paths.get("pretrain_network_d"):
