@@ -119,7 +119,7 @@ def _report() -> None:
                 for p in (bilinear, restored)
             ]
         )
-    picture = sheet(rows[:SHOWN], ["degraded", "bilinear", "restored", "original"], tile=rows[0][3].shape[0])
+    picture = sheet(rows[:SHOWN], ["degraded", "bilinear", "restored", "original"], tile=192)
     write_picture(OUTPUT / "demo.png", picture)
     psnr_before, psnr_after, ssim_before, ssim_after = np.mean(figures, axis=0)
     print(f"\n{len(rows)} faces that training never saw       PSNR     SSIM")

@@ -6,6 +6,7 @@ import cv2
 import numpy as np
 
 GAP = 4  # white pixels between the tiles
+FONT = cv2.FONT_HERSHEY_SIMPLEX
 
 
 def sheet(rows: Sequence[Sequence[np.ndarray]], titles: Sequence[str], tile: int = 128) -> np.ndarray:
@@ -20,11 +21,12 @@ def sheet(rows: Sequence[Sequence[np.ndarray]], titles: Sequence[str], tile: int
         uint8 BGR, (header + rows * (tile + GAP), columns * (tile + GAP) + GAP, 3).
     """
     header = max(22, tile // 6)
+    scale = min(_fitting_scale(title, 0.92 * tile, 0.5 * header) for title in titles)  # one size for all
     width = len(titles) * (tile + GAP) + GAP
     page = np.full((header + len(rows) * (tile + GAP) + GAP, width, 3), 255, np.uint8)
     for column, title in enumerate(titles):
         left = GAP + column * (tile + GAP)
-        _write(page[:header, left : left + tile], title)
+        _write(page, title, scale, centre=(left + tile // 2, header // 2))
         for row, pictures in enumerate(rows):
             top = header + GAP + row * (tile + GAP)
             page[top : top + tile, left : left + tile] = _as_tile(pictures[column], tile)
@@ -36,13 +38,12 @@ def _as_tile(picture: np.ndarray, side: int) -> np.ndarray:
     return cv2.resize(picture, (side, side), interpolation=method)
 
 
-def _write(field: np.ndarray, text: str) -> None:
-    """Centre `text` in `field`, as large as fits."""
-    font, scale = cv2.FONT_HERSHEY_SIMPLEX, 0.7
-    (width, height), _ = cv2.getTextSize(text, font, scale, 1)
-    scale *= min(1.0, 0.92 * field.shape[1] / width, 0.6 * field.shape[0] / height)
-    (width, height), _ = cv2.getTextSize(text, font, scale, 1)
-    origin = ((field.shape[1] - width) // 2, (field.shape[0] + height) // 2)
-    canvas = field.copy()  # OpenCV draws into contiguous memory only
-    cv2.putText(canvas, text, origin, font, scale, (40, 40, 40), 1, cv2.LINE_AA)
-    field[:] = canvas
+def _fitting_scale(text: str, width: float, height: float) -> float:
+    (text_width, text_height), _ = cv2.getTextSize(text, FONT, 1, 1)
+    return min(0.8, width / text_width, height / text_height)
+
+
+def _write(page: np.ndarray, text: str, scale: float, centre: tuple[int, int]) -> None:
+    (width, height), _ = cv2.getTextSize(text, FONT, scale, 1)
+    origin = (centre[0] - width // 2, centre[1] + height // 2)
+    cv2.putText(page, text, origin, FONT, scale, (40, 40, 40), 1, cv2.LINE_AA)

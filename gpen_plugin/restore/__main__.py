@@ -5,18 +5,39 @@ import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import numpy as np
 from tqdm import tqdm
 
-from gpen_plugin.data.image_source import PICTURE_SUFFIXES, decode_picture
+from gpen_plugin.data.image_source import ImageSource, decode_picture, open_folder_or_zip
 from gpen_plugin.errors import DataError, told_plainly
 from gpen_plugin.picture_file import write_picture
 from gpen_plugin.restore import AlignedRestorer
 
 
+class OnePicture:
+    """A single picture file, as a source of one key.
+
+    Args:
+        path: the file.
+    """
+
+    def __init__(self, path: Path):
+        self._path = path
+        self.keys = [path.stem]
+
+    def read(self, key: str) -> np.ndarray:
+        """See `ImageSource`."""
+        return decode_picture(self._path.read_bytes(), self.name(key))
+
+    def name(self, key: str) -> str:
+        """See `ImageSource`."""
+        return str(self._path)
+
+
 def parser() -> argparse.ArgumentParser:
     """The command's options."""
     parser = argparse.ArgumentParser(prog="python -m gpen_plugin.restore", description="Restore degraded faces.")
-    parser.add_argument("-i", "--input", type=Path, required=True, help="a picture, or a folder of pictures")
+    parser.add_argument("-i", "--input", type=Path, required=True, help="a picture, or a folder or zip of pictures")
     parser.add_argument("-o", "--output", type=Path, required=True, help="folder for the restored pictures (PNG)")
     parser.add_argument("-m", "--model", type=Path, required=True, help="weights: ours or a released GPEN file")
     parser.add_argument("--aligned", action="store_true", help="each picture shows one aligned face (required)")
@@ -40,49 +61,40 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser().error("this version restores aligned faces only, it does not look for them: pass --aligned")
     if options.batch < 1:
         parser().error(f"--batch: got {options.batch}; expected a number from 1")
-    paths = _pictures(options.input)
+    source = _source(options.input)
     restorer = AlignedRestorer(options.model, options.key, options.device)
-    failures = []
-    with tqdm(total=len(paths), unit="face") as progress:
-        for batch in _batches(paths, options.batch, failures):
-            for (path, _), restored in zip(batch, restorer([face for _, face in batch]), strict=True):
-                write_picture(_target(path, options), restored)
+    failures: list[DataError] = []
+    with tqdm(total=len(source.keys), unit="face") as progress:
+        for batch in _batches(source, options.batch, failures):
+            for key, restored in zip(batch, restorer(list(batch.values())), strict=True):
+                write_picture(options.output / f"{key}.png", restored)
             progress.update(len(batch))
     for failure in failures:
         print(f"gpen_plugin: skipped: {failure}", file=sys.stderr)
-    print(f"{len(paths) - len(failures)} of {len(paths)} faces restored to {options.output} by {restorer.spec}")
+    restored = len(source.keys) - len(failures)
+    print(f"{restored} of {len(source.keys)} faces restored to {options.output} by {restorer.spec}")
     return 1 if failures else 0
 
 
-def _pictures(source: Path) -> list[Path]:
-    if source.is_file():
-        return [source]
-    if not source.is_dir():
-        raise DataError(f"--input {source}", "not there", "a picture or a folder", "Mend the path.")
-    paths = sorted(path for path in source.rglob("*") if path.suffix.lower() in PICTURE_SUFFIXES)
-    if not paths:
-        raise DataError(f"--input {source}", "no pictures", "files " + ", ".join(PICTURE_SUFFIXES), "Mend the path.")
-    return paths
+def _source(path: Path) -> ImageSource:
+    if path.is_file() and path.suffix.lower() != ".zip":
+        return OnePicture(path)
+    return open_folder_or_zip(path, "--input")
 
 
-def _batches(paths: list[Path], size: int, failures: list[DataError]) -> Iterator[list]:
-    batch = []
-    for path in paths:
+def _batches(source: ImageSource, size: int, failures: list[DataError]) -> Iterator[dict[str, np.ndarray]]:
+    """Readable pictures by key, `size` at a time; the others are entered into `failures`."""
+    batch: dict[str, np.ndarray] = {}
+    for key in source.keys:
         try:
-            batch.append((path, decode_picture(path.read_bytes(), str(path))))
+            batch[key] = source.read(key)
         except DataError as failure:
             failures.append(failure)
         if len(batch) == size:
             yield batch
-            batch = []
+            batch = {}
     if batch:
         yield batch
-
-
-def _target(path: Path, options: argparse.Namespace) -> Path:
-    """Where the restoration of `path` goes: the input's folders below the output's."""
-    inside = path.relative_to(options.input) if options.input.is_dir() else Path(path.name)
-    return (options.output / inside).with_suffix(".png")
 
 
 if __name__ == "__main__":

@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from gpen_plugin.data.face_canvas import Canvas, bump
-from gpen_plugin.data.face_traits import FaceTraits
+from gpen_plugin.data.drawn_faces.canvas import Canvas, bump
+from gpen_plugin.data.drawn_faces.traits import FaceTraits
 
 _VOLUME = {"bald": 0.0, "short": 0.07, "crop": 0.035, "bob": 0.11, "long": 0.1, "afro": 0.2, "bun": 0.05}
 _LENGTH = {"bob": 0.62, "long": 1.3}  # how far down it falls

@@ -7,10 +7,17 @@ clothes are painted over it back to front, each through a mask with soft edges.
 import cv2
 import numpy as np
 
-from gpen_plugin.data.face_canvas import Canvas, bump
-from gpen_plugin.data.face_features import paint_beard, paint_brows, paint_eyes, paint_glasses, paint_mouth, paint_nose
-from gpen_plugin.data.face_hair import paint_hair_behind, paint_hair_in_front
-from gpen_plugin.data.face_traits import FaceTraits, sample_traits
+from gpen_plugin.data.drawn_faces.canvas import Canvas, bump
+from gpen_plugin.data.drawn_faces.features import (
+    paint_beard,
+    paint_brows,
+    paint_eyes,
+    paint_glasses,
+    paint_mouth,
+    paint_nose,
+)
+from gpen_plugin.data.drawn_faces.hair import paint_hair_behind, paint_hair_in_front
+from gpen_plugin.data.drawn_faces.traits import FaceTraits, sample_traits
 
 _OVERSAMPLING = 2
 

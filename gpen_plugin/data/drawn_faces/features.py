@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from gpen_plugin.data.face_canvas import Canvas, bump
-from gpen_plugin.data.face_traits import FaceTraits
+from gpen_plugin.data.drawn_faces.canvas import Canvas, bump
+from gpen_plugin.data.drawn_faces.traits import FaceTraits
 
 _DARK = (0.10, 0.06, 0.05)
 

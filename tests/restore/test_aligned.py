@@ -1,0 +1,93 @@
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from gpen_plugin import GPEN, GPENDiscriminator
+from gpen_plugin.archs.authors_keys import to_authors
+from gpen_plugin.errors import CheckpointError, ShapeError
+from gpen_plugin.restore import AlignedRestorer
+from gpen_plugin.restore.__main__ import main
+
+
+@pytest.fixture
+def net():
+    torch.manual_seed(0)
+    return GPEN(32, in_size=16, num_style_feat=16, num_mlp=2, narrow=0.03125).eval()
+
+
+@pytest.fixture
+def weights(net, tmp_path):
+    path = tmp_path / "net_g_latest.pth"
+    other = {name: tensor + 1 for name, tensor in net.state_dict().items()}
+    torch.save({"params": other, "params_ema": net.state_dict()}, path)
+    return path
+
+
+def picture(seed: int, height: int = 16, width: int = 16) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
+
+
+def test_it_is_the_averaged_network_on_rgb_between_minus_1_and_1(net, weights):
+    face = picture(0)
+    (restored,) = AlignedRestorer(weights, device="cpu")([face])
+    lq = torch.from_numpy(face[..., ::-1].copy()).permute(2, 0, 1)[None].float() / 127.5 - 1
+    with torch.no_grad():
+        expected = ((net(lq)[0].permute(1, 2, 0).clamp(-1, 1) + 1) * 127.5).round().byte().numpy()[..., ::-1]
+    assert np.abs(restored.astype(int) - expected.astype(int)).max() <= 1
+
+
+def test_a_batch_gives_what_single_faces_give(weights):
+    restorer = AlignedRestorer(weights, device="cpu")
+    faces = [picture(0), picture(1, 40, 20), picture(2, 1, 1)]
+    for alone, together in zip((restorer([face])[0] for face in faces), restorer(faces), strict=True):
+        assert together.shape == (32, 32, 3)
+        assert np.abs(alone.astype(int) - together.astype(int)).max() <= 1
+
+
+def test_released_layout(net, tmp_path, weights):
+    torch.save(to_authors(GPEN(32, narrow=0.03125).state_dict(), (1, 3, 3, 1)), tmp_path / "released.pth")
+    restorer = AlignedRestorer(tmp_path / "released.pth", device="cpu")
+    assert restorer.spec.out_size == 32
+    assert restorer([picture(0)])[0].shape == (32, 32, 3)
+
+
+def test_another_network_is_refused_by_name(tmp_path):
+    torch.save(GPENDiscriminator(32, narrow=0.03125).state_dict(), tmp_path / "net_d.pth")
+    with pytest.raises(CheckpointError, match=r"holds GPENDiscriminator 32 px.*expected a whole GPEN"):
+        AlignedRestorer(tmp_path / "net_d.pth")
+
+
+def test_a_grey_array_is_refused(weights):
+    with pytest.raises(ShapeError, match=r"got \(16, 16\) uint8"):
+        AlignedRestorer(weights, device="cpu")([picture(0)[..., 0]])
+
+
+def test_command_keeps_folders_and_names_and_reports_what_it_cannot_read(weights, tmp_path, capsys):
+    source, target = tmp_path / "in", tmp_path / "out"
+    for name in ("a.jpg", "deeper/a.png", "deeper/b.png"):
+        (source / name).parent.mkdir(parents=True, exist_ok=True)
+        cv2.imwrite(str(source / name), picture(len(name)))
+    (source / "broken.png").write_bytes(b"nothing")
+    (source / "notes.txt").write_text("no picture")
+    status = main(["--aligned", "-i", str(source), "-o", str(target), "-m", str(weights), "--device", "cpu"])
+    assert status == 1
+    written = sorted(path.relative_to(target).as_posix() for path in target.rglob("*") if path.is_file())
+    assert written == ["a.png", "deeper/a.png", "deeper/b.png"]
+    assert "broken.png: cannot be decoded" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [(["-i", "nowhere"], "--input: nowhere is not there"), (["-m", "nowhere.pth"], "there is no such file")],
+)
+def test_missing_input_or_weights(weights, faces, tmp_path, capsys, arguments, message):
+    defaults = ["--aligned", "-i", str(faces), "-o", str(tmp_path / "out"), "-m", str(weights), "--device", "cpu"]
+    assert main([*defaults, *arguments]) == 1
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_whole_photographs_are_refused_plainly(weights, faces, tmp_path):
+    with pytest.raises(SystemExit, match="2"):
+        main(["-i", str(faces), "-o", str(tmp_path), "-m", str(weights)])
