@@ -33,7 +33,11 @@ setup(
         "torchvision",
         "tqdm",
     ],
-    extras_require={"demo": ["scikit-image"], "test": ["pytest", "ruff", "setuptools", "wheel"]},
+    extras_require={
+        "demo": ["scikit-image"],
+        "safetensors": ["safetensors"],
+        "test": ["pytest", "ruff", "safetensors", "setuptools", "wheel"],
+    },
     entry_points={
         "console_scripts": [
             "gpen-train = gpen_plugin.train:main",

@@ -68,6 +68,24 @@ def test_each_mistake_names_key_value_and_way_out(options, path, value, message)
         check_run(parsed(options))
 
 
+def test_an_empty_and_a_truncated_lmdb_are_named(options, faces, tmp_path):
+    """A truncated one would kill the process with SIGBUS as soon as a page beyond its end is read."""
+    import make_lmdb
+
+    whole = tmp_path / "whole.lmdb"
+    assert make_lmdb.main(["--input", str(faces), "--output", str(whole), "--size", "32"]) == 0
+    data = {"dataroot_gt": str(whole), "io_backend": {"type": "lmdb"}}
+    options["datasets"]["train"] |= data
+    check_run(parsed(options))
+    with open(whole / "data.mdb", "r+b") as file:
+        file.truncate(8192)
+    with pytest.raises(GPENError, match=r"datasets:train:dataroot_gt: .*whole\.lmdb"):
+        check_run(parsed(options))
+    (whole / "data.mdb").write_bytes(b"")
+    with pytest.raises(GPENError, match=r"datasets:train:dataroot_gt: .*whole\.lmdb"):
+        check_run(parsed(options))
+
+
 def test_a_missing_section_is_named(options):
     del options["network_d"]
     with pytest.raises(GPENError, match="network_d: missing"):

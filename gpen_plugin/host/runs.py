@@ -7,6 +7,8 @@ from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from functools import wraps
 
+import yaml
+
 from gpen_plugin.errors import CheckpointError, GPENError, OptionError
 from gpen_plugin.host.data import resumed_at
 from gpen_plugin.host.mend import Mend
@@ -41,8 +43,8 @@ def _checked_parse_options(original: Callable) -> Callable:
         _speak_plainly()
         try:
             opt, arguments = original(_outside_site_packages(root_path), is_train=is_train)
-        except KeyError as error:
-            raise OptionError(str(error).strip("'\""), "missing", "this key in every option file", "Add it.") from error
+        except (OSError, yaml.YAMLError, KeyError, TypeError, AttributeError) as error:
+            raise _told(error) from error
         opt = _Options(opt)
         train_set = opt["datasets"].get("train") or {}
         if opt["num_gpu"] == 0 and train_set.get("prefetch_mode") == "cuda":
@@ -58,6 +60,20 @@ def _checked_parse_options(original: Callable) -> Callable:
         return opt, arguments
 
     return parse_options
+
+
+def _told(error: Exception) -> OptionError:
+    """What the host's parser stumbled over, in words."""
+    if isinstance(error, KeyError):
+        return OptionError(str(error).strip("'"), "missing", "this key in every option file", "Add it.")
+    if isinstance(error, OSError):
+        return OptionError("-opt", str(error), "an option file", "Mend the path.")
+    came = " ".join(str(error).split())  # YAML's messages have lines
+    if isinstance(error, yaml.YAMLError):
+        return OptionError("-opt", f"is no YAML: {came}", "an option file", "Mend that line.")
+    return OptionError(
+        "-opt", came, "sections with keys, as in options/gpen_finetune.yml", "Look for an empty section."
+    )
 
 
 def _speak_plainly() -> None:

@@ -1,17 +1,12 @@
 """The demo's faces: as many as asked for, the same every time, and none of val in train."""
 
-import sys
 import zipfile
 from pathlib import Path
 
 import cv2
+import make_demo_faces
 import numpy as np
 import pytest
-from conftest import REPOSITORY
-
-sys.path.insert(0, str(REPOSITORY / "datasets_prep"))
-
-import make_demo_faces
 
 
 def run(output: Path, *more: str) -> int:

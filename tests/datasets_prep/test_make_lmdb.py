@@ -11,13 +11,10 @@ from pathlib import Path
 
 import cv2
 import lmdb
+import make_lmdb
 import numpy as np
 import pytest
 from conftest import REPOSITORY
-
-sys.path.insert(0, str(REPOSITORY / "datasets_prep"))
-
-import make_lmdb
 
 from gpen_plugin.data.image_source import FolderSource, LmdbSource, fit_square
 from gpen_plugin.data.lmdb_file import check_lmdb

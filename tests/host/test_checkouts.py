@@ -58,13 +58,19 @@ def test_a_mistake_is_one_message_and_the_earlier_experiment_stays(options, writ
     assert [path.name for path in (tmp_path / "experiments").iterdir()] == ["small"]
 
 
-def test_module_of_the_host_writes_below_the_current_folder(options, write_options, tmp_path):
-    """`python -m basicsr.train` of an installed 1.4.2 would write into site-packages, and finds GPEN."""
+def test_modules_write_below_the_current_folder(options, test_options, write_options, tmp_path):
+    """`python -m basicsr.train` of an installed 1.4.2 would write into site-packages; it finds GPEN and does not."""
     options["train"]["total_iter"] = 1
     result = run("-m", "basicsr.train", "-opt", str(write_options(options)), cwd=tmp_path)
     assert result.returncode == 0, result.stderr
-    assert (tmp_path / "experiments" / "small" / "models" / "net_g_latest.pth").is_file()
+    weights = tmp_path / "experiments" / "small" / "models" / "net_g_latest.pth"
+    assert weights.is_file()
     assert (tmp_path / "tb_logger" / "small").is_dir()
+
+    test_options["path"]["pretrain_network_g"] = str(weights)
+    result = run("-m", "gpen_plugin.test", "-opt", str(write_options(test_options)), cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert len(list((tmp_path / "results" / "small_test" / "visualization" / "test").glob("*.png"))) == 2
 
 
 def test_two_processes_under_torchrun(options, write_options, tmp_path):

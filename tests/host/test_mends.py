@@ -2,13 +2,15 @@
 
 import os
 import queue
+import sys
 
+import basicsr.train
 import pytest
 from basicsr.data.data_sampler import EnlargedSampler
 from basicsr.data.prefetch_dataloader import PrefetchGenerator
 from basicsr.utils.registry import ARCH_REGISTRY
 
-from gpen_plugin.errors import RegistryClashError
+from gpen_plugin.errors import OptionError, RegistryClashError
 from gpen_plugin.host import MENDS, data, mend_host, register, registered, runs
 
 
@@ -73,6 +75,36 @@ def test_an_error_in_the_prefetching_thread_arrives():
     with pytest.raises(ValueError, match="unreadable picture"):
         next(items)
     assert isinstance(items.queue, queue.Queue)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (None, "-opt: .*No such file.*Mend the path"),
+        ("name: [1", "-opt: is no YAML: .*line 1"),
+        ("name: x", "num_gpu: missing"),
+        ("name: x\nnum_gpu: 0\ndatasets:\n", "-opt: .*expected sections with keys"),
+    ],
+)
+def test_an_option_file_that_the_host_cannot_parse(tmp_path, monkeypatch, text, message):
+    path = tmp_path / "options.yml"
+    if text:
+        path.write_text(text)
+    monkeypatch.setattr(sys, "argv", ["train.py", "-opt", str(path)])
+    monkeypatch.setattr(sys, "excepthook", sys.excepthook)
+    with pytest.raises(OptionError, match=message):
+        basicsr.train.parse_options(str(tmp_path), is_train=True)
+
+
+def test_our_errors_are_printed_without_a_traceback_and_others_as_ever(monkeypatch, capsys):
+    seen = []
+    monkeypatch.setattr(sys, "argv", ["train.py"])
+    monkeypatch.setattr(sys, "excepthook", lambda *error: seen.append(error))
+    runs._speak_plainly()
+    sys.excepthook(OptionError, OptionError("a", "b"), None)
+    sys.excepthook(ValueError, ValueError("other"), None)
+    assert capsys.readouterr().err == "gpen_plugin: error: a: b\n"
+    assert [kind for kind, *_ in seen] == [ValueError]
 
 
 def test_newest_state_is_found_where_the_experiment_lies(tmp_path):

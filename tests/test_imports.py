@@ -1,0 +1,71 @@
+"""Imports point one way. Read off the source, so that a breach in a branch that no test runs is found too."""
+
+import ast
+from pathlib import Path
+
+import pytest
+from conftest import REPOSITORY
+
+PACKAGE = REPOSITORY / "gpen_plugin"
+
+# A room may import itself and what stands here; what is not listed (train, restore, preflight, ...) may import all.
+ALLOWED = {
+    "errors": set(),
+    "version": set(),
+    "schema": {"errors"},
+    "picture_file": {"errors"},
+    "sheet": set(),
+    "ops": {"errors"},
+    "host": {"errors", "ops", "data.sample_index"},
+    "data": {"errors", "schema", "host"},
+    "losses": {"errors", "host"},
+    "metrics": {"errors", "host"},
+    "archs": {"errors", "host", "ops"},
+    "checkpoint": {"errors", "archs"},
+    "models": {"errors", "host", "losses", "checkpoint", "sheet", "metrics", "archs"},
+}
+WITHOUT_THE_HOST = ("errors.py", "schema.py", "ops", "data/degradation.py", "data/blur_kernels.py", "data/drawn_faces")
+MODULES = sorted(PACKAGE.rglob("*.py"))
+
+
+def imports(path: Path) -> set[str]:
+    """Dotted names of all that a file imports, in functions too."""
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            names |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return names
+
+
+def test_there_is_something_to_read():
+    assert len(MODULES) > 40
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_direction(path):
+    room = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+    if room not in ALLOWED:
+        return
+    for name in imports(path):
+        if not name.startswith("gpen_plugin."):
+            continue
+        target = name.removeprefix("gpen_plugin.")
+        allowed = {room, *ALLOWED[room]}
+        assert any(f"{target}.".startswith(f"{other}.") for other in allowed), f"{path} imports {name}"
+
+
+@pytest.mark.parametrize("place", WITHOUT_THE_HOST)
+def test_rooms_that_know_no_host(place):
+    files = [PACKAGE / place] if place.endswith(".py") else sorted((PACKAGE / place).rglob("*.py"))
+    assert files
+    for path in files:
+        assert not [name for name in imports(path) if name.partition(".")[0] == "basicsr"], path
+
+
+def test_facexlib_is_the_restorers_alone_and_no_file_is_too_long():
+    for path in MODULES:
+        if "restore" not in path.parts:
+            assert not [name for name in imports(path) if name.startswith("facexlib")], path
+        assert len(path.read_text().splitlines()) <= 300, path
