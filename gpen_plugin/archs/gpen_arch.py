@@ -187,12 +187,8 @@ def _checked_range(value_range):
 
 
 def _resize(picture, size):
-    """Bilinear, as section 3.2 says: (N, 3, H, W) -> (N, 3, size, size).
-
-    Larger pictures are averaged over all pixels that a new one covers (antialiased): the four nearest alone would
-    alias. When enlarging, both are the same interpolation.
-    """
+    """The "simple bilinear interpolator" of section 3.2: (N, 3, H, W) -> (N, 3, size, size), no antialiasing."""
     if picture.shape[2:] == (size, size):
         return picture
-    wide = picture.to(torch.promote_types(picture.dtype, torch.float32))  # no bfloat16 version on the CPU
-    return F.interpolate(wide, size=(size, size), mode="bilinear", antialias=True).to(picture.dtype)
+    wide = picture.to(torch.promote_types(picture.dtype, torch.float32))  # bfloat16 rounds pixel positions
+    return F.interpolate(wide, size=(size, size), mode="bilinear", align_corners=False).to(picture.dtype)
