@@ -101,8 +101,10 @@ def write(path: str | os.PathLike, content: object) -> None:
     _settle(target.parent)
 
 
-def load_into(net: nn.Module, path: str | os.PathLike, key: str | None = None, where: str | None = None) -> None:
-    """Load a file into a network, strictly; nothing of `net` changes unless all of it fits.
+def load_into(
+    net: nn.Module, path: str | os.PathLike, key: str | None = None, where: str | None = None, strict: bool = True
+) -> list[str]:
+    """Load a file into a network; if strictly, nothing of `net` changes unless all of it fits.
 
     Args:
         net: a `GPEN`, `GPENPrior` or `GPENDiscriminator`, not wrapped.
@@ -110,19 +112,27 @@ def load_into(net: nn.Module, path: str | os.PathLike, key: str | None = None, w
         key: which entry of a nested file; ``None`` takes the averaged weights where there are any, and ``d`` of the
             authors' files for a discriminator.
         where: the key path that named the file, for the error, such as ``path:pretrain_network_g``.
+        strict: whether all tensors have to fit; otherwise those that do are loaded.
+    Returns:
+        Names of the network's tensors that the file did not fill; none if `strict`.
     Raises:
-        CheckpointError: as `read`; or the file is of another network, and then the message says both.
+        CheckpointError: as `read`; or the file is of another network (if not `strict`: shares no tensor with this
+            one), and then the message says both.
     """
-    net.load_state_dict(read_for(net, path, key, where), strict=True)
+    given = read_for(net, path, key, where, strict)
+    net.load_state_dict(given, strict=strict)
+    return [name for name in net.state_dict() if name not in given]
 
 
-def read_for(net: nn.Module, path: str | os.PathLike, key: str | None = None, where: str | None = None) -> StateDict:
+def read_for(
+    net: nn.Module, path: str | os.PathLike, key: str | None = None, where: str | None = None, strict: bool = True
+) -> StateDict:
     """Read a file and hold it against a network, which may lie on the meta device; `net` is not changed.
 
     Args and errors are those of `load_into`.
 
     Returns:
-        The weights in our layout: the keys and shapes of ``net.state_dict()``.
+        The weights in our layout, with keys and shapes of ``net.state_dict()``: all of them if `strict`.
     """
     place = f"{where}: {path}" if where else str(path)
     order = OF_DISCRIMINATOR if type(net).__name__ == "GPENDiscriminator" else SMOOTHED_FIRST
@@ -132,7 +142,9 @@ def read_for(net: nn.Module, path: str | os.PathLike, key: str | None = None, wh
         raise CheckpointError(place, error.came, error.expected, error.way_out) from error
     given, own = to_ours(state_dict), net.state_dict()
     problems = _differences(given, own) or foreign_filters(net, state_dict)
-    if problems:
+    if not strict:
+        given = {name: tensor for name, tensor in given.items() if name in own and tensor.shape == own[name].shape}
+    if problems and (strict or not given):
         came = f"holds {describe(state_dict, place)}"
         expected = f"{describe(own)}, as the options build it"
         shown = "; ".join(problems[:3]) + (f"; and {len(problems) - 3} more" if len(problems) > 3 else "")

@@ -65,6 +65,11 @@ def join_errors(problems: list[GPENError]) -> GPENError:
     return type(problems[0])(f"{len(problems)} problems:\n" + "\n".join(f"  - {problem}" for problem in problems))
 
 
+def plain_message(error: GPENError) -> str:
+    """The message alone, where a loader worker's whole traceback came with it."""
+    return str(error).rpartition(f"{type(error).__module__}.{type(error).__qualname__}: ")[2].strip()
+
+
 def told_plainly(main: Callable[..., int]) -> Callable[..., int]:
     """Decorator of a command's ``main``: our errors end it with their message and status 1, without a traceback."""
 
@@ -73,7 +78,7 @@ def told_plainly(main: Callable[..., int]) -> Callable[..., int]:
         try:
             return main(argv)
         except GPENError as error:
-            print(f"gpen_plugin: error: {error}", file=sys.stderr, flush=True)
+            print(f"gpen_plugin: error: {plain_message(error)}", file=sys.stderr, flush=True)
             return 1
 
     return wrapper

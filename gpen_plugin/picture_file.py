@@ -1,5 +1,6 @@
 """Pictures on disk, written whole or not at all."""
 
+import contextlib
 import os
 from pathlib import Path
 
@@ -28,5 +29,6 @@ def write_picture(path: str | os.PathLike, picture: np.ndarray) -> None:
         temporary.write_bytes(data.tobytes())
         os.replace(temporary, path)
     except (OSError, cv2.error) as error:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
         raise DataError(str(path), f"cannot be written ({error})", "a writable folder with space left") from error

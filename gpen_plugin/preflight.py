@@ -1,7 +1,7 @@
 """Everything about an option file that can be known before a run creates, renames or writes anything.
 
 BasicSR moves an earlier experiment of the same name aside as soon as it has read the options. So whatever is wrong
-with them is found here, all of it at once, and told by key path.
+with them is found here, as much of it at once as makes sense, and told by key path.
 """
 
 import os
@@ -12,7 +12,7 @@ from basicsr.models import lr_scheduler
 
 from gpen_plugin import checkpoint, schema
 from gpen_plugin.errors import DataError, GPENError, OptionError, join_errors
-from gpen_plugin.host import registered
+from gpen_plugin.host import registered, state_to_resume
 from gpen_plugin.models.train_options import (
     FileOptions,
     LoggerOptions,
@@ -21,6 +21,7 @@ from gpen_plugin.models.train_options import (
     TrainOptions,
     ValOptions,
 )
+from gpen_plugin.preflight_agreement import agreement, metrics
 
 ADDED_BY_THE_HOST = {"dist", "rank", "world_size", "auto_resume", "is_train", "root_path"}
 PATHS_ADDED_BY_THE_HOST = {"models", "training_states", "log", "visualization"}
@@ -29,30 +30,38 @@ SCHEDULERS = {
     "MultiStepRestartLR": lr_scheduler.MultiStepRestartLR,
     "CosineAnnealingRestartLR": lr_scheduler.CosineAnnealingRestartLR,
 }
-NIQE_BLOCK = 96  # pixels; the host's NIQE divides pictures into blocks of this side
+LOSSES = ("pixel_opt", "gan_opt", "feature_matching_opt")
+REFUSALS = (NotImplementedError, ValueError, TypeError, AssertionError)  # how classes of the host refuse a value
 
 
 def check_run(opt: Mapping) -> None:
-    """Raise one error that lists all that is wrong with the options of a run.
+    """Raise one error that lists what is wrong with the options of a run.
 
-    A run with another model of the host is checked only where it names a network or data set of ours.
+    A run with another model of the host is checked only where it names a network or data set of ours. What has to
+    agree is compared once each part is right in itself.
 
     Args:
         opt: options as the host parsed them.
     Raises:
         GPENError: one line per problem: key path, value, what was expected, the way out.
     """
-    problems = [*_structure(opt)] if opt.get("model_type") == "GPENModel" else []
-    if not problems:
-        problems = [*_networks(opt), *_datasets(opt), *_weights(opt)]
-        if opt.get("model_type") == "GPENModel":
-            problems += [*_training(opt), *_metrics(opt), *_agreement(opt)]
-    if problems:
-        raise join_errors(problems)
+    ours = opt.get("model_type") == "GPENModel"
+    stages: list[Callable[[Mapping], Iterator[GPENError]]] = [_model, _structure] if ours else [_model]
+    stages += [lambda opt: [*_networks(opt), *_datasets(opt), *(_training(opt) if ours else [])]]
+    stages += [lambda opt: [*_weights(opt), *agreement(opt), *(metrics(opt) if ours else [])]]
+    for stage in stages:
+        problems = [*stage(opt)]
+        if problems:
+            raise join_errors(problems)
+
+
+def _model(opt: Mapping) -> Iterator[GPENError]:
+    if opt.get("model_type") not in registered("model"):
+        yield schema.unknown_name(opt.get("model_type"), list(registered("model")), "model_type")
 
 
 def _structure(opt: Mapping) -> Iterator[GPENError]:
-    """Unknown and missing keys of the sections."""
+    """Unknown and missing keys of the sections, and the values of those that have no class of their own."""
     yield from schema.problems_of(FileOptions, _without(opt, ADDED_BY_THE_HOST))
     sections = {"path": PathOptions, "val": ValOptions}
     if opt["is_train"]:
@@ -66,7 +75,10 @@ def _structure(opt: Mapping) -> Iterator[GPENError]:
         yield OptionError("val", "missing", "a section of every test", "See options/gpen_test.yml.")
     for name, target in sections.items():
         if opt.get(name):
-            yield from schema.problems_of(target, _without(opt[name], PATHS_ADDED_BY_THE_HOST), name)
+            yield from _section(target, _without(opt[name], PATHS_ADDED_BY_THE_HOST), name)
+    if isinstance(opt.get("num_gpu"), int) and opt["num_gpu"] > torch.cuda.device_count():
+        held = f"at most {torch.cuda.device_count()}, the GPUs that PyTorch sees"
+        yield OptionError("num_gpu", f"got {opt['num_gpu']}", held, "Use auto, or 0 for the CPU.")
 
 
 def _training(opt: Mapping) -> Iterator[GPENError]:
@@ -74,40 +86,22 @@ def _training(opt: Mapping) -> Iterator[GPENError]:
     if not opt["is_train"]:
         return
     train = opt["train"]
-    yield from _trial(lambda: TrainOptions(**train), "train")
-    yield from schema.problems_of(OptimOptions, train["optim"], "train:optim") or _trial(
-        lambda: OptimOptions(**train["optim"]), "train:optim"
-    )
+    yield from _section(OptimOptions, train["optim"], "train:optim")
     yield from _named(SCHEDULERS, train["scheduler"], "train:scheduler", given={"optimizer", "last_epoch"})
     losses = registered("loss")
-    for name in ("pixel_opt", "gan_opt", "feature_matching_opt"):
-        if train.get(name):
-            yield from _named(losses, train[name], f"train:{name}")
+    for name in LOSSES:
+        options, where = train.get(name), f"train:{name}"
+        if options:
+            problems = _named(losses, options, where)
+            yield from problems or _trial(lambda options=options: _loss_for(opt, options), where)
 
 
-def _metrics(opt: Mapping) -> Iterator[GPENError]:
-    """Metrics of the validation, and what they need."""
-    metrics = (opt.get("val") or {}).get("metrics") or {}
-    known = registered("metric")
-    without_truth = [name for name, data in opt["datasets"].items() if _is_validation(name) and not _has_truth(data)]
-    for name, metric in metrics.items():
-        where = f"val:metrics:{name}"
-        yield from _type_of(known, metric, where)
-        kind = metric.get("type")
-        if kind in known and "crop_border" not in metric:
-            yield OptionError(f"{where}:crop_border", "missing", "a number of pixels", "Add crop_border: 0.")
-        if kind == "calculate_niqe" and opt["network_g"].get("out_size", NIQE_BLOCK) < NIQE_BLOCK:
-            size = opt["network_g"]["out_size"]
-            yield OptionError(
-                where, f"NIQE of pictures of {size} px", f"at least {NIQE_BLOCK} px", "Remove this metric."
-            )
-        if kind in ("calculate_psnr", "calculate_ssim") and without_truth:
-            yield OptionError(
-                where,
-                f"needs ground truth, which datasets:{without_truth[0]} has not",
-                "sets with dataroot_gt",
-                "Remove the metric or the set.",
-            )
+def _loss_for(opt: Mapping, options: Mapping) -> object:
+    """Build a loss as the model will, and ask it for its layers if it has any."""
+    loss = registered("loss")[options["type"]](**_without(options, {"type"}))
+    if hasattr(loss, "chosen_layers") and _is_size(opt["network_d"].get("out_size")):
+        loss.chosen_layers(int(opt["network_d"]["out_size"]).bit_length() - 2)  # as many as D has: log2(size) - 1
+    return loss
 
 
 def _networks(opt: Mapping) -> Iterator[GPENError]:
@@ -129,59 +123,44 @@ def _datasets(opt: Mapping) -> Iterator[GPENError]:
     for phase, data in opt["datasets"].items():
         where = f"datasets:{phase}"
         problems = [*_type_of(known, data, where)]
-        if problems:
-            yield from problems
-        elif _ours(known[data["type"]]):
-            yield from _trial(lambda data=data, where=where: known[data["type"]].check_options(data, where))
-        else:
+        if not problems and _ours(known[data["type"]]):
+            cls = known[data["type"]]
+            problems = _trial(lambda cls=cls, data=data, where=where: cls.check_options(data, where))
+            if not problems and phase == "train":
+                problems = [*_enough(opt, data, len(cls(data)))]
+        elif not problems:
             for key in ("dataroot_gt", "dataroot_lq"):
                 if data.get(key) and not os.path.exists(data[key]):
-                    yield DataError(f"{where}:{key}", f"{data[key]} is not there", "a folder or LMDB", "Mend the path.")
+                    came = f"{data[key]} is not there"
+                    problems.append(DataError(f"{where}:{key}", came, "a folder or LMDB", "Mend the path."))
+        yield from problems
+
+
+def _enough(opt: Mapping, data: Mapping, pictures: int) -> Iterator[GPENError]:
+    """The host drops the last, incomplete batch: a set smaller than one batch would train nothing, without a word."""
+    batch = data["batch_size_per_gpu"] * (1 if opt.get("dist") else max(1, opt["num_gpu"]))
+    per_epoch = -(-pictures * data.get("dataset_enlarge_ratio", 1) // opt.get("world_size", 1))
+    if per_epoch < batch:
+        came = f"got {data['batch_size_per_gpu']}, a batch of {batch}"
+        expected = f"at most {int(per_epoch)}, the pictures of an epoch"
+        way_out = "Lower it, or raise dataset_enlarge_ratio."
+        yield OptionError("datasets:train:batch_size_per_gpu", came, expected, way_out)
 
 
 def _weights(opt: Mapping) -> Iterator[GPENError]:
     """Weight files of our networks: readable, safe, of this size and width."""
     archs = registered("arch")
-    if opt.get("auto_resume") or opt["path"].get("resume_state"):
+    if "training_states" in opt["path"] and state_to_resume(opt):
         return  # the host will put the files of the resumed state in their place
     for name in _network_names(opt):
         path = opt["path"].get(f"pretrain_{name}")
-        label = name.removeprefix("network_")
-        strict = opt["path"].get(f"strict_load_{label}", True)
-        if not path or opt[name].get("type") not in archs or not _ours(archs[opt[name]["type"]]):
-            continue
-        if strict:
-            key = opt["path"].get(f"param_key_{label}", "params")
+        if path and _ours(archs[opt[name]["type"]]):
+            label = name.removeprefix("network_")
+            key, strict = opt["path"].get(f"param_key_{label}", "params"), opt["path"].get(f"strict_load_{label}", True)
             yield from _trial(
-                lambda path=path, key=key, name=name: checkpoint.read_for(
-                    _on_no_device(opt[name]), path, key, where=f"path:pretrain_{name}"
+                lambda name=name, path=path, key=key, strict=strict: checkpoint.read_for(
+                    _on_no_device(opt[name]), path, key, where=f"path:pretrain_{name}", strict=strict
                 )
-            )
-        elif not os.path.isfile(path):
-            yield OptionError(f"path:pretrain_{name}", f"{path} is not there", "a weight file", "Mend the path.")
-
-
-def _agreement(opt: Mapping) -> Iterator[GPENError]:
-    """Sizes and ranges that have to be the same in several sections."""
-    expected = {"out_size": opt["network_g"].get("out_size"), "value_range": opt["network_g"].get("value_range")}
-    others = {f"datasets:{phase}": data for phase, data in opt["datasets"].items() if "out_size" in data}
-    if opt["is_train"]:
-        others["network_d"] = opt["network_d"]
-    for where, section in others.items():
-        if section.get("out_size") != expected["out_size"]:
-            yield OptionError(
-                f"{where}:out_size",
-                f"got {section.get('out_size')}",
-                f"network_g:out_size, {expected['out_size']}",
-                "Give both the same value.",
-            )
-        wanted = list(expected["value_range"] or (-1, 1))
-        if where != "network_d" and list(section.get("value_range") or (-1, 1)) != wanted:
-            yield OptionError(
-                f"{where}:value_range",
-                f"got {list(section.get('value_range') or (-1, 1))}",
-                f"network_g:value_range, {wanted}",
-                "Give both the same value.",
             )
 
 
@@ -190,15 +169,21 @@ def _trial(build: Callable[[], object], prefix: str = "") -> list[GPENError]:
     try:
         build()
     except GPENError as error:
-        return [error.under(prefix) if prefix and not error.where.startswith(prefix) else error]
+        return [error.under(prefix) if prefix and not error.where.startswith(f"{prefix}:") else error]
+    except REFUSALS as error:
+        return [OptionError(prefix, " ".join(str(error).split()), "values that the class takes", "Change them.")]
     return []
 
 
 def _on_no_device(section: Mapping) -> torch.nn.Module:
     """The network of an option section, with shapes and without values: built in no time at any size."""
-    cls = registered("arch")[section["type"]]
     with torch.device("meta"):
-        return cls(**_without(section, {"type"}))
+        return registered("arch")[section["type"]](**_without(section, {"type"}))
+
+
+def _section(target: type, given: object, where: str) -> list[GPENError]:
+    """Problems of a section whose data class is `target`: its keys and types, and then its values."""
+    return schema.problems_of(target, given, where) or _trial(lambda: target(**given), where)
 
 
 def _named(known: Mapping, section: Mapping, where: str, given: set[str] = frozenset()) -> list[GPENError]:
@@ -225,13 +210,12 @@ def _ours(cls: type) -> bool:
     return cls.__module__.partition(".")[0] == __name__.partition(".")[0]
 
 
-def _is_validation(phase: str) -> bool:
-    return phase.split("_")[0] in ("val", "test")
+def _is_size(value: object) -> bool:
+    return isinstance(value, int) and value > 0
 
 
-def _has_truth(data: Mapping) -> bool:
-    return bool(data.get("dataroot_gt"))
-
-
-def _without(mapping: Mapping, keys: set[str]) -> dict:
+def _without(mapping: object, keys: set[str]) -> object:
+    """A mapping less some keys; what is no mapping is left for the schema to complain about."""
+    if not isinstance(mapping, Mapping):
+        return mapping
     return {key: value for key, value in mapping.items() if key not in keys}

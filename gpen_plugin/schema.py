@@ -34,7 +34,7 @@ def problems_of(target: Callable, given: object, where: str = "") -> list[Option
             if parameter.default is parameter.empty:
                 problems.append(OptionError(path, "missing", describe(hints.get(name)), "Add the key."))
         elif name in hints and not fits(given[name], hints[name]):
-            problems.append(_wrong_type(path, given[name], hints[name]))
+            problems.append(_wrong_type(path, given[name], hints[name], parameter.default))
     return problems
 
 
@@ -111,15 +111,23 @@ def describe(hint: object) -> str:
     return names.get(kind, "a mapping" if kind is Mapping else getattr(kind, "__name__", "a value"))
 
 
-def _wrong_type(path: str, value: object, hint: object) -> OptionError:
-    advice = ""
+def _wrong_type(path: str, value: object, hint: object, default: object) -> OptionError:
+    return OptionError(path, f"got {_shown(value)}", describe(hint), _advice(value, hint, default))
+
+
+def _advice(value: object, hint: object, default: object) -> str:
+    """The way out of a wrong type: how the number in a text is written, or what is there by default."""
     if isinstance(value, str):
+        if value.lstrip("+-").isdigit() and fits(int(value), hint):
+            return f"Write {value} without quotes."
         try:
-            float(value)
-            advice = f"YAML reads {value} as a text here: write !!float {value} (--force_yml wants !!float{value})."
+            if fits(float(value), hint):
+                return f"YAML reads {value} as a text here: write !!float {value} (--force_yml wants !!float{value})."
         except ValueError:
-            advice = ""
-    return OptionError(path, f"got {_shown(value)}", describe(hint), advice)
+            return ""
+    if default in (inspect.Parameter.empty, None) or not isinstance(default, (str, int, float, tuple)):
+        return ""
+    return f"The default is {list(default) if isinstance(default, tuple) else default}."
 
 
 def _shown(value: object) -> str:

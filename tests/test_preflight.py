@@ -37,7 +37,27 @@ def test_right_options_pass(options, test_options):
     [
         ("modle_type", "x", "modle_type: unknown key.*Did you mean 'model_type'"),
         ("train:optin", {}, "train:optin: unknown key.*Did you mean 'optim'"),
-        ("train:optim:lr_ratio", [100, 10], "train:optim:lr_ratio: got .*three|a list of 3 values"),
+        ("model_type", "GPENModl", "model_type: got 'GPENModl'.*Did you mean 'GPENModel'"),
+        ("num_gpu", 99, "num_gpu: got 99; expected at most"),
+        ("train:total_iter", "8", "train:total_iter: got '8'.*Write 8 without quotes"),
+        ("train:total_iter", 0, "train:total_iter: got 0; expected a whole number from 1"),
+        ("train:optim:lr_ratio", [100, 10], r"train:optim:lr_ratio: got .*list of 3 values.*default is \[100, 10, 1\]"),
+        ("train:optim:lr_ratio", [100, -1, 1], r"train:optim:lr_ratio: got \[100, -1, 1\]; expected three numbers"),
+        ("train:gan_opt:gan_type", "vanila", "train:gan_opt: GAN type vanila is not implemented"),
+        ("train:pixel_opt:reduction", "men", "train:pixel_opt: Unsupported reduction mode: men"),
+        ("train:feature_matching_opt:layers", [7], r"train:feature_matching_opt:layers: got \[7\]; expected .* 0 to 3"),
+        ("train:feature_matching_opt", 3, "train:feature_matching_opt: got 3"),
+        ("network_g:num_style_feat", 0, "network_g:num_style_feat: got 0"),
+        ("network_g:num_mlp", 0, "network_g:num_mlp: got 0"),
+        ("datasets:train:batch_size_per_gpu", 0, "datasets:train:batch_size_per_gpu: got 0"),
+        ("datasets:train:batch_size_per_gpu", 9, "datasets:train:batch_size_per_gpu: got 9.*at most 8.*enlarge_ratio"),
+        ("datasets:val:in_size", 16, "datasets:val:in_size: got 16; expected network_g:in_size, 32"),
+        ("datasets:val:name", "train", "datasets:train:name: got 'train', which another set has too"),
+        ("val", 3, "val: got 3 .*expected a mapping"),
+        ("val:val_freq", 0, "val:val_freq: got 0"),
+        ("val:metrics", {"psnr": 3}, "val:metrics:psnr:type"),
+        ("val:metrics:psnr:crop_boder", 0, "val:metrics:psnr:crop_boder: unknown key.*Did you mean 'crop_border'"),
+        ("logger:print_freq", 0, "logger:print_freq: got 0"),
         ("train:optim:lr", "2e-3", "train:optim:lr: got '2e-3'.*!!float 2e-3"),
         ("train:scheduler:type", "MultiStep", "train:scheduler:type.*Did you mean 'MultiStepLR'"),
         ("train:scheduler:gama", 1, "train:scheduler:gama: unknown key.*Did you mean 'gamma'"),
@@ -136,8 +156,48 @@ def test_metrics_that_need_ground_truth(test_options, faces):
         check_run(parsed(test_options, is_train=False))
 
 
-def test_other_models_of_the_host_are_left_alone():
-    check_run({"model_type": "SRModel", "datasets": {}, "path": {}, "whatever": 1, "is_train": True})
+def test_a_wrong_size_is_told_once(options):
+    put(options, "network_g:out_size", 500)
+    with pytest.raises(GPENError) as caught:
+        check_run(parsed(options))
+    assert str(caught.value) == "network_g:out_size: got 500; expected a power of two from 16 to 2048. Use 512."
+
+
+def test_pictures_without_ground_truth_need_the_networks_range(test_options, faces):
+    """BasicSR's own reader of LQ pictures gives [0, 1] unless it is told otherwise."""
+    wild = {"name": "wild", "type": "SingleImageDataset", "dataroot_lq": str(faces), "io_backend": {"type": "disk"}}
+    test_options["datasets"] = {"test_1": wild}
+    test_options["val"]["metrics"] = None
+    with pytest.raises(
+        GPENError, match=r"test_1:mean and std: got \[0, 1\]; expected network_g:value_range, \[-1, 1\]"
+    ):
+        check_run(parsed(test_options, is_train=False))
+    wild |= {"mean": [0.5] * 3, "std": [0.5] * 3}
+    check_run(parsed(test_options, is_train=False))
+
+
+def test_other_models_of_the_host_are_left_alone_but_for_what_is_ours(options):
+    check_run({"model_type": "SRModel", "datasets": {}, "path": {}, "whatever": 1, "is_train": True, "num_gpu": 0})
+    host_options = {**options, "model_type": "SRModel", "network_d": None, "train": {"anything": 1}}
+    with pytest.raises(GPENError, match=r"network_g:value_range: is \[-1, 1\]; expected \[0, 1\]"):
+        check_run(parsed(host_options))
+    host_options["network_g"]["value_range"] = [0, 1]
+    for data in host_options["datasets"].values():
+        data["value_range"] = [0, 1]
+    check_run(parsed(host_options))
+
+
+@pytest.mark.parametrize("strict", [True, False])
+def test_weights_are_looked_at_unless_a_state_is_resumed(options, tmp_path, strict):
+    options["path"] |= {
+        "pretrain_network_g": str(tmp_path / "none.pth"),
+        "strict_load_g": strict,
+        "training_states": str(tmp_path),
+    }
+    with pytest.raises(GPENError, match=r"none\.pth"):
+        check_run({**parsed(options), "auto_resume": True})
+    (tmp_path / "5.state").touch()
+    check_run({**parsed(options), "auto_resume": True})
 
 
 def test_every_option_file_is_right_but_for_its_data(faces):

@@ -13,6 +13,7 @@ from gpen_plugin.archs.layers import (
     ToRGB,
     channels_of,
     check_noise_mode,
+    check_positive,
     check_size,
     check_taps,
     normalise,
@@ -127,6 +128,8 @@ class GPENPrior(nn.Module):
     ):
         super().__init__()
         check_size("out_size", out_size)
+        check_positive("num_style_feat", num_style_feat)
+        check_positive("num_mlp", num_mlp)
         check_noise_mode(noise_mode)
         check_taps(resample_kernel)
         self.out_size, self.num_style_feat, self.noise_mode = out_size, num_style_feat, noise_mode

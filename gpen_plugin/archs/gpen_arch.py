@@ -15,6 +15,7 @@ from gpen_plugin.archs.layers import (
     EqualLinear,
     NoiseMode,
     channels_of,
+    check_positive,
     check_size,
     check_taps,
     resolutions,
@@ -120,6 +121,7 @@ class GPEN(nn.Module):
         _check_in_size(self.in_size, out_size)
         check_taps(resample_kernel)
         self.value_range = _checked_range(value_range)
+        check_positive("num_style_feat", num_style_feat)
         self.encoder = Encoder(self.in_size, num_style_feat, channel_multiplier, narrow, resample_kernel)
         self.decoder = GPENPrior(
             out_size,
@@ -180,10 +182,10 @@ def _check_in_size(in_size, out_size):
 
 
 def _checked_range(value_range):
-    low, high = value_range
-    if not low < high:
-        raise OptionError("value_range", f"got {list(value_range)}", "the lower value first", "Use [-1, 1] or [0, 1].")
-    return low, high
+    if len(value_range) != 2 or not value_range[0] < value_range[1]:
+        expected = "two values, the lower one first"
+        raise OptionError("value_range", f"got {list(value_range)}", expected, "Use [-1, 1] or [0, 1].")
+    return tuple(value_range)
 
 
 def _resize(picture, size):

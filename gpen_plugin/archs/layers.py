@@ -25,6 +25,14 @@ def check_size(where: str, size: int) -> None:
         raise OptionError(where, f"got {size}", expected, f"Use {nearest}.")
 
 
+def check_positive(where: str, value: float) -> None:
+    """Raise an `OptionError` unless `value` is above 0."""
+    if value <= 0:
+        raise OptionError(
+            where, f"got {value}", "a number above 0", "See options/gpen_finetune.yml for the usual ones."
+        )
+
+
 def check_noise_mode(noise_mode: str) -> None:
     """Raise an `OptionError` unless `noise_mode` is one of `NoiseMode`."""
     if noise_mode not in get_args(NoiseMode):

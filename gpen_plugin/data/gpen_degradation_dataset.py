@@ -84,7 +84,8 @@ class GPENDegradationDataset(Dataset):
     """Ground truth faces, and the degraded versions that Eq. 4 makes of them.
 
     An item is a mapping: ``lq`` (3, in_size, in_size) and ``gt`` (3, out_size, out_size), float32 RGB in
-    `value_range`; ``gt_path`` and ``lq_path``, the file, or for an LMDB the key with ``.png``.
+    `value_range`; ``gt_path`` and ``lq_path``, the file, or for an LMDB the key with ``.png``; with ``on_error: skip``
+    also ``skipped``, how many unreadable pictures were passed over to find this one.
 
     Whatever is drawn for an item is a function of the seed and of its place in the training (see `SampleIndex`), or in
     validation of its key. With indices of another sampler it is drawn from torch's generator of the process.
@@ -108,7 +109,7 @@ class GPENDegradationDataset(Dataset):
         self._gt = _source(self.options, "dataroot_gt", where)
         self._lq = _source(self.options, "dataroot_lq", where) if self.options.dataroot_lq else None
         self.keys = self._gt.keys[: self.options.num_images]
-        self.skipped: dict[str, int] = {}
+        self._warned: set[str] = set()
 
     @classmethod
     def check_options(cls, opt: Mapping, where: str) -> None:
@@ -140,11 +141,13 @@ class GPENDegradationDataset(Dataset):
         for step in range(len(self.keys)):
             key = self.keys[(int(index) + step) % len(self.keys)]
             try:
-                return self._item(key, rng if rng is not None else recipe_rng(self.options.seed, key))
+                item = self._item(key, rng if rng is not None else recipe_rng(self.options.seed, key))
+                # workers cannot count for the run: the number travels with the batch, and the model adds it up
+                return item | ({"skipped": step} if self.options.on_error == "skip" else {})
             except DataError as error:
                 if self.options.on_error == "raise":
                     raise
-                self._count(key, error)
+                self._warn_once(key, error)
         raise DataError(str(self.options.dataroot_gt), f"none of {len(self.keys)} pictures can be read", "at least one")
 
     def _rng(self, index: int) -> np.random.Generator | None:
@@ -178,17 +181,17 @@ class GPENDegradationDataset(Dataset):
         rgb = np.ascontiguousarray(picture[:, :, ::-1].transpose(2, 0, 1), dtype=np.float32)  # (3, H, W)
         return torch.from_numpy(rgb * np.float32(high - low) + np.float32(low))
 
-    def _count(self, key: str, error: DataError) -> None:
-        if key not in self.skipped:
+    def _warn_once(self, key: str, error: DataError) -> None:
+        if key not in self._warned:
+            self._warned.add(key)
             logging.getLogger("basicsr").warning(f"Skipped and replaced: {error}")
-        self.skipped[key] = self.skipped.get(key, 0) + 1
 
 
 def _value_problems(options: DatasetOptions, where: str) -> list[OptionError]:
     problems = []
-    for name in ("out_size", "in_size", "num_images"):
+    for name in ("out_size", "in_size", "num_images", "batch_size_per_gpu", "dataset_enlarge_ratio"):
         value = getattr(options, name)
-        if value is not None and value < 1:
+        if value is not None and not (value > 0 if name == "dataset_enlarge_ratio" else value >= 1):
             problems.append(OptionError(f"{where}:{name}", f"got {value}", "a number above 0"))
     if options.in_size and options.in_size > options.out_size:
         came = f"got {options.in_size}, above out_size {options.out_size}"

@@ -6,6 +6,7 @@ suffix, so a picture has the same key in a folder and in the LMDB that was made 
 
 import os
 import zipfile
+import zlib
 from collections.abc import Iterable, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Protocol
@@ -17,6 +18,7 @@ from gpen_plugin.data.lmdb_file import check_lmdb, key_of, read_meta_info
 from gpen_plugin.errors import DataError
 
 PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".ppm", ".pgm")
+_ZIP_ERRORS = (OSError, RuntimeError, NotImplementedError, EOFError, ValueError, zipfile.BadZipFile, zlib.error)
 _WHOLE_FILE = "a whole picture file of " + ", ".join(PICTURE_SUFFIXES)
 
 
@@ -129,7 +131,7 @@ class ZipSource:
         """See `ImageSource`."""
         try:
             data = self._zip.read(self._files[key])
-        except (OSError, RuntimeError, NotImplementedError, zipfile.BadZipFile, ValueError) as error:
+        except _ZIP_ERRORS as error:
             raise DataError(self.name(key), f"cannot be read ({error})", _WHOLE_FILE) from error
         return decode_picture(data, self.name(key))
 

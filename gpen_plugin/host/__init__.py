@@ -9,9 +9,9 @@ from gpen_plugin.host.cuda_ops import cuda_ops_built, offer_cuda_ops
 from gpen_plugin.host.data import DATA_MENDS
 from gpen_plugin.host.mend import Mend
 from gpen_plugin.host.registration import register, registered
-from gpen_plugin.host.runs import RUN_MENDS, before_run
+from gpen_plugin.host.runs import RUN_MENDS, before_run, state_to_resume
 
-__all__ = ["MENDS", "Mend", "before_run", "cuda_ops_built", "mend_host", "register", "registered"]
+__all__ = ["MENDS", "Mend", "before_run", "cuda_ops_built", "mend_host", "register", "registered", "state_to_resume"]
 
 MENDS: tuple[Mend, ...] = (*RUN_MENDS, *DATA_MENDS)
 

@@ -9,7 +9,7 @@ from functools import wraps
 
 import yaml
 
-from gpen_plugin.errors import CheckpointError, GPENError, OptionError
+from gpen_plugin.errors import CheckpointError, GPENError, OptionError, plain_message
 from gpen_plugin.host.data import resumed_at
 from gpen_plugin.host.mend import Mend
 
@@ -84,7 +84,7 @@ def _speak_plainly() -> None:
 
     def excepthook(kind: type, error: BaseException, traceback: object) -> None:
         if isinstance(error, GPENError):
-            print(f"gpen_plugin: error: {error}", file=sys.stderr, flush=True)
+            print(f"gpen_plugin: error: {plain_message(error)}", file=sys.stderr, flush=True)
         else:
             original(kind, error, traceback)
 
@@ -98,9 +98,7 @@ def _load_resume_state_anywhere(original: Callable) -> Callable:
         import torch
         from basicsr.utils import check_resume
 
-        path = opt["path"].get("resume_state")
-        if opt["auto_resume"]:
-            path = opt["path"]["resume_state"] = _newest_state(opt["path"]["training_states"])
+        path = opt["path"]["resume_state"] = state_to_resume(opt)
         if not path:
             return None
         device = torch.device("cuda", torch.cuda.current_device()) if opt["num_gpu"] else torch.device("cpu")
@@ -122,6 +120,13 @@ def _load_resume_state_anywhere(original: Callable) -> Callable:
         return state
 
     return load_resume_state
+
+
+def state_to_resume(opt: Mapping) -> str | None:
+    """The training state that a run with these options goes on from, if any."""
+    if opt.get("auto_resume"):
+        return _newest_state(opt["path"]["training_states"])
+    return opt["path"].get("resume_state")
 
 
 def _newest_state(folder: str) -> str | None:

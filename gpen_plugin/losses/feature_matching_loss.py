@@ -58,18 +58,19 @@ class DiscriminatorFeatureMatchingLoss(nn.Module):
             A scalar.
         """
         total = fake_features[0].new_zeros(())
-        for i in self._chosen(len(fake_features)):
+        for i in self.chosen_layers(len(fake_features)):
             difference = (fake_features[i] - real_features[i].detach()).flatten(1)  # (N, C_i * H_i * W_i)
             total = total + NORMS[self.norm](difference).mean()
         return self.loss_weight * total
 
-    def _chosen(self, count: int) -> Sequence[int]:
+    def chosen_layers(self, count: int) -> Sequence[int]:
+        """Numbers of the layers used, of a discriminator with `count` of them; OptionError if one is not there."""
         if self.layers == "all":
             return range(count)
         outside = [i for i in self.layers if not -count <= i < count]
         if outside:
             raise OptionError(
-                "train:feature_matching_opt:layers",
+                "layers",
                 f"got {list(self.layers)}",
                 f"numbers from 0 to {count - 1}, the layers of this discriminator",
                 f"Remove {outside}.",

@@ -31,6 +31,7 @@ class GPENModel(SRModel):
     def __init__(self, opt: dict):
         self.validated: set[tuple] = set()  # (data set, iteration)
         self.saved_at: tuple[int, int] | None = None  # epoch and iteration of the last training state
+        self.num_skipped = 0  # unreadable pictures that the data set replaced, since the start of this process
         super().__init__(opt)
 
     def model_to_device(self, net: torch.nn.Module) -> torch.nn.Module:
@@ -42,6 +43,8 @@ class GPENModel(SRModel):
     def feed_data(self, data: dict) -> None:
         """Take a batch: ``lq`` and, where there is any, ``gt``, (N, 3, H, W), in the network's value range."""
         super().feed_data(data)
+        if "skipped" in data:
+            self.num_skipped += int(data["skipped"].sum())
         if self.device.type == "cpu":
             self.lq = self.lq.contiguous(memory_format=torch.channels_last)
 
@@ -121,9 +124,10 @@ class GPENModel(SRModel):
             buffer.copy_(buffers[name])
 
     def get_current_log(self) -> OrderedDict:
-        """Losses of the last iteration and the three learning rates."""
+        """Losses of the last iteration, the three learning rates, and how many pictures were unreadable, if any."""
         rates = {f"lr_{group['name']}": group["lr"] for group in self.optimizer.param_groups}
-        return OrderedDict(self.log_dict, **rates)
+        skipped = {"skipped": self.num_skipped} if self.num_skipped else {}
+        return OrderedDict(self.log_dict, **rates, **skipped)
 
     def get_current_visuals(self) -> OrderedDict:
         """LQ, result and GT in [0, 1]: here pictures leave the model's value range."""
@@ -163,17 +167,16 @@ class GPENModel(SRModel):
     def load_network(self, net, load_path, strict=True, param_key="params") -> None:
         """Load weights, and weights only; a file of another network is named together with this one.
 
-        The host's loader stays in charge where ``strict_load_*: false`` asks for a partial match.
-
         Raises:
-            CheckpointError: unreadable, unsafe, or of another kind, size or width.
+            CheckpointError: unreadable, unsafe, or of another kind, size or width; without `strict`, of a network
+                that shares no tensor with this one.
         """
-        if not strict:
-            super().load_network(net, load_path, strict, param_key)
-            return
         where = next((f"path:{key}" for key, value in self.opt["path"].items() if value == load_path), "path")
-        checkpoint.load_into(self.get_bare_model(net), load_path, param_key, where=where)
-        get_root_logger().info(f"Loaded {load_path} [{param_key}].")
+        left = checkpoint.load_into(self.get_bare_model(net), load_path, param_key, where=where, strict=strict)
+        logger = get_root_logger()
+        logger.info(f"Loaded {load_path} [{param_key or 'the averaged weights, or a flat file'}].")
+        if left:
+            logger.warning(f"{len(left)} tensors are not in the file and stay as they were: {', '.join(left)}")
 
     def save(self, epoch: int, current_iter: int) -> None:
         """Networks first, the training state last: where a state lies, its networks are complete."""

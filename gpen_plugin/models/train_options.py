@@ -10,6 +10,12 @@ from typing import Literal
 from gpen_plugin.errors import OptionError
 
 
+def _at_least_one(options: object, *names: str) -> None:
+    for name in names:
+        if getattr(options, name) < 1:
+            raise OptionError(name, f"got {getattr(options, name)}", "a whole number from 1", "Count in iterations.")
+
+
 @dataclass(frozen=True)
 class OptimOptions:
     """``train:optim``: one Adam with three groups (paper, section 4.2).
@@ -81,6 +87,7 @@ class TrainOptions:
     net_d_reg_every: int = 16
 
     def __post_init__(self):
+        _at_least_one(self, "total_iter")
         if not 0 <= self.ema_decay < 1:
             raise OptionError("ema_decay", f"got {self.ema_decay}", "a number from 0 up to 1", "Try 0.999.")
         if self.net_d_reg_every < 1:
@@ -112,6 +119,9 @@ class ValOptions:
     metrics: Mapping | None = None
     grid_images: int = 8
 
+    def __post_init__(self):
+        _at_least_one(self, "val_freq")
+
 
 @dataclass(frozen=True)
 class LoggerOptions:
@@ -121,6 +131,9 @@ class LoggerOptions:
     save_checkpoint_freq: int
     use_tb_logger: bool
     wandb: Mapping | None = None
+
+    def __post_init__(self):
+        _at_least_one(self, "print_freq", "save_checkpoint_freq")
 
 
 @dataclass(frozen=True)

@@ -77,6 +77,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _source(path: Path) -> ImageSource:
+    if not path.exists():
+        raise DataError("--input", f"{path} is not there", "a picture, a folder or a zip", "Mend the path.")
     if path.is_file() and path.suffix.lower() != ".zip":
         return OnePicture(path)
     return open_folder_or_zip(path, "--input")

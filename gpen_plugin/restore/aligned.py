@@ -9,7 +9,7 @@ import torch
 
 from gpen_plugin import checkpoint
 from gpen_plugin.archs import GPEN
-from gpen_plugin.errors import CheckpointError, ShapeError
+from gpen_plugin.errors import CheckpointError, OptionError, ShapeError
 
 
 class AlignedRestorer:
@@ -21,6 +21,7 @@ class AlignedRestorer:
         device: where to compute; None takes a GPU where there is one.
     Raises:
         CheckpointError: the file cannot be read, or holds something else than a GPEN.
+        OptionError: there is no such device.
     """
 
     def __init__(self, weights: str | PathLike, key: str | None = None, device: str | torch.device | None = None):
@@ -30,10 +31,14 @@ class AlignedRestorer:
             raise CheckpointError(
                 str(weights), f"holds {spec}", "a whole GPEN, encoder and decoder", "Name a net_g_*.pth of a training."
             )
-        self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         self.net = GPEN(**spec.arguments())
         self.net.load_state_dict(state)
-        self.net.to(self.device).eval().requires_grad_(False)
+        self.device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+        try:
+            self.net.to(self.device).eval().requires_grad_(False)
+        except (RuntimeError, AssertionError) as error:  # what torch raises for a name or a device that is not there
+            came = f"got {device} ({str(error).strip().splitlines()[0]})"
+            raise OptionError("device", came, "a device of this machine", "Use cpu, or leave it out.") from error
         self.spec = spec
 
     @torch.inference_mode()

@@ -169,7 +169,10 @@ def test_bfloat16_throughout():
         ({"out_size": 64, "in_size": 48}, "in_size: got 48; expected a power of two"),
         ({"out_size": 64, "noise_mode": "both"}, "noise_mode: got 'both'; expected one of concat, add, none"),
         ({"out_size": 64, "narrow": 0}, "narrow: got 0"),
-        ({"out_size": 64, "value_range": [1, 0]}, r"value_range: got \[1, 0\]; expected the lower value first"),
+        (
+            {"out_size": 64, "value_range": [1, 0]},
+            r"value_range: got \[1, 0\]; expected two values, the lower",
+        ),
         ({"out_size": 64, "resample_kernel": [0, 0]}, r"resample_kernel: got \[0, 0\]"),
     ],
 )

@@ -195,3 +195,22 @@ def test_file_that_vanished(tmp_path):
     (tmp_path / "face_0.png").unlink()
     with pytest.raises(DataError, match=r"face_0\.png: cannot be read \(No such file"):
         source.read("face_0")
+
+
+def test_a_broken_member_of_a_zip_is_named_and_the_others_are_read(tmp_path):
+    import zipfile
+
+    path = tmp_path / "faces.zip"
+    picture = cv2.imencode(".bmp", np.full((32, 32, 3), 7, np.uint8))[1].tobytes()
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("a.bmp", picture)
+        archive.writestr("b.bmp", picture)
+    with zipfile.ZipFile(path) as archive:
+        start = archive.getinfo("a.bmp").header_offset + 30 + len("a.bmp")
+    content = bytearray(path.read_bytes())
+    content[start : start + 4] = b"\xff\xff\xff\xff"
+    path.write_bytes(content)
+    source = ZipSource(path, "--input")
+    with pytest.raises(DataError, match=r"a\.bmp: cannot be read"):
+        source.read("a")
+    assert (source.read("b") == 7).all()

@@ -10,7 +10,7 @@ from basicsr.data.data_sampler import EnlargedSampler
 from basicsr.data.prefetch_dataloader import PrefetchGenerator
 from basicsr.utils.registry import ARCH_REGISTRY
 
-from gpen_plugin.errors import OptionError, RegistryClashError
+from gpen_plugin.errors import DataError, OptionError, RegistryClashError, plain_message
 from gpen_plugin.host import MENDS, data, mend_host, register, registered, runs
 
 
@@ -105,6 +105,13 @@ def test_our_errors_are_printed_without_a_traceback_and_others_as_ever(monkeypat
     sys.excepthook(ValueError, ValueError("other"), None)
     assert capsys.readouterr().err == "gpen_plugin: error: a: b\n"
     assert [kind for kind, *_ in seen] == [ValueError]
+
+
+def test_an_error_from_a_loader_worker_is_told_without_its_traceback():
+    told = "/faces/3.png: cannot be decoded (6 bytes); expected a whole picture file."
+    relayed = f"Caught DataError in worker process 0.\nOriginal Traceback:\n...\ngpen_plugin.errors.DataError: {told}\n"
+    assert plain_message(DataError(relayed)) == told
+    assert plain_message(DataError(told)) == told
 
 
 def test_newest_state_is_found_where_the_experiment_lies(tmp_path):

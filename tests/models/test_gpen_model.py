@@ -178,6 +178,31 @@ def test_an_unreadable_weight_file_names_its_key(options, tmp_path):
         build_model(ready(options))
 
 
+@pytest.mark.parametrize("entry", ["params", None])
+def test_partial_loading_fills_network_and_average_alike(options, tmp_path, entry):
+    other = build_model(ready(options)).net_g.state_dict()
+    path = tmp_path / "g.pth"
+    partial = {name: tensor for name, tensor in other.items() if "to_rgb" not in name}
+    torch.save({entry: partial} if entry else partial, path)
+    options["path"] |= {"pretrain_network_g": str(path), "param_key_g": entry, "strict_load_g": False}
+    model = build_model(ready(options))
+    for net in (model.net_g, model.net_g_ema):
+        held = net.state_dict()
+        assert all(torch.equal(held[name], tensor) for name, tensor in partial.items())
+    torch.save({name + ".x": tensor for name, tensor in partial.items()}, path)
+    options["path"]["param_key_g"] = None
+    with pytest.raises(CheckpointError, match="path:pretrain_network_g"):
+        build_model(ready(options))
+
+
+def test_unreadable_pictures_are_counted_in_the_log(options, train, faces, tmp_path):
+    folder = shutil.copytree(faces, tmp_path / "some_broken")
+    (folder / "face_3.png").write_bytes(b"broken")
+    options["datasets"]["train"] |= {"dataroot_gt": str(folder), "on_error": "skip", "num_worker_per_gpu": 1}
+    log = next(train(options).glob("train_small_*.log")).read_text()
+    assert "skipped: 1.0000e+00" in log  # one broken picture in an epoch of eight
+
+
 def test_ratio_of_two_numbers(options):
     options["train"]["optim"]["lr_ratio"] = [100, 10]
     with pytest.raises(OptionError, match=r"lr_ratio: got \[100, 10\]; expected three numbers"):

@@ -79,7 +79,11 @@ def test_command_keeps_folders_and_names_and_reports_what_it_cannot_read(weights
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
-    [(["-i", "nowhere"], "--input: nowhere is not there"), (["-m", "nowhere.pth"], "there is no such file")],
+    [
+        (["-i", "nowhere"], "--input: nowhere is not there"),
+        (["-m", "nowhere.pth"], "there is no such file"),
+        (["--device", "meta2"], "device: got meta2"),
+    ],
 )
 def test_missing_input_or_weights(weights, faces, tmp_path, capsys, arguments, message):
     defaults = ["--aligned", "-i", str(faces), "-o", str(tmp_path / "out"), "-m", str(weights), "--device", "cpu"]
@@ -91,3 +95,12 @@ def test_missing_input_or_weights(weights, faces, tmp_path, capsys, arguments, m
 def test_whole_photographs_are_refused_plainly(weights, faces, tmp_path):
     with pytest.raises(SystemExit, match="2"):
         main(["-i", str(faces), "-o", str(tmp_path), "-m", str(weights)])
+
+
+def test_a_file_where_the_output_folder_should_be(weights, faces, tmp_path, capsys):
+    (tmp_path / "out").write_text("a file")
+    assert (
+        main(["--aligned", "-i", str(faces), "-o", str(tmp_path / "out"), "-m", str(weights), "--device", "cpu"]) == 1
+    )
+    assert "cannot be written" in capsys.readouterr().err
+    assert (tmp_path / "out").read_text() == "a file"

@@ -1,0 +1,96 @@
+"""What has to agree between the sections of an option file: sizes, ranges of values, metrics and their data."""
+
+import inspect
+from collections.abc import Iterator, Mapping
+
+from gpen_plugin import schema
+from gpen_plugin.errors import GPENError, OptionError
+from gpen_plugin.host import registered
+
+NIQE_BLOCK = 96  # pixels; the host's NIQE divides pictures into blocks of this side
+OF_THE_MODEL = {"type", "better"}  # keys of a metric that the host's model reads
+GIVEN = {"img", "img2"}  # arguments of a metric that the host supplies
+
+
+def agreement(opt: Mapping) -> Iterator[GPENError]:
+    """Sizes and ranges that have to be the same in several sections, where the generator is `GPEN`."""
+    generator = opt.get("network_g") or {}
+    if generator.get("type") != "GPEN":
+        return
+    wanted = list(generator.get("value_range") or (-1, 1))
+    if opt.get("model_type") != "GPENModel" and wanted != [0, 1]:
+        expected = f"[0, 1], in which {opt.get('model_type')} reads pictures"
+        yield OptionError("network_g:value_range", f"is {wanted}", expected, "Set it to [0, 1] there.")
+    discriminator = opt.get("network_d") or {}
+    if discriminator.get("type") == "GPENDiscriminator":
+        yield from _same("network_d:out_size", discriminator.get("out_size"), "out_size", generator["out_size"])
+    size = generator.get("in_size") or generator["out_size"]
+    for phase, data in opt["datasets"].items():
+        where = f"datasets:{phase}"
+        if "out_size" in data:
+            yield from _same(f"{where}:out_size", data["out_size"], "out_size", generator["out_size"])
+            yield from _same(f"{where}:in_size", data.get("in_size") or data["out_size"], "in_size", size)
+        yield from _same(f"{where}:{_range_key(data)}", _range_of(data), "value_range", wanted)
+    names = [data.get("name") for data in opt["datasets"].values()]
+    for phase, data in opt["datasets"].items():
+        if names.count(data.get("name")) > 1:
+            came = f"got {data.get('name')!r}, which another set has too"
+            yield OptionError(f"datasets:{phase}:name", came, "a name per set", "Their results would be mixed up.")
+
+
+def metrics(opt: Mapping) -> Iterator[GPENError]:
+    """Metrics of the validation, and what they need."""
+    known = registered("metric")
+    without_truth = [name for name, data in opt["datasets"].items() if name != "train" and not data.get("dataroot_gt")]
+    for name, metric in ((opt.get("val") or {}).get("metrics") or {}).items():
+        where = f"val:metrics:{name}"
+        kind = metric.get("type") if isinstance(metric, Mapping) else None
+        if kind not in known:
+            yield schema.unknown_name(kind, list(known), f"{where}:type")
+            continue
+        yield from _keys_of(known[kind], metric, where)
+        size = opt["network_g"].get("out_size", NIQE_BLOCK)
+        if kind == "calculate_niqe" and size < NIQE_BLOCK:
+            came = f"NIQE of pictures of {size} px"
+            yield OptionError(where, came, f"at least {NIQE_BLOCK} px", "Remove this metric.")
+        if kind in ("calculate_psnr", "calculate_ssim") and without_truth:
+            came = f"needs ground truth, which datasets:{without_truth[0]} has not"
+            yield OptionError(where, came, "sets with dataroot_gt", "Remove the metric or the set.")
+
+
+def _keys_of(function: object, metric: Mapping, where: str) -> Iterator[GPENError]:
+    """Keys of a metric against its signature; the host's take any further key and ignore it."""
+    parameters = inspect.signature(function).parameters.values()
+    named = [p for p in parameters if p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL) and p.name not in GIVEN]
+    if function.__module__.startswith("basicsr."):
+        names = [p.name for p in named]
+        for key in metric:
+            if key not in OF_THE_MODEL and key not in names:
+                yield schema.unknown_key(key, names, where)
+    for p in named:
+        if p.default is p.empty and p.name not in metric:
+            way_out = "Add crop_border: 0." if p.name == "crop_border" else "Add the key."
+            yield OptionError(f"{where}:{p.name}", "missing", "this key in every use of the metric", way_out)
+
+
+def _same(where: str, value: object, of_generator: str, expected: object) -> Iterator[OptionError]:
+    if value != expected:
+        advice = "Give both the same value." + (_HOW_RANGES if of_generator == "value_range" else "")
+        yield OptionError(where, f"got {value}", f"network_g:{of_generator}, {expected}", advice)
+
+
+_HOW_RANGES = " BasicSR's own sets give [0, 1], and [-1, 1] with mean and std of [0.5, 0.5, 0.5]."
+
+
+def _range_key(data: Mapping) -> str:
+    return "value_range" if data.get("type") == "GPENDegradationDataset" else "mean and std"
+
+
+def _range_of(data: Mapping) -> list[float]:
+    """The range of the pictures that a data set gives."""
+    if data.get("type") == "GPENDegradationDataset":
+        return list(data.get("value_range") or (-1, 1))
+    if not data.get("std"):
+        return [0, 1]
+    mean, std = (data["mean"] or [0])[0], data["std"][0]
+    return [round((value - mean) / std, 6) for value in (0, 1)]
