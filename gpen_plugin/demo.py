@@ -26,7 +26,7 @@ from gpen_plugin.sheet import sheet
 OPTIONS = Path("options/gpen_demo.yml")
 DATA = Path("datasets/demo")
 OUTPUT = Path("demo")
-SHOWN = 6  # rows of the picture
+SHOWN = 4  # rows of the picture
 
 
 @told_plainly

@@ -30,6 +30,7 @@ SCHEDULERS = {
     "MultiStepRestartLR": lr_scheduler.MultiStepRestartLR,
     "CosineAnnealingRestartLR": lr_scheduler.CosineAnnealingRestartLR,
 }
+NEEDED = {"network_g": "GPEN", "network_d": "GPENDiscriminator"}  # GPENModel trains their parts and features
 LOSSES = ("pixel_opt", "gan_opt", "feature_matching_opt")
 REFUSALS = (NotImplementedError, ValueError, TypeError, AssertionError)  # how classes of the host refuse a value
 
@@ -109,6 +110,10 @@ def _networks(opt: Mapping) -> Iterator[GPENError]:
     archs = registered("arch")
     for name in _network_names(opt):
         problems = [*_type_of(archs, opt[name], name)]
+        needed = NEEDED.get(name) if opt.get("model_type") == "GPENModel" else None
+        if not problems and needed and not issubclass(archs[opt[name]["type"]], archs[needed]):
+            came = f"got {opt[name]['type']}"
+            problems = [OptionError(f"{name}:type", came, needed, "Other networks run under BasicSR's own models.")]
         if not problems and _ours(archs[opt[name]["type"]]):
             arguments = _without(opt[name], {"type"})
             problems = schema.problems_of(archs[opt[name]["type"]], arguments, name) or [

@@ -66,6 +66,7 @@ def test_right_options_pass(options, test_options):
         ("network_g:out_size", 500, "network_g:out_size: got 500; expected a power of two.*Use 512"),
         ("network_g:in_size", 64, "network_g:in_size: got 64; expected at most out_size"),
         ("network_g:type", "GPENN", "network_g:type: got 'GPENN'.*Did you mean 'GPEN'"),
+        ("network_g", {"type": "MSRResNet"}, "network_g:type: got MSRResNet; expected GPEN"),
         ("network_g:narow", 1, "network_g:narow: unknown key.*Did you mean 'narrow'"),
         ("network_d:out_size", 64, "network_d:out_size: got 64; expected network_g:out_size, 32"),
         ("datasets:train:type", "GPENDegradation", "datasets:train:type.*Did you mean 'GPENDegradationDataset'"),

@@ -42,6 +42,8 @@ class GPENModel(SRModel):
 
     def feed_data(self, data: dict) -> None:
         """Take a batch: ``lq`` and, where there is any, ``gt``, (N, 3, H, W), in the network's value range."""
+        if "gt" not in data:
+            self.__dict__.pop("gt", None)  # the host would show and measure the last batch's
         super().feed_data(data)
         if "skipped" in data:
             self.num_skipped += int(data["skipped"].sum())
@@ -55,6 +57,7 @@ class GPENModel(SRModel):
         self.print_network(self.net_d)
         # never wrapped for several GPUs: it is for validation and saving
         self.net_g_ema = build_network(self.opt["network_g"]).to(self.device).requires_grad_(False)
+        self.model_ema(decay=0)  # what a partial file leaves open is the same in both
         paths = self.opt["path"]
         if paths.get("pretrain_network_d"):
             key = paths.get("param_key_d", "params")
@@ -62,8 +65,6 @@ class GPENModel(SRModel):
         if paths.get("pretrain_network_g"):
             # without a key: the averaged weights if the file has any
             self.load_network(self.net_g_ema, paths["pretrain_network_g"], paths.get("strict_load_g", True), None)
-        else:
-            self.model_ema(decay=0)
         self.net_g.train()
         self.net_d.train()
         self.net_g_ema.eval()

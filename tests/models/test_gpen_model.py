@@ -103,6 +103,14 @@ def test_visuals_leave_the_model_between_0_and_1(model):
     assert visuals["gt"].unique().tolist() == [1]
 
 
+def test_a_set_without_ground_truth_does_not_show_the_last_batchs(model):
+    model.feed_data(batch())
+    model.feed_data({"lq": batch()["lq"]})
+    model.grid_rows = []
+    model.test()
+    assert set(model.get_current_visuals()) == {"lq", "result"}
+
+
 def states(folder, iteration: int) -> dict:
     files = ("models/net_g_{}.pth", "models/net_d_{}.pth", "training_states/{}.state")
     return {name: torch.load(folder / name.format(iteration), weights_only=True) for name in files}
@@ -186,9 +194,9 @@ def test_partial_loading_fills_network_and_average_alike(options, tmp_path, entr
     torch.save({entry: partial} if entry else partial, path)
     options["path"] |= {"pretrain_network_g": str(path), "param_key_g": entry, "strict_load_g": False}
     model = build_model(ready(options))
-    for net in (model.net_g, model.net_g_ema):
-        held = net.state_dict()
-        assert all(torch.equal(held[name], tensor) for name, tensor in partial.items())
+    held, average = model.net_g.state_dict(), model.net_g_ema.state_dict()
+    assert all(torch.equal(held[name], tensor) for name, tensor in partial.items())
+    assert all(torch.equal(held[name], average[name]) for name in held)
     torch.save({name + ".x": tensor for name, tensor in partial.items()}, path)
     options["path"]["param_key_g"] = None
     with pytest.raises(CheckpointError, match="path:pretrain_network_g"):
