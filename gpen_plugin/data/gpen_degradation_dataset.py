@@ -137,9 +137,10 @@ class GPENDegradationDataset(Dataset):
         return len(self.keys)
 
     def __getitem__(self, index: int) -> dict:
+        first = range(len(self.keys))[index]  # an IndexError past the end, which ends a loop over the data set
         rng = self._rng(index)
         for step in range(len(self.keys)):
-            key = self.keys[(int(index) + step) % len(self.keys)]
+            key = self.keys[(first + step) % len(self.keys)]
             try:
                 item = self._item(key, rng if rng is not None else recipe_rng(self.options.seed, key))
                 # workers cannot count for the run: the number travels with the batch, and the model adds it up

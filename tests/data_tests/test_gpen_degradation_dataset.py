@@ -149,6 +149,11 @@ def test_papers_downsampling_reaches_one_pixel(folder):
     torch.testing.assert_close(item["lq"], item["lq"][:, :1, :1].expand(3, 32, 32))
 
 
+def test_a_loop_over_the_data_set_ends(folder):
+    dataset = GPENDegradationDataset(opt(folder))
+    assert sum(1 for _, _ in zip(dataset, range(100), strict=False)) == len(dataset)
+
+
 def test_unreadable_file_is_named(folder):
     (folder / "face_2.png").write_bytes(b"broken")
     dataset = GPENDegradationDataset(opt(folder))

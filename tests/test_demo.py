@@ -1,0 +1,58 @@
+"""The demo's own parts; the commands that it types have tests of their own."""
+
+import re
+import shutil
+
+import cv2
+import numpy as np
+import pytest
+import yaml
+from conftest import REPOSITORY
+
+from gpen_plugin import demo
+from gpen_plugin.data import GPENDegradationDataset
+from gpen_plugin.data.drawn_faces import draw_face
+
+OPTIONS = yaml.safe_load((REPOSITORY / demo.OPTIONS).read_text())
+
+
+@pytest.fixture
+def val(tmp_path, monkeypatch):
+    """The demo's folder of validation faces, in an empty current folder."""
+    monkeypatch.chdir(tmp_path)
+    folder = tmp_path / demo.DATA / "faces" / "val"
+    folder.mkdir(parents=True)
+    for seed in range(2):
+        cv2.imwrite(str(folder / f"{seed:05d}.png"), draw_face(seed, 64))
+    return folder
+
+
+def test_degraded_pictures_are_those_of_the_validation(val):
+    """What the restorer gets is, enlarged, what the network is validated on."""
+    data = OPTIONS["datasets"]["val"]
+    demo._degrade(data)
+    options = {**data, "phase": "val", "dataroot_gt": str(val), "io_backend": {"type": "disk"}}
+    for item in GPENDegradationDataset(options):
+        name = item["gt_path"].rpartition("/")[2]
+        small = cv2.imread(str(demo.OUTPUT / "degraded" / name)).astype(np.float32) / 255
+        enlarged = cv2.resize(small, (64, 64), interpolation=cv2.INTER_LINEAR)[..., ::-1]
+        np.testing.assert_allclose(item["lq"].permute(1, 2, 0).numpy(), enlarged * 2 - 1, atol=1e-5)
+
+
+def test_report_measures_both_against_the_original_and_draws_the_sheet(val, capsys):
+    demo._degrade(OPTIONS["datasets"]["val"])
+    shutil.copytree(val, demo.OUTPUT / "restored")
+    for path in (demo.OUTPUT / "restored").iterdir():  # one grey level off: 20 log10(255) dB
+        picture = cv2.imread(str(path)).astype(int)
+        cv2.imwrite(str(path), np.where(picture < 255, picture + 1, picture - 1).astype(np.uint8))
+    demo._report()
+    printed = capsys.readouterr().out
+    assert re.search(r"restored +48\.13 +0\.99", printed)
+    assert re.search(r"degraded, enlarged bilinearly +2\d\.", printed)
+    assert cv2.imread(str(demo.OUTPUT / "demo.png")).shape[1] == 4 * (192 + 4) + 4
+
+
+def test_outside_a_checkout_it_says_so(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert demo.main([]) == 1
+    assert "expected a checkout of the project" in capsys.readouterr().err
