@@ -19,6 +19,7 @@ import numpy as np
 import yaml
 from tqdm import tqdm
 
+from gpen_plugin.data.image_source import open_folder_or_zip
 from gpen_plugin.errors import DataError, GPENError, told_plainly
 from gpen_plugin.picture_file import write_picture
 from gpen_plugin.sheet import sheet
@@ -47,6 +48,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not OPTIONS.is_file():
         raise DataError(str(OPTIONS), "not there", "a checkout of the project as current folder", "Run it from there.")
     options = yaml.safe_load(OPTIONS.read_text())
+    if arguments.faces:
+        open_folder_or_zip(arguments.faces, "--faces")  # before an earlier demo is cleared away
     started = time.monotonic()
     _prepare(options, arguments)
     _train(options["train"]["total_iter"])

@@ -32,7 +32,7 @@ SCHEDULERS = {
 }
 NEEDED = {"network_g": "GPEN", "network_d": "GPENDiscriminator"}  # GPENModel trains their parts and features
 LOSSES = ("pixel_opt", "gan_opt", "feature_matching_opt")
-REFUSALS = (NotImplementedError, ValueError, TypeError, AssertionError)  # how classes of the host refuse a value
+HOST_REFUSALS = (NotImplementedError, ValueError, AssertionError)  # how the host's losses refuse a value
 
 
 def check_run(opt: Mapping) -> None:
@@ -99,7 +99,13 @@ def _training(opt: Mapping) -> Iterator[GPENError]:
 
 def _loss_for(opt: Mapping, options: Mapping) -> object:
     """Build a loss as the model will, and ask it for its layers if it has any."""
-    loss = registered("loss")[options["type"]](**_without(options, {"type"}))
+    try:
+        loss = registered("loss")[options["type"]](**_without(options, {"type"}))
+    except HOST_REFUSALS as error:
+        if isinstance(error, GPENError):
+            raise
+        came = " ".join(str(error).split())
+        raise OptionError(options["type"], came, "values that this loss takes", "Change them.") from error
     if hasattr(loss, "chosen_layers") and _is_size(opt["network_d"].get("out_size")):
         loss.chosen_layers(int(opt["network_d"]["out_size"]).bit_length() - 2)  # as many as D has: log2(size) - 1
     return loss
@@ -175,8 +181,6 @@ def _trial(build: Callable[[], object], prefix: str = "") -> list[GPENError]:
         build()
     except GPENError as error:
         return [error.under(prefix) if prefix and not error.where.startswith(f"{prefix}:") else error]
-    except REFUSALS as error:
-        return [OptionError(prefix, " ".join(str(error).split()), "values that the class takes", "Change them.")]
     return []
 
 

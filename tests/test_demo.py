@@ -52,6 +52,14 @@ def test_report_measures_both_against_the_original_and_draws_the_sheet(val, caps
     assert cv2.imread(str(demo.OUTPUT / "demo.png")).shape[1] == 4 * (192 + 4) + 4
 
 
+def test_wrong_faces_leave_an_earlier_demo_alone(val, capsys):
+    demo.OPTIONS.parent.mkdir()
+    shutil.copy(REPOSITORY / demo.OPTIONS, demo.OPTIONS)
+    assert demo.main(["--faces", "nowhere"]) == 1
+    assert "--faces: nowhere is not there" in capsys.readouterr().err
+    assert len(list(val.iterdir())) == 2
+
+
 def test_outside_a_checkout_it_says_so(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     assert demo.main([]) == 1

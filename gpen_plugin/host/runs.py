@@ -22,6 +22,9 @@ def before_run(check: Callable[[Mapping], None]) -> None:
         _checks.append(check)
 
 
+READ_BY_THE_PARSER = ("name", "num_gpu", "datasets", "path", "val", "logger")
+
+
 class _Options(OrderedDict):
     """Options whose experiment folders never lie in site-packages.
 
@@ -43,7 +46,9 @@ def _checked_parse_options(original: Callable) -> Callable:
         _speak_plainly()
         try:
             opt, arguments = original(_outside_site_packages(root_path), is_train=is_train)
-        except (OSError, yaml.YAMLError, KeyError, TypeError, AttributeError) as error:
+        except (FileNotFoundError, IsADirectoryError, yaml.YAMLError, KeyError, TypeError, AttributeError) as error:
+            if isinstance(error, KeyError) and error.args[0] not in READ_BY_THE_PARSER:
+                raise  # of the environment, say: --launcher pytorch without torchrun
             raise _told(error) from error
         opt = _Options(opt)
         train_set = opt["datasets"].get("train") or {}
@@ -66,7 +71,7 @@ def _told(error: Exception) -> OptionError:
     """What the host's parser stumbled over, in words."""
     if isinstance(error, KeyError):
         return OptionError(str(error).strip("'"), "missing", "this key in every option file", "Add it.")
-    if isinstance(error, OSError):
+    if isinstance(error, OSError):  # no such file, or a folder
         return OptionError("-opt", str(error), "an option file", "Mend the path.")
     came = " ".join(str(error).split())  # YAML's messages have lines
     if isinstance(error, yaml.YAMLError):

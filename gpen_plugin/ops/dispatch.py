@@ -13,7 +13,7 @@ Implementation = Literal["auto", "reference", "fast", "host"]
 HOST_KERNELS: dict[str, Callable[..., torch.Tensor]] = {}
 """The host's compiled CUDA ops by the name of the op of ours that they can stand for; empty where none are built."""
 
-_HOST_DTYPES = (torch.float16, torch.float32, torch.float64)
+_HOST_DTYPES = (torch.float16, torch.float32)  # the kernels take float64 too, but compute in float32
 _forced: Implementation = "auto"
 
 

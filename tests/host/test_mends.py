@@ -96,6 +96,17 @@ def test_an_option_file_that_the_host_cannot_parse(tmp_path, monkeypatch, text, 
         basicsr.train.parse_options(str(tmp_path), is_train=True)
 
 
+def test_a_missing_launcher_is_not_blamed_on_the_option_file(tmp_path, monkeypatch, write_options, options):
+    command = ["train.py", "-opt", str(write_options(options)), "--launcher", "pytorch"]
+    monkeypatch.setattr(sys, "argv", command)
+    monkeypatch.setattr(sys, "excepthook", sys.excepthook)
+    monkeypatch.setattr("torch.multiprocessing.set_start_method", lambda method: None)
+    monkeypatch.delenv("RANK", raising=False)
+    with pytest.raises(Exception, match="RANK") as caught:
+        basicsr.train.parse_options(str(tmp_path), is_train=True)
+    assert not isinstance(caught.value, OptionError)
+
+
 def test_our_errors_are_printed_without_a_traceback_and_others_as_ever(monkeypatch, capsys):
     seen = []
     monkeypatch.setattr(sys, "argv", ["train.py"])

@@ -38,8 +38,10 @@ def derivatives(op, device, impl):
 def test_cuda_equals_cpu_to_the_second_derivative(op, impl):
     if impl == "host" and not HOST_KERNELS:
         pytest.skip("needs BasicSR built with its CUDA ops")
+    tolerance = 1e-5 if impl == "host" else 1e-9  # the host's kernels compute in float32 whatever they are given
     expected = derivatives(op, "cpu", "reference")
     came = derivatives(op, "cuda", impl)
     assert len(came) == len(expected) > 2
     for a, b in zip(came, expected, strict=True):
-        torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-9)
+        largest = b.abs().max().item() if impl == "host" else 1.0
+        torch.testing.assert_close(a, b, rtol=tolerance, atol=tolerance * largest)
