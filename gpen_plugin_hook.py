@@ -12,9 +12,10 @@ HOST, PLUGIN = "basicsr", "gpen_plugin"
 # What the plugin enters into each of the host's registries.
 NAMES = {
     "arch": ("GPEN", "GPENPrior", "GPENDiscriminator"),
-    "model": ("GPENModel",),
-    "dataset": ("GPENDegradationDataset",),
+    "model": ("GPENModel", "GPENPriorModel"),
+    "dataset": ("GPENDegradationDataset", "GPENFaceDataset"),
     "loss": ("DiscriminatorFeatureMatchingLoss",),
+    "metric": ("calculate_swd",),
 }
 
 # BasicSR 1.4.2 imports this module while it is imported itself; torchvision 0.17 took it away.

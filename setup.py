@@ -42,7 +42,9 @@ setup(
         "console_scripts": [
             "gpen-train = gpen_plugin.train:main",
             "gpen-test = gpen_plugin.test:main",
+            "gpen-convert = gpen_plugin.convert:main",
             "gpen-restore = gpen_plugin.restore.__main__:main",
+            "gpen-sample = gpen_plugin.sample:main",
             "gpen-doctor = gpen_plugin.doctor:main",
         ]
     },

@@ -15,9 +15,12 @@ __all__ = [
     "DiscriminatorFeatureMatchingLoss",
     "GPENDegradationDataset",
     "GPENDiscriminator",
+    "GPENFaceDataset",
     "GPENModel",
     "GPENPrior",
+    "GPENPriorModel",
     "__version__",
+    "calculate_swd",
 ]
 
 host_failure: Exception | None = None
@@ -38,9 +41,10 @@ except Exception as error:  # of any kind: a torchvision for another torch ends 
 else:
     from gpen_plugin import host, preflight
     from gpen_plugin.archs import GPEN, GPENDiscriminator, GPENPrior
-    from gpen_plugin.data import GPENDegradationDataset
+    from gpen_plugin.data import GPENDegradationDataset, GPENFaceDataset
     from gpen_plugin.losses import DiscriminatorFeatureMatchingLoss
-    from gpen_plugin.models import GPENModel
+    from gpen_plugin.metrics import calculate_swd
+    from gpen_plugin.models import GPENModel, GPENPriorModel
 
     host.mend_host()
     host.before_run(preflight.check_run)

@@ -1,20 +1,25 @@
 """Weight files: read them safely, write them atomically, and load them strictly.
 
-Three kinds are read: BasicSR's (``{params, params_ema}``), the authors' (flat, or ``{g, d, g_ema}``), and flat ones
-of ours. Only weights are ever loaded: a file that holds code is refused before any of it runs.
+Read are BasicSR's files (``{params, params_ema}``), the authors' (flat, or ``{g, d, g_ema}``), those of StyleGAN2 under
+the names of either, and flat ones of ours. Only weights are ever loaded: a file that holds code is refused before any
+of it runs.
 """
 
+import argparse
 import contextlib
+import logging
 import os
 import pickle
 import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from types import ModuleType
+from typing import BinaryIO
 
 import torch
 from torch import nn
 
-from gpen_plugin.archs.authors_keys import foreign_filters, to_ours, without_module_prefix
+from gpen_plugin.archs.authors_keys import decoder_of, foreign_filters, to_ours, without_module_prefix
 from gpen_plugin.archs.network_spec import NetworkSpec, contents, describe
 from gpen_plugin.errors import CheckpointError
 
@@ -22,11 +27,14 @@ __all__ = [
     "OF_DISCRIMINATOR",
     "SMOOTHED_FIRST",
     "NetworkSpec",
+    "contents",
     "describe",
+    "differences",
     "load_into",
     "read",
     "read_for",
     "read_whole",
+    "shown",
     "write",
 ]
 
@@ -73,19 +81,19 @@ def read_whole(path: str | os.PathLike) -> Mapping:
 
 
 def write(path: str | os.PathLike, content: object) -> None:
-    """Write `content` with torch.save so that at any moment `path` is either the old file or the whole new one.
+    """Write `content` so that at any moment `path` is either the old file or the whole new one.
 
     Args:
-        path: of the file; its folder exists.
-        content: tensors, numbers, texts, and lists and mappings of them.
+        path: of the file; its folder exists. Ending in ``.safetensors`` it is written as such, else with torch.save.
+        content: tensors, numbers, texts, and lists and mappings of them; for safetensors tensors by name.
     Raises:
         CheckpointError: the file could not be written; the earlier one is as it was.
     """
-    target = Path(path)
+    target, save = Path(path), _writer(path, content)
     unfinished = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     try:
         with open(unfinished, "wb") as stream:
-            torch.save(content, stream)
+            save(stream)
             stream.flush()
             os.fsync(stream.fileno())
         os.replace(unfinished, target)
@@ -105,6 +113,8 @@ def load_into(
     net: nn.Module, path: str | os.PathLike, key: str | None = None, where: str | None = None, strict: bool = True
 ) -> list[str]:
     """Load a file into a network; if strictly, nothing of `net` changes unless all of it fits.
+
+    A `GPENPrior` takes the decoder of a file that holds a whole `GPEN`; the log says so.
 
     Args:
         net: a `GPEN`, `GPENPrior` or `GPENDiscriminator`, not wrapped.
@@ -140,28 +150,79 @@ def read_for(
         state_dict = read(path, key, order)
     except CheckpointError as error:
         raise CheckpointError(place, error.came, error.expected, error.way_out) from error
+    decoder = decoder_of(state_dict) if type(net).__name__ == "GPENPrior" else None
+    state_dict = state_dict if decoder is None else decoder
     given, own = to_ours(state_dict), net.state_dict()
-    problems = _differences(given, own) or foreign_filters(net, state_dict)
+    problems = differences(given, own) or foreign_filters(net, state_dict)
     if not strict:
         given = {name: tensor for name, tensor in given.items() if name in own and tensor.shape == own[name].shape}
     if problems and (strict or not given):
-        came = f"holds {describe(state_dict, place)}"
+        came = f"holds {'' if decoder is None else 'a GPEN whose decoder is '}{describe(state_dict, place)}"
         expected = f"{describe(own)}, as the options build it"
-        shown = "; ".join(problems[:3]) + (f"; and {len(problems) - 3} more" if len(problems) > 3 else "")
-        way_out = f"Set the network's options to the file's, or name the right file. ({shown})"
+        way_out = f"Set the network's options to the file's, or name the right file. ({shown(problems)})"
         raise CheckpointError(place, came, expected, way_out)
+    if decoder is not None:
+        logging.getLogger("basicsr").info(f"{place}: holds a whole GPEN; its decoder is taken.")
     return given
 
 
+def differences(given: Mapping[str, torch.Tensor], own: Mapping[str, torch.Tensor]) -> list[str]:
+    """Hold tensors against those of a network.
+
+    Args:
+        given: of a file, in our layout.
+        own: the network's, which may lie on the meta device.
+    Returns:
+        One phrase for each tensor that the file lacks, has too much, or has in another shape.
+    """
+    missing = [f"{key} is missing" for key in own if key not in given]
+    surplus = [f"{key} is not of this network" for key in given if key not in own]
+    misshapen = [
+        f"{key} is {tuple(given[key].shape)}, not {tuple(own[key].shape)}"
+        for key in own
+        if key in given and given[key].shape != own[key].shape
+    ]
+    return missing + surplus + misshapen
+
+
+def shown(problems: Sequence[str], most: int = 8) -> str:
+    """The first of many phrases, and how many there are besides."""
+    return "; ".join(problems[:most]) + (f"; and {len(problems) - most} more" if len(problems) > most else "")
+
+
 def _reader(path) -> Callable[[str | os.PathLike], Mapping]:
-    if not str(path).endswith(".safetensors"):
-        return lambda file: torch.load(file, map_location="cpu", weights_only=True)
+    return _safetensors(path).load_file if _is_safetensors(path) else _load_weights
+
+
+def _load_weights(path) -> object:
+    """What torch holds safe, and the parsed command line that StyleGAN2's trainings store: attributes and no code."""
+    with torch.serialization.safe_globals([argparse.Namespace]):
+        return torch.load(path, map_location="cpu", weights_only=True)
+
+
+def _writer(path, content: object) -> Callable[[BinaryIO], object]:
+    if not _is_safetensors(path):
+        return lambda stream: torch.save(content, stream)
+    if not isinstance(content, Mapping) or not all(isinstance(value, torch.Tensor) for value in content.values()):
+        way_out = "Name a .pth file, or choose a flat layout."
+        raise CheckpointError(str(path), "cannot hold nested entries", "tensors by name in safetensors", way_out)
+    # the format has neither strides nor tensors that share memory
+    separate = {key: tensor.clone(memory_format=torch.contiguous_format) for key, tensor in content.items()}
+    serialise = _safetensors(path).save
+    return lambda stream: stream.write(serialise(separate))
+
+
+def _is_safetensors(path) -> bool:
+    return str(path).endswith(".safetensors")
+
+
+def _safetensors(path) -> ModuleType:
     try:
-        from safetensors.torch import load_file
+        import safetensors.torch
     except ImportError as error:
-        came = "the package that reads this format is not installed"
+        came = "the package for this format is not installed"
         raise CheckpointError(str(path), came, "safetensors", "Run: pip install safetensors") from error
-    return load_file
+    return safetensors.torch
 
 
 def _unreadable(path, error: Exception) -> CheckpointError:
@@ -202,15 +263,3 @@ def _settle(folder: Path) -> None:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
-
-
-def _differences(given: Mapping[str, torch.Tensor], own: Mapping[str, torch.Tensor]) -> list[str]:
-    """One phrase for each tensor that the file lacks, has too much, or has in another shape."""
-    missing = [f"{key} is missing" for key in own if key not in given]
-    surplus = [f"{key} is not of this network" for key in given if key not in own]
-    misshapen = [
-        f"{key} is {tuple(given[key].shape)}, not {tuple(own[key].shape)}"
-        for key in own
-        if key in given and given[key].shape != own[key].shape
-    ]
-    return missing + surplus + misshapen

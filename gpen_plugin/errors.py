@@ -52,6 +52,10 @@ class DataError(GPENError, RuntimeError):
     """A data folder, LMDB or picture that is missing or damaged."""
 
 
+class TrainingError(GPENError, RuntimeError):
+    """A training that cannot go on."""
+
+
 class RegistryClashError(GPENError, KeyError):
     """Two modules claim one name in a registry of BasicSR."""
 

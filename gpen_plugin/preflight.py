@@ -6,21 +6,17 @@ with them is found here, as much of it at once as makes sense, and told by key p
 
 import os
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 
 import torch
 from basicsr.models import lr_scheduler
 
 from gpen_plugin import checkpoint, schema
-from gpen_plugin.errors import DataError, GPENError, OptionError, join_errors
+from gpen_plugin.errors import CheckpointError, DataError, GPENError, OptionError, join_errors
 from gpen_plugin.host import registered, state_to_resume
-from gpen_plugin.models.train_options import (
-    FileOptions,
-    LoggerOptions,
-    OptimOptions,
-    PathOptions,
-    TrainOptions,
-    ValOptions,
-)
+from gpen_plugin.models.augmentation import AugmentOptions
+from gpen_plugin.models.file_options import FileOptions, LoggerOptions, PathOptions, PriorValOptions, ValOptions
+from gpen_plugin.models.train_options import AdamOptions, OptimOptions, PriorTrainOptions, TrainOptions
 from gpen_plugin.preflight_agreement import agreement, metrics
 
 ADDED_BY_THE_HOST = {"dist", "rank", "world_size", "auto_resume", "is_train", "root_path"}
@@ -30,9 +26,48 @@ SCHEDULERS = {
     "MultiStepRestartLR": lr_scheduler.MultiStepRestartLR,
     "CosineAnnealingRestartLR": lr_scheduler.CosineAnnealingRestartLR,
 }
-NEEDED = {"network_g": "GPEN", "network_d": "GPENDiscriminator"}  # GPENModel trains their parts and features
-LOSSES = ("pixel_opt", "gan_opt", "feature_matching_opt")
 HOST_REFUSALS = (NotImplementedError, ValueError, AssertionError)  # how the host's losses refuse a value
+
+
+@dataclass(frozen=True)
+class Stage:
+    """What the option file of one of our models holds.
+
+    Attributes:
+        train: data class of ``train:``.
+        val: data class of ``val:``.
+        networks: the classes whose parts or features the model uses.
+        sections: data classes of the sections of ``train:``.
+        losses: sections of ``train:`` that name a loss.
+        example: an option file to look into.
+    """
+
+    train: type
+    val: type
+    networks: Mapping[str, str]
+    sections: Mapping[str, type]
+    losses: tuple[str, ...]
+    example: str
+
+
+STAGES = {
+    "GPENPriorModel": Stage(
+        PriorTrainOptions,
+        PriorValOptions,
+        {"network_g": "GPENPrior", "network_d": "GPENDiscriminator"},
+        {"optim_g": AdamOptions, "optim_d": AdamOptions, "augment_opt": AugmentOptions},
+        ("gan_opt",),
+        "options/gpen_prior_512.yml",
+    ),
+    "GPENModel": Stage(
+        TrainOptions,
+        ValOptions,
+        {"network_g": "GPEN", "network_d": "GPENDiscriminator"},
+        {"optim": OptimOptions},
+        ("pixel_opt", "gan_opt", "feature_matching_opt"),
+        "options/gpen_finetune.yml",
+    ),
+}
 
 
 def check_run(opt: Mapping) -> None:
@@ -46,7 +81,7 @@ def check_run(opt: Mapping) -> None:
     Raises:
         GPENError: one line per problem: key path, value, what was expected, the way out.
     """
-    ours = opt.get("model_type") == "GPENModel"
+    ours = opt.get("model_type") in STAGES
     stages: list[Callable[[Mapping], Iterator[GPENError]]] = [_model, _structure] if ours else [_model]
     stages += [lambda opt: [*_networks(opt), *_datasets(opt), *(_training(opt) if ours else [])]]
     stages += [lambda opt: [*_weights(opt), *agreement(opt), *(metrics(opt) if ours else [])]]
@@ -64,14 +99,15 @@ def _model(opt: Mapping) -> Iterator[GPENError]:
 def _structure(opt: Mapping) -> Iterator[GPENError]:
     """Unknown and missing keys of the sections, and the values of those that have no class of their own."""
     yield from schema.problems_of(FileOptions, _without(opt, ADDED_BY_THE_HOST))
-    sections = {"path": PathOptions, "val": ValOptions}
+    stage = STAGES[opt["model_type"]]
+    sections = {"path": PathOptions, "val": stage.val}
     if opt["is_train"]:
-        sections |= {"train": TrainOptions, "logger": LoggerOptions}
+        sections |= {"train": stage.train, "logger": LoggerOptions}
         for name in ("network_d", "train", "logger"):
             if not opt.get(name):
-                yield OptionError(name, "missing", "a section of every training", "See options/gpen_finetune.yml.")
+                yield OptionError(name, "missing", "a section of every training", f"See {stage.example}.")
         if "train" not in (opt.get("datasets") or {}):
-            yield OptionError("datasets:train", "missing", "the training set", "See options/gpen_finetune.yml.")
+            yield OptionError("datasets:train", "missing", "the training set", f"See {stage.example}.")
     elif not opt.get("val"):
         yield OptionError("val", "missing", "a section of every test", "See options/gpen_test.yml.")
     for name, target in sections.items():
@@ -83,14 +119,16 @@ def _structure(opt: Mapping) -> Iterator[GPENError]:
 
 
 def _training(opt: Mapping) -> Iterator[GPENError]:
-    """Optimiser, scheduler and losses."""
+    """Optimisers, scheduler and losses."""
     if not opt["is_train"]:
         return
-    train = opt["train"]
-    yield from _section(OptimOptions, train["optim"], "train:optim")
+    train, stage = opt["train"], STAGES[opt["model_type"]]
+    for name, target in stage.sections.items():
+        if train.get(name) is not None:
+            yield from _section(target, train[name], f"train:{name}")
     yield from _named(SCHEDULERS, train["scheduler"], "train:scheduler", given={"optimizer", "last_epoch"})
     losses = registered("loss")
-    for name in LOSSES:
+    for name in stage.losses:
         options, where = train.get(name), f"train:{name}"
         if options:
             problems = _named(losses, options, where)
@@ -116,7 +154,7 @@ def _networks(opt: Mapping) -> Iterator[GPENError]:
     archs = registered("arch")
     for name in _network_names(opt):
         problems = [*_type_of(archs, opt[name], name)]
-        needed = NEEDED.get(name) if opt.get("model_type") == "GPENModel" else None
+        needed = STAGES[opt["model_type"]].networks.get(name) if opt.get("model_type") in STAGES else None
         if not problems and needed and not issubclass(archs[opt[name]["type"]], archs[needed]):
             came = f"got {opt[name]['type']}"
             problems = [OptionError(f"{name}:type", came, needed, "Other networks run under BasicSR's own models.")]
@@ -173,6 +211,25 @@ def _weights(opt: Mapping) -> Iterator[GPENError]:
                     _on_no_device(opt[name]), path, key, where=f"path:pretrain_{name}", strict=strict
                 )
             )
+    yield from _prior(opt)
+
+
+def _prior(opt: Mapping) -> Iterator[GPENError]:
+    """The weights that become the decoder."""
+    path, where = opt["path"].get("pretrain_prior"), "path:pretrain_prior"
+    if not path:
+        return
+    if opt.get("model_type") != "GPENModel":
+        yield OptionError(where, f"got {path}", "a training of GPENModel, which embeds it", "Remove it.")
+    elif opt["path"].get("pretrain_network_g"):
+        came = "given together with pretrain_network_g, which holds a decoder of its own"
+        yield OptionError(where, came, "one of the two", "Remove one of them.")
+    elif not os.path.isfile(path):
+        way_out = "Train it (options/gpen_prior_512.yml), name another, or write ~ to start without one."
+        yield CheckpointError(where, f"{path} is not there", "the prior of stage one", way_out)
+    else:
+        decoder, key = _on_no_device(opt["network_g"]).decoder, opt["path"].get("param_key_prior")
+        yield from _trial(lambda: checkpoint.read_for(decoder, path, key, where=where))
 
 
 def _trial(build: Callable[[], object], prefix: str = "") -> list[GPENError]:

@@ -9,16 +9,18 @@ from gpen_plugin.host import registered
 
 NIQE_BLOCK = 96  # pixels; the host's NIQE divides pictures into blocks of this side
 OF_THE_MODEL = {"type", "better"}  # keys of a metric that the host's model reads
+OURS = ("GPENDegradationDataset", "GPENFaceDataset")
+OF_PAIRS = ("calculate_psnr", "calculate_ssim")
 GIVEN = {"img", "img2"}  # arguments of a metric that the host supplies
 
 
 def agreement(opt: Mapping) -> Iterator[GPENError]:
-    """Sizes and ranges that have to be the same in several sections, where the generator is `GPEN`."""
+    """Sizes and ranges that have to be the same in several sections, where the generator is ours."""
     generator = opt.get("network_g") or {}
-    if generator.get("type") != "GPEN":
+    if generator.get("type") != "GPEN" and opt.get("model_type") != "GPENPriorModel":
         return
     wanted = list(generator.get("value_range") or (-1, 1))
-    if opt.get("model_type") != "GPENModel" and wanted != [0, 1]:
+    if opt.get("model_type") not in ("GPENModel", "GPENPriorModel") and wanted != [0, 1]:
         expected = f"[0, 1], in which {opt.get('model_type')} reads pictures"
         yield OptionError("network_g:value_range", f"is {wanted}", expected, "Set it to [0, 1] there.")
     discriminator = opt.get("network_d") or {}
@@ -53,16 +55,19 @@ def metrics(opt: Mapping) -> Iterator[GPENError]:
         if kind == "calculate_niqe" and size < NIQE_BLOCK:
             came = f"NIQE of pictures of {size} px"
             yield OptionError(where, came, f"at least {NIQE_BLOCK} px", "Remove this metric.")
-        if kind in ("calculate_psnr", "calculate_ssim") and without_truth:
+        if kind in OF_PAIRS and opt["model_type"] == "GPENPriorModel":
+            came, way_out = f"got {kind}, which compares a picture with its partner", "Use calculate_swd."
+            yield OptionError(f"{where}:type", came, "a metric of sets, for samples have no partners", way_out)
+        if kind in (*OF_PAIRS, "calculate_swd") and without_truth:
             came = f"needs ground truth, which datasets:{without_truth[0]} has not"
             yield OptionError(where, came, "sets with dataroot_gt", "Remove the metric or the set.")
 
 
 def _keys_of(function: object, metric: Mapping, where: str) -> Iterator[GPENError]:
-    """Keys of a metric against its signature; the host's take any further key and ignore it."""
+    """Keys of a metric against its signature; some of the host's take any further key and ignore it."""
     parameters = inspect.signature(function).parameters.values()
     named = [p for p in parameters if p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL) and p.name not in GIVEN]
-    if function.__module__.startswith("basicsr."):
+    if function.__module__.startswith(("basicsr.", "gpen_plugin.")):
         names = [p.name for p in named]
         for key in metric:
             if key not in OF_THE_MODEL and key not in names:
@@ -83,12 +88,12 @@ _HOW_RANGES = " BasicSR's own sets give [0, 1], and [-1, 1] with mean and std of
 
 
 def _range_key(data: Mapping) -> str:
-    return "value_range" if data.get("type") == "GPENDegradationDataset" else "mean and std"
+    return "value_range" if data.get("type") in OURS else "mean and std"
 
 
 def _range_of(data: Mapping) -> list[float]:
     """The range of the pictures that a data set gives."""
-    if data.get("type") == "GPENDegradationDataset":
+    if data.get("type") in OURS:
         return list(data.get("value_range") or (-1, 1))
     if not data.get("std"):
         return [0, 1]

@@ -1,5 +1,6 @@
-"""Pictures side by side: one row per face, one titled column per version of it."""
+"""Pictures side by side: one row per face, one titled column per version of it; or many in a plain table."""
 
+import math
 from collections.abc import Sequence
 
 import cv2
@@ -15,8 +16,8 @@ def sheet(rows: Sequence[Sequence[np.ndarray]], titles: Sequence[str], tile: int
     Args:
         rows: each row holds as many pictures as there are titles: uint8 BGR, (H, W, 3), of any size.
         titles: one per column.
-        tile: side of a tile in pixels; smaller pictures are enlarged without smoothing, so that what is seen is
-            what is there.
+        tile: side of a tile in pixels. Smaller pictures are enlarged without smoothing, so that what is seen is
+            what is there; one whose longer side is `tile` is not resampled. White fills up what is not square.
     Returns:
         uint8 BGR, (header + rows * (tile + GAP), columns * (tile + GAP) + GAP, 3).
     """
@@ -33,9 +34,33 @@ def sheet(rows: Sequence[Sequence[np.ndarray]], titles: Sequence[str], tile: int
     return page
 
 
+def mosaic(pictures: Sequence[np.ndarray], columns: int | None = None, gap: int = 2) -> np.ndarray:
+    """Lay pictures out row by row without titles. A mosaic is a picture: `sheet` takes it as a tile.
+
+    Args:
+        pictures: one or more, uint8 BGR, (H, W, 3), of one size.
+        columns: how many stand side by side; None makes the table as square as it gets.
+        gap: white pixels between them.
+    Returns:
+        uint8 BGR, (rows * (H + gap) - gap, columns * (W + gap) - gap, 3), white where the last row ends early.
+    """
+    columns = columns or math.ceil(math.sqrt(len(pictures)))
+    height, width = pictures[0].shape[:2]
+    table = np.full((math.ceil(len(pictures) / columns) * (height + gap), columns * (width + gap), 3), 255, np.uint8)
+    for place, picture in enumerate(pictures):
+        top, left = place // columns * (height + gap), place % columns * (width + gap)
+        table[top : top + height, left : left + width] = picture
+    return table[: len(table) - gap, : table.shape[1] - gap]
+
+
 def _as_tile(picture: np.ndarray, side: int) -> np.ndarray:
-    method = cv2.INTER_AREA if picture.shape[0] > side else cv2.INTER_NEAREST
-    return cv2.resize(picture, (side, side), interpolation=method)
+    longer = max(picture.shape[:2])
+    height, width = (max(1, round(length * side / longer)) for length in picture.shape[:2])
+    method = cv2.INTER_AREA if longer > side else cv2.INTER_NEAREST
+    tile = np.full((side, side, 3), 255, np.uint8)
+    top, left = (side - height) // 2, (side - width) // 2
+    tile[top : top + height, left : left + width] = cv2.resize(picture, (width, height), interpolation=method)
+    return tile
 
 
 def _fitting_scale(text: str, width: float, height: float) -> float:

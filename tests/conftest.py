@@ -78,6 +78,39 @@ def options(faces) -> dict:
 
 
 @pytest.fixture
+def prior_options(options, faces) -> dict:
+    """Options of a training of a prior that `options` can embed: six iterations at 32 px on the CPU."""
+    data = {"type": "GPENFaceDataset", "dataroot_gt": str(faces), "io_backend": {"type": "disk"}, "out_size": 32}
+    loader = {"num_worker_per_gpu": 0, "batch_size_per_gpu": 2, "use_hflip": True}
+    adam = {"type": "Adam", "lr": 0.002, "betas": [0, 0.99]}
+    return {
+        **options,
+        "name": "small_prior",
+        "model_type": "GPENPriorModel",
+        "datasets": {"train": {**data, **loader, "name": "train"}, "val": {**data, "name": "val", "num_images": 4}},
+        "network_g": {**options["network_g"], "type": "GPENPrior"},
+        "path": {"resume_state": None},
+        "train": {
+            "total_iter": 6,
+            "optim_g": adam,
+            "optim_d": dict(adam),
+            "scheduler": {"type": "MultiStepLR", "milestones": [5], "gamma": 0.5},
+            "gan_opt": options["train"]["gan_opt"],
+            "net_d_reg_every": 2,
+            "net_g_reg_every": 2,
+            "ema_half_life": 10,
+            "augment_opt": {"ramp_images": 100, "every": 2},
+        },
+        "val": {
+            "val_freq": 3,
+            "save_img": False,
+            "grid_images": 4,
+            "metrics": {"swd": {"type": "calculate_swd", "better": "lower"}},
+        },
+    }
+
+
+@pytest.fixture
 def test_options(options) -> dict:
     """Options of a test of the network that `options` trains."""
     return {
@@ -112,7 +145,7 @@ def train(tmp_path, monkeypatch, write_options):
 
         from gpen_plugin.host import data
 
-        data._resumed.clear()
+        data._feed.resumed = None
         host_logger.initialized_logger.clear()  # the host sets up its log file once in a process
         logging.getLogger("basicsr").handlers.clear()
         monkeypatch.setattr(sys, "argv", ["train.py", "-opt", str(write_options(options)), *arguments])

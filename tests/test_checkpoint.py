@@ -145,6 +145,19 @@ def test_write_then_read(tmp_path):
     assert os.listdir(tmp_path) == ["net.pth"]
 
 
+def test_safetensors_are_written_as_such(tmp_path):
+    pytest.importorskip("safetensors")
+    weight = torch.randn(3, 4)
+    shared = {"a": weight, "b": weight[1:], "c": weight.T, "d": weight.half()}
+    checkpoint.write(tmp_path / "net.safetensors", shared)
+    read = checkpoint.read(tmp_path / "net.safetensors")
+    assert all(torch.equal(read[key], shared[key]) and read[key].dtype == shared[key].dtype for key in shared)
+    assert os.listdir(tmp_path) == ["net.safetensors"]
+    with pytest.raises(CheckpointError, match=r"net\.safetensors: cannot hold nested entries.*Name a \.pth file"):
+        checkpoint.write(tmp_path / "net.safetensors", {"params": shared})
+    assert same(checkpoint.read(tmp_path / "net.safetensors"), read)
+
+
 @pytest.fixture
 def small_disk():
     """No file can grow past 64 KiB, as on a full disk."""
@@ -191,7 +204,7 @@ def test_loads_and_keeps_every_bit(tmp_path):
         (lambda: GPENPrior(32, **SMALL), "GPENPrior 32 px, narrow 0.04, noise concat"),
         (lambda: prior(narrow=0.08), "GPENPrior 16 px, narrow 0.08, noise concat"),
         (lambda: prior(noise_mode="add"), "GPENPrior 16 px, narrow 0.04, noise add"),
-        (lambda: GPEN(16, **SMALL), "GPEN 16 px, narrow 0.04, noise concat"),
+        (lambda: GPEN(32, **SMALL), "a GPEN whose decoder is GPENPrior 32 px, narrow 0.04, noise concat"),
         (lambda: GPENDiscriminator(16, **OF_D), "GPENDiscriminator 16 px, narrow 0.04"),
     ],
 )
@@ -212,12 +225,16 @@ def test_an_unreadable_file_is_named_with_its_key(tmp_path):
         checkpoint.load_into(prior(), tmp_path / "none.pth", where="path:pretrain_network_g")
 
 
-def test_a_missing_tensor_is_named(tmp_path):
+@pytest.mark.parametrize(("lost", "more"), [(1, ""), (8, ""), (10, "; and 2 more")])
+def test_missing_tensors_are_named_up_to_eight(tmp_path, lost, more):
     state_dict = prior().state_dict()
-    del state_dict["mapping.1.bias"]
+    names = [name for name in state_dict if name.endswith(("noise_weight", "modulation.bias"))][:lost]
+    for name in names:
+        del state_dict[name]
     checkpoint.write(tmp_path / "net.pth", state_dict)
-    with pytest.raises(CheckpointError, match=r"mapping\.1\.bias is missing"):
+    with pytest.raises(CheckpointError) as caught:
         checkpoint.load_into(prior(), tmp_path / "net.pth")
+    assert str(caught.value).endswith("(" + "; ".join(f"{name} is missing" for name in names[:8]) + f"{more})")
 
 
 def test_another_filter_is_named(tmp_path):

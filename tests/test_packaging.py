@@ -77,7 +77,7 @@ def test_an_installation_is_active_and_adds_no_finder_but_ours(wheel, tmp_path):
 def test_the_verbs_are_commands(wheel):
     name = next(name for name in wheel.namelist() if name.endswith("entry_points.txt"))
     commands = dict(re.findall(r"(.+) = (.+)", wheel.read(name).decode()))
-    assert sorted(commands) == ["gpen-doctor", "gpen-restore", "gpen-test", "gpen-train"]
+    assert sorted(commands) == ["gpen-convert", "gpen-doctor", "gpen-restore", "gpen-sample", "gpen-test", "gpen-train"]
     for place in commands.values():
         module, function = place.split(":")
         source = (ROOT / (module.replace(".", "/") + ".py")).read_text()

@@ -193,11 +193,15 @@ def test_weights_are_looked_at_unless_a_state_is_resumed(options, tmp_path, stri
     options["path"] |= {
         "pretrain_network_g": str(tmp_path / "none.pth"),
         "strict_load_g": strict,
-        "training_states": str(tmp_path),
+        "training_states": str(tmp_path / "training_states"),
     }
+    for name in ("training_states", "models"):
+        (tmp_path / name).mkdir()
+    for label in "gd":
+        (tmp_path / f"models/net_{label}_5.pth").touch()
     with pytest.raises(GPENError, match=r"none\.pth"):
         check_run({**parsed(options), "auto_resume": True})
-    (tmp_path / "5.state").touch()
+    (tmp_path / "training_states/5.state").touch()
     check_run({**parsed(options), "auto_resume": True})
 
 

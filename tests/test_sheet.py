@@ -1,6 +1,7 @@
 import numpy as np
+import pytest
 
-from gpen_plugin.sheet import GAP, sheet
+from gpen_plugin.sheet import GAP, mosaic, sheet
 
 
 def test_tiles_lie_where_they_should_and_small_pictures_are_enlarged_without_smoothing():
@@ -23,3 +24,51 @@ def test_titles_stay_inside_their_columns():
     header = page[: page.shape[0] - 64 - 2 * GAP]
     assert (header[:, :GAP] == 255).all()
     assert (header[:, GAP + 64 : 2 * GAP + 64] == 255).all()
+
+
+def shades(count: int, height: int = 3, width: int = 5) -> list[np.ndarray]:
+    return [np.full((height, width, 3), 10 * (n + 1), np.uint8) for n in range(count)]
+
+
+@pytest.mark.parametrize(
+    ("count", "columns", "rows_and_columns"), [(5, None, (2, 3)), (5, 2, (3, 2)), (1, None, (1, 1))]
+)
+def test_a_mosaic_is_filled_row_by_row(count, columns, rows_and_columns):
+    pictures = shades(count)
+    table = mosaic(pictures, columns, gap=1)
+    rows, columns = rows_and_columns
+    assert table.shape == (rows * 4 - 1, columns * 6 - 1, 3)
+    for place in range(rows * columns):
+        top, left = place // columns * 4, place % columns * 6
+        expected = 10 * (place + 1) if place < count else 255
+        assert (table[top : top + 3, left : left + 5] == expected).all()
+    assert (table[3::4] == 255).all()
+    assert (table[:, 5::6] == 255).all()
+
+
+def test_without_a_gap_a_mosaic_has_no_white():
+    assert (mosaic(shades(4), gap=0) < 255).all()
+
+
+@pytest.mark.parametrize("columns", [1, 2, 3, 6])
+def test_a_sheet_of_mosaics_resamples_nothing(columns):
+    rng = np.random.default_rng(0)
+    tables = [mosaic(list(rng.integers(0, 256, (6, 8, 8, 3), dtype=np.uint8)), columns) for _ in range(3)]
+    height, width = tables[0].shape[:2]
+    side = max(height, width)
+    page = sheet([tables], ["raw", "EMA", "EMA, truncation 0.7"], tile=side)
+    header = page.shape[0] - side - 2 * GAP
+    for n, table in enumerate(tables):
+        tile = page[header + GAP : header + GAP + side, GAP + n * (side + GAP) :][:, :side]
+        top, left = (side - height) // 2, (side - width) // 2
+        assert np.array_equal(tile[top : top + height, left : left + width], table)
+        assert tile.astype(int).sum() == table.astype(int).sum() + 255 * 3 * (side * side - height * width)
+
+
+def test_a_picture_that_is_not_square_keeps_its_shape():
+    wide = np.zeros((4, 16, 3), np.uint8)
+    page = sheet([[wide]], ["wide"], tile=8)
+    tile = page[page.shape[0] - 8 - GAP :][:8, GAP : GAP + 8]
+    assert (tile[3:5] == 0).all()
+    assert (tile[:3] == 255).all()
+    assert (tile[5:] == 255).all()

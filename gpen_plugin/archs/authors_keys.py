@@ -2,6 +2,9 @@
 
 The authors number their layers; where a number counts from the largest resolution down, the table needs to know how
 many layers there are, and reads it from the keys at hand.
+
+Their prior and their discriminator are StyleGAN2's under the names of its best known PyTorch implementation, so that
+its files are read by the same table; BasicSR's StyleGAN2 respells those names (`stylegan2_keys`).
 """
 
 import re
@@ -11,10 +14,11 @@ from typing import Literal, NamedTuple
 import torch
 from torch import nn
 
+from gpen_plugin.archs.stylegan2_keys import is_fixed_noise, stylegan2_name
 from gpen_plugin.ops import fir_kernel
 
 Kind = Literal["GPEN", "GPENPrior", "GPENDiscriminator"]
-Layout = Literal["ours", "authors"]
+Layout = Literal["ours", "authors", "stylegan2"]
 
 # A pair of keys that no other network in no other layout has.
 _MARKS: dict[tuple[str, ...], tuple[Kind, Layout]] = {
@@ -24,11 +28,13 @@ _MARKS: dict[tuple[str, ...], tuple[Kind, Layout]] = {
     ("input.input", "to_rgb1.conv.weight"): ("GPENPrior", "authors"),
     ("stem.weight", "logit.weight"): ("GPENDiscriminator", "ours"),
     ("convs.0.0.weight", "final_linear.1.weight"): ("GPENDiscriminator", "authors"),
+    ("constant_input.weight", "to_rgb1.modulated_conv.weight"): ("GPENPrior", "stylegan2"),
+    ("conv_body.0.0.weight", "final_linear.1.weight"): ("GPENDiscriminator", "stylegan2"),
 }
 
 
 class Pair(NamedTuple):
-    """One tensor: the authors' key, ours, and how many leading and trailing dimensions of size 1 theirs has more."""
+    """One tensor: the foreign key, ours, and how many leading and trailing dimensions of size 1 theirs has more."""
 
     theirs: str
     ours: str
@@ -59,19 +65,20 @@ def without_module_prefix(state_dict: Mapping[str, torch.Tensor]) -> dict[str, t
 
 
 def to_ours(state_dict: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Rename and reshape the authors' tensors into our layout; FIR filters, which we do not store, are left out.
+    """Rename and reshape tensors into our layout; FIR filters and fixed noise, which we do not store, are left out.
 
     Args:
-        state_dict: in either layout; ours, and keys that are in neither, come back as they are.
+        state_dict: in any layout; ours, and keys that are in none, come back as they are.
     """
     found = recognise(state_dict)
     if found is None or found[1] == "ours":
         return dict(state_dict)
-    pairs = {pair.theirs: pair for pair in key_pairs(found[0], state_dict)}
+    kind, layout = found
+    pairs = {pair.theirs: pair for pair in key_pairs(kind, state_dict, layout)}
     renamed = {}
     for key, tensor in state_dict.items():
         pair = pairs.get(key, Pair(key, key))
-        if key not in pairs or not pair.is_fir:
+        if not (is_fixed_noise(key) or (key in pairs and pair.is_fir)):
             renamed[pair.ours] = _trimmed(tensor, pair)
     return renamed
 
@@ -82,39 +89,63 @@ def to_authors(
     """Rename and reshape our tensors into the authors' layout, in their order and with their FIR filters.
 
     Args:
-        state_dict: in either layout; theirs, and keys that are in neither, come back as they are.
+        state_dict: in our layout or BasicSR's; theirs, and keys that are in none, come back as they are.
         resample_kernel: the taps with which the network was built.
     """
     found = recognise(state_dict)
     if found is None or found[1] == "authors":
         return dict(state_dict)
-    pairs = key_pairs(found[0], state_dict)
+    ours = to_ours(state_dict)
+    return written(ours, key_pairs(found[0], ours), resample_kernel)
+
+
+def written(
+    ours: Mapping[str, torch.Tensor], pairs: Sequence[Pair], resample_kernel: Sequence[float]
+) -> dict[str, torch.Tensor]:
+    """Our tensors under the other names and in the order of `pairs`, with FIR filters where `pairs` has them."""
     renamed = {}
     for pair in pairs:
         if pair.is_fir:
             renamed[pair.theirs] = fir_kernel(resample_kernel, pair.gain)
-        elif pair.ours in state_dict:
-            tensor = state_dict[pair.ours]
+        elif pair.ours in ours:
+            tensor = ours[pair.ours]
             renamed[pair.theirs] = tensor.reshape((1,) * pair.leading + tensor.shape + (1,) * pair.trailing)
     known = {pair.ours for pair in pairs}
-    return renamed | {key: tensor for key, tensor in state_dict.items() if key not in known}
+    return renamed | {key: tensor for key, tensor in ours.items() if key not in known}
 
 
-def key_pairs(kind: Kind, keys: Collection[str]) -> list[Pair]:
+def key_pairs(kind: Kind, keys: Collection[str], layout: Layout = "authors") -> list[Pair]:
     """All tensors of a network in the authors' order.
 
     Args:
         kind: which network.
-        keys: of its state dict, in either layout; only their numbers are counted.
+        keys: of its state dict, in any layout; only their numbers are counted.
+        layout: whose names stand as ``theirs``: ``authors`` or ``stylegan2``.
     """
+    pairs = _authors_pairs(kind, keys)
+    if layout == "authors":
+        return pairs
+    return [pair._replace(theirs=stylegan2_name(kind, pair.theirs)) for pair in pairs if not pair.is_fir]
+
+
+def _authors_pairs(kind: Kind, keys: Collection[str]) -> list[Pair]:
     if kind == "GPENDiscriminator":
-        return list(_discriminator(_count(keys, r"(?:convs\.\d+\.skip\.1|blocks\.\d+\.skip)\.weight")))
-    layers = _count(keys, r"(?:generator\.|decoder\.)?(?:style|mapping)\.\d+\.weight")
+        return list(_discriminator(_count(keys, r"(?:(?:convs|conv_body)\.\d+\.skip\.1|blocks\.\d+\.skip)\.weight")))
+    layers = _count(keys, r"(?:generator\.|decoder\.)?(?:style|style_mlp|mapping)\.\d+\.weight")
     octaves = _count(keys, r"(?:generator\.|decoder\.)?(?:to_rgbs\.\d+\.|blocks\.(?!4\.)\d+\.to_rgb\.)bias")
     if kind == "GPENPrior":
         return list(_prior(layers, octaves))
     inside = (p._replace(theirs=f"generator.{p.theirs}", ours=f"decoder.{p.ours}") for p in _prior(layers, octaves))
     return [*inside, *_encoder(_count(keys, r"(?:ecd\d+\.0\.1|encoder\.down\.\d+)\.weight"))]
+
+
+def decoder_of(state_dict: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor] | None:
+    """The decoder alone, in its own layout, of a state dict that holds a whole `GPEN`; ``None`` of any other."""
+    found = recognise(state_dict)
+    if found is None or found[0] != "GPEN":
+        return None
+    inside = "decoder." if found[1] == "ours" else "generator."
+    return {key.removeprefix(inside): tensor for key, tensor in state_dict.items() if key.startswith(inside)}
 
 
 def accept_authors_layout(
@@ -127,9 +158,9 @@ def accept_authors_layout(
     unexpected_keys: list[str],
     error_msgs: list[str],
 ) -> None:
-    """Hook of `Module.load_state_dict`: brings the authors' layout into ours before the tensors are matched.
+    """Hook of `Module.load_state_dict`: brings any layout into ours before the tensors are matched.
 
-    Their FIR filters are held against the network's own: with other filters it would be another network.
+    The authors' FIR filters are held against the network's own: with other filters it would be another network.
     """
     inner = {key.removeprefix(prefix): tensor for key, tensor in state_dict.items() if key.startswith(prefix)}
     plain = without_module_prefix(inner)
@@ -149,12 +180,15 @@ def foreign_filters(module: nn.Module, state_dict: Mapping[str, torch.Tensor]) -
         f"{pair.theirs}: another FIR filter than the network's resample_kernel; build the network with the file's."
         for pair in key_pairs(found[0], state_dict)
         if pair.is_fir and pair.ours in own and pair.theirs in state_dict
-        if not _equal(state_dict[pair.theirs], own[pair.ours])
+        if not same_filter(state_dict[pair.theirs], own[pair.ours])
     ]
 
 
-def _equal(theirs, ours):
-    """A network on the meta device has filters without values: of those only the shape can be compared."""
+def same_filter(theirs: torch.Tensor, ours: torch.Tensor) -> bool:
+    """Whether two FIR filters, (K, K), are equal as far as a file in half precision can tell.
+
+    A network on the meta device has filters without values: of those only the shape can be compared.
+    """
     return theirs.shape == ours.shape and (ours.is_meta or torch.allclose(theirs.to(ours), ours, atol=1e-3))
 
 

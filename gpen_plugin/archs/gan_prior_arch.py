@@ -177,7 +177,7 @@ class GPENPrior(nn.Module):
         input_is_latent: bool = False,
         truncation: float = 1.0,
         truncation_latent: torch.Tensor | None = None,
-        inject_index: int | None = None,
+        inject_index: int | torch.Tensor | None = None,
         return_latents: bool = False,
     ) -> torch.Tensor | tuple[torch.Tensor, torch.Tensor]:
         """Draw a picture; `to_latents`, then `synthesise`, whose arguments these are.
@@ -206,7 +206,7 @@ class GPENPrior(nn.Module):
         input_is_latent: bool = False,
         truncation: float = 1.0,
         truncation_latent: torch.Tensor | None = None,
-        inject_index: int | None = None,
+        inject_index: int | torch.Tensor | None = None,
     ) -> torch.Tensor:
         """Map z to w and broadcast it to the blocks.
 
@@ -216,7 +216,8 @@ class GPENPrior(nn.Module):
             input_is_latent: whether `styles` is w already.
             truncation: 1 leaves w as it is, 0 gives `truncation_latent`.
             truncation_latent: (1, F), from `mean_latent`; needed where `truncation` is not 1.
-            inject_index: from which code on the second style rules, 1 to num_latent - 1; ``None`` draws it.
+            inject_index: from which code on the second style rules: 1 to num_latent - 1 for all, or one number per
+                sample, (N,), up to num_latent, which leaves a sample unmixed; ``None`` draws one for all.
         Returns:
             (N, num_latent, F).
         Raises:
@@ -271,6 +272,10 @@ class GPENPrior(nn.Module):
         return w if w.ndim == 3 else w.unsqueeze(1).expand(-1, self.num_latent, -1)  # (N, num_latent, F)
 
     def _mix(self, first, second, inject_index):
+        if isinstance(inject_index, torch.Tensor):
+            check_shape("inject_index", inject_index, {"N": len(first)})
+            place = torch.arange(self.num_latent, device=first.device)
+            return torch.where((place < inject_index[:, None])[:, :, None], first, second)  # (N, num_latent, F)
         if inject_index is None:
             inject_index = int(torch.randint(1, self.num_latent, ()))
         if not 1 <= inject_index < self.num_latent:

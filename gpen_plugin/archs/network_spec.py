@@ -27,7 +27,8 @@ class NetworkSpec:
         num_style_feat: length of the latent code; ``None`` for ``GPENDiscriminator``.
         num_mlp: layers of the mapping network; ``None`` for ``GPENDiscriminator``.
         noise_mode: ``concat``, ``add`` or ``none``; ``None`` for ``GPENDiscriminator``.
-        layout: whose names the keys are, ``ours`` or ``authors``.
+        layout: whose names the keys are: ``ours``, ``authors`` (GPEN's, and the StyleGAN2 that they built upon) or
+            ``stylegan2`` (BasicSR's StyleGAN2).
     """
 
     kind: Kind
@@ -63,7 +64,7 @@ class NetworkSpec:
 
 
 def describe(state_dict: Mapping[str, torch.Tensor], where: str = "state dict") -> NetworkSpec:
-    """Infer from the shapes which network a flat state dict is of, in our layout or the authors'.
+    """Infer from the shapes which network a flat state dict is of, in any layout.
 
     The learning rate's factor, the FIR taps and the value range leave no trace in the shapes.
 

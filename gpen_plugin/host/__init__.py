@@ -6,12 +6,24 @@ host's reading of an option file and its first write. Mends replace attributes i
 """
 
 from gpen_plugin.host.cuda_ops import cuda_ops_built, offer_cuda_ops
-from gpen_plugin.host.data import DATA_MENDS
+from gpen_plugin.host.data import DATA_MENDS, before_first_batch, place_in_epoch, seconds_waited
 from gpen_plugin.host.mend import Mend
 from gpen_plugin.host.registration import register, registered
 from gpen_plugin.host.runs import RUN_MENDS, before_run, state_to_resume
 
-__all__ = ["MENDS", "Mend", "before_run", "cuda_ops_built", "mend_host", "register", "registered", "state_to_resume"]
+__all__ = [
+    "MENDS",
+    "Mend",
+    "before_first_batch",
+    "before_run",
+    "cuda_ops_built",
+    "mend_host",
+    "place_in_epoch",
+    "register",
+    "registered",
+    "seconds_waited",
+    "state_to_resume",
+]
 
 MENDS: tuple[Mend, ...] = (*RUN_MENDS, *DATA_MENDS)
 

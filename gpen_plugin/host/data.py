@@ -1,41 +1,98 @@
 """How the host feeds data: the sampler's place in an epoch, prefetching threads, LMDB environments."""
 
 import os
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from functools import wraps
 from itertools import islice
 
 from gpen_plugin.host.mend import Mend
 
-_resumed: dict[str, int] = {}
+
+@dataclass
+class Feed:
+    """What the host's loader has given to this process.
+
+    Attributes:
+        epoch: the present one.
+        images: of this rank, since the epoch began, those before a resumption included.
+        waited: seconds for which training waited for them, since the process began.
+        resumed: the epoch, and the images of this rank in it, at which this process took up a training.
+        pending: what is to be done before the first batch.
+    """
+
+    epoch: int = 0
+    images: int = 0
+    waited: float = 0.0
+    resumed: tuple[int, int] | None = None
+    pending: Callable[[], None] | None = None
 
 
-def resumed_at(epoch: int, iteration: int, images_per_iteration: int) -> None:
-    """Remember where the state was saved from which this process goes on."""
-    _resumed.update(epoch=epoch, iteration=iteration, images=images_per_iteration)
+_feed = Feed()
+
+
+def resumed_at(epoch: int, images: int) -> None:
+    """Remember where the state was saved from which this process goes on: after so many images of this rank."""
+    _feed.resumed = (epoch, images)
+
+
+def before_first_batch(action: Callable[[], None]) -> None:
+    """Have `action` called once, when the loaders have been made and before they give anything.
+
+    That is where global random generators are set: making a loader draws from them.
+    """
+    _feed.pending = action
+
+
+def place_in_epoch() -> dict[str, int]:
+    """The sampler's position for a training state: the epoch, and the images of it used so far on all ranks."""
+    from basicsr.utils.dist_util import get_dist_info
+
+    return {"epoch": _feed.epoch, "images": _feed.images * get_dist_info()[1]}
+
+
+def seconds_waited() -> float:
+    """How long training has waited for its loader since this process began."""
+    return _feed.waited
 
 
 def _iterate_from_where_it_stopped(original: Callable) -> Callable:
     @wraps(original)
     def __iter__(self: object) -> Iterator[int]:
+        _feed.epoch, _feed.images = self.epoch, 0
         if not getattr(self.dataset, "wants_sample_index", False):
             return original(self)
         from gpen_plugin.data.sample_index import SampleIndex
 
+        epoch, images = _feed.resumed or (None, 0)
+        _feed.images = min(images, self.num_samples) if epoch == self.epoch else 0
         order = enumerate(original(self))
         samples = (SampleIndex(index, self.epoch, self.rank + i * self.num_replicas) for i, index in order)
-        return islice(samples, _images_already_seen(self.epoch, self.num_samples), None)
+        return islice(samples, _feed.images, None)
 
     return __iter__
 
 
-def _images_already_seen(epoch: int, num_samples: int) -> int:
-    """How many images of `epoch` this rank had used when the state was saved from which this process goes on."""
-    if epoch != _resumed.get("epoch"):
-        return 0
-    iterations_per_epoch = num_samples // _resumed["images"]
-    iterations = _resumed["iteration"] - epoch * iterations_per_epoch
-    return min(max(iterations, 0), iterations_per_epoch) * _resumed["images"]
+def _timed_and_counted(original: Callable) -> Callable:
+    @wraps(original)
+    def next_batch(self: object) -> object:
+        if _feed.pending is not None:
+            action, _feed.pending = _feed.pending, None
+            action()
+        began = time.perf_counter()
+        batch = original(self)
+        _feed.waited += time.perf_counter() - began
+        if isinstance(batch, Mapping):
+            _feed.images += _images_in(batch)
+        return batch
+
+    return next_batch
+
+
+def _images_in(batch: Mapping) -> int:
+    """How many images a batch holds."""
+    return next(len(value) for value in batch.values() if hasattr(value, "shape") and value.ndim)
 
 
 def _pass_errors_on(original: Callable) -> Callable:
@@ -89,6 +146,23 @@ def _lmdb_allows_one_environment() -> bool:
 
 
 DATA_MENDS = (
+    Mend(
+        "nobody knows how far the loader is",
+        "a training state does not say which images of the epoch were used; and a training that waits for its data "
+        "says so to nobody",
+        "1.4.2, master",
+        "basicsr.data.prefetch_dataloader",
+        "CPUPrefetcher.next",
+        _timed_and_counted,
+    ),
+    Mend(
+        "nobody knows how far the CUDA prefetcher is",
+        "the same fault",
+        "1.4.2, master",
+        "basicsr.data.prefetch_dataloader",
+        "CUDAPrefetcher.next",
+        _timed_and_counted,
+    ),
     Mend(
         "a resumed epoch starts again",
         "the images of the interrupted epoch are drawn from its beginning, so a resumed run differs from an unstopped "

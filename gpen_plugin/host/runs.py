@@ -4,7 +4,7 @@ import os
 import sys
 import sysconfig
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import wraps
 
 import yaml
@@ -51,10 +51,11 @@ def _checked_parse_options(original: Callable) -> Callable:
                 raise  # of the environment, say: --launcher pytorch without torchrun
             raise _told(error) from error
         opt = _Options(opt)
+        _fill_in_paths(opt)
         train_set = opt["datasets"].get("train") or {}
         if opt["num_gpu"] == 0 and train_set.get("prefetch_mode") == "cuda":
             train_set["prefetch_mode"] = None  # a CUDA stream cannot exist here; the same file serves a GPU
-        if train_set.get("type") == "GPENDegradationDataset":
+        if train_set.get("type") in ("GPENDegradationDataset", "GPENFaceDataset"):
             train_set.setdefault("seed", opt["manual_seed"])  # else another manual_seed would change nothing there
         for check in _checks:
             check(opt)
@@ -65,6 +66,17 @@ def _checked_parse_options(original: Callable) -> Callable:
         return opt, arguments
 
     return parse_options
+
+
+def _fill_in_paths(opt: Mapping) -> None:
+    """Names in braces of a weight file's path stand for keys of the generator: ``prior_{out_size}_{noise_mode}``."""
+    for key, path in opt["path"].items():
+        if isinstance(path, str) and key.startswith("pretrain_"):
+            try:
+                opt["path"][key] = os.path.expanduser(path.format(**(opt.get("network_g") or {})))
+            except (KeyError, IndexError, ValueError) as error:
+                expected = "in braces only keys of network_g that the option file gives"
+                raise OptionError(f"path:{key}", f"got {path}", expected, "Mend the path.") from error
 
 
 def _told(error: Exception) -> OptionError:
@@ -120,8 +132,8 @@ def _load_resume_state_anywhere(original: Callable) -> Callable:
         for name in [key for key in opt if key.startswith("network_")]:
             # check_resume changes params_ema alone; a run that began with a flat file (~) now resumes from ours
             opt["path"][name.replace("network_", "param_key_")] = "params"
-        images = opt["datasets"]["train"]["batch_size_per_gpu"] * (1 if opt["dist"] else max(1, opt["num_gpu"]))
-        resumed_at(epoch=state["epoch"], iteration=state["iter"], images_per_iteration=images)
+        if "sampler" in state:  # a state of our models; the host's own know no place
+            resumed_at(state["sampler"]["epoch"], state["sampler"]["images"] // opt["world_size"])
         return state
 
     return load_resume_state
@@ -130,14 +142,29 @@ def _load_resume_state_anywhere(original: Callable) -> Callable:
 def state_to_resume(opt: Mapping) -> str | None:
     """The training state that a run with these options goes on from, if any."""
     if opt.get("auto_resume"):
-        return _newest_state(opt["path"]["training_states"])
+        labels = [name.removeprefix("network_") for name in opt if name.startswith("network_") and opt[name]]
+        return _newest_state(opt["path"]["training_states"], labels)
     return opt["path"].get("resume_state")
 
 
-def _newest_state(folder: str) -> str | None:
+def _newest_state(folder: str, labels: Sequence[str]) -> str | None:
+    """The newest training state whose networks lie beside it."""
+    models = os.path.join(os.path.dirname(folder), "models")
     names = os.listdir(folder) if os.path.isdir(folder) else []
     numbers = [int(stem) for stem, suffix in map(os.path.splitext, names) if suffix == ".state" and stem.isdigit()]
-    return os.path.join(folder, f"{max(numbers)}.state") if numbers else None
+    for number in sorted(numbers, reverse=True):
+        if all(os.path.isfile(os.path.join(models, f"net_{label}_{number}.pth")) for label in labels):
+            return os.path.join(folder, f"{number}.state")
+    return None
+
+
+def _folders_without_weights(original: Callable) -> Callable:
+    @wraps(original)
+    def make_exp_dirs(opt: Mapping) -> None:
+        folders = {key: path for key, path in opt["path"].items() if path is not None and "pretrain" not in key}
+        original({**opt, "path": folders})
+
+    return make_exp_dirs
 
 
 def _init_dist_with_gloo(original: Callable) -> Callable:
@@ -187,6 +214,15 @@ RUN_MENDS = (
         "basicsr.train",
         "load_resume_state",
         _load_resume_state_anywhere,
+    ),
+    Mend(
+        "every path is made a folder",
+        "make_exp_dirs makes a folder of each key under path: whose name it does not know, so also of pretrain_prior, "
+        "and fails at one that is ~",
+        "1.4.2, master",
+        "basicsr.utils.misc",
+        "make_exp_dirs",
+        _folders_without_weights,
     ),
     Mend(
         "distributed training needs a GPU",

@@ -59,7 +59,8 @@ class DiscriminatorFeatureMatchingLoss(nn.Module):
         """
         total = fake_features[0].new_zeros(())
         for i in self.chosen_layers(len(fake_features)):
-            difference = (fake_features[i] - real_features[i].detach()).flatten(1)  # (N, C_i * H_i * W_i)
+            difference = _wide(fake_features[i]) - _wide(real_features[i].detach())
+            difference = difference.flatten(1)  # (N, C_i * H_i * W_i)
             total = total + NORMS[self.norm](difference).mean()
         return self.loss_weight * total
 
@@ -76,3 +77,8 @@ class DiscriminatorFeatureMatchingLoss(nn.Module):
                 f"Remove {outside}.",
             )
         return self.layers
+
+
+def _wide(features: torch.Tensor) -> torch.Tensor:
+    """Under mixed precision features come in bfloat16, whose sums of many squares are too coarse."""
+    return features.to(torch.promote_types(features.dtype, torch.float32))

@@ -2,17 +2,23 @@
 
 One optimiser may hold the parameters of every network: a step changes only those that its loss reaches, because
 the gradients of the others are None and Adam passes them over.
+
+The regularisers differentiate twice. They run in single precision and uncompiled: bfloat16 rounds their small
+differences away, and compiled graphs cannot be differentiated twice.
 """
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import torch
+import torch.distributed
 from torch import nn
 
-from gpen_plugin.losses import r1_penalty
+from gpen_plugin.losses import path_lengths, r1_penalty
+from gpen_plugin.models.step_guard import StepGuard
 
 Losses = dict[str, torch.Tensor]
+Precision = Callable[[], AbstractContextManager]
 
 
 @contextmanager
@@ -32,8 +38,11 @@ def generator_step(
     real: torch.Tensor | None,
     *,
     gan: Callable,
+    guard: StepGuard,
     pixel: Callable | None = None,
     feature_matching: Callable | None = None,
+    augment: Callable | None = None,
+    autocast: Precision = nullcontext,
 ) -> Losses:
     """One step on L = L_A + alpha L_C + beta L_F (paper, Eq. 3); the weights are inside the losses.
 
@@ -43,29 +52,42 @@ def generator_step(
         fake: the generator's pictures with their graph, (N, 3, H, W), in [-1, 1].
         real: the true pictures, same shape; None where neither `pixel` nor `feature_matching` is given.
         gan: the host's GAN loss, called as ``gan(logits, target_is_real, is_disc)``.
+        guard: takes the step, if all is finite.
         pixel: content loss of (fake, real).
         feature_matching: loss of (features of fake, features of real).
+        augment: what is done to pictures before the discriminator sees them.
+        autocast: the precision in which the discriminator runs.
     Returns:
-        The weighted terms by their names in the log.
+        The weighted terms by their names in the log, each one's share of their sum, and the gradient's norm.
     """
     terms: Losses = {}
     with frozen(net_d):
-        logits, fake_features = net_d(fake, return_features=True)
-        terms["l_g_gan"] = gan(logits, True, is_disc=False)
+        with autocast():
+            logits, fake_features = net_d(augment(fake) if augment else fake, return_features=True)
+        terms["l_g_gan"] = gan(logits.float(), True, is_disc=False)
         if pixel is not None:
             terms["l_g_pix"] = pixel(fake, real)
         if feature_matching is not None:
-            with torch.no_grad():
+            with torch.no_grad(), autocast():
                 _, real_features = net_d(real, return_features=True)
             terms["l_g_feat"] = feature_matching(fake_features, real_features)
         optimizer.zero_grad(set_to_none=True)
         sum(terms.values()).backward()
-        optimizer.step()
-    return {name: term.detach() for name, term in terms.items()}
+        norm = guard.step("g", optimizer, terms)
+    terms = {name: term.detach() for name, term in terms.items()}
+    return terms | _shares(terms) | {"grad_norm_g": norm}
 
 
 def discriminator_step(
-    net_d: nn.Module, optimizer: torch.optim.Optimizer, fake: torch.Tensor, real: torch.Tensor, *, gan: Callable
+    net_d: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    fake: torch.Tensor,
+    real: torch.Tensor,
+    *,
+    gan: Callable,
+    guard: StepGuard,
+    augment: Callable | None = None,
+    autocast: Precision = nullcontext,
 ) -> Losses:
     """One step of D on Eq. 1. Real and fake go back one after the other: that halves the memory.
 
@@ -75,43 +97,120 @@ def discriminator_step(
         fake: the generator's pictures, (N, 3, H, W); their graph is cut here.
         real: the true pictures, same shape.
         gan: the host's GAN loss.
+        guard: takes the step, if all is finite.
+        augment: what is done to pictures before the discriminator sees them; first to the real ones.
+        autocast: the precision in which the discriminator runs.
     Returns:
-        Loss terms, and D's mean logits as ``out_d_real`` and ``out_d_fake``: far apart, D has won.
+        Loss terms, the gradient's norm, D's mean logits as ``out_d_real`` and ``out_d_fake`` (far apart, D has won),
+        and ``d_sign_real``, the mean sign of the real ones (near 1, D knows its training set by heart).
     """
+    real, fake = (augment(picture) if augment else picture for picture in (real, fake.detach()))
     optimizer.zero_grad(set_to_none=True)
-    real_logits = net_d(real)
-    loss_real = gan(real_logits, True, is_disc=True)
+    with autocast():
+        real_logits = net_d(real)
+    loss_real = gan(real_logits.float(), True, is_disc=True)
     loss_real.backward()
-    fake_logits = net_d(fake.detach())
-    loss_fake = gan(fake_logits, False, is_disc=True)
+    with autocast():
+        fake_logits = net_d(fake)
+    loss_fake = gan(fake_logits.float(), False, is_disc=True)
     loss_fake.backward()
-    optimizer.step()
-    return {
-        "l_d": (loss_real + loss_fake).detach(),
-        "out_d_real": real_logits.detach().mean(),
-        "out_d_fake": fake_logits.detach().mean(),
+    losses = {"l_d": (loss_real + loss_fake).detach()}
+    norm = guard.step("d", optimizer, losses)
+    return losses | {
+        "out_d_real": real_logits.detach().float().mean(),
+        "out_d_fake": fake_logits.detach().float().mean(),
+        "d_sign_real": real_logits.detach().float().sign().mean(),
+        "grad_norm_d": norm,
     }
 
 
 def r1_step(
-    net_d: nn.Module, optimizer: torch.optim.Optimizer, real: torch.Tensor, *, gamma: float, every: int
+    net_d: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    real: torch.Tensor,
+    *,
+    gamma: float,
+    every: int,
+    guard: StepGuard,
 ) -> Losses:
     """One step of D on the lazy R1 penalty, ``every * gamma / 2 * E |grad D(x)|^2`` (StyleGAN2, appendix B).
 
     Args:
         net_d: the discriminator.
         optimizer: holds its parameters.
-        real: the true pictures, (N, 3, H, W).
+        real: the true pictures as the discriminator sees them, (N, 3, H, W).
         gamma: weight of the penalty.
         every: the number of iterations that this step stands for.
+        guard: takes the step, if all is finite.
     Returns:
         The penalty without its weight, as ``l_d_r1``.
     """
     images = real.detach().requires_grad_(True)
-    logits = net_d(images)
+    with torch.compiler.set_stance("force_eager"):
+        logits = net_d(images)
     penalty = r1_penalty(logits, images)
     optimizer.zero_grad(set_to_none=True)
     # The last bias has no part in the gradient; without the second term distributed training would wait for it.
     (every * gamma / 2 * penalty + 0 * logits.sum()).backward()
-    optimizer.step()
-    return {"l_d_r1": penalty.detach()}
+    losses = {"l_d_r1": penalty.detach()}
+    guard.step("r1", optimizer, losses)
+    return losses
+
+
+def path_length_step(
+    draw: Callable[[], tuple[torch.Tensor, torch.Tensor]],
+    optimizer: torch.optim.Optimizer,
+    directions: torch.Tensor,
+    mean: torch.Tensor,
+    *,
+    weight: float,
+    every: int,
+    guard: StepGuard,
+    decay: float = 0.01,
+) -> tuple[Losses, torch.Tensor]:
+    """One step of G on the lazy path length penalty, ``every * weight * E (length - mean)^2`` (StyleGAN2, Eq. 4).
+
+    Args:
+        draw: draws pictures with the generator, (N, 3, H, W), and returns them with their latents, (N, codes, F).
+        optimizer: holds its parameters.
+        directions: N(0, 1), in the shape of the pictures.
+        mean: the moving average of the lengths, a scalar.
+        weight: of the penalty.
+        every: the number of iterations that this step stands for.
+        guard: takes the step, if all is finite.
+        decay: how far the average moves towards the present lengths.
+    Returns:
+        The penalty without its weight as ``l_g_path``, the mean length as ``path_length``; and the new average, which
+        is the same on all ranks.
+    """
+    with torch.compiler.set_stance("force_eager"):
+        pictures, latents = draw()
+    lengths = path_lengths(pictures, latents, directions)
+    mean = _moved(mean, mean_over_ranks(lengths.detach().mean()), decay)
+    penalty = (lengths - mean).square().mean()
+    optimizer.zero_grad(set_to_none=True)
+    # The picture's biases have no part in the gradient: see `r1_step`.
+    (every * weight * penalty + 0 * pictures.sum()).backward()
+    losses = {"l_g_path": penalty.detach()}
+    guard.step("path", optimizer, losses)
+    return losses | {"path_length": lengths.detach().mean()}, mean
+
+
+def _shares(terms: Losses) -> Losses:
+    """How the generator's loss is made up, where it has several terms."""
+    total = sum(term.abs() for term in terms.values())
+    return {f"{name.replace('l_g', 'share')}": term.abs() / total for name, term in terms.items() if len(terms) > 1}
+
+
+def _moved(mean: torch.Tensor, value: torch.Tensor, decay: float) -> torch.Tensor:
+    """The moving average; a step that is left out for a number that is not finite leaves it as it was."""
+    return torch.where(value.isfinite(), torch.lerp(mean, value, decay), mean)
+
+
+def mean_over_ranks(value: torch.Tensor) -> torch.Tensor:
+    """The mean of a tensor over the ranks; every rank has to call this."""
+    if not torch.distributed.is_initialized():
+        return value
+    value = value / torch.distributed.get_world_size()
+    torch.distributed.all_reduce(value)
+    return value

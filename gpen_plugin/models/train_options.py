@@ -1,41 +1,65 @@
-"""The keys of an option file that `GPENModel` reads, as data classes: their fields are the schema.
+"""The section ``train:`` of an option file, as data classes: their fields are the schema.
 
 The names are the host's wherever the host has one.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
+
+import torch
 
 from gpen_plugin.errors import OptionError
 
 
-def _at_least_one(options: object, *names: str) -> None:
+def at_least_one(options: object, *names: str) -> None:
+    """Raise an `OptionError` unless each of these fields is 1 or more."""
     for name in names:
         if getattr(options, name) < 1:
             raise OptionError(name, f"got {getattr(options, name)}", "a whole number from 1", "Count in iterations.")
 
 
 @dataclass(frozen=True)
-class OptimOptions:
-    """``train:optim``: one Adam with three groups (paper, section 4.2).
+class AdamOptions:
+    """An Adam: ``train:optim_g`` and ``train:optim_d`` of a prior.
 
     Attributes:
         type: the optimiser; the paper's is Adam.
-        lr: base rate: that of the encoder. The paper's is 0.002.
-        lr_ratio: encoder : decoder : discriminator. The paper's is 100 : 10 : 1.
-        betas: Adam's; StyleGAN2's are 0 and 0.99, the paper names none.
+        lr: the rate; the paper's and StyleGAN2's is 0.002.
+        betas: StyleGAN2's are 0 and 0.99, the paper names none.
         eps: Adam's.
+    """
+
+    type: Literal["Adam"] = "Adam"
+    lr: float = 0.002
+    betas: tuple[float, float] = (0.0, 0.99)
+    eps: float = 1e-8
+
+    def __post_init__(self):
+        object.__setattr__(self, "betas", tuple(float(beta) for beta in self.betas))  # Adam takes no whole numbers
+        if not all(0 <= beta < 1 for beta in self.betas):
+            raise OptionError("betas", f"got {list(self.betas)}", "two numbers from 0 up to 1", "Try [0, 0.99].")
+        if self.lr <= 0:
+            raise OptionError("lr", f"got {self.lr}", "a rate above 0", "The paper's is 0.002.")
+
+    def for_lazy(self, every: int) -> dict[str, float | tuple[float, float]]:
+        """Rate and betas of StyleGAN2's correction: a penalty at every k-th step adds one step in k (appendix B)."""
+        share = every / (every + 1)
+        return {"lr": self.lr * share, "betas": tuple(beta**share for beta in self.betas)}
+
+
+@dataclass(frozen=True)
+class OptimOptions(AdamOptions):
+    """``train:optim``: one Adam with three groups (paper, section 4.2). The rate is that of the encoder.
+
+    Attributes:
+        lr_ratio: encoder : decoder : discriminator. The paper's is 100 : 10 : 1.
         lazy_lr_scaling: StyleGAN2's correction for lazy R1, c = k / (k + 1) for a penalty at every k-th step: the
             discriminator's rate is multiplied by c, its betas are raised to the power c. Off, so that the ratio
             above is what the log shows.
     """
 
-    type: Literal["Adam"] = "Adam"
-    lr: float = 0.002
     lr_ratio: tuple[float, float, float] = (100, 10, 1)
-    betas: tuple[float, float] = (0.0, 0.99)
-    eps: float = 1e-8
     lazy_lr_scaling: bool = False
 
     def __post_init__(self):
@@ -46,11 +70,7 @@ class OptimOptions:
                 "three numbers, encoder : decoder : discriminator, none below 0 and the first above it",
                 "The paper's is [100, 10, 1].",
             )
-        object.__setattr__(self, "betas", tuple(float(beta) for beta in self.betas))  # Adam takes no whole numbers
-        if not all(0 <= beta < 1 for beta in self.betas):
-            raise OptionError("betas", f"got {list(self.betas)}", "two numbers from 0 up to 1", "Try [0, 0.99].")
-        if self.lr <= 0:
-            raise OptionError("lr", f"got {self.lr}", "a rate above 0", "The paper's is 0.002.")
+        super().__post_init__()
 
     def rates(self) -> tuple[float, float, float]:
         """Learning rates of encoder, decoder and discriminator."""
@@ -58,38 +78,36 @@ class OptimOptions:
         return tuple(self.lr * part / first for part in self.lr_ratio)
 
 
-@dataclass(frozen=True)
-class TrainOptions:
-    """``train:`` of an option file with ``model_type: GPENModel``.
+@dataclass(frozen=True, kw_only=True)
+class AdversarialOptions:
+    """What ``train:`` holds in both stages.
 
     Attributes:
         total_iter: iterations of the whole training.
         warmup_iter: iterations of the host's linear warm-up; -1 for none.
-        ema_decay: of the averaged network that is validated and saved as ``params_ema``.
-        optim: see `OptimOptions`.
-        scheduler: one of the host's, with its own keys; it acts on all three groups.
-        pixel_opt: content loss L_C, weight alpha (Eq. 3); ~ for none.
+        scheduler: one of the host's, with its own keys; it acts on all groups of the optimisers.
         gan_opt: adversarial loss L_A (Eq. 1): the host's GANLoss with ``gan_type: wgan_softplus``.
-        feature_matching_opt: L_F (Eq. 2), weight beta; ~ for none.
         r1_reg_weight: gamma of StyleGAN2's R1 penalty; 0 for none.
         net_d_reg_every: R1 is computed at every so many iterations, with so many times the weight.
+        precision: of the networks' forward passes: ``fp32``, or ``bf16`` for bfloat16 where it does no harm. Weights,
+            losses, R1 and path length stay in single precision.
+        compile: ~, or a backend of torch.compile, such as ``inductor``. R1 and path length run uncompiled.
+        nonfinite_patience: a step whose losses or gradients are not finite is left out; so many in a row end the
+            training. 0 never does.
     """
 
     total_iter: int
     scheduler: Mapping
     gan_opt: Mapping
-    optim: Mapping
     warmup_iter: int = -1
-    ema_decay: float = 0.999
-    pixel_opt: Mapping | None = None
-    feature_matching_opt: Mapping | None = None
     r1_reg_weight: float = 10.0
     net_d_reg_every: int = 16
+    precision: Literal["fp32", "bf16"] = "fp32"
+    compile: str | None = None
+    nonfinite_patience: int = 10
 
     def __post_init__(self):
-        _at_least_one(self, "total_iter")
-        if not 0 <= self.ema_decay < 1:
-            raise OptionError("ema_decay", f"got {self.ema_decay}", "a number from 0 up to 1", "Try 0.999.")
+        at_least_one(self, "total_iter")
         if self.net_d_reg_every < 1:
             raise OptionError(
                 "net_d_reg_every",
@@ -97,76 +115,69 @@ class TrainOptions:
                 "a whole number from 1",
                 "StyleGAN2's is 16; r1_reg_weight: 0 switches the penalty off.",
             )
+        if self.nonfinite_patience < 0:
+            raise OptionError("nonfinite_patience", f"got {self.nonfinite_patience}", "0 or more steps", "Try 10.")
+        if self.compile is not None:
+            known = torch.compiler.list_backends(exclude_tags=())
+            if self.compile not in known:
+                expected = "~ or one of " + ", ".join(known)
+                raise OptionError("compile", f"got {self.compile!r}", expected, "Try inductor.")
 
 
-@dataclass(frozen=True)
-class ValOptions:
-    """``val:``: the host's keys, and the size of the picture grid.
+@dataclass(frozen=True, kw_only=True)
+class TrainOptions(AdversarialOptions):
+    """``train:`` of an option file with ``model_type: GPENModel``.
 
     Attributes:
-        val_freq: iterations between validations.
-        save_img: write every restored picture to disk, as the host does.
-        suffix: of those pictures' names when testing.
-        pbar: show a progress bar.
-        metrics: the host's: name -> {type, ..., better}.
-        grid_images: rows of the grid LQ | restored | GT that is written to disk and TensorBoard; 0 for none.
+        optim: see `OptimOptions`.
+        ema_decay: of the averaged network that is validated and saved as ``params_ema``.
+        pixel_opt: content loss L_C, weight alpha (Eq. 3); ~ for none.
+        feature_matching_opt: L_F (Eq. 2), weight beta; ~ for none.
+        freeze_decoder: whether the embedded prior stays as it is and only the encoder learns (GPEN-w/o-ft, Table 1).
     """
 
-    save_img: bool
-    val_freq: int = 5000
-    suffix: str | None = None
-    pbar: bool = False
-    metrics: Mapping | None = None
-    grid_images: int = 8
+    optim: Mapping
+    ema_decay: float = 0.999
+    pixel_opt: Mapping | None = None
+    feature_matching_opt: Mapping | None = None
+    freeze_decoder: bool = False
 
     def __post_init__(self):
-        _at_least_one(self, "val_freq")
+        super().__post_init__()
+        if not 0 <= self.ema_decay < 1:
+            raise OptionError("ema_decay", f"got {self.ema_decay}", "a number from 0 up to 1", "Try 0.999.")
 
 
-@dataclass(frozen=True)
-class LoggerOptions:
-    """``logger:``: the host's keys."""
+@dataclass(frozen=True, kw_only=True)
+class PriorTrainOptions(AdversarialOptions):
+    """``train:`` of an option file with ``model_type: GPENPriorModel``: StyleGAN2's training (its section 4).
 
-    print_freq: int
-    save_checkpoint_freq: int
-    use_tb_logger: bool
-    wandb: Mapping | None = None
+    The mapping network's lower rate is ``network_g: lr_mlp``.
+
+    Attributes:
+        optim_g: see `AdamOptions`.
+        optim_d: the same.
+        lazy_lr_scaling: StyleGAN2's correction of rates and betas for lazy regularisation.
+        mixing_prob: share of the samples whose style is mixed of two codes.
+        path_reg_weight: weight of the path length penalty; 0 for none.
+        net_g_reg_every: it is computed at every so many iterations, with so many times the weight.
+        path_batch_shrink: on so many times fewer pictures, to save memory.
+        ema_half_life: images, over all ranks, after which a network's part in the average is halved.
+        augment_opt: see `Augmentation`; ~ for none.
+    """
+
+    optim_g: Mapping
+    optim_d: Mapping
+    lazy_lr_scaling: bool = True
+    mixing_prob: float = 0.9
+    path_reg_weight: float = 2.0
+    net_g_reg_every: int = 4
+    path_batch_shrink: int = 2
+    ema_half_life: float = 10000
+    augment_opt: Mapping | None = None
 
     def __post_init__(self):
-        _at_least_one(self, "print_freq", "save_checkpoint_freq")
-
-
-@dataclass(frozen=True)
-class PathOptions:
-    """``path:``: the host's keys. Only names with pretrain_network, strict_load, resume or param_key are no folders."""
-
-    pretrain_network_g: str | None = None
-    param_key_g: str | None = "params"
-    strict_load_g: bool = True
-    pretrain_network_d: str | None = None
-    param_key_d: str | None = "params"
-    strict_load_d: bool = True
-    resume_state: str | None = None
-    ignore_resume_networks: Sequence[str] | None = None
-    experiments_root: str | None = None
-    results_root: str | None = None
-
-
-@dataclass(frozen=True)
-class FileOptions:
-    """The top level of an option file with ``model_type: GPENModel``: the host's keys."""
-
-    name: str
-    model_type: str
-    num_gpu: int | Literal["auto"]
-    datasets: Mapping
-    network_g: Mapping
-    path: Mapping
-    scale: int = 1
-    manual_seed: int | None = None
-    network_d: Mapping | None = None
-    train: Mapping | None = None
-    val: Mapping | None = None
-    logger: Mapping | None = None
-    dist_params: Mapping | None = None
-    find_unused_parameters: bool = False
+        super().__post_init__()
+        at_least_one(self, "net_g_reg_every", "path_batch_shrink", "ema_half_life")
+        if not 0 <= self.mixing_prob <= 1:
+            raise OptionError("mixing_prob", f"got {self.mixing_prob}", "a number from 0 to 1", "StyleGAN2's is 0.9.")

@@ -6,8 +6,9 @@ import sys
 
 import basicsr.train
 import pytest
+import torch
 from basicsr.data.data_sampler import EnlargedSampler
-from basicsr.data.prefetch_dataloader import PrefetchGenerator
+from basicsr.data.prefetch_dataloader import CPUPrefetcher, PrefetchGenerator
 from basicsr.utils.registry import ARCH_REGISTRY
 
 from gpen_plugin.errors import DataError, OptionError, RegistryClashError, plain_message
@@ -42,7 +43,7 @@ class Pictures(list):
 
 @pytest.fixture
 def resumed(monkeypatch):
-    monkeypatch.setattr(data, "_resumed", {})
+    monkeypatch.setattr(data, "_feed", data.Feed())
     return data.resumed_at
 
 
@@ -55,13 +56,25 @@ def test_sampler_tells_epoch_and_place_and_goes_on_where_the_state_was_saved(res
     whole = order(epoch=1)
     assert [position for _, _, position in whole] == [0, 2, 4, 6, 8, 10]
     assert [position for _, _, position in order(epoch=1, rank=1)] == [1, 3, 5, 7, 9, 11]
-    resumed(epoch=1, iteration=3 + 2, images_per_iteration=2)  # three iterations make an epoch
+    resumed(epoch=1, images=4)
     assert order(epoch=1) == whole[4:]
+    assert data.place_in_epoch() == {"epoch": 1, "images": 4}
     assert len(order(epoch=2)) == 6
+    assert data.place_in_epoch() == {"epoch": 2, "images": 0}
+
+
+def test_batches_are_counted_and_waiting_is_timed(resumed):
+    prefetcher = CPUPrefetcher([{"gt": torch.zeros(3, 1), "gt_path": ["a", "b", "c"]}] * 2)
+    waited, order = data.seconds_waited(), []
+    data.before_first_batch(lambda: order.append("before"))
+    while prefetcher.next() is not None:
+        order.append(data.place_in_epoch()["images"])
+    assert order == ["before", 3, 6]
+    assert data.seconds_waited() > waited
 
 
 def test_samplers_of_other_data_sets_stay_as_they_are(resumed):
-    resumed(epoch=0, iteration=1, images_per_iteration=2)
+    resumed(epoch=0, images=2)
     assert [type(i) for i in EnlargedSampler(["a", "b"], 1, 0)] == [int, int]
 
 
@@ -126,10 +139,17 @@ def test_an_error_from_a_loader_worker_is_told_without_its_traceback():
 
 
 def test_newest_state_is_found_where_the_experiment_lies(tmp_path):
-    for name in ("900.state", "1000.state", "latest.state", "net.pth"):
-        (tmp_path / name).touch()
-    assert runs._newest_state(str(tmp_path)) == str(tmp_path / "1000.state")
-    assert runs._newest_state(str(tmp_path / "nowhere")) is None
+    states, models = tmp_path / "training_states", tmp_path / "models"
+    for folder, names in {
+        states: ("900.state", "1000.state", "1100.state", "latest.state", "net.pth"),
+        models: ("net_g_900.pth", "net_d_900.pth", "net_g_1000.pth", "net_d_1000.pth", "net_g_1100.pth"),
+    }.items():
+        folder.mkdir()
+        for name in names:
+            (folder / name).touch()
+    assert runs._newest_state(str(states), ["g", "d"]) == str(states / "1000.state")  # 1100 lacks its discriminator
+    assert runs._newest_state(str(states), ["g"]) == str(states / "1100.state")
+    assert runs._newest_state(str(tmp_path / "nowhere"), ["g"]) is None
 
 
 def test_experiments_never_go_to_site_packages(tmp_path):

@@ -6,7 +6,8 @@ from basicsr.losses.gan_loss import GANLoss
 from torch import nn
 from torch.nn import functional as F
 
-from gpen_plugin.models.gan_steps import discriminator_step, generator_step, r1_step
+from gpen_plugin.models.gan_steps import discriminator_step, generator_step, path_length_step, r1_step
+from gpen_plugin.models.step_guard import StepGuard
 
 
 class LinearDiscriminator(nn.Module):
@@ -44,12 +45,16 @@ def test_generator_step_is_equation_3(gan, pictures):
         fake_values + parameter,
         real,
         gan=gan,
+        guard=StepGuard(),
         pixel=lambda a, b: 0.7 * F.l1_loss(a, b),
         feature_matching=lambda a, b: 0.02 * sum((p - q).abs().sum() for p, q in zip(a, b, strict=True)),
     )
     logits = 0.3 * fake_values.sum(dim=(1, 2, 3)) + 0.1
     assert losses["l_g_gan"].item() == pytest.approx(torch.log1p(torch.exp(-logits)).mean().item(), rel=1e-5)
     assert losses["l_g_pix"].item() == pytest.approx(0.7 * (fake_values - real).abs().mean().item(), rel=1e-5)
+    total = sum(losses[f"l_g_{name}"].item() for name in ("gan", "pix", "feat"))
+    for name in ("gan", "pix", "feat"):
+        assert losses[f"share_{name}"].item() == pytest.approx(losses[f"l_g_{name}"].item() / total, rel=1e-5)
     sign = (fake_values - real).sign()
     by_hand = (-torch.sigmoid(-logits) * 0.3 * 12).mean() + 0.7 * sign.mean() + 0.02 * sign.sum()
     assert parameter.item() == pytest.approx(-by_hand.item(), rel=1e-4)
@@ -58,7 +63,7 @@ def test_generator_step_is_equation_3(gan, pictures):
 def test_generator_step_leaves_the_discriminator_alone(gan, pictures):
     net_d, parameter = LinearDiscriminator(), nn.Parameter(torch.zeros(()))
     optimizer = torch.optim.Adam([parameter, *net_d.parameters()], lr=0.1)
-    generator_step(net_d, optimizer, pictures[0] + parameter, None, gan=gan)
+    generator_step(net_d, optimizer, pictures[0] + parameter, None, gan=gan, guard=StepGuard())
     assert parameter.item() != 0
     assert net_d.w.item() == pytest.approx(0.3)
     assert all(weight.requires_grad and weight.grad is None for weight in net_d.parameters())
@@ -68,7 +73,7 @@ def test_discriminator_step_by_hand(gan, pictures):
     fake, real = pictures
     net_d, parameter = LinearDiscriminator(), nn.Parameter(torch.ones(()))
     optimizer = torch.optim.SGD([parameter, *net_d.parameters()], lr=1.0)
-    losses = discriminator_step(net_d, optimizer, fake * parameter, real, gan=gan)
+    losses = discriminator_step(net_d, optimizer, fake * parameter, real, gan=gan, guard=StepGuard())
     real_logits = 0.3 * real.sum(dim=(1, 2, 3)) + 0.1
     fake_logits = 0.3 * fake.sum(dim=(1, 2, 3)) + 0.1
     slope = -torch.sigmoid(-real_logits).mean() + torch.sigmoid(fake_logits).mean()
@@ -76,6 +81,10 @@ def test_discriminator_step_by_hand(gan, pictures):
     assert parameter.item() == 1
     expected = F.softplus(-real_logits).mean() + F.softplus(fake_logits).mean()
     assert losses["l_d"].item() == pytest.approx(expected.item(), rel=1e-5)
+    gradient_of_w = -(torch.sigmoid(-real_logits) * (real_logits - 0.1) / 0.3).mean()
+    gradient_of_w += (torch.sigmoid(fake_logits) * (fake_logits - 0.1) / 0.3).mean()
+    assert losses["grad_norm_d"].item() == pytest.approx(torch.hypot(gradient_of_w, slope).item(), rel=1e-4)
+    assert losses["d_sign_real"].item() == pytest.approx(real_logits.sign().mean().item())
     assert losses["out_d_real"].item() == pytest.approx(real_logits.mean().item(), rel=1e-5)
 
 
@@ -83,7 +92,55 @@ def test_r1_step_carries_the_weight_of_the_iterations_it_stands_for(pictures):
     """|grad D|^2 = 12 w^2, so the step is 16 * 10 / 2 * 24 w; the bias stays, with a gradient of zero."""
     net_d = LinearDiscriminator()
     optimizer = torch.optim.SGD(net_d.parameters(), lr=1e-4)
-    losses = r1_step(net_d, optimizer, pictures[1], gamma=10, every=16)
+    losses = r1_step(net_d, optimizer, pictures[1], gamma=10, every=16, guard=StepGuard())
     assert losses["l_d_r1"].item() == pytest.approx(12 * 0.3**2, rel=1e-5)
     assert net_d.w.item() == pytest.approx(0.3 - 1e-4 * 16 * 10 / 2 * 24 * 0.3, rel=1e-5)
     assert net_d.b.grad.item() == 0
+
+
+def test_the_discriminator_sees_augmented_pictures(gan, pictures):
+    fake, real = pictures
+    net_d = LinearDiscriminator()
+    optimizer = torch.optim.SGD(net_d.parameters(), lr=0.0)
+    how = {"gan": gan, "guard": StepGuard(), "augment": lambda picture: 0 * picture}
+    losses = discriminator_step(net_d, optimizer, fake, real, **how)
+    losses |= generator_step(net_d, optimizer, fake.requires_grad_(), None, **how)
+    assert losses["out_d_real"].item() == losses["out_d_fake"].item() == pytest.approx(0.1)
+    assert losses["l_g_gan"].item() == pytest.approx(F.softplus(torch.tensor(-0.1)).item())
+
+
+def test_path_length_step_by_hand():
+    """Picture = a * w in every pixel: J^T y = a * sum(y), so the lengths are |a * sum(y)| / 2 in a 2 x 2 picture."""
+    a = nn.Parameter(torch.tensor(0.5))
+    latents = torch.ones(3, 1, 1, requires_grad=True)  # (N, codes, F)
+    directions = torch.randn(3, 3, 2, 2, generator=torch.Generator().manual_seed(1))
+    optimizer = torch.optim.SGD([a], lr=1e-3)
+
+    def draw():
+        return (a * latents[:, :, :, None]).expand(3, 3, 2, 2), latents
+
+    losses, mean = path_length_step(
+        draw, optimizer, directions, torch.tensor(2.0), weight=2, every=4, guard=StepGuard(), decay=0.25
+    )
+    slopes = directions.sum(dim=(1, 2, 3)).abs() / 2
+    lengths = 0.5 * slopes
+    assert mean.item() == pytest.approx(0.75 * 2 + 0.25 * lengths.mean().item(), rel=1e-5)
+    assert losses["path_length"].item() == pytest.approx(lengths.mean().item(), rel=1e-5)
+    assert losses["l_g_path"].item() == pytest.approx((lengths - mean).square().mean().item(), rel=1e-5)
+    slope = 4 * 2 * (2 * (lengths - mean) * slopes).mean()
+    assert a.item() == pytest.approx(0.5 - 1e-3 * slope.item(), rel=1e-5)
+
+
+def test_a_broken_path_length_leaves_its_mean():
+    latents = torch.ones(1, 1, 1, requires_grad=True)
+    a = nn.Parameter(torch.tensor(float("nan")))
+    _, mean = path_length_step(
+        lambda: ((a * latents[:, :, :, None]).expand(1, 3, 2, 2), latents),
+        torch.optim.SGD([a], lr=1.0),
+        torch.ones(1, 3, 2, 2),
+        torch.tensor(2.0),
+        weight=2,
+        every=4,
+        guard=StepGuard(),
+    )
+    assert mean.item() == 2

@@ -1,0 +1,299 @@
+"""What both trainings share: networks in their precision, the average, validation, checkpoints, resuming."""
+
+from collections import OrderedDict
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
+from copy import deepcopy
+from os import path as osp
+from typing import ClassVar
+
+import numpy as np
+import torch
+from basicsr.archs import build_network
+from basicsr.losses import build_loss
+from basicsr.models.sr_model import SRModel
+from basicsr.utils import get_root_logger, imwrite, tensor2img
+from basicsr.utils.dist_util import master_only
+
+from gpen_plugin import checkpoint
+from gpen_plugin.host import before_first_batch, place_in_epoch
+from gpen_plugin.models import training_state
+from gpen_plugin.models.draws import Draws
+from gpen_plugin.models.gan_steps import Losses, r1_step
+from gpen_plugin.models.loader_watch import LoaderWatch
+from gpen_plugin.models.step_guard import StepGuard
+from gpen_plugin.models.train_options import AdversarialOptions
+from gpen_plugin.models.validation import Pictures, Tally, measure
+
+
+class AdversarialModel(SRModel):
+    """A generator, its average (EMA) and a discriminator. Everything else is the host's: options, loaders, logging,
+    metrics, schedulers.
+
+    Args:
+        opt: parsed options; ``train`` holds the keys of `options_class`.
+    """
+
+    options_class: ClassVar[type[AdversarialOptions]]
+
+    def __init__(self, opt: dict):
+        self.validated: set[tuple] = set()  # (data set, iteration)
+        self.saved_at: tuple[int, int] | None = None  # epoch and iteration of the last training state
+        self.num_skipped = 0  # unreadable pictures that the data set replaced, since the start of this process
+        self.settings = self.options_class(**opt["train"]) if opt["is_train"] else None
+        super().__init__(opt)
+        self.draws = Draws(opt["manual_seed"] or 0, opt["rank"], opt["world_size"], self.device)
+
+    # --- networks
+
+    def model_to_device(self, net: torch.nn.Module) -> torch.nn.Module:
+        """As the host does, compiled if so wished. A CPU is faster with the channels last; a GPU is not."""
+        if self.device.type == "cpu":
+            net = net.to(memory_format=torch.channels_last)
+        if self.settings and self.settings.compile:
+            net.compile(backend=self.settings.compile)
+        return super().model_to_device(net)
+
+    def autocast(self) -> AbstractContextManager:
+        """The precision of the forward passes."""
+        on = self.settings is not None and self.settings.precision == "bf16"
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=on)
+
+    def init_training_settings(self) -> None:
+        """Build D, the average, the losses and the optimisers; called by the host's constructor when training."""
+        self.net_d = self.model_to_device(build_network(self.opt["network_d"]))
+        self.print_network(self.net_d)
+        # never wrapped for several GPUs: it is for validation and saving
+        self.net_g_ema = build_network(self.opt["network_g"]).to(self.device).requires_grad_(False)
+        self.start_from_files()
+        self.net_g.train()
+        self.net_d.train()
+        self.net_g_ema.eval()
+        self.loss_gan = self.build_loss(self.settings.gan_opt)
+        self.guard = StepGuard(self.settings.nonfinite_patience)
+        self.loader_watch = LoaderWatch(self.opt["datasets"]["train"].get("num_worker_per_gpu", 0))
+        self.last_r1 = torch.zeros((), device=self.device)
+        self.setup_optimizers()
+        self.setup_schedulers()
+
+    def start_from_files(self) -> None:
+        """Load what ``path:`` names beside the generator, which the host has loaded by now."""
+        self.model_ema(decay=0)  # what a partial file leaves open is the same in both
+        paths = self.opt["path"]
+        if paths.get("pretrain_network_d"):
+            key = paths.get("param_key_d", "params")
+            self.load_network(self.net_d, paths["pretrain_network_d"], paths.get("strict_load_d", True), key)
+        if paths.get("pretrain_network_g"):
+            # without a key: the averaged weights if the file has any
+            self.load_network(self.net_g_ema, paths["pretrain_network_g"], paths.get("strict_load_g", True), None)
+
+    def build_loss(self, options: Mapping | None) -> torch.nn.Module | None:
+        """One of the registered losses on this device, or None."""
+        return build_loss(options).to(self.device) if options else None
+
+    @torch.no_grad()
+    def model_ema(self, decay: float = 0.999) -> None:
+        """Move the average towards the network: parameters by 1 - decay, buffers altogether."""
+        source, average = self.get_bare_model(self.net_g), self.net_g_ema
+        parameters = dict(source.named_parameters())
+        for name, parameter in average.named_parameters():
+            parameter.lerp_(parameters[name], 1 - decay)
+        buffers = dict(source.named_buffers())
+        for name, buffer in average.named_buffers():
+            buffer.copy_(buffers[name])
+
+    # --- an iteration
+
+    def feed_data(self, data: dict) -> None:
+        """Take a batch: ``gt`` and, where there is one, ``lq``, (N, 3, H, W), in the networks' value range."""
+        for name in ("lq", "gt"):
+            self.__dict__.pop(name, None)  # the host would show and measure the last batch's
+            if name in data:
+                picture = data[name].to(self.device)
+                layout = torch.channels_last if self.device.type == "cpu" else torch.preserve_format
+                setattr(self, name, picture.contiguous(memory_format=layout) if self.device.type == "cpu" else picture)
+        if "skipped" in data:
+            self.num_skipped += int(data["skipped"].sum())
+
+    def lazy_r1(self, current_iter: int, optimizer: torch.optim.Optimizer, real: torch.Tensor) -> Losses:
+        """R1, where this is an iteration for it; its last value for the log."""
+        gamma, every = self.settings.r1_reg_weight, self.settings.net_d_reg_every
+        if gamma <= 0:
+            return {}
+        if current_iter % every == 0:
+            losses = r1_step(self.net_d, optimizer, real, gamma=gamma, every=every, guard=self.guard)
+            self.last_r1 = losses["l_d_r1"]
+        return {"l_d_r1": self.last_r1}
+
+    def end_of_iteration(self, losses: Losses, ema_decay: float) -> None:
+        """The average and the log."""
+        self.model_ema(decay=ema_decay)
+        self.log_dict = self.reduce_loss_dict(losses)
+        self.loader_watch.look()
+
+    def get_current_log(self) -> OrderedDict:
+        """Numbers of the last iteration, learning rates, and what was left out or replaced so far, if anything."""
+        groups = [group for optimizer in self.optimizers for group in optimizer.param_groups]
+        rates = {f"lr_{group['name']}": group["lr"] for group in groups}
+        counts = {"skipped": self.num_skipped, "nonfinite_steps": self.guard.skipped}
+        return OrderedDict(self.log_dict, **rates, **{name: count for name, count in counts.items() if count})
+
+    # --- validation
+
+    def validation(self, dataloader, current_iter, tb_logger, save_img=False) -> None:
+        """The host's validation. After the last iteration it counts one too far and comes twice; not here."""
+        if self.is_train:
+            current_iter = min(current_iter, self.settings.total_iter)
+        done = (dataloader.dataset.opt["name"], current_iter)
+        if done in self.validated:
+            return
+        self.validated.add(done)
+        super().validation(dataloader, current_iter, tb_logger, save_img)
+        if self.saved_at is not None and self.saved_at[1] == current_iter:
+            self.save_training_state(*self.saved_at)  # the host saves first: the state must know the new best metric
+
+    def dist_validation(self, dataloader, current_iter, tb_logger, save_img) -> None:
+        """The ranks share the set; the host would leave it to the first."""
+        self.nondist_validation(dataloader, current_iter, tb_logger, save_img)
+
+    def nondist_validation(self, dataloader, current_iter, tb_logger, save_img) -> None:
+        """Restore and measure a set, log the results, keep the best, write the page."""
+        name = dataloader.dataset.opt["name"]
+        options = self.opt["val"]
+
+        def restore(batch: Mapping, index: int) -> Pictures:
+            pictures = self.pictures_of(batch, index)
+            if save_img:
+                imwrite(pictures["result"], self._picture_path(batch, name, current_iter))
+            return pictures
+
+        tally = measure(
+            dataloader,
+            restore,
+            options.get("metrics") or {},
+            options.get("grid_images", 8),
+            rank=self.opt["rank"],
+            world_size=self.opt["world_size"],
+            progress=options.get("pbar", False),
+        )
+        if tally.values:
+            self._initialize_best_metric_results(name)
+            self.metric_results = tally.results()
+            for metric, value in self.metric_results.items():
+                self._update_best_metric_result(name, metric, value, current_iter)
+            self._log_validation_metric_values(current_iter, name, tb_logger)
+        page = self.page_of(tally) if self.opt["rank"] == 0 else None
+        if page is not None:
+            imwrite(page, osp.join(self.opt["path"]["visualization"], f"grid_{name}_{current_iter}.png"))
+            if tb_logger:
+                tb_logger.add_image(f"grid/{name}", page[..., ::-1].copy(), current_iter, dataformats="HWC")
+
+    def pictures_of(self, batch: Mapping, index: int) -> Pictures:
+        """Restore one picture of a validation set.
+
+        Args:
+            batch: with one picture.
+            index: its number in the set.
+        Returns:
+            uint8 BGR pictures, (H, W, 3): ``result``, ``gt`` and ``lq`` where there are any.
+        """
+        self.feed_data(batch)
+        self.test()
+        return {name: tensor2img([picture]) for name, picture in self.get_current_visuals().items()}
+
+    def page_of(self, tally: Tally) -> np.ndarray | None:
+        """What a validation shows: uint8 BGR, (H, W, 3), or None. Called on rank 0."""
+        raise NotImplementedError
+
+    def _picture_path(self, batch: Mapping, dataset: str, current_iter: int) -> str:
+        """The host's place for a restored picture."""
+        folder = self.opt["path"]["visualization"]
+        name = osp.splitext(osp.basename(batch["lq_path" if "lq_path" in batch else "gt_path"][0]))[0]
+        if self.is_train:
+            return osp.join(folder, name, f"{name}_{current_iter}.png")
+        return osp.join(folder, dataset, f"{name}_{self.opt['val'].get('suffix') or self.opt['name']}.png")
+
+    # --- files
+
+    def load_network(self, net, load_path, strict=True, param_key="params", where: str | None = None) -> None:
+        """Load weights, and weights only; a file of another network is named together with this one.
+
+        Raises:
+            CheckpointError: unreadable, unsafe, or of another kind, size or width; without `strict`, of a network
+                that shares no tensor with this one.
+        """
+        where = where or next((f"path:{key}" for key, value in self.opt["path"].items() if value == load_path), "path")
+        net = self.get_bare_model(net)
+        left = checkpoint.load_into(net, load_path, param_key, where=where, strict=strict)
+        entry, number = param_key or "the averaged weights, or a flat file", len(net.state_dict())
+        logger = get_root_logger()
+        logger.info(f"{where}: {number - len(left)} of {number} tensors from {load_path} [{entry}].")
+        if left:
+            logger.warning(f"{len(left)} tensors are not in the file and stay as they were: {', '.join(left)}")
+
+    def save(self, epoch: int, current_iter: int) -> None:
+        """Networks first, the training state last: where a state lies, its networks are complete."""
+        self.save_network([self.net_g, self.net_g_ema], "net_g", current_iter, ["params", "params_ema"])
+        self.save_network(self.net_d, "net_d", current_iter)
+        if current_iter != -1:
+            self.save_training_state(epoch, current_iter)
+
+    @master_only
+    def save_network(self, net, net_label, current_iter, param_key="params") -> None:
+        """Write networks under the host's names and keys, whole or not at all.
+
+        Raises:
+            CheckpointError: the file could not be written; an earlier one of its name is still there.
+        """
+        nets, keys = (net, param_key) if isinstance(net, list) else ([net], [param_key])
+        states = {key: self.get_bare_model(one).state_dict() for one, key in zip(nets, keys, strict=True)}
+        states = {key: {name: tensor.cpu() for name, tensor in state.items()} for key, state in states.items()}
+        number = "latest" if current_iter == -1 else current_iter
+        checkpoint.write(osp.join(self.opt["path"]["models"], f"{net_label}_{number}.pth"), states)
+
+    def save_training_state(self, epoch: int, current_iter: int) -> None:
+        """Write what resuming needs beside the networks, then delete what is older than the option says.
+
+        Every rank has to call this: the state holds the random generators of each.
+        """
+        self.saved_at = (epoch, current_iter)
+        random = training_state.of_every_rank(training_state.random_state())
+        if self.opt["rank"] != 0:
+            return
+        state = {
+            "epoch": epoch,
+            "iter": current_iter,
+            "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
+            "schedulers": [scheduler.state_dict() for scheduler in self.schedulers],
+            "best_metric_results": training_state.plain(getattr(self, "best_metric_results", {})),
+            "sampler": place_in_epoch(),
+            "random": random,
+            **self.own_state(),
+        }
+        folders = self.opt["path"]
+        checkpoint.write(osp.join(folders["training_states"], f"{current_iter}.state"), state)
+        if self.opt["logger"].get("keep_last"):
+            training_state.delete_older(
+                folders["models"], folders["training_states"], self.opt["logger"]["keep_last"]
+            )
+
+    def own_state(self) -> dict:
+        """What this model has to remember: tensors and plain values by name."""
+        return {"last_r1": float(self.last_r1), "guard": self.guard.state_dict()}
+
+    def resume_training(self, resume_state: dict) -> None:
+        """Take up everything where the state left it."""
+        super().resume_training(resume_state)
+        if self.opt["rank"] == 0:
+            training_state.clear_unfinished([self.opt["path"][name] for name in ("models", "training_states")])
+        self.best_metric_results = deepcopy(resume_state["best_metric_results"])
+        self.last_r1 = torch.tensor(resume_state["last_r1"], device=self.device)
+        self.guard.load_state_dict(resume_state["guard"])
+        if len(resume_state["random"]) == self.opt["world_size"]:
+            own = resume_state["random"][self.opt["rank"]]
+            before_first_batch(lambda: training_state.set_random_state(own))
+        else:
+            get_root_logger().warning(
+                f"The state is of {len(resume_state['random'])} ranks, and there are {self.opt['world_size']}: global "
+                "random generators start anew. Our own steps do not draw from them."
+            )

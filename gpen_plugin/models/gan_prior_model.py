@@ -1,0 +1,175 @@
+"""Stage one of the paper: the GAN prior learns to draw faces, as StyleGAN2 does (sections 3.3 and 4.2)."""
+
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+import torch
+from basicsr.utils import tensor2img
+
+from gpen_plugin.host import register
+from gpen_plugin.models.adversarial_model import AdversarialModel
+from gpen_plugin.models.augmentation import Augmentation, AugmentOptions
+from gpen_plugin.models.draws import mixed_styles, noise_maps, normal
+from gpen_plugin.models.gan_steps import discriminator_step, generator_step, mean_over_ranks, path_length_step
+from gpen_plugin.models.train_options import AdamOptions, PriorTrainOptions
+from gpen_plugin.models.validation import Pictures, Tally
+from gpen_plugin.sheet import mosaic, sheet
+
+MEAN_OF = 4096  # latent codes, for the centre of truncation
+
+
+@register("model")
+class GPENPriorModel(AdversarialModel):
+    """Trains `GPENPrior` against `GPENDiscriminator`: non-saturating logistic loss, lazy R1, path length, mixing.
+
+    A validation draws one sample of the average for each picture of its set, from latent codes that stay the same, and
+    compares the two sets by the metrics for sets.
+
+    Args:
+        opt: parsed options; ``train`` holds the keys of `PriorTrainOptions`.
+    """
+
+    options_class = PriorTrainOptions
+
+    def init_training_settings(self) -> None:
+        """See `AdversarialModel`."""
+        super().init_training_settings()
+        self.mean_path_length = torch.zeros((), device=self.device)
+        self.last_path = torch.zeros((), device=self.device)
+        options = self.settings.augment_opt
+        self.augmentation = Augmentation(AugmentOptions(**options)) if options else None
+        self.sign_sum, self.sign_count = torch.zeros((), device=self.device), 0
+
+    def setup_optimizers(self) -> None:
+        """Two Adams, with StyleGAN2's correction for lazy regularisation (its appendix B)."""
+        settings = self.settings
+        for name, net, options, weight, every in (
+            ("generator", self.net_g, settings.optim_g, settings.path_reg_weight, settings.net_g_reg_every),
+            ("discriminator", self.net_d, settings.optim_d, settings.r1_reg_weight, settings.net_d_reg_every),
+        ):
+            optim = AdamOptions(**options)
+            scaled = optim.for_lazy(every) if settings.lazy_lr_scaling and weight > 0 else {}
+            arguments = {"lr": optim.lr, "betas": optim.betas, "eps": optim.eps} | scaled
+            group = {"name": name, "params": list(net.parameters())}
+            self.optimizers.append(self.get_optimizer(optim.type, [group], **arguments))
+        self.optimizer_g, self.optimizer_d = self.optimizers
+
+    def optimize_parameters(self, current_iter: int) -> None:
+        """One iteration: a step of D, at times R1, a step of G, at times path length, then the average."""
+        batch = len(self.gt)
+        how = {"gan": self.loss_gan, "guard": self.guard, "autocast": self.autocast}
+        with torch.no_grad(), self.autocast():
+            fake = self._draw("discriminator", current_iter, batch)
+        augment = self._augment("augmentation of D", current_iter)
+        losses = discriminator_step(self.net_d, self.optimizer_d, fake, self.gt, augment=augment, **how)
+        # R1 at the pictures that D sees: what it has learnt to judge
+        losses |= self.lazy_r1(current_iter, self.optimizer_d, augment(self.gt) if augment else self.gt)
+        with self.autocast():
+            fake = self._draw("generator", current_iter, batch)
+        augment = self._augment("augmentation of G", current_iter)
+        losses |= generator_step(self.net_d, self.optimizer_g, fake, None, augment=augment, **how)
+        losses |= self._lazy_path_length(current_iter, batch)
+        losses = self._adapt(current_iter, batch, losses)
+        images = batch * self.opt["world_size"]
+        self.end_of_iteration(losses, 0.5 ** (images / self.settings.ema_half_life))
+
+    def _draw(self, purpose: str, iteration: int, batch: int, return_latents: bool = False):
+        """Pictures of the generator in training, with style mixing and fresh noise."""
+        prior, streams = self.get_bare_model(self.net_g), self.draws.streams(purpose, iteration, batch)
+        styles, places = mixed_styles(prior, streams, self.settings.mixing_prob)
+        noise = noise_maps(prior, streams)
+        return self.net_g(styles, noise, inject_index=places, return_latents=return_latents)
+
+    def _augment(self, purpose: str, iteration: int) -> Callable | None:
+        """What is done to pictures before D sees them; the same at each call with pictures of one place."""
+        if self.augmentation is None:
+            return None
+        return lambda pictures: self.augmentation(pictures, self.draws.streams(purpose, iteration, len(pictures)))
+
+    def _lazy_path_length(self, current_iter: int, batch: int) -> dict[str, torch.Tensor]:
+        weight, every = self.settings.path_reg_weight, self.settings.net_g_reg_every
+        if weight <= 0:
+            return {}
+        if current_iter % every == 0:
+            fewer = max(1, batch // self.settings.path_batch_shrink)
+            prior = self.get_bare_model(self.net_g)
+            streams = self.draws.streams("direction", current_iter, fewer)
+            losses, self.mean_path_length = path_length_step(
+                lambda: self._draw("path length", current_iter, fewer, return_latents=True),
+                self.optimizer_g,
+                normal((3, prior.out_size, prior.out_size), streams),
+                self.mean_path_length,
+                weight=weight,
+                every=every,
+                guard=self.guard,
+            )
+            self.last_path = losses["l_g_path"]
+        return {"l_g_path": self.last_path, "mean_path_length": self.mean_path_length}
+
+    def _adapt(self, current_iter: int, batch: int, losses: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """Adaptive augmentation follows the signs of D's logits at real pictures, measured on all ranks."""
+        if self.augmentation is None:
+            return dict(losses)
+        if self.augmentation.adaptive:
+            self.sign_sum, self.sign_count = self.sign_sum + losses["d_sign_real"], self.sign_count + 1
+            if current_iter % self.augmentation.every == 0:
+                mean = mean_over_ranks(self.sign_sum / self.sign_count)
+                images = self.sign_count * batch * self.opt["world_size"]
+                self.augmentation.update(float(mean), images)
+                self.sign_sum, self.sign_count = torch.zeros_like(self.sign_sum), 0
+        return {**losses, "augment_p": torch.tensor(self.augmentation.p, device=self.device)}
+
+    # --- validation
+
+    def pictures_of(self, batch: Mapping, index: int) -> Pictures:
+        """A sample of the average as ``result``, and a picture of the set as ``gt``; see `AdversarialModel`."""
+        self.feed_data(batch)
+        (sample,) = self._samples(self.net_g_ema if self.is_train else self.net_g, [index])
+        return {"result": sample, "gt": tensor2img([(self.gt + 1) / 2])}
+
+    def page_of(self, tally: Tally) -> np.ndarray | None:
+        """The same latent codes in each panel: of the network, of its average, of its average truncated."""
+        places = range(self.opt["val"].get("grid_images", 16))
+        if not places:
+            return None
+        truncation = self.opt["val"].get("truncation", 0.7)
+        averaged = self.net_g_ema if self.is_train else self.net_g
+        panels = {"raw": self._samples(self.net_g, places)} if self.is_train else {}
+        panels["average (EMA)"] = self._samples(averaged, places)
+        panels[f"average, truncation {truncation:g}"] = self._samples(averaged, places, truncation)
+        mosaics = [mosaic(samples) for samples in panels.values()]
+        return sheet([mosaics], list(panels), tile=max(mosaics[0].shape[:2]))
+
+    @torch.no_grad()
+    def _samples(self, net: torch.nn.Module, places: Sequence[int], truncation: float = 1.0) -> list[np.ndarray]:
+        """Draw one picture for each place, uint8 BGR, (H, W, 3): a function of the seed and the place."""
+        prior = self.get_bare_model(net)
+        centre = None if truncation == 1 else prior.mean_latent(MEAN_OF, self.draws.stream("mean"))
+        pictures = []
+        for place in places:
+            streams = [self.draws.stream("sample", place)]
+            z, noise = normal((prior.num_style_feat,), streams), noise_maps(prior, streams)
+            picture = prior(z, noise, truncation=truncation, truncation_latent=centre)
+            pictures.append(tensor2img([(picture + 1) / 2]))
+        return pictures
+
+    # --- files
+
+    def own_state(self) -> dict:
+        """See `AdversarialModel`."""
+        own = {"mean_path_length": float(self.mean_path_length), "last_path": float(self.last_path)}
+        if self.augmentation is not None:
+            signs = {"sign_sum": float(self.sign_sum), "sign_count": self.sign_count}
+            own["augmentation"] = self.augmentation.state_dict() | signs
+        return super().own_state() | own
+
+    def resume_training(self, resume_state: dict) -> None:
+        """See `AdversarialModel`."""
+        super().resume_training(resume_state)
+        for name in ("mean_path_length", "last_path"):
+            setattr(self, name, torch.tensor(resume_state[name], device=self.device))
+        held = resume_state.get("augmentation")
+        if self.augmentation is not None and held:
+            self.sign_sum = torch.tensor(held["sign_sum"], device=self.device)
+            self.sign_count = held["sign_count"]
+            self.augmentation.load_state_dict({k: v for k, v in held.items() if not k.startswith("sign_")})

@@ -1,0 +1,199 @@
+"""``python -m gpen_plugin.sample -m net_g_latest.pth -o samples.png``: what a GAN prior draws."""
+
+import argparse
+import contextlib
+import math
+import os
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from gpen_plugin.errors import DataError, OptionError, told_plainly
+from gpen_plugin.picture_file import write_picture
+from gpen_plugin.prior_sampler import Drawing, PriorSampler
+from gpen_plugin.sheet import mosaic
+
+FRAMES_PER_SECOND = 24
+
+# What each mode reads besides the common options, with its defaults.
+MODES = {
+    "grid": {"rows": 4, "columns": 8, "seed": 0, "separate": None, "noise": "random"},
+    "mix": {"sources": [0, 1, 2, 3], "styles": [4, 5, 6, 7], "from_resolution": 16, "noise": "random"},
+    "interpolate": {"seeds": [0, 1, 2, 3], "frames": 24, "space": "w", "noise": "fixed"},
+}
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command's options. Those of one mode alone have no default here: see `MODES`."""
+    count, seed = _whole_number(1), _whole_number(0)
+    parser = argparse.ArgumentParser(
+        prog="python -m gpen_plugin.sample",
+        description="Draw pictures with a GAN prior. Each is a function of its seed, so that it can be drawn again.",
+        argument_default=argparse.SUPPRESS,
+    )
+    parser.add_argument("-m", "--model", type=Path, required=True, help="weights of a GPENPrior")
+    parser.add_argument("-o", "--output", type=Path, required=True, help="picture file; see also interpolate")
+    parser.add_argument("--mode", choices=list(MODES), default="grid", help="what to draw (default grid)")
+    parser.add_argument("--key", default=None, help="entry of the weight file; default: the averaged weights")
+    parser.add_argument("--truncation", type=_number, default=0.7, help="0 the mean face, 1 all variety (default 0.7)")
+    parser.add_argument("--noise", choices=["random", "fixed", "zero"], help="per seed, one for all, or none")
+    parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto", help="default: a GPU, if any")
+    parser.add_argument("--batch", type=count, default=8, help="pictures drawn at once (default 8)")
+    grid = parser.add_argument_group("grid", "samples of consecutive seeds in a table")
+    grid.add_argument("--rows", type=count, help="default 4")
+    grid.add_argument("--columns", type=count, help="default 8")
+    grid.add_argument("--seed", type=seed, help="the first one (default 0)")
+    grid.add_argument("--separate", type=Path, metavar="FOLDER", help="write each sample as SEED.png too")
+    mix = parser.add_argument_group("mix", "style mixing: sources go down, styles go across")
+    mix.add_argument("--sources", type=seed, nargs="+", metavar="SEED", help="pose and shape (default 0 1 2 3)")
+    mix.add_argument("--styles", type=seed, nargs="+", metavar="SEED", help="what is finer (default 4 5 6 7)")
+    mix.add_argument("--from-resolution", type=count, help="the coarsest block that follows the style (default 16)")
+    interpolate = parser.add_argument_group(
+        "interpolate", "from face to face. OUTPUT is a film (.mp4), a folder of frames (no suffix) or a film strip"
+    )
+    interpolate.add_argument("--seeds", type=seed, nargs="+", metavar="SEED", help="default 0 1 2 3")
+    interpolate.add_argument("--frames", type=count, help="from each seed to the next (default 24)")
+    interpolate.add_argument("--space", choices=["w", "z"], help="straight in w (default) or along the arc in z")
+    return parser
+
+
+@told_plainly
+def main(argv: Sequence[str] | None = None) -> int:
+    """Draw and write.
+
+    Args:
+        argv: command line without the program's name; None for the real one.
+    Returns:
+        Exit status: 0 if all was written, 1 otherwise.
+    """
+    options = _options(argv)
+    device = _device(options.device)
+    sampler = PriorSampler(options.model, options.key, device, options.truncation, options.noise, options.batch)
+    draw: dict[str, Callable] = {"grid": _grid, "mix": _mix, "interpolate": _interpolate}
+    count = draw[options.mode](sampler, options)
+    print(f"{count} pictures drawn to {options.output} by {sampler.spec}")
+    return 0
+
+
+def _options(argv: Sequence[str] | None) -> argparse.Namespace:
+    """The options with their mode's defaults; those of another mode and unknown kinds of output are refused."""
+    command = parser()
+    given = vars(command.parse_args(argv))
+    mode, output = given["mode"], given["output"]
+    for other, names in MODES.items():
+        for name in names:
+            if name in given and name not in MODES[mode]:
+                command.error(f"--{name.replace('_', '-')} belongs to --mode {other}, not to {mode}")
+    options = argparse.Namespace(**(MODES[mode] | given))
+    if mode == "interpolate" and options.noise == "random":
+        command.error("--noise random would jump at each seed; expected fixed or zero")
+    if mode == "interpolate" and len(options.seeds) < 2:
+        command.error(f"--seeds: got {len(options.seeds)}; expected two or more")
+    moving = mode == "interpolate" and output.suffix.lower() in ("", ".mp4")
+    if not moving and not cv2.haveImageWriter(str(output)):
+        others = ", a film (.mp4) or a folder (no suffix)" if mode == "interpolate" else ""
+        command.error(f"--output: got {output}; expected a picture file such as samples.png{others}")
+    return options
+
+
+def _grid(sampler: PriorSampler, options: argparse.Namespace) -> int:
+    seeds = range(options.seed, options.seed + options.rows * options.columns)
+    pictures = list(_shown(sampler, map(sampler.seeded, seeds), len(seeds)))
+    if options.separate is not None:
+        for seed, picture in zip(seeds, pictures, strict=True):
+            write_picture(options.separate / f"{seed}.png", picture)
+    write_picture(options.output, mosaic(pictures, options.columns))
+    return len(pictures)
+
+
+def _mix(sampler: PriorSampler, options: argparse.Namespace) -> int:
+    """A table whose first row and column are the styles' and the sources' own pictures."""
+    styles = [sampler.seeded(seed) for seed in options.styles]
+    drawings = list(styles)
+    for source in map(sampler.seeded, options.sources):
+        drawings += [source, *(sampler.mixed(source, style, options.from_resolution) for style in styles)]
+    pictures = list(_shown(sampler, drawings, len(drawings)))
+    corner = np.full_like(pictures[0], 255)
+    write_picture(options.output, mosaic([corner, *pictures], 1 + len(styles)))
+    return len(pictures)
+
+
+def _interpolate(sampler: PriorSampler, options: argparse.Namespace) -> int:
+    frames, ways = options.frames, len(options.seeds) - 1
+    count = frames * ways + 1
+    pictures = _shown(sampler, sampler.between(options.seeds, frames, options.space), count)
+    if options.output.suffix.lower() == ".mp4":
+        _write_film(options.output, pictures, count)
+    elif not options.output.suffix:
+        for number, picture in enumerate(pictures):
+            write_picture(options.output / f"{number:05d}.png", picture)
+    else:
+        whole = list(pictures)
+        strips = [picture for way in range(ways) for picture in whole[way * frames : (way + 1) * frames + 1]]
+        write_picture(options.output, mosaic(strips, frames + 1))
+    return count
+
+
+def _shown(sampler: PriorSampler, drawings: Iterable[Drawing], count: int) -> Iterator[np.ndarray]:
+    """The pictures, with a bar where one has to wait for them."""
+    return iter(tqdm(sampler(drawings), total=count, unit="picture", disable=count <= 4 * sampler.batch))
+
+
+def _write_film(path: Path, pictures: Iterator[np.ndarray], count: int) -> None:
+    """Write an MP4 under a temporary name, look whether all frames are there, then rename it."""
+    unfinished = path.with_name(f".{path.stem}.{os.getpid()}.part.mp4")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        first = next(pictures)
+        codec = cv2.VideoWriter_fourcc(*"mp4v")
+        film = cv2.VideoWriter(str(unfinished), codec, FRAMES_PER_SECOND, (first.shape[1], first.shape[0]))
+        film.write(first)
+        for picture in pictures:
+            film.write(picture)
+        film.release()
+        if int(cv2.VideoCapture(str(unfinished)).get(cv2.CAP_PROP_FRAME_COUNT)) != count:
+            raise OSError("OpenCV did not write all frames")
+        os.replace(unfinished, path)
+    except (OSError, cv2.error) as error:
+        expected = "a writable folder with space left, and an OpenCV that writes MP4"
+        way_out = "Without one, name a folder (no suffix): the frames go there."
+        raise DataError(str(path), f"cannot be written ({error})", expected, way_out) from error
+    finally:
+        with contextlib.suppress(OSError):
+            unfinished.unlink(missing_ok=True)
+
+
+def _device(name: str) -> str:
+    if name == "cuda" and not torch.cuda.is_available():
+        raise OptionError("--device", "got cuda", "a device of this machine", "Use cpu, or leave it out.")
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    return name
+
+
+def _whole_number(low: int) -> Callable[[str], int]:
+    def read(text: str) -> int:
+        if not text.isdecimal() or not low <= int(text) < 2**63:
+            raise argparse.ArgumentTypeError(f"got {text}; expected a whole number from {low}")
+        return int(text)
+
+    return read
+
+
+def _number(text: str) -> float:
+    try:
+        number = float(text)
+    except ValueError:
+        number = math.nan
+    if not math.isfinite(number):
+        raise argparse.ArgumentTypeError(f"got {text}; expected a number, usually from 0 to 1")
+    return number
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,125 @@
+"""BasicSR's own StyleGAN2 and the prior made of its weights compute the same."""
+
+import sys
+from types import SimpleNamespace
+
+import pytest
+import torch
+import torch.nn.functional as F
+from basicsr.archs.stylegan2_arch import StyleGAN2Discriminator, StyleGAN2Generator
+
+from gpen_plugin.archs import GPENDiscriminator, GPENPrior
+from gpen_plugin.archs.authors_keys import recognise, to_authors, to_ours
+from gpen_plugin.archs.layouts import to_layout
+from gpen_plugin.archs.stylegan2_keys import fixed_noise
+
+WIDTHS = {"channel_multiplier": 1, "narrow": 0.04}
+STYLE = {"num_style_feat": 8, "num_mlp": 2}
+
+
+@pytest.fixture
+def fused_act_in_pytorch(monkeypatch):
+    """What the host leaves to a compiled extension, forward only."""
+
+    def fused_bias_act(x, bias, _reference, _kind, _order, slope, scale):
+        return F.leaky_relu(x + bias.view(-1, *[1] * (x.ndim - 2)), slope) * scale
+
+    module = sys.modules["basicsr.ops.fused_act.fused_act"]
+    monkeypatch.setattr(module, "fused_act_ext", SimpleNamespace(fused_bias_act=fused_bias_act), raising=False)
+
+
+def filled(net):
+    """Values other than those that a fresh network starts from: noise weights and biases are zero there."""
+    torch.manual_seed(0)
+    with torch.no_grad():
+        for name, parameter in net.named_parameters():
+            if parameter.ndim == 1 and not name.startswith(("style_mlp", "mapping")):
+                parameter.add_(torch.randn_like(parameter), alpha=0.3)
+    return net
+
+
+def hosts_generator(size):
+    return filled(StyleGAN2Generator(size, **STYLE, **WIDTHS))
+
+
+def hosts_discriminator(size):
+    return filled(StyleGAN2Discriminator(size, **WIDTHS))
+
+
+def rosinalitys(state_dict):
+    """The spelling of the implementation that the authors built upon: fixed noise has an underline more."""
+    noise = {key.replace("noise", "noise_").replace("noise_s", "noises"): t for key, t in state_dict.items()}
+    return to_authors(state_dict) | {key: tensor for key, tensor in noise.items() if key.startswith("noises.")}
+
+
+@pytest.mark.usefixtures("fused_act_in_pytorch")
+@pytest.mark.parametrize("respelled", [dict, rosinalitys])
+@pytest.mark.parametrize("size", [32, 64])
+@torch.no_grad()
+def test_the_imported_prior_draws_the_hosts_pictures(size, respelled):
+    theirs = hosts_generator(size)
+    ours = GPENPrior(size, noise_mode="add", **STYLE, **WIDTHS)
+    ours.load_state_dict(respelled(theirs.state_dict()), strict=True)
+    maps = [torch.randn(2, 1, r, r) for r in (4, 8, 16, 32, 64) if r <= size]
+    layers = [maps[0]] + [noise for noise in maps[1:] for _ in range(2)]
+    shared = [
+        noise.expand(-1, block.noise_channels, -1, -1) for noise, block in zip(maps, ours.blocks.values(), strict=True)
+    ]
+    z = torch.randn(2, 8)
+    expected, latents = theirs([z], noise=layers, return_latents=True)
+    picture, codes = ours(z, shared, return_latents=True)
+    assert expected.std() > 0.1
+    torch.testing.assert_close(codes, latents, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(picture, expected, atol=1e-5, rtol=1e-5)
+    silent = ours(z, [torch.zeros_like(noise) for noise in shared])
+    assert (silent - expected).abs().max() > 1e-2, "the noise must matter, or nothing is shown"
+
+
+@pytest.mark.usefixtures("fused_act_in_pytorch")
+@pytest.mark.parametrize("size", [32, 64])
+@torch.no_grad()
+def test_the_imported_discriminator_judges_as_the_hosts(size):
+    theirs, ours = hosts_discriminator(size), GPENDiscriminator(size, **WIDTHS)
+    ours.load_state_dict(theirs.state_dict(), strict=True)
+    pictures = torch.randn(4, 3, size, size)
+    expected = theirs(pictures)
+    assert expected.std() > 1e-3
+    torch.testing.assert_close(ours(pictures), expected, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("size", [16, 32, 128])
+def test_every_name_and_shape_is_the_hosts(size):
+    prior = GPENPrior(size, noise_mode="add", **STYLE, **WIDTHS)
+    hosts = hosts_generator(size)
+    written = to_layout(prior.state_dict(), "stylegan2")
+    assert {key: t.shape for key, t in written.items()} == {key: t.shape for key, t in hosts.state_dict().items()}
+    hosts.load_state_dict(written, strict=True)
+    judge = GPENDiscriminator(size, **WIDTHS)
+    hosts_discriminator(size).load_state_dict(to_layout(judge.state_dict(), "stylegan2"), strict=True)
+
+
+@pytest.mark.parametrize("build", [hosts_generator, hosts_discriminator])
+@pytest.mark.parametrize("size", [16, 64])
+def test_the_hosts_tensors_survive_the_way_there_and_back(build, size):
+    given = {key: tensor for key, tensor in build(size).state_dict().items() if not key.startswith("noises.")}
+    ours = to_ours(given)
+    assert recognise(given) == (recognise(ours)[0], "stylegan2")
+    for through in (ours, to_authors(given)):
+        back = {key: t for key, t in to_layout(through, "stylegan2").items() if not key.startswith("noises.")}
+        assert set(back) == set(given)
+        assert all(torch.equal(back[key], given[key]) and back[key].shape == given[key].shape for key in given)
+
+
+def test_fixed_noise_is_left_out_and_nothing_else():
+    given = hosts_generator(16).state_dict()
+    assert sum(key.startswith("noises.") for key in given) == 5
+    assert len(to_ours(given)) == len(given) - 5
+    assert set(to_ours(rosinalitys(given))) == set(to_ours(given))
+    assert "noises.stranger" in to_ours(given | {"noises.stranger": torch.zeros(1)})
+
+
+def test_fixed_noise_is_noise_and_the_same_each_time():
+    maps = fixed_noise(64)
+    assert [noise.shape[-1] for noise in maps.values()] == [4, 8, 8, 16, 16, 32, 32, 64, 64]
+    assert maps["noises.noise8"].std() == pytest.approx(1, abs=0.1)
+    assert all(torch.equal(noise, fixed_noise(64)[key]) for key, noise in maps.items())

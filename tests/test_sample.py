@@ -1,0 +1,261 @@
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from gpen_plugin.archs import GPEN, GPENDiscriminator, GPENPrior
+from gpen_plugin.errors import CheckpointError, OptionError
+from gpen_plugin.prior_sampler import MEAN_OF, SHARED_SEED, PriorSampler
+from gpen_plugin.sample import main
+
+SIDE, CELL = 32, 34  # of a picture, and with the gap beside it
+
+
+@pytest.fixture(scope="module")
+def net() -> GPENPrior:
+    torch.manual_seed(0)
+    net = GPENPrior(SIDE, num_style_feat=16, num_mlp=2, narrow=0.03125)
+    for name, parameter in net.named_parameters():
+        if name.endswith("noise_weight"):
+            parameter.data.fill_(0.3)
+    return net
+
+
+@pytest.fixture(scope="module")
+def weights(net, tmp_path_factory):
+    path = tmp_path_factory.mktemp("prior") / "net_g_latest.pth"
+    other = {name: tensor + 1 for name, tensor in net.state_dict().items()}
+    torch.save({"params": other, "params_ema": net.state_dict()}, path)
+    return path
+
+
+@pytest.fixture
+def command(weights, tmp_path):
+    """Runs the command and returns the picture that it wrote."""
+
+    def run(*arguments: str, output: str = "out.png") -> np.ndarray:
+        assert main(["-m", str(weights), "-o", str(tmp_path / output), "--device", "cpu", *arguments]) == 0
+        return cv2.imread(str(tmp_path / output))
+
+    return run
+
+
+def cell(table: np.ndarray, row: int, column: int) -> np.ndarray:
+    picture = table[row * CELL :, column * CELL :][:SIDE, :SIDE]
+    assert picture.shape == (SIDE, SIDE, 3)
+    return picture
+
+
+def draw(weights, *seeds: int, **settings) -> list[np.ndarray]:
+    sampler = PriorSampler(weights, **settings)
+    return list(sampler(map(sampler.seeded, seeds)))
+
+
+def differ(one: np.ndarray, other: np.ndarray) -> int:
+    return int(np.abs(one.astype(int) - other.astype(int)).max())
+
+
+def test_a_sample_is_what_the_prior_draws_from_the_seeds_stream(net, weights):
+    (picture,) = draw(weights, 7, truncation=0.7)
+    stream = torch.Generator().manual_seed(7)
+    z, noise = torch.randn(1, 16, generator=stream), net.make_noise(1, stream)
+    mean = net.mean_latent(MEAN_OF, torch.Generator().manual_seed(SHARED_SEED))
+    with torch.no_grad():
+        expected = net(z, noise, truncation=0.7, truncation_latent=mean)[0]
+    expected = ((expected.permute(1, 2, 0).clamp(-1, 1) + 1) * 127.5).round().byte().numpy()[..., ::-1]
+    assert differ(picture, expected) <= 1
+    assert picture.std() > 1
+
+
+@pytest.mark.parametrize("noise", ["random", "fixed", "zero"])
+def test_a_sample_does_not_depend_on_its_batch(weights, noise):
+    alone = draw(weights, 0, 1, 2, 3, 4, noise=noise, batch=1)
+    together = draw(weights, 4, 3, 2, 1, 0, noise=noise, batch=3)[::-1]
+    assert max(map(differ, alone, together)) <= 1
+    assert differ(alone[0], alone[1]) > 3
+
+
+def test_noise(weights):
+    """With truncation 0 all have one latent code: only their own noise tells them apart."""
+    for noise, distance in (("random", 2), ("fixed", 0), ("zero", 0)):
+        one, other = draw(weights, 0, 1, noise=noise, truncation=0)
+        assert (differ(one, other) > 1) == (distance > 1), noise
+    by_noise = [draw(weights, 0, noise=noise)[0] for noise in ("random", "fixed", "zero")]
+    assert min(differ(by_noise[a], by_noise[b]) for a, b in ((0, 1), (0, 2), (1, 2))) > 1
+
+
+def test_truncation_0_is_one_latent_code_and_1_is_the_mappings(net, weights):
+    for truncation, same in ((0.0, True), (1.0, False)):
+        sampler = PriorSampler(weights, truncation=truncation)
+        one, other = (sampler.seeded(seed).latents for seed in (0, 1))
+        assert torch.equal(one, other) == same
+    assert torch.equal(one[:, 0], net.mapping(sampler.z(0)))
+
+
+def test_mixing_takes_codes_and_noise_of_the_finer_blocks_from_the_style(weights):
+    sampler = PriorSampler(weights)
+    source, style = sampler.seeded(0), sampler.seeded(1)
+    for from_resolution, first in ((4, 0), (8, 1), (16, 3), (32, 5)):
+        mixed = sampler.mixed(source, style, from_resolution)
+        assert torch.equal(mixed.latents[:, :first], source.latents[:, :first])
+        assert torch.equal(mixed.latents[:, first:], style.latents[:, first:])
+        assert mixed.noise_seeds == tuple(0 if size < from_resolution else 1 for size in (4, 8, 16, 32))
+    with pytest.raises(OptionError, match=r"from_resolution: got 12; expected one of 4, 8, 16, 32"):
+        sampler.mixed(source, style, 12)
+
+
+def test_noise_of_a_mixed_drawing_comes_from_both(weights):
+    sampler = PriorSampler(weights, truncation=0)
+    own, other = sampler.seeded(0), sampler.seeded(1)
+    one, mixed, two = sampler([own, sampler.mixed(own, other, 16), other])
+    assert min(differ(one, mixed), differ(mixed, two)) > 1
+
+
+def test_grid(command, weights, tmp_path, capsys):
+    table = command(
+        "--rows", "2", "--columns", "3", "--seed", "5", "--separate", str(tmp_path / "each"), "--batch", "4"
+    )
+    assert table.shape == (2 * CELL - 2, 3 * CELL - 2, 3)
+    assert "6 pictures drawn" in capsys.readouterr().out
+    assert sorted(path.name for path in (tmp_path / "each").iterdir()) == sorted(f"{n}.png" for n in range(5, 11))
+    for place, picture in enumerate(draw(weights, *range(5, 11))):
+        assert differ(cell(table, place // 3, place % 3), picture) <= 1
+        saved = cv2.imread(str(tmp_path / "each" / f"{5 + place}.png"))
+        assert np.array_equal(saved, cell(table, place // 3, place % 3))
+
+
+def test_the_raw_network_is_another_entry(command):
+    arguments = ("--rows", "1", "--columns", "1")
+    assert differ(command(*arguments), command(*arguments, "--key", "params")) > 1
+    assert np.array_equal(command(*arguments), command(*arguments, "--key", "params_ema"))
+
+
+def test_mixing_table(command, weights):
+    arguments = ("--mode", "mix", "--sources", "0", "1", "--styles", "2", "0", "3")
+    table = command(*arguments, "--from-resolution", "8")
+    assert table.shape == (3 * CELL - 2, 4 * CELL - 2, 3)
+    assert (cell(table, 0, 0) == 255).all()
+    own = dict(enumerate(draw(weights, 0, 1, 2, 3)))
+    for column, seed in enumerate((2, 0, 3), start=1):
+        assert differ(cell(table, 0, column), own[seed]) <= 1
+    for row, seed in enumerate((0, 1), start=1):
+        assert differ(cell(table, row, 0), own[seed]) <= 1
+    assert differ(cell(table, 1, 2), own[0]) <= 1  # mixed with itself
+    assert min(differ(cell(table, 1, 1), own[0]), differ(cell(table, 1, 1), own[2])) > 3
+    whole = command(*arguments, "--from-resolution", "4")
+    for row in (1, 2):
+        for column, seed in enumerate((2, 0, 3), start=1):
+            assert differ(cell(whole, row, column), own[seed]) <= 1
+
+
+@pytest.mark.parametrize("space", ["w", "z"])
+def test_film_strip_goes_from_seed_to_seed_in_small_steps(command, weights, space):
+    strip = command("--mode", "interpolate", "--seeds", "3", "1", "1", "2", "--frames", "8", "--space", space)
+    assert strip.shape == (3 * CELL - 2, 9 * CELL - 2, 3)
+    own = dict(zip((3, 1, 2), draw(weights, 3, 1, 2, noise="fixed"), strict=True))
+    for row, (start, end) in enumerate(((3, 1), (1, 1), (1, 2))):
+        way = [cell(strip, row, column) for column in range(9)]
+        assert differ(way[0], own[start]) <= 1
+        assert differ(way[8], own[end]) <= 1
+        largest = max(np.abs(way[n].astype(int) - way[n + 1]).mean() for n in range(8))
+        assert largest <= 0.5 * np.abs(own[start].astype(int) - own[end]).mean() + 0.2
+
+
+def test_the_arc_keeps_the_length_of_a_code(weights):
+    sampler = PriorSampler(weights, truncation=1)
+    drawings = list(sampler.between([0, 1], 4, "z"))
+    assert len(drawings) == 5
+    codes = {}
+    for share in (0.25, 0.5):
+        z = torch.stack([sampler.z(0)[0] / sampler.z(0).norm(), sampler.z(1)[0] / sampler.z(1).norm()])
+        angle = (z[0] @ z[1]).acos()
+        codes[share] = (((1 - share) * angle).sin() * sampler.z(0) + (share * angle).sin() * sampler.z(1)) / angle.sin()
+    for share, code in codes.items():
+        expected = sampler.net.to_latents(code)
+        torch.testing.assert_close(drawings[int(share * 4)].latents, expected, rtol=1e-4, atol=1e-5)
+    straight = list(sampler.between([0, 1], 4, "w"))
+    torch.testing.assert_close(straight[2].latents, (drawings[0].latents + drawings[4].latents) / 2)
+
+
+def test_frames_and_film(command, tmp_path):
+    arguments = ("--mode", "interpolate", "--seeds", "0", "1", "2", "--frames", "5", "--noise", "zero")
+    command(*arguments, output="frames")
+    names = sorted(path.name for path in (tmp_path / "frames").iterdir())
+    assert names == [f"{number:05d}.png" for number in range(11)]
+    command(*arguments, output="deeper/film.mp4")
+    assert [path.name for path in (tmp_path / "deeper").iterdir()] == ["film.mp4"]
+    film = cv2.VideoCapture(str(tmp_path / "deeper" / "film.mp4"))
+    for name in names:
+        read, frame = film.read()
+        assert read
+        still = cv2.imread(str(tmp_path / "frames" / name))
+        assert np.abs(frame.astype(int) - still).mean() < 12  # the codec loses some
+    assert not film.read()[0]
+
+
+def test_a_film_that_cannot_be_written(weights, tmp_path, capsys):
+    (tmp_path / "file").write_text("a file")
+    arguments = ["--mode", "interpolate", "--frames", "1", "-m", str(weights), "--device", "cpu"]
+    assert main([*arguments, "-o", str(tmp_path / "file" / "film.mp4")]) == 1
+    assert "film.mp4: cannot be written" in capsys.readouterr().err
+
+
+def test_without_the_codec_nothing_is_left_and_the_way_out_is_told(weights, tmp_path, capsys, monkeypatch):
+    class Mute:
+        """OpenCV's writer says nothing where it cannot write."""
+
+        def __init__(self, *_):
+            self.write, self.release = lambda _: None, lambda: None
+
+    monkeypatch.setattr(cv2, "VideoWriter", Mute)
+    arguments = ["--mode", "interpolate", "--frames", "1", "-m", str(weights), "--device", "cpu"]
+    assert main([*arguments, "-o", str(tmp_path / "film.mp4")]) == 1
+    assert "name a folder (no suffix): the frames go there" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("other", "message"),
+    [
+        (lambda: GPENDiscriminator(32, narrow=0.03125), "holds GPENDiscriminator 32 px"),
+        (lambda: GPEN(32, num_style_feat=16, num_mlp=2, narrow=0.03125), "holds GPEN 32 px"),
+    ],
+)
+def test_another_network_is_refused_by_name(other, message, tmp_path, capsys):
+    torch.save(other().state_dict(), tmp_path / "net.pth")
+    with pytest.raises(CheckpointError, match=rf"{message}.*expected a GPENPrior"):
+        PriorSampler(tmp_path / "net.pth")
+    assert main(["-m", str(tmp_path / "net.pth"), "-o", str(tmp_path / "out.png"), "--device", "cpu"]) == 1
+    error = capsys.readouterr().err
+    assert error.startswith("gpen_plugin: error: ")
+    assert message in error
+    assert not (tmp_path / "out.png").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--mode", "mix", "--rows", "2"], "--rows belongs to --mode grid, not to mix"),
+        (["--from-resolution", "8"], "--from-resolution belongs to --mode mix, not to grid"),
+        (["--mode", "interpolate", "--noise", "random"], "--noise random would jump at each seed"),
+        (["--mode", "interpolate", "--seeds", "1"], "--seeds: got 1; expected two or more"),
+        (["--rows", "0"], "got 0; expected a whole number from 1"),
+        (["--seed", "-1"], "expected"),
+        (["--truncation", "nan"], "got nan; expected a number"),
+        (["-o", "samples"], "--output: got samples; expected a picture file such as samples.png\n"),
+        (["-o", "samples.mp4"], "got samples.mp4; expected a picture file"),
+        (["--mode", "interpolate", "-o", "samples.txt"], "a film (.mp4) or a folder (no suffix)"),
+    ],
+)
+def test_refused(arguments, message, weights, tmp_path, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        main(["-m", str(weights), "-o", str(tmp_path / "out.png"), *arguments])
+    assert message in capsys.readouterr().err
+
+
+def test_a_device_that_is_not_there(weights, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    arguments = ["-m", str(weights), "-o", str(tmp_path / "out.png"), "--rows", "1", "--columns", "1"]
+    assert main([*arguments, "--device", "cuda"]) == 1
+    assert "--device: got cuda; expected a device of this machine" in capsys.readouterr().err
+    assert main([*arguments, "--device", "auto"]) == 0
