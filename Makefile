@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 ARGS ?=
 FACES ?=
+VARIANTS ?=
 
 PY := $(VENV)/bin/python
 READY := $(VENV)/.ready-$(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])')
@@ -10,12 +11,13 @@ READY := $(VENV)/.ready-$(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.ve
 .PHONY: help demo test lint format bench doctor clean
 
 help:
-	@echo "make demo [FACES=folder or zip]  fine-tune a small GPEN here and restore faces with it"
+	@echo "make demo [FACES=folder or zip]  train a small prior and a small GPEN here, and restore faces with it"
+	@echo "make demo VARIANTS=1             the four networks of the paper's Table 1, side by side"
 	@echo "make test [ARGS='-k hook']       run the tests"
 	@echo "make lint | format | bench | doctor | clean"
 
 demo: $(READY)
-	$(PY) -m gpen_plugin.demo $(if $(FACES),--faces "$(FACES)")
+	$(PY) -m gpen_plugin.demo $(if $(FACES),--faces "$(FACES)") $(if $(VARIANTS),--variants)
 
 test: $(READY)
 	$(PY) -m pytest $(ARGS)

@@ -29,7 +29,7 @@ setup(
         "pyyaml",
         "scipy",
         "setuptools<82; python_version >= '3.12'",  # brings back distutils, which BasicSR imports
-        "torch>=2.5",
+        "torch>=2.6",
         "torchvision",
         "tqdm",
     ],

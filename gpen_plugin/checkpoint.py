@@ -97,10 +97,10 @@ def write(path: str | os.PathLike, content: object) -> None:
             stream.flush()
             os.fsync(stream.fileno())
         os.replace(unfinished, target)
-    except (OSError, RuntimeError) as error:  # torch's writer turns a full disk into a RuntimeError
+    except (OSError, RuntimeError) as error:
         raise CheckpointError(
             str(path),
-            f"could not be written ({_first_line(error)}); the earlier file, if any, is untouched",
+            f"could not be written ({_first_line(_of_the_system(error))}); the earlier file, if any, is untouched",
             "a writable folder with room on its disk",
             "Make room or choose another folder, then resume from the last state.",
         ) from error
@@ -251,7 +251,14 @@ def _entry(path, content: Mapping, key: str | None, order: Sequence[str]) -> Map
     return content if key is None else content[key]
 
 
-def _first_line(error: Exception) -> str:
+def _of_the_system(error: BaseException) -> BaseException:
+    """What the system said: torch's writer turns a full disk into a RuntimeError about positions in the file."""
+    while error.__context__ is not None and not isinstance(error, OSError):
+        error = error.__context__
+    return error
+
+
+def _first_line(error: BaseException) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0][:160]
 
 

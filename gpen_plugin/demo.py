@@ -1,7 +1,7 @@
-"""``make demo``: faces -> LMDB -> the host's training script -> restored faces that training never saw -> one picture.
+"""``make demo``: both stages of the paper, small: faces -> LMDB -> GAN prior -> GPEN -> restored faces -> one picture.
 
 Each step is the command that a user would type; this file only types them. Everything is written below the current
-folder, which has to be a checkout of the project: datasets/demo, experiments/gpen_demo, demo.
+folder, which has to be a checkout of the project: datasets/demo, experiments/gpen_demo*, demo.
 """
 
 import argparse
@@ -10,7 +10,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -24,10 +24,19 @@ from gpen_plugin.errors import DataError, GPENError, told_plainly
 from gpen_plugin.picture_file import write_picture
 from gpen_plugin.sheet import sheet
 
+PRIOR_OPTIONS = Path("options/gpen_demo_prior.yml")
 OPTIONS = Path("options/gpen_demo.yml")
 DATA = Path("datasets/demo")
 OUTPUT = Path("demo")
 SHOWN = 4  # rows of the picture
+
+# Table 1 of the paper: what each network has in place of GPEN's own, as the host's --force_yml takes it.
+VARIANTS: dict[str, dict[str, str]] = {
+    "GPEN": {},
+    "w/o-ft": {"train:freeze_decoder": "true"},
+    "w/o-noise": {"network_g:noise_mode": "none"},
+    "noise-add": {"network_g:noise_mode": "add"},
+}
 
 
 @told_plainly
@@ -44,21 +53,22 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--faces", type=Path, help="folder or zip of face pictures; default: drawn faces and a portrait"
     )
     parser.add_argument("--train", type=int, help="pictures to train on, at most (default 400, of --faces 4000)")
+    parser.add_argument("--variants", action="store_true", help="all four networks of the paper's Table 1")
     arguments = parser.parse_args(argv)
-    if not OPTIONS.is_file():
-        raise DataError(str(OPTIONS), "not there", "a checkout of the project as current folder", "Run it from there.")
+    for path in (PRIOR_OPTIONS, OPTIONS):
+        if not path.is_file():
+            raise DataError(str(path), "not there", "a checkout of the project as current folder", "Run it from there.")
     options = yaml.safe_load(OPTIONS.read_text())
     if arguments.faces:
         open_folder_or_zip(arguments.faces, "--faces")  # before an earlier demo is cleared away
+    variants = list(VARIANTS) if arguments.variants else ["GPEN"]
     started = time.monotonic()
     _prepare(options, arguments)
-    _train(options["train"]["total_iter"])
+    _train_priors({VARIANTS[name].get("network_g:noise_mode", "concat") for name in variants})
     _degrade(options["datasets"]["val"])
-    weights = Path("experiments") / options["name"] / "models" / "net_g_latest.pth"
-    _python(
-        "-m", "gpen_plugin.restore", "--aligned", "-i", OUTPUT / "degraded", "-o", OUTPUT / "restored", "-m", weights
-    )
-    _report()
+    for name in variants:
+        _fine_tune_and_restore(name)
+    _report(variants)
     print(f"Took {time.monotonic() - started:.0f} s.")
     return 0
 
@@ -77,20 +87,46 @@ def _prepare(options: dict, arguments: argparse.Namespace) -> None:
         _python("datasets_prep/make_lmdb.py", "--input", source, "--output", target, "--size", size)
 
 
-def _train(total_iter: int) -> None:
+def _train_priors(noise_modes: set[str]) -> None:
+    """Stage one, for each way in which the variants take their noise; and a page of samples."""
+    for mode in sorted(noise_modes):
+        name = f"gpen_demo_prior_{mode}"
+        _train(PRIOR_OPTIONS, {"network_g:noise_mode": mode, "name": name})
+        _python("-m", "gpen_plugin.sample", "-m", _weights(name), "-o", OUTPUT / f"prior_{mode}.png", "--columns", 8)
+
+
+def _fine_tune_and_restore(variant: str) -> None:
+    """Stage two, and the degraded faces restored."""
+    name = f"gpen_demo_{_folder(variant)}"
+    _train(OPTIONS, {**VARIANTS[variant], "name": name})
+    output = OUTPUT / "restored" / _folder(variant)
+    _python("-m", "gpen_plugin.restore", "--aligned", "-i", OUTPUT / "degraded", "-o", output, "-m", _weights(name))
+
+
+def _folder(variant: str) -> str:
+    return variant.lower().replace("/", "").replace("-", "_")
+
+
+def _weights(experiment: str) -> Path:
+    return Path("experiments") / experiment / "models" / "net_g_latest.pth"
+
+
+def _train(options: Path, changes: Mapping[str, str]) -> None:
     """The host's own script, its log turned into one line of progress."""
     script = Path(find_spec("basicsr").submodule_search_locations[0]) / "train.py"
-    command = [sys.executable, str(script), "-opt", str(OPTIONS)]
-    print("$ python basicsr/train.py -opt", OPTIONS, flush=True)
+    words = ["-opt", str(options), "--force_yml", *(f"{key}={value}" for key, value in changes.items())]
+    print("$ python basicsr/train.py", *words, flush=True)
+    command = [sys.executable, str(script), *words]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
         log = []
-        with tqdm(total=total_iter, unit="it", desc="training") as progress:
+        total = yaml.safe_load(options.read_text())["train"]["total_iter"]
+        with tqdm(total=total, unit="it", desc="training") as progress:
             for line in process.stdout:
                 log = [*log[-60:], line]
                 found = re.search(r"iter: *([\d,]+), ", line)
                 if found:
                     progress.update(int(found[1].replace(",", "")) - progress.n)
-                    progress.set_postfix_str(" ".join(re.findall(r"l_g_pix: \S+", line)), refresh=False)
+                    progress.set_postfix_str(" ".join(re.findall(r"l_g_(?:gan|pix): \S+", line)), refresh=False)
     if process.returncode:
         raise GPENError("training", f"ended with status {process.returncode}", "status 0", "Its log:\n" + "".join(log))
 
@@ -105,30 +141,35 @@ def _degrade(data: dict) -> None:
         write_picture(OUTPUT / "degraded" / path.name, degrade_small(face, recipe))
 
 
-def _report() -> None:
+def _report(variants: Sequence[str]) -> None:
     """Figures of all restored faces, and a picture of the first few."""
-    from basicsr.metrics import calculate_psnr, calculate_ssim
-
-    rows, figures = [], []
+    rows, versions = [], {}
     for path, original in _pictures(DATA / "faces" / "val"):
         degraded = cv2.imread(str(OUTPUT / "degraded" / path.name))
-        restored = cv2.imread(str(OUTPUT / "restored" / path.name))
         bilinear = cv2.resize(degraded, original.shape[1::-1], interpolation=cv2.INTER_LINEAR)
-        rows.append((degraded, bilinear, restored, original))
-        figures.append(
-            [
-                metric(p, original, crop_border=0)
-                for metric in (calculate_psnr, calculate_ssim)
-                for p in (bilinear, restored)
-            ]
-        )
-    picture = sheet(rows[:SHOWN], ["degraded", "bilinear", "restored", "original"], tile=192)
-    write_picture(OUTPUT / "demo.png", picture)
-    psnr_before, psnr_after, ssim_before, ssim_after = np.mean(figures, axis=0)
-    print(f"\n{len(rows)} faces that training never saw       PSNR     SSIM")
-    print(f"  degraded, enlarged bilinearly       {psnr_before:6.2f}   {ssim_before:6.4f}")
-    print(f"  restored                            {psnr_after:6.2f}   {ssim_after:6.4f}")
+        restored = {name: cv2.imread(str(OUTPUT / "restored" / _folder(name) / path.name)) for name in variants}
+        rows.append((degraded, bilinear, *restored.values(), original))
+        for name, picture in {"degraded, enlarged bilinearly": bilinear, **restored}.items():
+            versions.setdefault(name, []).append((picture, original))
+    titles = ["degraded", "bilinear", *(variants if len(variants) > 1 else ["restored"]), "original"]
+    write_picture(OUTPUT / "demo.png", sheet(rows[:SHOWN], titles, tile=192))
+    print(f"\n{f'{len(rows)} faces that training never saw':32} {'PSNR':>8} {'SSIM':>8} {'SWD (lower is better)':>24}")
+    for name, pairs in versions.items():
+        print(f"  {name:30} " + "{:8.2f} {:8.4f} {:10.1f}".format(*_figures(pairs)))
     print(f"\nThe picture: {OUTPUT / 'demo.png'}   Curves: tensorboard --logdir tb_logger")
+
+
+def _figures(pairs: Sequence[tuple[np.ndarray, np.ndarray]]) -> list[float]:
+    """PSNR, SSIM and sliced Wasserstein distance of pictures and their originals."""
+    from basicsr.metrics import calculate_psnr, calculate_ssim
+
+    from gpen_plugin.metrics import calculate_swd
+
+    means = [
+        float(np.mean([metric(one, other, crop_border=0) for one, other in pairs]))
+        for metric in (calculate_psnr, calculate_ssim)
+    ]
+    return [*means, sum(calculate_swd(one, other) for one, other in pairs) / len(pairs)]
 
 
 def _pictures(folder: Path) -> Iterator[tuple[Path, np.ndarray]]:

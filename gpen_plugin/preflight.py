@@ -202,13 +202,16 @@ def _weights(opt: Mapping) -> Iterator[GPENError]:
     if "training_states" in opt["path"] and state_to_resume(opt):
         return  # the host will put the files of the resumed state in their place
     for name in _network_names(opt):
-        path = opt["path"].get(f"pretrain_{name}")
-        if path and _ours(archs[opt[name]["type"]]):
+        path, where = opt["path"].get(f"pretrain_{name}"), f"path:pretrain_{name}"
+        if path and not os.path.isfile(path):
+            way_out = "Mend the path, or write ~ to start without one." if opt["is_train"] else "Mend the path."
+            yield CheckpointError(where, f"{path} is not there", "a weight file", way_out)
+        elif path and _ours(archs[opt[name]["type"]]):
             label = name.removeprefix("network_")
             key, strict = opt["path"].get(f"param_key_{label}", "params"), opt["path"].get(f"strict_load_{label}", True)
             yield from _trial(
-                lambda name=name, path=path, key=key, strict=strict: checkpoint.read_for(
-                    _on_no_device(opt[name]), path, key, where=f"path:pretrain_{name}", strict=strict
+                lambda name=name, path=path, where=where, key=key, strict=strict: checkpoint.read_for(
+                    _on_no_device(opt[name]), path, key, where=where, strict=strict
                 )
             )
     yield from _prior(opt)

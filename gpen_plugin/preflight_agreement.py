@@ -10,6 +10,7 @@ from gpen_plugin.host import registered
 NIQE_BLOCK = 96  # pixels; the host's NIQE divides pictures into blocks of this side
 OF_THE_MODEL = {"type", "better"}  # keys of a metric that the host's model reads
 OURS = ("GPENDegradationDataset", "GPENFaceDataset")
+LOWER_IS_BETTER = ("calculate_niqe", "calculate_swd")
 OF_PAIRS = ("calculate_psnr", "calculate_ssim")
 GIVEN = {"img", "img2"}  # arguments of a metric that the host supplies
 
@@ -51,6 +52,9 @@ def metrics(opt: Mapping) -> Iterator[GPENError]:
             yield schema.unknown_name(kind, list(known), f"{where}:type")
             continue
         yield from _keys_of(known[kind], metric, where)
+        if kind in LOWER_IS_BETTER and metric.get("better") != "lower":
+            came = f"got {metric.get('better')}" if "better" in metric else "missing, which means higher"
+            yield OptionError(f"{where}:better", came, "lower", "Else the worst validation is kept as the best.")
         size = opt["network_g"].get("out_size", NIQE_BLOCK)
         if kind == "calculate_niqe" and size < NIQE_BLOCK:
             came = f"NIQE of pictures of {size} px"
@@ -64,10 +68,15 @@ def metrics(opt: Mapping) -> Iterator[GPENError]:
 
 
 def _keys_of(function: object, metric: Mapping, where: str) -> Iterator[GPENError]:
-    """Keys of a metric against its signature; some of the host's take any further key and ignore it."""
+    """Keys of a metric against its signature; the host's take any further key and ignore it."""
+    if function.__module__.startswith("gpen_plugin."):
+        pictures = dict.fromkeys(GIVEN)
+        problems = schema.problems_of(function, pictures | {k: v for k, v in metric.items() if k != "type"}, where)
+        yield from (problem for problem in problems if not problem.where.endswith(tuple(f":{name}" for name in GIVEN)))
+        return
     parameters = inspect.signature(function).parameters.values()
     named = [p for p in parameters if p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL) and p.name not in GIVEN]
-    if function.__module__.startswith(("basicsr.", "gpen_plugin.")):
+    if function.__module__.startswith("basicsr."):
         names = [p.name for p in named]
         for key in metric:
             if key not in OF_THE_MODEL and key not in names:

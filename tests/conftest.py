@@ -143,9 +143,6 @@ def train(tmp_path, monkeypatch, write_options):
     def run(options: dict, root: Path = tmp_path, *arguments: str) -> Path:
         import logging
 
-        from gpen_plugin.host import data
-
-        data._feed.resumed = None
         host_logger.initialized_logger.clear()  # the host sets up its log file once in a process
         logging.getLogger("basicsr").handlers.clear()
         monkeypatch.setattr(sys, "argv", ["train.py", "-opt", str(write_options(options)), *arguments])

@@ -41,20 +41,24 @@ def test_degraded_pictures_are_those_of_the_validation(val):
 
 def test_report_measures_both_against_the_original_and_draws_the_sheet(val, capsys):
     demo._degrade(OPTIONS["datasets"]["val"])
-    shutil.copytree(val, demo.OUTPUT / "restored")
-    for path in (demo.OUTPUT / "restored").iterdir():  # one grey level off: 20 log10(255) dB
+    restored = demo.OUTPUT / "restored" / "wo_ft"
+    shutil.copytree(val, restored)
+    for path in restored.iterdir():  # one grey level off: 20 log10(255) dB
         picture = cv2.imread(str(path)).astype(int)
         cv2.imwrite(str(path), np.where(picture < 255, picture + 1, picture - 1).astype(np.uint8))
-    demo._report()
+    shutil.copytree(val, demo.OUTPUT / "restored" / "gpen")
+    demo._report(["GPEN", "w/o-ft"])
     printed = capsys.readouterr().out
-    assert re.search(r"restored +48\.13 +0\.99", printed)
+    assert re.search(r"w/o-ft +48\.13 +0\.99", printed)
+    assert re.search(r"GPEN +inf +1\.0000 +0\.0", printed)
     assert re.search(r"degraded, enlarged bilinearly +2\d\.", printed)
-    assert cv2.imread(str(demo.OUTPUT / "demo.png")).shape[1] == 4 * (192 + 4) + 4
+    assert cv2.imread(str(demo.OUTPUT / "demo.png")).shape[1] == 5 * (192 + 4) + 4
 
 
 def test_wrong_faces_leave_an_earlier_demo_alone(val, capsys):
     demo.OPTIONS.parent.mkdir()
-    shutil.copy(REPOSITORY / demo.OPTIONS, demo.OPTIONS)
+    for options in (demo.OPTIONS, demo.PRIOR_OPTIONS):
+        shutil.copy(REPOSITORY / options, options)
     assert demo.main(["--faces", "nowhere"]) == 1
     assert "--faces: nowhere is not there" in capsys.readouterr().err
     assert len(list(val.iterdir())) == 2
@@ -64,3 +68,26 @@ def test_outside_a_checkout_it_says_so(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     assert demo.main([]) == 1
     assert "expected a checkout of the project" in capsys.readouterr().err
+
+
+def test_the_demos_variants_are_those_of_the_ablation():
+    """Each is set by the one key in which its option file differs from GPEN's."""
+    files = {"GPEN": "gpen", "w/o-ft": "gpen_wo_ft", "w/o-noise": "gpen_wo_noise", "noise-add": "gpen_noise_add"}
+    own = yaml.safe_load((REPOSITORY / "options/ablation/gpen.yml").read_text())
+    assert list(files) == list(demo.VARIANTS)
+    for name, changes in demo.VARIANTS.items():
+        for key, value in changes.items():
+            section, last = key.split(":")
+            other = yaml.safe_load((REPOSITORY / f"options/ablation/{files[name]}.yml").read_text())
+            assert str(other[section][last]).lower() == value
+            assert other[section][last] != own[section][last]
+            assert last in OPTIONS[section]  # the host's --force_yml cannot add keys
+
+
+def test_the_demos_second_stage_embeds_what_its_first_trains():
+    prior = yaml.safe_load((REPOSITORY / demo.PRIOR_OPTIONS).read_text())
+    assert prior["network_g"] | {"type": "GPEN"} == OPTIONS["network_g"]
+    assert prior["network_d"] == OPTIONS["network_d"]
+    path = OPTIONS["path"]["pretrain_prior"].format(**OPTIONS["network_g"])
+    assert path == f"experiments/{prior['name']}/models/net_g_latest.pth"
+    assert path == str(demo._weights("gpen_demo_prior_concat"))

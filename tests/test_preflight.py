@@ -81,12 +81,58 @@ def test_right_options_pass(options, test_options):
         ("path:pretrain_network_g", "/not/there.pth", "path:pretrain_network_g.*not/there"),
         ("path:pretrain_networkg", "x", "path:pretrain_networkg: unknown key.*Did you mean 'pretrain_network_g'"),
         ("logger:print_frequency", 1, "logger:print_frequency: unknown key.*Did you mean 'print_freq'"),
+        ("logger:keep_last", 0, "logger:keep_last: got 0; expected a whole number from 1"),
+        ("logger:keep_last", "2", "logger:keep_last: got '2'.*Write 2 without quotes"),
+        ("train:precision", "fp16", "train:precision: got 'fp16'.*expected one of 'fp32', 'bf16'"),
+        ("train:compile", "inductr", "train:compile: got 'inductr'; expected ~ or one of .*inductor"),
+        ("train:compile", True, r"train:compile: got True \(bool\); expected a text"),
+        ("train:nonfinite_patience", -1, "train:nonfinite_patience: got -1; expected 0 or more"),
+        ("train:freeze_decoder", "yes", r"train:freeze_decoder: got 'yes' \(str\); expected true or false"),
+        ("train:freeze_encoder", True, "train:freeze_encoder: unknown key.*Did you mean 'freeze_decoder'"),
+        ("train:augment_opt", {}, "train:augment_opt: unknown key"),  # a prior's
+        ("path:pretrain_prior", "/not/there.pth", "path:pretrain_prior: /not/there.pth is not there.*Train it"),
+        ("path:pretrain_priors", "x", "path:pretrain_priors: unknown key.*Did you mean 'pretrain_prior'"),
     ],
 )
 def test_each_mistake_names_key_value_and_way_out(options, path, value, message):
     put(options, path, value)
     with pytest.raises(GPENError, match=message):
         check_run(parsed(options))
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "message"),
+    [
+        ("train:optim", {"lr": 0.002}, "train:optim: unknown key.*Did you mean 'optim_[dg]'"),
+        ("train:optim_g:lr", 0, "train:optim_g:lr: got 0; expected a rate above 0"),
+        ("train:optim_d:betas", [0, 1], r"train:optim_d:betas: got \[0.0, 1.0\]; expected two numbers from 0 up to 1"),
+        ("train:optim_g:lr_ratio", [100, 10, 1], "train:optim_g:lr_ratio: unknown key"),
+        ("train:mixing_prob", 1.5, "train:mixing_prob: got 1.5; expected a number from 0 to 1"),
+        ("train:net_g_reg_every", 0, "train:net_g_reg_every: got 0; expected a whole number from 1"),
+        ("train:path_batch_shrink", 0, "train:path_batch_shrink: got 0; expected a whole number from 1"),
+        ("train:ema_half_life", 0, "train:ema_half_life: got 0"),
+        ("train:ema_decay", 0.999, "train:ema_decay: unknown key.*ema_half_life"),
+        ("train:precision", "bfloat16", "train:precision: got 'bfloat16'.*expected one of 'fp32', 'bf16'"),
+        ("train:augment_opt:transform", ["flip"], "train:augment_opt:transform: unknown key.*you mean 'transforms'"),
+        ("train:augment_opt:transforms", ["colour"], "train:augment_opt:transforms: got .*colour"),
+        ("train:augment_opt:p", 2.0, "train:augment_opt:p: got 2.0; expected a probability"),
+        ("train:augment_opt", True, "train:augment_opt: got True .*a mapping"),
+        ("val:truncaton", 0.7, "val:truncaton: unknown key.*Did you mean 'truncation'"),
+        ("val:metrics:psnr", {"type": "calculate_psnr", "crop_border": 0}, "metrics:psnr:type: .*Use calculate_swd"),
+        ("network_g:type", "GPEN", "network_g:type: got GPEN; expected GPENPrior"),
+        ("network_g:in_size", 32, "network_g:in_size: unknown key"),
+        ("network_d:out_size", 64, "network_d:out_size: got 64; expected network_g:out_size, 32"),
+        ("datasets:train:out_size", 64, "datasets:train:out_size: got 64; expected network_g:out_size, 32"),
+        ("datasets:train:degradation", {}, "datasets:train:degradation: unknown key"),
+        ("datasets:val:value_range", [0, 1], r"datasets:val:value_range: got \[0, 1\]"),
+        ("path:pretrain_prior", "prior.pth", "path:pretrain_prior: got prior.pth; expected a training of GPENModel"),
+    ],
+)
+def test_each_mistake_of_a_priors_training_is_named(prior_options, path, value, message):
+    check_run(parsed(prior_options))
+    put(prior_options, path, value)
+    with pytest.raises(GPENError, match=message):
+        check_run(parsed(prior_options))
 
 
 def test_an_empty_and_a_truncated_lmdb_are_named(options, faces, tmp_path):
@@ -198,28 +244,32 @@ def test_weights_are_looked_at_unless_a_state_is_resumed(options, tmp_path, stri
     for name in ("training_states", "models"):
         (tmp_path / name).mkdir()
     for label in "gd":
-        (tmp_path / f"models/net_{label}_5.pth").touch()
+        torch.save({}, tmp_path / f"models/net_{label}_5.pth")
     with pytest.raises(GPENError, match=r"none\.pth"):
         check_run({**parsed(options), "auto_resume": True})
-    (tmp_path / "training_states/5.state").touch()
+    torch.save({}, tmp_path / "training_states/5.state")
     check_run({**parsed(options), "auto_resume": True})
 
 
-def test_every_option_file_is_right_but_for_its_data(faces):
+@pytest.mark.parametrize("file", OPTION_FILES, ids=lambda file: file.stem)
+def test_every_option_file_is_right_but_for_its_data(faces, file):
     """All YAML under options/: keys, types and values; networks are built at full size without memory."""
-    assert len(OPTION_FILES) >= 5
-    for file in OPTION_FILES:
-        first, *_ = file.read_text().splitlines()
-        assert first.startswith("# python basicsr/t"), file
-        assert file.name in first, file
-        options = yaml.safe_load(file.read_text())
-        for data in options["datasets"].values():
-            data |= {"dataroot_gt": str(faces), "io_backend": {"type": "disk"}}
-        if "test" in file.name:
-            options["path"]["pretrain_network_g"] = None
-        options["num_gpu"] = 0
-        check_run(parsed(options, is_train="train" in options))
-        assert options["network_g"]["type"] in registered("arch")
+    first, *_ = file.read_text().splitlines()
+    script = "test" if "test" in file.name else "train"
+    assert first == f"# python basicsr/{script}.py -opt {file.relative_to(REPOSITORY)}"
+    options = yaml.safe_load(file.read_text())
+    for data in options["datasets"].values():
+        data |= {"dataroot_gt": str(faces), "io_backend": {"type": "disk"}}
+    for key in options["path"]:
+        if key.startswith("pretrain_"):
+            options["path"][key] = None
+    options["num_gpu"] = 0
+    check_run(parsed(options, is_train="train" in options))
+    assert options["network_g"]["type"] in registered("arch")
+
+
+def test_there_are_option_files():
+    assert len(OPTION_FILES) >= 14
 
 
 def test_the_papers_setting_is_the_papers():

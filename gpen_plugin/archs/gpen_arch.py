@@ -83,8 +83,9 @@ class GPEN(nn.Module):
     The encoder's deepest features give z; its features of each resolution are the noise input of the GAN blocks of
     that resolution. The noise weights start at zero, so that under a fresh encoder the prior draws its own faces.
 
-    `encoder` and `decoder` (a `GPENPrior`) hold all parameters between them. `load_state_dict` takes the authors'
-    released files as they are, besides our own.
+    `encoder` and `decoder` (a `GPENPrior`) hold all parameters between them. The decoder is used through `to_latents`,
+    `synthesise`, `noise_mode` and the number of its `blocks` alone: another prior (section 3.2 names some) needs no
+    more. `load_state_dict` takes the authors' released files as they are, besides our own.
 
     Args:
         out_size: height and width of the result, a power of two from 16 to 2048.

@@ -9,7 +9,8 @@ from gpen_plugin.host.cuda_ops import cuda_ops_built, offer_cuda_ops
 from gpen_plugin.host.data import DATA_MENDS, before_first_batch, place_in_epoch, seconds_waited
 from gpen_plugin.host.mend import Mend
 from gpen_plugin.host.registration import register, registered
-from gpen_plugin.host.runs import RUN_MENDS, before_run, state_to_resume
+from gpen_plugin.host.resumption import RESUME_MENDS, state_to_resume
+from gpen_plugin.host.runs import RUN_MENDS, before_run
 
 __all__ = [
     "MENDS",
@@ -25,7 +26,7 @@ __all__ = [
     "state_to_resume",
 ]
 
-MENDS: tuple[Mend, ...] = (*RUN_MENDS, *DATA_MENDS)
+MENDS: tuple[Mend, ...] = (*RUN_MENDS, *RESUME_MENDS, *DATA_MENDS)
 
 
 def mend_host() -> None:

@@ -18,23 +18,29 @@ class Feed:
         epoch: the present one.
         images: of this rank, since the epoch began, those before a resumption included.
         waited: seconds for which training waited for them, since the process began.
-        resumed: the epoch, and the images of this rank in it, at which this process took up a training.
+        resumed: epoch, images of this rank in it, and iteration, after which this process took up a training.
         pending: what is to be done before the first batch.
     """
 
     epoch: int = 0
     images: int = 0
     waited: float = 0.0
-    resumed: tuple[int, int] | None = None
+    resumed: tuple[int, int, int] = (0, 0, 0)
     pending: Callable[[], None] | None = None
 
 
 _feed = Feed()
 
 
-def resumed_at(epoch: int, images: int) -> None:
+def resumed_at(epoch: int, images: int, iteration: int) -> None:
     """Remember where the state was saved from which this process goes on: after so many images of this rank."""
-    _feed.resumed = (epoch, images)
+    _feed.resumed = (epoch, images, iteration)
+
+
+def resumed_from() -> tuple[int, int]:
+    """Epoch and iteration of the state from which this process goes on; zeros if it began anew."""
+    epoch, _, iteration = _feed.resumed
+    return epoch, iteration
 
 
 def before_first_batch(action: Callable[[], None]) -> None:
@@ -57,21 +63,37 @@ def seconds_waited() -> float:
     return _feed.waited
 
 
+def _told_to_the_feed(original: Callable) -> Callable:
+    @wraps(original)
+    def set_epoch(self: object, epoch: int) -> None:
+        original(self, epoch)
+        _feed.epoch, _feed.images = epoch, _images_before(self)
+
+    return set_epoch
+
+
 def _iterate_from_where_it_stopped(original: Callable) -> Callable:
     @wraps(original)
     def __iter__(self: object) -> Iterator[int]:
-        _feed.epoch, _feed.images = self.epoch, 0
-        if not getattr(self.dataset, "wants_sample_index", False):
+        if not _knows_places(self):
             return original(self)
         from gpen_plugin.data.sample_index import SampleIndex
 
-        epoch, images = _feed.resumed or (None, 0)
-        _feed.images = min(images, self.num_samples) if epoch == self.epoch else 0
         order = enumerate(original(self))
         samples = (SampleIndex(index, self.epoch, self.rank + i * self.num_replicas) for i, index in order)
-        return islice(samples, _feed.images, None)
+        return islice(samples, _images_before(self), None)
 
     return __iter__
+
+
+def _images_before(sampler: object) -> int:
+    """How many images of this rank were used up before the present epoch began, or was begun again."""
+    epoch, images, _ = _feed.resumed
+    return min(images, sampler.num_samples) if epoch == sampler.epoch and _knows_places(sampler) else 0
+
+
+def _knows_places(sampler: object) -> bool:
+    return getattr(sampler.dataset, "wants_sample_index", False)
 
 
 def _timed_and_counted(original: Callable) -> Callable:
@@ -162,6 +184,14 @@ DATA_MENDS = (
         "basicsr.data.prefetch_dataloader",
         "CUDAPrefetcher.next",
         _timed_and_counted,
+    ),
+    Mend(
+        "nobody knows the epoch",
+        "the same fault; the sampler is told, and in a prefetching thread it is asked for its images at any time",
+        "1.4.2, master",
+        "basicsr.data.data_sampler",
+        "EnlargedSampler.set_epoch",
+        _told_to_the_feed,
     ),
     Mend(
         "a resumed epoch starts again",

@@ -1,17 +1,17 @@
-"""How a run of the host begins, resumes and spreads over processes: options, training states, devices."""
+"""How a run of the host begins and spreads over processes: options, folders, devices."""
 
 import os
 import sys
 import sysconfig
 from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from functools import wraps
 
 import yaml
 
-from gpen_plugin.errors import CheckpointError, GPENError, OptionError, plain_message
-from gpen_plugin.host.data import resumed_at
+from gpen_plugin.errors import GPENError, OptionError, plain_message
 from gpen_plugin.host.mend import Mend
+from gpen_plugin.host.resumption import mend_script
 
 _checks: list[Callable[[Mapping], None]] = []
 
@@ -51,6 +51,8 @@ def _checked_parse_options(original: Callable) -> Callable:
                 raise  # of the environment, say: --launcher pytorch without torchrun
             raise _told(error) from error
         opt = _Options(opt)
+        opt["manual_seed"] = _of_rank_0(opt["manual_seed"])  # without one in the file, the host draws one per rank
+        _restore_forced_none(opt)
         _fill_in_paths(opt)
         train_set = opt["datasets"].get("train") or {}
         if opt["num_gpu"] == 0 and train_set.get("prefetch_mode") == "cuda":
@@ -59,13 +61,29 @@ def _checked_parse_options(original: Callable) -> Callable:
             train_set.setdefault("seed", opt["manual_seed"])  # else another manual_seed would change nothing there
         for check in _checks:
             check(opt)
-        script = sys.modules["__main__"]
-        if hasattr(script, "train_pipeline") and hasattr(script, "load_resume_state"):
-            # `python basicsr/train.py` runs a second copy of the module `basicsr.train`
-            script.load_resume_state = _load_resume_state_anywhere(script.load_resume_state)
+        mend_script()
         return opt, arguments
 
     return parse_options
+
+
+def _of_rank_0(value: object) -> object:
+    import torch.distributed
+
+    values = [value]
+    if torch.distributed.is_initialized():
+        torch.distributed.broadcast_object_list(values)
+    return values[0]
+
+
+def _restore_forced_none(opt: Mapping) -> None:
+    """``--force_yml network_g:noise_mode=none`` comes as ~: the parser takes it for nothing, YAML for a text."""
+    if _generator(opt).get("noise_mode", "") is None:
+        opt["network_g"]["noise_mode"] = "none"
+
+
+def _generator(opt: Mapping) -> Mapping:
+    return opt["network_g"] if isinstance(opt.get("network_g"), Mapping) else {}
 
 
 def _fill_in_paths(opt: Mapping) -> None:
@@ -73,8 +91,8 @@ def _fill_in_paths(opt: Mapping) -> None:
     for key, path in opt["path"].items():
         if isinstance(path, str) and key.startswith("pretrain_"):
             try:
-                opt["path"][key] = os.path.expanduser(path.format(**(opt.get("network_g") or {})))
-            except (KeyError, IndexError, ValueError) as error:
+                opt["path"][key] = os.path.expanduser(path.format(**_generator(opt)))
+            except (KeyError, IndexError, ValueError, AttributeError) as error:
                 expected = "in braces only keys of network_g that the option file gives"
                 raise OptionError(f"path:{key}", f"got {path}", expected, "Mend the path.") from error
 
@@ -107,55 +125,6 @@ def _speak_plainly() -> None:
 
     excepthook.__gpen_mends__ = original
     sys.excepthook = excepthook
-
-
-def _load_resume_state_anywhere(original: Callable) -> Callable:
-    @wraps(original)
-    def load_resume_state(opt: dict) -> dict | None:
-        import torch
-        from basicsr.utils import check_resume
-
-        path = opt["path"]["resume_state"] = state_to_resume(opt)
-        if not path:
-            return None
-        device = torch.device("cuda", torch.cuda.current_device()) if opt["num_gpu"] else torch.device("cpu")
-        try:
-            state = torch.load(path, map_location=device, weights_only=True)
-        except Exception as error:
-            raise CheckpointError(
-                f"path:resume_state: {path}",
-                f"cannot be read ({type(error).__name__})",
-                "a whole .state file that a training wrote",
-                "Resume from an earlier one in the same folder.",
-            ) from error
-        check_resume(opt, state["iter"])
-        for name in [key for key in opt if key.startswith("network_")]:
-            # check_resume changes params_ema alone; a run that began with a flat file (~) now resumes from ours
-            opt["path"][name.replace("network_", "param_key_")] = "params"
-        if "sampler" in state:  # a state of our models; the host's own know no place
-            resumed_at(state["sampler"]["epoch"], state["sampler"]["images"] // opt["world_size"])
-        return state
-
-    return load_resume_state
-
-
-def state_to_resume(opt: Mapping) -> str | None:
-    """The training state that a run with these options goes on from, if any."""
-    if opt.get("auto_resume"):
-        labels = [name.removeprefix("network_") for name in opt if name.startswith("network_") and opt[name]]
-        return _newest_state(opt["path"]["training_states"], labels)
-    return opt["path"].get("resume_state")
-
-
-def _newest_state(folder: str, labels: Sequence[str]) -> str | None:
-    """The newest training state whose networks lie beside it."""
-    models = os.path.join(os.path.dirname(folder), "models")
-    names = os.listdir(folder) if os.path.isdir(folder) else []
-    numbers = [int(stem) for stem, suffix in map(os.path.splitext, names) if suffix == ".state" and stem.isdigit()]
-    for number in sorted(numbers, reverse=True):
-        if all(os.path.isfile(os.path.join(models, f"net_{label}_{number}.pth")) for label in labels):
-            return os.path.join(folder, f"{number}.state")
-    return None
 
 
 def _folders_without_weights(original: Callable) -> Callable:
@@ -205,15 +174,6 @@ RUN_MENDS = (
         "basicsr.utils.options",
         "parse_options",
         _checked_parse_options,
-    ),
-    Mend(
-        "resuming needs a GPU",
-        "load_resume_state calls CUDA; --auto_resume looks only below the current directory and otherwise starts "
-        "again, renaming the earlier run",
-        "1.4.2, master",
-        "basicsr.train",
-        "load_resume_state",
-        _load_resume_state_anywhere,
     ),
     Mend(
         "every path is made a folder",

@@ -16,7 +16,7 @@ from basicsr.utils import get_root_logger, imwrite, tensor2img
 from basicsr.utils.dist_util import master_only
 
 from gpen_plugin import checkpoint
-from gpen_plugin.host import before_first_batch, place_in_epoch
+from gpen_plugin.host import place_in_epoch
 from gpen_plugin.models import training_state
 from gpen_plugin.models.draws import Draws
 from gpen_plugin.models.gan_steps import Losses, r1_step
@@ -38,7 +38,7 @@ class AdversarialModel(SRModel):
 
     def __init__(self, opt: dict):
         self.validated: set[tuple] = set()  # (data set, iteration)
-        self.saved_at: tuple[int, int] | None = None  # epoch and iteration of the last training state
+        self.last_state: dict | None = None  # the training state that was written or read last
         self.num_skipped = 0  # unreadable pictures that the data set replaced, since the start of this process
         self.settings = self.options_class(**opt["train"]) if opt["is_train"] else None
         super().__init__(opt)
@@ -52,7 +52,10 @@ class AdversarialModel(SRModel):
             net = net.to(memory_format=torch.channels_last)
         if self.settings and self.settings.compile:
             net.compile(backend=self.settings.compile)
-        return super().model_to_device(net)
+        net = super().model_to_device(net)
+        if self.opt["dist"]:
+            net.broadcast_buffers = False  # filters, which never change; a rank that runs alone would wait for others
+        return net
 
     def autocast(self) -> AbstractContextManager:
         """The precision of the forward passes."""
@@ -109,9 +112,8 @@ class AdversarialModel(SRModel):
         for name in ("lq", "gt"):
             self.__dict__.pop(name, None)  # the host would show and measure the last batch's
             if name in data:
-                picture = data[name].to(self.device)
                 layout = torch.channels_last if self.device.type == "cpu" else torch.preserve_format
-                setattr(self, name, picture.contiguous(memory_format=layout) if self.device.type == "cpu" else picture)
+                setattr(self, name, data[name].to(self.device, memory_format=layout))
         if "skipped" in data:
             self.num_skipped += int(data["skipped"].sum())
 
@@ -132,10 +134,14 @@ class AdversarialModel(SRModel):
         self.loader_watch.look()
 
     def get_current_log(self) -> OrderedDict:
-        """Numbers of the last iteration, learning rates, and what was left out or replaced so far, if anything."""
+        """Numbers of the last iteration, learning rates, and what was left out or replaced so far, if anything.
+
+        Every rank has to call this, and does in the host's loop.
+        """
         groups = [group for optimizer in self.optimizers for group in optimizer.param_groups]
         rates = {f"lr_{group['name']}": group["lr"] for group in groups}
-        counts = {"skipped": self.num_skipped, "nonfinite_steps": self.guard.skipped}
+        skipped = sum(training_state.of_every_rank(self.num_skipped))
+        counts = {"skipped": skipped, "nonfinite_steps": self.guard.skipped}
         return OrderedDict(self.log_dict, **rates, **{name: count for name, count in counts.items() if count})
 
     # --- validation
@@ -148,9 +154,12 @@ class AdversarialModel(SRModel):
         if done in self.validated:
             return
         self.validated.add(done)
-        super().validation(dataloader, current_iter, tb_logger, save_img)
-        if self.saved_at is not None and self.saved_at[1] == current_iter:
-            self.save_training_state(*self.saved_at)  # the host saves first: the state must know the new best metric
+        with training_state.random_state_kept():
+            super().validation(dataloader, current_iter, tb_logger, save_img)
+        if self.last_state is not None and self.last_state["iter"] == current_iter:
+            # the host saves first: the state must know the new best metric, and of the rest what was true then
+            self.last_state["best_metric_results"] = training_state.plain(getattr(self, "best_metric_results", {}))
+            self._write_last_state()
 
     def dist_validation(self, dataloader, current_iter, tb_logger, save_img) -> None:
         """The ranks share the set; the host would leave it to the first."""
@@ -232,7 +241,9 @@ class AdversarialModel(SRModel):
             logger.warning(f"{len(left)} tensors are not in the file and stay as they were: {', '.join(left)}")
 
     def save(self, epoch: int, current_iter: int) -> None:
-        """Networks first, the training state last: where a state lies, its networks are complete."""
+        """Networks first, the training state last: where a state lies, its networks lie too."""
+        if current_iter != -1 and self.opt["rank"] == 0:
+            training_state.forget(self.opt["path"], current_iter)
         self.save_network([self.net_g, self.net_g_ema], "net_g", current_iter, ["params", "params_ema"])
         self.save_network(self.net_d, "net_d", current_iter)
         if current_iter != -1:
@@ -256,44 +267,34 @@ class AdversarialModel(SRModel):
 
         Every rank has to call this: the state holds the random generators of each.
         """
-        self.saved_at = (epoch, current_iter)
-        random = training_state.of_every_rank(training_state.random_state())
-        if self.opt["rank"] != 0:
-            return
-        state = {
+        self.last_state = {
             "epoch": epoch,
             "iter": current_iter,
             "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
             "schedulers": [scheduler.state_dict() for scheduler in self.schedulers],
             "best_metric_results": training_state.plain(getattr(self, "best_metric_results", {})),
             "sampler": place_in_epoch(),
-            "random": random,
+            "random": training_state.of_every_rank(training_state.random_state()),
             **self.own_state(),
         }
-        folders = self.opt["path"]
-        checkpoint.write(osp.join(folders["training_states"], f"{current_iter}.state"), state)
-        if self.opt["logger"].get("keep_last"):
-            training_state.delete_older(
-                folders["models"], folders["training_states"], self.opt["logger"]["keep_last"]
-            )
+        self._write_last_state()
+
+    @master_only
+    def _write_last_state(self) -> None:
+        training_state.write(self.opt["path"], self.last_state)
+        training_state.tidy(self.opt["path"], self.last_state["iter"], self.opt["logger"].get("keep_last"))
 
     def own_state(self) -> dict:
-        """What this model has to remember: tensors and plain values by name."""
+        """What this model has to remember: tensors and plain values by name. Every rank has to call this."""
         return {"last_r1": float(self.last_r1), "guard": self.guard.state_dict()}
 
     def resume_training(self, resume_state: dict) -> None:
         """Take up everything where the state left it."""
         super().resume_training(resume_state)
+        self.last_state = resume_state  # a validation that did not come to its end is added to it
         if self.opt["rank"] == 0:
-            training_state.clear_unfinished([self.opt["path"][name] for name in ("models", "training_states")])
+            training_state.take_over(self.opt["path"], resume_state["iter"], self.opt["logger"].get("keep_last"))
         self.best_metric_results = deepcopy(resume_state["best_metric_results"])
         self.last_r1 = torch.tensor(resume_state["last_r1"], device=self.device)
         self.guard.load_state_dict(resume_state["guard"])
-        if len(resume_state["random"]) == self.opt["world_size"]:
-            own = resume_state["random"][self.opt["rank"]]
-            before_first_batch(lambda: training_state.set_random_state(own))
-        else:
-            get_root_logger().warning(
-                f"The state is of {len(resume_state['random'])} ranks, and there are {self.opt['world_size']}: global "
-                "random generators start anew. Our own steps do not draw from them."
-            )
+        training_state.go_on_drawing(resume_state["random"], self.opt["rank"], self.opt["world_size"])

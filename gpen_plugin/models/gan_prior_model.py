@@ -159,7 +159,7 @@ class GPENPriorModel(AdversarialModel):
         """See `AdversarialModel`."""
         own = {"mean_path_length": float(self.mean_path_length), "last_path": float(self.last_path)}
         if self.augmentation is not None:
-            signs = {"sign_sum": float(self.sign_sum), "sign_count": self.sign_count}
+            signs = {"sign_sum": float(mean_over_ranks(self.sign_sum)), "sign_count": self.sign_count}
             own["augmentation"] = self.augmentation.state_dict() | signs
         return super().own_state() | own
 

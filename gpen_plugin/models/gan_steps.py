@@ -143,7 +143,7 @@ def r1_step(
         every: the number of iterations that this step stands for.
         guard: takes the step, if all is finite.
     Returns:
-        The penalty without its weight, as ``l_d_r1``.
+        The penalty of all ranks without its weight, as ``l_d_r1``.
     """
     images = real.detach().requires_grad_(True)
     with torch.compiler.set_stance("force_eager"):
@@ -154,7 +154,7 @@ def r1_step(
     (every * gamma / 2 * penalty + 0 * logits.sum()).backward()
     losses = {"l_d_r1": penalty.detach()}
     guard.step("r1", optimizer, losses)
-    return losses
+    return {"l_d_r1": mean_over_ranks(losses["l_d_r1"])}
 
 
 def path_length_step(
@@ -180,20 +180,21 @@ def path_length_step(
         guard: takes the step, if all is finite.
         decay: how far the average moves towards the present lengths.
     Returns:
-        The penalty without its weight as ``l_g_path``, the mean length as ``path_length``; and the new average, which
-        is the same on all ranks.
+        The penalty without its weight as ``l_g_path``, the mean length as ``path_length``; and the new average. All
+        three are of all ranks.
     """
     with torch.compiler.set_stance("force_eager"):
         pictures, latents = draw()
     lengths = path_lengths(pictures, latents, directions)
-    mean = _moved(mean, mean_over_ranks(lengths.detach().mean()), decay)
+    length = mean_over_ranks(lengths.detach().mean())
+    mean = _moved(mean, length, decay)
     penalty = (lengths - mean).square().mean()
     optimizer.zero_grad(set_to_none=True)
     # The picture's biases have no part in the gradient: see `r1_step`.
     (every * weight * penalty + 0 * pictures.sum()).backward()
     losses = {"l_g_path": penalty.detach()}
     guard.step("path", optimizer, losses)
-    return losses | {"path_length": lengths.detach().mean()}, mean
+    return {"l_g_path": mean_over_ranks(losses["l_g_path"]), "path_length": length}, mean
 
 
 def _shares(terms: Losses) -> Losses:

@@ -79,5 +79,5 @@ class StepGuard:
 
 
 def _first_not_finite(numbers: Mapping[str, torch.Tensor]) -> str:
-    values = {name: float(number) for name, number in numbers.items()}
+    values = {name: float(number.detach()) for name, number in numbers.items()}
     return next((f"{name} ({value})" for name, value in values.items() if not math.isfinite(value)), "another rank's")

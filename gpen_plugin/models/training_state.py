@@ -2,12 +2,17 @@
 
 import random
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import torch
 import torch.distributed
+from basicsr.utils import get_root_logger
+
+from gpen_plugin import checkpoint
+from gpen_plugin.host import before_first_batch
 
 
 def random_state() -> dict:
@@ -36,6 +41,33 @@ def set_random_state(state: Mapping) -> None:
     random.setstate((version, tuple(numbers), gauss))
 
 
+def go_on_drawing(states: Sequence[Mapping], rank: int, world_size: int) -> None:
+    """Have the generators of this rank set before the first batch.
+
+    Args:
+        states: `random_state` of each rank that there was; with another number of ranks now, a warning is all.
+        rank: of this process.
+        world_size: how many ranks there are now.
+    """
+    if len(states) == world_size:
+        before_first_batch(lambda: set_random_state(states[rank]))
+    else:
+        get_root_logger().warning(
+            f"The state is of {len(states)} ranks, and there are {world_size}: global random generators start anew. "
+            "Our own steps do not draw from them."
+        )
+
+
+@contextmanager
+def random_state_kept() -> Iterator[None]:
+    """Afterwards the generators are as they were: what is drawn inside does not change what is drawn later."""
+    before = random_state()
+    try:
+        yield
+    finally:
+        set_random_state(before)
+
+
 def of_every_rank(value: object) -> list:
     """`value` of each rank, by rank; every rank has to call this."""
     if not torch.distributed.is_initialized():
@@ -52,26 +84,60 @@ def plain(value: object) -> object:
     return value.item() if hasattr(value, "item") else value
 
 
-def clear_unfinished(folders: Sequence[str]) -> None:
-    """Delete what a killed process left of files that it was writing."""
-    for folder in folders:
-        for unfinished in Path(folder).glob(".*.tmp"):
-            unfinished.unlink(missing_ok=True)
-
-
-def delete_older(models: str, states: str, keep_last: int) -> None:
-    """Delete the checkpoints before the newest `keep_last`; of each the state first, so that no state lacks networks.
+def write(folders: Mapping[str, str], state: Mapping) -> None:
+    """Write a training state under the host's name, ``N.state``.
 
     Args:
-        models: folder of the networks, ``net_*_N.pth``.
-        states: folder of the training states, ``N.state``.
-        keep_last: how many stay.
+        folders: ``path:`` of the options, with the host's ``models`` and ``training_states``; so in all that follow.
+        state: its ``iter`` is N.
+    Raises:
+        CheckpointError: it could not be written; an earlier one is still there.
     """
-    numbers = sorted(int(path.stem) for path in Path(states).glob("*.state") if path.stem.isdigit())
+    checkpoint.write(_state_file(folders, state["iter"]), state)
+
+
+def forget(folders: Mapping[str, str], iteration: int) -> None:
+    """Delete the state of a training that was here before, since its networks are about to be replaced."""
+    _state_file(folders, iteration).unlink(missing_ok=True)
+
+
+def take_over(folders: Mapping[str, str], iteration: int, keep_last: int | None) -> None:
+    """Clear up behind a process that was killed, where its training is resumed; warn of states beyond this one."""
+    for name in ("models", "training_states"):
+        for unfinished in Path(folders[name]).glob(".*.tmp"):
+            unfinished.unlink(missing_ok=True)
+    tidy(folders, iteration, keep_last)
+    later = [number for number in _saved(folders) if number > iteration]
+    if later:
+        get_root_logger().warning(
+            f"Resuming from iteration {iteration}, but there are states of {', '.join(map(str, later))}: they stay "
+            "until this training comes by, and --auto_resume would take the last of them. Move them away."
+        )
+
+
+def tidy(folders: Mapping[str, str], iteration: int, keep_last: int | None) -> None:
+    """Delete the checkpoints before the newest; of each the state first, so that no state lacks networks.
+
+    Args:
+        folders: see `write`.
+        iteration: at which the training is; states of later ones are of another course and neither count nor go.
+        keep_last: how many stay; None keeps all.
+    """
+    numbers = [number for number in _saved(folders) if number <= iteration]
+    if not keep_last or len(numbers) < keep_last:
+        return
     for number in numbers[:-keep_last]:
-        Path(states, f"{number}.state").unlink(missing_ok=True)
-    kept = set(numbers[-keep_last:])
-    for path in Path(models).glob("net_*.pth"):
-        found = re.search(r"_(\d+)\.pth$", path.name)
-        if found and kept and int(found[1]) < min(kept):
+        forget(folders, number)
+    for path in Path(folders["models"]).glob("net_*.pth"):
+        found = re.fullmatch(r"net_[^_]+_(\d+)\.pth", path.name)
+        if found and int(found[1]) < numbers[-keep_last]:
             path.unlink(missing_ok=True)
+
+
+def _state_file(folders: Mapping[str, str], iteration: int) -> Path:
+    return Path(folders["training_states"], f"{iteration}.state")
+
+
+def _saved(folders: Mapping[str, str]) -> list[int]:
+    """Iterations of the states on the disk, in order."""
+    return sorted(int(path.stem) for path in Path(folders["training_states"]).glob("*.state") if path.stem.isdigit())

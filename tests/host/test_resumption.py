@@ -1,0 +1,108 @@
+"""Which training state a run goes on from, and how far it goes."""
+
+import logging
+import sys
+import types
+
+import basicsr.train
+import pytest
+import torch
+
+from gpen_plugin.errors import CheckpointError
+from gpen_plugin.host import data, resumption, state_to_resume
+from gpen_plugin.host.resumption import mend_script
+
+
+@pytest.fixture
+def experiment(tmp_path):
+    """Checkpoints 900, 1000 and 1100 of which the last lacks its discriminator, and other files."""
+    for folder, names in {
+        "training_states": ("900.state", "1000.state", "1100.state", "latest.state", "net.pth"),
+        "models": ("net_g_900.pth", "net_d_900.pth", "net_g_1000.pth", "net_d_1000.pth", "net_g_1100.pth"),
+    }.items():
+        (tmp_path / folder).mkdir()
+        for name in names:
+            torch.save({"iter": 5}, tmp_path / folder / name)
+    return tmp_path
+
+
+def parsed(experiment, **more) -> dict:
+    path = {"training_states": str(experiment / "training_states"), "models": str(experiment / "models")}
+    return {"auto_resume": True, "rank": 0, "num_gpu": 0, "network_g": {}, "network_d": {"a": 1}, "path": path} | more
+
+
+def test_newest_state_is_found_where_the_experiment_lies(experiment, tmp_path):
+    states = experiment / "training_states"
+    assert state_to_resume(parsed(experiment, network_g={"a": 1})) == str(states / "1000.state")
+    assert state_to_resume(parsed(experiment, network_d=None, network_g={"a": 1})) == str(states / "1100.state")
+    assert state_to_resume(parsed(tmp_path / "nowhere")) is None
+
+
+@pytest.mark.parametrize("name", ["training_states/1000.state", "models/net_d_1000.pth"])
+@pytest.mark.parametrize("share", [0, 0.5, 0.99])
+def test_a_file_that_was_cut_short_is_passed_over_and_told(experiment, caplog, monkeypatch, name, share):
+    path = experiment / name
+    whole = path.read_bytes()
+    path.write_bytes(whole[: int(share * len(whole))])
+    opt = parsed(experiment)
+    assert state_to_resume(opt) == str(experiment / "training_states/900.state")
+    monkeypatch.setattr(logging.getLogger("basicsr"), "handlers", [caplog.handler])
+    monkeypatch.setattr(logging.getLogger("basicsr"), "propagate", False)
+    resumption._tell_what_is_passed_over(opt, state_to_resume(opt))
+    (about_1100, about_1000) = caplog.messages
+    assert "net_d_1100.pth missing or cut short" in about_1100
+    assert f"{path} missing or cut short" in about_1000
+
+
+def test_a_state_that_cannot_be_read_says_the_way_out(experiment):
+    path = experiment / "broken.state"
+    path.write_bytes(b"broken")
+    opt = parsed(experiment, auto_resume=False)
+    opt["path"]["resume_state"] = str(path)
+    with pytest.raises(CheckpointError, match=r"path:resume_state: .*broken\.state: cannot be read .* the one before"):
+        basicsr.train.load_resume_state(opt)
+
+
+def test_an_experiment_that_was_moved_is_told_before_anything_is_written(experiment, tmp_path):
+    opt = parsed(experiment, auto_resume=False)
+    opt["path"] |= {"resume_state": str(experiment / "training_states/900.state"), "models": str(tmp_path / "new")}
+    with pytest.raises(CheckpointError, match=r"900\.state: .*new/net_d_5\.pth is not there; .*folder"):
+        basicsr.train.load_resume_state(opt)
+
+
+def test_ranks_that_find_different_states_stop(monkeypatch):
+    def gather(into, value):
+        into[:] = [value, None]
+
+    monkeypatch.setattr("torch.distributed.is_initialized", lambda: True)
+    monkeypatch.setattr("torch.distributed.get_world_size", lambda: 2)
+    monkeypatch.setattr("torch.distributed.all_gather_object", gather)
+    assert resumption._agreed(None) is None
+    with pytest.raises(CheckpointError, match=r"the ranks found /a/5\.state and None; .* that all machines share"):
+        resumption._agreed("/a/5.state")
+
+
+@pytest.mark.parametrize(
+    ("epoch", "iteration", "length", "last"),
+    [(0, 0, 4, 3), (0, 0, 5, 2), (5, 7, 2, 7), (2, 8, 100, 3), (3, 10, 4, 3)],
+    ids=["anew", "whole epochs", "resumed", "larger epochs", "at the end"],
+)
+def test_epochs_suffice_for_the_last_iteration(monkeypatch, epoch, iteration, length, last):
+    monkeypatch.setattr(data, "_feed", data.Feed(resumed=(epoch, 0, iteration)))
+    create = resumption._epochs_that_suffice(lambda opt, logger: (range(length), "sampler", [], -1, 10))
+    assert create({}, None) == (range(length), "sampler", [], last, 10)
+
+
+def test_the_script_itself_is_mended_once(monkeypatch):
+    """`python basicsr/train.py` is the module `__main__`."""
+    original = basicsr.train.load_resume_state.__gpen_mends__
+    script = types.SimpleNamespace(
+        train_pipeline=print, load_resume_state=original, create_train_val_dataloader=lambda opt, logger: None
+    )
+    monkeypatch.setitem(sys.modules, "__main__", script)
+    mend_script()
+    first = vars(script).copy()
+    assert first["load_resume_state"].__gpen_mends__ is original
+    assert hasattr(first["create_train_val_dataloader"], "__gpen_mends__")
+    mend_script()
+    assert vars(script) == first

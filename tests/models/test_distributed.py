@@ -1,0 +1,300 @@
+"""Several ranks, as processes over gloo on the CPU, in the host's own `train_pipeline` and `test_pipeline`."""
+
+import copy
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import REPOSITORY
+from ranks import Ranks
+
+EXACT = {"rtol": 0, "atol": 0}
+# Measured: weights differ by 2.4e-7 after four iterations in which they moved by up to 9e-3, losses by 2e-6 of their
+# values. A batch is summed in another order, no more. Adam's usual eps of 1e-8 would make steps of full length out of
+# gradients that are nothing but rounding: 1e-5.
+ROUNDING = {"rtol": 1e-6, "atol": 2e-6}
+EPS = 1e-3
+
+
+@pytest.fixture(scope="module")
+def ranks():
+    with Ranks() as ranks:
+        yield ranks
+
+
+@pytest.fixture
+def run(ranks, write_options, tmp_path):
+    """Runs a job on so many ranks, in a folder of its own if none is named; with `error`, it has to end so on each."""
+
+    def run_job(count: int, job: str, options: dict, *arguments: str, name: str = "", error: str = "", **more):
+        folder = tmp_path / (name or f"{job}_{len(list(tmp_path.iterdir()))}")
+        folder.mkdir(exist_ok=True)
+        records = ranks.run(count, job, write_options(options, f"{folder.name}/options.yml"), *arguments, **more)
+        for record in records:
+            assert record["error"] == error or (error and record["error"].startswith(error)), record["error"]
+        return records
+
+    return run_job
+
+
+def stage(name: str, options: dict, prior_options: dict) -> dict:
+    """Options whose result does not depend on how a batch is divided."""
+    chosen = copy.deepcopy({"GPENModel": options, "GPENPriorModel": prior_options}[name])
+    chosen["network_d"]["stddev_group"] = 1  # the minibatch deviation is taken within a rank
+    chosen["train"] |= {"total_iter": 4, "warmup_iter": -1}
+    if name == "GPENModel":
+        chosen["train"]["optim"] |= {"eps": EPS, "lr_ratio": [1, 1, 1]}
+    else:
+        chosen["train"] |= {"path_batch_shrink": 1, "augment_opt": {"p": 0.5, "ramp_images": 100, "every": 2}}
+        for optim in ("optim_g", "optim_d"):
+            chosen["train"][optim]["eps"] = EPS
+    return chosen
+
+
+def with_batch(options: dict, batch: int) -> dict:
+    changed = copy.deepcopy(options)
+    changed["datasets"]["train"]["batch_size_per_gpu"] = batch
+    return changed
+
+
+def assert_close(one: dict, other: dict, **tolerance: float) -> None:
+    """Networks, by their names and the names of their tensors."""
+    assert one["networks"].keys() == other["networks"].keys()
+    for net, tensors in one["networks"].items():
+        for name, tensor in tensors.items():
+            message = f"{net}.{name}: {{}}".format
+            torch.testing.assert_close(other["networks"][net][name], tensor, msg=message, **tolerance)
+
+
+def assert_in_step(records: list[dict]) -> None:
+    """Nothing tells the ranks apart but the pictures that they saw."""
+    for other in records[1:]:
+        assert_close(records[0], other, **EXACT)
+        assert other["own"] == records[0]["own"]
+        assert (other["skipped"], other["best"]) == (records[0]["skipped"], records[0]["best"])
+
+
+@pytest.mark.parametrize("model", ["GPENModel", "GPENPriorModel"])
+def test_two_ranks_of_one_picture_are_one_rank_of_two(model, options, prior_options, run):
+    """Four iterations; R1 at each second one, and for the prior path length and adaptive augmentation too."""
+    options = stage(model, options, prior_options)
+    (one,) = run(1, "train", with_batch(options, 2))
+    both = run(2, "train", with_batch(options, 1))
+    assert one["images"] == [first + second for first, second in zip(*(rank["images"] for rank in both), strict=True)]
+    assert_in_step(both)
+    assert_close(one, both[0], **ROUNDING)
+    own = {name: value for name, value in one["own"].items() if isinstance(value, float)}
+    assert own == pytest.approx({name: both[0]["own"][name] for name in own}, rel=1e-5)
+    assert all(own.values()), "R1 and path length took place"
+    if model == "GPENPriorModel":
+        assert one["own"]["augmentation"] == both[0]["own"]["augmentation"]
+        assert one["own"]["augmentation"]["p"] != 0.5
+    assert len(one["logs"]) == 4
+    for log, shared in zip(one["logs"], both[0]["logs"], strict=True):
+        assert log.keys() == shared.keys()
+        for name in log:
+            if not name.startswith("share_"):  # a mean of quotients is not the quotient of means
+                assert shared[name] == pytest.approx(log[name], rel=1e-4, abs=1e-5), name
+
+
+VARIANTS = {
+    "input smaller than output": ("GPENModel", {"in_size": 16}, {}),
+    "no noise": ("GPENModel", {"noise_mode": "none"}, {}),
+    "noise added, decoder as it was": ("GPENModel", {"noise_mode": "add"}, {"freeze_decoder": True}),
+    "prior without noise": ("GPENPriorModel", {"noise_mode": "none"}, {}),
+    "prior without augmentation": ("GPENPriorModel", {"noise_mode": "add"}, {"augment_opt": None}),
+}
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_no_variant_has_a_parameter_that_ranks_would_wait_for(variant, options, prior_options, run):
+    model, network, train = VARIANTS[variant]
+    options = with_batch(stage(model, options, prior_options), 1)
+    options["network_g"] |= network
+    if "in_size" in network:
+        options["datasets"]["train"]["in_size"] = network["in_size"]
+    options["train"] |= {"total_iter": 2, **train}
+    del options["val"], options["datasets"]["val"]
+    records = run(2, "train", options)
+    assert [len(record["logs"]) for record in records] == [2, 2]
+    assert_in_step(records)
+
+
+@pytest.mark.parametrize("model", ["GPENModel", "GPENPriorModel"])
+def test_a_step_that_is_not_finite_on_one_rank_is_left_out_on_both(model, options, prior_options, run):
+    options = with_batch(stage(model, options, prior_options), 1)
+    options["train"]["feature_matching_opt" if model == "GPENModel" else "augment_opt"] = None
+    del options["val"], options["datasets"]["val"]
+    records = run(2, "train", options, spoilt=[2, 3])
+    assert_in_step(records)
+    assert records[0]["skipped"] == {"GPENModel": 5, "GPENPriorModel": 3}[model]  # of (G,) D and R1, and of (G and) D
+    assert records[0]["logs"][-1]["nonfinite_steps"] == records[0]["skipped"]
+    assert all(tensor.isfinite().all() for net in records[0]["networks"].values() for tensor in net.values())
+
+
+def test_both_ranks_end_when_patience_does(options, run):
+    options = with_batch(options, 1)
+    options["train"] |= {"nonfinite_patience": 2, "r1_reg_weight": 0, "feature_matching_opt": None}
+    said = "TrainingError: train:nonfinite_patience: 2: 2 steps in a row"
+    records = run(2, "train", options, spoilt=range(2, 7), error=said)
+    assert [len(record["images"]) for record in records] == [3, 3]
+    assert_in_step(records)
+
+
+@pytest.mark.parametrize("pictures", [1, 3])
+@pytest.mark.parametrize("model", ["GPENModel", "GPENPriorModel"])
+def test_a_shared_validation_is_that_of_one_rank(model, pictures, options, prior_options, run, tmp_path):
+    options = stage(model, options, prior_options)
+    options["datasets"]["val"]["num_images"] = pictures
+    options["val"]["metrics"]["swd"] = {"type": "calculate_swd", "better": "lower"}
+    options["val"]["save_img"] = True
+    metrics = options["val"]["metrics"]
+    (one,) = run(1, "validate", options, name="one")
+    both = run(2, "validate", options, name="both")
+    assert [record["restored"] for record in both] == [[*range(0, pictures, 2)], [*range(1, pictures, 2)]]
+    assert [record["measured"] for record in both] == [len(metrics) * len(record["restored"]) for record in both]
+    assert one["results"].keys() == metrics.keys()
+    for record in both:
+        assert record["results"] == one["results"]
+        assert record["best"] == one["best"]
+    assert sorted(both[0]["written"] + both[1]["written"]) == sorted(one["written"])
+    assert both[0]["written"][-1] == one["written"][-1] == "grid_val_1.png"
+    grids = [
+        tmp_path / name / "experiments" / options["name"] / "visualization/grid_val_1.png" for name in ("one", "both")
+    ]
+    assert grids[0].read_bytes() == grids[1].read_bytes()
+
+
+def test_one_log_tells_of_each_validation_once(options, run, tmp_path):
+    run(2, "train", with_batch(options, 1), name="run")
+    (log,) = (tmp_path / "run" / "experiments" / "small").glob("*.log")
+    told = log.read_text()
+    assert told.count("Validation val") == 2
+    assert told.count("iter:       6") == 1
+    assert len(list((tmp_path / "run" / "tb_logger" / "small").iterdir())) == 1
+
+
+@pytest.mark.parametrize("pictures", [1, 3])
+def test_a_test_is_shared_too(pictures, options, test_options, run, tmp_path):
+    """Without training the network itself is measured, which the host has wrapped for several GPUs."""
+    (fresh,) = run(1, "validate", options)
+    torch.save({"params_ema": fresh["networks"]["net_g_ema"]}, tmp_path / "g.pth")
+    test_options["path"]["pretrain_network_g"] = str(tmp_path / "g.pth")
+    test_options["datasets"]["test_1"]["num_images"] = pictures
+    (one,), both = run(1, "test", test_options), run(2, "test", test_options)
+    assert sorted(both[0]["restored"] + both[1]["restored"]) == one["restored"] == [*range(pictures)]
+    assert both[0]["results"] == both[1]["results"] == one["results"] != {}
+
+
+@pytest.fixture
+def stopped(run, tmp_path):
+    """Trains eight iterations on two ranks, and puts what was saved at the fifth where another run will look for it."""
+
+    def train_and_stop(options: dict) -> list[dict]:
+        options["datasets"]["train"] |= {"num_images": 4, "batch_size_per_gpu": 1}  # an epoch has two iterations
+        options["train"]["total_iter"] = 8
+        options["val"]["val_freq"] = 4
+        options["logger"] |= {"save_checkpoint_freq": 5, "use_tb_logger": False}
+        whole = run(2, "train", options, name="whole")
+        for folder in ("models", "training_states"):
+            saved = Path("experiments", options["name"], folder)
+            (tmp_path / "resumed" / saved).mkdir(parents=True)
+            for file in (tmp_path / "whole" / saved).glob("*5.*"):
+                shutil.copy(file, tmp_path / "resumed" / saved)
+        return whole
+
+    return train_and_stop
+
+
+@pytest.mark.parametrize("model", ["GPENModel", "GPENPriorModel"])
+def test_resumed_on_two_ranks_is_the_same_as_not_stopped(model, options, prior_options, stopped, run, tmp_path):
+    options = copy.deepcopy({"GPENModel": options, "GPENPriorModel": prior_options}[model])
+    if model == "GPENPriorModel":
+        options["train"]["augment_opt"] = {"p": 0.5, "ramp_images": 100, "every": 3}  # the state lies in between
+        options["manual_seed"] = 2
+    whole = stopped(options)
+    resumed = run(2, "train", options, "--auto_resume", name="resumed")
+    assert_in_step(resumed)
+    for one, other in zip(whole, resumed, strict=True):
+        assert_close(one, other, **EXACT)
+        assert other["images"] == one["images"][5:]
+        assert other["own"] == one["own"]
+        assert other["best"] == one["best"]
+    assert resumed[0]["logs"] == whole[0]["logs"][5:]
+    if model == "GPENPriorModel":
+        signs = [log["d_sign_real"] for log in whole[0]["logs"][3:5]]
+        state = torch.load(tmp_path / "resumed/experiments/small_prior/training_states/5.state", weights_only=True)
+        assert state["augmentation"]["sign_sum"] == sum(signs)
+        assert any(abs(sign) < 1 for sign in signs), "the two ranks' signs differ, or the first one's would do"
+
+
+def test_one_rank_goes_on_where_two_stopped(options, stopped, run):
+    """At the image that would have come next, and up to the last iteration, although its epochs are twice as long."""
+    whole = stopped(options)
+    due = [image for both in zip(*(rank["images"] for rank in whole), strict=True) for (image,) in both]
+    (alone,) = run(1, "train", options, "--auto_resume", name="resumed")
+    assert alone["images"] == [[image] for image in due[10:13]]
+
+
+def test_machines_without_a_common_disk_do_not_part(options, run, tmp_path):
+    """Only the first finds the state: the others would begin anew, and train something else beside it."""
+    options["train"]["total_iter"] = 1
+    options["logger"]["save_checkpoint_freq"] = 1
+    run(1, "train", options, name="run")
+    (tmp_path / "run/machine_0").mkdir()
+    (tmp_path / "run/experiments").rename(tmp_path / "run/machine_0/experiments")
+    said = "CheckpointError: path:resume_state: the ranks found"
+    records = run(2, "train", options, "--auto_resume", name="run", apart=True, error=said)
+    assert not any(record["images"] for record in records)
+
+
+def test_without_a_seed_the_ranks_draw_one_together(options, run):
+    options = with_batch(options, 1)
+    options.pop("manual_seed")
+    options["train"]["total_iter"] = 1
+    first, second = run(2, "train", options)
+    assert first["seed"] == second["seed"] is not None
+
+
+def test_unreadable_pictures_of_all_ranks_are_counted(options, faces, run, tmp_path):
+    folder = shutil.copytree(faces, tmp_path / "some_broken")
+    for number in (0, 4):  # the first of each rank
+        (folder / f"face_{number}.png").write_bytes(b"broken")
+    options = with_batch(options, 1)
+    options["datasets"]["train"] |= {"dataroot_gt": str(folder), "on_error": "skip"}
+    options["train"]["total_iter"] = 1
+    for record in run(2, "train", options):
+        assert record["logs"][0]["skipped"] == 2
+
+
+def test_the_real_launcher(prior_options, write_options, tmp_path):
+    options = with_batch(prior_options, 1)
+    options["train"]["total_iter"] = 3
+    launcher = (
+        "-m",
+        "torch.distributed.run",
+        "--nproc_per_node",
+        "2",
+        "--rdzv-backend=c10d",
+        "--rdzv-endpoint=[::1]:0",
+    )
+    command = ("-m", "gpen_plugin.train", "-opt", str(write_options(options)), "--launcher", "pytorch")
+    environment = {**os.environ, "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1", "PYTHONPATH": str(REPOSITORY)}
+    told = subprocess.run(
+        [sys.executable, *launcher, *command],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=200,
+    )
+    assert told.returncode == 0, told.stderr
+    folder = tmp_path / "experiments" / "small_prior"
+    assert (folder / "models/net_g_latest.pth").is_file()
+    assert len(torch.load(folder / "training_states/3.state", weights_only=True)["random"]) == 2
+    (log,) = folder.glob("*.log")
+    assert log.read_text().count("Validation val") == 1
