@@ -18,6 +18,7 @@ from gpen_plugin.models.augmentation import AugmentOptions
 from gpen_plugin.models.file_options import FileOptions, LoggerOptions, PathOptions, PriorValOptions, ValOptions
 from gpen_plugin.models.train_options import AdamOptions, OptimOptions, PriorTrainOptions, TrainOptions
 from gpen_plugin.preflight_agreement import agreement, metrics
+from gpen_plugin.preflight_machine import devices
 
 ADDED_BY_THE_HOST = {"dist", "rank", "world_size", "auto_resume", "is_train", "root_path"}
 PATHS_ADDED_BY_THE_HOST = {"models", "training_states", "log", "visualization"}
@@ -113,9 +114,7 @@ def _structure(opt: Mapping) -> Iterator[GPENError]:
     for name, target in sections.items():
         if opt.get(name):
             yield from _section(target, _without(opt[name], PATHS_ADDED_BY_THE_HOST), name)
-    if isinstance(opt.get("num_gpu"), int) and opt["num_gpu"] > torch.cuda.device_count():
-        held = f"at most {torch.cuda.device_count()}, the GPUs that PyTorch sees"
-        yield OptionError("num_gpu", f"got {opt['num_gpu']}", held, "Use auto, or 0 for the CPU.")
+    yield from devices(opt)
 
 
 def _training(opt: Mapping) -> Iterator[GPENError]:

@@ -10,6 +10,7 @@ from torch import nn
 
 from gpen_plugin.errors import OptionError
 from gpen_plugin.ops import bias_act, fir_kernel, modulated_conv, upfirdn2d
+from gpen_plugin.ops.dispatch import no_autocast
 
 NoiseMode = Literal["concat", "add", "none"]
 
@@ -100,10 +101,10 @@ class EqualLinear(nn.Module):
         self.scale, self.lr_mul, self.activate = lr_mul / math.sqrt(in_features), lr_mul, activate
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        bias = self.bias * self.lr_mul
-        if self.activate:
-            return bias_act(F.linear(x * self.scale, self.weight), bias)
-        return F.linear(x * self.scale, self.weight, bias)
+        """(N, I) -> (N, O), in the weight's precision also under autocasting: codes and logits need it."""
+        with no_autocast(x):
+            x, bias = x.to(self.weight.dtype) * self.scale, self.bias * self.lr_mul
+            return bias_act(F.linear(x, self.weight), bias) if self.activate else F.linear(x, self.weight, bias)
 
 
 class EqualConv2d(nn.Module):

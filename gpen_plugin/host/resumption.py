@@ -49,9 +49,9 @@ def _load_resume_state_anywhere(original: Callable) -> Callable:
             _tell_what_is_passed_over(opt, path)
         if not path:
             return None
-        device = torch.device("cuda", torch.cuda.current_device()) if opt["num_gpu"] else torch.device("cpu")
         try:
-            state = torch.load(path, map_location=device, weights_only=True)
+            # on the CPU: an optimiser moves its moments itself, and its counters would be read from a GPU at each step
+            state = torch.load(path, map_location="cpu", weights_only=True)
         except Exception as error:
             raise CheckpointError(
                 f"path:resume_state: {path}",

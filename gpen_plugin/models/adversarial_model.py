@@ -3,7 +3,6 @@
 from collections import OrderedDict
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
-from copy import deepcopy
 from os import path as osp
 from typing import ClassVar
 
@@ -18,12 +17,14 @@ from basicsr.utils.dist_util import master_only
 from gpen_plugin import checkpoint
 from gpen_plugin.host import place_in_epoch
 from gpen_plugin.models import training_state
+from gpen_plugin.models.average import move_average
+from gpen_plugin.models.changed_options import settings_of, take_from_file
 from gpen_plugin.models.draws import Draws
 from gpen_plugin.models.gan_steps import Losses, r1_step
 from gpen_plugin.models.loader_watch import LoaderWatch
 from gpen_plugin.models.step_guard import StepGuard
 from gpen_plugin.models.train_options import AdversarialOptions
-from gpen_plugin.models.validation import Pictures, Tally, measure
+from gpen_plugin.models.validation import Pictures, Tally, measure, picture_path
 
 
 class AdversarialModel(SRModel):
@@ -35,6 +36,7 @@ class AdversarialModel(SRModel):
     """
 
     options_class: ClassVar[type[AdversarialOptions]]
+    shows_pictures: ClassVar[bool] = True  # whether `page_of` needs the pictures of a validation
 
     def __init__(self, opt: dict):
         self.validated: set[tuple] = set()  # (data set, iteration)
@@ -94,16 +96,9 @@ class AdversarialModel(SRModel):
         """One of the registered losses on this device, or None."""
         return build_loss(options).to(self.device) if options else None
 
-    @torch.no_grad()
     def model_ema(self, decay: float = 0.999) -> None:
-        """Move the average towards the network: parameters by 1 - decay, buffers altogether."""
-        source, average = self.get_bare_model(self.net_g), self.net_g_ema
-        parameters = dict(source.named_parameters())
-        for name, parameter in average.named_parameters():
-            parameter.lerp_(parameters[name], 1 - decay)
-        buffers = dict(source.named_buffers())
-        for name, buffer in average.named_buffers():
-            buffer.copy_(buffers[name])
+        """The host's name for a step of the average."""
+        move_average(self.net_g_ema, self.get_bare_model(self.net_g), decay)
 
     # --- an iteration
 
@@ -130,7 +125,7 @@ class AdversarialModel(SRModel):
     def end_of_iteration(self, losses: Losses, ema_decay: float) -> None:
         """The average and the log."""
         self.model_ema(decay=ema_decay)
-        self.log_dict = self.reduce_loss_dict(losses)
+        self.losses = losses  # not read yet: that would make the processor wait for the GPU at each iteration
         self.loader_watch.look()
 
     def get_current_log(self) -> OrderedDict:
@@ -142,7 +137,10 @@ class AdversarialModel(SRModel):
         rates = {f"lr_{group['name']}": group["lr"] for group in groups}
         skipped = sum(training_state.of_every_rank(self.num_skipped))
         counts = {"skipped": skipped, "nonfinite_steps": self.guard.skipped}
-        return OrderedDict(self.log_dict, **rates, **{name: count for name, count in counts.items() if count})
+        counts = {name: count for name, count in counts.items() if count}
+        return OrderedDict(
+            self.reduce_loss_dict(self.losses), **rates, **{name: count for name, count in counts.items() if count}
+        )
 
     # --- validation
 
@@ -173,14 +171,14 @@ class AdversarialModel(SRModel):
         def restore(batch: Mapping, index: int) -> Pictures:
             pictures = self.pictures_of(batch, index)
             if save_img:
-                imwrite(pictures["result"], self._picture_path(batch, name, current_iter))
+                imwrite(pictures["result"], picture_path(self.opt, batch, name, current_iter))
             return pictures
 
         tally = measure(
             dataloader,
             restore,
             options.get("metrics") or {},
-            options.get("grid_images", 8),
+            options.get("grid_images", 8) if self.shows_pictures else 0,
             rank=self.opt["rank"],
             world_size=self.opt["world_size"],
             progress=options.get("pbar", False),
@@ -213,14 +211,6 @@ class AdversarialModel(SRModel):
     def page_of(self, tally: Tally) -> np.ndarray | None:
         """What a validation shows: uint8 BGR, (H, W, 3), or None. Called on rank 0."""
         raise NotImplementedError
-
-    def _picture_path(self, batch: Mapping, dataset: str, current_iter: int) -> str:
-        """The host's place for a restored picture."""
-        folder = self.opt["path"]["visualization"]
-        name = osp.splitext(osp.basename(batch["lq_path" if "lq_path" in batch else "gt_path"][0]))[0]
-        if self.is_train:
-            return osp.join(folder, name, f"{name}_{current_iter}.png")
-        return osp.join(folder, dataset, f"{name}_{self.opt['val'].get('suffix') or self.opt['name']}.png")
 
     # --- files
 
@@ -289,12 +279,20 @@ class AdversarialModel(SRModel):
         return {"last_r1": float(self.last_r1), "guard": self.guard.state_dict()}
 
     def resume_training(self, resume_state: dict) -> None:
-        """Take up everything where the state left it."""
+        """Take up everything where the state left it; what the option file says otherwise by now, it rules.
+
+        Raises:
+            CheckpointError: the state is not one of this model.
+        """
+        training_state.check(resume_state, self.opt["path"].get("resume_state"), self.own_state())
+        settings = settings_of(self.optimizers, self.schedulers)
         super().resume_training(resume_state)
+        take_from_file(settings, self.optimizers, self.schedulers)
         self.last_state = resume_state  # a validation that did not come to its end is added to it
         if self.opt["rank"] == 0:
             training_state.take_over(self.opt["path"], resume_state["iter"], self.opt["logger"].get("keep_last"))
-        self.best_metric_results = deepcopy(resume_state["best_metric_results"])
+        metrics = (self.opt.get("val") or {}).get("metrics") or {}
+        self.best_metric_results = training_state.best_so_far(resume_state["best_metric_results"], metrics)
         self.last_r1 = torch.tensor(resume_state["last_r1"], device=self.device)
         self.guard.load_state_dict(resume_state["guard"])
         training_state.go_on_drawing(resume_state["random"], self.opt["rank"], self.opt["world_size"])

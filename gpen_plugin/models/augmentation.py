@@ -18,7 +18,7 @@ class AugmentOptions:
     """``train:augment_opt``.
 
     Attributes:
-        transforms: what may be done to a picture, in this order.
+        transforms: what may be done to a picture, in this order; the default is what the ADA paper recommends.
         p: probability of each transform, for each picture; where `target` is given, only the first value. Near 1 the
             generator learns the changes of all transforms but translate, color and cutout.
         target: of r_t, the mean sign of the discriminator's logits of real pictures, which p follows; ~ leaves p as
@@ -27,7 +27,7 @@ class AugmentOptions:
         every: iterations between two adjustments. The ADA paper's is 4.
     """
 
-    transforms: Sequence[TransformName] = ("flip", "rotate90", "translate", "geometry", "color", "hue", "cutout")
+    transforms: Sequence[TransformName] = ("flip", "rotate90", "translate", "geometry", "color", "hue")
     p: float = 0.0
     target: float | None = 0.6
     ramp_images: int = 500_000

@@ -68,7 +68,7 @@ class LoggerOptions:
     def __post_init__(self):
         at_least_one(self, "print_freq", "save_checkpoint_freq")
         if self.keep_last is not None:
-            at_least_one(self, "keep_last")
+            at_least_one(self, "keep_last", unit="checkpoints")
 
 
 @dataclass(frozen=True)

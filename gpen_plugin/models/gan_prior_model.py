@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 
+import cv2
 import numpy as np
 import torch
 from basicsr.utils import tensor2img
@@ -16,6 +17,7 @@ from gpen_plugin.models.validation import Pictures, Tally
 from gpen_plugin.sheet import mosaic, sheet
 
 MEAN_OF = 4096  # latent codes, for the centre of truncation
+LARGEST_TILE = 256  # pixels of a sample on the page: TensorBoard takes half a minute for a page of whole 1024 px ones
 
 
 @register("model")
@@ -30,6 +32,7 @@ class GPENPriorModel(AdversarialModel):
     """
 
     options_class = PriorTrainOptions
+    shows_pictures = False  # samples of its own
 
     def init_training_settings(self) -> None:
         """See `AdversarialModel`."""
@@ -62,7 +65,8 @@ class GPENPriorModel(AdversarialModel):
             fake = self._draw("discriminator", current_iter, batch)
         augment = self._augment("augmentation of D", current_iter)
         losses = discriminator_step(self.net_d, self.optimizer_d, fake, self.gt, augment=augment, **how)
-        # R1 at the pictures that D sees: what it has learnt to judge
+        # R1 with respect to the pictures as D sees them. StyleGAN2-ADA takes it with respect to those before the
+        # augmentation, which would have to be differentiated twice.
         losses |= self.lazy_r1(current_iter, self.optimizer_d, augment(self.gt) if augment else self.gt)
         with self.autocast():
             fake = self._draw("generator", current_iter, batch)
@@ -137,7 +141,7 @@ class GPENPriorModel(AdversarialModel):
         panels = {"raw": self._samples(self.net_g, places)} if self.is_train else {}
         panels["average (EMA)"] = self._samples(averaged, places)
         panels[f"average, truncation {truncation:g}"] = self._samples(averaged, places, truncation)
-        mosaics = [mosaic(samples) for samples in panels.values()]
+        mosaics = [mosaic([_at_most(sample, LARGEST_TILE) for sample in samples]) for samples in panels.values()]
         return sheet([mosaics], list(panels), tile=max(mosaics[0].shape[:2]))
 
     @torch.no_grad()
@@ -173,3 +177,9 @@ class GPENPriorModel(AdversarialModel):
             self.sign_sum = torch.tensor(held["sign_sum"], device=self.device)
             self.sign_count = held["sign_count"]
             self.augmentation.load_state_dict({k: v for k, v in held.items() if not k.startswith("sign_")})
+
+
+def _at_most(picture: np.ndarray, side: int) -> np.ndarray:
+    if picture.shape[0] <= side:
+        return picture
+    return cv2.resize(picture, (side, side), interpolation=cv2.INTER_AREA)

@@ -8,7 +8,7 @@ import torch
 from gpen_plugin.host import register
 from gpen_plugin.models.adversarial_model import AdversarialModel
 from gpen_plugin.models.gan_steps import discriminator_step, generator_step
-from gpen_plugin.models.train_options import AdamOptions, OptimOptions, TrainOptions
+from gpen_plugin.models.train_options import OptimOptions, TrainOptions
 from gpen_plugin.models.validation import Tally
 from gpen_plugin.sheet import sheet
 
@@ -55,8 +55,7 @@ class GPENModel(AdversarialModel):
             if not (name == "decoder" and self.settings.freeze_decoder)
         ]
         if optim.lazy_lr_scaling and self.settings.r1_reg_weight > 0:
-            plain = AdamOptions(lr=groups[-1]["lr"], betas=optim.betas)
-            groups[-1] |= plain.for_lazy(self.settings.net_d_reg_every)
+            groups[-1] |= optim.for_lazy(self.settings.net_d_reg_every, groups[-1]["lr"])
         self.optimizer = self.get_optimizer(optim.type, groups, optim.lr, betas=optim.betas, eps=optim.eps)
         self.optimizers.append(self.optimizer)
 
@@ -90,5 +89,5 @@ class GPENModel(AdversarialModel):
         rows = [tally.shown[index] for index in sorted(tally.shown)]
         columns = {"lq": "LQ", "result": "restored", "gt": "GT"}
         shown = [name for name in columns if name in rows[0]]
-        tile = max(128, rows[0]["result"].shape[0])
+        tile = min(max(128, rows[0]["result"].shape[0]), 512)  # TensorBoard is slow with larger pages
         return sheet([[row[name] for name in shown] for row in rows], [columns[name] for name in shown], tile)

@@ -7,6 +7,7 @@ import torch
 import torch.distributed
 
 from gpen_plugin.errors import TrainingError
+from gpen_plugin.models.training_state import of_every_rank
 
 
 class StepGuard:
@@ -50,11 +51,12 @@ class StepGuard:
 
     def state_dict(self) -> dict[str, int]:
         """What a resumed training has to know."""
-        return {"skipped": self.skipped, "in_a_row": dict(self._in_a_row)}
+        return {"skipped": self.skipped, "in_a_row": dict(self._in_a_row), "first": dict(self._first)}
 
     def load_state_dict(self, state: Mapping) -> None:
         """Take up the counts of `state_dict`."""
-        self.skipped, self._in_a_row = state["skipped"], dict(state["in_a_row"])
+        self.skipped = state["skipped"]
+        self._in_a_row, self._first = dict(state["in_a_row"]), dict(state["first"])
 
     def _on_all_ranks(self, numbers: torch.Tensor) -> bool:
         finite = numbers.isfinite().all()
@@ -71,7 +73,7 @@ class StepGuard:
         if self._in_a_row[name] == self.patience:
             raise TrainingError(
                 f"train:nonfinite_patience: {self.patience}",
-                f"{self.patience} steps in a row were not finite; {self._first.get(name, 'an earlier run')} went first",
+                f"{self.patience} steps in a row were not finite; {self._first[name]} went first",
                 "finite losses and gradients",
                 "The last saved state is good. Resume from it with a lower learning rate, with precision: fp32, or "
                 "with a larger r1_reg_weight.",
@@ -79,5 +81,9 @@ class StepGuard:
 
 
 def _first_not_finite(numbers: Mapping[str, torch.Tensor]) -> str:
-    values = {name: float(number.detach()) for name, number in numbers.items()}
-    return next((f"{name} ({value})" for name, value in values.items() if not math.isfinite(value)), "another rank's")
+    """The first of the numbers that is not finite on some rank: a loss before the gradient that it spoilt."""
+    values = [
+        (place, f"{name} ({float(number)})", float(number)) for place, (name, number) in enumerate(numbers.items())
+    ]
+    broken = [(place, text) for place, text, value in values if not math.isfinite(value)]
+    return min(found for of_one in of_every_rank(broken) for found in of_one)[1]

@@ -12,11 +12,11 @@ import torch
 from gpen_plugin.errors import OptionError
 
 
-def at_least_one(options: object, *names: str) -> None:
+def at_least_one(options: object, *names: str, unit: str = "iterations") -> None:
     """Raise an `OptionError` unless each of these fields is 1 or more."""
     for name in names:
         if getattr(options, name) < 1:
-            raise OptionError(name, f"got {getattr(options, name)}", "a whole number from 1", "Count in iterations.")
+            raise OptionError(name, f"got {getattr(options, name)}", f"1 or more {unit}", "Count in " + unit + ".")
 
 
 @dataclass(frozen=True)
@@ -42,10 +42,15 @@ class AdamOptions:
         if self.lr <= 0:
             raise OptionError("lr", f"got {self.lr}", "a rate above 0", "The paper's is 0.002.")
 
-    def for_lazy(self, every: int) -> dict[str, float | tuple[float, float]]:
-        """Rate and betas of StyleGAN2's correction: a penalty at every k-th step adds one step in k (appendix B)."""
+    def for_lazy(self, every: int, lr: float | None = None) -> dict[str, float | tuple[float, float]]:
+        """Rate and betas of StyleGAN2's correction: a penalty at every k-th step adds one step in k (appendix B).
+
+        Args:
+            every: k.
+            lr: the rate to correct, where it is not `self.lr`.
+        """
         share = every / (every + 1)
-        return {"lr": self.lr * share, "betas": tuple(beta**share for beta in self.betas)}
+        return {"lr": (self.lr if lr is None else lr) * share, "betas": tuple(beta**share for beta in self.betas)}
 
 
 @dataclass(frozen=True)
@@ -178,6 +183,8 @@ class PriorTrainOptions(AdversarialOptions):
 
     def __post_init__(self):
         super().__post_init__()
-        at_least_one(self, "net_g_reg_every", "path_batch_shrink", "ema_half_life")
+        at_least_one(self, "net_g_reg_every")
+        at_least_one(self, "path_batch_shrink", unit="times fewer pictures")
+        at_least_one(self, "ema_half_life", unit="images")
         if not 0 <= self.mixing_prob <= 1:
             raise OptionError("mixing_prob", f"got {self.mixing_prob}", "a number from 0 to 1", "StyleGAN2's is 0.9.")

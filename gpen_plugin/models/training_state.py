@@ -12,6 +12,7 @@ import torch.distributed
 from basicsr.utils import get_root_logger
 
 from gpen_plugin import checkpoint
+from gpen_plugin.errors import CheckpointError
 from gpen_plugin.host import before_first_batch
 
 
@@ -82,6 +83,44 @@ def plain(value: object) -> object:
     if isinstance(value, dict):
         return {key: plain(item) for key, item in value.items()}
     return value.item() if hasattr(value, "item") else value
+
+
+def check(state: Mapping, path: str | None, own: Mapping) -> None:
+    """Raise a `CheckpointError` unless `state` has all that a resumed training reads.
+
+    Args:
+        state: a training state.
+        path: of its file.
+        own: what the model writes beside what all of ours do; of augmentation, a state may know nothing.
+    """
+    wanted = {"optimizers", "schedulers", "best_metric_results", "sampler", "random", *own} - {"augmentation"}
+    missing = sorted(wanted - set(state))
+    if missing:
+        raise CheckpointError(
+            f"path:resume_state: {path}",
+            f"has no {', '.join(missing)}",
+            "a training state of this model, written by this version",
+            "Start from its networks: name them as pretrain_network_g and pretrain_network_d.",
+        )
+
+
+def best_so_far(held: Mapping, metrics: Mapping) -> dict:
+    """The best results of a state, with the metrics that are in the option file by now.
+
+    Args:
+        held: data set -> metric -> the host's record of the best result.
+        metrics: ``val:metrics``; those that are new, or better in another direction, begin without a result.
+    """
+    best = {}
+    for dataset, records in held.items():
+        best[dataset] = {}
+        for name, options in metrics.items():
+            better = options.get("better", "higher")
+            worst = float("-inf") if better == "higher" else float("inf")
+            record = records.get(name, {})
+            same = record.get("better") == better
+            best[dataset][name] = dict(record) if same else {"better": better, "val": worst, "iter": -1}
+    return best
 
 
 def write(folders: Mapping[str, str], state: Mapping) -> None:

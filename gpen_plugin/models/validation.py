@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from os import path as osp
 
 import numpy as np
 from basicsr.metrics import calculate_metric
@@ -71,6 +72,22 @@ def measure(
     for part in of_every_rank(tally):
         total.merge(part)
     return total
+
+
+def picture_path(opt: Mapping, batch: Mapping, dataset: str, current_iter: int) -> str:
+    """The host's place for a restored picture.
+
+    Args:
+        opt: options of the run.
+        batch: with one picture; its name is that of the file that it came from.
+        dataset: the set's name.
+        current_iter: counts in training only.
+    """
+    folder = opt["path"]["visualization"]
+    name = osp.splitext(osp.basename(batch["lq_path" if "lq_path" in batch else "gt_path"][0]))[0]
+    if opt["is_train"]:
+        return osp.join(folder, name, f"{name}_{current_iter}.png")
+    return osp.join(folder, dataset, f"{name}_{opt['val'].get('suffix') or opt['name']}.png")
 
 
 def _share(dataloader: DataLoader, rank: int, world_size: int, progress: bool) -> Iterator[tuple[int, Mapping]]:

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import torch
 
-TIME_LIMIT = 60  # seconds; a rank that waits for another one for ever is what it is for
+TIME_LIMIT = 180  # seconds; a rank that waits for another one for ever is what it is for
 
 
 class Ranks:

@@ -280,7 +280,7 @@ def test_the_real_launcher(prior_options, write_options, tmp_path):
         "--nproc_per_node",
         "2",
         "--rdzv-backend=c10d",
-        "--rdzv-endpoint=[::1]:0",
+        "--rdzv-endpoint=127.0.0.1:0",
     )
     command = ("-m", "gpen_plugin.train", "-opt", str(write_options(options)), "--launcher", "pytorch")
     environment = {**os.environ, "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1", "PYTHONPATH": str(REPOSITORY)}

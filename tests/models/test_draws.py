@@ -51,7 +51,7 @@ def test_so_many_styles_are_mixed(prior):
     counts = {}
     for share in (0.0, 0.9, 1.0):
         _, places = mixed_styles(prior, draws.streams("generator", 1, 400), share)
-        assert 1 <= int(places.min())
+        assert int(places.min()) >= 1
         assert int(places.max()) <= prior.num_latent
         counts[share] = int((places < prior.num_latent).sum())
     assert counts[0.0] == 0

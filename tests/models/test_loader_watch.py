@@ -69,7 +69,7 @@ def test_a_loader_that_becomes_slow_later_is_found(clock, caplog):
     assert len(warnings(caplog)) == 1
 
 
-@pytest.mark.parametrize(("seconds", "warned"), [(0.05, 1), (0, 0)], ids=["slow", "fast"])
+@pytest.mark.parametrize(("seconds", "warned"), [(0.2, 1), (0, 0)], ids=["slow", "fast"])
 def test_in_a_training_the_time_in_the_loader_counts(prior_options, train, monkeypatch, seconds, warned):
     """With windows of two iterations."""
     monkeypatch.setattr(loader_watch, "WINDOW", 2)

@@ -30,7 +30,7 @@ def in_a_child(action: Callable[[], object], told: Path) -> int:
     if child == 0:
         code = 1
         try:
-            signal.alarm(60)
+            signal.alarm(180)
             action()
             code = 0
         except BaseException as error:
@@ -167,7 +167,7 @@ def test_killed_again_and_again_ends_as_never_stopped(each, unstopped, train, tm
         number += 6
     killed = tmp_path / "killed" / "experiments" / each["name"]
     assert_same(whole, left_by(killed))
-    assert len(whole) == (5 if keep_last else 11)  # networks of the last, states, and networks of each state
+    assert len(whole) == (5 if keep_last else 11)  # each checkpoint has three files, the last networks two
     assert len(diary.read_text().splitlines()) >= 6
 
 
@@ -192,7 +192,7 @@ def test_killed_inside_a_save(prior_options, event, number, unstopped, train, tm
     assert in_a_child(doomed, tmp_path / "told") == -signal.SIGKILL
     assert diary.read_text() == f"{event}\n"
     states = {path.name for path in tmp_path.glob("killed/*/*/*/*.state")}
-    assert states == ({"2.state", "4.state"} if (event, number) == ("after replace", 6) else {"2.state"})
+    assert len(states) == (2 if (event, number) == ("after replace", 6) else 1)
     assert_same(whole, left_by(train(prior_options, tmp_path / "killed", "--auto_resume")))
 
 
@@ -219,8 +219,7 @@ def test_killed_in_a_validation_only_its_best_result_is_lost(each, unstopped, tr
     best = [run[state].pop("best_metric_results") for run in (whole, killed) for state in ("3.state", "6.state")]
     assert_same(whole, killed)
     assert best[2] == {}
-    (metric,) = best[3]["val"].values()
-    assert metric["iter"] == 6
+    assert [metric["iter"] for metric in best[3]["val"].values()] == [6]
 
 
 @pytest.mark.parametrize(("how", "file"), [("full", "net_g_4.pth"), ("limit", "net_d_4.pth"), ("full", "4.state")])
@@ -230,9 +229,9 @@ def test_a_full_disk_names_the_file_and_costs_nothing_else(prior_options, how, f
 
     class Full(HalfWritten):
         def write(self, content):
-            if self.name.endswith(f".{file}.{os.getpid()}.tmp") and self.tell() > 2000:
+            if f".{file}." in self.name and self.tell() > 2000:
                 if how == "full":
-                    raise OSError(errno.ENOSPC, "No space left on device")
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
                 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
                 resource.setrlimit(resource.RLIMIT_FSIZE, (4000, resource.RLIM_INFINITY))
             return self.stream.write(content)
@@ -246,11 +245,9 @@ def test_a_full_disk_names_the_file_and_costs_nothing_else(prior_options, how, f
     assert told.startswith(f"{CheckpointError.__module__}.CheckpointError: {tmp_path}")
     reason = os.strerror(errno.ENOSPC if how == "full" else errno.EFBIG)
     assert re.search(rf"/{file}: could not be written \(\[Errno \d+\] {reason}\)", told)
-    folder = tmp_path / "full" / "experiments" / prior_options["name"]
-    assert not [*folder.rglob(".*.tmp")]
-    left = left_by(folder)
-    assert {"net_g_2.pth", "net_d_2.pth", "2.state"} <= left.keys()
-    assert file not in left
+    left = left_by(tmp_path / "full" / "experiments" / prior_options["name"])  # unfinished files would be among them
+    order = ["net_g_2.pth", "net_d_2.pth", "2.state", "net_g_4.pth", "net_d_4.pth", "4.state"]
+    assert left.keys() == {*order[: order.index(file)]}
     assert_same({name: whole[name] for name in left}, left)
     assert_same(whole, left_by(train(prior_options, tmp_path / "full", "--auto_resume")))
 
