@@ -98,3 +98,11 @@ def test_noise_input(noise_mode, width):
         torch.testing.assert_close(loud[:, 4:], torch.where(half > 0, half, 0.2 * half) * math.sqrt(2))
     else:
         assert not torch.equal(loud, silent)
+
+
+def test_a_linear_layer_stays_in_single_precision_under_autocasting():
+    layer, x = EqualLinear(8, 4, activate=True), torch.randn(3, 8)
+    outside = layer(x)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(layer(x), outside)
+        assert layer(x.bfloat16()).dtype == torch.float32
