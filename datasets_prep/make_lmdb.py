@@ -6,6 +6,9 @@ Stop it whenever you like and give the same command again: it goes on where it w
 square and resized; one that cannot be read is reported and left out. Keys are the names below the input without their
 suffix; what is not ASCII, and '%', is written %XX as in web addresses.
 
+Whether a finished one is whole: `python datasets_prep/make_lmdb.py --verify datasets/ffhq/ffhq_512.lmdb` decodes all
+that is stored and compares it with the list of entries.
+
 For a validation set that is never trained on: `--limit 500` for the one, `--skip 500` for the other; the order is that
 of the names.
 """
@@ -37,14 +40,15 @@ LONGEST_KEY = 511  # bytes, fixed when the lmdb library is built
 def parser() -> argparse.ArgumentParser:
     """The command's options."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("-i", "--input", type=Path, help="folder or zip file of faces; only --verify needs none")
-    parser.add_argument("-o", "--output", type=Path, required=True, help="folder to make; its name ends in .lmdb")
+    parser.add_argument("-i", "--input", type=Path, help="folder or zip file of faces")
+    parser.add_argument("-o", "--output", type=Path, help="folder to make; its name ends in .lmdb")
     parser.add_argument("-s", "--size", type=int, default=512, help="side of the stored pictures (default 512)")
     parser.add_argument("--skip", type=int, default=0, help="leave out this many pictures, the first by name")
     parser.add_argument("--limit", type=int, help="store at most this many of the others")
     parser.add_argument("--compress-level", type=int, default=1, help="of PNG, 0 to 9 (default 1, as BasicSR's own)")
     parser.add_argument("--workers", type=int, default=os.cpu_count(), help="threads (default: one per processor)")
-    parser.add_argument("--verify", action="store_true", help="at the end, decode all that is stored and compare")
+    verify_help = "decode all that is stored: at the end, or of this LMDB, without --input and --output"
+    parser.add_argument("--verify", type=Path, nargs="?", const=True, metavar="LMDB", help=verify_help)
     return parser
 
 
@@ -57,7 +61,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         Exit status: 0 if the LMDB is whole, be it without some unreadable pictures; 1 otherwise.
     """
-    options = parser().parse_args(argv)
+    options = _options(argv)
     _check(options)
     try:
         if options.input:
@@ -68,13 +72,28 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"\nStopped. The same command goes on with {options.output}.", file=sys.stderr)
         return 130
     except (OSError, lmdb.Error) as error:
-        raise DataError(f"--output {options.output}", f"cannot be written ({error})", "a folder with room") from error
+        came = f"cannot be {'written' if options.input else 'read'} ({error})"
+        raise DataError(str(options.output), came, "a whole LMDB, in a folder with room") from error
     return 0
+
+
+def _options(argv: Sequence[str] | None) -> argparse.Namespace:
+    """The options, in which an LMDB after --verify is the output too."""
+    command = parser()
+    options = command.parse_args(argv)
+    if isinstance(options.verify, Path):
+        if options.input or options.output:
+            command.error(f"--verify: got {options.verify}; expected nothing after it beside --input or --output")
+        options.output = options.verify
+    if options.output is None:
+        command.error("name the LMDB: --output LMDB, or --verify LMDB if it is finished")
+    return options
 
 
 def _check(options: argparse.Namespace) -> None:
     if options.output.suffix != ".lmdb":
-        raise OptionError("--output", f"got {options.output}", "a name that ends in .lmdb, as BasicSR demands")
+        where = "--verify" if options.output == options.verify else "--output"
+        raise OptionError(where, f"got {options.output}", "a name that ends in .lmdb, as BasicSR demands")
     if not options.input and not options.verify:
         raise OptionError("--input", "missing", "a folder or zip file of faces")
     limits = {"size": (1, 65500), "skip": (0, None), "limit": (1, None), "compress_level": (0, 9), "workers": (1, None)}
@@ -224,8 +243,8 @@ def _write_whole(path: Path, text: str) -> None:
 
 def _verify(options: argparse.Namespace) -> None:
     """Decode every entry and compare it with its line of meta_info.txt; `DataError` counts the bad ones."""
-    check_lmdb(options.output, "--output")
-    entries = read_meta_info(options.output, "--output")
+    check_lmdb(options.output, "--verify")
+    entries = read_meta_info(options.output, "--verify")
     bad = 0
     with lmdb.open(str(options.output), readonly=True, lock=False) as environment:
 

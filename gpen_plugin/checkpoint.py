@@ -41,6 +41,7 @@ __all__ = [
 SMOOTHED_FIRST = ("params_ema", "params", "g_ema", "g", "state_dict")
 """Which entry of a nested file is read when none is named: the averaged generator before the raw one."""
 OF_DISCRIMINATOR = ("params_ema", "params", "d", "state_dict")
+_OF_A_STATE = {"iter", "optimizers", "schedulers"}  # of BasicSR's training states, which hold no weights
 
 StateDict = dict[str, torch.Tensor]
 
@@ -65,7 +66,9 @@ def read(path: str | os.PathLike, key: str | None = None, order: Sequence[str] =
 
 
 def read_whole(path: str | os.PathLike) -> Mapping:
-    """Read all that a file holds, tensors on the CPU. Raises `CheckpointError` as `read` does."""
+    """Read all that a file of weights holds, tensors on the CPU. Raises `CheckpointError` as `read` does."""
+    if os.path.isdir(path):
+        raise CheckpointError(str(path), "is a folder", "a weight file", "Name a file in it.")
     if not os.path.isfile(path):
         raise CheckpointError(str(path), "there is no such file", "a weight file", "Mend the path.")
     if os.path.getsize(path) == 0:
@@ -77,15 +80,20 @@ def read_whole(path: str | os.PathLike) -> Mapping:
         raise _unreadable(path, error) from None
     if not isinstance(content, Mapping):
         raise CheckpointError(str(path), f"holds a {type(content).__name__}", "a mapping of names to tensors")
+    if content.keys() >= _OF_A_STATE:
+        came = f"is a training state of iteration {content['iter']}"
+        way_out = f"Its weights are net_g_{content['iter']}.pth in models/, beside its folder."
+        raise CheckpointError(str(path), came, "a weight file", way_out)
     return content
 
 
-def write(path: str | os.PathLike, content: object) -> None:
+def write(path: str | os.PathLike, content: object, *, way_out: str = "Make room, or choose another folder.") -> None:
     """Write `content` so that at any moment `path` is either the old file or the whole new one.
 
     Args:
         path: of the file; its folder exists. Ending in ``.safetensors`` it is written as such, else with torch.save.
         content: tensors, numbers, texts, and lists and mappings of them; for safetensors tensors by name.
+        way_out: what a user is to do if the disk is full or the folder is not writable.
     Raises:
         CheckpointError: the file could not be written; the earlier one is as it was.
     """
@@ -102,7 +110,7 @@ def write(path: str | os.PathLike, content: object) -> None:
             str(path),
             f"could not be written ({_first_line(_of_the_system(error))}); the earlier file, if any, is untouched",
             "a writable folder with room on its disk",
-            "Make room or choose another folder, then resume from the last state.",
+            way_out,
         ) from error
     finally:
         unfinished.unlink(missing_ok=True)

@@ -62,7 +62,7 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--discriminator", type=Path, help="file of the d that authors-training needs")
     taps_help = "taps of the FIR filters to write, default: the input's, or 1 3 3 1"
     parser.add_argument("--resample-kernel", type=float, nargs="+", metavar="TAP", help=taps_help)
-    parser.add_argument("--force", action="store_true", help="overwrite the output if it exists")
+    parser.add_argument("--force", action="store_true", help="overwrite the output if it exists; never an input")
     parser.add_argument("--inspect", action="store_true", help="write nothing, say what each input is")
     return parser
 
@@ -84,11 +84,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser().error("give one input, --output and --to; or --inspect")
     if options.discriminator is not None and not TARGETS[options.to].judge:
         parser().error(f"--discriminator: --to {options.to} holds one network; convert the discriminator on its own")
-    _check_output(options.output, options.force)
+    _check_output(options)
     source, left_out = _read(options.input[0], options.key)
     judge = None if options.discriminator is None else _read_judge(options.discriminator)
     chosen = choose(source, TARGETS[options.to], judge)
-    checkpoint.write(options.output, convert(chosen, TARGETS[options.to].layout, options.resample_kernel))
+    content = convert(chosen, TARGETS[options.to].layout, options.resample_kernel)
+    _make_folder(options.output.parent)
+    checkpoint.write(options.output, content)
     left_out += [f"{one.entry} ({one.spec})" for one in source if one not in chosen.values()]
     _tell(options.output, options.to, chosen, left_out)
     return 0
@@ -180,11 +182,24 @@ def _taps(network: Network, given: Sequence[float] | None) -> Sequence[float]:
     return network.taps or given or USUAL_TAPS
 
 
-def _check_output(path: Path, force: bool) -> None:
+def _check_output(options: argparse.Namespace) -> None:
+    path = options.output
     if path.suffix not in (".pth", ".pt", ".safetensors"):
         raise OptionError("--output", f"got {path.name}", "a name that ends in .pth, .pt or .safetensors")
-    if path.exists() and not force:
+    for given in (*options.input, options.discriminator):
+        if given is not None and given.exists() and path.exists() and path.samefile(given):
+            way_out = "Name a new one: what the layout has no room for would be lost."
+            raise OptionError("--output", f"{path} is an input", "another file", way_out)
+    if path.exists() and not options.force:
         raise OptionError("--output", f"{path} is there already", "a free name", "Pass --force to overwrite it.")
+
+
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        came, expected = f"cannot be made a folder ({error.strerror})", "a folder, or a place where one can be made"
+        raise CheckpointError(str(folder), came, expected, "Choose another --output.") from error
 
 
 def _tell(path: Path, kind: str, chosen: dict[str, Network], left_out: Sequence[str]) -> None:

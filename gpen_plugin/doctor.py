@@ -230,7 +230,7 @@ def report(findings: Sequence[Finding]) -> str:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Print the report; 1 if GPEN cannot work here, else 0."""
-    parser = argparse.ArgumentParser(prog="gpen-doctor", description=__doc__.partition("\n")[0])
+    parser = argparse.ArgumentParser(prog="python -m gpen_plugin.doctor", description=__doc__.partition("\n")[0])
     parser.add_argument("--json", action="store_true", help="print the findings as JSON")
     arguments = parser.parse_args(argv)
     findings = examine()

@@ -27,6 +27,7 @@ SCHEDULERS = {
     "MultiStepRestartLR": lr_scheduler.MultiStepRestartLR,
     "CosineAnnealingRestartLR": lr_scheduler.CosineAnnealingRestartLR,
 }
+PRIOR_FILES = "options/gpen_prior_1024.yml (_512, _256; the demo's is gpen_demo_prior.yml)"
 HOST_REFUSALS = (NotImplementedError, ValueError, AssertionError)  # how the host's losses refuse a value
 
 
@@ -84,7 +85,7 @@ def check_run(opt: Mapping) -> None:
     """
     ours = opt.get("model_type") in STAGES
     stages: list[Callable[[Mapping], Iterator[GPENError]]] = [_model, _structure] if ours else [_model]
-    stages += [lambda opt: [*_networks(opt), *_datasets(opt), *(_training(opt) if ours else [])]]
+    stages += [lambda opt: [*_networks(opt), *_datasets(opt), *_files(opt), *(_training(opt) if ours else [])]]
     stages += [lambda opt: [*_weights(opt), *agreement(opt), *(metrics(opt) if ours else [])]]
     for stage in stages:
         problems = [*stage(opt)]
@@ -195,6 +196,28 @@ def _enough(opt: Mapping, data: Mapping, pictures: int) -> Iterator[GPENError]:
         yield OptionError("datasets:train:batch_size_per_gpu", came, expected, way_out)
 
 
+def _files(opt: Mapping) -> Iterator[GPENError]:
+    """Weight files that are not there or contradict each other."""
+    paths = opt["path"]
+    if "training_states" in opt["path"] and state_to_resume(opt):
+        return  # the host will put the files of the resumed state in their place
+    if paths.get("pretrain_prior") and opt.get("model_type") != "GPENModel":
+        expected = "a training of GPENModel, which embeds it"
+        yield OptionError("path:pretrain_prior", f"got {paths['pretrain_prior']}", expected, "Remove it.")
+        return
+    if paths.get("pretrain_prior") and paths.get("pretrain_network_g"):
+        came = "given together with pretrain_network_g, which holds a decoder of its own"
+        yield OptionError("path:pretrain_prior", came, "one of the two", "Remove one of them.")
+        return
+    for key, path in paths.items():
+        if key.startswith("pretrain_") and isinstance(path, str) and not os.path.isfile(path):
+            came = f"{path} is {'a folder' if os.path.isdir(path) else 'not there'}"
+            way_out = "Mend the path" + (", or write ~ to start without one." if opt["is_train"] else ".")
+            if key == "pretrain_prior":
+                way_out = f"Train it as {PRIOR_FILES} says for this noise_mode, or write ~ to start without one."
+            yield CheckpointError(f"path:{key}", came, "a weight file", way_out)
+
+
 def _weights(opt: Mapping) -> Iterator[GPENError]:
     """Weight files of our networks: readable, safe, of this size and width."""
     archs = registered("arch")
@@ -202,10 +225,7 @@ def _weights(opt: Mapping) -> Iterator[GPENError]:
         return  # the host will put the files of the resumed state in their place
     for name in _network_names(opt):
         path, where = opt["path"].get(f"pretrain_{name}"), f"path:pretrain_{name}"
-        if path and not os.path.isfile(path):
-            way_out = "Mend the path, or write ~ to start without one." if opt["is_train"] else "Mend the path."
-            yield CheckpointError(where, f"{path} is not there", "a weight file", way_out)
-        elif path and _ours(archs[opt[name]["type"]]):
+        if path and _ours(archs[opt[name]["type"]]):
             label = name.removeprefix("network_")
             key, strict = opt["path"].get(f"param_key_{label}", "params"), opt["path"].get(f"strict_load_{label}", True)
             yield from _trial(
@@ -219,17 +239,7 @@ def _weights(opt: Mapping) -> Iterator[GPENError]:
 def _prior(opt: Mapping) -> Iterator[GPENError]:
     """The weights that become the decoder."""
     path, where = opt["path"].get("pretrain_prior"), "path:pretrain_prior"
-    if not path:
-        return
-    if opt.get("model_type") != "GPENModel":
-        yield OptionError(where, f"got {path}", "a training of GPENModel, which embeds it", "Remove it.")
-    elif opt["path"].get("pretrain_network_g"):
-        came = "given together with pretrain_network_g, which holds a decoder of its own"
-        yield OptionError(where, came, "one of the two", "Remove one of them.")
-    elif not os.path.isfile(path):
-        way_out = "Train it (options/gpen_prior_512.yml), name another, or write ~ to start without one."
-        yield CheckpointError(where, f"{path} is not there", "the prior of stage one", way_out)
-    else:
+    if path:
         decoder, key = _on_no_device(opt["network_g"]).decoder, opt["path"].get("param_key_prior")
         yield from _trial(lambda: checkpoint.read_for(decoder, path, key, where=where))
 

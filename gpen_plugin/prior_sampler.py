@@ -42,11 +42,13 @@ class PriorSampler:
         weights: a GPENPrior's file; sizes and widths are read off its tensors.
         key: entry of the file, e.g. ``params``; None takes the averaged weights where there are any.
         device: where to compute.
-        truncation: 1 leaves w as it is, 0 gives the mean w of `MEAN_OF` z.
+        truncation: 1 leaves w as it is, 0 gives the mean w of `MEAN_OF` z. Beyond them w is one that the mapping
+            hardly ever gives and the decoder was not trained on.
         noise: ``random``, each seed its own; ``fixed``, one for all; ``zero``.
         batch: pictures drawn at once.
     Raises:
         CheckpointError: the file cannot be read, or holds something else than a GPENPrior.
+        OptionError: `truncation` is outside [0, 1].
     """
 
     def __init__(
@@ -58,6 +60,9 @@ class PriorSampler:
         noise: NoiseChoice = "random",
         batch: int = 8,
     ):
+        if not 0 <= truncation <= 1:  # NaN is neither
+            expected = "a number from 0, the mean face, to 1, all variety"
+            raise OptionError("truncation", f"got {truncation:g}", expected)
         self.spec = checkpoint.describe(checkpoint.read(weights, key), str(weights))
         if self.spec.kind != "GPENPrior":
             way_out = "Name a net_g_*.pth of a prior's training."

@@ -2,7 +2,6 @@
 
 import argparse
 import contextlib
-import math
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -19,6 +18,9 @@ from gpen_plugin.prior_sampler import Drawing, PriorSampler
 from gpen_plugin.sheet import mosaic
 
 FRAMES_PER_SECOND = 24
+MOST_STEPS = 8  # from seed to seed in a table, whose width stays that of nine pictures
+
+MOVING = ("", ".mp4")  # suffixes of what holds all frames: a folder, a film
 
 # What each mode reads besides the common options, with its defaults.
 MODES = {
@@ -40,7 +42,7 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("-o", "--output", type=Path, required=True, help="picture file; see also interpolate")
     parser.add_argument("--mode", choices=list(MODES), default="grid", help="what to draw (default grid)")
     parser.add_argument("--key", default=None, help="entry of the weight file; default: the averaged weights")
-    parser.add_argument("--truncation", type=_number, default=0.7, help="0 the mean face, 1 all variety (default 0.7)")
+    parser.add_argument("--truncation", type=float, default=0.7, help="0 the mean face, 1 all variety (default 0.7)")
     parser.add_argument("--noise", choices=["random", "fixed", "zero"], help="per seed, one for all, or none")
     parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto", help="default: a GPU, if any")
     parser.add_argument("--batch", type=count, default=8, help="pictures drawn at once (default 8)")
@@ -54,10 +56,13 @@ def parser() -> argparse.ArgumentParser:
     mix.add_argument("--styles", type=seed, nargs="+", metavar="SEED", help="what is finer (default 4 5 6 7)")
     mix.add_argument("--from-resolution", type=count, help="the coarsest block that follows the style (default 16)")
     interpolate = parser.add_argument_group(
-        "interpolate", "from face to face. OUTPUT is a film (.mp4), a folder of frames (no suffix) or a film strip"
+        "interpolate",
+        "from face to face. OUTPUT is a film (.mp4), a folder of frames (no suffix), or a picture: a table with a row "
+        "for each seed and the next, both of them shown, so that a row begins with the face that ended the one above",
     )
     interpolate.add_argument("--seeds", type=seed, nargs="+", metavar="SEED", help="default 0 1 2 3")
-    interpolate.add_argument("--frames", type=count, help="from each seed to the next (default 24)")
+    frames_help = f"from each seed to the next (default 24); a table has {MOST_STEPS} at most, evenly spaced"
+    interpolate.add_argument("--frames", type=count, help=frames_help)
     interpolate.add_argument("--space", choices=["w", "z"], help="straight in w (default) or along the arc in z")
     return parser
 
@@ -94,7 +99,7 @@ def _options(argv: Sequence[str] | None) -> argparse.Namespace:
         command.error("--noise random would jump at each seed; expected fixed or zero")
     if mode == "interpolate" and len(options.seeds) < 2:
         command.error(f"--seeds: got {len(options.seeds)}; expected two or more")
-    moving = mode == "interpolate" and output.suffix.lower() in ("", ".mp4")
+    moving = mode == "interpolate" and output.suffix.lower() in MOVING
     if not moving and not cv2.haveImageWriter(str(output)):
         others = ", a film (.mp4) or a folder (no suffix)" if mode == "interpolate" else ""
         command.error(f"--output: got {output}; expected a picture file such as samples.png{others}")
@@ -124,18 +129,19 @@ def _mix(sampler: PriorSampler, options: argparse.Namespace) -> int:
 
 
 def _interpolate(sampler: PriorSampler, options: argparse.Namespace) -> int:
-    frames, ways = options.frames, len(options.seeds) - 1
+    suffix, ways = options.output.suffix.lower(), len(options.seeds) - 1
+    frames = options.frames if suffix in MOVING else min(options.frames, MOST_STEPS)
     count = frames * ways + 1
     pictures = _shown(sampler, sampler.between(options.seeds, frames, options.space), count)
-    if options.output.suffix.lower() == ".mp4":
+    if suffix == ".mp4":
         _write_film(options.output, pictures, count)
-    elif not options.output.suffix:
+    elif not suffix:
         for number, picture in enumerate(pictures):
             write_picture(options.output / f"{number:05d}.png", picture)
     else:
         whole = list(pictures)
-        strips = [picture for way in range(ways) for picture in whole[way * frames : (way + 1) * frames + 1]]
-        write_picture(options.output, mosaic(strips, frames + 1))
+        rows = [picture for way in range(ways) for picture in whole[way * frames : (way + 1) * frames + 1]]
+        write_picture(options.output, mosaic(rows, frames + 1))
     return count
 
 
@@ -183,16 +189,6 @@ def _whole_number(low: int) -> Callable[[str], int]:
         return int(text)
 
     return read
-
-
-def _number(text: str) -> float:
-    try:
-        number = float(text)
-    except ValueError:
-        number = math.nan
-    if not math.isfinite(number):
-        raise argparse.ArgumentTypeError(f"got {text}; expected a number, usually from 0 to 1")
-    return number
 
 
 if __name__ == "__main__":

@@ -12,6 +12,8 @@ from collections.abc import Callable, Mapping, Sequence
 
 from gpen_plugin.errors import OptionError, join_errors
 
+FEW = 5  # so many names are listed in a message
+
 
 def problems_of(target: Callable, given: object, where: str = "") -> list[OptionError]:
     """List what is wrong with calling ``target(**given)``; nothing is called.
@@ -54,7 +56,8 @@ def unknown_key(key: object, known: Sequence[str], where: str) -> OptionError:
 def unknown_name(name: object, known: Sequence[str], where: str) -> OptionError:
     """The error for a value that should name a registered class, with the nearest registered one."""
     advice = _nearest(name, known) or "python -m gpen_plugin.doctor lists what is registered."
-    return OptionError(where, f"got {_shown(name)}", "a registered name", advice)
+    expected = "one of " + ", ".join(known) if len(known) <= FEW else "a registered name"
+    return OptionError(where, f"got {_shown(name)}", expected, advice)
 
 
 def _nearest(name: object, known: Sequence[str]) -> str:

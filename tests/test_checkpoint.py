@@ -187,8 +187,20 @@ def test_failure_in_the_middle_leaves_the_old_file(tmp_path):
 
 
 def test_missing_folder(tmp_path):
-    with pytest.raises(CheckpointError, match=r"nowhere/net\.pth: could not be written"):
-        checkpoint.write(tmp_path / "nowhere" / "net.pth", {})
+    path = tmp_path / "nowhere" / "net.pth"
+    with pytest.raises(
+        CheckpointError, match=r"nowhere/net\.pth: could not be .* Make room, or choose another folder\.$"
+    ):
+        checkpoint.write(path, {})
+    with pytest.raises(CheckpointError, match=r"on its disk\. Ask the owner\.$"):
+        checkpoint.write(path, {}, way_out="Ask the owner.")
+
+
+def test_a_folder_is_no_weight_file(tmp_path):
+    with pytest.raises(CheckpointError) as caught:
+        checkpoint.load_into(prior(), tmp_path, where="path:pretrain_network_g")
+    told = "is a folder; expected a weight file. Name a file in it."
+    assert str(caught.value) == f"path:pretrain_network_g: {tmp_path}: {told}"
 
 
 def test_loads_and_keeps_every_bit(tmp_path):

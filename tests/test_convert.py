@@ -170,14 +170,37 @@ def test_other_filters_are_kept_and_told(tmp_path, capsys):
 def test_nothing_is_overwritten_unless_forced(tmp_path, capsys):
     ours = weights(NETWORKS["GPENDiscriminator"])
     source, other = saved(tmp_path / "a.pth", ours), saved(tmp_path / "b.pth", {"x": torch.ones(1)})
-    for target in (source, other):
-        before = target.read_bytes()
-        assert convert(source, target, "authors") == 1
-        assert f"--output: {target} is there already; expected a free name. Pass --force" in capsys.readouterr().err
-        assert target.read_bytes() == before
-    for target in (other, source):
-        assert convert(source, target, "authors", "--force") == 0
-        assert same(torch.load(target), to_authors(ours))
+    before = other.read_bytes()
+    assert convert(source, other, "authors") == 1
+    assert f"--output: {other} is there already; expected a free name. Pass --force" in capsys.readouterr().err
+    assert other.read_bytes() == before
+    assert convert(source, other, "authors", "--force") == 0
+    assert same(torch.load(other), to_authors(ours))
+
+
+@pytest.mark.parametrize("more", [[], ["--force"]])
+@pytest.mark.parametrize("target", ["g.pth", "d.pth", "link.pth"])
+def test_an_input_is_never_overwritten(tmp_path, capsys, target, more):
+    source = saved(tmp_path / "g.pth", {"params": weights(NETWORKS["GPEN concat"]), "iter": 3})
+    judge = saved(tmp_path / "d.pth", judge_of(32))
+    (tmp_path / "link.pth").symlink_to(source)
+    before = [file.read_bytes() for file in (source, judge)]
+    target = tmp_path / target
+    assert convert(source, target, "authors-training", "--discriminator", judge, *more) == 1
+    assert f"--output: {target} is an input; expected another file." in (told := capsys.readouterr().err)
+    assert "--force" not in told
+    assert [file.read_bytes() for file in (source, judge)] == before
+
+
+def test_folders_of_the_output_are_made(tmp_path, capsys):
+    source = saved(tmp_path / "a.pth", judge_of(16))
+    assert convert(source, tmp_path / "not" / "there" / "b.pth", "authors") == 0
+    assert same(torch.load(tmp_path / "not" / "there" / "b.pth"), to_authors(judge_of(16)))
+    assert convert(source, source / "c.pth", "authors") == 1
+    told = capsys.readouterr().err
+    assert f"{source}: cannot be made a folder" in told
+    assert "resume" not in told
+    assert same(torch.load(source), judge_of(16))
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from fresh_python import REAL_HOST, ROOT, FreshPython, write
 
+from gpen_plugin import convert, doctor, sample
 from gpen_plugin_hook import NAMES
 
 SETUP = {"setup.py": "from setuptools import setup\nsetup(name='basicsr')\n"}
@@ -18,6 +19,13 @@ def site(tmp_path: Path) -> FreshPython:
     python = FreshPython(tmp_path / "venv")
     shutil.copytree(ROOT / "gpen_plugin", python.packages / "gpen_plugin", ignore=shutil.ignore_patterns("__pycache__"))
     return python
+
+
+def test_it_is_called_as_the_other_commands_are(capsys):
+    for command in (convert, doctor, sample):
+        with pytest.raises(SystemExit, match="0"):
+            command.main(["--help"])
+        assert capsys.readouterr().out.startswith(f"usage: python -m {command.__name__} [-h]")
 
 
 def ask(python: FreshPython, expected_code: int, **options: object) -> dict[str, dict]:

@@ -254,3 +254,40 @@ def test_from_release_fine_tunes_files_of_two_widths(faces, train, tmp_path):
         for entry, tensors in state.items():
             for key, tensor in released[name].items():
                 torch.testing.assert_close(tensors[key], tensor, atol=1e-6, rtol=0, msg=f"{label} {entry} {key}")
+
+
+@pytest.mark.parametrize(
+    ("entry", "read"),
+    [
+        ("val:val_freq=-1", -1),
+        ("train:lr=1e-4", 1e-4),
+        ("train:augment_opt={target: 0.6}", {"target": 0.6}),
+        ("path:pretrain_network_g=a/b.pth", "a/b.pth"),
+        ("path:pretrain_network_g=~", None),
+        ("name=mine", "mine"),
+    ],
+)
+def test_forced_values_are_read_as_yaml_reads_them(entry, read):
+    from basicsr.utils import options as host_options
+
+    value = host_options._postprocess_yml_value(entry.partition("=")[2])
+    assert value == read
+    assert type(value) is type(read)
+
+
+@pytest.mark.parametrize(
+    ("entry", "message"),
+    [
+        ("nosuch:key=3", "--force_yml nosuch:key=3: the option file has no section nosuch"),
+        ("train:augment_opt:target=0.6", "--force_yml train:augment_opt:target=0.6: .* no section train:augment_opt"),
+        ("noequal", "--force_yml noequal: 0 signs =; expected key=value"),
+    ],
+)
+def test_a_wrong_forced_entry_is_told(entry, message, monkeypatch):
+    from basicsr.utils import options as host_options
+
+    file = REPOSITORY / "options" / "gpen_prior_256.yml"
+    monkeypatch.setattr("sys.argv", ["train.py", "-opt", str(file), "--force_yml", "name=x", entry])
+    monkeypatch.setattr("sys.excepthook", sys.excepthook)
+    with pytest.raises(OptionError, match=message):
+        host_options.parse_options(".", is_train=True)

@@ -92,6 +92,16 @@ def test_truncation_0_is_one_latent_code_and_1_is_the_mappings(net, weights):
     assert torch.equal(one[:, 0], net.mapping(sampler.z(0)))
 
 
+@pytest.mark.parametrize("truncation", [-3, 1.001, 7, float("nan")])
+def test_truncation_goes_from_0_to_1(truncation, weights, tmp_path, capsys):
+    message = f"truncation: got {truncation:g}; expected a number from 0, the mean face, to 1, all variety"
+    with pytest.raises(OptionError, match=message):
+        PriorSampler(weights, truncation=truncation)
+    assert main(["-m", str(weights), "-o", str(tmp_path / "out.png"), "--truncation", str(truncation)]) == 1
+    assert message in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_mixing_takes_codes_and_noise_of_the_finer_blocks_from_the_style(weights):
     sampler = PriorSampler(weights)
     source, style = sampler.seeded(0), sampler.seeded(1)
@@ -149,16 +159,26 @@ def test_mixing_table(command, weights):
 
 
 @pytest.mark.parametrize("space", ["w", "z"])
-def test_film_strip_goes_from_seed_to_seed_in_small_steps(command, weights, space):
-    strip = command("--mode", "interpolate", "--seeds", "3", "1", "1", "2", "--frames", "8", "--space", space)
-    assert strip.shape == (3 * CELL - 2, 9 * CELL - 2, 3)
+def test_table_goes_from_seed_to_seed_in_small_steps(command, weights, space):
+    table = command("--mode", "interpolate", "--seeds", "3", "1", "1", "2", "--frames", "8", "--space", space)
+    assert table.shape == (3 * CELL - 2, 9 * CELL - 2, 3)
     own = dict(zip((3, 1, 2), draw(weights, 3, 1, 2, noise="fixed"), strict=True))
     for row, (start, end) in enumerate(((3, 1), (1, 1), (1, 2))):
-        way = [cell(strip, row, column) for column in range(9)]
+        way = [cell(table, row, column) for column in range(9)]
         assert differ(way[0], own[start]) <= 1
         assert differ(way[8], own[end]) <= 1
         largest = max(np.abs(way[n].astype(int) - way[n + 1]).mean() for n in range(8))
         assert largest <= 0.5 * np.abs(own[start].astype(int) - own[end]).mean() + 0.2
+
+
+def test_a_table_shows_at_most_8_steps_a_row(command, capsys):
+    arguments = ("--mode", "interpolate", "--seeds", "0", "1", "2")
+    eight = command(*arguments, "--frames", "8")
+    for more in ([], ["--frames", "20"]):
+        capsys.readouterr()
+        assert np.array_equal(command(*arguments, *more), eight)
+        assert "17 pictures drawn" in capsys.readouterr().out
+    assert command(*arguments, "--frames", "3").shape == (2 * CELL - 2, 4 * CELL - 2, 3)
 
 
 def test_the_arc_keeps_the_length_of_a_code(weights):
@@ -241,7 +261,7 @@ def test_another_network_is_refused_by_name(other, message, tmp_path, capsys):
         (["--mode", "interpolate", "--seeds", "1"], "--seeds: got 1; expected two or more"),
         (["--rows", "0"], "got 0; expected a whole number from 1"),
         (["--seed", "-1"], "expected"),
-        (["--truncation", "nan"], "got nan; expected a number"),
+        (["--truncation", "much"], "--truncation: invalid float value: 'much'"),
         (["-o", "samples"], "--output: got samples; expected a picture file such as samples.png\n"),
         (["-o", "samples.mp4"], "got samples.mp4; expected a picture file"),
         (["--mode", "interpolate", "-o", "samples.txt"], "a film (.mp4) or a folder (no suffix)"),

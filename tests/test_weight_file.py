@@ -79,3 +79,13 @@ def test_inspect_ends_with_1_for_what_is_not_sound(tmp_path, capsys, content, me
     assert "none.pth: there is no such file" in told.err
     assert f"{sound}\n  flat: GPENDiscriminator 16 px" in told.out, "the others go on"
     assert inspected(capsys, sound)[0] == 0
+
+
+def test_inspect_tells_folders_and_training_states(tmp_path, capsys):
+    state = saved(tmp_path / "150.state", {"epoch": 2, "iter": 150, "optimizers": [], "schedulers": [], "guard": {}})
+    status, told = inspected(capsys, tmp_path, state)
+    assert status == 1
+    assert f"{tmp_path}: is a folder; expected a weight file. Name a file in it.\n" in told.err
+    found = f"{state}: is a training state of iteration 150; expected a weight file. "
+    assert f"{found}Its weights are net_g_150.pth in models/, beside its folder.\n" in told.err
+    assert told.out == ""

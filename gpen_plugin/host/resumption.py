@@ -8,7 +8,7 @@ import zipfile
 from collections.abc import Callable, Mapping
 from functools import wraps
 
-from gpen_plugin.errors import CheckpointError
+from gpen_plugin.errors import CheckpointError, OptionError
 from gpen_plugin.host.data import resumed_at, resumed_from
 from gpen_plugin.host.mend import Mend
 
@@ -17,7 +17,15 @@ def state_to_resume(opt: Mapping) -> str | None:
     """The training state that a run with these options goes on from, if any."""
     if opt.get("auto_resume"):
         states = _states(opt["path"]["training_states"])
-        return next((path for path in states if not _incomplete(path, opt)), None)
+        whole = next((path for path in states if not _incomplete(path, opt)), None)
+        if states and not whole:
+            raise CheckpointError(
+                f"--auto_resume: {opt['path']['training_states']}",
+                f"of {len(states)} states none is whole: {' and '.join(_incomplete(states[0], opt))} missing or cut",
+                "a training state and its networks",
+                "Put the files back; or leave --auto_resume out to start anew: the host then renames the earlier run.",
+            )
+        return whole
     return opt["path"].get("resume_state")
 
 
@@ -49,6 +57,9 @@ def _load_resume_state_anywhere(original: Callable) -> Callable:
             _tell_what_is_passed_over(opt, path)
         if not path:
             return None
+        if not os.path.isfile(path):
+            came = f"{path} is not there"
+            raise CheckpointError("path:resume_state", came, "a .state file of a training", "Mend the path.")
         try:
             # on the CPU: an optimiser moves its moments itself, and its counters would be read from a GPU at each step
             state = torch.load(path, map_location="cpu", weights_only=True)
@@ -59,6 +70,7 @@ def _load_resume_state_anywhere(original: Callable) -> Callable:
                 "a whole .state file that a training wrote",
                 "Name an earlier one of the same folder; or delete this one, and --auto_resume takes the one before.",
             ) from error
+        _expect_something_to_do(state["iter"], opt["train"]["total_iter"], path)
         check_resume(opt, state["iter"])
         names = [name for name in opt if name.startswith("network_") and opt[name]]
         for name in names:
@@ -95,6 +107,12 @@ def _tell_what_is_passed_over(opt: Mapping, chosen: str | None) -> None:
             return
         files = " and ".join(_incomplete(state, opt))
         logging.getLogger("basicsr").warning(f"{state} is passed over: {files} missing or cut short.")
+
+
+def _expect_something_to_do(done: int, wanted: int, path: str) -> None:
+    if done > wanted:
+        came = f"got {wanted}, and {path} is of iteration {done}"
+        raise OptionError("train:total_iter", came, "no fewer iterations than were made", "Raise it.")
 
 
 def _expect_network(network: str, state: str) -> None:

@@ -1,10 +1,12 @@
 """How a run of the host begins and spreads over processes: options, folders, devices."""
 
+import itertools
 import os
 import sys
 import sysconfig
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from functools import wraps
 
 import yaml
@@ -22,6 +24,7 @@ def before_run(check: Callable[[Mapping], None]) -> None:
         _checks.append(check)
 
 
+READING_ERRORS = (FileNotFoundError, IsADirectoryError, yaml.YAMLError, KeyError, TypeError, AttributeError)
 READ_BY_THE_PARSER = ("name", "num_gpu", "datasets", "path", "val", "logger")
 
 
@@ -46,7 +49,11 @@ def _checked_parse_options(original: Callable) -> Callable:
         _speak_plainly()
         try:
             opt, arguments = original(_outside_site_packages(root_path), is_train=is_train)
-        except (FileNotFoundError, IsADirectoryError, yaml.YAMLError, KeyError, TypeError, AttributeError) as error:
+        except (OSError, yaml.YAMLError, LookupError, TypeError, AttributeError, ValueError) as error:
+            if "--force_yml" in sys.argv:
+                _check_forced()
+            if not isinstance(error, READING_ERRORS):
+                raise
             if isinstance(error, KeyError) and error.args[0] not in READ_BY_THE_PARSER:
                 raise  # of the environment, say: --launcher pytorch without torchrun
             raise _told(error) from error
@@ -97,6 +104,25 @@ def _fill_in_paths(opt: Mapping) -> None:
                 raise OptionError(f"path:{key}", f"got {path}", expected, "Mend the path.") from error
 
 
+def _check_forced() -> None:
+    """Raise an `OptionError` for an entry of ``--force_yml`` that the host cannot put into the option file."""
+    words = sys.argv[sys.argv.index("--force_yml") + 1 :]
+    file = sys.argv[sys.argv.index("-opt") + 1] if "-opt" in sys.argv[:-1] else os.devnull
+    with open(file) as stream:
+        options = yaml.safe_load(stream)
+    for entry in itertools.takewhile(lambda word: not word.startswith("-"), words):
+        where = f"--force_yml {entry}"
+        if entry.count("=") != 1:
+            raise OptionError(where, f"{entry.count('=')} signs =", "key=value or section:key=value", "Write one.")
+        section, path = options, []
+        for key in entry.partition("=")[0].split(":")[:-1]:
+            path.append(key)
+            section = section.get(key) if isinstance(section, Mapping) else None
+            if not isinstance(section, Mapping):
+                came = f"the option file has no section {':'.join(path)}"
+                raise OptionError(where, came, "a key of a section that is there", "Write it into the option file.")
+
+
 def _told(error: Exception) -> OptionError:
     """What the host's parser stumbled over, in words."""
     if isinstance(error, KeyError):
@@ -125,6 +151,19 @@ def _speak_plainly() -> None:
 
     excepthook.__gpen_mends__ = original
     sys.excepthook = excepthook
+
+
+def _as_yaml_reads_it(original: Callable) -> Callable:
+    @wraps(original)
+    def _postprocess_yml_value(value: str) -> object:
+        read = original(value)
+        if isinstance(read, str):
+            read = yaml.safe_load(read)
+        with suppress(ValueError, TypeError):
+            return float(read) if isinstance(read, str) else read  # 1e-4, which YAML takes for a text
+        return read
+
+    return _postprocess_yml_value
 
 
 def _folders_without_weights(original: Callable) -> Callable:
@@ -174,6 +213,14 @@ RUN_MENDS = (
         "basicsr.utils.options",
         "parse_options",
         _checked_parse_options,
+    ),
+    Mend(
+        "--force_yml reads few values",
+        "negative numbers, 1e-4 and mappings stay texts",
+        "1.4.2, master",
+        "basicsr.utils.options",
+        "_postprocess_yml_value",
+        _as_yaml_reads_it,
     ),
     Mend(
         "every path is made a folder",

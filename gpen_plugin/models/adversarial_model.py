@@ -45,6 +45,8 @@ class AdversarialModel(SRModel):
         self.settings = self.options_class(**opt["train"]) if opt["is_train"] else None
         super().__init__(opt)
         self.draws = Draws(opt["manual_seed"] or 0, opt["rank"], opt["world_size"], self.device)
+        if not self.is_train and not opt["path"].get("pretrain_network_g"):
+            get_root_logger().warning("path:pretrain_network_g names no weights: what is tested has learnt nothing.")
 
     # --- networks
 
@@ -53,6 +55,7 @@ class AdversarialModel(SRModel):
         if self.device.type == "cpu":
             net = net.to(memory_format=torch.channels_last)
         if self.settings and self.settings.compile:
+            get_root_logger().info("The first steps take minutes, for the networks are compiled meanwhile.")
             net.compile(backend=self.settings.compile)
         net = super().model_to_device(net)
         if self.opt["dist"]:

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from gpen_plugin.errors import OptionError
 from gpen_plugin.models.train_options import at_least_one
 
 
@@ -32,6 +33,8 @@ class ValOptions:
 
     def __post_init__(self):
         at_least_one(self, "val_freq")
+        if self.grid_images < 0:
+            raise OptionError("grid_images", f"got {self.grid_images}", "0 or more pictures", "0 writes no page.")
 
 
 @dataclass(frozen=True)
@@ -45,6 +48,11 @@ class PriorValOptions(ValOptions):
 
     grid_images: int = 16
     truncation: float = 0.7
+
+    def __post_init__(self):
+        super().__post_init__()
+        if not 0 <= self.truncation <= 1:
+            raise OptionError("truncation", f"got {self.truncation}", "a number from 0 to 1", "StyleGAN's is 0.7.")
 
 
 @dataclass(frozen=True)

@@ -125,8 +125,8 @@ class AdversarialOptions:
         if self.compile is not None:
             known = torch.compiler.list_backends(exclude_tags=())
             if self.compile not in known:
-                expected = "~ or one of " + ", ".join(known)
-                raise OptionError("compile", f"got {self.compile!r}", expected, "Try inductor.")
+                expected = "~ or a backend of torch.compile, such as inductor or aot_eager"
+                raise OptionError("compile", f"got {self.compile!r}", expected, "inductor is the usual one.")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,14 +2,14 @@
 
 import argparse
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 from tqdm import tqdm
 
-from gpen_plugin.data.image_source import ImageSource, decode_picture, open_folder_or_zip
-from gpen_plugin.errors import DataError, told_plainly
+from gpen_plugin.data.image_source import ImageSource, ZipSource, decode_picture, open_folder_or_zip
+from gpen_plugin.errors import DataError, OptionError, told_plainly
 from gpen_plugin.picture_file import write_picture
 from gpen_plugin.restore import AlignedRestorer
 
@@ -38,7 +38,7 @@ def parser() -> argparse.ArgumentParser:
     """The command's options."""
     parser = argparse.ArgumentParser(prog="python -m gpen_plugin.restore", description="Restore degraded faces.")
     parser.add_argument("-i", "--input", type=Path, required=True, help="a picture, or a folder or zip of pictures")
-    parser.add_argument("-o", "--output", type=Path, required=True, help="folder for the restored pictures (PNG)")
+    parser.add_argument("-o", "--output", type=Path, required=True, help="another folder, for restored PNG files")
     parser.add_argument("-m", "--model", type=Path, required=True, help="weights: ours or a released GPEN file")
     parser.add_argument("--aligned", action="store_true", help="each picture shows one aligned face (required)")
     parser.add_argument("--key", help="entry of the weight file, e.g. params_ema; default: the averaged weights")
@@ -62,6 +62,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if options.batch < 1:
         parser().error(f"--batch: got {options.batch}; expected a number from 1")
     source = _source(options.input)
+    _spare_originals(source, options)
     restorer = AlignedRestorer(options.model, options.key, options.device)
     failures: list[DataError] = []
     with tqdm(total=len(source.keys), unit="face") as progress:
@@ -82,6 +83,24 @@ def _source(path: Path) -> ImageSource:
     if path.is_file() and path.suffix.lower() != ".zip":
         return OnePicture(path)
     return open_folder_or_zip(path, "--input")
+
+
+def _spare_originals(source: ImageSource, options: argparse.Namespace) -> None:
+    """Refuse to write where pictures of the input are: over them, or where they are taken for originals later."""
+    if isinstance(source, ZipSource):
+        return
+    files = [Path(source.name(key)) for key in source.keys]
+    originals = _folders([options.input, *(file.parent for file in files), *(file.resolve().parent for file in files)])
+    targets = _folders([options.output, *((options.output / key).parent for key in source.keys)])
+    if originals & targets:
+        came = f"got {options.output}, and pictures of the input are where pictures would be written"
+        raise OptionError("--output", came, "another folder", "Name a new one: the originals are left as they are.")
+
+
+def _folders(paths: Iterable[Path]) -> set[tuple[int, int]]:
+    """Which folders these are, whatever links and spellings lead there; those that are not there yet are none."""
+    stats = [path.stat() for path in set(paths) if path.is_dir()]
+    return {(stat.st_dev, stat.st_ino) for stat in stats}
 
 
 def _batches(source: ImageSource, size: int, failures: list[DataError]) -> Iterator[dict[str, np.ndarray]]:

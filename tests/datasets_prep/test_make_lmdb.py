@@ -165,6 +165,35 @@ def test_verify_finds_damage(faces, output, capsys):
     assert "2 of 12 pictures are damaged" in told
 
 
+def test_verify_alone(faces, output, capsys):
+    run(faces, output)
+    assert make_lmdb.main(["--verify", str(output)]) == 0
+    assert "all 12 pictures verified" in capsys.readouterr().out
+    with lmdb.open(str(output)) as environment, environment.begin(write=True) as transaction:
+        transaction.put(b"003", b"broken")
+    assert make_lmdb.main(["--verify", str(output)]) == 1
+    assert "1 of 12 pictures are damaged" in capsys.readouterr().err
+    assert make_lmdb.main(["--verify", str(faces)]) == 1
+    assert f"--verify: got {faces}; expected a name that ends in .lmdb" in capsys.readouterr().err
+    assert make_lmdb.main(["--verify", "not/there.lmdb"]) == 1
+    assert "--verify: not/there.lmdb is not there" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--verify"], "name the LMDB: --output LMDB, or --verify LMDB"),
+        (["--input", "faces"], "name the LMDB: --output LMDB"),
+        (["--verify", "a.lmdb", "--output", "a.lmdb"], "--verify: got a.lmdb; expected nothing after it"),
+        (["--verify", "a.lmdb", "--input", "faces"], "--verify: got a.lmdb; expected nothing after it"),
+    ],
+)
+def test_the_lmdb_is_named_once(arguments, message, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        make_lmdb.main(arguments)
+    assert message in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("more", "words"),
     [

@@ -8,7 +8,7 @@ import basicsr.train
 import pytest
 import torch
 
-from gpen_plugin.errors import CheckpointError
+from gpen_plugin.errors import CheckpointError, OptionError
 from gpen_plugin.host import data, resumption, state_to_resume
 from gpen_plugin.host.resumption import mend_script
 
@@ -28,7 +28,8 @@ def experiment(tmp_path):
 
 def parsed(experiment, **more) -> dict:
     path = {"training_states": str(experiment / "training_states"), "models": str(experiment / "models")}
-    return {"auto_resume": True, "rank": 0, "num_gpu": 0, "network_g": {}, "network_d": {"a": 1}, "path": path} | more
+    networks = {"network_g": {}, "network_d": {"a": 1}}
+    return {"auto_resume": True, "rank": 0, "num_gpu": 0, **networks, "path": path, "train": {"total_iter": 9}} | more
 
 
 def test_newest_state_is_found_where_the_experiment_lies(experiment, tmp_path):
@@ -52,6 +53,26 @@ def test_a_file_that_was_cut_short_is_passed_over_and_told(experiment, caplog, m
     (about_1100, about_1000) = caplog.messages
     assert "net_d_1100.pth missing or cut short" in about_1100
     assert f"{path} missing or cut short" in about_1000
+
+
+def test_where_no_state_is_whole_the_run_does_not_begin_anew(experiment):
+    for path in (experiment / "models").glob("net_g_*.pth"):
+        path.unlink()
+    with pytest.raises(CheckpointError, match=r"--auto_resume: .*of 3 states none is whole: .*net_g_1100\.pth"):
+        state_to_resume(parsed(experiment, network_g={"a": 1}))
+
+
+def test_a_state_that_is_not_there(experiment):
+    opt = parsed(experiment, auto_resume=False)
+    opt["path"]["resume_state"] = "nosuch.state"
+    with pytest.raises(CheckpointError, match=r"path:resume_state: nosuch\.state is not there"):
+        basicsr.train.load_resume_state(opt)
+
+
+def test_a_run_that_is_past_its_end_is_told(experiment):
+    opt = parsed(experiment, train={"total_iter": 4})
+    with pytest.raises(OptionError, match=r"train:total_iter: got 4, and .*1000\.state is of iteration 5; .* Raise it"):
+        basicsr.train.load_resume_state(opt)
 
 
 def test_a_state_that_cannot_be_read_says_the_way_out(experiment):

@@ -164,7 +164,7 @@ def test_a_whole_gpen_gives_its_decoder(options, tmp_path):
     [
         (
             {"pretrain_prior": "none.pth"},
-            r"pretrain_prior: none\.pth is not there; .*Train it \(options/gpen_prior_.*~",
+            r"pretrain_prior: none\.pth is not there; .*Train it as options/gpen_prior_.*~",
         ),
         ({"pretrain_network_d": "none.pth"}, r"pretrain_network_d: none\.pth is not there; .*write ~ to start without"),
         (

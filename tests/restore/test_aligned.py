@@ -1,3 +1,5 @@
+import zipfile
+
 import cv2
 import numpy as np
 import pytest
@@ -75,6 +77,52 @@ def test_command_keeps_folders_and_names_and_reports_what_it_cannot_read(weights
     written = sorted(path.relative_to(target).as_posix() for path in target.rglob("*") if path.is_file())
     assert written == ["a.png", "deeper/a.png", "deeper/b.png"]
     assert "broken.png: cannot be decoded" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("given", "output"),
+    [
+        ("in", "in"),
+        ("in", "in/deeper/.."),
+        ("in", "link"),
+        ("link", "in"),
+        ("in", "in/deeper"),
+        ("in/deeper", "in"),
+        ("in/a.png", "in"),
+        ("links", "in"),
+        ("links", "links"),
+        ("links/a.png", "in"),
+    ],
+)
+def test_originals_are_not_overwritten(weights, tmp_path, capsys, given, output):
+    names = ("a.png", "b.jpg", "deeper/a.png", "deeper/deeper/a.png")
+    for name in names:
+        (tmp_path / "in" / name).parent.mkdir(parents=True, exist_ok=True)
+        cv2.imwrite(str(tmp_path / "in" / name), picture(len(name)))
+    (tmp_path / "link").symlink_to(tmp_path / "in")
+    (tmp_path / "links").mkdir()
+    (tmp_path / "links" / "a.png").symlink_to(tmp_path / "in" / "a.png")
+    before = {name: (tmp_path / "in" / name).read_bytes() for name in names}
+    files = sorted(tmp_path.rglob("*"))
+    paths = [str(tmp_path / given), "-o", str(tmp_path / output)]
+    assert main(["--aligned", "-m", str(weights), "--device", "cpu", "-i", *paths]) == 1
+    assert f"--output: got {tmp_path / output}" in (error := capsys.readouterr().err)
+    assert "; expected another folder" in error
+    assert {name: (tmp_path / "in" / name).read_bytes() for name in names} == before
+    assert sorted(tmp_path.rglob("*")) == files
+
+
+@pytest.mark.parametrize(("given", "output"), [("in", "in/restored"), ("in/a.png", "."), ("in/a.zip", "in")])
+def test_a_folder_inside_or_around_the_inputs_is_another_one(weights, tmp_path, given, output):
+    (tmp_path / "in").mkdir()
+    cv2.imwrite(str(tmp_path / "in" / "a.png"), picture(0))
+    with zipfile.ZipFile(tmp_path / "in" / "a.zip", "w") as file:
+        file.write(tmp_path / "in" / "a.png", "b.png")
+    paths = [str(tmp_path / given), "-o", str(tmp_path / output)]
+    assert main(["--aligned", "-m", str(weights), "--device", "cpu", "-i", *paths]) == 0
+    assert cv2.imread(str(tmp_path / "in" / "a.png")).shape == (16, 16, 3)
+    (restored,) = set((tmp_path / output).glob("*.png")) - {tmp_path / "in" / "a.png"}
+    assert cv2.imread(str(restored)).shape == (32, 32, 3)
 
 
 @pytest.mark.parametrize(
