@@ -19,7 +19,6 @@ from gpen_plugin.sheet import mosaic
 
 FRAMES_PER_SECOND = 24
 MOST_STEPS = 8  # from seed to seed in a table, whose width stays that of nine pictures
-
 MOVING = ("", ".mp4")  # suffixes of what holds all frames: a folder, a film
 
 # What each mode reads besides the common options, with its defaults.

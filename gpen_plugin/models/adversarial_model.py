@@ -48,8 +48,6 @@ class AdversarialModel(SRModel):
         if not self.is_train and not opt["path"].get("pretrain_network_g"):
             get_root_logger().warning("path:pretrain_network_g names no weights: what is tested has learnt nothing.")
 
-    # --- networks
-
     def model_to_device(self, net: torch.nn.Module) -> torch.nn.Module:
         """As the host does, compiled if so wished. A CPU is faster with the channels last; a GPU is not."""
         if self.device.type == "cpu":
@@ -103,8 +101,6 @@ class AdversarialModel(SRModel):
         """The host's name for a step of the average."""
         move_average(self.net_g_ema, self.get_bare_model(self.net_g), decay)
 
-    # --- an iteration
-
     def feed_data(self, data: dict) -> None:
         """Take a batch: ``gt`` and, where there is one, ``lq``, (N, 3, H, W), in the networks' value range."""
         for name in ("lq", "gt"):
@@ -144,8 +140,6 @@ class AdversarialModel(SRModel):
         return OrderedDict(
             self.reduce_loss_dict(self.losses), **rates, **{name: count for name, count in counts.items() if count}
         )
-
-    # --- validation
 
     def validation(self, dataloader, current_iter, tb_logger, save_img=False) -> None:
         """The host's validation. After the last iteration it counts one too far and comes twice; not here."""
@@ -213,9 +207,6 @@ class AdversarialModel(SRModel):
 
     def page_of(self, tally: Tally) -> np.ndarray | None:
         """What a validation shows: uint8 BGR, (H, W, 3), or None. Called on rank 0."""
-        raise NotImplementedError
-
-    # --- files
 
     def load_network(self, net, load_path, strict=True, param_key="params", where: str | None = None) -> None:
         """Load weights, and weights only; a file of another network is named together with this one.
@@ -253,7 +244,8 @@ class AdversarialModel(SRModel):
         states = {key: self.get_bare_model(one).state_dict() for one, key in zip(nets, keys, strict=True)}
         states = {key: {name: tensor.cpu() for name, tensor in state.items()} for key, state in states.items()}
         number = "latest" if current_iter == -1 else current_iter
-        checkpoint.write(osp.join(self.opt["path"]["models"], f"{net_label}_{number}.pth"), states)
+        path = osp.join(self.opt["path"]["models"], f"{net_label}_{number}.pth")
+        checkpoint.write(path, states, way_out=training_state.AFTER_A_FULL_DISK)
 
     def save_training_state(self, epoch: int, current_iter: int) -> None:
         """Write what resuming needs beside the networks, then delete what is older than the option says.

@@ -123,8 +123,6 @@ class GPENPriorModel(AdversarialModel):
                 self.sign_sum, self.sign_count = torch.zeros_like(self.sign_sum), 0
         return {**losses, "augment_p": torch.tensor(self.augmentation.p, device=self.device)}
 
-    # --- validation
-
     def pictures_of(self, batch: Mapping, index: int) -> Pictures:
         """A sample of the average as ``result``, and a picture of the set as ``gt``; see `AdversarialModel`."""
         self.feed_data(batch)
@@ -156,8 +154,6 @@ class GPENPriorModel(AdversarialModel):
             picture = prior(z, noise, truncation=truncation, truncation_latent=centre)
             pictures.append(tensor2img([(picture + 1) / 2]))
         return pictures
-
-    # --- files
 
     def own_state(self) -> dict:
         """See `AdversarialModel`."""

@@ -15,6 +15,8 @@ from gpen_plugin import checkpoint
 from gpen_plugin.errors import CheckpointError
 from gpen_plugin.host import before_first_batch
 
+AFTER_A_FULL_DISK = "Make room, then resume with --auto_resume: the earlier checkpoint is whole."
+
 
 def random_state() -> dict:
     """The state of every generator of this process that code which knows no better may draw from.
@@ -132,7 +134,7 @@ def write(folders: Mapping[str, str], state: Mapping) -> None:
     Raises:
         CheckpointError: it could not be written; an earlier one is still there.
     """
-    checkpoint.write(_state_file(folders, state["iter"]), state)
+    checkpoint.write(_state_file(folders, state["iter"]), state, way_out=AFTER_A_FULL_DISK)
 
 
 def forget(folders: Mapping[str, str], iteration: int) -> None:
