@@ -137,9 +137,7 @@ class AdversarialModel(SRModel):
         skipped = sum(training_state.of_every_rank(self.num_skipped))
         counts = {"skipped": skipped, "nonfinite_steps": self.guard.skipped}
         counts = {name: count for name, count in counts.items() if count}
-        return OrderedDict(
-            self.reduce_loss_dict(self.losses), **rates, **{name: count for name, count in counts.items() if count}
-        )
+        return OrderedDict(self.reduce_loss_dict(self.losses), **rates, **counts)
 
     def validation(self, dataloader, current_iter, tb_logger, save_img=False) -> None:
         """The host's validation. After the last iteration it counts one too far and comes twice; not here."""
