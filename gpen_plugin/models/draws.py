@@ -34,7 +34,9 @@ class Draws:
     """
 
     def __init__(self, seed: int, rank: int, world_size: int, device: torch.device):
-        self.seed, self.rank, self.world_size, self.device = seed, rank, world_size, device
+        self.seed, self.rank, self.world_size = seed, rank, world_size
+        own_gpu = device.type == "cuda" and device.index is None
+        self.device = torch.device("cuda", torch.cuda.current_device()) if own_gpu else device
 
     def streams(self, purpose: str, iteration: int, batch: int) -> list[torch.Generator]:
         """One generator for each of this rank's `batch` pictures."""
