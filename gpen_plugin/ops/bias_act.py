@@ -46,7 +46,9 @@ def _reference(x, bias, negative_slope, scale):
 
 def _fast(x, bias, negative_slope, scale):
     # scale * lrelu(x + b) = lrelu(scale * b + scale * x): one pass less, and the second can be in place
-    shifted = torch.add(_per_channel(bias * scale, x), x, alpha=scale)
+    bias = _per_channel(bias * scale, x)
+    # not for (N, C): the inductor of PyTorch 2.14 makes addmm of a matrix product and this sum, and loses alpha
+    shifted = x * scale + bias if x.ndim == 2 else torch.add(bias, x, alpha=scale)
     return F.leaky_relu(shifted, negative_slope, inplace=not shifted.requires_grad)
 
 

@@ -1,4 +1,5 @@
 import math
+import shutil
 
 import pytest
 import torch
@@ -52,3 +53,15 @@ def test_keeps_bfloat16_with_a_float32_bias():
 def test_shape_error_names_the_dimension():
     with pytest.raises(ShapeError, match=r"bias_act\(bias\): got C=4 .*expected \(C=3\)"):
         bias_act(torch.zeros(1, 3, 2, 2), torch.zeros(4))
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="the inductor needs a C++ compiler")
+def test_after_a_matrix_product_the_compiled_op_is_the_same():
+    """PyTorch's inductor fused the two wrongly: the mapping network was another one."""
+    generator = torch.Generator().manual_seed(0)
+    x, weight, bias = (torch.randn(shape, generator=generator) for shape in ((2, 16), (8, 16), (8,)))
+
+    def layer(x):
+        return bias_act(torch.nn.functional.linear(x * 0.25, weight), bias)
+
+    torch.testing.assert_close(torch.compile(layer, backend="inductor")(x), layer(x))
