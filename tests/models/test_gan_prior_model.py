@@ -128,6 +128,7 @@ def test_pictures_of_a_prior_by_the_hosts_testing(prior_options, train, tmp_path
     assert (folder / "grid_test_samples.png").is_file()
     net = GPENPrior(**{key: value for key, value in options["network_g"].items() if key != "type"})
     net.load_state_dict(torch.load(weights_file, weights_only=True)["params_ema"])
+    net.to(memory_format=torch.channels_last)  # as the model: other kernels round otherwise
     model = build(prior_options)
     for place, file in enumerate(files):  # the same latent codes as in the validations of the training
         assert np.array_equal(cv2.imread(str(file)), model._samples(net, [place])[0])
