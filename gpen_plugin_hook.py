@@ -11,11 +11,18 @@ HOST, PLUGIN = "basicsr", "gpen_plugin"
 
 # What the plugin enters into each of the host's registries.
 NAMES = {
-    "arch": ("GPEN", "GPENPrior", "GPENDiscriminator"),
+    "arch": ("GPEN", "GPENPrior", "GPENDiscriminator", "PSP"),
     "model": ("GPENModel", "GPENPriorModel"),
     "dataset": ("GPENDegradationDataset", "GPENFaceDataset"),
     "loss": ("DiscriminatorFeatureMatchingLoss",),
-    "metric": ("calculate_swd",),
+    "metric": (
+        "calculate_fid",
+        "calculate_identity",
+        "calculate_kid",
+        "calculate_lmd",
+        "calculate_lpips",
+        "calculate_swd",
+    ),
 }
 
 # BasicSR 1.4.2 imports this module while it is imported itself; torchvision 0.17 took it away.

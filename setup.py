@@ -15,6 +15,7 @@ setup(
     license_files=["LICENSE"],
     python_requires=">=3.10",
     packages=find_packages(include=["gpen_plugin", "gpen_plugin.*"]),
+    package_data={f"gpen_plugin.{room}": ["*.html", "*.css", "*.js"] for room in ("evaluate.report", "study")},
     py_modules=["gpen_plugin_hook"],
     # Said outright, an editable installation is one line on the path; otherwise setuptools adds a finder of its own,
     # which costs every start of the interpreter more than ours.
@@ -35,8 +36,9 @@ setup(
     ],
     extras_require={
         "demo": ["scikit-image"],
+        "evaluate": ["jinja2", "lpips", "matplotlib", "onnxruntime"],
         "safetensors": ["safetensors"],
-        "test": ["pytest", "ruff", "safetensors", "setuptools", "wheel"],
+        "test": ["gfpgan", "onnx", "pytest", "ruff", "safetensors", "selenium", "setuptools", "wheel"],
     },
     entry_points={
         "console_scripts": [
@@ -44,6 +46,8 @@ setup(
             "gpen-test = gpen_plugin.test:main",
             "gpen-convert = gpen_plugin.convert:main",
             "gpen-restore = gpen_plugin.restore.__main__:main",
+            "gpen-evaluate = gpen_plugin.evaluate.__main__:main",
+            "gpen-study = gpen_plugin.study.__main__:main",
             "gpen-sample = gpen_plugin.sample:main",
             "gpen-doctor = gpen_plugin.doctor:main",
         ]

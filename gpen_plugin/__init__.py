@@ -12,6 +12,7 @@ from gpen_plugin.version import __version__  # noqa: E402
 
 __all__ = [
     "GPEN",
+    "PSP",
     "DiscriminatorFeatureMatchingLoss",
     "GPENDegradationDataset",
     "GPENDiscriminator",
@@ -20,6 +21,11 @@ __all__ = [
     "GPENPrior",
     "GPENPriorModel",
     "__version__",
+    "calculate_fid",
+    "calculate_identity",
+    "calculate_kid",
+    "calculate_lmd",
+    "calculate_lpips",
     "calculate_swd",
 ]
 
@@ -40,10 +46,17 @@ except Exception as error:  # of any kind: a torchvision for another torch ends 
         ) from host_failure
 else:
     from gpen_plugin import host, preflight
-    from gpen_plugin.archs import GPEN, GPENDiscriminator, GPENPrior
+    from gpen_plugin.archs import GPEN, PSP, GPENDiscriminator, GPENPrior
     from gpen_plugin.data import GPENDegradationDataset, GPENFaceDataset
     from gpen_plugin.losses import DiscriminatorFeatureMatchingLoss
-    from gpen_plugin.metrics import calculate_swd
+    from gpen_plugin.metrics import (
+        calculate_fid,
+        calculate_identity,
+        calculate_kid,
+        calculate_lmd,
+        calculate_lpips,
+        calculate_swd,
+    )
     from gpen_plugin.models import GPENModel, GPENPriorModel
 
     host.mend_host()

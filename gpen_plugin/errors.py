@@ -52,6 +52,10 @@ class DataError(GPENError, RuntimeError):
     """A data folder, LMDB or picture that is missing or damaged."""
 
 
+class MissingFileError(GPENError, FileNotFoundError):
+    """A file or package that something needs beside its options, such as published weights, is not to be had."""
+
+
 class TrainingError(GPENError, RuntimeError):
     """A training that cannot go on."""
 

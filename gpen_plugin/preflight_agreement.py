@@ -2,16 +2,21 @@
 
 import inspect
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 
 from gpen_plugin import schema
 from gpen_plugin.errors import GPENError, OptionError
 from gpen_plugin.host import registered
+from gpen_plugin.metrics.feature_statistics import read_statistics
 
 NIQE_BLOCK = 96  # pixels; the host's NIQE divides pictures into blocks of this side
 OF_THE_MODEL = {"type", "better"}  # keys of a metric that the host's model reads
 OURS = ("GPENDegradationDataset", "GPENFaceDataset")
-LOWER_IS_BETTER = ("calculate_niqe", "calculate_swd")
-OF_PAIRS = ("calculate_psnr", "calculate_ssim")
+OF_PAIRS = ("calculate_psnr", "calculate_ssim", "calculate_lpips", "calculate_identity", "calculate_lmd")
+OF_FEATURES = ("calculate_fid", "calculate_kid")
+LOWER_IS_BETTER = ("calculate_niqe", "calculate_swd", "calculate_lpips", "calculate_lmd", *OF_FEATURES)
+BEST = dict.fromkeys(LOWER_IS_BETTER, "lower") | dict.fromkeys(("calculate_psnr", "calculate_ssim"), "higher")
+FILES = ("weights", "onnx")  # keys of a metric that name a file
 GIVEN = {"img", "img2"}  # arguments of a metric that the host supplies
 
 
@@ -51,23 +56,49 @@ def metrics(opt: Mapping) -> Iterator[GPENError]:
         if kind not in known:
             yield schema.unknown_name(kind, list(known), f"{where}:type")
             continue
-        yield from _keys_of(known[kind], metric, where)
-        if kind in LOWER_IS_BETTER and metric.get("better") != "lower":
-            came = f"got {metric.get('better')}" if "better" in metric else "missing, which means higher"
-            yield OptionError(f"{where}:better", came, "lower", "Else the worst validation is kept as the best.")
+        yield from keys_of_metric(known[kind], metric, where)
+        yield from _direction(kind, metric, where)
+        yield from _files(kind, metric, where)
         size = opt["network_g"].get("out_size", NIQE_BLOCK)
         if kind == "calculate_niqe" and size < NIQE_BLOCK:
             came = f"NIQE of pictures of {size} px"
             yield OptionError(where, came, f"at least {NIQE_BLOCK} px", "Remove this metric.")
         if kind in OF_PAIRS and opt["model_type"] == "GPENPriorModel":
-            came, way_out = f"got {kind}, which compares a picture with its partner", "Use calculate_swd."
+            came = f"got {kind}, which compares a picture with its partner"
+            way_out = "Use calculate_swd, calculate_fid or calculate_kid."
             yield OptionError(f"{where}:type", came, "a metric of sets, for samples have no partners", way_out)
-        if kind in (*OF_PAIRS, "calculate_swd") and without_truth:
+        of_features = kind in OF_FEATURES and not metric.get("statistics")
+        if without_truth and (of_features or kind in (*OF_PAIRS, "calculate_swd")):
             came = f"needs ground truth, which datasets:{without_truth[0]} has not"
-            yield OptionError(where, came, "sets with dataroot_gt", "Remove the metric or the set.")
+            way_out = "Give the metric statistics." if of_features else "Remove the metric or the set."
+            yield OptionError(where, came, "sets with dataroot_gt", way_out)
 
 
-def _keys_of(function: object, metric: Mapping, where: str) -> Iterator[GPENError]:
+def _direction(kind: str, metric: Mapping, where: str) -> Iterator[GPENError]:
+    """The host keeps the validation with the highest value, unless it is told otherwise."""
+    best = BEST.get(kind)
+    if kind == "calculate_identity":
+        best = "lower" if metric.get("unit") == "degrees" else "higher"
+    given = metric.get("better") or "higher"
+    if best not in (None, given):
+        came = f"got {given}" if metric.get("better") else "missing, which means higher"
+        yield OptionError(f"{where}:better", came, best, "Else the worst validation is kept as the best.")
+
+
+def _files(kind: str, metric: Mapping, where: str) -> Iterator[GPENError]:
+    """Files that the option file names. Published weights that have to be looked for may come later."""
+    for key in FILES:
+        path = metric.get(key)
+        if isinstance(path, str) and not Path(path).expanduser().is_file():
+            yield OptionError(f"{where}:{key}", f"{path} is not there", "a file", "Mend the path, or remove the key.")
+    if kind in OF_FEATURES and isinstance(metric.get("statistics"), str):
+        try:
+            read_statistics(metric["statistics"], f"{where}:statistics", with_features=kind == "calculate_kid")
+        except GPENError as error:
+            yield error
+
+
+def keys_of_metric(function: object, metric: Mapping, where: str) -> Iterator[GPENError]:
     """Keys of a metric against its signature; the host's take any further key and ignore it."""
     if function.__module__.startswith("gpen_plugin."):
         pictures = dict.fromkeys(GIVEN)

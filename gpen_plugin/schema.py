@@ -12,6 +12,8 @@ from collections.abc import Callable, Mapping, Sequence
 
 from gpen_plugin.errors import OptionError, join_errors
 
+Built = typing.TypeVar("Built")
+
 FEW = 5  # so many names are listed in a message
 
 
@@ -45,6 +47,15 @@ def check(target: Callable, given: object, where: str = "") -> None:
     problems = problems_of(target, given, where)
     if problems:
         raise join_errors(problems)
+
+
+def build(target: type[Built], given: object, where: str = "") -> Built:
+    """Check, then call ``target(**given)``: what it finds wrong with the values names the whole key path, too."""
+    check(target, given, where)
+    try:
+        return target(**given)
+    except OptionError as error:
+        raise (error.under(where) if where else error) from None
 
 
 def unknown_key(key: object, known: Sequence[str], where: str) -> OptionError:

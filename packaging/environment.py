@@ -28,7 +28,7 @@ def main(folder: Path) -> None:
     install(python, "pip", "setuptools", "wheel")
     install(python, "torch", "torchvision")
     install_host(python, folder)
-    install(python, "--no-build-isolation", "--editable", f"{ROOT}[demo,test]")
+    install(python, "--no-build-isolation", "--editable", f"{ROOT}[demo,evaluate,test]")
     unfinished(folder).unlink(missing_ok=True)
 
 

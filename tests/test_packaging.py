@@ -21,6 +21,9 @@ from packaging.requirements import Requirement
 SOURCES = ("gpen_plugin", "packaging", "gpen_plugin_hook.py", "setup.py", "pyproject.toml", "LICENSE", "MANIFEST.in")
 
 
+PAGES = (".html", ".css", ".js")
+
+
 @pytest.fixture(scope="module")
 def sources(tmp_path_factory) -> Path:
     """A copy to build from, which leaves its rubbish where it is."""
@@ -77,11 +80,19 @@ def test_an_installation_is_active_and_adds_no_finder_but_ours(wheel, tmp_path):
 def test_the_verbs_are_commands(wheel):
     name = next(name for name in wheel.namelist() if name.endswith("entry_points.txt"))
     commands = dict(re.findall(r"(.+) = (.+)", wheel.read(name).decode()))
-    assert sorted(commands) == ["gpen-convert", "gpen-doctor", "gpen-restore", "gpen-sample", "gpen-test", "gpen-train"]
+    verbs = ("convert", "doctor", "evaluate", "restore", "sample", "study", "test", "train")
+    assert sorted(commands) == [f"gpen-{verb}" for verb in verbs]
     for place in commands.values():
         module, function = place.split(":")
         source = (ROOT / (module.replace(".", "/") + ".py")).read_text()
         assert f"def {function}(argv: Sequence[str] | None = None) -> int:" in source
+
+
+@pytest.mark.parametrize("wheel", ["build_wheel"], indirect=True)
+def test_the_pages_have_their_templates(wheel):
+    ours = {path.relative_to(ROOT).as_posix() for path in (ROOT / "gpen_plugin").rglob("*") if path.suffix in PAGES}
+    assert {Path(name).suffix for name in ours} == set(PAGES)
+    assert ours <= set(wheel.namelist())
 
 
 def test_the_metadata(wheel):

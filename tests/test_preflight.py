@@ -13,7 +13,7 @@ from gpen_plugin.errors import GPENError
 from gpen_plugin.host import registered
 from gpen_plugin.preflight import check_run
 
-OPTION_FILES = sorted((REPOSITORY / "options").rglob("*.yml"))
+OPTION_FILES = sorted(file for file in (REPOSITORY / "options").rglob("*.yml") if file.parent.name != "evaluate")
 
 
 def parsed(options: dict, is_train: bool = True) -> dict:

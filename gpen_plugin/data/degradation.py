@@ -15,7 +15,7 @@ import numpy as np
 
 from gpen_plugin.data.blur_kernels import gaussian_kernel, motion_kernel
 from gpen_plugin.errors import OptionError, ShapeError
-from gpen_plugin.schema import check
+from gpen_plugin.schema import build, check
 
 KernelKind = Literal["iso", "aniso", "motion"]
 Downsampler = Literal["area", "bilinear"]
@@ -73,11 +73,7 @@ class DegradationRanges:
     @classmethod
     def from_options(cls, given: Mapping, where: str) -> "DegradationRanges":
         """Build the ranges from YAML; errors name the whole key path, ``where`` in front."""
-        check(cls, given, where)
-        try:
-            return cls(**given)
-        except OptionError as error:
-            raise error.under(where) from None
+        return build(cls, given, where)
 
 
 _BOUNDS = {  # smallest and largest value that makes sense

@@ -145,6 +145,19 @@ def open_folder_or_zip(path: str | os.PathLike, where: str) -> FolderSource | Zi
     return ZipSource(path, where) if Path(path).is_file() else FolderSource(path, where)
 
 
+def open_source(path: str | os.PathLike, where: str) -> ImageSource:
+    """What a path leads to, by its kind: an LMDB if its name ends in ``.lmdb``, else a zip file or a folder.
+
+    Args:
+        path: of the pictures; ``~`` is the home folder.
+        where: key path or argument that names it, for messages.
+    Raises:
+        DataError: see `LmdbSource`, `ZipSource` and `FolderSource`.
+    """
+    path = Path(path).expanduser()
+    return LmdbSource(path, where) if path.suffix == ".lmdb" else open_folder_or_zip(path, where)
+
+
 def _by_key(paths: Iterable[str], root: str, where: str) -> Mapping[str, str]:
     """Sort out the picture files among `paths`, by key. Hidden files and what macOS adds to archives do not count."""
     files: dict[str, str] = {}

@@ -1,5 +1,7 @@
 """A validation that the ranks share: each picture is drawn and measured once, by one of them."""
 
+import logging
+import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from os import path as osp
@@ -34,7 +36,7 @@ class Tally:
 
     def results(self) -> dict[str, float]:
         """Each metric over the whole set. Summed in the order of the pictures, so it does not depend on the ranks."""
-        return {name: _mean([values[index] for index in sorted(values)]) for name, values in self.values.items()}
+        return {name: _mean(name, [values[index] for index in sorted(values)]) for name, values in self.values.items()}
 
 
 def measure(
@@ -99,9 +101,21 @@ def _share(dataloader: DataLoader, rank: int, world_size: int, progress: bool) -
     yield from tqdm(batches, total=-(-len(dataloader.dataset) // world_size), unit="image", disable=not progress)
 
 
-def _mean(values: list) -> float:
-    """The host's arithmetic: from 0, then divided. Metrics of whole sets come as accumulators that know both."""
+def _mean(name: str, values: list) -> float:
+    """The host's arithmetic: from 0, then divided. Metrics of whole sets come as accumulators that know both.
+
+    Pictures without a value (NaN: no face was found, say) do not count; if none has one, the mean has none either.
+    """
+    there = [value for value in values if not _is_nan(value)]
+    if not there:
+        return math.nan
+    if len(there) < len(values):
+        logging.getLogger("basicsr").info(f"{name}: {len(values) - len(there)} of {len(values)} images have no value.")
     total = 0
-    for value in values:
+    for value in there:
         total += value
-    return total / len(values)
+    return total / len(there)
+
+
+def _is_nan(value: object) -> bool:
+    return bool(value != value)  # of numbers of all kinds, NaN alone is not itself

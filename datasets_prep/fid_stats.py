@@ -1,0 +1,146 @@
+"""Write the statistics of a set of pictures, with which FID and KID compare restored or generated ones.
+
+    python datasets_prep/fid_stats.py --input datasets/ffhq/ffhq_512.lmdb --output datasets/ffhq_512.npz --features
+
+Then, in an option file: `fid: {type: calculate_fid, better: lower, statistics: datasets/ffhq_512.npz}`. KID needs the
+features of each picture, which `--features` adds: 8 kB per picture. pytorch-fid reads the file too.
+
+A picture that cannot be read is reported and left out; the statistics of the others are written, and the exit status
+is 1. The Inception weights are looked for in `--weights-dir`, `$GPEN_PLUGIN_WEIGHTS` and the cache, or downloaded.
+"""
+
+import argparse
+import hashlib
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from gpen_plugin.data.image_source import ImageSource, fit_square, open_source
+from gpen_plugin.errors import DataError, OptionError, told_plainly
+from gpen_plugin.fetch import use_folder
+from gpen_plugin.metrics import inception_features
+from gpen_plugin.metrics.feature_statistics import Moments
+
+BATCH = 16  # pictures that the network sees at once
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command's options."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("-i", "--input", type=Path, required=True, help="folder, zip file or LMDB of pictures")
+    parser.add_argument("-o", "--output", type=Path, required=True, help="file to make; its name ends in .npz")
+    parser.add_argument("-s", "--size", type=int, help="bring pictures to this side, as make_lmdb.py does")
+    parser.add_argument("--limit", type=int, help="use at most this many pictures, the first by name")
+    parser.add_argument("--features", action="store_true", help="keep the features of each picture, for KID")
+    parser.add_argument("--weights-dir", type=Path, help="folder with the Inception weights")
+    parser.add_argument("--device", default="auto", help="auto (a GPU where there is one), cpu or cuda")
+    return parser
+
+
+@told_plainly
+def main(argv: Sequence[str] | None = None) -> int:
+    """Make a file of statistics.
+
+    Args:
+        argv: command line without the program's name; None for the real one.
+    Returns:
+        Exit status: 0 if all pictures are in; 1 if some could not be read, or on an error; 130 if it was stopped.
+    """
+    options = parser().parse_args(argv)
+    _check(options)
+    if options.weights_dir:
+        use_folder(options.weights_dir)
+    source = open_source(options.input, "--input")
+    keys = source.keys[: options.limit]
+    try:
+        used, moments, features = _look_at(source, keys, options)
+        _write(options, used, moments, features)
+    except KeyboardInterrupt:
+        print("\nStopped. Nothing was written.", file=sys.stderr)
+        return 130
+    left_out = len(keys) - len(used)
+    print(f"{options.output}: {len(used)} pictures" + (f", {left_out} left out." if left_out else "."))
+    return 1 if left_out else 0
+
+
+def _check(options: argparse.Namespace) -> None:
+    if options.output.suffix != ".npz":
+        raise OptionError("--output", f"got {options.output}", "a name that ends in .npz")
+    if options.output.exists():
+        raise DataError("--output", f"{options.output} exists", "a new name", "Choose another, or remove the file.")
+    for name, least in (("size", 1), ("limit", 2)):
+        value = getattr(options, name)
+        if value is not None and value < least:
+            raise OptionError(f"--{name}", f"got {value}", f"a number from {least}")
+
+
+def _look_at(
+    source: ImageSource, keys: Sequence[str], options: argparse.Namespace
+) -> tuple[list[str], Moments, list[np.ndarray]]:
+    """Keys of the pictures that could be read, the moments of their features, and these if they are to be kept."""
+    used, parts, moments = [], [], None
+    for names, pictures in _batches(_readable(source, keys, options.size)):
+        features = inception_features.extract(pictures, options.device)
+        moments = moments or Moments(features.shape[1])
+        moments.add(features)
+        used += names
+        parts += [features] if options.features else []
+    if len(used) < 2:
+        raise DataError("--input", f"{options.input} has {len(used)} readable pictures", "at least 2")
+    return used, moments, parts
+
+
+def _readable(source: ImageSource, keys: Sequence[str], size: int | None) -> Iterator[tuple[str, np.ndarray]]:
+    """Pictures by key; what cannot be read is reported."""
+    with tqdm(keys, unit="picture") as progress:
+        for key in progress:
+            try:
+                picture = source.read(key)
+            except DataError as error:
+                progress.write(f"left out: {error}", file=sys.stderr)
+                continue
+            yield key, picture if size is None else fit_square(picture, size)
+
+
+def _batches(pictures: Iterator[tuple[str, np.ndarray]]) -> Iterator[tuple[list[str], list[np.ndarray]]]:
+    names, batch = [], []
+    for name, picture in pictures:
+        names.append(name)
+        batch.append(picture)
+        if len(batch) == BATCH:
+            yield names, batch
+            names, batch = [], []
+    if batch:
+        yield names, batch
+
+
+def _write(options: argparse.Namespace, used: list[str], moments: Moments, features: list[np.ndarray]) -> None:
+    """Write the file whole or not at all."""
+    content = {
+        "mu": moments.mean,
+        "sigma": moments.covariance(),
+        "count": moments.count,
+        "name": options.output.stem,
+        "size": options.size or 0,  # 0: each as it was
+        "images": hashlib.sha256("\n".join(used).encode()).hexdigest(),
+    }
+    if features:
+        content["features"] = np.concatenate(features)
+    temporary = options.output.with_name(f".{options.output.name}.{os.getpid()}.part")
+    try:
+        options.output.parent.mkdir(parents=True, exist_ok=True)
+        with open(temporary, "wb") as stream:
+            np.savez(stream, **content)
+        os.replace(temporary, options.output)
+    except OSError as error:
+        raise DataError(str(options.output), f"cannot be written ({error})", "a folder with room") from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

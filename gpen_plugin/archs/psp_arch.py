@@ -1,0 +1,199 @@
+"""pSp (Richardson et al., CVPR 2021): an encoder into the extended latent space of a prior that stays as it is."""
+
+from collections.abc import Sequence
+from itertools import pairwise
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from gpen_plugin.archs.gan_prior_arch import GPENPrior
+from gpen_plugin.archs.layers import DownConv2d, EqualConv2d, EqualLinear, NoiseMode, channels_of, check_size
+from gpen_plugin.errors import OptionError
+from gpen_plugin.host import register
+from gpen_plugin.ops.shapes import check_shape
+
+COARSE, MEDIUM = 3, 4  # codes of these groups, StyleGAN's up to 8 and up to 32 px; the others are fine
+LARGEST_INPUT = 256
+PYRAMID = 4  # halvings from the picture to the coarsest level
+CENTRE_OF = 4096  # latents whose mean the encoder starts from
+
+
+class CodeHead(nn.Module):
+    """A level of the pyramid -> the latent codes of a group: halving convolutions, then one linear map.
+
+    Args:
+        width: channels of the level.
+        size: its height and width, a power of two.
+        codes: how many.
+        num_style_feat: F, length of each.
+        resample_kernel: taps of the blur before each halving.
+    """
+
+    def __init__(self, width: int, size: int, codes: int, num_style_feat: int, resample_kernel: Sequence[float]):
+        super().__init__()
+        halvings = size.bit_length() - 1
+        self.down = nn.Sequential(*[DownConv2d(width, width, 3, resample_kernel) for _ in range(halvings)])
+        self.to_codes = EqualLinear(width, codes * num_style_feat)
+        self.codes = codes
+
+    def forward(self, level: torch.Tensor) -> torch.Tensor:
+        """(N, C, r, r) -> (N, codes, F)."""
+        flat = self.to_codes(self.down(level).flatten(1))  # (N, C, 1, 1) -> (N, codes * F)
+        return flat.unflatten(1, (self.codes, -1))  # (N, codes, F)
+
+
+class PyramidEncoder(nn.Module):
+    """Picture -> one offset of the mean latent code per place of the prior.
+
+    A feature pyramid: halving convolutions, then on the way back each level is the finer features plus the coarser
+    level enlarged. Coarse, medium and fine codes are read from levels of a 16th, an 8th and a 4th of the picture.
+
+    Args:
+        in_size: height and width of the picture, a power of two from 16.
+        num_latent: codes in all, 6 or more.
+        num_style_feat: F.
+        channel_multiplier: as in `channels_of`.
+        narrow: as in `channels_of`.
+        resample_kernel: taps of the blur before each halving.
+    """
+
+    def __init__(
+        self,
+        in_size: int,
+        num_latent: int,
+        num_style_feat: int,
+        channel_multiplier: float,
+        narrow: float,
+        resample_kernel: Sequence[float],
+    ):
+        super().__init__()
+        sizes = [in_size // 2**halvings for halvings in range(1, PYRAMID + 1)]
+        widths = [channels_of(size, channel_multiplier, narrow) for size in (in_size, *sizes)]
+        top = widths[-1]
+        self.stem = EqualConv2d(3, widths[0], 3)
+        self.down = nn.ModuleList(DownConv2d(wide, narrower, 3, resample_kernel) for wide, narrower in pairwise(widths))
+        groups = [COARSE, min(MEDIUM, num_latent - COARSE), max(0, num_latent - COARSE - MEDIUM)]
+        self.heads = nn.ModuleList(
+            CodeHead(top, size, codes, num_style_feat, resample_kernel)
+            for size, codes in zip(sizes[::-1], groups, strict=False)
+            if codes  # a prior of 16 px has no fine ones
+        )
+        finer = widths[-2::-1][: len(self.heads) - 1]
+        self.lateral = nn.ModuleList(EqualConv2d(width, top, 1, activate=False) for width in finer)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """(N, 3, in_size, in_size), in [-1, 1] -> (N, num_latent, F)."""
+        features = [self.stem(x)]
+        for layer in self.down:
+            features.append(layer(features[-1]))
+        levels = [features[-1]]
+        for lateral, finer in zip(self.lateral, features[-2::-1], strict=False):
+            enlarged = F.interpolate(levels[-1], scale_factor=2, mode="bilinear", align_corners=False)
+            levels.append(enlarged + lateral(finer))
+        codes = [head(level) for head, level in zip(self.heads, levels, strict=True)]
+        return torch.cat(codes, dim=1)  # (N, num_latent, F)
+
+
+@register("arch")
+class PSP(nn.Module):
+    """pixel2style2pixel: restores a face by finding its latent codes in a frozen prior.
+
+    The encoder's codes are added to the prior's mean latent, which is found anew whenever `decoder` is given weights.
+    An evaluation trains the encoder by itself (``type: psp``). The host's SRModel trains it too, with ``value_range:
+    [0, 1]``, ``strict_load_g: false`` and a ``pretrain_network_g`` that holds the prior's tensors as ``decoder.*``.
+
+    What differs from the paper: the encoder is of the convolutions that GPEN's networks are made of, as wide as the
+    prior, instead of a ResNet pretrained for face recognition; the codes of a group share the convolutions of their
+    head, which are a network of its own for each code there; and noise is drawn once and kept, as a style-based
+    prior's fixed noise is.
+
+    Args:
+        out_size: height and width of the result, a power of two from 16 to 2048.
+        in_size: height and width that the input is resized to, a power of two up to `out_size`; ``None`` means the
+            paper's 256, or `out_size` where that is smaller.
+        num_style_feat: F, length of a latent code.
+        num_mlp: layers of the prior's mapping network.
+        channel_multiplier: factor of the channels above 32 px.
+        narrow: factor of all channels.
+        lr_mlp: factor of the mapping network's learning rate.
+        resample_kernel: taps of the FIR filter of all resampling inside.
+        noise_mode: the prior's.
+        value_range: lowest and highest value of input and output pictures; (0, 1) in BasicSR's SRModel.
+    Raises:
+        OptionError: an argument is out of range.
+    """
+
+    def __init__(
+        self,
+        out_size: int,
+        in_size: int | None = None,
+        num_style_feat: int = 512,
+        num_mlp: int = 8,
+        channel_multiplier: float = 2,
+        narrow: float = 1,
+        lr_mlp: float = 0.01,
+        resample_kernel: Sequence[float] = (1, 3, 3, 1),
+        noise_mode: NoiseMode = "concat",
+        value_range: tuple[float, float] = (-1, 1),
+    ):
+        super().__init__()
+        self.decoder = GPENPrior(
+            out_size, num_style_feat, num_mlp, channel_multiplier, narrow, lr_mlp, resample_kernel, noise_mode
+        ).requires_grad_(False)
+        self.out_size, self.in_size = out_size, min(LARGEST_INPUT, out_size) if in_size is None else in_size
+        check_size("in_size", self.in_size)
+        if self.in_size > out_size:
+            raise OptionError("in_size", f"got {in_size}", f"at most out_size, which is {out_size}")
+        if len(value_range) != 2 or not value_range[0] < value_range[1]:
+            raise OptionError("value_range", f"got {list(value_range)}", "two values, the lower one first")
+        self.value_range = tuple(value_range)
+        self.encoder = PyramidEncoder(
+            self.in_size, self.decoder.num_latent, num_style_feat, channel_multiplier, narrow, resample_kernel
+        )
+        # follows from the decoder, so that no file has to hold it
+        self.register_buffer("centre", torch.zeros(1, num_style_feat), persistent=False)
+        self._find_centre()
+        self.decoder.register_load_state_dict_post_hook(self._after_loading)  # a bound method survives a deep copy
+        self._noise: list[torch.Tensor | None] | None = None
+
+    def forward(
+        self, lq: torch.Tensor, *, return_latents: bool = False
+    ) -> torch.Tensor | tuple[torch.Tensor, torch.Tensor]:
+        """Restore degraded faces.
+
+        Args:
+            lq: RGB pictures of any height and width, (N, 3, H, W), float, in `value_range`. They are resized
+                bilinearly to `in_size`.
+            return_latents: whether the encoder's offsets of the mean latent come back too.
+        Returns:
+            (N, 3, out_size, out_size), about `value_range` (not clipped); or a pair of it and (N, num_latent, F).
+        Raises:
+            ShapeError: names the dimension.
+        """
+        check_shape("lq", lq, {"N": None, "C": 3, "H": None, "W": None})
+        low, high = self.value_range
+        unit = (lq - low) / (high - low)
+        if unit.shape[2:] != (self.in_size, self.in_size):
+            unit = F.interpolate(unit, size=(self.in_size, self.in_size), mode="bilinear", align_corners=False)
+        offsets = self.encoder(unit * 2 - 1)  # (N, num_latent, F)
+        picture = self.decoder.synthesise(self.centre[:, None] + offsets, self._fixed_noise())[-1]
+        picture = (picture + 1) / 2 * (high - low) + low
+        return (picture, offsets) if return_latents else picture
+
+    def _after_loading(self, decoder: nn.Module, incompatible: object) -> None:
+        self._find_centre()
+
+    def _find_centre(self) -> None:
+        self.centre = self.decoder.mean_latent(CENTRE_OF, _stream()).detach()
+
+    def _fixed_noise(self) -> list[torch.Tensor | None]:
+        device = self.decoder.constant.device
+        if self._noise is None or any(noise is not None and noise.device != device for noise in self._noise):
+            self._noise = self.decoder.make_noise(1, _stream())
+        return self._noise
+
+
+def _stream() -> torch.Generator:
+    """On the CPU, where a seed means the same on every machine."""
+    return torch.Generator().manual_seed(0)

@@ -1,0 +1,183 @@
+"""Measure the restored pictures. What was measured is kept, so that a stopped evaluation goes on where it was."""
+
+import hashlib
+import json
+import math
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TextIO
+
+from tqdm import tqdm
+
+from gpen_plugin.data.image_source import decode_picture
+from gpen_plugin.errors import MissingFileError
+from gpen_plugin.evaluate.metric_columns import MetricColumn
+from gpen_plugin.evaluate.preparation import Prepared, enlarged
+from gpen_plugin.evaluate.ranks import Ranks, merged
+from gpen_plugin.evaluate.restoring import Restored
+from gpen_plugin.evaluate.results import picture_of
+from gpen_plugin.preflight_agreement import NIQE_BLOCK
+
+Measured = dict[tuple[str, str, str], float]  # (condition, key, column) -> value; key is empty for metrics of sets
+WHOLE_SET = ""
+
+
+class Ledger:
+    """Values of one method that were measured before, and those that come: one line each, never rewritten.
+
+    Args:
+        folder: of the method.
+        stamps: column name -> digest of all that decides its values besides the picture.
+        rank: of this process, which writes a file of its own.
+    """
+
+    def __init__(self, folder: Path, stamps: dict[str, str], rank: int):
+        self._path, self._stamps = folder / f"values.{rank}.jsonl", stamps
+        self._known: Measured = dict(self._read(folder))
+
+    def value(self, condition: str, key: str, column: str) -> float | None:
+        """What was measured before, or None."""
+        return self._known.get((condition, key, column))
+
+    def enter(self, file: TextIO, condition: str, key: str, column: str, value: float) -> None:
+        """Add a value, at once on disk."""
+        number = value if math.isfinite(value) else None
+        file.write(json.dumps([condition, key, column, self._stamps[column], number]) + "\n")
+        file.flush()
+        self._known[condition, key, column] = value
+
+    def open(self) -> TextIO:
+        """The file of this rank, to be added to. A line that a kill tore is ended first."""
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        file = self._path.open("a", encoding="utf-8")
+        if file.tell():
+            file.write("\n")
+        return file
+
+    def _read(self, folder: Path) -> Iterator[tuple[tuple[str, str, str], float]]:
+        for path in sorted(folder.glob("values.*.jsonl")):
+            for line in path.read_text(encoding="utf-8").splitlines():
+                try:
+                    condition, key, column, stamp, value = json.loads(line)
+                except ValueError:  # empty, or torn by a kill
+                    continue
+                if self._stamps.get(column) == stamp:
+                    yield (condition, key, column), math.nan if value is None else value
+
+
+class Measurer:
+    """Calls metrics on pictures, and remembers what was wrong with them.
+
+    Args:
+        columns: the metrics.
+        prepared: the inputs.
+        ranks: who shares the work.
+
+    Attributes:
+        missing: column -> why it has no values at all.
+        troubles: column -> what was raised, picture by picture.
+    """
+
+    def __init__(self, columns: Sequence[MetricColumn], prepared: Prepared, ranks: Ranks):
+        self.columns, self.prepared, self.ranks = columns, prepared, ranks
+        self.missing = {c.name: reason for c in columns if (reason := _not_possible(c, prepared))}
+        self.troubles: dict[str, list[str]] = {c.name: [] for c in columns}
+
+    def measure(self, restored: Restored) -> Measured:
+        """Every value of one method, on every rank; every rank has to call this."""
+        folder = self.prepared.root / "methods" / restored.row.folder
+        ledger = Ledger(folder, {c.name: self._stamp(c, restored) for c in self.columns}, self.ranks.rank)
+        found: Measured = {}
+        with ledger.open() as file:
+            for condition, key, columns in self._tasks(restored):
+                found |= self._measured(ledger, file, restored, condition, key, columns)
+        self.missing = merged(reversed(self.ranks.gather(self.missing)))
+        for name, mine in self.troubles.items():
+            self.troubles[name] = sorted({text for part in self.ranks.gather(mine) for text in part})
+        return merged(self.ranks.gather(found))
+
+    def note(self, column: MetricColumn) -> str:
+        """What a reader has to know of a column, or nothing."""
+        troubles = self.troubles[column.name]
+        if column.name in self.missing or not troubles:
+            return self.missing.get(column.name, "")
+        return f"{len(troubles)} without a value, the first {troubles[0]}"
+
+    def _tasks(self, restored: Restored) -> Iterator[tuple[str, str, list[MetricColumn]]]:
+        """This rank's share: single pictures with all their metrics, and whole sets metric by metric."""
+        each = [column for column in self.columns if not column.of_sets]
+        tasks = [
+            (condition, key, each)
+            for condition in self.prepared.conditions
+            for key in restored.places(self.prepared, condition)
+            if each
+        ]
+        tasks += [
+            (condition, WHOLE_SET, [column])
+            for condition in self.prepared.conditions
+            for column in self.columns
+            if column.of_sets and restored.places(self.prepared, condition)
+        ]
+        yield from tqdm(self.ranks.share(tasks), f"{restored.row.name}: metrics", unit="", disable=not self.ranks.leads)
+
+    def _measured(self, ledger, file, restored, condition, key, columns) -> Measured:
+        found, pictures = {}, None
+        for column in columns:
+            if column.name in self.missing:
+                continue
+            value = ledger.value(condition, key, column.name)
+            if value is None:
+                try:
+                    if key == WHOLE_SET:
+                        value = self._of_set(column, restored, condition)
+                    else:
+                        pictures = pictures or self._pictures(restored, condition, key)
+                        value = float(self._call(column, *pictures))
+                except MissingFileError as error:
+                    self.missing[column.name] = str(error)
+                    continue
+                except Exception as error:  # of a metric for this picture; the others go on
+                    place = " ".join(filter(None, (restored.row.name, condition, key)))
+                    self.troubles[column.name].append(f"{place}: {type(error).__name__}: {error}")
+                    continue
+                ledger.enter(file, condition, key, column.name, value)
+            found[condition, key, column.name] = value
+        return found
+
+    def _of_set(self, column: MetricColumn, restored: Restored, condition: str) -> float:
+        keys = restored.places(self.prepared, condition)
+        total = 0
+        for key in tqdm(
+            keys,
+            f"{restored.row.name}: {column.column.label} {condition}",
+            unit="face",
+            leave=False,
+            disable=not self.ranks.leads,
+        ):
+            total += self._call(column, *self._pictures(restored, condition, key))
+        return float(total / len(keys))
+
+    def _pictures(self, restored: Restored, condition: str, key: str):
+        path = picture_of(self.prepared.root, restored.row, condition, key)
+        return decode_picture(path.read_bytes(), str(path)), self.prepared.case(key, condition)
+
+    def _call(self, column: MetricColumn, picture, case):
+        partner = {}
+        if column.takes_a_partner:
+            partner = {"img2": enlarged(case) if column.against == "input" or case.gt is None else case.gt}
+        return column.function(img=picture, **partner, **column.arguments)
+
+    def _stamp(self, column: MetricColumn, restored: Restored) -> str:
+        """Values hold for these pictures, arguments and versions; those of sets for this list of images, too."""
+        lists = [restored.places(self.prepared, c) for c in self.prepared.conditions] if column.of_sets else []
+        text = json.dumps([column.column.settings, restored.digest, self.prepared.fingerprint.digest, lists])
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _not_possible(column: MetricColumn, prepared: Prepared) -> str:
+    """Why a metric can have no value under this protocol, or nothing."""
+    if column.needs_a_partner and column.against == "gt" and not prepared.has_truth:
+        return "needs ground truth, which this protocol has not; against: input compares with the input"
+    if column.function.__name__ == "calculate_niqe" and prepared.size < NIQE_BLOCK:
+        return f"needs pictures of {NIQE_BLOCK} px and more, and these have {prepared.size}"
+    return ""

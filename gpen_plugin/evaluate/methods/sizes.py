@@ -1,0 +1,46 @@
+"""From the size of a degraded picture to that of a network, and from there to that of the ground truth."""
+
+from typing import Literal
+
+import cv2
+import numpy as np
+
+from gpen_plugin.data.degradation import resize_bilinear
+
+Interpolation = Literal["bilinear", "bicubic"]
+
+
+def resized(picture: np.ndarray, size: int, how: Interpolation) -> np.ndarray:
+    """Bring a degraded picture to the size that a method works at.
+
+    Args:
+        picture: (H, W, 3), uint8 or float in [0, 1].
+        size: side of the result.
+        how: ``bilinear`` is what GPEN is trained with; ``bicubic`` is Keys' kernel with a = -0.75, OpenCV's.
+    Returns:
+        (size, size, 3) float32 in [0, 1], not rounded.
+    """
+    if how == "bilinear":
+        return resize_bilinear(picture, size)
+    unit = picture.astype(np.float32) / 255 if picture.dtype == np.uint8 else picture
+    return np.clip(cv2.resize(unit, (size, size), interpolation=cv2.INTER_CUBIC), 0, 1)
+
+
+def as_bytes(picture: np.ndarray) -> np.ndarray:
+    """Round a picture of [0, 1] to uint8."""
+    return np.rint(picture * 255).astype(np.uint8)
+
+
+def fitted(picture: np.ndarray, size: int) -> np.ndarray:
+    """Bring a restored picture to the size of the ground truth: by area where it is larger, else bicubically.
+
+    Args:
+        picture: (H, W, 3) uint8.
+        size: side of the result.
+    Returns:
+        (size, size, 3) uint8; the picture itself if it has this size.
+    """
+    if picture.shape[:2] == (size, size):
+        return picture
+    how = cv2.INTER_AREA if min(picture.shape[:2]) > size else cv2.INTER_CUBIC
+    return cv2.resize(picture, (size, size), interpolation=how)

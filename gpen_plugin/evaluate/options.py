@@ -1,0 +1,87 @@
+"""The option file of an evaluation, checked: what is restored, by whom, and how it is measured."""
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from gpen_plugin.errors import GPENError, OptionError, join_errors
+from gpen_plugin.evaluate.methods import read_entry
+from gpen_plugin.evaluate.metric_columns import MetricColumn, metric_columns
+from gpen_plugin.evaluate.report.options import ReportOptions
+from gpen_plugin.schema import check
+
+
+@dataclass(frozen=True)
+class EvaluationOptions:
+    """The top level of an option file.
+
+    Args:
+        name: of the evaluation; a folder is named after it.
+        protocol: see `gpen_plugin.evaluate.protocols`.
+        methods: name in the tables -> entry, see `gpen_plugin.evaluate.methods`.
+        metrics: the host's form of ``val: metrics:``, see `metric_columns`.
+        title: for the heads of tables and pages; the name if left out.
+        output: folder; ``results/evaluate/<name>`` if left out.
+        report: see `ReportOptions`.
+    """
+
+    name: str
+    protocol: Mapping
+    methods: Mapping
+    metrics: Mapping = field(default_factory=dict)
+    title: str = ""
+    output: str | None = None
+    report: Mapping = field(default_factory=dict)
+
+    @classmethod
+    def from_mapping(cls, given: Mapping) -> "EvaluationOptions":
+        """Check all that can be checked before anything is opened.
+
+        Raises:
+            OptionError: lists every problem by key path.
+        """
+        check(cls, given)
+        options = cls(**given)
+        problems = _caught(lambda: ReportOptions.from_options(options.report))
+        problems += _caught(lambda: metric_columns(options.metrics))
+        if not options.methods:
+            problems.append(OptionError("methods", "got none", "a mapping of names to entries"))
+        for name, entry in options.methods.items():
+            if not isinstance(entry, Mapping) or "type" not in entry:
+                problems.append(OptionError(f"methods:{name}", f"got {entry!r}", "a mapping with a type"))
+            else:
+                problems += _caught(lambda entry=entry, name=name: read_entry(entry, f"methods:{name}"))
+        folders: dict[str, str] = {}
+        for name in map(str, options.methods):
+            twin = folders.setdefault(folder_of(name), name)
+            if twin != name:
+                came = f"would share the folder {folder_of(name)} with '{twin}'"
+                problems.append(OptionError(f"methods:{name}", came, "names that differ in letters and digits"))
+        if problems:
+            raise join_errors(problems)
+        return options
+
+    @property
+    def root(self) -> Path:
+        """The folder that the evaluation writes to."""
+        return Path(self.output or Path("results") / "evaluate" / self.name)
+
+    @property
+    def columns(self) -> list[MetricColumn]:
+        """The metrics, in the order of the file."""
+        return metric_columns(self.metrics)
+
+
+def _caught(check: Callable[[], object]) -> list[GPENError]:
+    """What `check` raises, in a list: empty if it raises nothing."""
+    try:
+        check()
+    except GPENError as error:
+        return [error]
+    return []
+
+
+def folder_of(name: str) -> str:
+    """The name of a method as a folder: ``GPEN-w/o-ft`` becomes ``gpen_w_o_ft``."""
+    return re.sub(r"[^a-z0-9]+", "_", name.lower()).strip("_") or "_"

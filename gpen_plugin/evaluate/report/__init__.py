@@ -1,0 +1,87 @@
+"""Write the report of an evaluation: tables, sheets, curves, and one page that shows them all without a network.
+
+Everything here is a function of the results and the pictures: the same twice gives the same bytes.
+"""
+
+import importlib.util
+from collections.abc import Iterator
+from pathlib import Path
+
+from gpen_plugin.errors import OptionError
+from gpen_plugin.evaluate.report import figures, table_data, tables
+from gpen_plugin.evaluate.report.embedded import lossless_uri, packed_picture
+from gpen_plugin.evaluate.report.options import ReportOptions
+from gpen_plugin.evaluate.report.page import Figure, page
+from gpen_plugin.evaluate.report.summary import Summary
+from gpen_plugin.evaluate.results import Results, write_text
+from gpen_plugin.picture_file import write_picture
+
+__all__ = ["ReportOptions", "require_packages", "write_report"]
+
+
+def require_packages() -> None:
+    """Raise an `OptionError` if the packages that draw and fill the report are not installed."""
+    missing = [name for name in ("jinja2", "matplotlib") if importlib.util.find_spec(name) is None]
+    if missing:
+        came = f"the report needs {' and '.join(missing)}, which cannot be imported"
+        raise OptionError("report", came, way_out='Run: pip install "gpen_plugin[evaluate]"')
+
+
+def write_report(root: Path, results: Results, options: ReportOptions) -> list[Path]:
+    """Write every table, figure and page of an evaluation below `root`.
+
+    Args:
+        root: the folder that holds ``inputs``, ``truth`` and ``methods``.
+        results: what was measured.
+        options: the section ``report:``.
+    Returns:
+        The files: table.md, .tex, .csv and .json, per_image.csv, sheets/*.png, curves.png where there are several
+        conditions, and report.html last.
+    Raises:
+        OptionError: a package is missing, or an image of ``sheet_images`` is not one of the evaluation.
+        DataError: a file cannot be written.
+    """
+    require_packages()
+    _check_keys(results, options)
+    summary = Summary.of(results, options.bootstrap_resamples, options.bootstrap_seed)
+    texts = {
+        "table.md": tables.markdown(summary),
+        "table.tex": tables.latex(summary),
+        "table.csv": table_data.wide_csv(summary),
+        "table.json": table_data.table_json(summary),
+        "per_image.csv": table_data.per_image_csv(results),
+    }
+    for name, text in texts.items():
+        write_text(root / name, text)
+    shown = [*_curves(root, summary, options), *_sheets(root, results, options)]
+    write_text(root / "report.html", page(root, summary, shown, options))
+    return [root / name for name in (*texts, *(figure.file for figure in shown), "report.html")]
+
+
+def _check_keys(results: Results, options: ReportOptions) -> None:
+    if isinstance(options.sheet_images, int):
+        return
+    strangers = [key for key in options.sheet_images if key not in results.keys]
+    if strangers:
+        came = f"got {', '.join(strangers[:5])}, not among the {len(results.keys)} images"
+        raise OptionError("report:sheet_images", came, f"keys such as {results.keys[0]}", "Or give a number of images.")
+
+
+def _curves(root: Path, summary: Summary, options: ReportOptions) -> Iterator[Figure]:
+    if not (options.curves and summary.by_scale and figures.columns_with_values(summary)):
+        return
+    picture = figures.curves(summary)
+    write_picture(root / "curves.png", picture)
+    caption = "Each metric over the conditions. Bars are 95 % intervals; a hollow mark lacks images."
+    yield Figure(caption, "curves.png", lossless_uri(picture))
+
+
+def _sheets(root: Path, results: Results, options: ReportOptions) -> Iterator[Figure]:
+    choice = figures.choose_images(results, options.sheet_images)
+    columns = ", ".join(figures.column_names(results))
+    for condition in results.conditions:
+        picture = figures.comparison_sheet(root, results, condition, choice.keys, options.sheet_tile)
+        file = f"sheets/{condition.replace('/', '_') or 'sheet'}.png"
+        write_picture(root / file, picture)
+        place = f"Condition {condition}. " if condition else ""
+        yield Figure(f"{place}{columns}. Rows, {choice.how}: {', '.join(choice.keys)}.", file, packed_picture(picture))

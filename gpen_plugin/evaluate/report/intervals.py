@@ -1,0 +1,132 @@
+"""How sure a mean over images is: bootstrap percentile intervals, and of differences between methods.
+
+Metrics of sets have none. FID of a resample, in which images come twice and others not at all, is biased upwards, so
+that the interval need not hold the value itself.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from gpen_plugin.evaluate.report.ranking import Cells, Place
+from gpen_plugin.evaluate.results import Column, Results
+
+LEVEL = 0.95
+CHUNK = 2_000_000  # so many drawn indices are held at once
+
+
+class Interval(NamedTuple):
+    """Where a mean lies with 95 % confidence."""
+
+    low: float
+    high: float
+
+
+class Difference(NamedTuple):
+    """How far a method is from the best one of its column, over the images that both have a value for.
+
+    Attributes:
+        mean: the method's value less the best one's.
+        low: end of the 95 % interval of `mean`.
+        high: the other end.
+        images: how many both have.
+    """
+
+    mean: float
+    low: float
+    high: float
+    images: int
+
+    @property
+    def is_clear(self) -> bool:
+        """Whether the interval leaves 0 out: the best one is better beyond the choice of images."""
+        return self.low > 0 or self.high < 0
+
+
+def mean_intervals(values: np.ndarray, resamples: int, seed: int) -> list[Interval | None]:
+    """Bootstrap percentile intervals of the mean of each column (Efron 1979).
+
+    Every column is resampled alike. In a resample, a column's mean is over the drawn images that it has a value for.
+
+    Args:
+        values: one row per image, (N, C) float; NaN where an image has no value.
+        resamples: how many means are drawn.
+        seed: of the drawing; the same gives the same intervals.
+    Returns:
+        One per column; None where fewer than two images have a value.
+    """
+    known = np.isfinite(values)  # (N, C)
+    enough = known.sum(axis=0) >= 2
+    if not enough.any():
+        return [None] * values.shape[1]
+    columns, known = values[:, enough], known[:, enough]
+    # Counted from the first value, so that a constant column gives exactly 0.
+    origin = columns[known.argmax(axis=0), np.arange(columns.shape[1])]
+    means = origin + _resampled_means(np.where(known, columns - origin, 0.0), known, resamples, seed)
+    tail = 50 * (1 - LEVEL)
+    ends = np.nanpercentile(means, [tail, 100 - tail], axis=0)  # (2, C)
+    found = iter(ends.T.tolist())
+    return [Interval(*next(found)) if has else None for has in enough]
+
+
+def _resampled_means(values: np.ndarray, known: np.ndarray, resamples: int, seed: int) -> np.ndarray:
+    """Means of resamples, (resamples, C). How often an image was drawn is its weight: a product of matrices."""
+    rng = np.random.default_rng(seed)
+    count = len(values)
+    step = max(1, CHUNK // count)
+    means = np.empty((resamples, values.shape[1]))
+    for start in range(0, resamples, step):
+        drawn = min(step, resamples - start)
+        images = rng.integers(0, count, (drawn, count)) + count * np.arange(drawn)[:, None]
+        weights = np.bincount(images.ravel(), minlength=drawn * count).reshape(drawn, count).astype(np.float64)
+        with np.errstate(invalid="ignore"):  # 0 / 0: none of the few images that have a value was drawn
+            means[start : start + drawn] = (weights @ values) / (weights @ known)
+    return means
+
+
+def intervals_of(results: Results, resamples: int, seed: int) -> dict[Place, Interval]:
+    """The interval of every mean of a table; places without one are left out."""
+    found = {}
+    for condition in results.conditions:
+        places = [
+            Place(row.name, condition, column.name)
+            for column in results.columns
+            if not column.of_sets
+            for row in results.rows
+        ]
+        if not places:
+            continue
+        values = np.stack([results.of_images(*place) for place in places], axis=1)  # (N, C)
+        intervals = mean_intervals(values, resamples, seed)
+        found |= {place: interval for place, interval in zip(places, intervals, strict=True) if interval}
+    return found
+
+
+def differences_of(results: Results, cells: Cells, resamples: int, seed: int) -> dict[Place, Difference]:
+    """How far each method is from the best one of its column; none where no method is ranked best."""
+    found = {}
+    for condition in results.conditions:
+        compared = {}
+        for column in results.columns:
+            best = _best(results, cells, condition, column)
+            if column.of_sets or best is None:
+                continue
+            values = results.of_images(best, condition, column.name)
+            for row in results.rows:
+                if row.name != best and cells[row.name, condition, column.name].images:
+                    place = Place(row.name, condition, column.name)
+                    compared[place] = results.of_images(*place) - values
+        if not compared:
+            continue
+        intervals = mean_intervals(np.stack(list(compared.values()), axis=1), resamples, seed)
+        for (place, values), interval in zip(compared.items(), intervals, strict=True):
+            if interval:
+                found[place] = Difference(float(np.nanmean(values)), *interval, int(np.isfinite(values).sum()))
+    return found
+
+
+def _best(results: Results, cells: Cells, condition: str, column: Column) -> str | None:
+    """The best of the methods that are marked so: several share the mark if they print alike."""
+    marked = [row.name for row in results.rows if cells[row.name, condition, column.name].mark == "best"]
+    pick = min if column.lower_is_better else max
+    return pick(marked, key=lambda name: cells[name, condition, column.name].value, default=None)

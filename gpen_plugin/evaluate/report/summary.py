@@ -1,0 +1,130 @@
+"""What every table of an evaluation shows, whatever it is written as: cells, intervals, and the notes below them."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from gpen_plugin.evaluate.report.intervals import Difference, Interval, differences_of, intervals_of
+from gpen_plugin.evaluate.report.ranking import Cell, Cells, Place, cells_of, is_complete, was_tried
+from gpen_plugin.evaluate.results import Column, Results, Row
+
+LISTED_FAILURES = 20
+LONGEST_REASON = 600
+
+
+class Head(NamedTuple):
+    """What stands above a column of numbers."""
+
+    column: Column
+    condition: str
+
+
+@dataclass(frozen=True)
+class Summary:
+    """Results, ranked and with intervals.
+
+    Attributes:
+        results: what was measured.
+        cells: every number.
+        intervals: 95 % intervals of those that are means.
+        differences: of the methods from the best one of a column.
+        resamples: how many the intervals rest on.
+        seed: of the drawing of resamples.
+    """
+
+    results: Results
+    cells: Cells
+    intervals: dict[Place, Interval]
+    differences: dict[Place, Difference]
+    resamples: int
+    seed: int
+
+    @classmethod
+    def of(cls, results: Results, resamples: int, seed: int) -> "Summary":
+        """Rank `results` and find the intervals."""
+        cells = cells_of(results)
+        intervals = intervals_of(results, resamples, seed)
+        differences = differences_of(results, cells, resamples, seed)
+        return cls(results, cells, intervals, differences, resamples, seed)
+
+    @property
+    def by_scale(self) -> bool:
+        """Whether each metric has a column per condition, as in Table 3 of the paper."""
+        return len(self.results.conditions) > 1
+
+    @property
+    def heads(self) -> list[Head]:
+        """The columns of numbers, left to right: metrics, and below each the conditions."""
+        return [Head(column, condition) for column in self.results.columns for condition in self.results.conditions]
+
+    def cell(self, row: Row, head: Head) -> Cell:
+        """A number of the table."""
+        return self.cells[row.name, head.condition, head.column.name]
+
+    def is_short(self, row: Row, head: Head) -> bool:
+        """Whether the cell gets a dagger: it was meant to be filled, and lacks images that others have."""
+        return not self.cell(row, head).complete and was_tried(self.results, row, head.condition)
+
+    def is_near_best(self, row: Row, head: Head) -> bool:
+        """Whether the method is not the best one, and yet not told apart from it."""
+        cell = self.cell(row, head)
+        difference = self.differences.get(Place(row.name, head.condition, head.column.name))
+        return cell.complete and cell.mark != "best" and difference is not None and not difference.is_clear
+
+    def images_of(self, row: Row) -> str:
+        """How many images the method gave a picture for, of how many, in the only condition."""
+        restored, wanted = self.results.restored(row.name, self.results.conditions[0]), len(self.results.keys)
+        return str(restored) if restored == wanted else f"{restored}/{wanted}"
+
+    def notes(self) -> list[str]:
+        """What is said below a table, a sentence or more each, as plain text."""
+        return [
+            f"Protocol: {self.results.fingerprint['line']}",
+            *self._how_to_read(),
+            *(f"{column.head}: {one_line(column.note)}" for column in self.results.columns if column.note),
+            *self._unranked(),
+            *self._failures(),
+            *(one_line(note) for note in self.results.notes),
+        ]
+
+    def _how_to_read(self) -> Iterator[str]:
+        yield f"{len(self.results.keys)} images. Best in bold, second underlined; values that print alike share a mark."
+        if any(self.is_near_best(row, head) for row in self.results.rows for head in self.heads):
+            how = f"{self.resamples} bootstrap resamples of the images, seed {self.seed}"
+            yield f"≈ not told apart from the best: the 95 % interval of the paired difference holds 0 ({how})."
+        of_sets = [column.label for column in self.results.columns if column.of_sets]
+        if of_sets:
+            listed = ", ".join(of_sets)
+            yield f"No intervals for {listed}: a resample with repetitions biases a distance between sets."
+
+    def _unranked(self) -> Iterator[str]:
+        wanted = len(self.results.keys)
+        for row in self.results.rows:
+            for condition in self.results.conditions:
+                if not was_tried(self.results, row, condition):
+                    continue
+                place = f"{row.name}, {condition}" if condition else row.name
+                if not is_complete(self.results, row, condition):
+                    restored = self.results.restored(row.name, condition)
+                    yield f"† {place}: not ranked, n = {restored}/{wanted} images were restored."
+                for column in self.results.columns:
+                    if is_complete(self.results, row, condition) and self.is_short(row, Head(column, condition)):
+                        images = self.cell(row, Head(column, condition)).images
+                        yield f"† {place}, {column.label}: not ranked, n = {images}/{wanted} images have a value."
+
+    def _failures(self) -> Iterator[str]:
+        for row in self.results.rows:
+            if row.failure:
+                yield f"{row.name} could not run: {one_line(row.failure)}"
+        failures = list(self.results.failures())
+        for failure in failures[:LISTED_FAILURES]:
+            place = f"{failure.method}, {failure.condition}" if failure.condition else failure.method
+            yield f"Failed: {place}, image {failure.key}: {one_line(failure.reason)}"
+        if len(failures) > LISTED_FAILURES:
+            yield f"... and {len(failures) - LISTED_FAILURES} more failures, all in results.json."
+
+
+def one_line(text: str) -> str:
+    """Text without line breaks, and not endless."""
+    line = " ".join(text.split())
+    return line if len(line) <= LONGEST_REASON else f"{line[: LONGEST_REASON - 1]}…"

@@ -1,0 +1,127 @@
+"""Let a method restore every case. One that fails is entered as such, and the others go on."""
+
+import hashlib
+import json
+import logging
+import shutil
+import traceback
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from gpen_plugin.errors import GPENError
+from gpen_plugin.evaluate.methods import Method, build_method
+from gpen_plugin.evaluate.options import folder_of
+from gpen_plugin.evaluate.preparation import Prepared
+from gpen_plugin.evaluate.ranks import Ranks, merged
+from gpen_plugin.evaluate.results import Row, picture_of, write_text
+from gpen_plugin.picture_file import write_picture
+
+IDENTITY_FILE = "method.json"
+Place = tuple[str, str]  # condition, key
+
+
+@dataclass
+class Restored:
+    """What a method has done.
+
+    Attributes:
+        row: for the tables.
+        digest: of all that decides its pictures.
+        failures: place -> why there is no picture.
+    """
+
+    row: Row
+    digest: str = ""
+    failures: dict[Place, str] = field(default_factory=dict)
+
+    def places(self, prepared: Prepared, condition: str) -> list[str]:
+        """Keys of the images that it gave a picture for."""
+        if self.row.failure:
+            return []
+        return [key for key in prepared.keys if (condition, key) not in self.failures]
+
+
+def restore_all(name: str, entry: Mapping, prepared: Prepared, ranks: Ranks) -> Restored:
+    """Restore what is not restored yet, each rank its share; every rank has to call this.
+
+    Pictures that the same method made of the same inputs in an earlier run are kept.
+    """
+    folder = prepared.root / "methods" / folder_of(name)
+    method, failure = _build(name, entry, folder, ranks)
+    failure = next(filter(None, ranks.gather(failure)), "")
+    row = Row(name, folder_of(name), method.description if method else "", failure)
+    if failure:
+        logging.getLogger("basicsr").warning(f"{name}: {failure}")
+        return Restored(row)
+    digest = _digest(method, prepared)
+    if ranks.leads:
+        _claim(folder, digest, method)
+    ranks.wait()
+    failures = _restore_share(method, row, prepared, ranks)
+    return Restored(row, digest, merged(ranks.gather(failures)))
+
+
+def _build(name: str, entry: Mapping, folder: Path, ranks: Ranks) -> tuple[Method | None, str]:
+    """The method, or why there is none. Rank 0 builds first: it may train, and keep what the others then load."""
+    method, failure = None, ""
+    for _ in ranks.leader_first():
+        try:
+            method = build_method(entry, f"methods:{name}", ranks.device, folder)
+        except GPENError as error:
+            failure = str(error)
+        except Exception as error:  # of a network that is not ours
+            failure = _told(error)
+    return method, failure
+
+
+def _claim(folder: Path, digest: str, method: Method) -> None:
+    """Clear away what another method of this name has left, or this one of other inputs."""
+    path = folder / IDENTITY_FILE
+    try:
+        same = json.loads(path.read_text(encoding="utf-8"))["digest"] == digest
+    except (OSError, ValueError, KeyError, TypeError):
+        same = False
+    if not same:
+        shutil.rmtree(folder / "restored", ignore_errors=True)
+        for old in folder.glob("values.*.jsonl"):
+            old.unlink()
+        content = {"digest": digest, "identity": method.identity}
+        write_text(path, json.dumps(content, indent=1, ensure_ascii=False, default=str) + "\n")
+
+
+def _digest(method: Method, prepared: Prepared) -> str:
+    text = json.dumps([method.identity, prepared.fingerprint.digest], sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _restore_share(method: Method, row: Row, prepared: Prepared, ranks: Ranks) -> dict[Place, str]:
+    failures: dict[Place, str] = {}
+    share = ranks.share(prepared.places)
+    for condition, key in tqdm(share, row.name, unit="face", disable=not ranks.leads):
+        path = picture_of(prepared.root, row, condition, key)
+        if path.exists():
+            continue
+        try:
+            picture = method(prepared.case(key, condition))
+            _check(picture, prepared.size)
+        except Exception as error:  # whatever it is, it is entered, and the other images go on
+            failures[condition, key] = str(error) if isinstance(error, GPENError) else _told(error)
+            continue
+        write_picture(path, picture)
+    return failures
+
+
+def _check(picture: np.ndarray, size: int) -> None:
+    if picture.shape != (size, size, 3) or picture.dtype != np.uint8:
+        raise ValueError(f"gave {picture.shape} {picture.dtype} instead of ({size}, {size}, 3) uint8")
+
+
+def _told(error: Exception) -> str:
+    """One line that a reader of the report can search for: what was raised, and where."""
+    last = traceback.extract_tb(error.__traceback__)[-1]
+    text = (str(error).strip().splitlines() or [""])[0][:200]
+    return f"{type(error).__name__}: {text} ({Path(last.filename).name}:{last.lineno})"

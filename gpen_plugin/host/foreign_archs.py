@@ -1,0 +1,84 @@
+"""What other networks of BasicSR's registry need where its CUDA ops were not compiled and nothing can be fetched."""
+
+import contextlib
+from collections.abc import Callable, Iterator
+from types import SimpleNamespace
+
+import torch
+
+from gpen_plugin.host.cuda_ops import cuda_ops_built
+from gpen_plugin.host.mend import Mend
+from gpen_plugin.ops import bias_act
+
+
+def _plain_bias_act(_original: Callable) -> Callable:
+    def apply(x: torch.Tensor, bias: torch.Tensor, negative_slope: float, scale: float) -> torch.Tensor:
+        return bias_act(x, bias, negative_slope, scale)
+
+    return apply
+
+
+def _plain_upfirdn(_original: Callable) -> Callable:
+    def apply(
+        x: torch.Tensor, kernel: torch.Tensor, up: tuple[int, int], down: tuple[int, int], pad: tuple[int, ...]
+    ) -> torch.Tensor:
+        from basicsr.ops.upfirdn2d.upfirdn2d import upfirdn2d_native
+
+        return upfirdn2d_native(x, kernel, *up, *down, *pad)
+
+    return apply
+
+
+def _not_compiled() -> bool:
+    return not cuda_ops_built()
+
+
+OP_MENDS = (
+    Mend(
+        "biased activations need a compiled op",
+        "fused_leaky_relu swallows the ImportError of its extension and then ends in a NameError, on every device; so "
+        "do StyleGAN2Generator and the networks of other plugins that are built of it",
+        "1.4.2, master",
+        "basicsr.ops.fused_act.fused_act",
+        "FusedLeakyReLUFunction.apply",
+        _plain_bias_act,
+        _not_compiled,
+    ),
+    Mend(
+        "resampling on a GPU needs a compiled op",
+        "the same fault in upfirdn2d, on a GPU only",
+        "1.4.2, master",
+        "basicsr.ops.upfirdn2d.upfirdn2d",
+        "UpFirDn2d.apply",
+        _plain_upfirdn,
+        _not_compiled,
+    ),
+)
+
+
+def lend_plain_ops() -> None:
+    """Let the host's networks run without its extensions. Where these were compiled, nothing changes."""
+    for mend in OP_MENDS:
+        mend.apply()
+
+
+@contextlib.contextmanager
+def vgg_without_download() -> Iterator[None]:
+    """Build the host's `VGGFeatureExtractor` with random weights, for a file that brings them.
+
+    It would fetch those of ImageNet and build the classifier, and then throw both away.
+    """
+    from basicsr.archs import vgg_arch
+    from torchvision.models import vgg
+
+    def features_of(layers: str) -> Callable[..., SimpleNamespace]:
+        return lambda pretrained: SimpleNamespace(features=vgg.make_layers(vgg.cfgs[layers]))
+
+    names = {"vgg11": "A", "vgg13": "B", "vgg16": "D", "vgg19": "E"}
+    before = vgg_arch.vgg, vgg_arch.VGG_PRETRAIN_PATH
+    vgg_arch.vgg = SimpleNamespace(**{name: features_of(layers) for name, layers in names.items()})
+    vgg_arch.VGG_PRETRAIN_PATH = ""  # no file, so that none is read
+    try:
+        yield
+    finally:
+        vgg_arch.vgg, vgg_arch.VGG_PRETRAIN_PATH = before

@@ -1,0 +1,122 @@
+import numpy as np
+import pytest
+from made_results import LPIPS, PSNR, SIZE, draw_pictures, made_results, nasty_results
+
+from gpen_plugin.evaluate.report.embedded import choose_cards, embedded_cards, packed_picture
+from gpen_plugin.evaluate.report.figures import choose_images, column_names, comparison_sheet, crossed, curves
+from gpen_plugin.evaluate.report.summary import Summary
+from gpen_plugin.evaluate.results import picture_of
+from gpen_plugin.sheet import GAP
+
+TILE = 32
+
+
+def tiles(page: np.ndarray, rows: int, columns: int) -> np.ndarray:
+    """The tiles of a sheet, (rows, columns, TILE, TILE, 3)."""
+    header = len(page) - rows * (TILE + GAP) - GAP
+    grid = page[header + GAP :, GAP:].reshape(rows, TILE + GAP, columns, TILE + GAP, 3)
+    return grid.transpose(0, 2, 1, 3, 4)[:, :, :TILE, :TILE]
+
+
+@pytest.mark.parametrize(("kind", "columns"), [("bfr", 5), ("wild", 4)])
+def test_a_sheet_shows_input_methods_and_truth_and_crosses_out_failures(tmp_path, kind, columns):
+    results = made_results({"a": [1, None], "b": [3, 4], "c": [3, 4]}, conditions=["8x", "16x"], kind=kind)
+    draw_pictures(tmp_path, results)
+    page = comparison_sheet(tmp_path, results, "16x", results.keys, TILE)
+    found = tiles(page, 2, columns)
+    assert (found[1, 0, :, :, :2] == (1, 10)).all()  # the input, 4 px enlarged
+    assert (found[1, 2, :, :, :2] == (1, 110)).all()
+    assert np.array_equal(found[1, 1], crossed(TILE, "failed"))
+    assert (found[0, 1, :, :, :2] == (0, 110)).all()
+    if kind == "bfr":
+        assert (found[1, 4, :, :, :2] == (1, 200)).all()
+
+
+def test_a_tile_says_why_there_is_no_picture(tmp_path):
+    results = made_results({"a": [1], "b": [2]}, conditions=["8x", "16x"])
+    draw_pictures(tmp_path, results)
+    del results.images["a"]["16x"]
+    picture_of(tmp_path, results.rows[1], "16x", "face_0").unlink()
+    found = tiles(comparison_sheet(tmp_path, results, "16x", results.keys, TILE), 1, 4)
+    assert np.array_equal(found[0, 1], crossed(TILE, "none"))
+    assert np.array_equal(found[0, 2], crossed(TILE, "missing"))
+    assert not np.array_equal(crossed(TILE, "none"), crossed(TILE, "missing"))
+
+
+def test_columns_are_lettered_as_in_the_papers_figures():
+    names = column_names(made_results({"a": [1], "b": [2]}))
+    assert names == ["(a) input", "(b) a", "(c) b", "(d) ground truth"]
+    many = column_names(made_results({f"m{place}": [1] for place in range(30)}))
+    assert [name.split()[0] for name in many[25:29]] == ["(z)", "(aa)", "(ab)", "(ac)"]
+
+
+def test_images_run_from_the_best_to_the_worst_of_the_last_method():
+    results = made_results({"a": [9, 8, 7, 6, 5], "b": [3, 1, 5, 4, 2]})
+    choice = choose_images(results, 3)
+    assert choice.keys == ["face_2", "face_0", "face_1"]
+    assert choice.how == "from the best to the worst PSNR of b, evenly spaced"
+    assert choose_images(made_results({"b": [3, 1, 5, 4, 2]}, columns=(LPIPS,)), 3).keys == [
+        "face_1",
+        "face_0",
+        "face_2",
+    ]
+    assert choose_images(results, 99).keys == ["face_2", "face_3", "face_0", "face_4", "face_1"]
+    assert choose_images(results, ["face_4"]).keys == ["face_4"]
+
+
+def test_a_method_that_could_not_run_chooses_nothing():
+    assert "of plain" in choose_images(nasty_results(), 2).how
+
+
+def test_curves_are_the_same_twice_and_change_with_the_values():
+    def drawn(last: float | None) -> np.ndarray:
+        results = made_results({"_a$x$": [20, 22], "b" * 200: [30, last]}, conditions=["8x", "16x", "64x"])
+        return curves(Summary.of(results, 100, 0))
+
+    first = drawn(33)
+    assert first.shape[2] == 3
+    assert np.array_equal(first, drawn(33))
+    assert not np.array_equal(first, drawn(60))
+    assert not np.array_equal(first, drawn(None))
+
+
+def test_a_metric_without_values_has_no_panel():
+    values = {"a": [20, 22], "b": [30, 31]}
+    one = curves(Summary.of(made_results(values, conditions=["8x", "16x"], columns=(PSNR,)), 100, 0))
+    two = curves(Summary.of(made_results(values, conditions=["8x", "16x"], columns=(PSNR, LPIPS)), 100, 0))
+    assert np.array_equal(one, two)
+
+
+def test_cards_inside_the_page_hold_the_worst_and_the_best():
+    rng = np.random.default_rng(0)
+    results = made_results({"a": rng.permutation(40), "b": rng.permutation(40)}, conditions=["8x", "16x"])
+    cards = choose_cards(results, 24)
+    assert len(cards) == len(set(cards)) == 24
+    for condition in results.conditions:
+        for name in "ab":
+            values = results.of_images(name, condition, "psnr")
+            assert (condition, results.keys[values.argmin()]) in cards
+            assert (condition, results.keys[values.argmax()]) in cards
+    assert len(choose_cards(results, 500)) == 80
+    assert choose_cards(results, 0) == []
+
+
+def test_the_weight_of_pictures_inside_is_bounded(tmp_path):
+    results = made_results({"a": [1, 2, None], "b": [3, 4, 5]})
+    draw_pictures(tmp_path, results)
+    cards = choose_cards(results, 3)
+    whole = embedded_cards(tmp_path, results, cards, SIZE, 10**6)
+    assert whole.cards == 3
+    assert len(whole.uris) == 3 * 4 - 1
+    assert "methods/method_0/restored/face_2.png" not in whole.uris
+    weight = sum(map(len, whole.uris.values()))
+    bounded = embedded_cards(tmp_path, results, cards, SIZE, weight - 1)
+    assert bounded.cards == 2
+    assert sum(map(len, bounded.uris.values())) < weight
+    assert embedded_cards(tmp_path, results, cards, SIZE, 0) == ({}, 0)
+
+
+@pytest.mark.parametrize(("side", "limit", "kind"), [(128, None, "png"), (129, None, "jpeg"), (400, 100, "png")])
+def test_small_pictures_stay_lossless(side, limit, kind):
+    picture = np.random.default_rng(0).integers(0, 256, (side, side // 2, 3), dtype=np.uint8)
+    assert packed_picture(picture, limit).startswith(f"data:image/{kind};base64,")

@@ -1,0 +1,199 @@
+"""Fingerprints: what changes them, what does not, and how they say it."""
+
+import json
+import random
+import shutil
+from dataclasses import replace
+
+import cv2
+import make_lmdb
+import numpy as np
+import pytest
+
+from gpen_plugin.data.image_source import fit_square
+from gpen_plugin.errors import DataError
+from gpen_plugin.evaluate.case import Case
+from gpen_plugin.evaluate.protocols import all_cases, build_protocol
+from gpen_plugin.evaluate.protocols import fingerprint as fingerprint_module
+from gpen_plugin.evaluate.protocols.fingerprint import Fingerprint, differences, take_fingerprint
+
+SMALL = {"kernel_size": [3, 5], "downsample_range": [1, 4]}
+
+
+def fingerprint(**options) -> Fingerprint:
+    protocol = build_protocol({"out_size": 32, **options})
+    return take_fingerprint(protocol, (protocol.case(*place) for place in all_cases(protocol)))
+
+
+@pytest.fixture
+def bfr(faces):
+    return fingerprint(type="bfr", dataroot_gt=str(faces), degradation=SMALL)
+
+
+@pytest.fixture
+def gt(faces, tmp_path):
+    """A copy of the faces that a test may change."""
+    return shutil.copytree(faces, tmp_path / "gt")
+
+
+def changed_parts(one: Fingerprint, other: Fingerprint) -> set[str]:
+    assert one.digest != other.digest
+    return {name for name in one.parts if one.parts[name] != other.parts[name]}
+
+
+def told(one: Fingerprint, other: Fingerprint) -> list[str]:
+    return differences(one.to_dict(), json.loads(json.dumps(other.to_dict())))
+
+
+def test_the_line(bfr):
+    parts = bfr.parts
+    assert str(bfr) == (
+        f"bfr {bfr.digest} · 8 images · 32 px · options {parts['options']} images {parts['images']} "
+        f"inputs {parts['inputs']} versions {parts['versions']}"
+    )
+    assert len(bfr.digest) == 12
+    assert bfr.to_dict()["line"] == str(bfr)
+
+
+def test_json_and_back(bfr):
+    text = json.dumps(bfr.to_dict())
+    assert Fingerprint.from_dict(json.loads(text)) == bfr
+    assert told(bfr, bfr) == []
+
+
+def test_an_image_takes_few_bytes(faces):
+    protocol = build_protocol({"type": "fsr", "dataroot_gt": str(faces), "out_size": 32})
+    cases = [protocol.case(*place) for place in all_cases(protocol)]
+    long = [replace(case, key=f"{i:05d}") for i in range(200) for case in cases[:3]]
+    few = len(json.dumps(take_fingerprint(protocol, long[:300]).to_dict()))
+    assert len(json.dumps(take_fingerprint(protocol, long).to_dict())) - few < 100 * 100
+
+
+def test_neither_order_nor_place_nor_file_format_matters(faces, tmp_path, bfr):
+    archive = shutil.make_archive(str(tmp_path / "faces"), "zip", faces)
+    stored, bitmaps = tmp_path / "faces.lmdb", tmp_path / "bitmaps"
+    make_lmdb.main(["--input", str(faces), "--output", str(stored), "--size", "32"])
+    bitmaps.mkdir()
+    for path in faces.iterdir():
+        cv2.imwrite(str(bitmaps / f"{path.stem}.bmp"), cv2.imread(str(path)))
+    for root in (archive, stored, bitmaps):
+        assert fingerprint(type="bfr", dataroot_gt=str(root), degradation=SMALL) == bfr
+
+
+def test_the_order_of_the_cases_does_not_matter(faces):
+    protocol = build_protocol({"type": "fsr", "dataroot_gt": str(faces), "out_size": 32})
+    places = list(all_cases(protocol))
+    in_order = take_fingerprint(protocol, (protocol.case(*place) for place in places))
+    random.Random(1).shuffle(places)
+    shuffled = take_fingerprint(protocol, (protocol.case(*place) for place in places))
+    assert shuffled == in_order
+    assert str(shuffled) == str(in_order)
+
+
+def test_threads_of_opencv_do_not_matter(faces, bfr):
+    before = cv2.getNumThreads()
+    cv2.setNumThreads(4)
+    try:
+        assert fingerprint(type="bfr", dataroot_gt=str(faces), degradation=SMALL) == bfr
+    finally:
+        cv2.setNumThreads(before)
+
+
+def test_defaults_and_whole_numbers_may_be_written_out(faces, bfr):
+    same = {"kernel_size": [3, 5], "downsample_range": [1.0, 4.0], "noise_range": [0, 25], "downsampler": "area"}
+    written = fingerprint(type="bfr", dataroot_gt=str(faces), degradation=same, seed=0, num_images=8)
+    assert written.digest == bfr.digest
+
+
+def test_fewer_images_change_the_list(faces, bfr):
+    fewer = fingerprint(type="bfr", dataroot_gt=str(faces), degradation=SMALL, num_images=6)
+    assert changed_parts(bfr, fewer) == {"images", "inputs"}
+    assert told(bfr, fewer) == ["2 images only in the first: face_6, face_7"]
+    assert told(fewer, bfr) == ["2 images only in the second: face_6, face_7"]
+
+
+def test_a_name_changes_the_list_alone(gt):
+    before = fingerprint(type="wild", dataroot_lq=str(gt))
+    (gt / "face_7.png").rename(gt / "face_8.png")
+    after = fingerprint(type="wild", dataroot_lq=str(gt))
+    assert changed_parts(before, after) == {"images"}
+    assert told(before, after) == ["1 image only in the first: face_7", "1 image only in the second: face_8"]
+
+
+def test_a_pixel_changes_the_inputs_alone(gt):
+    before = fingerprint(type="wild", dataroot_lq=str(gt))
+    picture = cv2.imread(str(gt / "face_2.png"))
+    picture[0, 0, 0] ^= 1
+    cv2.imwrite(str(gt / "face_2.png"), picture)
+    after = fingerprint(type="wild", dataroot_lq=str(gt))
+    assert changed_parts(before, after) == {"inputs"}
+    assert told(before, after) == ["inputs of 1 image differ although the options agree: face_2"]
+
+
+def test_the_truth_counts_too(gt, faces):
+    options = {"type": "pairs", "dataroot_lq": str(faces), "dataroot_gt": str(gt)}
+    before = fingerprint(**options)
+    cv2.imwrite(str(gt / "face_0.png"), np.zeros((32, 32, 3), np.uint8))
+    assert changed_parts(before, fingerprint(**options)) == {"inputs"}
+
+
+def test_the_shape_counts_too(faces):
+    protocol = build_protocol({"type": "wild", "dataroot_lq": str(faces), "out_size": 32})
+    shapes = ((2, 3, 3), (3, 2, 3))
+    cases = [Case("x", "", np.zeros(shape, np.uint8), None, 32) for shape in shapes]
+    assert changed_parts(*(take_fingerprint(protocol, [case]) for case in cases)) == {"inputs"}
+
+
+def test_options_are_told_by_key_path(faces, bfr):
+    other = fingerprint(type="bfr", dataroot_gt=str(faces), degradation={**SMALL, "downsample_range": [1, 5]})
+    assert changed_parts(bfr, other) == {"options", "inputs"}
+    phrases = told(bfr, other)
+    assert phrases[0] == "other degradation:downsample_range ([1, 4] and [1, 5])"
+    assert phrases[1].startswith("inputs of ")
+    assert "although" not in phrases[1]
+
+
+def test_versions_are_told_by_package(bfr):
+    other = replace(bfr, versions={**bfr.versions, "torch": "9.9.0", "extra": "1"})
+    assert changed_parts(bfr, other) == {"versions"}
+    assert told(bfr, other) == ["extra not there and 1", f"torch {bfr.versions['torch']} and 9.9.0"]
+
+
+def test_versions_know_nothing_of_the_machine(monkeypatch):
+    monkeypatch.setattr(fingerprint_module.metadata, "version", lambda name: "2.1.0+cpu")
+    found = fingerprint_module.versions()
+    assert found["torch"] == "2.1.0"
+    assert {"gpen_plugin", "basicsr", "torch", "numpy", "opencv", "scipy", "lpips"} == found.keys()
+
+
+def test_a_package_that_is_absent_is_left_out(monkeypatch):
+    def version(name: str) -> str:
+        if name == "lpips":
+            raise fingerprint_module.metadata.PackageNotFoundError(name)
+        return "1"
+
+    monkeypatch.setattr(fingerprint_module.metadata, "version", version)
+    assert "lpips" not in fingerprint_module.versions()
+
+
+def test_other_protocols_with_the_same_pictures(faces, tmp_path):
+    fsr = fingerprint(type="fsr", dataroot_gt=str(faces), scales=[4])
+    (tmp_path / "lq").mkdir()
+    for path in faces.iterdir():
+        cv2.imwrite(str(tmp_path / "lq" / path.name), fit_square(cv2.imread(str(path)), 8))
+    pairs = fingerprint(type="pairs", dataroot_lq=str(tmp_path / "lq"), dataroot_gt=str(faces))
+    phrases = told(fsr, pairs)
+    assert phrases[0] == "protocols fsr and pairs"
+    assert phrases[1].startswith("inputs of 8 images differ: face_0, face_1, face_2, face_3, face_4 and 3 more")
+
+
+@pytest.mark.parametrize("change", [{"inputs": ["0" * 12] * 8}, {"size": 64}, {"digest": "0" * 12}])
+def test_a_changed_one_is_refused(bfr, change):
+    with pytest.raises(DataError, match="its parts give"):
+        Fingerprint.from_dict({**bfr.to_dict(), **change})
+
+
+@pytest.mark.parametrize("given", [{}, {"images": [], "inputs": ["a"]}, None])
+def test_what_is_no_fingerprint_is_refused(given):
+    with pytest.raises(DataError, match="cannot be read"):
+        Fingerprint.from_dict(given)

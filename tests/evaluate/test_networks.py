@@ -1,0 +1,362 @@
+"""Networks as methods: GPEN as its training validates it, and any other."""
+
+import copy
+import json
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from basicsr.data import build_dataset
+from basicsr.models import build_model
+from faces_to_restore import degraded, method
+from small_networks import NETWORKS, SMALL, built, saved, weights
+from torch import nn
+
+from gpen_plugin.archs import GPEN, GPENPrior
+from gpen_plugin.archs.layouts import to_layout
+from gpen_plugin.errors import CheckpointError, DataError, GPENError, OptionError, ShapeError
+from gpen_plugin.evaluate.case import Case
+from gpen_plugin.evaluate.methods.repeatable import repeatable
+from gpen_plugin.restore import AlignedRestorer
+
+GPENS = [name for name in NETWORKS if name.startswith("GPEN ")]
+
+
+def by_hand(net: nn.Module, case: Case) -> np.ndarray:
+    """Section 3.2 on one picture, without any code of the package but the network."""
+    unit = cv2.resize(case.lq.astype(np.float32) / 255, (net.in_size,) * 2, interpolation=cv2.INTER_LINEAR)
+    lq = torch.from_numpy(unit[..., ::-1].copy()).permute(2, 0, 1)[None] * 2 - 1
+    with torch.no_grad():
+        out = (net.eval()(lq)[0].clamp(-1, 1) + 1) / 2 * 255
+    return out.round().byte().permute(1, 2, 0).numpy()[..., ::-1]
+
+
+# --- gpen
+
+
+@pytest.mark.parametrize(("name", "layout"), [*((name, "ours") for name in GPENS), ("GPEN concat", "authors")])
+def test_gpen_is_the_network_called_by_hand(name, layout, tmp_path):
+    net = built(NETWORKS[name])
+    files = {
+        "ours": lambda: {"params": weights(NETWORKS[name], 1), "params_ema": net.state_dict()},
+        "authors": lambda: to_layout(net.state_dict(), "authors"),
+    }
+    path, case = saved(tmp_path / "net_g.pth", files[layout]()), degraded(size=net.out_size)
+    difference = np.abs(method({"type": "gpen", "weights": str(path)})(case).astype(int) - by_hand(net, case))
+    assert difference.max() <= 1
+    assert (difference > 0).mean() < 0.01
+
+
+def test_gpen_is_what_the_trainings_validation_gives(faces, tmp_path, test_options):
+    """Bit for bit: the same pairs, the same weights, the host's own way to a picture."""
+    small = tmp_path / "lq"
+    small.mkdir()
+    for file in faces.iterdir():
+        cv2.imwrite(str(small / file.name), cv2.resize(cv2.imread(str(file)), (7, 7), interpolation=cv2.INTER_AREA))
+    net = built(lambda: GPEN(32, num_style_feat=16, num_mlp=2, narrow=0.03125))
+    path = saved(tmp_path / "net_g.pth", {"params_ema": net.state_dict()})
+    data = {**test_options["datasets"]["test_1"], "phase": "test", "dataroot_lq": str(small), "num_images": 8}
+    del data["degradation"]
+    options = {**test_options, "is_train": False, "dist": False, "rank": 0, "world_size": 1}
+    options["path"]["pretrain_network_g"] = str(path)
+    model = build_model(copy.deepcopy(options))
+    restore = method({"type": "gpen", "weights": str(path)})
+    dataset = build_dataset(data)
+    assert len(dataset) == 8
+    for index, file in enumerate(sorted(small.iterdir())):
+        item = dataset[index]
+        pictures = model.pictures_of({key: item[key][None] for key in ("lq", "gt")}, index)
+        np.testing.assert_array_equal(restore(Case(file.stem, "", cv2.imread(str(file)), None, 32)), pictures["result"])
+
+
+def test_gpen_is_what_the_restore_command_gives(tmp_path):
+    path = saved(tmp_path / "net_g.pth", {"params_ema": weights(NETWORKS["GPEN concat"])})
+    cases = [degraded(seed, 5 + seed, 20, size=32) for seed in range(3)]
+    for case in cases:
+        (restored,) = AlignedRestorer(path, device="cpu")([case.lq])
+        np.testing.assert_array_equal(method({"type": "gpen", "weights": str(path)})(case), restored)
+
+
+def test_param_key_chooses_and_the_average_is_the_default(tmp_path):
+    states = [weights(NETWORKS["GPEN concat"], seed) for seed in (1, 2)]
+    path = str(saved(tmp_path / "net_g.pth", dict(zip(("params", "params_ema"), states, strict=True))))
+    case = degraded(size=32)
+    default, average, raw = (
+        method({"type": "gpen", "weights": path, "param_key": key}) for key in (None, "params_ema", "params")
+    )
+    np.testing.assert_array_equal(default(case), average(case))
+    assert (average(case) != raw(case)).any()
+    assert average.identity != raw.identity
+    assert "GPEN 32 px" in default.description
+    assert "net_g.pth (sha256 " in default.description
+
+
+def test_gpen_with_random_weights_says_so_and_is_the_same_each_time():
+    entry = {"type": "gpen", "weights": "random", "network": {"out_size": 32, **SMALL}}
+    one, other, case = method(entry), method(entry), degraded(size=32)
+    torch.manual_seed(5)
+    state = torch.get_rng_state()
+    np.testing.assert_array_equal(one(case), other(case))
+    assert torch.equal(torch.get_rng_state(), state)
+    assert "RANDOM WEIGHTS" in one.description
+    assert one.identity == other.identity
+    assert json.loads(json.dumps(one.identity)) == one.identity
+
+
+@pytest.mark.parametrize(
+    ("more", "error", "message"),
+    [
+        ({"weights": "nowhere.pth"}, CheckpointError, r"methods:M:weights: nowhere\.pth: there is no such file"),
+        ({"weights": "random"}, OptionError, r"methods:M:network: missing"),
+        ({"weights": "random", "network": {"outsize": 32}}, OptionError, r"methods:M:network:outsize: unknown key"),
+        ({"weights": "random", "network": {"out_size": 33}}, OptionError, r"methods:M:network.*33"),
+        ({"weights": "x", "network": {"out_size": 32}}, OptionError, r"methods:M:network: given together"),
+    ],
+)
+def test_wrong_gpen_entries(more, error, message):
+    with pytest.raises(error, match=message):
+        method({"type": "gpen", **more})
+
+
+def test_a_prior_is_no_gpen(tmp_path):
+    path = saved(tmp_path / "prior.pth", GPENPrior(32, **SMALL).state_dict())
+    with pytest.raises(CheckpointError, match=r"methods:M:weights: .*holds GPENPrior 32 px"):
+        method({"type": "gpen", "weights": str(path)})
+
+
+# --- arch: networks of a module that is in no registry
+
+
+class Several(NamedTuple):
+    features: torch.Tensor
+    picture: torch.Tensor
+
+
+class Echo(nn.Module):
+    """Gives back what it is given, wrapped as `answer` says, `scale` times as large, plus `bias`."""
+
+    def __init__(self, answer: str = "tensor", scale: int = 1):
+        super().__init__()
+        self.bias = nn.Parameter(torch.zeros(1))
+        self.register_buffer("calls", torch.zeros(()))
+        self.answer, self.scale, self.seen = answer, scale, []
+
+    def forward(self, x: torch.Tensor, gain: float = 1.0) -> object:
+        self.seen.append(x.clone())
+        if self.training:
+            self.calls += 1
+        out = nn.functional.interpolate(x, scale_factor=self.scale) * gain + self.bias + self.calls
+        return {
+            "tensor": out,
+            "noisy": out + torch.randn_like(out),
+            "broken": out * float("nan"),
+            "grey": out[:, :1],
+            "tuple": (None, out),
+            "dict": {"main_dec": out, "loss": 0.0},
+            "named": Several(out[:, :1], out),
+        }[self.answer]
+
+
+ECHO = {"type": "arch", "network": {"type": f"{__name__}.Echo"}, "weights": "random", "value_range": [0, 1]}
+
+
+def echo(answer: str = "tensor", scale: int = 1, **more):
+    network = {"type": ECHO["network"]["type"], "answer": answer, "scale": scale}
+    return method({**ECHO, "network": network, **more})
+
+
+@pytest.mark.parametrize("value_range", [[0, 1], [-1, 1], [0, 255]])
+@pytest.mark.parametrize("channels", ["rgb", "bgr"])
+def test_ranges_and_orders_of_channels_go_in_and_come_out(value_range, channels):
+    restore, case = echo(value_range=value_range, channels=channels, input_size="native"), degraded(size=12)
+    np.testing.assert_array_equal(restore(case), case.lq)
+    (seen,) = restore.net.seen
+    low, high = value_range
+    planes = case.lq if channels == "bgr" else case.lq[..., ::-1]
+    expected = torch.from_numpy(planes.transpose(2, 0, 1) / 255 * (high - low) + low).float()
+    torch.testing.assert_close(seen[0], expected)
+
+
+@pytest.mark.parametrize(("input_size", "side"), [(None, 64), (32, 32), ("native", 12)])
+@pytest.mark.parametrize("resize", ["bilinear", "bicubic"])
+def test_input_size_and_interpolation(input_size, side, resize):
+    restore, case = echo(input_size=input_size, resize=resize), degraded()
+    assert restore(case).shape == (64, 64, 3)
+    flag = {"bilinear": cv2.INTER_LINEAR, "bicubic": cv2.INTER_CUBIC}[resize]
+    expected = cv2.resize(case.lq / np.float32(255), (side, side), interpolation=flag).clip(0, 1)[..., ::-1]
+    np.testing.assert_allclose(restore.net.seen[0][0].permute(1, 2, 0).numpy(), expected, atol=1e-6)
+
+
+def test_a_network_that_enlarges_by_itself_is_brought_to_the_size_of_the_truth():
+    restore = echo(scale=4, input_size="native")
+    assert restore(degraded(size=64)).shape == (64, 64, 3)
+    assert "resized where the results are of another size" in restore.description
+    case = degraded(size=24)
+    expected = cv2.resize(case.lq.repeat(4, 0).repeat(4, 1), (24, 24), interpolation=cv2.INTER_AREA)
+    np.testing.assert_array_equal(echo(scale=4, input_size="native")(case), expected)
+
+
+@pytest.mark.parametrize(
+    ("answer", "output"), [("tuple", 1), ("tuple", -1), ("dict", "main_dec"), ("named", "picture"), ("named", 1)]
+)
+def test_output_leads_to_the_picture(answer, output):
+    case = degraded(size=12)
+    np.testing.assert_array_equal(echo(answer, output=output)(case), case.lq)
+
+
+@pytest.mark.parametrize(
+    ("answer", "output", "message"),
+    [
+        ("tuple", None, r"a tuple of 0: NoneType, 1: tensor \(1, 3, 12, 12\); expected the place, key or attribute"),
+        ("tuple", 2, r"and output is 2"),
+        ("dict", None, r"a dict of main_dec: tensor \(1, 3, 12, 12\), loss: float"),
+        ("dict", "loss", r"and output is loss"),
+        ("dict", "main", r"and output is main"),
+        ("named", None, r"a Several of features: tensor \(1, 1, 12, 12\), picture: tensor"),
+        ("tensor", "shape", r"a tensor \(1, 3, 12, 12\), and output is shape"),
+    ],
+)
+def test_what_is_no_picture_is_listed(answer, output, message):
+    with pytest.raises(OptionError, match=message):
+        echo(answer, output=output)(degraded(size=12))
+
+
+def test_grey_and_broken_results_are_failures():
+    with pytest.raises(ShapeError, match=r"a tensor \(1, 1, 12, 12\); expected a picture"):
+        echo("grey")(degraded(size=12))
+    with pytest.raises(DataError, match=r"folder/0: .*no numbers"):
+        echo("broken")(degraded(size=12))
+
+
+def test_what_a_network_draws_is_a_function_of_seed_key_and_condition():
+    restore = echo("noisy")
+    first = restore(degraded(0))
+    torch.manual_seed(123)
+    np.testing.assert_array_equal(restore(degraded(0)), first)
+    np.testing.assert_array_equal(echo("noisy")(degraded(0)), first)
+    for case in (degraded(1), degraded(0, condition="8x")):
+        case.lq[:] = degraded(0).lq
+        assert (restore(case) != first).any()
+    assert (echo("noisy", seed=1)(degraded(0)) != first).any()
+
+
+def test_training_mode_leaves_no_trace():
+    restore, case = echo(mode="train", value_range=[0, 255]), degraded(size=12)
+    expected = np.minimum(case.lq.astype(int) + 1, 255)  # one call in training mode
+    for _ in range(2):
+        np.testing.assert_array_equal(restore(case), expected)
+    assert restore.net.calls == 0
+    np.testing.assert_array_equal(echo(value_range=[0, 255])(case), case.lq)
+
+
+def test_arguments_reach_forward():
+    case = degraded(size=12)
+    np.testing.assert_array_equal(echo(arguments={"gain": 0.0})(case), np.zeros_like(case.lq))
+    with pytest.raises(OptionError, match=r"methods:M:arguments:gian: unknown key.*Did you mean 'gain'\?"):
+        echo(arguments={"gian": 0.0})
+
+
+@pytest.mark.parametrize("entry", ["params_ema", "params", None])
+@pytest.mark.parametrize("prefix", ["", "module."])
+def test_weights_are_found_under_the_usual_keys(tmp_path, entry, prefix):
+    state = {f"{prefix}bias": torch.full((1,), 0.2), f"{prefix}calls": torch.zeros(())}
+    path = saved(tmp_path / "net.pth", state if entry is None else {entry: state})
+    case = degraded(size=12)
+    expected = np.rint((case.lq / 255 + 0.2).clip(0, 1) * 255)
+    restore = echo(weights=str(path))
+    assert np.abs(restore(case) - expected).max() <= 1
+    assert "net.pth (sha256 " in restore.description
+    assert len(restore.identity["weights"]) == 64
+
+
+def test_differing_tensors_are_listed_unless_not_strict(tmp_path):
+    path = str(saved(tmp_path / "net.pth", {"params": {"bias": torch.ones(1), "weight": torch.ones(2, 3)}}))
+    with pytest.raises(CheckpointError, match=r"methods:M:weights: .*calls is missing; weight is not of this network"):
+        echo(weights=path)
+    restore = echo(weights=path, strict_load=False)
+    assert restore.net.bias == 1
+    assert "lacks 1 of the network's tensors" in restore.description
+    saved(tmp_path / "net.pth", {"params": {"bias": torch.ones(2)}})
+    with pytest.raises(CheckpointError, match=r"bias is \(2,\), not \(1,\)"):
+        echo(weights=path, strict_load=False)
+
+
+class Harmful:
+    def __reduce__(self):
+        return print, ("code ran",)
+
+
+def test_files_with_code_are_refused(tmp_path, capsys):
+    path = saved(tmp_path / "net.pth", {"params": Harmful()})
+    with pytest.raises(CheckpointError, match="holds code besides weights"):
+        echo(weights=str(path))
+    assert "code ran" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        ({"network": {"type": "GPENN"}}, r"methods:M:network:type: got 'GPENN'.*Did you mean 'GPEN'\?.*imports"),
+        ({"network": {}}, r"methods:M:network:type: missing"),
+        ({"network": {"type": "no_such_package.Net"}}, r"network:type: .*Run: pip install no_such_package"),
+        ({"network": {"type": "gpen_plugin.archs.Nothing"}}, r"gpen_plugin\.archs has no class Nothing"),
+        ({"imports": ["no_such_package"]}, r"methods:M:imports: .*Run: pip install no_such_package"),
+        ({"network": {**ECHO["network"], "anwser": 1}}, r"network:anwser: unknown key.*Did you mean 'answer'\?"),
+        ({"network": {**ECHO["network"], "scale": "x"}}, r"network:scale: got 'x'"),
+        ({"network": {"type": "MSRResNet", "upscale": 0, "num_feat": "a"}}, r"MSRResNet cannot be built \(TypeError"),
+        ({"value_range": [1, 0]}, r"methods:M:value_range: got \[1, 0\]"),
+        ({"value_range": None}, r"methods:M:value_range: got None"),
+        ({"input_size": 0}, r"methods:M:input_size: got 0"),
+        ({"input_size": "natve"}, r"methods:M:input_size: got 'natve'"),
+        ({"mode": "test"}, r"methods:M:mode: got 'test'"),
+        ({"channel": "bgr"}, r"methods:M:channel: unknown key.*Did you mean 'channels'\?"),
+    ],
+)
+def test_wrong_arch_entries_are_told_by_key(more, message):
+    with pytest.raises(GPENError, match=message):
+        method({**ECHO, **more})
+
+
+def test_a_host_arch_that_enlarges_by_itself():
+    network = {"type": "MSRResNet", "num_feat": 4, "num_block": 1, "upscale": 4}
+    restore = method({**ECHO, "network": network, "input_size": "native"})
+    assert restore(degraded(size=48)).shape == (48, 48, 3)
+    assert "MSRResNet (num_feat 4, num_block 1, upscale 4)" in restore.description
+    assert "RANDOM WEIGHTS" in restore.description
+
+
+def test_arch_takes_our_own_network_in_the_authors_layout(tmp_path):
+    net = built(NETWORKS["GPEN concat"])
+    path = saved(tmp_path / "released.pth", to_layout(net.state_dict(), "authors"))
+    entry = {"type": "arch", "network": {"type": "GPEN", "out_size": 32, **SMALL}, "value_range": [-1, 1]}
+    case = degraded(size=32)
+    same = method({"type": "gpen", "weights": str(path)})(case)
+    np.testing.assert_array_equal(method({**entry, "weights": str(path)})(case), same)
+
+
+def test_identity_knows_all_that_decides_and_no_path(tmp_path):
+    first = echo()
+    for more in ({"seed": 1}, {"resize": "bicubic"}, {"output": 1}, {"arguments": {"gain": 2.0}}, {"mode": "train"}):
+        assert echo(**more).identity != first.identity
+    path = saved(tmp_path / "net.pth", {"bias": torch.zeros(1), "calls": torch.zeros(())})
+    found = echo(weights=str(path)).identity
+    assert str(tmp_path) not in json.dumps(found)
+    saved(tmp_path / "net.pth", {"bias": torch.ones(1), "calls": torch.zeros(())})
+    assert echo(weights=str(path)).identity != found
+
+
+def test_repeatable_leaves_settings_and_draws_as_they_were():
+    before = torch.backends.cudnn.benchmark, torch.backends.cudnn.deterministic, torch.backends.cudnn.allow_tf32
+    state = torch.get_rng_state()
+    draws = []
+    for parts in ((0, "a"), (0, "a"), (0, "b")):
+        with repeatable(torch.device("cpu"), *parts):
+            assert torch.backends.cudnn.deterministic
+            assert not torch.backends.cuda.matmul.allow_tf32
+            draws.append(float(torch.rand(())))
+    assert draws[0] == draws[1] != draws[2]
+    assert torch.equal(torch.get_rng_state(), state)
+    after = torch.backends.cudnn.benchmark, torch.backends.cudnn.deterministic, torch.backends.cudnn.allow_tf32
+    assert after == before

@@ -1,0 +1,48 @@
+"""Option files of evaluations: those of the project, and mistakes in others."""
+
+import pytest
+from conftest import REPOSITORY
+from small_evaluation import given, weights  # noqa: F401 - fixtures
+
+from gpen_plugin.errors import OptionError
+from gpen_plugin.evaluate.option_file import read_options
+from gpen_plugin.evaluate.options import EvaluationOptions, folder_of
+
+FILES = sorted((REPOSITORY / "options" / "evaluate").glob("*.yml"))
+
+
+def test_the_files_are_there():
+    assert {"table1", "table2", "table3", "wild"} <= {file.stem for file in FILES}
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
+def test_each_file_is_right_and_begins_with_its_command(file):
+    options = EvaluationOptions.from_mapping(read_options(file))
+    assert file.read_text().splitlines()[0] == f"# python -m gpen_plugin.evaluate -opt options/evaluate/{file.name}"
+    assert options.name == file.stem
+    assert str(options.root) == f"results/evaluate/{file.stem}"
+    assert options.columns
+
+
+@pytest.mark.parametrize(
+    ("entry", "told"),
+    [
+        ({"type": "bilinaer"}, "methods:X:type.*bilinear"),
+        ({"type": "bilinear", "scale": 2}, "methods:X:scale"),
+        ({"type": "gpen"}, "methods:X:weights.*missing"),
+        ({"type": "pulse", "prior": "a.pth", "iteration": 3}, "methods:X:iteration.*iterations"),
+        ({"type": "arch", "weights": "random"}, "methods:X:network.*missing"),
+    ],
+)
+def test_a_mistake_in_a_method_is_told_before_any_picture_is_read(given, entry, told):
+    given["methods"]["X"] = entry
+    with pytest.raises(OptionError, match=told):
+        EvaluationOptions.from_mapping(given)
+
+
+@pytest.mark.parametrize(
+    ("name", "folder"),
+    [("GPEN-w/o-ft", "gpen_w_o_ft"), ("pSp [38]", "psp_38"), ("../..", "_"), ("方法", "_")],
+)
+def test_names_as_folders(name, folder):
+    assert folder_of(name) == folder

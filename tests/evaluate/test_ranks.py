@@ -1,0 +1,65 @@
+"""Several processes give what one gives."""
+
+import json
+import os
+import subprocess
+import sys
+from types import SimpleNamespace
+
+import pytest
+import torch
+from small_evaluation import MADE_FROM_RESULTS, given, run, weights, written  # noqa: F401 - fixtures
+
+from gpen_plugin.errors import OptionError
+from gpen_plugin.evaluate.ranks import Ranks, merged
+
+
+def test_two_processes_of_torchrun_write_what_one_does(given, tmp_path):
+    run(given)
+    path = tmp_path / "two.yml"
+    path.write_text(json.dumps({**given, "output": str(tmp_path / "two")}))
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    command = [*launcher, "-m", "gpen_plugin.evaluate", "-opt", str(path), "--device", "cpu"]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=240)
+    assert done.returncode == 0, done.stderr[-4000:]
+    for name in MADE_FROM_RESULTS:
+        assert (tmp_path / "two" / name).read_bytes() == written(given)[name], name
+    values = [path.name for path in (tmp_path / "two" / "methods" / "gpen").glob("values.*.jsonl")]
+    assert sorted(values) == ["values.0.jsonl", "values.1.jsonl"]  # both had a share
+
+
+@pytest.mark.parametrize("world_size", [1, 2, 3, 7])
+def test_shares_make_up_the_whole(world_size):
+    items = list(range(5))
+    shares = [Ranks(rank, world_size, torch.device("cpu")).share(items) for rank in range(world_size)]
+    assert sorted(item for share in shares for item in share) == items
+
+
+def test_the_leader_comes_first(monkeypatch):
+    order = []
+    monkeypatch.setattr(Ranks, "wait", lambda self: order.append(f"wait {self.rank}"))
+    for rank in (0, 1):
+        for _ in Ranks(rank, 2, torch.device("cpu")).leader_first():
+            order.append(f"work {rank}")
+    assert order == ["work 0", "wait 0", "wait 1", "work 1"]
+
+
+def test_a_device_that_is_not_there_is_told():
+    with pytest.raises(OptionError, match=r"device.*nonsense"):
+        Ranks.of_this_process("nonsense")
+
+
+def test_each_process_of_a_machine_takes_a_gpu_of_its_own(monkeypatch):
+    monkeypatch.setenv("LOCAL_RANK", "3")
+    taken = []
+    cuda = SimpleNamespace(is_available=lambda: True, device_count=lambda: 4, set_device=taken.append)
+    monkeypatch.setattr(torch, "cuda", cuda)
+    monkeypatch.setattr("gpen_plugin.evaluate.ranks.torch_device", torch.device)
+    assert Ranks.of_this_process().device == torch.device("cuda", 3)
+    assert Ranks.of_this_process("cuda:1").device == torch.device("cuda", 1)
+    assert taken == [torch.device("cuda", 3), torch.device("cuda", 1)]
+
+
+def test_merged_mappings():
+    assert merged([{"a": 1}, {}, {"b": 2}]) == {"a": 1, "b": 2}

@@ -1,0 +1,121 @@
+import json
+import re
+
+import pytest
+from made_results import draw_pictures, made_results, nasty_results
+
+from gpen_plugin.errors import OptionError
+from gpen_plugin.evaluate import report
+from gpen_plugin.evaluate.report import ReportOptions, write_report
+from gpen_plugin.evaluate.results import read_results, write_results
+
+QUICK = ReportOptions(bootstrap_resamples=100, sheet_tile=16, sheet_images=2)
+
+
+@pytest.fixture
+def scales(tmp_path):
+    """Results with two conditions, with pictures."""
+    results = made_results({"a": [20, 22, 24], "b": [30, 31, None]}, conditions=["8x", "16x"])
+    draw_pictures(tmp_path, results)
+    return results
+
+
+def data_of(page: str) -> dict:
+    """What the page's script is given."""
+    return json.loads(re.search(r'<script type="application/json" id="data">(.*?)</script>', page, re.DOTALL)[1])
+
+
+def test_every_file_is_written_and_the_same_twice(tmp_path, scales):
+    write_results(tmp_path, scales)
+    files = write_report(tmp_path, scales, QUICK)
+    names = {str(file.relative_to(tmp_path)) for file in files}
+    tables = {"table.md", "table.tex", "table.csv", "table.json", "per_image.csv"}
+    assert names == tables | {"sheets/8x.png", "sheets/16x.png", "curves.png", "report.html"}
+    first = [file.read_bytes() for file in files]
+    assert write_report(tmp_path, read_results(tmp_path), QUICK) == files
+    assert [file.read_bytes() for file in files] == first
+
+
+def test_one_condition_has_one_sheet_and_no_curves(tmp_path):
+    results = made_results({"a": [20, 22], "b": [30, 31]}, kind="wild")
+    draw_pictures(tmp_path, results)
+    names = [file.name for file in write_report(tmp_path, results, QUICK)]
+    assert "sheet.png" in names
+    assert "curves.png" not in names
+
+
+def test_curves_can_be_left_out(tmp_path, scales):
+    options = ReportOptions(bootstrap_resamples=100, sheet_tile=16, curves=False)
+    assert "curves.png" not in [file.name for file in write_report(tmp_path, scales, options)]
+
+
+def test_the_page_names_no_address_outside_of_its_folder(tmp_path, scales):
+    page = write_report(tmp_path, scales, QUICK)[-1].read_text(encoding="utf-8")
+    assert not re.findall(r"(?:https?:)?//[a-z]", re.sub(r"base64,[^\"]*", "", page))
+    assert not re.findall(r"<link|@import|<iframe|url\(", page)
+    sources = re.findall(r'<img src="([^"]{0,20})', page)
+    assert len(sources) == 3
+    assert all(source.startswith("data:image/") for source in sources)
+
+
+def test_names_cannot_leave_their_place_in_the_page(tmp_path):
+    results = nasty_results()
+    draw_pictures(tmp_path, results)
+    page = write_report(tmp_path, results, QUICK)[-1].read_text(encoding="utf-8")
+    assert page.count("<script") == page.count("</script>") == 2
+    assert "<img src=x" not in page
+    data = data_of(page)
+    assert data["keys"] == results.keys
+    assert data["methods"][3]["failure"] == "CheckpointError: no file <i>"
+    assert data["failures"][1][0]["1"] == "RuntimeError: <b>no</b> & $"
+    assert data["values"][1][0][0][:3] == [None, None, 22.0]
+
+
+def test_pictures_beyond_the_limit_stay_outside(tmp_path, scales):
+    options = ReportOptions(bootstrap_resamples=100, sheet_tile=16, embedded_images=2)
+    page = write_report(tmp_path, scales, options)[-1].read_text(encoding="utf-8")
+    assert "2 of 6 images are inside" in page
+    assert len({path.rpartition("/")[2] for path in data_of(page)["pictures"] if path.startswith("inputs")}) <= 2
+    whole = write_report(tmp_path, scales, QUICK)[-1].read_text(encoding="utf-8")
+    assert len(data_of(whole)["pictures"]) > len(data_of(page)["pictures"])
+
+
+def test_no_metric_at_all_still_gives_a_page(tmp_path):
+    results = made_results({"a": [20, 22], "b": [30, 31]})
+    results.columns.clear()
+    draw_pictures(tmp_path, results)
+    assert data_of(write_report(tmp_path, results, QUICK)[-1].read_text(encoding="utf-8"))["metrics"] == []
+
+
+def test_an_unknown_image_is_named(tmp_path, scales):
+    with pytest.raises(OptionError, match="report:sheet_images: got nobody, not among the 3 images"):
+        write_report(tmp_path, scales, ReportOptions(sheet_images=["face_0", "nobody"]))
+
+
+def test_a_missing_package_is_named(tmp_path, scales, monkeypatch):
+    find = report.importlib.util.find_spec
+    monkeypatch.setattr(report.importlib.util, "find_spec", lambda name: None if name == "jinja2" else find(name))
+    with pytest.raises(OptionError, match=r'needs jinja2, .* pip install "gpen_plugin\[evaluate\]"'):
+        write_report(tmp_path, scales, QUICK)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"sheet_image": 3}, "report:sheet_image: unknown key.*sheet_images"),
+        ({"sheet_images": "face_0"}, "report:sheet_images: got 'face_0'"),
+        ({"sheet_images": 0}, "report:sheet_images: got 0; expected 1 or more"),
+        ({"sheet_images": []}, "report:sheet_images: got an empty list"),
+        ({"bootstrap_resamples": 10}, "report:bootstrap_resamples: got 10; expected 100 or more"),
+        ({"embedded_megabytes": -1}, "report:embedded_megabytes: got -1; expected 0 or more"),
+    ],
+)
+def test_options_are_checked(given, message):
+    with pytest.raises(OptionError, match=message):
+        ReportOptions.from_options(given)
+
+
+def test_options_from_yaml():
+    options = ReportOptions.from_options({"sheet_images": ["a", "b"], "embedded_images": 3})
+    assert options.sheet_images == ("a", "b")
+    assert options.embedded_images == 3

@@ -1,0 +1,147 @@
+import csv
+import io
+import json
+import math
+
+import pytest
+from made_results import FID, NASTY_NAME, PSNR, made_results, nasty_results
+
+from gpen_plugin.evaluate.report.ranking import cells_of
+from gpen_plugin.evaluate.report.summary import Summary
+from gpen_plugin.evaluate.report.table_data import per_image_csv, table_json, wide_csv
+from gpen_plugin.evaluate.report.tables import latex, markdown
+from gpen_plugin.evaluate.results import Column
+
+
+def summary_of(results) -> Summary:
+    return Summary.of(results, 200, 0)
+
+
+def marks(results, column: str, condition: str = "") -> list[str]:
+    cells = cells_of(results)
+    return [cells[row.name, condition, column].mark for row in results.rows]
+
+
+@pytest.mark.parametrize(("lower", "expected"), [(False, ["", "second", "best"]), (True, ["best", "second", ""])])
+def test_best_and_second_follow_the_direction(lower, expected):
+    metric = Column("psnr", "PSNR", lower_is_better=lower)
+    results = made_results({"a": [1, 1], "b": [2, 2], "c": [3, 3]}, columns=(metric,))
+    assert marks(results, "psnr") == expected
+
+
+def test_values_that_print_alike_share_a_mark():
+    results = made_results({"a": [3.001] * 2, "b": [3.004] * 2, "c": [2.0] * 2, "d": [1.0] * 2}, columns=(PSNR,))
+    assert marks(results, "psnr") == ["best", "best", "second", ""]
+
+
+def test_minus_zero_prints_as_zero():
+    results = made_results({"a": [-0.001] * 2, "b": [0.0] * 2}, columns=(PSNR,))
+    assert {cell.text for cell in cells_of(results).values()} == {"0.00"}
+
+
+def test_a_method_that_failed_once_is_not_ranked_in_that_condition_alone():
+    results = made_results({"a": [1, 2], "b": [9, None], "c": [3, 4]}, conditions=["8x", "16x"])
+    results.images["b"]["16x"]["face_1"] = {"psnr": 9.0}
+    assert marks(results, "psnr", "8x") == ["second", "", "best"]
+    assert marks(results, "psnr", "16x") == ["", "best", "second"]
+    assert marks(results, "fid", "8x") == ["best", "", "best"]
+
+
+def test_a_mean_over_fewer_images_than_others_have_is_not_ranked():
+    results = made_results({"a": [1, 2, math.nan], "b": [9, math.nan, math.nan], "c": [3, 4, math.nan]})
+    assert marks(results, "psnr") == ["second", "", "best"]
+    assert marks(results, "fid") == ["best"] * 3
+    assert "† b, PSNR: not ranked, n = 1/3 images have a value." in summary_of(results).notes()
+
+
+def test_a_single_method_is_not_called_best():
+    assert marks(made_results({"a": [1, 2]}), "psnr") == [""]
+
+
+def test_markdown_of_one_condition_is_laid_out_as_tables_1_and_2():
+    table = markdown(summary_of(made_results({"one": [20, 22], "three": [30, 31], "four": [40, None]})))
+    assert "| Method | PSNR ↑ | FID (GT) ↓ | Images |" in table
+    assert "| one | <u>21.00</u> | **3.00** | 2 |" in table
+    assert "| three | **30.50** | <u>5.00</u> | 2 |" in table
+    assert "| four | 40.00† | 4.00† | 1/2 |" in table
+    assert "0123456789ab" in table
+    assert "† four: not ranked, n = 1/2 images were restored." in table
+    assert "Failed: four, image face\\_1: RuntimeError" in table
+
+
+def test_several_conditions_are_laid_out_as_table_3():
+    results = made_results({"a": [1, 2], "b": [3, 4]}, conditions=["8x", "16x"])
+    del results.images["a"]["16x"], results.sets["a"]["16x"]
+    summary = summary_of(results)
+    assert "| Method | PSNR ↑ 8x | PSNR ↑ 16x | FID (GT) ↓ 8x | FID (GT) ↓ 16x |" in markdown(summary)
+    assert "| a | <u>1.50</u> | - | **1.00** | - |" in markdown(summary)
+    page = latex(summary)
+    assert r"& \multicolumn{2}{c}{PSNR $\uparrow$} & \multicolumn{2}{c}{FID (GT) $\downarrow$} \\" in page
+    assert r"\cmidrule(lr){2-3} \cmidrule(lr){4-5}" in page
+    assert r"a & \underline{1.50} & - & \textbf{1.00} & - \\" in page
+
+
+def test_a_method_that_is_not_told_apart_from_the_best_is_marked_so():
+    summary = summary_of(made_results({"a": [1.0, 5.0, 3.0], "b": [5.0, 1.0, 3.2], "c": [0.0, 0.1, 0.2]}))
+    assert "<u>3.00</u> ≈" in markdown(summary)
+    assert r"\underline{3.00} $\approx$".replace(" ", "") in latex(summary).replace(" ", "")
+    assert "0.10 ≈" not in markdown(summary)
+
+
+def test_names_are_escaped():
+    summary = summary_of(nasty_results())
+    lines = markdown(summary).splitlines()
+    assert "<script" not in markdown(summary)
+    assert len({line.replace("\\|", "").count("|") for line in lines if line.startswith("| ")}) == 1
+    page = latex(summary)
+    assert r"\& \_50\%\_ | \$x\$" in page
+    rows = page[page.index(r"\midrule") : page.index(r"\bottomrule")].strip().splitlines()[1:]
+    assert [row.replace(r"\&", "").count("&") for row in rows] == [4] * 4
+    assert page.count("{") - page.count(r"\{") == page.count("}") - page.count(r"\}")
+
+
+def test_a_name_that_begins_with_a_bracket_is_no_length_for_latex():
+    page = latex(summary_of(made_results({"a": [1, 2], "[b]*": [3, 4]})))
+    assert "{[}b{]}{*} &" in page
+
+
+def test_failures_beyond_twenty_are_counted():
+    notes = summary_of(made_results({"a": [None] * 25, "b": [1.0] * 25})).notes()
+    assert sum(note.startswith("Failed: a, image") for note in notes) == 20
+    assert "... and 5 more failures, all in results.json." in notes
+
+
+def test_a_method_that_could_not_run_stays_in_the_table():
+    table = markdown(summary_of(nasty_results()))
+    assert "| broken | -† | -† | -† | 0/7 |" in table
+    assert "broken could not run: CheckpointError: no file &lt;i&gt;" in table
+
+
+def test_the_wide_csv_holds_intervals_counts_and_the_fingerprint():
+    results = made_results({"a": [20, 22, None], "b,": [30, 31, 32]})
+    summary = summary_of(results)
+    first, second = csv.DictReader(io.StringIO(wide_csv(summary)))
+    assert (first["restored"], first["images"], first["psnr_n"], first["psnr"]) == ("2", "3", "2", "21")
+    assert float(first["psnr_low"]) == pytest.approx(20)
+    assert (first["fid"], first["fid_low"], first["fid_n"]) == ("1", "", "2")
+    assert (second["method"], second["fingerprint"]) == ("b,", "0123456789ab")
+
+
+def test_the_tidy_csv_has_a_line_per_image_and_metric_of_images():
+    lines = list(csv.DictReader(io.StringIO(per_image_csv(nasty_results()))))
+    assert len(lines) == 4 * 7 * 2
+    assert {line["metric"] for line in lines} == {"psnr", "lpips"}
+    by_place = {(line["method"], line["image"], line["metric"]): line["value"] for line in lines}
+    assert by_place[NASTY_NAME, "folder/pic_1", "psnr"] == "24"
+    assert by_place["GPEN", "a\"b'c", "psnr"] == ""
+
+
+def test_json_holds_marks_intervals_and_differences():
+    content = json.loads(table_json(summary_of(made_results({"a": [1, 2, 3], "b": [5, 6, 7.5]}, columns=(PSNR, FID)))))
+    cells = {(cell["row"], cell["column"]): cell for cell in content["cells"]}
+    assert cells["b", "psnr"]["mark"] == "best"
+    assert cells["b", "psnr"]["difference_from_best"] is None
+    assert cells["a", "psnr"]["difference_from_best"]["clear"] is True
+    assert cells["a", "psnr"]["interval"][0] >= 1
+    assert cells["a", "fid"]["interval"] is None
+    assert content["fingerprint"]["digest"] == "0123456789ab"

@@ -1,0 +1,249 @@
+"""Weight files: where they are found, and downloads from a server that this test runs on the loopback."""
+
+import hashlib
+import http.server
+import os
+import pickle
+import re
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from gpen_plugin import fetch
+from gpen_plugin.errors import CheckpointError, MissingFileError, OptionError
+from gpen_plugin.fetch import WeightFile, cache_folder, find_weights, read_weights, use_folder
+
+CONTENT = np.random.default_rng(0).bytes(3 * fetch.CHUNK + 12345)
+DIGEST = hashlib.sha256(CONTENT).hexdigest()
+
+
+class Server(http.server.ThreadingHTTPServer):
+    """Serves `CONTENT` and keeps what it was asked for.
+
+    Attributes:
+        asked: the Range header of each request, or None.
+        knows_ranges: whether it heeds them.
+        breaks_off_after: so many bytes of an answer are sent.
+    """
+
+    daemon_threads = True
+
+    def __init__(self):
+        super().__init__(("127.0.0.1", 0), Answer)
+        self.asked, self.knows_ranges, self.breaks_off_after = [], True, None
+
+    def file(self, sha256: str | None = DIGEST, path: str = "weights.pth") -> WeightFile:
+        return WeightFile("weights.pth", "a test's", f"http://127.0.0.1:{self.server_port}/{path}", sha256)
+
+
+class Answer(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        asked = self.headers.get("Range")
+        self.server.asked.append(asked)
+        begin = int(re.fullmatch(r"bytes=(\d+)-", asked)[1]) if asked and self.server.knows_ranges else 0
+        if self.path != "/weights.pth":
+            self.send_error(404)
+        elif begin >= len(CONTENT):
+            self.send_error(416)
+        else:
+            self.send_response(206 if begin else 200)
+            self.send_header("Content-Length", str(len(CONTENT) - begin))
+            self.end_headers()
+            self.wfile.write(CONTENT[begin:][: self.server.breaks_off_after])
+
+    def log_message(self, *_):
+        """Keep the test's output clean."""
+
+
+@pytest.fixture
+def server():
+    with Server() as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        yield server
+        server.shutdown()
+        thread.join()
+
+
+@pytest.fixture(autouse=True)
+def folders(tmp_path, monkeypatch) -> dict[str, Path]:
+    """The three kinds of folders, none of which exists yet."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
+    named = [tmp_path / "named", tmp_path / "also named"]
+    monkeypatch.setenv(fetch.FOLDERS, os.pathsep.join(map(str, named)))
+    monkeypatch.delenv(fetch.OFFLINE, raising=False)
+    monkeypatch.setattr(fetch, "_failures", {})
+    torchs = tmp_path / "torch" / "hub" / "checkpoints"
+    return {"first": named[0], "second": named[1], "cache": cache_folder(), "torch": torchs}
+
+
+def leftovers() -> list[str]:
+    return sorted(path.name for path in cache_folder().iterdir())
+
+
+@pytest.mark.parametrize("place", ["first", "second", "cache", "torch"])
+def test_found_in_each_folder_without_asking_the_server(folders, server, place):
+    folders[place].mkdir(parents=True)
+    (folders[place] / "weights.pth").write_bytes(b"whatever somebody put there")
+    assert find_weights(server.file()) == folders[place] / "weights.pth"
+    assert not server.asked
+
+
+def test_the_order_of_the_folders(folders, server):
+    for place in ("torch", "cache", "second", "first"):
+        folders[place].mkdir(parents=True)
+        (folders[place] / "weights.pth").write_bytes(b"x")
+        assert find_weights(server.file()) == folders[place] / "weights.pth"
+
+
+def test_a_given_path_is_the_only_one_that_counts(folders, server, tmp_path):
+    folders["first"].mkdir()
+    (folders["first"] / "weights.pth").write_bytes(b"x")
+    (tmp_path / "mine.pth").write_bytes(b"y")
+    assert find_weights(server.file(), str(tmp_path / "mine.pth")) == tmp_path / "mine.pth"
+    expected = (
+        r"val:metrics:fid:weights: /not/there.pth is not there; expected weights.pth \(a test's\). Mend the path."
+    )
+    with pytest.raises(MissingFileError, match=expected):
+        find_weights(server.file(), "/not/there.pth", "val:metrics:fid:weights")
+
+
+def test_a_folder_named_by_a_command_comes_first(folders, server, tmp_path):
+    for folder in (folders["first"], tmp_path / "mine"):
+        folder.mkdir()
+        (folder / "weights.pth").write_bytes(b"x")
+    use_folder(tmp_path / "mine")
+    assert find_weights(server.file()) == tmp_path / "mine" / "weights.pth"
+    with pytest.raises(OptionError, match=r"--weights-dir: .*nowhere is not there; expected a folder"):
+        use_folder(tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize("digits", [64, 8])
+def test_downloaded_whole_once(server, digits, capsys):
+    path = find_weights(server.file(DIGEST[:digits].upper()))
+    assert path == cache_folder() / "weights.pth"
+    assert path.read_bytes() == CONTENT
+    assert "weights.pth: 100%" in capsys.readouterr().err
+    assert find_weights(server.file(DIGEST[:digits])) == path
+    assert server.asked == [None]
+    assert leftovers() == [".lock", "weights.pth"]
+
+
+def test_another_content_is_not_kept(server):
+    with pytest.raises(MissingFileError, match="downloading failed: its SHA-256 does not begin with 00000000"):
+        find_weights(server.file("0" * 64))
+    assert leftovers() == [".lock"]
+
+
+def test_broken_off_and_resumed(server, monkeypatch):
+    server.breaks_off_after = fetch.CHUNK + 99
+    with pytest.raises(MissingFileError, match=f"it broke off after 1,048,675 of {len(CONTENT):,} bytes"):
+        find_weights(server.file())
+    assert (cache_folder() / "weights.pth.part").read_bytes() == CONTENT[: fetch.CHUNK + 99]
+    assert not (cache_folder() / "weights.pth").exists()
+    server.breaks_off_after = None
+    with pytest.raises(MissingFileError, match="broke off"):  # not tried again by this process
+        find_weights(server.file())
+    monkeypatch.setattr(fetch, "_failures", {})  # another process
+    assert find_weights(server.file()).read_bytes() == CONTENT
+    assert server.asked == [None, f"bytes={fetch.CHUNK + 99}-"]
+    assert leftovers() == [".lock", "weights.pth"]
+
+
+@pytest.mark.parametrize(
+    ("part", "knows_ranges", "requests"),
+    [
+        (CONTENT[:999], False, ["bytes=999-"]),  # the server sends all of it again
+        (b"another version", True, ["bytes=15-", None]),
+        (CONTENT, True, [f"bytes={len(CONTENT)}-"]),  # killed before the renaming
+        (CONTENT + b"more", True, [f"bytes={len(CONTENT) + 4}-", None]),
+    ],
+)
+def test_whatever_lies_there_the_file_comes_out_right(server, part, knows_ranges, requests):
+    server.knows_ranges = knows_ranges
+    cache_folder().mkdir(parents=True)
+    (cache_folder() / "weights.pth.part").write_bytes(part)
+    assert find_weights(server.file()).read_bytes() == CONTENT
+    assert server.asked == requests
+    assert leftovers() == [".lock", "weights.pth"]
+
+
+def test_the_server_has_no_such_file(server):
+    with pytest.raises(MissingFileError, match="downloading failed: HTTP Error 404"):
+        find_weights(server.file(path="moved.pth"))
+
+
+def test_no_network(server):
+    server.server_close()
+    file = server.file()
+    with pytest.raises(MissingFileError) as caught:
+        find_weights(file)
+    told = str(caught.value)
+    assert told.startswith("weights: weights.pth (a test's) is not on this machine, and downloading failed: ")
+    assert told.endswith(
+        f". Get it from {file.url} and put it into {cache_folder()}, or name its folder in $GPEN_PLUGIN_WEIGHTS."
+    )
+    assert "\n" not in told
+
+
+@pytest.mark.parametrize(
+    ("value", "sha256", "reason"),
+    [
+        ("1", DIGEST, r"\$GPEN_PLUGIN_OFFLINE forbids downloading"),
+        ("0", None, "no digest of it is published, so it is not downloaded"),
+    ],
+)
+def test_what_is_never_downloaded(server, monkeypatch, value, sha256, reason):
+    monkeypatch.setenv(fetch.OFFLINE, value)
+    with pytest.raises(MissingFileError, match=f"is not on this machine, and {reason}. Get it from http"):
+        find_weights(server.file(sha256))
+    assert not server.asked
+
+
+def test_what_is_published_nowhere_for_programs():
+    with pytest.raises(MissingFileError, match=r"and has to be fetched by hand\. Get it and put it into"):
+        find_weights(WeightFile("x.pth", "a test's", None, None))
+
+
+def test_several_at_once(server):
+    """Threads here; the lock belongs to an open file, so it is the same between processes."""
+    with ThreadPoolExecutor(3) as pool:
+        found = list(pool.map(find_weights, [server.file()] * 3))
+    assert [path.read_bytes() == CONTENT for path in found] == [True] * 3
+    assert server.asked == [None]
+    assert leftovers() == [".lock", "weights.pth"]
+
+
+class Malice:
+    def __reduce__(self):
+        return (Path.touch, (Path("malice_was_here"),))
+
+
+@pytest.mark.parametrize("content", [b"", b"PK\x03\x04 cut off", pickle.dumps({"a": Malice()}, 2), b"<html>"])
+def test_damaged_and_malicious_files_are_refused(tmp_path, monkeypatch, content):
+    monkeypatch.chdir(tmp_path)
+    Path("bad.pth").write_bytes(content)
+    with pytest.raises(CheckpointError, match=r"bad\.pth: cannot be read, or is not safe to read"):
+        read_weights("bad.pth")
+    assert not Path("malice_was_here").exists()
+
+
+def test_weights_are_read(tmp_path):
+    torch.save({"a": torch.arange(3)}, tmp_path / "a.pth")
+    assert read_weights(tmp_path / "a.pth")["a"].tolist() == [0, 1, 2]
+    torch.save([1], tmp_path / "a.pth")
+    with pytest.raises(CheckpointError, match=r"a\.pth: holds a list; expected tensors by name"):
+        read_weights(tmp_path / "a.pth")
+
+
+def test_the_error_is_a_missing_file_and_survives_a_process_border():
+    error = MissingFileError("weights", "not there", "a file", "Mend it.")
+    assert isinstance(error, FileNotFoundError)
+    copied = pickle.loads(pickle.dumps(error))
+    assert str(copied) == str(error) == "weights: not there; expected a file. Mend it."
+    assert str(error.under("val:metrics:fid")).startswith("val:metrics:fid:weights: not there")
