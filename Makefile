@@ -8,16 +8,21 @@ VARIANTS ?=
 PY := $(VENV)/bin/python
 READY := $(VENV)/.ready-$(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])')
 
-.PHONY: help demo test lint format bench doctor clean
+.PHONY: help demo tables test lint format bench doctor clean
 
 help:
 	@echo "make demo [FACES=folder or zip]  train a small prior and a small GPEN here, and restore faces with it"
 	@echo "make demo VARIANTS=1             the four networks of the paper's Table 1, side by side"
+	@echo "make tables [FACES=...]          Tables 1, 2 and 3 of the networks that make demo VARIANTS=1 has trained"
 	@echo "make test [ARGS='-k hook']       run the tests"
 	@echo "make lint | format | bench | doctor | clean"
 
 demo: $(READY)
 	$(PY) -m gpen_plugin.demo $(if $(FACES),--faces "$(FACES)") $(if $(VARIANTS),--variants)
+
+tables: $(READY)
+	$(PY) -m gpen_plugin.evaluate -opt options/evaluate/demo_table*.yml \
+		$(if $(FACES),--force_yml protocol:dataroot_gt="$(FACES)")
 
 test: $(READY)
 	$(PY) -m pytest $(ARGS)

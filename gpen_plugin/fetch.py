@@ -8,11 +8,11 @@ import contextlib
 import hashlib
 import http.client
 import os
-import pickle
 import urllib.error
 import urllib.request
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from os import path as osp
 from pathlib import Path
 
 import torch
@@ -69,12 +69,13 @@ def find_weights(file: WeightFile, given: str | None = None, where: str = "weigh
         MissingFileError: one line that says which file, what for, where it is published and where to put it.
     """
     if given is not None:
-        path = Path(given).expanduser()
-        if not path.is_file():
-            raise MissingFileError(where, f"{given} is not there", f"{file.name} ({file.what})", "Mend the path.")
+        path = Path(osp.expanduser(given))
+        if not osp.isfile(path):
+            came = f"{given} is {'a folder' if osp.isdir(path) else 'not there'}"
+            raise MissingFileError(where, came, f"{file.name} ({file.what})", "Mend the path.")
         return path
     for folder in weight_folders():
-        if (folder / file.name).is_file():
+        if osp.isfile(folder / file.name):
             return folder / file.name
     reason = _why_not(file) or _failures.get(file)
     if reason is None:
@@ -84,7 +85,7 @@ def find_weights(file: WeightFile, given: str | None = None, where: str = "weigh
             reason = _failures[file] = f"downloading failed: {' '.join(str(error).split()) or type(error).__name__}"
     published = f"from {file.url} " if file.url else ""
     came = f"{file.name} ({file.what}) is not on this machine, and {reason}"
-    way_out = f"Get it {published}and put it into {cache_folder()}, or name its folder in ${FOLDERS}."
+    way_out = f"Get it {published}and put it into {_shown(cache_folder())}, or name its folder in ${FOLDERS}."
     raise MissingFileError(where, came, way_out=way_out)
 
 
@@ -94,7 +95,7 @@ def use_folder(folder: str | os.PathLike, where: str = "--weights-dir") -> None:
     Raises:
         OptionError: there is no such folder.
     """
-    path = Path(folder).expanduser()
+    path = Path(osp.expanduser(folder))
     if not path.is_dir():
         raise OptionError(where, f"{folder} is {'a file' if path.exists() else 'not there'}", "a folder", "Mend it.")
     os.environ[FOLDERS] = os.pathsep.join(filter(None, (str(path.resolve()), os.environ.get(FOLDERS))))
@@ -102,13 +103,13 @@ def use_folder(folder: str | os.PathLike, where: str = "--weights-dir") -> None:
 
 def weight_folders() -> list[Path]:
     """The folders that are looked into, in this order."""
-    named = [Path(folder).expanduser() for folder in os.environ.get(FOLDERS, "").split(os.pathsep) if folder]
+    named = [Path(osp.expanduser(folder)) for folder in os.environ.get(FOLDERS, "").split(os.pathsep) if folder]
     return [*named, cache_folder(), Path(torch.hub.get_dir()) / "checkpoints"]
 
 
 def cache_folder() -> Path:
     """Where downloads go."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "gpen_plugin" / "weights"
+    return Path(os.environ.get("XDG_CACHE_HOME") or osp.expanduser("~/.cache")) / "gpen_plugin" / "weights"
 
 
 def read_weights(path: str | os.PathLike) -> Mapping:
@@ -121,7 +122,7 @@ def read_weights(path: str | os.PathLike) -> Mapping:
     """
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, EOFError, KeyError, OSError, ValueError, pickle.UnpicklingError) as error:
+    except Exception as error:  # damage shows as RuntimeError, EOFError, IndexError, struct.error and many others
         came = f"cannot be read, or is not safe to read ({type(error).__name__})"
         raise CheckpointError(str(path), came, "a whole file of weights", "Remove it, and fetch it again.") from error
     if not isinstance(content, Mapping):
@@ -139,6 +140,12 @@ def sha256_of(path: str | os.PathLike) -> str:
 
 
 _failures: dict[WeightFile, str] = {}  # a metric asks again at each picture, and each time could wait for the network
+
+
+def _shown(path: Path) -> str:
+    """As people write it, and without their name: what is told of here goes into logs and reports."""
+    home = osp.expanduser("~")
+    return str("~" / path.relative_to(home)) if path.is_relative_to(home) else str(path)
 
 
 def _why_not(file: WeightFile) -> str | None:
@@ -173,7 +180,8 @@ def _alone_in(folder: Path) -> Iterator[None]:
     """Other ranks and runs wait here. The system ends the lock with its process, whatever that dies of."""
     with open(folder / ".lock", "w") as lock:
         if fcntl is not None:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+            with contextlib.suppress(OSError):  # of disks of a network, not all know locks
+                fcntl.flock(lock, fcntl.LOCK_EX)
         yield
 
 

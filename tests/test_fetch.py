@@ -2,12 +2,15 @@
 
 import hashlib
 import http.server
+import io
 import os
 import pickle
 import re
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -27,6 +30,8 @@ class Server(http.server.ThreadingHTTPServer):
     Attributes:
         asked: the Range header of each request, or None.
         knows_ranges: whether it heeds them.
+        tells_length: whether it says how much comes.
+        silent_for: so many seconds pass before it answers.
         breaks_off_after: so many bytes of an answer are sent.
     """
 
@@ -35,6 +40,7 @@ class Server(http.server.ThreadingHTTPServer):
     def __init__(self):
         super().__init__(("127.0.0.1", 0), Answer)
         self.asked, self.knows_ranges, self.breaks_off_after = [], True, None
+        self.tells_length, self.silent_for = True, 0
 
     def file(self, sha256: str | None = DIGEST, path: str = "weights.pth") -> WeightFile:
         return WeightFile("weights.pth", "a test's", f"http://127.0.0.1:{self.server_port}/{path}", sha256)
@@ -44,14 +50,20 @@ class Answer(http.server.BaseHTTPRequestHandler):
     def do_GET(self):
         asked = self.headers.get("Range")
         self.server.asked.append(asked)
+        time.sleep(self.server.silent_for)
         begin = int(re.fullmatch(r"bytes=(\d+)-", asked)[1]) if asked and self.server.knows_ranges else 0
-        if self.path != "/weights.pth":
+        if self.path == "/redirected.pth":
+            self.send_response(302)
+            self.send_header("Location", "/weights.pth")
+            self.end_headers()
+        elif self.path != "/weights.pth":
             self.send_error(404)
         elif begin >= len(CONTENT):
             self.send_error(416)
         else:
             self.send_response(206 if begin else 200)
-            self.send_header("Content-Length", str(len(CONTENT) - begin))
+            if self.server.tells_length:
+                self.send_header("Content-Length", str(len(CONTENT) - begin))
             self.end_headers()
             self.wfile.write(CONTENT[begin:][: self.server.breaks_off_after])
 
@@ -111,6 +123,18 @@ def test_a_given_path_is_the_only_one_that_counts(folders, server, tmp_path):
     )
     with pytest.raises(MissingFileError, match=expected):
         find_weights(server.file(), "/not/there.pth", "val:metrics:fid:weights")
+
+
+def test_a_folder_in_its_place(folders, server):
+    (folders["first"] / "weights.pth").mkdir(parents=True)
+    assert find_weights(server.file()) == cache_folder() / "weights.pth"
+    with pytest.raises(MissingFileError, match=r"named is a folder; expected weights\.pth"):
+        find_weights(server.file(), str(folders["first"]))
+
+
+def test_folders_that_cannot_be_looked_into_are_passed_by(server, monkeypatch):
+    monkeypatch.setenv(fetch.FOLDERS, os.pathsep.join(["x" * 5000, "~nobody_of_this_name/weights"]))
+    assert find_weights(server.file()) == cache_folder() / "weights.pth"
 
 
 def test_a_folder_named_by_a_command_comes_first(folders, server, tmp_path):
@@ -173,6 +197,42 @@ def test_whatever_lies_there_the_file_comes_out_right(server, part, knows_ranges
     assert leftovers() == [".lock", "weights.pth"]
 
 
+def test_redirected_and_resumed(server):
+    cache_folder().mkdir(parents=True)
+    (cache_folder() / "weights.pth.part").write_bytes(CONTENT[:999])
+    assert find_weights(server.file(path="redirected.pth")).read_bytes() == CONTENT
+    assert server.asked == ["bytes=999-"] * 2
+
+
+@pytest.mark.parametrize("part", [b"", CONTENT[:999]])
+def test_a_server_that_does_not_say_how_much_comes(server, part):
+    server.tells_length = False
+    cache_folder().mkdir(parents=True)
+    (cache_folder() / "weights.pth.part").write_bytes(part)
+    assert find_weights(server.file()).read_bytes() == CONTENT
+
+
+def test_a_silent_server_is_not_waited_for(server, monkeypatch):
+    monkeypatch.setattr(fetch, "PATIENCE", 0.1)
+    server.silent_for = 0.5
+    with pytest.raises(MissingFileError, match="downloading failed: timed out"):
+        find_weights(server.file())
+
+
+def test_a_disk_without_locks(server, monkeypatch):
+    def flock(*_):
+        raise OSError(37, "No locks available")
+
+    monkeypatch.setattr(fetch, "fcntl", SimpleNamespace(flock=flock, LOCK_EX=2))
+    assert find_weights(server.file()).read_bytes() == CONTENT
+
+
+def test_a_cache_that_cannot_be_written(server, tmp_path):
+    (tmp_path / "cache").write_bytes(b"a file where the folder would be")
+    with pytest.raises(MissingFileError, match=r"downloading failed: \[Errno 20\] Not a directory"):
+        find_weights(server.file())
+
+
 def test_the_server_has_no_such_file(server):
     with pytest.raises(MissingFileError, match="downloading failed: HTTP Error 404"):
         find_weights(server.file(path="moved.pth"))
@@ -210,6 +270,13 @@ def test_what_is_published_nowhere_for_programs():
         find_weights(WeightFile("x.pth", "a test's", None, None))
 
 
+def test_the_users_name_is_not_told(monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    with pytest.raises(MissingFileError, match=r"put it into ~/\.cache/gpen_plugin/weights, or name its folder in"):
+        find_weights(WeightFile("x.pth", "a test's", None, None))
+
+
 def test_several_at_once(server):
     """Threads here; the lock belongs to an open file, so it is the same between processes."""
     with ThreadPoolExecutor(3) as pool:
@@ -224,7 +291,20 @@ class Malice:
         return (Path.touch, (Path("malice_was_here"),))
 
 
-@pytest.mark.parametrize("content", [b"", b"PK\x03\x04 cut off", pickle.dumps({"a": Malice()}, 2), b"<html>"])
+def cut_off(share: float) -> bytes:
+    """Of a file such as torchvision still publishes, from before PyTorch's were zip files."""
+    stream = io.BytesIO()
+    torch.save({"weight": torch.ones(9, 9)}, stream, _use_new_zipfile_serialization=False)
+    return stream.getvalue()[: int(share * stream.tell())]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        *(b"", b"PK\x03\x04 cut off", pickle.dumps({"a": Malice()}, 2), b"<html>"),
+        *(cut_off(share) for share in (0.05, 0.2, 0.4, 0.6, 0.99)),
+    ],
+)
 def test_damaged_and_malicious_files_are_refused(tmp_path, monkeypatch, content):
     monkeypatch.chdir(tmp_path)
     Path("bad.pth").write_bytes(content)

@@ -6,6 +6,7 @@ holds what the formula will need of the pair: adding brings the sets together, a
 formula, which lives in a function of its own and knows nothing of all this.
 """
 
+import math
 from abc import ABC, abstractmethod
 from copy import copy
 
@@ -28,14 +29,16 @@ class SetAccumulator(ABC):
         """How many pairs were added up."""
         return len(self._records)
 
-    def __add__(self, other: "SetAccumulator | int") -> "SetAccumulator":
+    def __add__(self, other: "SetAccumulator | float") -> "SetAccumulator | float":
         total = copy(self)
         total._records = [*self._records]
         return total.__iadd__(other)
 
     __radd__ = __add__  # 0 + pair: where the host's sum begins
 
-    def __iadd__(self, other: "SetAccumulator | int") -> "SetAccumulator":
+    def __iadd__(self, other: "SetAccumulator | float") -> "SetAccumulator | float":
+        if isinstance(other, float) and math.isnan(other):  # a pair without a value: its set has none, as sums have none
+            return other
         if isinstance(other, (int, float)) and other == 0:  # the share of a rank that saw no picture
             return self
         if type(other) is not type(self):

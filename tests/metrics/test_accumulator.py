@@ -1,5 +1,6 @@
 """The arithmetic of the host's validation, on an accumulator that joins words in the order of its records."""
 
+import math
 import pickle
 
 import pytest
@@ -64,6 +65,18 @@ def test_ranks_of_which_one_saw_nothing():
     total += 0
     assert total is received[2]
     assert len(total) == 1
+
+
+@pytest.mark.parametrize("place", [0, 1, 2])
+def test_a_set_that_is_not_whole_has_no_value(place):
+    """As where weights were put into their folder while a validation ran."""
+    pairs = [Lengths("now"), Lengths("no")]
+    pairs.insert(place, math.nan)
+    total = 0
+    for pair in pairs:
+        total += pair
+    assert math.isnan(total / 3)
+    assert math.isnan(sum(pairs) / 3)
 
 
 @pytest.mark.parametrize("other", [3, "no", None])
