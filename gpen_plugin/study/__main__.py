@@ -1,6 +1,7 @@
 """``python -m gpen_plugin.study make -r results/evaluate/wild -o study.html``, then ``count votes/*.json``"""
 
 import argparse
+import secrets
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -34,7 +35,9 @@ def parser() -> argparse.ArgumentParser:
     make.add_argument("--show-input", action="store_true", default=True, help="show the degraded picture (default)")
     make.add_argument("--no-input", dest="show_input", action="store_false", help="do not show it")
     make.add_argument("--allow-ties", action="store_true", help="two pictures may share a place")
-    make.add_argument("--seed", type=_whole_number(0), default=0, help="of the opaque names and the draw (default 0)")
+    make.add_argument(
+        "--seed", type=_whole_number(0), help="of the opaque names and the draw (default: one that nobody knows)"
+    )
     make.add_argument("--title", default="Which face looks best?", help="the page's head; it must name no method")
     make.add_argument("--tile", type=tile, default=512, help="longest side of a picture in pixels (default 512)")
     make.add_argument("--lossless", action="store_true", help="PNG, about four times the size of JPEG")
@@ -62,6 +65,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _make(options: argparse.Namespace) -> int:
     results = read_results(options.results)
+    seed = secrets.randbelow(2**31) if options.seed is None else options.seed  # a known one gives the names away
     selection = select(
         options.results,
         results,
@@ -69,7 +73,7 @@ def _make(options: argparse.Namespace) -> int:
         keys=options.keys,
         num_images=options.images,
         condition=options.condition,
-        seed=options.seed,
+        seed=seed,
     )
     html, key = make_page(
         options.results,
@@ -80,7 +84,7 @@ def _make(options: argparse.Namespace) -> int:
         lossless=options.lossless,
         show_input=options.show_input,
         allow_ties=options.allow_ties,
-        seed=options.seed,
+        seed=seed,
     )
     beside = options.output.with_name(f"{options.output.stem}_key.json")
     write_key(beside, key)

@@ -51,7 +51,7 @@ def test_a_mean_over_fewer_images_than_others_have_is_not_ranked():
     results = made_results({"a": [1, 2, math.nan], "b": [9, math.nan, math.nan], "c": [3, 4, math.nan]})
     assert marks(results, "psnr") == ["second", "", "best"]
     assert marks(results, "fid") == ["best"] * 3
-    assert "† b, PSNR: not ranked, n = 1/3 images have a value." in summary_of(results).notes()
+    assert "† Not ranked by PSNR, which has no value on some images: b (n = 1/3)." in summary_of(results).notes()
 
 
 def test_a_single_method_is_not_called_best():
@@ -65,7 +65,7 @@ def test_markdown_of_one_condition_is_laid_out_as_tables_1_and_2():
     assert "| three | **30.50** | <u>5.00</u> | 2 |" in table
     assert "| four | 40.00† | 4.00† | 1/2 |" in table
     assert "0123456789ab" in table
-    assert "† four: not ranked, n = 1/2 images were restored." in table
+    assert "† Not ranked, for it failed on images: four (n = 1/2)." in table
     assert "Failed: four, image face\\_1: RuntimeError" in table
 
 

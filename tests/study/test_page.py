@@ -149,3 +149,15 @@ def test_damaged_key_file(tmp_path):
     path.write_text(path.read_text().replace("Bilinear", "Bicubic", 1))
     with pytest.raises(DataError, match="without each method once"):
         read_key(path)
+
+
+def test_without_a_seed_nobody_can_work_the_names_out(tmp_path):
+    small_results(tmp_path)
+    keys = []
+    for name in ("one", "other"):
+        main(["make", "-r", str(tmp_path), "-o", str(tmp_path / f"{name}.html")])
+        keys.append(read_key(tmp_path / f"{name}_key.json"))
+    assert keys[0].study != keys[1].study
+    assert not {image.id for image in keys[0].images} & {image.id for image in keys[1].images}
+    main(["make", "-r", str(tmp_path), "-o", str(tmp_path / "again.html"), "--seed", str(keys[0].seed)])
+    assert (tmp_path / "again.html").read_bytes() == (tmp_path / "one.html").read_bytes()

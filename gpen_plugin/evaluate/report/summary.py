@@ -98,19 +98,26 @@ class Summary:
             yield f"No intervals for {listed}: a resample with repetitions biases a distance between sets."
 
     def _unranked(self) -> Iterator[str]:
-        wanted = len(self.results.keys)
+        unrestored, valueless = [], {column.label: [] for column in self.results.columns}
         for row in self.results.rows:
             for condition in self.results.conditions:
                 if not was_tried(self.results, row, condition):
                     continue
-                place = f"{row.name}, {condition}" if condition else row.name
                 if not is_complete(self.results, row, condition):
-                    restored = self.results.restored(row.name, condition)
-                    yield f"† {place}: not ranked, n = {restored}/{wanted} images were restored."
-                for column in self.results.columns:
-                    if is_complete(self.results, row, condition) and self.is_short(row, Head(column, condition)):
-                        images = self.cell(row, Head(column, condition)).images
-                        yield f"† {place}, {column.label}: not ranked, n = {images}/{wanted} images have a value."
+                    unrestored.append(self._counted(row, condition, self.results.restored(row.name, condition)))
+                    continue
+                for head in (Head(column, condition) for column in self.results.columns):
+                    if self.is_short(row, head):
+                        valueless[head.column.label].append(self._counted(row, condition, self.cell(row, head).images))
+        if unrestored:
+            yield f"† Not ranked, for it failed on images: {', '.join(unrestored)}."
+        for label, places in valueless.items():
+            if places:
+                yield f"† Not ranked by {label}, which has no value on some images: {', '.join(places)}."
+
+    def _counted(self, row: Row, condition: str, images: int) -> str:
+        place = f"{row.name}, {condition}" if condition else row.name
+        return f"{place} (n = {images}/{len(self.results.keys)})"
 
     def _failures(self) -> Iterator[str]:
         for row in self.results.rows:
