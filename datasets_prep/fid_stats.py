@@ -10,6 +10,7 @@ is 1. The Inception weights are looked for in `--weights-dir`, `$GPEN_PLUGIN_WEI
 """
 
 import argparse
+import contextlib
 import hashlib
 import os
 import sys
@@ -72,6 +73,9 @@ def _check(options: argparse.Namespace) -> None:
         raise OptionError("--output", f"got {options.output}", "a name that ends in .npz")
     if options.output.exists():
         raise DataError("--output", f"{options.output} exists", "a new name", "Choose another, or remove the file.")
+    folder = next(parent for parent in options.output.absolute().parents if parent.exists())
+    if not (folder.is_dir() and os.access(folder, os.W_OK)):  # told now, not after hours
+        raise DataError("--output", f"nothing can be written into {folder}", "a folder of yours")
     for name, least in (("size", 1), ("limit", 2)):
         value = getattr(options, name)
         if value is not None and value < least:
@@ -139,7 +143,8 @@ def _write(options: argparse.Namespace, used: list[str], moments: Moments, featu
     except OSError as error:
         raise DataError(str(options.output), f"cannot be written ({error})", "a folder with room") from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # it is not there, and perhaps neither is the folder
+            temporary.unlink()
 
 
 if __name__ == "__main__":

@@ -31,6 +31,7 @@ from gpen_plugin.data.lmdb_file import lmdb_key
 from gpen_plugin.errors import DataError, OptionError, told_plainly
 from gpen_plugin.evaluate.case import Case
 from gpen_plugin.evaluate.option_file import read_options
+from gpen_plugin.evaluate.preparation import holds_picture
 from gpen_plugin.evaluate.protocols import Protocol, build_protocol
 from gpen_plugin.evaluate.protocols.fingerprint import take_fingerprint
 from gpen_plugin.evaluate.protocols.image_list import listed
@@ -157,7 +158,7 @@ def _is_finished(output: Path, made_from: Mapping) -> bool:
             raise DataError("--output", came, "a new name", "Choose another name, or remove what is there.")
         write_text(output / BEGUN, json.dumps(made_from))
         return False
-    held = json.loads(note.read_text(encoding="utf-8"))
+    held = _read_note(note)
     earlier = held["made_from"] if note.name == MANIFEST else held
     differing = [name for name in made_from if earlier.get(name) != json.loads(json.dumps(made_from[name]))]
     if differing:
@@ -166,6 +167,18 @@ def _is_finished(output: Path, made_from: Mapping) -> bool:
     if note.name == MANIFEST:
         print(f"{output} is finished: {len(held['images'])} images, {len(held['unreadable'])} left out.")
     return note.name == MANIFEST
+
+
+def _read_note(note: Path) -> Mapping:
+    """What this script has written about the folder."""
+    wanted = {"made_from", "images", "unreadable"} if note.name == MANIFEST else {"kind", "options"}
+    try:
+        held = json.loads(note.read_text(encoding="utf-8"))
+        if not isinstance(held, dict) or not wanted <= held.keys():
+            raise ValueError(f"lacks {', '.join(sorted(wanted))}")
+    except (OSError, ValueError) as error:
+        raise DataError(str(note), f"is damaged ({error})", "what this script wrote", "Remove the folder.") from error
+    return held
 
 
 def _check_names(keys: Sequence[str]) -> None:
@@ -199,11 +212,11 @@ def _degradations(protocol: Protocol, key: str) -> dict[str, str] | str:
 
 @contextmanager
 def _folders(output: Path) -> Iterator[Write]:
-    """A function that writes PNG files where there are none yet."""
+    """A function that writes PNG files where there are none yet, or others than are wanted now."""
 
     def write(name: str, key: str, picture: np.ndarray) -> None:
         path = output / name / f"{key}.png"
-        if not path.exists():
+        if not holds_picture(path, picture):
             write_picture(path, picture)
 
     yield write

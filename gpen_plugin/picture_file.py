@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import threading
 from pathlib import Path
 
 import cv2
@@ -20,7 +21,8 @@ def write_picture(path: str | os.PathLike, picture: np.ndarray) -> None:
         DataError: the picture could not be encoded or written.
     """
     path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    # Not after the picture, whose name may be as long as the disk allows.
+    temporary = path.with_name(f".{os.getpid()}.{threading.get_ident()}.part")
     try:
         encoded, data = cv2.imencode(path.suffix, picture)
         if not encoded:

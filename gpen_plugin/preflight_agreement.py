@@ -2,21 +2,23 @@
 
 import inspect
 from collections.abc import Iterator, Mapping
+from dataclasses import fields
 from pathlib import Path
 
 from gpen_plugin import schema
 from gpen_plugin.errors import GPENError, OptionError
 from gpen_plugin.host import registered
+from gpen_plugin.metrics.face_recognition import RecognitionSettings
 from gpen_plugin.metrics.feature_statistics import read_statistics
 
-NIQE_BLOCK = 96  # pixels; the host's NIQE divides pictures into blocks of this side
+NIQE_SMALLEST = 192  # pixels; the host's NIQE fits a Gaussian to blocks of 96 px, and one block has no covariance
 OF_THE_MODEL = {"type", "better"}  # keys of a metric that the host's model reads
 OURS = ("GPENDegradationDataset", "GPENFaceDataset")
 OF_PAIRS = ("calculate_psnr", "calculate_ssim", "calculate_lpips", "calculate_identity", "calculate_lmd")
 OF_FEATURES = ("calculate_fid", "calculate_kid")
 LOWER_IS_BETTER = ("calculate_niqe", "calculate_swd", "calculate_lpips", "calculate_lmd", *OF_FEATURES)
 BEST = dict.fromkeys(LOWER_IS_BETTER, "lower") | dict.fromkeys(("calculate_psnr", "calculate_ssim"), "higher")
-FILES = ("weights", "onnx")  # keys of a metric that name a file
+FILES = ("weights", "onnx", "model")  # keys of our metrics that name a file
 GIVEN = {"img", "img2"}  # arguments of a metric that the host supplies
 
 
@@ -56,13 +58,17 @@ def metrics(opt: Mapping) -> Iterator[GPENError]:
         if kind not in known:
             yield schema.unknown_name(kind, list(known), f"{where}:type")
             continue
-        yield from keys_of_metric(known[kind], metric, where)
+        keys = [*keys_of_metric(known[kind], metric, where)]
+        yield from keys
         yield from _direction(kind, metric, where)
-        yield from _files(kind, metric, where)
-        size = opt["network_g"].get("out_size", NIQE_BLOCK)
-        if kind == "calculate_niqe" and size < NIQE_BLOCK:
+        if known[kind].__module__.startswith("gpen_plugin."):
+            yield from _files(kind, metric, where)
+        if kind == "calculate_identity" and not keys:
+            yield from _recogniser(metric, where)
+        size = opt["network_g"].get("out_size", NIQE_SMALLEST)
+        if kind == "calculate_niqe" and size < NIQE_SMALLEST:
             came = f"NIQE of pictures of {size} px"
-            yield OptionError(where, came, f"at least {NIQE_BLOCK} px", "Remove this metric.")
+            yield OptionError(where, came, f"at least {NIQE_SMALLEST} px", "Remove this metric.")
         if kind in OF_PAIRS and opt["model_type"] == "GPENPriorModel":
             came = f"got {kind}, which compares a picture with its partner"
             way_out = "Use calculate_swd, calculate_fid or calculate_kid."
@@ -96,6 +102,14 @@ def _files(kind: str, metric: Mapping, where: str) -> Iterator[GPENError]:
             read_statistics(metric["statistics"], f"{where}:statistics", with_features=kind == "calculate_kid")
         except GPENError as error:
             yield error
+
+
+def _recogniser(metric: Mapping, where: str) -> Iterator[GPENError]:
+    """Options of the identity metric that exclude or need each other."""
+    try:
+        RecognitionSettings(**{f.name: metric[f.name] for f in fields(RecognitionSettings) if f.name in metric})
+    except GPENError as error:
+        yield error.under(where)
 
 
 def keys_of_metric(function: object, metric: Mapping, where: str) -> Iterator[GPENError]:

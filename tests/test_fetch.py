@@ -2,7 +2,6 @@
 
 import hashlib
 import http.server
-import io
 import os
 import pickle
 import re
@@ -14,11 +13,10 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-import torch
 
 from gpen_plugin import fetch
-from gpen_plugin.errors import CheckpointError, MissingFileError, OptionError
-from gpen_plugin.fetch import WeightFile, cache_folder, find_weights, read_weights, use_folder
+from gpen_plugin.errors import MissingFileError, OptionError
+from gpen_plugin.fetch import WeightFile, cache_folder, find_weights, use_folder
 
 CONTENT = np.random.default_rng(0).bytes(3 * fetch.CHUNK + 12345)
 DIGEST = hashlib.sha256(CONTENT).hexdigest()
@@ -41,6 +39,9 @@ class Server(http.server.ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), Answer)
         self.asked, self.knows_ranges, self.breaks_off_after = [], True, None
         self.tells_length, self.silent_for = True, 0
+
+    def handle_error(self, *_):
+        """A client that went away is no news."""
 
     def file(self, sha256: str | None = DIGEST, path: str = "weights.pth") -> WeightFile:
         return WeightFile("weights.pth", "a test's", f"http://127.0.0.1:{self.server_port}/{path}", sha256)
@@ -284,41 +285,6 @@ def test_several_at_once(server):
     assert [path.read_bytes() == CONTENT for path in found] == [True] * 3
     assert server.asked == [None]
     assert leftovers() == [".lock", "weights.pth"]
-
-
-class Malice:
-    def __reduce__(self):
-        return (Path.touch, (Path("malice_was_here"),))
-
-
-def cut_off(share: float) -> bytes:
-    """Of a file such as torchvision still publishes, from before PyTorch's were zip files."""
-    stream = io.BytesIO()
-    torch.save({"weight": torch.ones(9, 9)}, stream, _use_new_zipfile_serialization=False)
-    return stream.getvalue()[: int(share * stream.tell())]
-
-
-@pytest.mark.parametrize(
-    "content",
-    [
-        *(b"", b"PK\x03\x04 cut off", pickle.dumps({"a": Malice()}, 2), b"<html>"),
-        *(cut_off(share) for share in (0.05, 0.2, 0.4, 0.6, 0.99)),
-    ],
-)
-def test_damaged_and_malicious_files_are_refused(tmp_path, monkeypatch, content):
-    monkeypatch.chdir(tmp_path)
-    Path("bad.pth").write_bytes(content)
-    with pytest.raises(CheckpointError, match=r"bad\.pth: cannot be read, or is not safe to read"):
-        read_weights("bad.pth")
-    assert not Path("malice_was_here").exists()
-
-
-def test_weights_are_read(tmp_path):
-    torch.save({"a": torch.arange(3)}, tmp_path / "a.pth")
-    assert read_weights(tmp_path / "a.pth")["a"].tolist() == [0, 1, 2]
-    torch.save([1], tmp_path / "a.pth")
-    with pytest.raises(CheckpointError, match=r"a\.pth: holds a list; expected tensors by name"):
-        read_weights(tmp_path / "a.pth")
 
 
 def test_the_error_is_a_missing_file_and_survives_a_process_border():

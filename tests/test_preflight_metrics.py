@@ -2,10 +2,12 @@
 
 import numpy as np
 import pytest
+from basicsr.metrics import calculate_niqe
 
 from gpen_plugin.errors import GPENError
 from gpen_plugin.metrics import frechet_distance, identity, kernel_distance, landmark_distance, perceptual  # noqa: F401
 from gpen_plugin.preflight import check_run
+from gpen_plugin.preflight_agreement import NIQE_SMALLEST
 
 
 def check(options: dict, *, is_train: bool = True, **metric) -> None:
@@ -98,7 +100,36 @@ def test_named_files_have_to_be_there_and_published_ones_may_come_later(options,
     check(options, type="calculate_lpips", better="lower")
     (tmp_path / "mine.pth").touch()
     check(options, type="calculate_lpips", better="lower", weights=str(tmp_path / "mine.pth"))
-    for kind, key in (("lpips", "weights"), ("identity", "onnx")):
-        better = {"better": "lower"} if kind == "lpips" else {}
+    for kind, key in (("lpips", "weights"), ("identity", "onnx"), ("lmd", "model")):
+        better = {} if kind == "identity" else {"better": "lower"}
         with pytest.raises(GPENError, match=rf"val:metrics:it:{key}: /not/there\.file is not there; expected a file"):
             check(options, type=f"calculate_{kind}", **better, **{key: "/not/there.file"})
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_how_small_pictures_the_hosts_niqe_takes():
+    """One block of 96 px has no covariance: below two blocks a side the host fails, and a training with it."""
+    picture = np.random.default_rng(0).integers(0, 256, (NIQE_SMALLEST, NIQE_SMALLEST, 3), np.uint8)
+    assert np.isfinite(calculate_niqe(picture, 0))
+    with pytest.raises(np.linalg.LinAlgError):
+        calculate_niqe(picture[1:, 1:], 0)
+
+
+def test_metrics_of_others_may_name_what_is_no_file(options):
+    from basicsr.utils.registry import METRIC_REGISTRY
+
+    def calculate_quality(img, weights):
+        """Somebody else's."""
+
+    METRIC_REGISTRY.register(calculate_quality)
+    try:
+        check(options, type="calculate_quality", weights="imagenet")
+    finally:
+        del METRIC_REGISTRY._obj_map["calculate_quality"]
+
+
+def test_options_of_a_recogniser_are_told_before_the_first_validation(options, tmp_path):
+    (tmp_path / "face.onnx").touch()
+    check(options, type="calculate_identity", onnx=str(tmp_path / "face.onnx"))
+    with pytest.raises(GPENError, match="val:metrics:it:weights: missing; expected the path of the network's weights"):
+        check(options, type="calculate_identity", network={"type": "ResNetArcFace"})

@@ -1,6 +1,7 @@
 """``python -m gpen_plugin.evaluate -opt options/evaluate/table1.yml``: restore, measure, compare and report."""
 
 import argparse
+import io
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -44,9 +45,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     Args:
         argv: command line without the program's name; None for the real one.
     Returns:
-        Exit status: 0 if every method restored every image, 1 if some failed; the report lists them.
+        Exit status: 0 if every method restored every image, 1 if some failed, which the report lists; 130 if it was
+        stopped by hand.
     """
     arguments = parser().parse_args(argv)
+    try:
+        return _run(arguments)
+    except KeyboardInterrupt:
+        how = "The same command without --restart" if arguments.restart else "The same command"
+        print(f"\nStopped. {how} goes on where it was.", file=sys.stderr)
+        return 130
+
+
+def _run(arguments: argparse.Namespace) -> int:
     if bool(arguments.opt) == bool(arguments.merge):
         parser().error("give -opt FILE, or --merge DIR DIR -o DIR")
     if arguments.merge:
@@ -69,6 +80,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _told(root: Path, results: Results) -> int:
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # a table has arrows, which not every terminal can show
     print((root / "table.md").read_text(encoding="utf-8"))
     print(f"Written: {root / 'report.html'}, table.md, table.tex, table.csv, per_image.csv, results.json")
     failed = any(row.failure for row in results.rows) or next(results.failures(), None) is not None
@@ -76,7 +89,4 @@ def _told(root: Path, results: Results) -> int:
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except KeyboardInterrupt:
-        sys.exit("Stopped. The same command goes on where it was.")
+    sys.exit(main())

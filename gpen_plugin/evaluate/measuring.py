@@ -3,20 +3,21 @@
 import hashlib
 import json
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TextIO
 
 from tqdm import tqdm
 
 from gpen_plugin.data.image_source import decode_picture
-from gpen_plugin.errors import MissingFileError
+from gpen_plugin.errors import CheckpointError, DataError, MissingFileError
 from gpen_plugin.evaluate.metric_columns import MetricColumn
 from gpen_plugin.evaluate.preparation import Prepared, enlarged
 from gpen_plugin.evaluate.ranks import Ranks, merged
 from gpen_plugin.evaluate.restoring import Restored
 from gpen_plugin.evaluate.results import picture_of
-from gpen_plugin.preflight_agreement import NIQE_BLOCK
+from gpen_plugin.evaluate.telling import told
+from gpen_plugin.preflight_agreement import NIQE_SMALLEST
 
 Measured = dict[tuple[str, str, str], float]  # (condition, key, column) -> value; key is empty for metrics of sets
 WHOLE_SET = ""
@@ -27,12 +28,12 @@ class Ledger:
 
     Args:
         folder: of the method.
-        stamps: column name -> digest of all that decides its values besides the picture.
+        stamp_of: digest of all that decides the value of a key and a column; None where there is no such column.
         rank: of this process, which writes a file of its own.
     """
 
-    def __init__(self, folder: Path, stamps: dict[str, str], rank: int):
-        self._path, self._stamps = folder / f"values.{rank}.jsonl", stamps
+    def __init__(self, folder: Path, stamp_of: Callable[[str, str], str | None], rank: int):
+        self._path, self._stamp_of = folder / f"values.{rank}.jsonl", stamp_of
         self._known: Measured = dict(self._read(folder))
 
     def value(self, condition: str, key: str, column: str) -> float | None:
@@ -40,19 +41,35 @@ class Ledger:
         return self._known.get((condition, key, column))
 
     def enter(self, file: TextIO, condition: str, key: str, column: str, value: float) -> None:
-        """Add a value, at once on disk."""
-        number = value if math.isfinite(value) else None
-        file.write(json.dumps([condition, key, column, self._stamps[column], number]) + "\n")
-        file.flush()
+        """Add a value, at once on disk. It may be NaN or infinite.
+
+        Raises:
+            DataError: the disk is full.
+        """
+        try:
+            file.write(json.dumps([condition, key, column, self._stamp_of(key, column), value]) + "\n")
+            file.flush()
+        except OSError as error:
+            raise self._not_written(error) from error
         self._known[condition, key, column] = value
 
     def open(self) -> TextIO:
-        """The file of this rank, to be added to. A line that a kill tore is ended first."""
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        file = self._path.open("a", encoding="utf-8")
+        """The file of this rank, to be added to. A line that a kill tore is ended first.
+
+        Raises:
+            DataError: the folder cannot be written to.
+        """
+        try:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            file = self._path.open("a", encoding="utf-8")
+        except OSError as error:
+            raise self._not_written(error) from error
         if file.tell():
             file.write("\n")
         return file
+
+    def _not_written(self, error: OSError) -> DataError:
+        return DataError(str(self._path), f"cannot be written ({error})", "a writable folder with space left")
 
     def _read(self, folder: Path) -> Iterator[tuple[tuple[str, str, str], float]]:
         for path in sorted(folder.glob("values.*.jsonl")):
@@ -61,8 +78,8 @@ class Ledger:
                     condition, key, column, stamp, value = json.loads(line)
                 except ValueError:  # empty, or torn by a kill
                     continue
-                if self._stamps.get(column) == stamp:
-                    yield (condition, key, column), math.nan if value is None else value
+                if self._stamp_of(key, column) == stamp:
+                    yield (condition, key, column), value
 
 
 class Measurer:
@@ -76,32 +93,38 @@ class Measurer:
     Attributes:
         missing: column -> why it has no values at all.
         troubles: column -> what was raised, picture by picture.
+        infinite: column -> where the value is infinite, which no mean can hold: a PSNR of the truth itself.
     """
 
     def __init__(self, columns: Sequence[MetricColumn], prepared: Prepared, ranks: Ranks):
         self.columns, self.prepared, self.ranks = columns, prepared, ranks
         self.missing = {c.name: reason for c in columns if (reason := _not_possible(c, prepared))}
         self.troubles: dict[str, list[str]] = {c.name: [] for c in columns}
+        self.infinite: dict[str, list[str]] = {c.name: [] for c in columns}
 
     def measure(self, restored: Restored) -> Measured:
         """Every value of one method, on every rank; every rank has to call this."""
         folder = self.prepared.root / "methods" / restored.row.folder
-        ledger = Ledger(folder, {c.name: self._stamp(c, restored) for c in self.columns}, self.ranks.rank)
+        ledger = Ledger(folder, lambda key, column: self._stamp(column, restored, key), self.ranks.rank)
         found: Measured = {}
         with ledger.open() as file:
             for condition, key, columns in self._tasks(restored):
                 found |= self._measured(ledger, file, restored, condition, key, columns)
         self.missing = merged(reversed(self.ranks.gather(self.missing)))
-        for name, mine in self.troubles.items():
-            self.troubles[name] = sorted({text for part in self.ranks.gather(mine) for text in part})
+        self.troubles, self.infinite = self._of_all_ranks(self.troubles), self._of_all_ranks(self.infinite)
         return merged(self.ranks.gather(found))
 
     def note(self, column: MetricColumn) -> str:
         """What a reader has to know of a column, or nothing."""
-        troubles = self.troubles[column.name]
-        if column.name in self.missing or not troubles:
-            return self.missing.get(column.name, "")
-        return f"{len(troubles)} without a value, the first {troubles[0]}"
+        said = [self.missing[column.name]] if column.name in self.missing else []
+        for places, what in ((self.troubles, "without a value"), (self.infinite, "are infinite")):
+            found = places[column.name]
+            said += [f"{len(found)} {what}, the first {found[0]}"] if found else []
+        return "; ".join(said)
+
+    def _of_all_ranks(self, places: dict[str, list[str]]) -> dict[str, list[str]]:
+        parts = self.ranks.gather(places)
+        return {name: sorted({place for part in parts for place in part[name]}) for name in places}
 
     def _tasks(self, restored: Restored) -> Iterator[tuple[str, str, list[MetricColumn]]]:
         """This rank's share: single pictures with all their metrics, and whole sets metric by metric."""
@@ -123,9 +146,10 @@ class Measurer:
     def _measured(self, ledger, file, restored, condition, key, columns) -> Measured:
         found, pictures = {}, None
         for column in columns:
-            if column.name in self.missing:
-                continue
             value = ledger.value(condition, key, column.name)
+            place = " ".join(filter(None, (restored.row.name, condition, key)))
+            if value is None and column.name in self.missing:
+                continue
             if value is None:
                 try:
                     if key == WHOLE_SET:
@@ -133,14 +157,16 @@ class Measurer:
                     else:
                         pictures = pictures or self._pictures(restored, condition, key)
                         value = float(self._call(column, *pictures))
-                except MissingFileError as error:
-                    self.missing[column.name] = str(error)
+                except (MissingFileError, CheckpointError) as error:
+                    self.missing[column.name] = told(error)
                     continue
-                except Exception as error:  # of a metric for this picture; the others go on
-                    place = " ".join(filter(None, (restored.row.name, condition, key)))
-                    self.troubles[column.name].append(f"{place}: {type(error).__name__}: {error}")
+                except (Exception, SystemExit) as error:  # of a metric for this picture; the others go on
+                    self.troubles[column.name].append(f"{place}: {told(error)}")
                     continue
                 ledger.enter(file, condition, key, column.name, value)
+            if math.isinf(value):
+                self.infinite[column.name].append(place)
+                value = math.nan
             found[condition, key, column.name] = value
         return found
 
@@ -167,10 +193,17 @@ class Measurer:
             partner = {"img2": enlarged(case) if column.against == "input" or case.gt is None else case.gt}
         return column.function(img=picture, **partner, **column.arguments)
 
-    def _stamp(self, column: MetricColumn, restored: Restored) -> str:
-        """Values hold for these pictures, arguments and versions; those of sets for this list of images, too."""
-        lists = [restored.places(self.prepared, c) for c in self.prepared.conditions] if column.of_sets else []
-        text = json.dumps([column.column.settings, restored.digest, self.prepared.fingerprint.digest, lists])
+    def _stamp(self, name: str, restored: Restored, key: str) -> str | None:
+        """Values hold for this method, these arguments and this input; those of sets for all inputs restored."""
+        column = next((column for column in self.columns if column.name == name), None)
+        if column is None:
+            return None
+        inputs = self.prepared.fingerprint.inputs
+        made_of = inputs.get(key)
+        if column.of_sets:
+            by_condition = [restored.places(self.prepared, condition) for condition in self.prepared.conditions]
+            made_of = [{key: inputs[key] for key in keys} for keys in by_condition]
+        text = json.dumps([column.column.settings, restored.digest, made_of])
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
@@ -178,6 +211,6 @@ def _not_possible(column: MetricColumn, prepared: Prepared) -> str:
     """Why a metric can have no value under this protocol, or nothing."""
     if column.needs_a_partner and column.against == "gt" and not prepared.has_truth:
         return "needs ground truth, which this protocol has not; against: input compares with the input"
-    if column.function.__name__ == "calculate_niqe" and prepared.size < NIQE_BLOCK:
-        return f"needs pictures of {NIQE_BLOCK} px and more, and these have {prepared.size}"
+    if column.function.__name__ == "calculate_niqe" and prepared.size < NIQE_SMALLEST:
+        return f"needs pictures of {NIQE_SMALLEST} px and more, and these have {prepared.size}"
     return ""

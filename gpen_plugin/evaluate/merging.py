@@ -9,6 +9,7 @@ from pathlib import Path
 from gpen_plugin.errors import DataError, OptionError
 from gpen_plugin.evaluate.metric_columns import settings_clash
 from gpen_plugin.evaluate.options import folder_of
+from gpen_plugin.evaluate.preparation import PROTOCOL_FILE
 from gpen_plugin.evaluate.protocols.fingerprint import Fingerprint, differences
 from gpen_plugin.evaluate.results import Results, read_results, write_results
 
@@ -29,6 +30,8 @@ def merge(roots: Sequence[Path], output: Path, other_versions: bool = False) -> 
     """
     if output.resolve() in {root.resolve() for root in roots}:
         raise OptionError("-o", f"got {output}, which is merged", "a folder of its own")
+    if (output / PROTOCOL_FILE).exists():
+        raise OptionError("-o", f"got {output}, which is an evaluation of its own", "another folder")
     parts = [read_results(root) for root in roots]
     total = dataclasses.replace(parts[0], columns=[], rows=[], images={}, sets={}, notes=[])
     for root, part in zip(roots, parts, strict=True):

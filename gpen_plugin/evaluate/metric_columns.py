@@ -168,7 +168,9 @@ def _told(value: object) -> object:
 
 def settings_clash(one: Column, other: Column) -> OptionError | None:
     """The error of two tables' columns of one name that were measured in two ways; None if they agree."""
-    if one.settings == other.settings:
+    if (one.settings, one.lower_is_better) == (other.settings, other.lower_is_better):
         return None
     came = f"measured as {other.settings} in one and as {one.settings} in another"
+    if one.settings == other.settings:
+        came = "lower is better in one and higher in another"
     return OptionError(f"metrics:{one.name}", came, "one way of measuring", "Measure both in the same way.")

@@ -1,7 +1,7 @@
 """The option file of an evaluation, checked: what is restored, by whom, and how it is measured."""
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -58,6 +58,7 @@ class EvaluationOptions:
             if twin != name:
                 came = f"would share the folder {folder_of(name)} with '{twin}'"
                 problems.append(OptionError(f"methods:{name}", came, "names that differ in letters and digits"))
+        problems += _read_where_written(options)
         if problems:
             raise join_errors(problems)
         return options
@@ -65,12 +66,26 @@ class EvaluationOptions:
     @property
     def root(self) -> Path:
         """The folder that the evaluation writes to."""
-        return Path(self.output or Path("results") / "evaluate" / self.name)
+        return Path(self.output or Path("results") / "evaluate" / self.name).expanduser()
 
     @property
     def columns(self) -> list[MetricColumn]:
         """The metrics, in the order of the file."""
         return metric_columns(self.metrics)
+
+
+def _read_where_written(options: EvaluationOptions) -> Iterator[OptionError]:
+    """Folders of pictures that lie in the output, where they would be deleted, or around it, where it would grow."""
+    read = {f"protocol:{key}": path for key, path in options.protocol.items() if str(key).startswith("dataroot_")}
+    for name, entry in options.methods.items():
+        if isinstance(entry, Mapping) and entry.get("type") == "folder":
+            read[f"methods:{name}:path"] = entry.get("path")
+    root = options.root.resolve()
+    for where, path in read.items():
+        place = Path(path).expanduser().resolve() if isinstance(path, str) else None
+        if place and (place.is_relative_to(root) or root.is_relative_to(place)):
+            came = f"got {path}, and the output is {options.root}"
+            yield OptionError(where, came, "folders that lie apart", "Name another output.")
 
 
 def _caught(check: Callable[[], object]) -> list[GPENError]:

@@ -1,23 +1,28 @@
 """The inputs of an evaluation, written once: what every method is given and every metric looks at."""
 
 import json
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
+import numpy as np
 from tqdm import tqdm
 
 from gpen_plugin.data.image_source import decode_picture
 from gpen_plugin.errors import DataError
 from gpen_plugin.evaluate.case import Case
 from gpen_plugin.evaluate.protocols import Protocol
-from gpen_plugin.evaluate.protocols.fingerprint import Fingerprint, take_fingerprint
+from gpen_plugin.evaluate.protocols.fingerprint import FEW, Fingerprint, take_fingerprint
+from gpen_plugin.evaluate.protocols.image_list import listed
 from gpen_plugin.evaluate.ranks import Ranks, merged
 from gpen_plugin.evaluate.results import input_of, truth_of, write_text
+from gpen_plugin.evaluate.telling import told
 from gpen_plugin.picture_file import write_picture
 
 PROTOCOL_FILE = "protocol.json"
+FOLDERS = ("inputs", "truth", "methods", "sheets")
 
 
 @dataclass(frozen=True)
@@ -53,19 +58,19 @@ class Prepared:
 
 
 def prepare(protocol: Protocol, root: Path, ranks: Ranks) -> Prepared:
-    """Write the inputs that are not there yet, and take the fingerprint of all.
+    """Write the inputs that are not there yet or were made of other pictures, and take the fingerprint of all.
 
     Every rank has to call this.
 
     Raises:
-        DataError: `root` holds an evaluation under another protocol, or no image can be read.
+        DataError: `root` holds an evaluation under another protocol or cannot be written, or no image can be read.
     """
     _claim(root, protocol, ranks)
     unreadable = merged(ranks.gather(_write(protocol, root, ranks)))
     keys = [key for key in protocol.keys if key not in unreadable]
     if not keys:
         raise DataError("protocol", f"none of {len(protocol.keys)} images can be read", "at least one")
-    notes = [*protocol.notes, *(f"left out: {reason}" for _, reason in sorted(unreadable.items()))]
+    notes = [*protocol.notes, *(f"left out: {why}" for _, why in sorted(unreadable.items()))]
     readable = _Readable(protocol, keys)
     fingerprint = take_fingerprint(readable, _cases(root, readable)) if ranks.leads else None
     fingerprint = ranks.gather(fingerprint)[0]
@@ -74,8 +79,7 @@ def prepare(protocol: Protocol, root: Path, ranks: Ranks) -> Prepared:
 
 def read_case(root: Path, key: str, condition: str, size: int, has_truth: bool) -> Case:
     """Read one case of an evaluation from its folder."""
-    truth = _read(truth_of(root, key)) if has_truth else None
-    return Case(key, condition, _read(input_of(root, condition, key)), truth, size)
+    return next(_read_cases(root, key, [condition], size, has_truth))
 
 
 class _Readable:
@@ -89,19 +93,41 @@ class _Readable:
 
 
 def _claim(root: Path, protocol: Protocol, ranks: Ranks) -> None:
-    """Refuse a folder whose inputs another protocol made."""
+    """Refuse a folder whose inputs another protocol made, and one that holds something else under our names.
+
+    More images of the same protocol are welcome: each is degraded, restored and measured apart from the others.
+    """
     wanted = json.loads(json.dumps({"kind": protocol.kind, "options": protocol.options(), "keys": protocol.keys}))
     path = root / PROTOCOL_FILE
     if path.is_file():
-        held = _json(path)
-        if held != wanted:
-            differing = [name for name in wanted if held.get(name) != wanted[name]]
-            came = f"was made under another protocol (its {' and '.join(differing)} differ)"
-            way_out = "Name another output, or give --restart, which deletes what is there."
-            raise DataError(str(root), came, "an empty folder, or one of this protocol", way_out)
-    elif ranks.leads:
+        _check_held(root, _json(path), wanted)
+    else:
+        _check_free(root)
+    if ranks.leads:
         write_text(path, json.dumps(wanted, indent=1, ensure_ascii=False) + "\n")
     ranks.wait()
+
+
+def _check_held(root: Path, held: Mapping, wanted: Mapping) -> None:
+    differing = [name for name in ("kind", "options") if held.get(name) != wanted[name]]
+    lost = sorted(set(held.get("keys", ())) - set(wanted["keys"]))
+    if differing:
+        came = f"was made under another protocol (its {' and '.join(differing)} differ)"
+    elif lost:
+        number = f"{len(lost)} image" + "s" * (len(lost) != 1)
+        came = f"holds {number} that the protocol does not have now: {listed(lost, FEW)}"
+    else:
+        return
+    way_out = "Name another output, or give --restart, which deletes what is there."
+    raise DataError(str(root), came, "an empty folder, or one of this protocol", way_out)
+
+
+def _check_free(root: Path) -> None:
+    there = [name for name in FOLDERS if (root / name).exists()]
+    if there:
+        came = f"holds {', '.join(there)}, and no evaluation wrote them"
+        way_out = "Name another output. What --merge wrote is deleted by --restart."
+        raise DataError(str(root), came, "an empty folder, or an evaluation", way_out)
 
 
 def _write(protocol: Protocol, root: Path, ranks: Ranks) -> dict[str, str]:
@@ -109,27 +135,53 @@ def _write(protocol: Protocol, root: Path, ranks: Ranks) -> dict[str, str]:
     unreadable = {}
     for key in tqdm(ranks.share(protocol.keys), "inputs", unit="image", disable=not ranks.leads):
         try:
-            for condition in protocol.conditions:
-                target = input_of(root, condition, key)
-                truth_there = not protocol.has_truth or truth_of(root, key).exists()
-                if truth_there and target.exists():
-                    continue
-                case = protocol.case(key, condition)
-                if case.gt is not None:
-                    write_picture(truth_of(root, key), case.gt)
-                write_picture(target, case.lq)
+            cases = [protocol.case(key, condition) for condition in _to_make(protocol, root, key)]
         except DataError as error:
-            unreadable[key] = str(error)
+            logging.getLogger("basicsr").warning(f"left out: {error}")
+            unreadable[key] = told(DataError(key, error.came, error.expected, error.way_out) if error.came else error)
+            continue
+        for case in cases:
+            write_picture(input_of(root, case.condition, key), case.lq)
+        if cases and protocol.has_truth:  # last, as it tells what the inputs were made of
+            write_picture(truth_of(root, key), cases[0].gt)
     return unreadable
+
+
+def _to_make(protocol: Protocol, root: Path, key: str) -> list[str]:
+    """Conditions whose inputs are not there; all, if those that are there were made of another picture."""
+    missing = [condition for condition in protocol.conditions if not input_of(root, condition, key).exists()]
+    if missing == protocol.conditions:
+        return missing
+    truth, degraded = protocol.originals(key)
+    there = [
+        (input_of(root, condition, key), degraded) for condition in protocol.conditions if condition not in missing
+    ]
+    there.append((truth_of(root, key), truth))
+    as_found = all(picture is None or holds_picture(path, picture) for path, picture in there)
+    return missing if as_found else protocol.conditions
+
+
+def holds_picture(path: Path, picture: np.ndarray) -> bool:
+    """Whether a file is there and holds this very picture, pixel for pixel."""
+    try:
+        return np.array_equal(decode_picture(path.read_bytes(), str(path)), picture)
+    except (OSError, DataError):
+        return False
 
 
 def _cases(root: Path, protocol: Protocol) -> Iterator[Case]:
     total = len(protocol.keys) * len(protocol.conditions)
     with tqdm(total=total, desc="fingerprint", unit="image") as progress:
         for key in protocol.keys:
-            for condition in protocol.conditions:
-                yield read_case(root, key, condition, protocol.size, protocol.has_truth)
+            for case in _read_cases(root, key, protocol.conditions, protocol.size, protocol.has_truth):
+                yield case
                 progress.update()
+
+
+def _read_cases(root: Path, key: str, conditions: Sequence[str], size: int, has_truth: bool) -> Iterator[Case]:
+    truth = _read(truth_of(root, key)) if has_truth else None
+    for condition in conditions:
+        yield Case(key, condition, _read(input_of(root, condition, key)), truth, size)
 
 
 def _read(path: Path):
@@ -144,8 +196,11 @@ def _read(path: Path):
 
 def _json(path: Path) -> Mapping:
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(content, dict):
+            raise ValueError(f"holds a {type(content).__name__}")
+        return content
+    except (OSError, ValueError) as error:
         raise DataError(str(path), f"is damaged ({error})", "JSON", "Give --restart to begin anew.") from error
 
 

@@ -9,9 +9,11 @@ from typing import TypeVar
 import torch
 from torch import distributed
 
+from gpen_plugin.errors import OptionError
 from gpen_plugin.restore.aligned import torch_device
 
 Item = TypeVar("Item")
+JOINING = timedelta(minutes=10)  # a launcher that was killed meanwhile is not waited for longer
 PATIENCE = timedelta(days=7)  # rank 0 may train an encoder while the others wait
 
 
@@ -23,25 +25,30 @@ class Ranks:
         rank: of this process.
         world_size: how many there are.
         device: where this one computes.
+        group: through which several talk.
     """
 
     rank: int
     world_size: int
     device: torch.device
+    group: distributed.ProcessGroup | None = None
 
     @classmethod
     def of_this_process(cls, device: str | None = None) -> "Ranks":
         """Read what torchrun says, and join the others.
 
+        From here on torch computes in one thread on the CPU: convolutions differ in the last digits with the number of
+        threads, and torchrun gives each process one. As many processes as cores use them all.
+
         Args:
             device: e.g. ``cpu`` or ``cuda``; None takes a GPU where there is one, each rank of a machine its own.
         Raises:
-            OptionError: there is no such device.
+            OptionError: there is no such device, or the others cannot be reached.
         """
+        torch.set_num_threads(1)
         world_size = int(os.environ.get("WORLD_SIZE", "1"))
-        if world_size > 1 and not distributed.is_initialized():
-            distributed.init_process_group("gloo", timeout=PATIENCE)
-        return cls(int(os.environ.get("RANK", "0")), world_size, _device(device))
+        group = _joined(world_size) if world_size > 1 else None
+        return cls(int(os.environ.get("RANK", "0")), world_size, _device(device), group)
 
     @property
     def leads(self) -> bool:
@@ -57,7 +64,7 @@ class Ranks:
         if self.world_size == 1:
             return [value]
         values: list = [None] * self.world_size
-        distributed.all_gather_object(values, value)
+        distributed.all_gather_object(values, value, group=self.group)
         return values
 
     def wait(self) -> None:
@@ -81,6 +88,17 @@ class Ranks:
 def merged(parts: Iterable[dict]) -> dict:
     """The union of the ranks' mappings."""
     return {key: value for part in parts for key, value in part.items()}
+
+
+def _joined(world_size: int) -> distributed.ProcessGroup:
+    try:
+        if not distributed.is_initialized():
+            distributed.init_process_group("gloo", timeout=JOINING)
+        return distributed.new_group(timeout=PATIENCE, backend="gloo")
+    except (RuntimeError, ValueError) as error:
+        reason = (str(error).splitlines() or [""])[0]
+        came = f"says {world_size} processes, and the others cannot be reached ({reason})"
+        raise OptionError("WORLD_SIZE", came, "processes that torchrun started") from error
 
 
 def _device(name: str | None) -> torch.device:

@@ -3,8 +3,6 @@
 import hashlib
 import json
 import logging
-import shutil
-import traceback
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,12 +10,12 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from gpen_plugin.errors import GPENError
 from gpen_plugin.evaluate.methods import Method, build_method
 from gpen_plugin.evaluate.options import folder_of
 from gpen_plugin.evaluate.preparation import Prepared
 from gpen_plugin.evaluate.ranks import Ranks, merged
-from gpen_plugin.evaluate.results import Row, picture_of, write_text
+from gpen_plugin.evaluate.results import Row, delete_file, delete_folder, picture_below, picture_of, write_text
+from gpen_plugin.evaluate.telling import told
 from gpen_plugin.picture_file import write_picture
 
 IDENTITY_FILE = "method.json"
@@ -30,7 +28,7 @@ class Restored:
 
     Attributes:
         row: for the tables.
-        digest: of all that decides its pictures.
+        digest: of all that decides its pictures besides the inputs.
         failures: place -> why there is no picture.
     """
 
@@ -48,7 +46,7 @@ class Restored:
 def restore_all(name: str, entry: Mapping, prepared: Prepared, ranks: Ranks) -> Restored:
     """Restore what is not restored yet, each rank its share; every rank has to call this.
 
-    Pictures that the same method made of the same inputs in an earlier run are kept.
+    Pictures that the same method made of the same input in an earlier run are kept.
     """
     folder = prepared.root / "methods" / folder_of(name)
     method, failure = _build(name, entry, folder, ranks)
@@ -59,7 +57,7 @@ def restore_all(name: str, entry: Mapping, prepared: Prepared, ranks: Ranks) -> 
         return Restored(row)
     digest = _digest(method, prepared)
     if ranks.leads:
-        _claim(folder, digest, method)
+        _claim(folder, digest, method, prepared)
     ranks.wait()
     failures = _restore_share(method, row, prepared, ranks)
     return Restored(row, digest, merged(ranks.gather(failures)))
@@ -71,31 +69,40 @@ def _build(name: str, entry: Mapping, folder: Path, ranks: Ranks) -> tuple[Metho
     for _ in ranks.leader_first():
         try:
             method = build_method(entry, f"methods:{name}", ranks.device, folder)
-        except GPENError as error:
-            failure = str(error)
-        except Exception as error:  # of a network that is not ours
-            failure = _told(error)
+        except (Exception, SystemExit) as error:  # a network that is not ours may do anything
+            failure = told(error)
     return method, failure
 
 
-def _claim(folder: Path, digest: str, method: Method) -> None:
-    """Clear away what another method of this name has left, or this one of other inputs."""
-    path = folder / IDENTITY_FILE
-    try:
-        same = json.loads(path.read_text(encoding="utf-8"))["digest"] == digest
-    except (OSError, ValueError, KeyError, TypeError):
-        same = False
-    if not same:
-        shutil.rmtree(folder / "restored", ignore_errors=True)
+def _claim(folder: Path, digest: str, method: Method, prepared: Prepared) -> None:
+    """Clear away what another method of this name has left, and what this one made of other inputs."""
+    path, inputs = folder / IDENTITY_FILE, prepared.fingerprint.inputs
+    held, restored_of = _held(path)
+    if held != digest:
+        delete_folder(folder / "restored")
         for old in folder.glob("values.*.jsonl"):
-            old.unlink()
-        content = {"digest": digest, "identity": method.identity}
-        write_text(path, json.dumps(content, indent=1, ensure_ascii=False, default=str) + "\n")
+            delete_file(old)
+    else:
+        for key in (key for key, made_of in restored_of.items() if inputs.get(key) != made_of):
+            for condition in prepared.conditions:
+                delete_file(picture_below(folder, condition, key))
+    content = {"digest": digest, "identity": method.identity, "inputs": dict(inputs)}
+    write_text(path, json.dumps(content, indent=1, ensure_ascii=False, default=str) + "\n")
+
+
+def _held(path: Path) -> tuple[str, Mapping[str, str]]:
+    """Which method was here before, and the hashes of the inputs that it was given, by key."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        return content["digest"], dict(content["inputs"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return "", {}
 
 
 def _digest(method: Method, prepared: Prepared) -> str:
-    text = json.dumps([method.identity, prepared.fingerprint.digest], sort_keys=True, default=str)
-    return hashlib.sha256(text.encode()).hexdigest()
+    """Of what decides a picture besides the input."""
+    content = [method.identity, prepared.size, prepared.fingerprint.versions]
+    return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()
 
 
 def _restore_share(method: Method, row: Row, prepared: Prepared, ranks: Ranks) -> dict[Place, str]:
@@ -108,20 +115,15 @@ def _restore_share(method: Method, row: Row, prepared: Prepared, ranks: Ranks) -
         try:
             picture = method(prepared.case(key, condition))
             _check(picture, prepared.size)
-        except Exception as error:  # whatever it is, it is entered, and the other images go on
-            failures[condition, key] = str(error) if isinstance(error, GPENError) else _told(error)
+        except (Exception, SystemExit) as error:  # whatever it is, it is entered, and the other images go on
+            failures[condition, key] = told(error)
             continue
         write_picture(path, picture)
     return failures
 
 
-def _check(picture: np.ndarray, size: int) -> None:
+def _check(picture: object, size: int) -> None:
+    if not isinstance(picture, np.ndarray):
+        raise ValueError(f"gave {type(picture).__name__} instead of a picture")
     if picture.shape != (size, size, 3) or picture.dtype != np.uint8:
         raise ValueError(f"gave {picture.shape} {picture.dtype} instead of ({size}, {size}, 3) uint8")
-
-
-def _told(error: Exception) -> str:
-    """One line that a reader of the report can search for: what was raised, and where."""
-    last = traceback.extract_tb(error.__traceback__)[-1]
-    text = (str(error).strip().splitlines() or [""])[0][:200]
-    return f"{type(error).__name__}: {text} ({Path(last.filename).name}:{last.lineno})"

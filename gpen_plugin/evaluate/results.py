@@ -1,9 +1,11 @@
 """What an evaluation has found out: the one file that tables, sheets, pages and studies are made of."""
 
+import contextlib
 import dataclasses
 import json
 import math
 import os
+import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -141,7 +143,12 @@ class Results:
 
 def picture_of(root: Path, row: Row, condition: str, key: str) -> Path:
     """Where a restored picture of an evaluation lies."""
-    return root / "methods" / row.folder / "restored" / condition / f"{key}.png"
+    return picture_below(root / "methods" / row.folder, condition, key)
+
+
+def picture_below(folder: Path, condition: str, key: str) -> Path:
+    """Where a restored picture lies in the folder of its method."""
+    return folder / "restored" / condition / f"{key}.png"
 
 
 def input_of(root: Path, condition: str, key: str) -> Path:
@@ -192,8 +199,35 @@ def write_text(path: Path, text: str) -> None:
         temporary.write_text(text, encoding="utf-8")
         os.replace(temporary, path)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
         raise DataError(str(path), f"cannot be written ({error})", "a writable folder with space left") from error
+
+
+def delete_file(path: Path) -> None:
+    """Delete a file of an evaluation, if it is there. Errors are those of `delete_folder`."""
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as error:
+        raise _not_deleted(path, error) from error
+
+
+def delete_folder(folder: Path) -> None:
+    """Delete a folder of an evaluation, if it is there.
+
+    Raises:
+        DataError: something of it would stay, and be taken for what is made next.
+    """
+    try:
+        if folder.exists():
+            shutil.rmtree(folder)
+    except OSError as error:
+        raise _not_deleted(folder, error) from error
+
+
+def _not_deleted(path: Path, error: OSError) -> DataError:
+    came = f"cannot be deleted ({error.strerror or error})"
+    return DataError(str(path), came, "a writable folder", "Delete it by hand.")
 
 
 def _without_nan(content: object) -> object:

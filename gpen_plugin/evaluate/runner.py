@@ -2,16 +2,15 @@
 
 import dataclasses
 import logging
-import shutil
 
 from gpen_plugin.evaluate.measuring import WHOLE_SET, Measured, Measurer
 from gpen_plugin.evaluate.options import EvaluationOptions
-from gpen_plugin.evaluate.preparation import PROTOCOL_FILE, Prepared, prepare
+from gpen_plugin.evaluate.preparation import FOLDERS, PROTOCOL_FILE, Prepared, prepare
 from gpen_plugin.evaluate.protocols import build_protocol
 from gpen_plugin.evaluate.ranks import Ranks
 from gpen_plugin.evaluate.report import ReportOptions, require_packages, write_report
 from gpen_plugin.evaluate.restoring import Restored, restore_all
-from gpen_plugin.evaluate.results import FILE, Results, write_results
+from gpen_plugin.evaluate.results import FILE, Results, delete_file, delete_folder, write_results
 
 
 def evaluate(options: EvaluationOptions, ranks: Ranks, restart: bool = False) -> Results:
@@ -45,10 +44,20 @@ def evaluate(options: EvaluationOptions, ranks: Ranks, restart: bool = False) ->
 
 def _clear(options: EvaluationOptions) -> None:
     """Delete what an evaluation wrote, and nothing else that may lie in the folder."""
-    for folder in ("inputs", "truth", "methods", "sheets"):
-        shutil.rmtree(options.root / folder, ignore_errors=True)
-    for file in (PROTOCOL_FILE, FILE):
-        (options.root / file).unlink(missing_ok=True)
+    marks = (FILE, PROTOCOL_FILE)
+    if not any((options.root / file).exists() for file in marks):
+        return
+    for folder in FOLDERS:
+        delete_folder(options.root / folder)
+    for file in ("curves.png", *marks):  # the marks last: what is stopped in between is still known as ours
+        delete_file(options.root / file)
+
+
+def in_order(measured: Measured, results: Results) -> Measured:
+    """Values by condition, image and column as the results list them, whichever rank found which."""
+    orders = (results.conditions, [WHOLE_SET, *results.keys], [column.name for column in results.columns])
+    rank_of = [{name: rank for rank, name in enumerate(order)} for order in orders]
+    return dict(sorted(measured.items(), key=lambda item: [rank[n] for rank, n in zip(rank_of, item[0], strict=True)]))
 
 
 def _results(
@@ -72,7 +81,7 @@ def _results(
             for condition, key in prepared.places:
                 failure = restored.failures.get((condition, key))
                 results.images[name][condition][key] = {"failure": failure} if failure else {}
-        for (condition, key, column), value in measured.items():
+        for (condition, key, column), value in in_order(measured, results).items():
             place = results.sets.setdefault(name, {}).setdefault(condition, {})
             (place if key == WHOLE_SET else results.images[name][condition][key])[column] = value
     for failure in results.failures():

@@ -37,7 +37,9 @@ class SetAccumulator(ABC):
     __radd__ = __add__  # 0 + pair: where the host's sum begins
 
     def __iadd__(self, other: "SetAccumulator | float") -> "SetAccumulator | float":
-        if isinstance(other, float) and math.isnan(other):  # a pair without a value: its set has none, as sums have none
+        if isinstance(other, float) and math.isnan(
+            other
+        ):  # a pair without a value: its set has none, as sums have none
             return other
         if isinstance(other, (int, float)) and other == 0:  # the share of a rank that saw no picture
             return self

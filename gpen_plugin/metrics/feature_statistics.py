@@ -2,20 +2,18 @@
 
 import functools
 import os
-import zipfile
-import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from os import path as osp
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from gpen_plugin.errors import DataError, OptionError
+from gpen_plugin.errors import CheckpointError, DataError, GPENError, OptionError, ShapeError
 from gpen_plugin.fetch import read_weights
 
 _KINDS = "a file of datasets_prep/fid_stats.py, pytorch-fid (.npz: mu, sigma) or BasicSR (.pth: mean, cov)"
-_NPZ_ERRORS = (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error)
 # BasicSR's files hold NumPy's arrays, of which a safe loader has to be told
 _PARTS_OF_ARRAYS = [np.ndarray, np.dtype, *(type(np.dtype(kind)) for kind in (np.float32, np.float64))]
 _REBUILD = np.empty(0).__reduce__()[0]
@@ -42,18 +40,25 @@ class FeatureStatistics:
 
 
 def read_statistics(
-    path: str | os.PathLike, where: str = "statistics", with_features: bool = False
+    path: str | os.PathLike,
+    where: str = "statistics",
+    with_features: bool = False,
+    dimensions: int | None = None,
 ) -> FeatureStatistics:
     """Read the statistics of a set; a file is read once, until it changes.
 
     Args:
-        path: of a file of ``datasets_prep/fid_stats.py``, of pytorch-fid (``.npz``) or of BasicSR (``.pth``).
+        path: of a file of ``datasets_prep/fid_stats.py``, of pytorch-fid (``.npz``) or of BasicSR (``.pth``); ``~`` is
+            the home folder.
         where: key path that names it, for errors.
         with_features: whether the features of each picture are needed.
+        dimensions: that the features have to have; None takes any.
     Raises:
         DataError: missing, damaged or of another kind.
         OptionError: `with_features`, and the file has none.
+        ShapeError: it is of features of other dimensions.
     """
+    path = osp.expanduser(path)
     try:
         changed = os.stat(path).st_mtime_ns
     except OSError as error:
@@ -62,33 +67,45 @@ def read_statistics(
     if with_features and statistics.features is None:
         way_out = "Make it again: python datasets_prep/fid_stats.py --features."
         raise OptionError(where, f"{path} holds moments alone", "the features of each picture too", way_out)
+    if dimensions not in (None, len(statistics.mean)):
+        came, expected = f"{path} is of {len(statistics.mean)} features", f"{dimensions}, the last of Inception v3"
+        raise ShapeError(where, came, expected, "Make it with datasets_prep/fid_stats.py.")
     return statistics
 
 
 @functools.lru_cache(maxsize=4)
 def _read(path: str, changed: int) -> FeatureStatistics:
-    content = _content_of_pth(path) if path.endswith((".pth", ".pt")) else _content_of_npz(path)
+    try:
+        return _statistics(_content_of_pth(path) if path.endswith((".pth", ".pt")) else _content_of_npz(path), path)
+    except GPENError:
+        raise
+    except Exception as error:  # damage and other people's contents show as errors of many kinds
+        raise DataError(path, f"cannot be read ({type(error).__name__})", _KINDS) from error
+
+
+def _statistics(content: Mapping, path: str) -> FeatureStatistics:
     mean, covariance = (_first(content, path, *names) for names in (("mu", "mean"), ("sigma", "cov")))
     if mean.ndim != 1 or covariance.shape != (len(mean),) * 2 or not np.isfinite(mean @ covariance).all():
         came = f"has a mean of shape {mean.shape} and a covariance of {covariance.shape}"
         raise DataError(path, came, "(D,) and (D, D), with finite values")
-    count, features = content.get("count"), content.get("features")
-    return FeatureStatistics(
-        str(content.get("name") or Path(path).stem), mean, covariance, None if count is None else int(count), features
-    )
+    name, count, features = (content.get(key) for key in ("name", "count", "features"))
+    if features is not None and (features.ndim != 2 or features.shape[1] != len(mean)):
+        raise DataError(path, f"has features of shape {features.shape}", f"(N, {len(mean)})")
+    name, count = Path(path).stem if name is None else str(name), None if count is None else int(count)
+    return FeatureStatistics(name, mean, covariance, count, features)
 
 
 def _content_of_pth(path: str) -> Mapping:
     with torch.serialization.safe_globals([*_PARTS_OF_ARRAYS, *((_REBUILD, name) for name in _NAMES_OF_REBUILD)]):
-        return read_weights(path)
+        try:
+            return read_weights(path)
+        except CheckpointError as error:
+            raise DataError(path, error.came, _KINDS) from error
 
 
 def _content_of_npz(path: str) -> Mapping:
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            return dict(file)
-    except _NPZ_ERRORS as error:
-        raise DataError(path, f"cannot be read ({type(error).__name__})", _KINDS) from error
+    with np.load(path, allow_pickle=False) as file:
+        return dict(file)
 
 
 def _first(content: Mapping, path: str, *names: str) -> np.ndarray:

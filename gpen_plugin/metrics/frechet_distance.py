@@ -39,7 +39,7 @@ def calculate_fid(
         device: where the network runs; ``auto`` is a GPU where there is one.
         better: read by the host to find the best iteration; it takes ``higher`` where the key is left out.
     Returns:
-        The sum of one picture, see `SetAccumulator`; NaN where the weights are missing.
+        The sum of one picture, see `SetAccumulator`; NaN where the weights are missing or no good (see the log).
     Raises:
         OptionError: there is neither ground truth nor `statistics`, or `better` is wrong.
         DataError: the file of `statistics` cannot be read.
@@ -58,11 +58,12 @@ class FrechetSets(FeatureSets):
         """The FID; NaN of a single picture, which has no covariance."""
         if len(self) < 2:
             return math.nan
+        own = self.features()
         if self.statistics is None:
             other = Gaussian.of_samples(self.real_features())
         else:
-            other = _gaussian_of(read_statistics(self.statistics))
-        return frechet_distance(Gaussian.of_samples(self.features()), other)
+            other = _gaussian_of(read_statistics(self.statistics, dimensions=own.shape[1]))
+        return frechet_distance(Gaussian.of_samples(own), other)
 
 
 @dataclass(frozen=True, eq=False)

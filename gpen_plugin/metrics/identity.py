@@ -57,11 +57,11 @@ def calculate_identity(
         better: read by the host to find the best iteration; degrees need ``lower``, since it takes ``higher`` where the
             key is left out.
     Returns:
-        1 or 0 degrees for the same picture; NaN where a file or package is missing (see the log).
+        1 or 0 degrees for the same picture; NaN where a file is missing or no good, or a package is
+        missing (see the log).
     Raises:
         OptionError: names the option, what came and what was expected.
         ShapeError: a picture is no colour picture of 8 bits, or not square and to be aligned.
-        CheckpointError: the network's file cannot be read, or is of another network.
     """
     if unit not in BEST:
         raise OptionError("unit", f"got {unit!r}", "cosine or degrees")

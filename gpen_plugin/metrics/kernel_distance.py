@@ -42,7 +42,7 @@ def calculate_kid(
         device: where the network runs; ``auto`` is a GPU where there is one.
         better: read by the host to find the best iteration; it takes ``higher`` where the key is left out.
     Returns:
-        The sum of one picture, see `SetAccumulator`; NaN where the weights are missing.
+        The sum of one picture, see `SetAccumulator`; NaN where the weights are missing or no good (see the log).
     Raises:
         OptionError: there is neither ground truth nor `statistics`, the file holds no features, or `better` is wrong.
         DataError: the file of `statistics` cannot be read.
@@ -59,11 +59,11 @@ class KernelSets(FeatureSets):
 
     def value(self) -> float:
         """The KID times 1000, as papers print it; NaN where a set has a single picture."""
+        own = self.features()
         if self.statistics is None:
-            return THE_PAPERS_UNIT * kernel_distance(self.features(), self.real_features())
-        statistics = read_statistics(self.statistics, with_features=True)
-        own, real = self.features(), statistics.features
-        return THE_PAPERS_UNIT * kernel_distance(own, real, _mean_within_file(statistics))
+            return THE_PAPERS_UNIT * kernel_distance(own, self.real_features())
+        statistics = read_statistics(self.statistics, with_features=True, dimensions=own.shape[1])
+        return THE_PAPERS_UNIT * kernel_distance(own, statistics.features, _mean_within_file(statistics))
 
 
 def kernel_distance(one: np.ndarray, other: np.ndarray, mean_within_other: float | None = None) -> float:
@@ -87,7 +87,7 @@ def kernel_distance(one: np.ndarray, other: np.ndarray, mean_within_other: float
     if mean_within_other is None:
         mean_within_other = _mean_within(other)
     between = _kernel_sum(one, other) / (len(one) * len(other))
-    return _mean_within(one) + mean_within_other - 2 * between
+    return float(_mean_within(one) + mean_within_other - 2 * between)
 
 
 def _mean_within(points: np.ndarray) -> float:

@@ -39,12 +39,11 @@ def calculate_lmd(
         device: ``auto``, ``cpu`` or ``cuda``.
         better: read by the host to find the best iteration; it takes ``higher`` where the key is left out.
     Returns:
-        The distance, 0 for equal pictures; NaN where one shows no face, or where a file or package is missing (see the
-        log).
+        The distance, 0 for equal pictures; NaN where one shows no face, where a file is missing or no good, or a
+        package is missing (see the log).
     Raises:
         ShapeError: a picture is of another size or no colour picture of 8 bits.
         OptionError: names the option, what came and what was expected.
-        CheckpointError: the detector's file cannot be read, or is of another network.
     """
     check_better(better, "lower", "Equal pictures have the distance 0.")
     check_pair(img, img2)

@@ -50,11 +50,11 @@ def calculate_lpips(
         device: ``auto``, ``cpu`` or ``cuda``.
         better: read by the host to find the best iteration; it takes ``higher`` where the key is left out.
     Returns:
-        The distance, 0 for equal pictures; NaN where the network's file or the package is missing (see the log).
+        The distance, 0 for equal pictures; NaN where the network's file is missing or no good, or the package is
+        missing (see the log).
     Raises:
         ShapeError: a picture is too small, of another size or no colour picture of 8 bits.
         OptionError: names the option, what came and what was expected.
-        CheckpointError: the file cannot be read, or is of another network.
     """
     if net not in BACKBONES:
         raise OptionError("net", f"got {net!r}", "alex or vgg")

@@ -1,6 +1,6 @@
 """Face-recognition networks: any that is registered in the host, with its weights, or an ONNX file."""
 
-import importlib.util
+import importlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -99,11 +99,12 @@ def onnx_recogniser(path: str, side: int | None, channels: str | None, device: s
 
 def _registered_class(name: object) -> type:
     if name not in registered("arch") and name == GFPGANS["type"]:
-        if importlib.util.find_spec("gfpgan") is None:
-            came = "ResNetArcFace comes with the package gfpgan, which is not installed"
+        try:
+            importlib.import_module("gfpgan.archs.arcface_arch")  # registers it
+        except ImportError as error:
+            came = f"ResNetArcFace comes with the package gfpgan, which cannot be imported ({error})"
             way_out = "Run: pip install gfpgan. Or name another network, or an ONNX file."
-            raise MissingFileError("network", came, way_out=way_out)
-        importlib.import_module("gfpgan.archs.arcface_arch")  # registers it
+            raise MissingFileError("network", came, way_out=way_out) from error
     classes = registered("arch")
     if name not in classes:
         raise unknown_name(name, sorted(classes), "network:type")

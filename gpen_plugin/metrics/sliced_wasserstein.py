@@ -14,6 +14,7 @@ from gpen_plugin.errors import OptionError, ShapeError
 from gpen_plugin.host import register
 from gpen_plugin.metrics.accumulator import SetAccumulator
 from gpen_plugin.metrics.laplacian_descriptors import COARSEST, draw_corners, laplacian_pyramid, patches_at
+from gpen_plugin.metrics.picture_checks import check_better, check_pair
 
 DIRECTIONS_AT_ONCE = 64  # bounds the memory of the projections
 THE_PAPERS_UNIT = 1000
@@ -53,9 +54,8 @@ def calculate_swd(
         OptionError: names the option, what came and what was expected.
     """
     settings = SlicedWassersteinSettings(patches, directions, seed, normalise_by)
-    if better != "lower":
-        raise OptionError("better", f"got {better!r}", "lower", "Equal sets have the distance 0.")
-    _check_pictures(img, img2)
+    check_better(better, "lower", "Equal sets have the distance 0.")
+    check_pair(img, img2, COARSEST)
     digests = [hashlib.sha256(np.ascontiguousarray(picture)).digest() for picture in (img2, img)]
     pyramids = [laplacian_pyramid(picture) for picture in (img, img2)]
     rng = _rng(seed, digests[0])
@@ -177,17 +177,6 @@ def mean_and_deviation(patches: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 def _normalised(patches: np.ndarray, mean: np.ndarray, deviation: np.ndarray) -> np.ndarray:
     return ((patches - mean) / deviation).reshape(len(patches), -1)  # (N, C * P)
-
-
-def _check_pictures(img: np.ndarray, img2: np.ndarray) -> None:
-    for name, picture in (("img", img), ("img2", img2)):
-        if picture.ndim != 3 or picture.shape[2] != 3 or picture.dtype != np.uint8:
-            raise ShapeError(name, f"got shape {picture.shape} of {picture.dtype}", "(H, W, 3) of uint8")
-        if min(picture.shape[:2]) < COARSEST:
-            raise ShapeError(name, f"got {_size(picture.shape)} px", f"at least {COARSEST} px", "Remove this metric.")
-    if img.shape != img2.shape:
-        came = f"got {_size(img.shape)} px beside {_size(img2.shape)} px of img2"
-        raise ShapeError("img", came, "two pictures of one size", "Resize one of them.")
 
 
 def _size(shape: tuple[int, ...]) -> str:

@@ -19,6 +19,7 @@ PUBLISHED = WeightFile(
 OF_ANY_SIZE = WeightFile("face_detection_yunet_dynamic.onnx", "YuNet for any size", None, None)
 
 STRIDES = (8, 16, 32)  # pixels between the network's guesses
+OUTPUTS = {"cls": 1, "obj": 1, "kps": 10}  # numbers in each guess: it is a face, an object; its five points
 # SIDE and FRAME are, of a dozen pairs, the one with the least error on 500 portraits of 32, 64 and 128 px
 SIDE = 224  # pixels to which a picture's longer side is brought
 FRAME = 320  # pixels of the picture with its border, where the file does not fix them; a multiple of 32
@@ -59,16 +60,25 @@ class YuNet:
         """All guesses of all strides: certainties (A,) from 0 to 1, and points (A, 5, 2) in pixels of the frame."""
         certainties, points = [], []
         for stride in STRIDES:
-            names = [f"{kind}_{stride}" for kind in ("cls", "obj", "kps")]
-            if not outputs.keys() >= {*names}:
-                came = f"has the outputs {', '.join(outputs)}"
-                raise CheckpointError(self._network.path, came, "those of YuNet (cls_8 ... kps_32)")
-            is_face, is_object, offsets = (outputs[name][0].astype(np.float64) for name in names)
-            certainties.append(np.sqrt(is_face.clip(0, 1) * is_object.clip(0, 1)).reshape(-1))
             side = self._frame // stride
+            is_face, is_object, offsets = (
+                self._output(outputs, f"{kind}_{stride}", (1, side * side, numbers))
+                for kind, numbers in OUTPUTS.items()
+            )
+            certainties.append(np.sqrt(is_face.clip(0, 1) * is_object.clip(0, 1)).reshape(-1))
             cells = np.indices((side, side))[::-1].reshape(2, -1).T  # (A, 2), x before y
             points.append((offsets.reshape(-1, 5, 2) + cells[:, None]) * stride)
         return np.concatenate(certainties), np.concatenate(points)
+
+    def _output(self, outputs: dict[str, np.ndarray], name: str, shape: tuple[int, ...]) -> np.ndarray:
+        """The guesses that an output holds, float64; CheckpointError if it is not there or of another shape."""
+        if name not in outputs:
+            came = f"has the outputs {', '.join(outputs)}"
+            raise CheckpointError(self._network.path, came, "those of YuNet (cls_8 ... kps_32)")
+        if outputs[name].shape != shape:
+            came = f"gives {name} of shape {outputs[name].shape} for a picture of {self._frame} px"
+            raise CheckpointError(self._network.path, came, f"{shape}, as YuNet does")
+        return outputs[name][0].astype(np.float64)
 
     def _of_one_face(self, certainties: np.ndarray, points: np.ndarray) -> np.ndarray | None:
         """The mean of the guesses of the face that is most certain and nearest to the middle."""

@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import re
 import zipfile
 from pathlib import Path
 
@@ -144,11 +145,22 @@ def test_a_full_disk_leaves_nothing(faces, tmp_path, monkeypatch, capsys):
     assert os.listdir(tmp_path / "made") == []
 
 
+def test_a_folder_that_is_gone_in_the_end(faces, tmp_path, monkeypatch, capsys):
+    def extract(pictures, device):
+        (tmp_path / "made").write_text("a file where the folder would be")
+        return np.stack([colours(picture) for picture in pictures])
+
+    monkeypatch.setattr(inception_features, "extract", extract)
+    assert run(faces, tmp_path / "made" / "a.npz") == 1
+    assert re.search(r"a\.npz: cannot be written \(.*\); expected a folder with room", capsys.readouterr().err)
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (["--output", "a.txt"], "--output: got a.txt; expected a name that ends in .npz"),
         (["--output", "there.npz"], "--output: there.npz exists; expected a new name"),
+        (["--output", "there.npz/a.npz"], "--output: nothing can be written into "),
         (["--size", "0"], "--size: got 0; expected a number from 1"),
         (["--limit", "1"], "--limit: got 1; expected a number from 2"),
         (["--input", "nowhere"], "--input: nowhere is not there"),

@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import sys
 
+import cv2
 import make_eval_pairs
 import numpy as np
 import pytest
@@ -132,6 +133,33 @@ def test_going_on_after_a_stop(gt, output, tmp_path, monkeypatch, capsys, flags)
         assert (output / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
     assert not (output / "begun.json").exists()
     assert not (output / ".making").exists()
+
+
+def test_going_on_with_an_original_that_was_changed_meanwhile(gt, output, monkeypatch):
+    with monkeypatch.context() as patched:
+        patched.setattr(make_eval_pairs, "take_fingerprint", stopped_at_the_end)
+        assert fsr(gt, output) == 130
+    cv2.imwrite(str(gt / "face_1.png"), 255 - cv2.imread(str(gt / "face_1.png")))
+    assert fsr(gt, output) == 0
+    assert fsr(gt, output.with_name("anew")) == 0
+    for name in ("gt", "lq_4x", "lq_8x"):
+        assert (output / name / "face_1.png").read_bytes() == (
+            output.with_name("anew") / name / "face_1.png"
+        ).read_bytes()
+
+
+def stopped_at_the_end(protocol, cases):
+    for _ in cases:
+        continue
+    raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("content", ["{", "[]", "{}"])
+def test_a_damaged_note_is_told(gt, output, capsys, content):
+    output.mkdir(parents=True)
+    (output / "pairs.json").write_text(content)
+    assert fsr(gt, output) == 1
+    assert "pairs.json: is damaged" in capsys.readouterr().err
 
 
 def test_a_finished_one_is_left_alone(gt, output, capsys):

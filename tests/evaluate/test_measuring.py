@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from small_evaluation import given, run, weights  # noqa: F401 - fixtures
 
-from gpen_plugin.errors import MissingFileError
+from gpen_plugin.errors import CheckpointError, MissingFileError
 from gpen_plugin.evaluate import metric_columns as columns_module
 from gpen_plugin.evaluate.metric_columns import metric_columns
 from gpen_plugin.evaluate.options import EvaluationOptions
@@ -29,12 +29,13 @@ def metric(monkeypatch):
     return add
 
 
-def test_a_metric_without_its_file_says_which_and_the_others_go_on(given, metric):
+@pytest.mark.parametrize("error", [MissingFileError, CheckpointError])
+def test_a_metric_without_its_file_says_which_and_the_others_go_on(given, metric, error):
     calls = []
 
     def calculate_lost(img, img2):
         calls.append(1)
-        raise MissingFileError("weights", "lost.pth is not there", "the network", "Put it into the folder.")
+        raise error("weights", "lost.pth is not there", "the network", "Put it into the folder.")
 
     given["metrics"] = {"lost": metric(calculate_lost), **given["metrics"]}
     results = run(given)

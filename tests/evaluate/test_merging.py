@@ -63,6 +63,14 @@ def test_a_metric_measured_in_two_ways_is_refused(given, halves, tmp_path):
         merge([halves[0], EvaluationOptions.from_mapping(given).root], tmp_path / "both")
 
 
+def test_two_opinions_of_what_is_better_are_refused(given, halves, tmp_path):
+    given["metrics"]["psnr"]["better"] = "lower"
+    given["methods"] = {"Other": {"type": "bicubic"}}
+    run(given)
+    with pytest.raises(OptionError, match=r"metrics:psnr.*lower is better in one"):
+        merge([EvaluationOptions.from_mapping(given).root, halves[0]], tmp_path / "both")
+
+
 def test_two_methods_of_one_name_are_refused(halves, tmp_path):
     with pytest.raises(OptionError, match="'Bilinear'"):
         merge([halves[0], halves[0]], tmp_path / "both")

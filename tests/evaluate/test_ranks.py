@@ -2,8 +2,10 @@
 
 import json
 import os
+import socket
 import subprocess
 import sys
+from datetime import timedelta
 from types import SimpleNamespace
 
 import pytest
@@ -48,6 +50,25 @@ def test_the_leader_comes_first(monkeypatch):
 def test_a_device_that_is_not_there_is_told():
     with pytest.raises(OptionError, match=r"device.*nonsense"):
         Ranks.of_this_process("nonsense")
+
+
+def test_as_many_threads_as_torchrun_gives_whatever_the_machine_has():
+    torch.set_num_threads(2)
+    try:
+        Ranks.of_this_process("cpu")
+        assert torch.get_num_threads() == 1
+    finally:
+        torch.set_num_threads(1)
+
+
+def test_a_launcher_that_was_killed_is_not_waited_for_for_days(monkeypatch):
+    with socket.create_server(("localhost", 0)) as server:
+        port = server.getsockname()[1]
+    for name, value in {"WORLD_SIZE": "2", "RANK": "1", "MASTER_ADDR": "localhost", "MASTER_PORT": str(port)}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr("gpen_plugin.evaluate.ranks.JOINING", timedelta(seconds=1))
+    with pytest.raises(OptionError, match=r"WORLD_SIZE.*2 processes.*cannot be reached"):
+        Ranks.of_this_process("cpu")
 
 
 def test_each_process_of_a_machine_takes_a_gpu_of_its_own(monkeypatch):

@@ -1,5 +1,6 @@
 """A whole evaluation on small faces: what is written, kept, redone and told."""
 
+import io
 import json
 import re
 import shutil
@@ -172,15 +173,16 @@ def test_an_unreadable_image_is_left_out_for_all_and_told(given, faces, tmp_path
     given["protocol"]["dataroot_gt"] = str(folder)
     results = run(given)
     assert results.keys == ["face_0", "face_2", "face_3"]
-    assert any("face_1.png" in note for note in results.notes)
+    (note,) = results.notes
+    assert note.startswith("left out: face_1: cannot be decoded (10 bytes); expected a whole picture file")
 
 
 def test_a_metric_that_this_size_does_not_allow_says_so(given):
     given["metrics"]["niqe"] = {"type": "calculate_niqe", "crop_border": 0, "better": "lower"}
     results = run(given)
-    assert "96 px" in results.columns[-1].note
+    assert "192 px" in results.columns[-1].note
     assert np.isnan(results.value("GPEN", "", results.columns[-1]))
-    assert "96 px" in written(given)["table.md"].decode()
+    assert "192 px" in written(given)["table.md"].decode()
 
 
 def test_scales_stand_beside_each_other(given, faces):
@@ -219,6 +221,15 @@ def test_the_command(given, tmp_path, capsys):
     given["methods"]["Lost"] = {"type": "gpen", "weights": str(tmp_path / "nowhere.pth")}
     path.write_text(json.dumps(given))
     assert main(["-opt", str(path), "--force_yml", "protocol:num_images=2", "--device", "cpu"]) == 1
+
+
+def test_a_terminal_that_knows_no_arrows(given, tmp_path, monkeypatch):
+    path = tmp_path / "small.yml"
+    path.write_text(json.dumps(given))
+    shown = io.BytesIO()
+    monkeypatch.setattr("sys.stdout", io.TextIOWrapper(shown, encoding="ascii", write_through=True))
+    assert main(["-opt", str(path), "--device", "cpu"]) == 0
+    assert b"PSNR ?" in shown.getvalue()
 
 
 @pytest.mark.parametrize(

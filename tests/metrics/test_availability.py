@@ -1,4 +1,4 @@
-"""A metric without its weights: NaN and one line, and nothing else about it changes."""
+"""A metric without its weights, or with damaged ones: NaN and one line, and nothing else about it changes."""
 
 import inspect
 import logging
@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from gpen_plugin import schema
-from gpen_plugin.errors import MissingFileError, OptionError
+from gpen_plugin.errors import CheckpointError, MissingFileError, OptionError
 from gpen_plugin.metrics import availability
 from gpen_plugin.metrics.availability import going_on_without_files
 
@@ -19,6 +19,8 @@ def calculate_brightness(img: np.ndarray, img2: np.ndarray | None = None, file: 
     """The mean of a picture."""
     if file.startswith("missing"):
         raise MissingFileError("weights", f"{file} is not there.")
+    if file.startswith("damaged"):
+        raise CheckpointError(file, "cannot be read.")
     if file == "wrong":
         raise OptionError("file", "is wrong")
     return float(img.mean())
@@ -40,6 +42,18 @@ def test_a_missing_file_is_told_once_per_file(caplog):
         f"calculate_brightness gives no values. weights: {file} is not there."
         for file in ("missing_a.pth", "missing_b.pth")
     ]
+
+
+def test_a_damaged_file_is_told_too_and_a_mended_one_gives_values(caplog):
+    with caplog.at_level(logging.WARNING, "basicsr"):
+        for _ in range(2):
+            assert math.isnan(calculate_brightness(img=PICTURE, file="damaged.pth"))
+    assert [record.getMessage() for record in caplog.records] == [
+        "calculate_brightness gives no values. damaged.pth: cannot be read."
+    ]
+    assert calculate_brightness(img=PICTURE) == 7
+    with pytest.raises(CheckpointError, match=r"damaged.pth: cannot be read"):
+        inspect.unwrap(calculate_brightness)(PICTURE, file="damaged.pth")
 
 
 def test_the_rest_is_as_it_was():

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from gpen_plugin.errors import CheckpointError, DataError, OptionError
+from gpen_plugin.errors import DataError, OptionError, ShapeError
 from gpen_plugin.metrics.feature_statistics import Moments, read_statistics
 
 FEATURES = np.random.default_rng(0).normal(3, 2, (50, 6)).astype(np.float32)
@@ -69,6 +69,19 @@ def test_a_file_is_read_again_when_it_has_changed(tmp_path):
     np.testing.assert_allclose(read_statistics(path).mean, first.mean + 1)
 
 
+def test_files_below_the_home_folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    write_pytorch_fids(tmp_path / "a.npz")
+    assert read_statistics("~/a.npz").name == "a"
+
+
+def test_features_of_another_network_are_refused(tmp_path):
+    write_pytorch_fids(tmp_path / "a.npz")
+    assert read_statistics(tmp_path / "a.npz", dimensions=6).name == "a"
+    with pytest.raises(ShapeError, match=r"statistics: .*a\.npz is of 6 features; expected 2048, the last"):
+        read_statistics(tmp_path / "a.npz", dimensions=2048)
+
+
 class Malice:
     def __reduce__(self):
         return (os.mkdir, ("malice_was_here",))
@@ -81,6 +94,8 @@ class Malice:
         ({"mu": MEAN, "sigma": COVARIANCE[:3]}, r"has a mean of shape \(6,\) and a covariance of \(3, 6\)"),
         ({"mu": MEAN * np.nan, "sigma": COVARIANCE}, ".* finite values"),
         ({"mu": np.array([Malice()]), "sigma": COVARIANCE}, r"cannot be read \(ValueError\)"),
+        ({"mu": MEAN, "sigma": COVARIANCE, "count": "many"}, r"cannot be read \(ValueError\)"),
+        ({"mu": MEAN, "sigma": COVARIANCE, "features": MEAN}, r"has features of shape \(6,\); expected \(N, 6\)"),
     ],
 )
 def test_wrong_contents_are_named(tmp_path, monkeypatch, content, message):
@@ -97,6 +112,9 @@ def test_missing_and_damaged_files_are_named(tmp_path):
     (tmp_path / "b.npz").write_bytes(b"PK\x03\x04 cut off")
     with pytest.raises(DataError, match=r"b\.npz: cannot be read"):
         read_statistics(tmp_path / "b.npz")
+    np.save(tmp_path / "b.npy", FEATURES)
+    with pytest.raises(DataError, match=r"b\.npy: cannot be read \(TypeError\); expected a file of datasets_prep"):
+        read_statistics(tmp_path / "b.npy")
     (tmp_path / "b.pth").write_bytes(pickle.dumps({"mean": Malice()}, 2))
-    with pytest.raises(CheckpointError, match=r"b\.pth: cannot be read, or is not safe to read"):
+    with pytest.raises(DataError, match=r"b\.pth: cannot be read, or is not safe to read .*; expected a file of"):
         read_statistics(tmp_path / "b.pth")

@@ -140,6 +140,12 @@ def test_against_statistics(tmp_path, with_truth):
     assert value == pytest.approx(fid_of(restored, pictures(2, 70)), rel=1e-9)
 
 
+def test_statistics_of_another_network(tmp_path):
+    np.savez(tmp_path / "set.npz", mu=np.zeros(5), sigma=np.eye(5))
+    with pytest.raises(ShapeError, match=rf"statistics: .*set\.npz is of 5 features; expected {PIXELS}"):
+        in_the_hosts_loop(pictures(0, 2), statistics=str(tmp_path / "set.npz"))
+
+
 def test_one_picture_has_no_fid():
     assert math.isnan(in_the_hosts_loop(pictures(0, 1), pictures(1, 1)))
     assert in_the_hosts_loop(pictures(0, 2), pictures(1, 2)) > 0

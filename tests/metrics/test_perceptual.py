@@ -111,10 +111,10 @@ def test_in_the_hosts_loop(network):
 def test_a_file_of_another_network(network, tmp_path):
     other = {"alex": "vgg", "vgg": "alex"}[network.net]
     with pytest.raises(CheckpointError, match=re.escape(str(network.path))):
-        calculate_lpips(picture(0), picture(1), net=other, weights=str(network.path))
+        raising(picture(0), picture(1), net=other, weights=str(network.path))
     torch.save({"classifier.1.weight": torch.ones(2, 2)}, tmp_path / "head.pth")
     with pytest.raises(CheckpointError, match=r"has 0 tensors of a backbone \(1 in all\)"):
-        calculate_lpips(picture(0), picture(1), net=network.net, weights=str(tmp_path / "head.pth"))
+        raising(picture(0), picture(1), net=network.net, weights=str(tmp_path / "head.pth"))
 
 
 def test_without_the_file(tmp_path, monkeypatch, caplog):

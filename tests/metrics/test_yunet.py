@@ -88,6 +88,9 @@ def test_no_face(tmp_path):
 def test_a_file_of_another_network(tmp_path):
     with pytest.raises(CheckpointError, match=r"mean.onnx: has the outputs embedding; expected those of YuNet"):
         found(mean_colour(tmp_path / "mean.onnx"), 64, 64)
+    path = constant(tmp_path / "larger.onnx", guesses(frame=640))
+    with pytest.raises(CheckpointError, match=r"gives cls_8 of shape \(1, 6400, 1\) for a .* expected \(1, 1600, 1\)"):
+        found(path, 64, 64)
 
 
 def test_which_file_is_taken(tmp_path, monkeypatch):

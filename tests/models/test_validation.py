@@ -2,15 +2,18 @@
 
 import logging
 import math
+import pickle
 
 import numpy as np
 import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from torch.utils.data import DataLoader
 
 from gpen_plugin.metrics import availability, inception_features
 from gpen_plugin.metrics.frechet_distance import FrechetSets, calculate_fid
 from gpen_plugin.metrics.kernel_distance import calculate_kid  # noqa: F401 - registers it
+from gpen_plugin.models import validation
 from gpen_plugin.models.gpen_model import GPENModel
 from gpen_plugin.models.validation import Tally
 
@@ -37,6 +40,26 @@ def test_of_sets_too_pictures_without_a_value_do_not_count(monkeypatch):
     expected = Tally({"fid": values}).results()["fid"]
     assert expected > 0
     assert Tally({"fid": values | {4: NAN, 5: NAN}}).results()["fid"] == expected
+
+
+def test_sets_are_the_same_to_the_bit_whoever_measured_them(monkeypatch):
+    stand_in_for_inception(monkeypatch)
+    pictures = [*np.random.default_rng(0).integers(0, 256, (5, 8, 8, 3), dtype=np.uint8)]
+    loader = DataLoader(pictures, collate_fn=lambda batch: batch[0])
+    metrics = {name: {"type": f"calculate_{name}", "better": "lower"} for name in ("fid", "kid")}
+    monkeypatch.setattr(validation, "of_every_rank", lambda tally: [pickle.loads(pickle.dumps(tally))])
+
+    def share(rank, world_size):
+        restore = lambda picture, index: {"result": picture // 2, "gt": picture}  # noqa: E731
+        return validation.measure(loader, restore, metrics, 0, rank=rank, world_size=world_size)
+
+    together = Tally()
+    for rank in (2, 0, 1):
+        together.merge(share(rank, 3))
+    results = share(0, 1).results()
+    assert together.results() == results
+    assert min(results.values()) > 0
+    assert {type(value) for value in results.values()} == {float}
 
 
 @pytest.mark.parametrize("better", ["higher", "lower"])

@@ -3,6 +3,8 @@
 import typing
 from collections.abc import Iterator, Mapping
 
+import numpy as np
+
 from gpen_plugin.errors import OptionError, join_errors
 from gpen_plugin.evaluate.case import Case
 from gpen_plugin.evaluate.protocols.degraded_faces import BlindRestoration, SuperResolution
@@ -36,6 +38,12 @@ class Protocol(typing.Protocol):
 
     def degradation(self, key: str, condition: str) -> str:
         """What was done to an image, in words."""
+
+    def originals(self, key: str) -> tuple[np.ndarray | None, np.ndarray | None]:
+        """What of an image's cases is as it was found: ground truth and degraded picture; None for what is not.
+
+        It tells whether cases that were written earlier were made of the pictures that are there now.
+        """
 
     def case(self, key: str, condition: str) -> Case:
         """One degraded face, the same at every call; DataError if a picture of it cannot be read."""

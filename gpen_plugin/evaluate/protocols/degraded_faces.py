@@ -86,9 +86,13 @@ class _DegradedFaces(ABC):
         self.size = options.out_size
         self.keys, self.notes = first_keys(self._source.keys, options.num_images)
 
+    def originals(self, key: str) -> tuple[np.ndarray, None]:
+        """See `Protocol`."""
+        return np.ascontiguousarray(fit_square(self._source.read(key), self.size)), None
+
     def case(self, key: str, condition: str) -> Case:
         """See `Protocol`."""
-        truth = np.ascontiguousarray(fit_square(self._source.read(key), self.size))
+        truth, _ = self.originals(key)
         return Case(key, condition, self._degraded(truth, key, condition), truth, self.size)
 
     @abstractmethod

@@ -1,5 +1,6 @@
 """The protocols whose faces come degraded: ``pairs``, which have a ground truth, and ``wild``, which have none."""
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
 import numpy as np
@@ -38,7 +39,7 @@ class PairsOptions(ListOptions):
     out_size: int | None = None
 
 
-class _GivenFaces:
+class _GivenFaces(ABC):
     """What both protocols do with the degraded faces; see `gpen_plugin.evaluate.protocols.Protocol`."""
 
     size: int
@@ -51,6 +52,15 @@ class _GivenFaces:
     def degradation(self, key: str, condition: str) -> str:
         """See `Protocol`."""
         return "as it came"
+
+    def case(self, key: str, condition: str) -> Case:
+        """See `Protocol`."""
+        truth, degraded = self.originals(key)
+        return Case(key, condition, degraded, truth, self.size)
+
+    @abstractmethod
+    def originals(self, key: str) -> tuple[np.ndarray | None, np.ndarray]:
+        """See `Protocol`."""
 
     def _degraded(self, key: str) -> np.ndarray:
         """The central square of a degraded face at its own size, which is all of it as a rule."""
@@ -76,9 +86,9 @@ class Wild(_GivenFaces):
         self.size = options.out_size
         self.keys, self.notes = first_keys(self._lq.keys, options.num_images)
 
-    def case(self, key: str, condition: str) -> Case:
+    def originals(self, key: str) -> tuple[None, np.ndarray]:
         """See `Protocol`."""
-        return Case(key, condition, self._degraded(key), None, self.size)
+        return None, self._degraded(key)
 
 
 class Pairs(_GivenFaces):
@@ -105,15 +115,14 @@ class Pairs(_GivenFaces):
         self._resized = options.out_size is not None
         self.size = options.out_size or self._side_of_truth(where)
 
-    def case(self, key: str, condition: str) -> Case:
+    def originals(self, key: str) -> tuple[np.ndarray, np.ndarray]:
         """See `Protocol`."""
         truth = self._gt.read(key)
         if not self._resized and truth.shape[:2] != (self.size, self.size):
             came = f"has {truth.shape[1]} x {truth.shape[0]} px"
             expected = f"{self.size} x {self.size} as the first picture"
             raise DataError(self._gt.name(key), came, expected, f"Set {self._where}:out_size to resize all of them.")
-        truth = np.ascontiguousarray(fit_square(truth, self.size))
-        return Case(key, condition, self._degraded(key), truth, self.size)
+        return np.ascontiguousarray(fit_square(truth, self.size)), self._degraded(key)
 
     def _side_of_truth(self, where: str) -> int:
         """The side of the first picture that can be read."""

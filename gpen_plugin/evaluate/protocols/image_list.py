@@ -36,12 +36,15 @@ def open_root(path: str, where: str) -> ImageSource:
     """Open a folder, zip file or LMDB, whose keys name files that an evaluation writes.
 
     Raises:
-        DataError: it cannot be opened, is empty, or has a key that leads out of any folder.
+        DataError: it cannot be opened, is empty, or has a key that leads out of any folder or is no text.
     """
     source = open_source(path, where)
     for key in source.keys:
         if key.startswith("/") or ".." in PurePosixPath(key).parts:
             raise DataError(where, f"{path} has a picture called '{key}'", "names below one folder", "Rename it.")
+        shown = key.encode("utf-8", "backslashreplace").decode()
+        if shown != key:
+            raise DataError(where, f"{path} has a picture called '{shown}'", "names that are text", "Rename it.")
     return source
 
 
