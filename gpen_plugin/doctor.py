@@ -62,7 +62,7 @@ def examine() -> list[Finding]:
     """Look at everything; the findings in the order of the report."""
     findings = [*versions(), *packages_in_conflict(), *where_host(), *where_plugin()]
     if gpen_plugin.host_failure is None:
-        findings += [*faults(), *names_registered(), *cuda()]
+        findings += [*faults(), *names_registered(), *weights_of_metrics(), *cuda()]
     return findings
 
 
@@ -161,6 +161,20 @@ def names_registered() -> Iterator[Finding]:
             ours = module.partition(".")[0] == "gpen_plugin"
             advice = "" if ours else f"This name is GPEN's: do not import {module} in the same run."
             yield Finding("registered", f"{kind} {name}", module, advice, not ours)
+
+
+def weights_of_metrics() -> Iterator[Finding]:
+    """Which of the files that metrics need are here. None is needed for training and restoring."""
+    from gpen_plugin import fetch
+    from gpen_plugin.metrics import awing, inception_features, perceptual, recognition_network, yunet
+
+    files = [inception_features.INCEPTION, *perceptual.BACKBONES.values(), recognition_network.GFPGANS_WEIGHTS]
+    for file in [*files, awing.PUBLISHED, yunet.PUBLISHED]:
+        found = fetch.look_for(file)
+        if found is None:
+            how = "fetched when it is first needed" if file.sha256 else f"to be got by hand from {file.url}"
+            found = f"not here; {how} ({file.what})"
+        yield Finding("weights of metrics", file.name, str(found))
 
 
 def cuda() -> Iterator[Finding]:

@@ -74,9 +74,9 @@ def find_weights(file: WeightFile, given: str | None = None, where: str = "weigh
             came = f"{given} is {'a folder' if osp.isdir(path) else 'not there'}"
             raise MissingFileError(where, came, f"{file.name} ({file.what})", "Mend the path.")
         return path
-    for folder in weight_folders():
-        if osp.isfile(folder / file.name):
-            return folder / file.name
+    found = look_for(file)
+    if found is not None:
+        return found
     reason = _why_not(file) or _failures.get(file)
     if reason is None:
         try:
@@ -87,6 +87,11 @@ def find_weights(file: WeightFile, given: str | None = None, where: str = "weigh
     came = f"{file.name} ({file.what}) is not on this machine, and {reason}"
     way_out = f"Get it {published}and put it into {_shown(cache_folder())}, or name its folder in ${FOLDERS}."
     raise MissingFileError(where, came, way_out=way_out)
+
+
+def look_for(file: WeightFile) -> Path | None:
+    """The path of a published file on this machine; None if it is in none of the folders. Nothing is downloaded."""
+    return next((folder / file.name for folder in weight_folders() if osp.isfile(folder / file.name)), None)
 
 
 def use_folder(folder: str | os.PathLike, where: str = "--weights-dir") -> None:

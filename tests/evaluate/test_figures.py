@@ -3,7 +3,7 @@ import pytest
 from made_results import LPIPS, PSNR, SIZE, draw_pictures, made_results, nasty_results
 
 from gpen_plugin.evaluate.report.embedded import choose_cards, embedded_cards, packed_picture
-from gpen_plugin.evaluate.report.figures import choose_images, column_names, comparison_sheet, crossed, curves
+from gpen_plugin.evaluate.report.figures import choose_images, column_names, comparison_sheet, crossed, curves, style_of
 from gpen_plugin.evaluate.report.summary import Summary
 from gpen_plugin.evaluate.results import picture_of
 from gpen_plugin.sheet import GAP
@@ -85,6 +85,12 @@ def test_a_metric_without_values_has_no_panel():
     one = curves(Summary.of(made_results(values, conditions=["8x", "16x"], columns=(PSNR,)), 100, 0))
     two = curves(Summary.of(made_results(values, conditions=["8x", "16x"], columns=(PSNR, LPIPS)), 100, 0))
     assert np.array_equal(one, two)
+
+
+def test_more_methods_than_colours_are_told_apart():
+    styles = [style_of(number) for number in range(24)]
+    assert len({tuple(style.items()) for style in styles}) == 24
+    assert {style["linestyle"] for style in styles[:8]} == {"-"}
 
 
 def test_cards_inside_the_page_hold_the_worst_and_the_best():

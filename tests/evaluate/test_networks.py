@@ -1,6 +1,5 @@
-"""Networks as methods: GPEN as its training validates it, and any other."""
+"""Any network as a method."""
 
-import copy
 import json
 from typing import NamedTuple
 
@@ -8,125 +7,13 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from basicsr.data import build_dataset
-from basicsr.models import build_model
 from faces_to_restore import degraded, method
-from small_networks import NETWORKS, SMALL, built, saved, weights
+from small_networks import NETWORKS, SMALL, built, saved
 from torch import nn
 
-from gpen_plugin.archs import GPEN, GPENPrior
 from gpen_plugin.archs.layouts import to_layout
 from gpen_plugin.errors import CheckpointError, DataError, GPENError, OptionError, ShapeError
-from gpen_plugin.evaluate.case import Case
 from gpen_plugin.evaluate.methods.repeatable import repeatable
-from gpen_plugin.restore import AlignedRestorer
-
-GPENS = [name for name in NETWORKS if name.startswith("GPEN ")]
-
-
-def by_hand(net: nn.Module, case: Case) -> np.ndarray:
-    """Section 3.2 on one picture, without any code of the package but the network."""
-    unit = cv2.resize(case.lq.astype(np.float32) / 255, (net.in_size,) * 2, interpolation=cv2.INTER_LINEAR)
-    lq = torch.from_numpy(unit[..., ::-1].copy()).permute(2, 0, 1)[None] * 2 - 1
-    with torch.no_grad():
-        out = (net.eval()(lq)[0].clamp(-1, 1) + 1) / 2 * 255
-    return out.round().byte().permute(1, 2, 0).numpy()[..., ::-1]
-
-
-# --- gpen
-
-
-@pytest.mark.parametrize(("name", "layout"), [*((name, "ours") for name in GPENS), ("GPEN concat", "authors")])
-def test_gpen_is_the_network_called_by_hand(name, layout, tmp_path):
-    net = built(NETWORKS[name])
-    files = {
-        "ours": lambda: {"params": weights(NETWORKS[name], 1), "params_ema": net.state_dict()},
-        "authors": lambda: to_layout(net.state_dict(), "authors"),
-    }
-    path, case = saved(tmp_path / "net_g.pth", files[layout]()), degraded(size=net.out_size)
-    difference = np.abs(method({"type": "gpen", "weights": str(path)})(case).astype(int) - by_hand(net, case))
-    assert difference.max() <= 1
-    assert (difference > 0).mean() < 0.01
-
-
-def test_gpen_is_what_the_trainings_validation_gives(faces, tmp_path, test_options):
-    """Bit for bit: the same pairs, the same weights, the host's own way to a picture."""
-    small = tmp_path / "lq"
-    small.mkdir()
-    for file in faces.iterdir():
-        cv2.imwrite(str(small / file.name), cv2.resize(cv2.imread(str(file)), (7, 7), interpolation=cv2.INTER_AREA))
-    net = built(lambda: GPEN(32, num_style_feat=16, num_mlp=2, narrow=0.03125))
-    path = saved(tmp_path / "net_g.pth", {"params_ema": net.state_dict()})
-    data = {**test_options["datasets"]["test_1"], "phase": "test", "dataroot_lq": str(small), "num_images": 8}
-    del data["degradation"]
-    options = {**test_options, "is_train": False, "dist": False, "rank": 0, "world_size": 1}
-    options["path"]["pretrain_network_g"] = str(path)
-    model = build_model(copy.deepcopy(options))
-    restore = method({"type": "gpen", "weights": str(path)})
-    dataset = build_dataset(data)
-    assert len(dataset) == 8
-    for index, file in enumerate(sorted(small.iterdir())):
-        item = dataset[index]
-        pictures = model.pictures_of({key: item[key][None] for key in ("lq", "gt")}, index)
-        np.testing.assert_array_equal(restore(Case(file.stem, "", cv2.imread(str(file)), None, 32)), pictures["result"])
-
-
-def test_gpen_is_what_the_restore_command_gives(tmp_path):
-    path = saved(tmp_path / "net_g.pth", {"params_ema": weights(NETWORKS["GPEN concat"])})
-    cases = [degraded(seed, 5 + seed, 20, size=32) for seed in range(3)]
-    for case in cases:
-        (restored,) = AlignedRestorer(path, device="cpu")([case.lq])
-        np.testing.assert_array_equal(method({"type": "gpen", "weights": str(path)})(case), restored)
-
-
-def test_param_key_chooses_and_the_average_is_the_default(tmp_path):
-    states = [weights(NETWORKS["GPEN concat"], seed) for seed in (1, 2)]
-    path = str(saved(tmp_path / "net_g.pth", dict(zip(("params", "params_ema"), states, strict=True))))
-    case = degraded(size=32)
-    default, average, raw = (
-        method({"type": "gpen", "weights": path, "param_key": key}) for key in (None, "params_ema", "params")
-    )
-    np.testing.assert_array_equal(default(case), average(case))
-    assert (average(case) != raw(case)).any()
-    assert average.identity != raw.identity
-    assert "GPEN 32 px" in default.description
-    assert "net_g.pth (sha256 " in default.description
-
-
-def test_gpen_with_random_weights_says_so_and_is_the_same_each_time():
-    entry = {"type": "gpen", "weights": "random", "network": {"out_size": 32, **SMALL}}
-    one, other, case = method(entry), method(entry), degraded(size=32)
-    torch.manual_seed(5)
-    state = torch.get_rng_state()
-    np.testing.assert_array_equal(one(case), other(case))
-    assert torch.equal(torch.get_rng_state(), state)
-    assert "RANDOM WEIGHTS" in one.description
-    assert one.identity == other.identity
-    assert json.loads(json.dumps(one.identity)) == one.identity
-
-
-@pytest.mark.parametrize(
-    ("more", "error", "message"),
-    [
-        ({"weights": "nowhere.pth"}, CheckpointError, r"methods:M:weights: nowhere\.pth: there is no such file"),
-        ({"weights": "random"}, OptionError, r"methods:M:network: missing"),
-        ({"weights": "random", "network": {"outsize": 32}}, OptionError, r"methods:M:network:outsize: unknown key"),
-        ({"weights": "random", "network": {"out_size": 33}}, OptionError, r"methods:M:network.*33"),
-        ({"weights": "x", "network": {"out_size": 32}}, OptionError, r"methods:M:network: given together"),
-    ],
-)
-def test_wrong_gpen_entries(more, error, message):
-    with pytest.raises(error, match=message):
-        method({"type": "gpen", **more})
-
-
-def test_a_prior_is_no_gpen(tmp_path):
-    path = saved(tmp_path / "prior.pth", GPENPrior(32, **SMALL).state_dict())
-    with pytest.raises(CheckpointError, match=r"methods:M:weights: .*holds GPENPrior 32 px"):
-        method({"type": "gpen", "weights": str(path)})
-
-
-# --- arch: networks of a module that is in no registry
 
 
 class Several(NamedTuple):
@@ -301,12 +188,16 @@ def test_files_with_code_are_refused(tmp_path, capsys):
         ({"network": {"type": "GPENN"}}, r"methods:M:network:type: got 'GPENN'.*Did you mean 'GPEN'\?.*imports"),
         ({"network": {}}, r"methods:M:network:type: missing"),
         ({"network": {"type": "no_such_package.Net"}}, r"network:type: .*Run: pip install no_such_package"),
-        ({"network": {"type": "gpen_plugin.archs.Nothing"}}, r"gpen_plugin\.archs has no class Nothing"),
+        ({"network": {"type": "gpen_plugin.archs.Nothing"}}, r"gpen_plugin\.archs has no network Nothing"),
+        ({"network": {"type": "collections.OrderedDict"}}, r"network:type: collections has no network OrderedDict"),
         ({"imports": ["no_such_package"]}, r"methods:M:imports: .*Run: pip install no_such_package"),
         ({"network": {**ECHO["network"], "anwser": 1}}, r"network:anwser: unknown key.*Did you mean 'answer'\?"),
         ({"network": {**ECHO["network"], "scale": "x"}}, r"network:scale: got 'x'"),
         ({"network": {"type": "MSRResNet", "upscale": 0, "num_feat": "a"}}, r"MSRResNet cannot be built \(TypeError"),
         ({"value_range": [1, 0]}, r"methods:M:value_range: got \[1, 0\]"),
+        ({"value_range": [0, float("inf")]}, r"methods:M:value_range: got \[0, inf\]"),
+        ({"arguments": {"x": 1}}, r"methods:M:arguments:x: unknown key.*one of gain"),
+        ({"network": {"type": "MSRResNet"}, "arguments": {"w": 1}}, r"arguments:w: MSRResNet takes the picture alone"),
         ({"value_range": None}, r"methods:M:value_range: got None"),
         ({"input_size": 0}, r"methods:M:input_size: got 0"),
         ({"input_size": "natve"}, r"methods:M:input_size: got 'natve'"),

@@ -217,3 +217,22 @@ def test_mistakes_are_told_by_key_path(change, told, concat):
 def test_a_missing_prior_is_told(tmp_path):
     with pytest.raises(CheckpointError, match=r"m:prior:.*no such file"):
         build({"type": "pulse", "prior": str(tmp_path / "none.pth")}, "m", CPU, None)
+
+
+@pytest.mark.parametrize(("kind", "key"), [("pulse", "other_noise"), ("mganprior", "noise")])
+def test_noise_that_is_not_searched_is_zero_unless_asked_for(kind, key, concat, monkeypatch):
+    """Fixed noise is grain that the small picture cannot tell of, so the search cannot remove it."""
+    entry = {"type": kind, "prior": concat, "iterations": 1}
+    entry |= {"noise_maps": 1} if kind == "pulse" else {"codes": 2, "compose_at": 8, "perceptual_weight": 0}
+    draw = GPENPrior.make_noise
+    zero, fixed = (build({**entry, **more}, "m", CPU, None)(drawn_case()) for more in ({}, {key: "fixed"}))
+    monkeypatch.setattr(
+        GPENPrior,
+        "make_noise",
+        lambda net, batch, generator: [
+            map_ if kind == "pulse" and place < 1 else torch.zeros_like(map_)
+            for place, map_ in enumerate(draw(net, batch, generator))
+        ],
+    )
+    assert np.array_equal(build({**entry, key: "fixed"}, "m", CPU, None)(drawn_case()), zero)
+    assert not np.array_equal(zero, fixed)

@@ -4,7 +4,7 @@ import json
 import math
 
 import pytest
-from made_results import FID, NASTY_NAME, PSNR, made_results, nasty_results
+from made_results import FID, LPIPS, NASTY_NAME, PSNR, made_results, nasty_results
 
 from gpen_plugin.evaluate.report.ranking import cells_of
 from gpen_plugin.evaluate.report.summary import Summary
@@ -54,6 +54,21 @@ def test_a_mean_over_fewer_images_than_others_have_is_not_ranked():
     assert "† Not ranked by PSNR, which has no value on some images: b (n = 1/3)." in summary_of(results).notes()
 
 
+def test_a_metric_without_any_value_is_explained():
+    nothing = {"a": [math.nan] * 2, "b": [math.nan] * 2}
+    notes = summary_of(made_results(nothing)).notes()
+    assert "PSNR ↑: no value on any image." in notes
+    assert not any(note.startswith("FID") for note in notes)
+    assert "LPIPS ↓: weights_100%.pth is missing" in summary_of(made_results(nothing, columns=(LPIPS,))).notes()
+
+
+def test_one_image_is_said_to_have_no_intervals():
+    notes = summary_of(made_results({"a": [1], "b": [2]})).notes()
+    assert "1 image. Best in bold, second underlined; values that print alike share a mark." in notes
+    assert "No intervals: they need two images or more." in notes
+    assert not any(note.startswith("No intervals: ") for note in summary_of(made_results({"a": [1, 2]})).notes())
+
+
 def test_a_single_method_is_not_called_best():
     assert marks(made_results({"a": [1, 2]}), "psnr") == [""]
 
@@ -73,8 +88,9 @@ def test_several_conditions_are_laid_out_as_table_3():
     results = made_results({"a": [1, 2], "b": [3, 4]}, conditions=["8x", "16x"])
     del results.images["a"]["16x"], results.sets["a"]["16x"]
     summary = summary_of(results)
-    assert "| Method | PSNR ↑ 8x | PSNR ↑ 16x | FID (GT) ↓ 8x | FID (GT) ↓ 16x |" in markdown(summary)
-    assert "| a | <u>1.50</u> | - | **1.00** | - |" in markdown(summary)
+    psnr, fid = (f"| {head} | 8x | 16x |\n| --- | ---: | ---: |\n| a |" for head in ("PSNR ↑", "FID (GT) ↓"))
+    assert f"{psnr} <u>1.50</u> | - |\n" in markdown(summary)
+    assert f"{fid} **1.00** | - |\n" in markdown(summary)
     page = latex(summary)
     assert r"& \multicolumn{2}{c}{PSNR $\uparrow$} & \multicolumn{2}{c}{FID (GT) $\downarrow$} \\" in page
     assert r"\cmidrule(lr){2-3} \cmidrule(lr){4-5}" in page

@@ -181,8 +181,8 @@ def _network_class(name: object, where: str) -> Callable[..., nn.Module]:
             raise OptionError(where, error.came, error.expected, way_out)
         return archs[name]
     found = getattr(_imported(module, where), attribute, None)
-    if not inspect.isclass(found):
-        raise OptionError(where, f"{module} has no class {attribute}", "the dotted path of a class")
+    if not inspect.isclass(found) or not issubclass(found, nn.Module):
+        raise OptionError(where, f"{module} has no network {attribute}", "the dotted path of a class of networks")
     return found
 
 
@@ -197,11 +197,15 @@ def _imported(module: str, where: str):
 
 def _check_arguments(net: nn.Module, given: Mapping, where: str) -> None:
     """Whether `forward` takes a picture and these."""
-    parameters = inspect.signature(net.forward).parameters
-    if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
+    _, *others = inspect.signature(net.forward).parameters.values()
+    known = [parameter.name for parameter in others]
+    if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in others):
         for key in given:
-            if key not in parameters:
-                raise schema.unknown_key(key, list(parameters)[1:], where)
+            if not known:
+                came = f"{type(net).__name__} takes the picture alone"
+                raise OptionError(f"{where}:{key}", came, "no arguments", "Remove arguments.")
+            if key not in known:
+                raise schema.unknown_key(key, known, where)
 
 
 def _told_where(where: str, read: Callable):

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
@@ -47,7 +48,7 @@ class Handling:
     def check(self, where: str) -> None:
         """Raise `OptionError` for what the types do not tell; `where` is the key path of the entry."""
         low, high = self.value_range
-        if not low < high:
+        if not -math.inf < low < high < math.inf:
             raise OptionError(f"{where}:value_range", f"got [{low}, {high}]", "[0, 1] or [-1, 1]")
         if isinstance(self.input_size, int) and self.input_size < 1:
             raise OptionError(f"{where}:input_size", f"got {self.input_size}", "a number above 0, native or ~")

@@ -12,7 +12,14 @@ from gpen_plugin.archs.gan_prior_arch import GANBlock
 from gpen_plugin.errors import MissingFileError, OptionError
 from gpen_plugin.evaluate.case import Case
 from gpen_plugin.evaluate.methods.inversion.downscaling import Downscaler, Kernel
-from gpen_plugin.evaluate.methods.inversion.prior import SearchedPrior, above_zero, at_least, stream
+from gpen_plugin.evaluate.methods.inversion.prior import (
+    OtherNoise,
+    SearchedPrior,
+    above_zero,
+    at_least,
+    drawn_noise,
+    stream,
+)
 from gpen_plugin.evaluate.methods.inversion.vgg_features import FILE, VGGFeatures
 from gpen_plugin.evaluate.methods.repeatable import repeatable
 from gpen_plugin.fetch import find_weights, sha256_of
@@ -34,6 +41,7 @@ class MGANPriorOptions:
         perceptual_weight: of the squared distance of VGG-16's features, beside the mean squared difference of the small
             pictures in [0, 1]; 0 needs no VGG-16.
         vgg: path of torchvision's file of VGG-16; by default it is looked for.
+        noise: ``zero``, or ``fixed`` as it is drawn, which leaves grain that nothing can remove.
         seed: of the starting point.
     Raises:
         OptionError: a number is out of range.
@@ -49,6 +57,7 @@ class MGANPriorOptions:
     downscale: Kernel = "bicubic"
     perceptual_weight: float = 0.1
     vgg: str | None = None
+    noise: OtherNoise = "zero"
     seed: int = 0
 
     def __post_init__(self):
@@ -83,9 +92,9 @@ class MGANPrior:
 
     What differs: its authors' generators are PGGANs, whose upper layers take features alone. A style-based prior's
     layers take a latent code too, so one code more is searched for the blocks above, and it adds pictures up block by
-    block, so the picture so far is composed as the features are. Noise is drawn once and kept. Descent is Adam, for
-    the two kinds of unknowns differ in scale. VGG's features are normalised, as LPIPS does it, so that the loss means
-    the same whatever their size. The best step is returned.
+    block, so the picture so far is composed as the features are. Their PGGANs have no noise, so that of the prior is
+    zero. Descent is Adam, for the two kinds of unknowns differ in scale. VGG's features are normalised, as LPIPS does
+    it, so that the loss means the same whatever their size. The best step is returned.
 
     Args:
         options: see `MGANPriorOptions`.
@@ -129,7 +138,7 @@ class MGANPrior:
         downscaler = Downscaler(options.downscale, self.prior.size, *case.lq.shape[:2], self.prior.device)
         target = self.prior.enter(case.lq)
         wanted = None if self.features is None else self.features(target)
-        found, noise = self._start(draw), self.prior.net.make_noise(1, draw)
+        found, noise = self._start(draw), drawn_noise(self.prior.net, draw, options.noise)
         optimiser = torch.optim.Adam(
             [
                 {"params": [found.codes, found.style], "lr": options.lr},

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from os import PathLike
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -15,6 +16,8 @@ from gpen_plugin.evaluate.methods.sizes import fitted
 from gpen_plugin.fetch import sha256_of
 from gpen_plugin.prior_sampler import PriorSampler
 from gpen_plugin.restore.aligned import from_network, to_network
+
+OtherNoise = Literal["zero", "fixed"]
 
 
 class SearchedPrior:
@@ -58,6 +61,14 @@ class SearchedPrior:
 def stream(seed: int, case: Case) -> torch.Generator:
     """Randomness of a case, drawn on the CPU, where a seed means the same on every machine."""
     return torch.Generator().manual_seed(int(recipe_rng(seed, case.key, case.condition).integers(2**63)))
+
+
+def drawn_noise(
+    net: GPENPrior, draw: torch.Generator, beyond: OtherNoise, searched: int = 0
+) -> list[torch.Tensor | None]:
+    """One map per resolution: the `searched` coarsest are drawn; the others too if `fixed`, else None, for zeros."""
+    noise = net.make_noise(1, draw)
+    return noise if beyond == "fixed" else noise[:searched] + [None] * (len(noise) - searched)
 
 
 def at_least(options: object, lowest: Mapping[str, float]) -> None:

@@ -12,7 +12,14 @@ from gpen_plugin.archs import GPENPrior
 from gpen_plugin.errors import OptionError
 from gpen_plugin.evaluate.case import Case
 from gpen_plugin.evaluate.methods.inversion.downscaling import Downscaler, Kernel
-from gpen_plugin.evaluate.methods.inversion.prior import SearchedPrior, above_zero, at_least, stream
+from gpen_plugin.evaluate.methods.inversion.prior import (
+    OtherNoise,
+    SearchedPrior,
+    above_zero,
+    at_least,
+    drawn_noise,
+    stream,
+)
 from gpen_plugin.evaluate.methods.repeatable import repeatable
 
 GAUSSIAN_OF = 65_536  # latents that the Gaussian is fitted to
@@ -33,7 +40,8 @@ class PulseOptions:
         downscale: what made the degraded picture small, see `Downscaler`.
         downscale_weight: of the mean squared difference of the small pictures, in [0, 1].
         cross_weight: of the geodesic cross loss.
-        noise_maps: how many of the noise maps, coarse to fine, are searched too; the others stay as they are drawn.
+        noise_maps: how many of the noise maps, coarse to fine, are searched too.
+        other_noise: the others; ``zero``, or ``fixed`` as they are drawn, which leaves grain that nothing can remove.
         eps: the search ends where the mean squared difference falls below it.
         seed: of the starting point.
     Raises:
@@ -48,6 +56,7 @@ class PulseOptions:
     downscale_weight: float = 100.0
     cross_weight: float = 0.05
     noise_maps: int = 3
+    other_noise: OtherNoise = "zero"
     eps: float = 1e-4
     seed: int = 0
 
@@ -64,9 +73,12 @@ class Pulse:
     after every step; the loss is that of downscaling and the geodesic cross loss, which keeps the codes together.
 
     What differs: the prior is GPEN's, whose noise is one map of many channels per resolution, so that the three
-    coarsest maps stand for the five of StyleGAN that its authors search; downscaling is the protocol's own; the rate
-    rises and falls by our curve; the best step is returned even where it does not come near enough to the input, for
-    an evaluation must not drop hard faces; and the search ends early once it is within `eps`.
+    coarsest maps stand for the five of StyleGAN that its authors search, and the others are zero, of which its
+    authors zero the finest alone; the Gaussian has the latents' whole covariance, where the authors' program takes
+    each coordinate's deviation; the cross loss is the paper's sum over pairs on the sphere, where that program scales
+    a mean of pairs after the mapping; downscaling is the protocol's own; the rate rises and falls by our curve; the
+    best step is returned even where it does not come near enough to the input, for an evaluation must not drop hard
+    faces; and the search ends early once it is within `eps`.
 
     Args:
         options: see `PulseOptions`.
@@ -104,7 +116,7 @@ class Pulse:
         downscaler = Downscaler(options.downscale, self.prior.size, *case.lq.shape[:2], self.prior.device)
         target, draw = self.prior.enter(case.lq), stream(options.seed, case)
         codes = self._leaf(torch.randn(net.num_latent, net.num_style_feat, generator=draw))
-        noise = net.make_noise(1, draw)
+        noise = drawn_noise(net, draw, options.other_noise, options.noise_maps)
         searched = [] if net.noise_mode == "none" else [self._leaf(map_) for map_ in noise[: options.noise_maps]]
         noise[: len(searched)] = searched
         optimiser = SphericalAdam([codes], searched, options.lr)
