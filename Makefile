@@ -21,6 +21,8 @@ demo: $(READY)
 	$(PY) -m gpen_plugin.demo $(if $(FACES),--faces "$(FACES)") $(if $(VARIANTS),--variants)
 
 tables: $(READY)
+	@test -f experiments/gpen_demo_noise_add/models/net_g_latest.pth \
+		|| { echo "First run: make demo VARIANTS=1"; exit 1; }
 	$(PY) -m gpen_plugin.evaluate -opt options/evaluate/demo_table*.yml \
 		$(if $(FACES),--force_yml protocol:dataroot_gt="$(FACES)")
 

@@ -83,7 +83,7 @@ def _told(root: Path, results: Results) -> int:
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")  # a table has arrows, which not every terminal can show
     print((root / "table.md").read_text(encoding="utf-8"))
-    print(f"Written: {root / 'report.html'}, table.md, table.tex, table.csv, per_image.csv, results.json")
+    print(f"Written: {root / 'report.html'}, table.md, .tex, .csv and .json, per_image.csv, results.json")
     failed = any(row.failure for row in results.rows) or next(results.failures(), None) is not None
     return 1 if failed else 0
 

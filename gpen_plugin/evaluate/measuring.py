@@ -141,7 +141,9 @@ class Measurer:
             for column in self.columns
             if column.of_sets and restored.places(self.prepared, condition)
         ]
-        yield from tqdm(self.ranks.share(tasks), f"{restored.row.name}: metrics", unit="", disable=not self.ranks.leads)
+        yield from tqdm(
+            self.ranks.share(tasks), f"{restored.row.name}: metrics", unit="task", disable=not self.ranks.leads
+        )
 
     def _measured(self, ledger, file, restored, condition, key, columns) -> Measured:
         found, pictures = {}, None

@@ -1,6 +1,7 @@
 """Put the results of several evaluations side by side, if they were made under one protocol."""
 
 import dataclasses
+import json
 import os
 import shutil
 from collections.abc import Sequence
@@ -8,10 +9,9 @@ from pathlib import Path
 
 from gpen_plugin.errors import DataError, OptionError
 from gpen_plugin.evaluate.metric_columns import settings_clash
-from gpen_plugin.evaluate.options import folder_of
 from gpen_plugin.evaluate.preparation import PROTOCOL_FILE
 from gpen_plugin.evaluate.protocols.fingerprint import Fingerprint, differences
-from gpen_plugin.evaluate.results import Results, read_results, write_results
+from gpen_plugin.evaluate.results import Results, Row, read_results, write_results
 
 
 def merge(roots: Sequence[Path], output: Path, other_versions: bool = False) -> Results:
@@ -64,10 +64,11 @@ def _check_protocol(total: Results, first: Path, part: Results, root: Path, othe
 
 
 def _add(total: Results, part: Results, root: Path) -> None:
-    names = {folder_of(row.name): row.name for row in total.rows}
+    taken = {row.folder for row in total.rows}
+    twins = [row for row in part.rows if _same_row(total, part, row)]  # a baseline that both have measured
     for row in part.rows:
-        if folder_of(row.name) in names:
-            came = f"holds '{row.name}', and so does another"
+        if row.folder in taken and row not in twins:
+            came = f"holds another '{row.name}' than the folders before it"
             raise OptionError(str(root), came, "names of their own", "Rename the method in one of the option files.")
     held = {column.name: column for column in total.columns}
     for column in part.columns:
@@ -79,10 +80,18 @@ def _add(total: Results, part: Results, root: Path) -> None:
         elif column.note and column.note not in held[column.name].note:
             note = "; ".join(filter(None, (held[column.name].note, column.note)))
             total.columns[total.columns.index(held[column.name])] = dataclasses.replace(column, note=note)
-    total.rows.extend(part.rows)
+    total.rows.extend(row for row in part.rows if row not in twins)
     total.images.update(part.images)
     total.sets.update(part.sets)
     total.notes.extend(note for note in part.notes if note not in total.notes)
+
+
+def _same_row(total: Results, part: Results, row: Row) -> bool:
+    """Whether `total` has this very row: one method with the same value of every image and set."""
+    values = [
+        json.dumps([found.images.get(row.name), found.sets.get(row.name)], sort_keys=True) for found in (total, part)
+    ]
+    return row in total.rows and values[0] == values[1]
 
 
 def _bring(source: Path, target: Path) -> None:

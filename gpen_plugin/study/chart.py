@@ -5,6 +5,8 @@ import numpy as np
 from gpen_plugin.errors import OptionError
 from gpen_plugin.study.tally import Tally
 
+EVEN = 0.46  # a grey on which black and white letters stand out alike
+
 
 def chart(tally: Tally) -> np.ndarray:
     """Draw one bar per method, divided into the shares of rank 1 (darkest, left) to rank k.
@@ -26,7 +28,7 @@ def chart(tally: Tally) -> np.ndarray:
         width = 100 * tally.shares[:, rank]
         axes.barh(places, width, left=left, height=0.72, color=colour, edgecolor="white", label=f"{rank + 1}")
         for place in np.flatnonzero(width >= 5):
-            ink = "white" if _lightness(colour) < 0.5 else "black"
+            ink = "white" if _lightness(colour) < EVEN else "black"
             weight = "bold" if rank == 0 else "normal"
             at = (left[place] + width[place] / 2, place)
             axes.text(*at, f"{width[place]:.0f}", ha="center", va="center", color=ink, fontsize=9, fontweight=weight)

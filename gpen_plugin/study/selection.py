@@ -91,7 +91,8 @@ def _rows(results: Results, given: Sequence[str]) -> list[Row]:
             raise OptionError("--methods", f"{name!r} could not run ({known[name].failure})", "a method with pictures")
     rows = [row for row in results.rows if (row.name in given if given else not row.failure)]
     if not 2 <= len(rows) <= MOST_METHODS:
-        raise OptionError("--methods", f"{len(rows)} methods to rank", f"2 to {MOST_METHODS}", "Name some of them.")
+        came = f"{rows[0].name!r} alone" if len(rows) == 1 else f"{len(rows)} methods"
+        raise OptionError("--methods", came, f"2 to {MOST_METHODS} methods to rank", "Name some of them.")
     return rows
 
 

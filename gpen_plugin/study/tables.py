@@ -7,6 +7,7 @@ import math
 
 import numpy as np
 
+from gpen_plugin.evaluate.report.escaping import latex_text, markdown_text
 from gpen_plugin.study.key_file import StudyKey
 from gpen_plugin.study.tally import DRAWS, Tally
 
@@ -22,7 +23,7 @@ def markdown(tally: Tally, key: StudyKey, told: list[str]) -> str:
         key: of the study.
         told: files refused or left out, in words.
     """
-    names = [_escaped(name) for name in tally.methods]
+    names = [markdown_text(name) for name in tally.methods]
     ranks = [f"Rank {rank + 1} (%)" for rank in range(1, len(names))]
     wins = [list(map(_percent, row)) for row in tally.wins]
     lines = _table([*HEADS, *ranks], names, _marked(tally, "**{}**", "<u>{}</u>"))
@@ -34,11 +35,12 @@ def markdown(tally: Tally, key: StudyKey, told: list[str]) -> str:
 def latex(tally: Tally, key: StudyKey) -> str:
     """The table for a paper, with booktabs."""
     rows = zip(tally.methods, _marked(tally, r"\textbf{{{}}}", r"\underline{{{}}}"), strict=True)
-    ranks = [f"{rank + 1}" for rank in range(1, len(tally.methods))]
-    heads = ["Method", r"1 (\%) $\uparrow$", r"Mean $\downarrow$", r"95\,\% interval", *ranks]
-    lines = [f"% {note}" for note in notes(tally, key)]
+    ranks = [rf"Rank {rank + 1} (\%)" for rank in range(1, len(tally.methods))]
+    heads = [*map(latex_text, HEADS), *ranks]
+    lines = [r"% Needs \usepackage{booktabs}; \usepackage[utf8]{inputenc} with an old LaTeX."]
+    lines += [f"% {note}" for note in notes(tally, key)]
     lines += [rf"\begin{{tabular}}{{l{'r' * (len(heads) - 1)}}}", r"\toprule", " & ".join(heads) + r" \\", r"\midrule"]
-    lines += [" & ".join([_latex_escaped(name), *cells]) + r" \\" for name, cells in rows]
+    lines += [" & ".join([latex_text(name), *cells]) + r" \\" for name, cells in rows]
     return "\n".join([*lines, r"\bottomrule", r"\end{tabular}"]) + "\n"
 
 
@@ -88,16 +90,13 @@ def notes(tally: Tally, key: StudyKey) -> list[str]:
         f"Intervals: bootstrap, voters and images both drawn with replacement, {DRAWS} times.",
     ]
     if math.isfinite(tally.kendall_w):
-        p = "p < 0.001" if tally.kendall_p < 0.001 else f"p = {tally.kendall_p:.3f}"
-        found.append(
-            f"Agreement of voters: Kendall's W {tally.kendall_w:.3f}, mean over images ({p} against no agreement); "
-            f"Spearman's correlation of two voters {tally.spearman:.3f}."
-        )
+        w = f"Kendall's W {tally.kendall_w:.3f}, mean over images ({_p(tally.kendall_p)} against no agreement)"
+        found.append(f"Agreement of voters: {w}; Spearman's correlation of two voters {tally.spearman:.3f}.")
     else:
         found.append("Agreement of voters: unknown, no image was ranked by two.")
     first = ", ".join(f"{'ABCDEFGHIJKL'[at]} {_percent(share)}" for at, share in enumerate(tally.first_by_position))
     doubt = " A position on the page drew votes by itself, or chance did." if tally.position_p < SUSPICIOUS else ""
-    found.append(f"Rank-1 votes by position on the page (%): {first}; p = {tally.position_p:.3f} if alike.{doubt}")
+    found.append(f"Rank-1 votes by position on the page (%): {first}; {_p(tally.position_p)} if alike.{doubt}")
     if key.allow_ties:
         found.append("Ties were allowed: those that tie share the ranks that they take up.")
     if key.left_out:
@@ -130,6 +129,10 @@ def _percent(value: float) -> str:
     return "–" if math.isnan(value) else f"{100 * value:.1f}"
 
 
+def _p(value: float) -> str:
+    return "p < 0.001" if value < 0.001 else f"p = {value:.3f}"
+
+
 def _number(value: float) -> float | None:
     return float(value) if math.isfinite(value) else None
 
@@ -142,12 +145,3 @@ def _table(heads: list[str], names: list[str], cells: list[list[str]]) -> list[s
         *([name, *row] for name, row in zip(names, cells, strict=True)),
     ]
     return [f"| {' | '.join(row)} |" for row in rows]
-
-
-def _escaped(name: str) -> str:
-    return "".join(f"\\{letter}" if letter in "\\|*_`<" else letter for letter in name)
-
-
-def _latex_escaped(name: str) -> str:
-    special = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
-    return "".join(special.get(letter, f"\\{letter}" if letter in "&%$#_{}" else letter) for letter in name)

@@ -71,6 +71,14 @@ def test_two_opinions_of_what_is_better_are_refused(given, halves, tmp_path):
         merge([EvaluationOptions.from_mapping(given).root, halves[0]], tmp_path / "both")
 
 
-def test_two_methods_of_one_name_are_refused(halves, tmp_path):
+def test_a_baseline_that_both_have_stands_once(given, halves, tmp_path):
+    whole = run({**given, "output": str(tmp_path / "whole")})
+    merged = merge([halves[0], tmp_path / "whole"], tmp_path / "both")
+    assert [row.name for row in merged.rows] == [row.name for row in whole.rows]
+    assert merged.images == whole.images
+
+
+def test_two_methods_of_one_name_are_refused(given, halves, tmp_path):
+    run({**given, "output": str(tmp_path / "other"), "methods": {"Bilinear": {"type": "bicubic"}}})
     with pytest.raises(OptionError, match="'Bilinear'"):
-        merge([halves[0], halves[0]], tmp_path / "both")
+        merge([halves[0], tmp_path / "other"], tmp_path / "both")

@@ -36,6 +36,13 @@ def test_every_file_is_written_and_the_same_twice(tmp_path, scales):
     assert [file.read_bytes() for file in files] == first
 
 
+def test_each_metric_of_several_conditions_begins_with_a_line(tmp_path, scales):
+    write_report(tmp_path, scales, QUICK)
+    page = (tmp_path / "report.html").read_text()
+    assert page.count('<th class="group"') == 2 * 2  # metrics: their names, and below these the first condition
+    assert page.count('<td class="group"') == 2 * 2  # metrics and methods
+
+
 def test_one_condition_has_one_sheet_and_no_curves(tmp_path):
     results = made_results({"a": [20, 22], "b": [30, 31]}, kind="wild")
     draw_pictures(tmp_path, results)

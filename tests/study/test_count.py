@@ -1,3 +1,4 @@
+import dataclasses
 import itertools
 import json
 
@@ -7,6 +8,7 @@ import pytest
 from small_study import METHODS, small_results
 
 from gpen_plugin.errors import DataError
+from gpen_plugin.study import tables
 from gpen_plugin.study.__main__ import main
 from gpen_plugin.study.key_file import read_key
 from gpen_plugin.study.tally import mean_rank_interval, tally
@@ -209,3 +211,21 @@ def test_interval_passes_over_what_is_not_ranked(study):
     files = [plant(study, "v1", [GOOD, GOOD, GOOD]), plant(study, "v2", [GOOD])]
     found = tally([read_ballot(file, key) for file in files], key)
     assert found.interval.tolist() == [[1, 1], [2, 2], [3, 3]]
+
+
+def test_names_are_escaped_in_the_tables(study):
+    key = read_key(study / "study_key.json")
+    found = tally([read_ballot(plant(study, "v1", [GOOD, GOOD, GOOD]), key)], key)
+    found = dataclasses.replace(found, methods=["[b]*", "<i>_50%_", "a & b"])
+    page = tables.latex(found, key)
+    assert "\n{[}b{]}{*} & " in page
+    assert "\n\\textless{}i\\textgreater{}\\_50\\%\\_ & " in page
+    assert "\nMethod & Rank 1 (\\%) $\\uparrow$ & Mean rank $\\downarrow$ & 95 \\% interval & Rank 2 (\\%) &" in page
+    assert "| &lt;i&gt;\\_50%\\_ | " in tables.markdown(found, key, [])
+
+
+def test_a_tiny_p_is_no_zero(study):
+    voters = [plant(study, f"v{place}", [GOOD, GOOD, GOOD]) for place in range(20)]
+    notes = "".join(counted(study, *voters)[1]["notes"])
+    assert "p < 0.001 if alike" in notes
+    assert "0.000" not in notes

@@ -123,7 +123,7 @@ def test_draw_of_images(tmp_path):
     ("choices", "message"),
     [
         ({"methods": ["Bicubic"]}, "--methods: got 'Bicubic'; expected one of 'Bilinear'"),
-        ({"methods": ["Bilinear"]}, "--methods: 1 methods to rank; expected 2 to 12"),
+        ({"methods": ["Bilinear"]}, "--methods: 'Bilinear' alone; expected 2 to 12 methods to rank"),
         ({"keys": ["dora"]}, "--keys: got 'dora'"),
         ({"num_images": 4}, "--images: got 4; expected at most 3"),
         ({"condition": "16x"}, "--condition: got '16x'; expected one of ''"),

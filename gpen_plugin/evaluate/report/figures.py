@@ -20,6 +20,7 @@ from gpen_plugin.sheet import sheet
 # Okabe and Ito: told apart with every kind of colour vision.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#8C6D1F")
 MARKERS = "osD^vP*X"
+LINES = ("-", "--", ":")  # for those beyond the colours
 LONGEST_TITLE = 18
 PANEL = (4.2, 3.2)  # inches
 LEGEND_WIDTH = 30  # characters that fit below a panel
@@ -172,17 +173,23 @@ def columns_with_values(summary: Summary) -> list[Column]:
 def _curve(axes, summary: Summary, number: int, column: str):
     """Draw one method into a panel; what is returned stands for it in a legend."""
     row, conditions = summary.results.rows[number], summary.results.conditions
-    colour, marker = COLOURS[number % len(COLOURS)], MARKERS[number % len(MARKERS)]
+    style = style_of(number)
     positions = _positions(conditions)
     cells = [summary.cells[row.name, condition, column] for condition in conditions]
-    (line,) = axes.plot(positions, [cell.value for cell in cells], color=colour, marker=marker, linewidth=1.5)
+    (line,) = axes.plot(positions, [cell.value for cell in cells], linewidth=1.5, **style)
     intervals = [summary.intervals.get(Place(row.name, condition, column)) for condition in conditions]
     for position, cell, interval in zip(positions, cells, intervals, strict=True):
         if interval:
-            axes.plot([position, position], interval, color=colour, linewidth=1)
+            axes.plot([position, position], interval, color=style["color"], linewidth=1)
         if not cell.complete and np.isfinite(cell.value):
-            axes.plot([position], [cell.value], color=colour, marker=marker, markerfacecolor="white")
+            axes.plot([position], [cell.value], markerfacecolor="white", **style)
     return line
+
+
+def style_of(number: int) -> dict[str, str]:
+    """How the curve of the method of this number, from 0, is drawn: no two alike among 24."""
+    turn, place = divmod(number, len(COLOURS))
+    return {"color": COLOURS[place], "marker": MARKERS[place], "linestyle": LINES[turn % len(LINES)]}
 
 
 def _positions(conditions: Sequence[str]) -> list[float]:

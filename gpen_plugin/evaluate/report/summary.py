@@ -81,17 +81,26 @@ class Summary:
         return [
             f"Protocol: {self.results.fingerprint['line']}",
             *self._how_to_read(),
-            *(f"{column.head}: {one_line(column.note)}" for column in self.results.columns if column.note),
+            *(f"{column.head}: {note}" for column in self.results.columns if (note := self._note_of(column))),
             *self._unranked(),
             *self._failures(),
             *(one_line(note) for note in self.results.notes),
         ]
 
+    def _note_of(self, column: Column) -> str:
+        valued = any(place.column == column.name and cell.images for place, cell in self.cells.items())
+        return one_line(column.note) or ("" if valued else "no value on any image.")
+
     def _how_to_read(self) -> Iterator[str]:
-        yield f"{len(self.results.keys)} images. Best in bold, second underlined; values that print alike share a mark."
+        images = len(self.results.keys)
+        counted = "1 image" if images == 1 else f"{images} images"
+        yield f"{counted}. Best in bold, second underlined; values that print alike share a mark."
         if any(self.is_near_best(row, head) for row in self.results.rows for head in self.heads):
             how = f"{self.resamples} bootstrap resamples of the images, seed {self.seed}"
             yield f"≈ not told apart from the best: the 95 % interval of the paired difference holds 0 ({how})."
+        if images < 2:
+            yield "No intervals: they need two images or more."
+            return
         of_sets = [column.label for column in self.results.columns if column.of_sets]
         if of_sets:
             listed = ", ".join(of_sets)
