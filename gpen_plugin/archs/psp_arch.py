@@ -105,8 +105,8 @@ class PSP(nn.Module):
 
     What differs from the paper: the encoder is of the convolutions that GPEN's networks are made of, as wide as the
     prior, instead of a ResNet pretrained for face recognition; the codes of a group share the convolutions of their
-    head, which are a network of its own for each code there; and noise is drawn once and kept, as a style-based
-    prior's fixed noise is.
+    head, which are a network of its own for each code there; and noise is zero, for what is drawn would be grain that
+    no code can remove.
 
     Args:
         out_size: height and width of the result, a power of two from 16 to 2048.
@@ -155,7 +155,6 @@ class PSP(nn.Module):
         self.register_buffer("centre", torch.zeros(1, num_style_feat), persistent=False)
         self._find_centre()
         self.decoder.register_load_state_dict_post_hook(self._after_loading)  # a bound method survives a deep copy
-        self._noise: list[torch.Tensor | None] | None = None
 
     def forward(
         self, lq: torch.Tensor, *, return_latents: bool = False
@@ -177,7 +176,7 @@ class PSP(nn.Module):
         if unit.shape[2:] != (self.in_size, self.in_size):
             unit = F.interpolate(unit, size=(self.in_size, self.in_size), mode="bilinear", align_corners=False)
         offsets = self.encoder(unit * 2 - 1)  # (N, num_latent, F)
-        picture = self.decoder.synthesise(self.centre[:, None] + offsets, self._fixed_noise())[-1]
+        picture = self.decoder.synthesise(self.centre[:, None] + offsets, [None] * len(self.decoder.blocks))[-1]
         picture = (picture + 1) / 2 * (high - low) + low
         return (picture, offsets) if return_latents else picture
 
@@ -186,12 +185,6 @@ class PSP(nn.Module):
 
     def _find_centre(self) -> None:
         self.centre = self.decoder.mean_latent(CENTRE_OF, _stream()).detach()
-
-    def _fixed_noise(self) -> list[torch.Tensor | None]:
-        device = self.decoder.constant.device
-        if self._noise is None or any(noise is not None and noise.device != device for noise in self._noise):
-            self._noise = self.decoder.make_noise(1, _stream())
-        return self._noise
 
 
 def _stream() -> torch.Generator:

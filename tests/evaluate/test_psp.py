@@ -95,7 +95,7 @@ def test_offsets_are_those_of_the_mean_latent_of_the_prior_that_is_loaded():
     torch.nn.init.zeros_(net.encoder.heads[1].to_codes.weight)
     with torch.no_grad():
         picture = net(torch.rand(1, 3, 8, 8))
-        noise = loaded.make_noise(1, torch.Generator().manual_seed(0))
+        noise = [None] * len(loaded.blocks)  # zero
         assert torch.allclose(
             picture, loaded(expected[:, None].expand(-1, 6, -1), noise, input_is_latent=True), atol=1e-5
         )
