@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import nn
 
+from gpen_plugin.archs import pictures
 from gpen_plugin.archs.authors_keys import accept_authors_layout
 from gpen_plugin.archs.gan_prior_arch import GPENPrior
 from gpen_plugin.archs.layers import (
@@ -20,7 +20,6 @@ from gpen_plugin.archs.layers import (
     check_taps,
     resolutions,
 )
-from gpen_plugin.errors import OptionError
 from gpen_plugin.host import register
 from gpen_plugin.ops.shapes import check_shape
 
@@ -119,9 +118,9 @@ class GPEN(nn.Module):
         super().__init__()
         check_size("out_size", out_size)
         self.out_size, self.in_size = out_size, out_size if in_size is None else in_size
-        _check_in_size(self.in_size, out_size)
+        pictures.check_in_size(self.in_size, out_size)
         check_taps(resample_kernel)
-        self.value_range = _checked_range(value_range)
+        self.value_range = pictures.checked_range(value_range)
         check_positive("num_style_feat", num_style_feat)
         self.encoder = Encoder(self.in_size, num_style_feat, channel_multiplier, narrow, resample_kernel)
         self.decoder = GPENPrior(
@@ -152,9 +151,11 @@ class GPEN(nn.Module):
             ShapeError: names the dimension.
         """
         check_shape("lq", lq, {"N": None, "C": 3, "H": None, "W": None})
-        z, features = self.encoder(_resize(self._enter(lq), self.in_size))
+        z, features = self.encoder(pictures.resize(pictures.enter(lq, self.value_range), self.in_size))
         latents = self.decoder.to_latents(z)
-        rgbs = [self._leave(rgb) for rgb in self.decoder.synthesise(latents, self._as_noise(features))]
+        rgbs = [
+            pictures.leave(rgb, self.value_range) for rgb in self.decoder.synthesise(latents, self._as_noise(features))
+        ]
         if not (return_latents or return_rgbs):
             return rgbs[-1]
         return Restoration(rgbs[-1], latents if return_latents else None, rgbs if return_rgbs else None)
@@ -163,35 +164,3 @@ class GPEN(nn.Module):
         if self.decoder.noise_mode == "none":
             features = []
         return features + [None] * (len(self.decoder.blocks) - len(features))
-
-    def _enter(self, picture):
-        """From the value range of the caller to the network's own, [-1, 1]."""
-        low, high = self.value_range
-        return picture if (low, high) == (-1, 1) else (picture - low) * (2 / (high - low)) - 1
-
-    def _leave(self, picture):
-        """Back again."""
-        low, high = self.value_range
-        return picture if (low, high) == (-1, 1) else (picture + 1) * ((high - low) / 2) + low
-
-
-def _check_in_size(in_size, out_size):
-    check_size("in_size", in_size)
-    if in_size > out_size:
-        way_out = f"Use {out_size}, or leave in_size out."
-        raise OptionError("in_size", f"got {in_size}", f"at most out_size, which is {out_size}", way_out)
-
-
-def _checked_range(value_range):
-    if len(value_range) != 2 or not value_range[0] < value_range[1]:
-        expected = "two values, the lower one first"
-        raise OptionError("value_range", f"got {list(value_range)}", expected, "Use [-1, 1] or [0, 1].")
-    return tuple(value_range)
-
-
-def _resize(picture, size):
-    """The "simple bilinear interpolator" of section 3.2: (N, 3, H, W) -> (N, 3, size, size), no antialiasing."""
-    if picture.shape[2:] == (size, size):
-        return picture
-    wide = picture.to(torch.promote_types(picture.dtype, torch.float32))  # bfloat16 rounds pixel positions
-    return F.interpolate(wide, size=(size, size), mode="bilinear", align_corners=False).to(picture.dtype)

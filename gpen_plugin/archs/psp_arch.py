@@ -7,9 +7,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from gpen_plugin.archs import pictures
 from gpen_plugin.archs.gan_prior_arch import GPENPrior
-from gpen_plugin.archs.layers import DownConv2d, EqualConv2d, EqualLinear, NoiseMode, channels_of, check_size
-from gpen_plugin.errors import OptionError
+from gpen_plugin.archs.layers import DownConv2d, EqualConv2d, EqualLinear, NoiseMode, channels_of
 from gpen_plugin.host import register
 from gpen_plugin.ops.shapes import check_shape
 
@@ -142,12 +142,8 @@ class PSP(nn.Module):
             out_size, num_style_feat, num_mlp, channel_multiplier, narrow, lr_mlp, resample_kernel, noise_mode
         ).requires_grad_(False)
         self.out_size, self.in_size = out_size, min(LARGEST_INPUT, out_size) if in_size is None else in_size
-        check_size("in_size", self.in_size)
-        if self.in_size > out_size:
-            raise OptionError("in_size", f"got {in_size}", f"at most out_size, which is {out_size}")
-        if len(value_range) != 2 or not value_range[0] < value_range[1]:
-            raise OptionError("value_range", f"got {list(value_range)}", "two values, the lower one first")
-        self.value_range = tuple(value_range)
+        pictures.check_in_size(self.in_size, out_size)
+        self.value_range = pictures.checked_range(value_range)
         self.encoder = PyramidEncoder(
             self.in_size, self.decoder.num_latent, num_style_feat, channel_multiplier, narrow, resample_kernel
         )
@@ -171,13 +167,10 @@ class PSP(nn.Module):
             ShapeError: names the dimension.
         """
         check_shape("lq", lq, {"N": None, "C": 3, "H": None, "W": None})
-        low, high = self.value_range
-        unit = (lq - low) / (high - low)
-        if unit.shape[2:] != (self.in_size, self.in_size):
-            unit = F.interpolate(unit, size=(self.in_size, self.in_size), mode="bilinear", align_corners=False)
-        offsets = self.encoder(unit * 2 - 1)  # (N, num_latent, F)
+        entered = pictures.resize(pictures.enter(lq, self.value_range), self.in_size)
+        offsets = self.encoder(entered)  # (N, num_latent, F)
         picture = self.decoder.synthesise(self.centre[:, None] + offsets, [None] * len(self.decoder.blocks))[-1]
-        picture = (picture + 1) / 2 * (high - low) + low
+        picture = pictures.leave(picture, self.value_range)
         return (picture, offsets) if return_latents else picture
 
     def _after_loading(self, decoder: nn.Module, incompatible: object) -> None:

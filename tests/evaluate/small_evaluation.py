@@ -4,6 +4,7 @@ import pytest
 import torch
 from small_networks import NETWORKS, built
 
+from gpen_plugin.evaluate import restoring
 from gpen_plugin.evaluate.options import EvaluationOptions
 from gpen_plugin.evaluate.ranks import Ranks
 from gpen_plugin.evaluate.runner import evaluate
@@ -52,3 +53,24 @@ def run(given, restart=False):
 def written(given):
     root = EvaluationOptions.from_mapping(given).root
     return {name: (root / name).read_bytes() for name in MADE_FROM_RESULTS}
+
+
+def restored_places(monkeypatch):
+    """What a run restores, as (type, key), in the list that is returned."""
+    made = []
+    build = restoring.build_method
+
+    def counting(entry, where, device, folder):
+        method = build(entry, where, device, folder)
+
+        class Counting:
+            description, identity = method.description, method.identity
+
+            def __call__(self, case):
+                made.append((entry["type"], case.key))
+                return method(case)
+
+        return Counting()
+
+    monkeypatch.setattr(restoring, "build_method", counting)
+    return made

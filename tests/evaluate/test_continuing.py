@@ -7,10 +7,10 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from small_evaluation import given, run, weights, written  # noqa: F401 - fixtures
+from small_evaluation import given, restored_places, run, weights, written  # noqa: F401 - fixtures
 
 from gpen_plugin.errors import DataError, OptionError
-from gpen_plugin.evaluate import preparation, restoring
+from gpen_plugin.evaluate import preparation
 from gpen_plugin.evaluate.measuring import Ledger
 from gpen_plugin.evaluate.merging import merge
 from gpen_plugin.evaluate.options import EvaluationOptions
@@ -24,27 +24,6 @@ def own_faces(given, faces, tmp_path):
     shutil.copytree(faces, folder)
     given["protocol"]["dataroot_gt"] = str(folder)
     return folder
-
-
-def restored_places(monkeypatch):
-    """What a run restores, as (type, key), in the list that is returned."""
-    made = []
-    build = restoring.build_method
-
-    def counting(entry, where, device, folder):
-        method = build(entry, where, device, folder)
-
-        class Counting:
-            description, identity = method.description, method.identity
-
-            def __call__(self, case):
-                made.append((entry["type"], case.key))
-                return method(case)
-
-        return Counting()
-
-    monkeypatch.setattr(restoring, "build_method", counting)
-    return made
 
 
 def as_if_new(given, tmp_path):

@@ -117,3 +117,12 @@ def test_identities_are_json_and_differ(elsewhere):
     identities = [method(entry).identity for entry in entries]
     assert json.loads(json.dumps(identities)) == identities
     assert len({json.dumps(identity) for identity in identities}) == len(entries)
+
+
+def test_a_folders_picture_is_cut_as_the_ground_truth_is(tmp_path):
+    """Not squeezed: an evaluation takes the central square of a face that is not square."""
+    wide = np.random.default_rng(0).integers(0, 256, (32, 48, 3), np.uint8)
+    (tmp_path / "folder").mkdir()
+    cv2.imwrite(str(tmp_path / "folder" / "0.png"), wide)
+    restored = method({"type": "folder", "path": str(tmp_path)})(degraded(size=32))
+    np.testing.assert_array_equal(restored, wide[:, 8:40])

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from small_evaluation import given, run, weights, written  # noqa: F401 - fixtures
+from small_evaluation import given, restored_places, run, weights, written  # noqa: F401 - fixtures
 from small_networks import NETWORKS, built
 
 from gpen_plugin.errors import DataError
@@ -79,22 +79,7 @@ def test_a_stopped_run_goes_on_with_what_is_missing(given, monkeypatch):
     picture_of(root, row, "", read_results(root).keys[1]).unlink()
     with (root / "methods" / row.folder / "values.0.jsonl").open("a") as file:
         file.write('["", "face_0", "psn')  # as a kill leaves it
-    made = []
-    build = restoring.build_method
-
-    def counting(entry, where, device, folder):
-        method = build(entry, where, device, folder)
-
-        class Counting:
-            description, identity = method.description, method.identity
-
-            def __call__(self, case):
-                made.append((entry["type"], case.key))
-                return method(case)
-
-        return Counting()
-
-    monkeypatch.setattr(restoring, "build_method", counting)
+    made = restored_places(monkeypatch)
     run(given)
     assert made == [("bilinear", read_results(root).keys[1])]
     assert written(given) == first

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from gpen_plugin import schema
-from gpen_plugin.data.image_source import FolderSource
+from gpen_plugin.data.image_source import FolderSource, fit_square
 from gpen_plugin.errors import DataError, OptionError
 from gpen_plugin.evaluate.case import Case
 from gpen_plugin.evaluate.methods.dfdnet import DFDNetOptions, build_dfdnet
@@ -24,7 +24,7 @@ from gpen_plugin.evaluate.methods.inversion import (
     PulseOptions,
 )
 from gpen_plugin.evaluate.methods.network_entries import ArchOptions, GPENOptions, build_arch, build_gpen
-from gpen_plugin.evaluate.methods.sizes import Interpolation, as_bytes, fitted, resized
+from gpen_plugin.evaluate.methods.sizes import Interpolation, as_bytes, resized
 
 
 class Method(typing.Protocol):
@@ -109,7 +109,7 @@ class RestoredElsewhere:
         source = self._sources.get(str(Path(folder)))
         if source is None or name not in source.keys:
             raise DataError(f"{folder}/{name}", "is not there", "a restored picture of this name")
-        return fitted(source.read(name), case.size)
+        return fit_square(source.read(name), case.size)
 
     def _folders(self, where: str) -> list[str]:
         if "{condition}" not in self._options.path:

@@ -11,10 +11,11 @@ import numpy as np
 import torch
 from torch import nn
 
+from gpen_plugin.data.image_source import fit_square
 from gpen_plugin.errors import DataError, OptionError, ShapeError
 from gpen_plugin.evaluate.case import Case
 from gpen_plugin.evaluate.methods.repeatable import repeatable
-from gpen_plugin.evaluate.methods.sizes import Interpolation, fitted, resized
+from gpen_plugin.evaluate.methods.sizes import Interpolation, resized
 from gpen_plugin.restore.aligned import from_network, ready, to_network
 
 
@@ -97,7 +98,7 @@ class NetworkMethod:
             picture = self._picture_of(self.net(batch, **how.arguments))
         if not picture.isfinite().all():
             raise DataError(case.key, "the network gave values that are no numbers", "finite values")
-        return fitted(from_network(picture, how.value_range, rgb=rgb), case.size)
+        return fit_square(from_network(picture, how.value_range, rgb=rgb), case.size)
 
     def _picture_of(self, answer: object) -> torch.Tensor:
         """(3, H, W) of whatever the network gave."""

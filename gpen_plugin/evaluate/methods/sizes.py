@@ -1,4 +1,4 @@
-"""From the size of a degraded picture to that of a network, and from there to that of the ground truth."""
+"""From the size of a degraded picture to that of a network; the way back is `fit_square`, the ground truth's own."""
 
 from typing import Literal
 
@@ -29,18 +29,3 @@ def resized(picture: np.ndarray, size: int, how: Interpolation) -> np.ndarray:
 def as_bytes(picture: np.ndarray) -> np.ndarray:
     """Round a picture of [0, 1] to uint8."""
     return np.rint(picture * 255).astype(np.uint8)
-
-
-def fitted(picture: np.ndarray, size: int) -> np.ndarray:
-    """Bring a restored picture to the size of the ground truth: by area where it is larger, else bicubically.
-
-    Args:
-        picture: (H, W, 3) uint8.
-        size: side of the result.
-    Returns:
-        (size, size, 3) uint8; the picture itself if it has this size.
-    """
-    if picture.shape[:2] == (size, size):
-        return picture
-    how = cv2.INTER_AREA if min(picture.shape[:2]) > size else cv2.INTER_CUBIC
-    return cv2.resize(picture, (size, size), interpolation=how)

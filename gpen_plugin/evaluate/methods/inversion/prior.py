@@ -10,9 +10,9 @@ import torch
 
 from gpen_plugin.archs import GPENPrior
 from gpen_plugin.data.degradation import recipe_rng
+from gpen_plugin.data.image_source import fit_square
 from gpen_plugin.errors import GPENError, OptionError
 from gpen_plugin.evaluate.case import Case
-from gpen_plugin.evaluate.methods.sizes import fitted
 from gpen_plugin.fetch import sha256_of
 from gpen_plugin.prior_sampler import PriorSampler
 from gpen_plugin.restore.aligned import from_network, to_network
@@ -55,7 +55,7 @@ class SearchedPrior:
 
     def leave(self, output: torch.Tensor, size: int) -> np.ndarray:
         """(1, 3, S, S) RGB, about [-1, 1] -> (size, size, 3) BGR uint8; area (down) or bicubic (up) resizing."""
-        return fitted(from_network(output.detach()[0]), size)
+        return fit_square(from_network(output.detach()[0]), size)
 
 
 def stream(seed: int, case: Case) -> torch.Generator:
