@@ -27,6 +27,7 @@ setup(
         "facexlib>=0.3.0",
         "lmdb",
         "numpy",
+        "pillow",
         "pyyaml",
         "scipy",
         "setuptools<82; python_version >= '3.12'",  # brings back distutils, which BasicSR imports
@@ -37,8 +38,11 @@ setup(
     extras_require={
         "demo": ["scikit-image"],
         "evaluate": ["jinja2", "lpips", "matplotlib", "onnxruntime"],
+        "export": ["onnx", "onnxruntime"],
         "safetensors": ["safetensors"],
-        "test": ["gfpgan", "onnx", "pytest", "ruff", "safetensors", "selenium", "setuptools", "wheel"],
+        "test": ["gfpgan", "pytest", "ruff", "selenium", "setuptools", "wheel"],
+        "video": ["imageio-ffmpeg"],  # ffmpeg, for machines that have none
+        "web": ["gradio"],
     },
     entry_points={
         "console_scripts": [
@@ -48,6 +52,8 @@ setup(
             "gpen-restore = gpen_plugin.restore.__main__:main",
             "gpen-evaluate = gpen_plugin.evaluate.__main__:main",
             "gpen-study = gpen_plugin.study.__main__:main",
+            "gpen-demo = gpen_plugin.web_demo:main",
+            "gpen-export = gpen_plugin.export.__main__:main",
             "gpen-sample = gpen_plugin.sample:main",
             "gpen-doctor = gpen_plugin.doctor:main",
         ]

@@ -30,12 +30,12 @@ from tqdm import tqdm
 from gpen_plugin.data.lmdb_file import lmdb_key
 from gpen_plugin.errors import DataError, OptionError, told_plainly
 from gpen_plugin.evaluate.case import Case
-from gpen_plugin.evaluate.option_file import read_options
 from gpen_plugin.evaluate.preparation import holds_picture
 from gpen_plugin.evaluate.protocols import Protocol, build_protocol
 from gpen_plugin.evaluate.protocols.fingerprint import take_fingerprint
 from gpen_plugin.evaluate.protocols.image_list import listed
 from gpen_plugin.evaluate.results import write_text
+from gpen_plugin.option_file import read_options
 from gpen_plugin.picture_file import write_picture
 
 MANIFEST, BEGUN, MAKING = "pairs.json", "begun.json", ".making"

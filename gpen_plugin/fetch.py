@@ -42,12 +42,14 @@ class WeightFile:
         url: where it is published; None if only people can get it there.
         sha256: its digest in hex digits, or the first of them (8 or more, as published names of files carry them);
             without one it is never downloaded.
+        also: other names under which people have it; it is looked for under its own first.
     """
 
     name: str
     what: str
     url: str | None
     sha256: str | None
+    also: tuple[str, ...] = ()
 
     def __post_init__(self):
         assert self.sha256 is None or len(self.sha256) >= SHORTEST_PREFIX
@@ -85,13 +87,15 @@ def find_weights(file: WeightFile, given: str | None = None, where: str = "weigh
             reason = _failures[file] = f"downloading failed: {' '.join(str(error).split()) or type(error).__name__}"
     published = f"from {file.url} " if file.url else ""
     came = f"{file.name} ({file.what}) is not on this machine, and {reason}"
-    way_out = f"Get it {published}and put it into {_shown(cache_folder())}, or name its folder in ${FOLDERS}."
+    named = f" as {' or '.join((file.name, *file.also))}" if file.also else ""
+    way_out = f"Get it {published}and put it into {_shown(cache_folder())}{named}, or name its folder in ${FOLDERS}."
     raise MissingFileError(where, came, way_out=way_out)
 
 
 def look_for(file: WeightFile) -> Path | None:
     """The path of a published file on this machine; None if it is in none of the folders. Nothing is downloaded."""
-    return next((folder / file.name for folder in weight_folders() if osp.isfile(folder / file.name)), None)
+    paths = (folder / name for name in (file.name, *file.also) for folder in weight_folders())
+    return next((path for path in paths if osp.isfile(path)), None)
 
 
 def use_folder(folder: str | os.PathLike, where: str = "--weights-dir") -> None:

@@ -1,4 +1,4 @@
-"""Pictures on disk, written whole or not at all."""
+"""Files on disk, pictures above all, written whole or not at all."""
 
 import contextlib
 import os
@@ -21,16 +21,37 @@ def write_picture(path: str | os.PathLike, picture: np.ndarray) -> None:
         DataError: the picture could not be encoded or written.
     """
     path = Path(path)
+    try:
+        encoded, data = cv2.imencode(path.suffix, picture)
+    except cv2.error as error:
+        raise _not_written(path, error) from error
+    if not encoded:
+        raise _not_written(path, f"OpenCV does not write {path.suffix}")
+    write_whole(path, data.tobytes())
+
+
+def write_whole(path: str | os.PathLike, data: bytes) -> None:
+    """Write a file under a temporary name, then rename it. The temporary file never stays.
+
+    Args:
+        path: target; its folder is made.
+        data: all of its contents.
+    Raises:
+        DataError: the file could not be written; what was there before is as it was.
+    """
+    path = Path(path)
     # Not after the picture, whose name may be as long as the disk allows.
     temporary = path.with_name(f".{os.getpid()}.{threading.get_ident()}.part")
     try:
-        encoded, data = cv2.imencode(path.suffix, picture)
-        if not encoded:
-            raise OSError(f"OpenCV does not write {path.suffix}")
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_bytes(data.tobytes())
+        temporary.write_bytes(data)
         os.replace(temporary, path)
-    except (OSError, cv2.error) as error:
+    except OSError as error:
+        raise _not_written(path, error) from error
+    finally:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
-        raise DataError(str(path), f"cannot be written ({error})", "a writable folder with space left") from error
+
+
+def _not_written(path: Path, reason: object) -> DataError:
+    return DataError(str(path), f"cannot be written ({reason})", "a writable folder with space left")

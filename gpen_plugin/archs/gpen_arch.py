@@ -1,6 +1,6 @@
 """GPEN: an encoder that feeds a GAN prior (section 3.2, Figure 3c)."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -136,13 +136,20 @@ class GPEN(nn.Module):
         self.register_load_state_dict_pre_hook(accept_authors_layout)
 
     def forward(
-        self, lq: torch.Tensor, *, return_latents: bool = False, return_rgbs: bool = False
+        self,
+        lq: torch.Tensor,
+        *,
+        restyle: Callable[[torch.Tensor], torch.Tensor] | None = None,
+        return_latents: bool = False,
+        return_rgbs: bool = False,
     ) -> torch.Tensor | Restoration:
         """Restore degraded faces.
 
         Args:
             lq: RGB pictures of any height and width, (N, 3, H, W), float, in `value_range`. They are resized
                 bilinearly to `in_size`; pictures of that size are taken as they are, bit for bit.
+            restyle: what the decoder takes in place of the encoder's latent codes, as a function of these, both
+                (N, num_latent, F); ``None`` leaves them.
             return_latents: whether the latent codes come back too.
             return_rgbs: whether the pictures of all resolutions come back too.
         Returns:
@@ -153,6 +160,7 @@ class GPEN(nn.Module):
         check_shape("lq", lq, {"N": None, "C": 3, "H": None, "W": None})
         z, features = self.encoder(pictures.resize(pictures.enter(lq, self.value_range), self.in_size))
         latents = self.decoder.to_latents(z)
+        latents = latents if restyle is None else restyle(latents)
         rgbs = [
             pictures.leave(rgb, self.value_range) for rgb in self.decoder.synthesise(latents, self._as_noise(features))
         ]

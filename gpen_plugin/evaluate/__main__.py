@@ -8,13 +8,13 @@ from pathlib import Path
 
 from gpen_plugin.errors import told_plainly
 from gpen_plugin.evaluate.merging import merge
-from gpen_plugin.evaluate.option_file import read_options
 from gpen_plugin.evaluate.options import EvaluationOptions
 from gpen_plugin.evaluate.ranks import Ranks
 from gpen_plugin.evaluate.report import ReportOptions, write_report
 from gpen_plugin.evaluate.results import Results
 from gpen_plugin.evaluate.runner import evaluate
 from gpen_plugin.fetch import use_folder
+from gpen_plugin.option_file import read_options
 
 
 def parser() -> argparse.ArgumentParser:

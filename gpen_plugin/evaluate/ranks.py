@@ -10,7 +10,7 @@ import torch
 from torch import distributed
 
 from gpen_plugin.errors import OptionError
-from gpen_plugin.restore.aligned import torch_device
+from gpen_plugin.restore.face_network import torch_device
 
 Item = TypeVar("Item")
 JOINING = timedelta(minutes=10)  # a launcher that was killed meanwhile is not waited for longer

@@ -1,10 +1,8 @@
 """What an evaluation has found out: the one file that tables, sheets, pages and studies are made of."""
 
-import contextlib
 import dataclasses
 import json
 import math
-import os
 import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -13,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from gpen_plugin.errors import DataError
+from gpen_plugin.picture_file import write_whole
 
 FILE = "results.json"
 FORMAT = 1
@@ -192,16 +191,8 @@ def read_results(root: Path) -> Results:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a text file under a temporary name, then rename it."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_text(text, encoding="utf-8")
-        os.replace(temporary, path)
-    except OSError as error:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
-        raise DataError(str(path), f"cannot be written ({error})", "a writable folder with space left") from error
+    """Write a text file; see `write_whole`."""
+    write_whole(path, text.encode())
 
 
 def delete_file(path: Path) -> None:

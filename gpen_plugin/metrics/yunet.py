@@ -1,6 +1,7 @@
 """YuNet (Wu et al. 2023): finds a face and its eyes, nose and corners of the mouth, on any aligned crop."""
 
 from pathlib import Path
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -8,7 +9,7 @@ import numpy as np
 from gpen_plugin.errors import CheckpointError, MissingFileError
 from gpen_plugin.fetch import WeightFile, find_weights
 from gpen_plugin.metrics.measuring_network import chosen_device
-from gpen_plugin.metrics.onnx_file import open_onnx
+from gpen_plugin.metrics.onnx_file import OnnxNetwork, open_onnx
 
 PUBLISHED = WeightFile(
     "face_detection_yunet_2023mar.onnx",
@@ -19,12 +20,26 @@ PUBLISHED = WeightFile(
 OF_ANY_SIZE = WeightFile("face_detection_yunet_dynamic.onnx", "YuNet for any size", None, None)
 
 STRIDES = (8, 16, 32)  # pixels between the network's guesses
-OUTPUTS = {"cls": 1, "obj": 1, "kps": 10}  # numbers in each guess: it is a face, an object; its five points
+OUTPUTS = {"cls": 1, "obj": 1, "bbox": 4, "kps": 10}  # in each guess: it is a face, an object; its box; its five points
 # SIDE and FRAME are, of a dozen pairs, the one with the least error on 500 portraits of 32, 64 and 128 px
 SIDE = 224  # pixels to which a picture's longer side is brought
 FRAME = 320  # pixels of the picture with its border, where the file does not fix them; a multiple of 32
 CERTAIN = 0.5  # from 0 to 1
 AGREEING = 0.5  # of the best guess's certainty: guesses of the same face that are averaged
+
+
+class Guesses(NamedTuple):
+    """What the network says of a picture, cell by cell and stride by stride: (A,) guesses, in pixels of the picture.
+
+    Attributes:
+        certainties: (A,) float64, from 0 to 1.
+        points: (A, 5, 2) float64, x and y of eyes, nose and corners of the mouth; 0 is the picture's edge.
+        boxes: (A, 4) float64, left, top, right and bottom; 0 is the picture's edge.
+    """
+
+    certainties: np.ndarray
+    points: np.ndarray
+    boxes: np.ndarray
 
 
 class YuNet:
@@ -52,33 +67,9 @@ class YuNet:
             mouth, left to right in the picture; None if there is no face.
         """
         framed, scale, corner = _framed(picture, self._frame)
-        outputs = self._network(np.ascontiguousarray(framed.transpose(2, 0, 1)[None], np.float32))
-        points = self._of_one_face(*self._guesses(outputs))
+        guesses = guess(self._network, framed)
+        points = self._of_one_face(guesses.certainties, guesses.points)
         return None if points is None else (points - corner) / scale - 0.5
-
-    def _guesses(self, outputs: dict[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-        """All guesses of all strides: certainties (A,) from 0 to 1, and points (A, 5, 2) in pixels of the frame."""
-        certainties, points = [], []
-        for stride in STRIDES:
-            side = self._frame // stride
-            is_face, is_object, offsets = (
-                self._output(outputs, f"{kind}_{stride}", (1, side * side, numbers))
-                for kind, numbers in OUTPUTS.items()
-            )
-            certainties.append(np.sqrt(is_face.clip(0, 1) * is_object.clip(0, 1)).reshape(-1))
-            cells = np.indices((side, side))[::-1].reshape(2, -1).T  # (A, 2), x before y
-            points.append((offsets.reshape(-1, 5, 2) + cells[:, None]) * stride)
-        return np.concatenate(certainties), np.concatenate(points)
-
-    def _output(self, outputs: dict[str, np.ndarray], name: str, shape: tuple[int, ...]) -> np.ndarray:
-        """The guesses that an output holds, float64; CheckpointError if it is not there or of another shape."""
-        if name not in outputs:
-            came = f"has the outputs {', '.join(outputs)}"
-            raise CheckpointError(self._network.path, came, "those of YuNet (cls_8 ... kps_32)")
-        if outputs[name].shape != shape:
-            came = f"gives {name} of shape {outputs[name].shape} for a picture of {self._frame} px"
-            raise CheckpointError(self._network.path, came, f"{shape}, as YuNet does")
-        return outputs[name][0].astype(np.float64)
 
     def _of_one_face(self, certainties: np.ndarray, points: np.ndarray) -> np.ndarray | None:
         """The mean of the guesses of the face that is most certain and nearest to the middle."""
@@ -91,6 +82,44 @@ class YuNet:
         same = np.linalg.norm(middles - middles[best], axis=1) < width
         weights = np.where(same & (certainties > AGREEING * certainties[best]), certainties, 0)
         return np.average(points, axis=0, weights=weights)
+
+
+def guess(network: OnnxNetwork, picture: np.ndarray) -> Guesses:
+    """Show YuNet a picture.
+
+    Args:
+        network: from YuNet's file.
+        picture: (H, W, 3) BGR uint8; sides are multiples of 32, and those that the file fixes, if any.
+    Raises:
+        CheckpointError: the network is another one.
+    """
+    outputs = network(np.ascontiguousarray(picture.transpose(2, 0, 1)[None], np.float32))  # (1, 3, H, W)
+    certainties, points, boxes = [], [], []
+    for stride in STRIDES:
+        rows, columns = picture.shape[0] // stride, picture.shape[1] // stride
+        is_face, is_object, sides, offsets = (
+            _output(network, outputs, f"{kind}_{stride}", (1, rows * columns, numbers), picture.shape)
+            for kind, numbers in OUTPUTS.items()
+        )
+        certainties.append(np.sqrt(is_face.clip(0, 1) * is_object.clip(0, 1)).reshape(-1))
+        cells = np.indices((rows, columns))[::-1].reshape(2, -1).T  # (A, 2), x before y
+        points.append((offsets.reshape(-1, 5, 2) + cells[:, None]) * stride)
+        middles, halves = (sides[:, :2] + cells) * stride, np.exp(sides[:, 2:]) * stride / 2
+        boxes.append(np.concatenate([middles - halves, middles + halves], axis=1))
+    return Guesses(np.concatenate(certainties), np.concatenate(points), np.concatenate(boxes))
+
+
+def _output(
+    network: OnnxNetwork, outputs: dict[str, np.ndarray], name: str, shape: tuple[int, ...], picture: tuple[int, ...]
+) -> np.ndarray:
+    """The guesses that an output holds, float64; CheckpointError if it is not there or of another shape."""
+    if name not in outputs:
+        came = f"has the outputs {', '.join(outputs)}"
+        raise CheckpointError(network.path, came, "those of YuNet (cls_8 ... kps_32)")
+    if outputs[name].shape != shape:
+        came = f"gives {name} of shape {outputs[name].shape} for a picture of {picture[1]} x {picture[0]} px"
+        raise CheckpointError(network.path, came, f"{shape}, as YuNet does")
+    return outputs[name][0].astype(np.float64)
 
 
 def _file(path: str | None) -> Path:

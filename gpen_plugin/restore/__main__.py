@@ -1,121 +1,103 @@
-"""``python -m gpen_plugin.restore --aligned -i FACES -o RESTORED -m net_g_latest.pth``"""
+"""``gpen-restore INPUT... -o OUT``: photographs and videos in, photographs and videos out."""
 
-import argparse
 import sys
-from collections.abc import Iterable, Iterator, Sequence
-from pathlib import Path
+import time
+from argparse import Namespace
+from collections.abc import Sequence
 
-import numpy as np
 from tqdm import tqdm
 
-from gpen_plugin.data.image_source import ImageSource, ZipSource, decode_picture, open_folder_or_zip
-from gpen_plugin.errors import DataError, OptionError, told_plainly
-from gpen_plugin.picture_file import write_picture
-from gpen_plugin.restore import AlignedRestorer
-
-
-class OnePicture:
-    """A single picture file, as a source of one key.
-
-    Args:
-        path: the file.
-    """
-
-    def __init__(self, path: Path):
-        self._path = path
-        self.keys = [path.stem]
-
-    def read(self, key: str) -> np.ndarray:
-        """See `ImageSource`."""
-        return decode_picture(self._path.read_bytes(), self.name(key))
-
-    def name(self, key: str) -> str:
-        """See `ImageSource`."""
-        return str(self._path)
-
-
-def parser() -> argparse.ArgumentParser:
-    """The command's options."""
-    parser = argparse.ArgumentParser(prog="python -m gpen_plugin.restore", description="Restore degraded faces.")
-    parser.add_argument("-i", "--input", type=Path, required=True, help="a picture, or a folder or zip of pictures")
-    parser.add_argument("-o", "--output", type=Path, required=True, help="another folder, for restored PNG files")
-    parser.add_argument("-m", "--model", type=Path, required=True, help="weights: ours or a released GPEN file")
-    parser.add_argument("--aligned", action="store_true", help="each picture shows one aligned face (required)")
-    parser.add_argument("--key", help="entry of the weight file, e.g. params_ema; default: the averaged weights")
-    parser.add_argument("--device", help="cpu, cuda, cuda:1, mps; default: a GPU where there is one")
-    parser.add_argument("--batch", type=int, default=4, help="pictures restored at once (default 4)")
-    return parser
+from gpen_plugin import fetch
+from gpen_plugin.errors import OptionError, told_plainly
+from gpen_plugin.restore.command_line import parser
+from gpen_plugin.restore.face_network import TorchNetwork
+from gpen_plugin.restore.inputs import expand
+from gpen_plugin.restore.photograph import read_photograph
+from gpen_plugin.restore.report import JobReport, Report
+from gpen_plugin.restore.restorer import Restorer
+from gpen_plugin.restore.running import Outputs, Runner
+from gpen_plugin.restore.variants import VariedNetwork, variation_of
 
 
 @told_plainly
 def main(argv: Sequence[str] | None = None) -> int:
-    """Restore every picture of the input; an unreadable one is reported, and the others go on.
+    """Restore what the command line names.
 
     Args:
         argv: command line without the program's name; None for the real one.
     Returns:
-        Exit status: 0 if every picture was restored, 1 otherwise.
+        Exit status, see the command's help.
     """
-    options = parser().parse_args(argv)
-    if not options.aligned:
-        parser().error("this version restores aligned faces only, it does not look for them: pass --aligned")
-    if options.batch < 1:
-        parser().error(f"--batch: got {options.batch}; expected a number from 1")
-    source = _source(options.input)
-    _spare_originals(source, options)
-    restorer = AlignedRestorer(options.model, options.key, options.device)
-    failures: list[DataError] = []
-    with tqdm(total=len(source.keys), unit="face") as progress:
-        for batch in _batches(source, options.batch, failures):
-            for key, restored in zip(batch, restorer(list(batch.values())), strict=True):
-                write_picture(options.output / f"{key}.png", restored)
-            progress.update(len(batch))
-    for failure in failures:
-        print(f"gpen_plugin: skipped: {failure}", file=sys.stderr)
-    restored = len(source.keys) - len(failures)
-    print(f"{restored} of {len(source.keys)} faces restored to {options.output} by {restorer.spec}")
-    return 1 if failures else 0
+    arguments = parser().parse_args(argv)
+    started = time.monotonic()
+    if arguments.weights_dir:
+        fetch.use_folder(arguments.weights_dir)
+    jobs = expand(arguments.inputs, arguments.output, arguments.suffix)
+    restorer = _restorer(arguments)
+    folder = arguments.output if len(jobs) != 1 or jobs[0].target != arguments.output else arguments.output.parent
+    outputs = Outputs(folder, arguments.save_faces, arguments.compare, _variants(arguments, restorer))
+    print(f"network: {restorer.network.description}")
+    if not arguments.aligned:
+        print(f"faces: {restorer.detector.notice}\nmask: {restorer.mask.notice}")
+    report = Report(restorer.network.description, _settings(arguments), arguments.aligned)
+    with tqdm(total=len(jobs), unit="input") as progress:
+
+        def done(job: JobReport) -> None:
+            report.jobs.append(job)
+            progress.set_postfix(faces=sum(each.found for each in report.jobs), refresh=False)
+            progress.update()
+            if job.error is not None:
+                progress.write(f"gpen_plugin: failed: {job.error}", file=sys.stderr)
+            for note in job.notes:
+                progress.write(f"{job.source}: {note}", file=sys.stderr)
+
+        Runner(restorer, outputs, aligned=arguments.aligned)(jobs, done)
+    report.seconds = time.monotonic() - started
+    if arguments.report:
+        report.write(arguments.report)
+    print(report.summary())
+    return report.status
 
 
-def _source(path: Path) -> ImageSource:
-    if not path.exists():
-        raise DataError("--input", f"{path} is not there", "a picture, a folder or a zip", "Mend the path.")
-    if path.is_file() and path.suffix.lower() != ".zip":
-        return OnePicture(path)
-    return open_folder_or_zip(path, "--input")
+def _restorer(arguments: Namespace) -> Restorer:
+    return Restorer(
+        arguments.model,
+        key=arguments.key,
+        device=arguments.device,
+        precision=arguments.precision,
+        task=arguments.task,
+        detector=arguments.detector,
+        detector_file=arguments.detector_file,
+        min_face=arguments.min_face,
+        template=arguments.template,
+        mask=arguments.mask,
+        alpha=arguments.alpha,
+        upscale=arguments.upscale,
+        background=arguments.background,
+        tile=arguments.tile,
+        batch=arguments.batch,
+        keep_color=arguments.keep_color,
+        identity=arguments.identity,
+    )
 
 
-def _spare_originals(source: ImageSource, options: argparse.Namespace) -> None:
-    """Refuse to write where pictures of the input are: over them, or where they are taken for originals later."""
-    if isinstance(source, ZipSource):
-        return
-    files = [Path(source.name(key)) for key in source.keys]
-    originals = _folders([options.input, *(file.parent for file in files), *(file.resolve().parent for file in files)])
-    targets = _folders([options.output, *((options.output / key).parent for key in source.keys)])
-    if originals & targets:
-        came = f"got {options.output}, and pictures of the input are where pictures would be written"
-        raise OptionError("--output", came, "another folder", "Name a new one: the originals are left as they are.")
+def _variants(arguments: Namespace, restorer: Restorer) -> dict[str, Restorer]:
+    """Restorers of the further results, by the name that is put behind that of the file."""
+    if not arguments.variants:
+        return {}
+    if not isinstance(restorer.network, TorchNetwork):
+        came, way_out = "an ONNX file gives one result alone", "Name the weight file that it was made of."
+        raise OptionError("--variants", came, way_out=way_out)
+    reference = read_photograph(arguments.reference).pixels if arguments.reference else None
+    variation = variation_of(arguments.variant_layers, arguments.variant_strength, arguments.seed, reference)
+    return {
+        f"_{number}": restorer.with_network(VariedNetwork(restorer.network, variation, number))
+        for number in range(1, arguments.variants + 1)
+    }
 
 
-def _folders(paths: Iterable[Path]) -> set[tuple[int, int]]:
-    """Which folders these are, whatever links and spellings lead there; those that are not there yet are none."""
-    stats = [path.stat() for path in set(paths) if path.is_dir()]
-    return {(stat.st_dev, stat.st_ino) for stat in stats}
-
-
-def _batches(source: ImageSource, size: int, failures: list[DataError]) -> Iterator[dict[str, np.ndarray]]:
-    """Readable pictures by key, `size` at a time; the others are entered into `failures`."""
-    batch: dict[str, np.ndarray] = {}
-    for key in source.keys:
-        try:
-            batch[key] = source.read(key)
-        except DataError as failure:
-            failures.append(failure)
-        if len(batch) == size:
-            yield batch
-            batch = {}
-    if batch:
-        yield batch
+def _settings(arguments: Namespace) -> dict[str, object]:
+    return {name: value if isinstance(value, int | float | bool | str | None) else str(value) for name, value in vars(arguments).items()}
 
 
 if __name__ == "__main__":

@@ -12,8 +12,8 @@ from small_networks import saved
 
 from gpen_plugin.errors import CheckpointError, OptionError
 from gpen_plugin.evaluate.methods.dfdnet import CHANNELS, FFHQ_POINTS, PARTS, AlignedDFDNet, part_boxes
-from gpen_plugin.evaluate.methods.network_entries import load
 from gpen_plugin.host.foreign_archs import vgg_without_download
+from gpen_plugin.restore.named_network import load
 
 RANDOM = {"type": "dfdnet", "weights": "random", "dictionary": "random"}
 

@@ -1,4 +1,4 @@
-"""GPEN as a method: as its training validates it, and as the restore command gives it."""
+"""GPEN as a method: as its training validates it, and as restoring gives it."""
 
 import copy
 import json
@@ -17,7 +17,7 @@ from gpen_plugin.archs import GPEN, GPENPrior
 from gpen_plugin.archs.layouts import to_layout
 from gpen_plugin.errors import CheckpointError, OptionError
 from gpen_plugin.evaluate.case import Case
-from gpen_plugin.restore import AlignedRestorer
+from gpen_plugin.restore.face_network import open_network
 
 GPENS = [name for name in NETWORKS if name.startswith("GPEN ")]
 
@@ -66,12 +66,13 @@ def test_gpen_is_what_the_trainings_validation_gives(faces, tmp_path, test_optio
         np.testing.assert_array_equal(restore(Case(file.stem, "", cv2.imread(str(file)), None, 32)), pictures["result"])
 
 
-def test_gpen_is_what_the_restore_command_gives(tmp_path):
+def test_gpen_is_what_restoring_gives(tmp_path):
     path = saved(tmp_path / "net_g.pth", {"params_ema": weights(NETWORKS["GPEN concat"])})
     cases = [degraded(seed, 5 + seed, 20, size=32) for seed in range(3)]
     for case in cases:
-        (restored,) = AlignedRestorer(path, device="cpu")([case.lq])
-        np.testing.assert_array_equal(method({"type": "gpen", "weights": str(path)})(case), restored)
+        (restored,) = open_network(path, device="cpu")([case.lq.astype(np.float32) / 255])
+        picture = np.rint(restored * 255).astype(np.uint8)
+        np.testing.assert_array_equal(method({"type": "gpen", "weights": str(path)})(case), picture)
 
 
 def test_param_key_chooses_and_the_average_is_the_default(tmp_path):

@@ -11,10 +11,11 @@ from torch import nn
 
 from gpen_plugin import checkpoint
 from gpen_plugin.errors import CheckpointError, OptionError
-from gpen_plugin.evaluate.methods.network_entries import LOUD, RANDOM, build_network, drawn, load, shown_file
+from gpen_plugin.evaluate.methods.network_entries import LOUD, RANDOM, shown_file
 from gpen_plugin.evaluate.methods.networks import Handling, NetworkMethod
 from gpen_plugin.fetch import sha256_of
 from gpen_plugin.host.foreign_archs import vgg_without_download
+from gpen_plugin.restore.named_network import build_network, drawn, load
 
 SIZE = 512  # the only one that the network takes
 CHANNELS = {256: 128, 128: 256, 64: 512, 32: 512}  # of the dictionary, by the size of the features

@@ -16,7 +16,8 @@ from gpen_plugin.errors import DataError, OptionError, ShapeError
 from gpen_plugin.evaluate.case import Case
 from gpen_plugin.evaluate.methods.repeatable import repeatable
 from gpen_plugin.evaluate.methods.sizes import Interpolation, resized
-from gpen_plugin.restore.aligned import from_network, ready, to_network
+from gpen_plugin.restore.face_network import ready
+from gpen_plugin.restore.network_pictures import from_network, to_network
 
 
 @dataclass(frozen=True, kw_only=True)

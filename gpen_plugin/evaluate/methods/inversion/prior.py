@@ -15,7 +15,7 @@ from gpen_plugin.errors import GPENError, OptionError
 from gpen_plugin.evaluate.case import Case
 from gpen_plugin.fetch import sha256_of
 from gpen_plugin.prior_sampler import PriorSampler
-from gpen_plugin.restore.aligned import from_network, to_network
+from gpen_plugin.restore.network_pictures import from_network, to_network
 
 OtherNoise = Literal["zero", "fixed"]
 

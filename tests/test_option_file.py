@@ -3,7 +3,7 @@
 import pytest
 
 from gpen_plugin.errors import OptionError
-from gpen_plugin.evaluate.option_file import read_options
+from gpen_plugin.option_file import read_options
 
 TEXT = "name: x\nprotocol: {type: bfr, out_size: 64}\nempty:\n"
 

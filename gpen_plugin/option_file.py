@@ -11,29 +11,30 @@ import yaml
 from gpen_plugin.errors import OptionError
 
 
-def read_options(path: str | PathLike, forced: Sequence[str] = ()) -> dict:
+def read_options(path: str | PathLike, forced: Sequence[str] = (), where: str = "-opt") -> dict:
     """Read a YAML file and change it as ``--force_yml`` says.
 
     Args:
         path: the option file.
         forced: ``key=value`` or ``section:key=value``; the value is read as YAML, and sections that the file does not
             have are made.
+        where: the argument that named the file, for the error.
     Returns:
         The options, unchecked.
     Raises:
         OptionError: names the file and the line, or the entry of ``--force_yml``.
     """
-    options = _read(Path(path))
+    options = _read(Path(path), where)
     for entry in forced:
         _force(options, entry)
     return options
 
 
-def _read(path: Path) -> dict:
+def _read(path: Path, where: str) -> dict:
     try:
         options = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
     except (OSError, UnicodeDecodeError) as error:
-        raise OptionError("-opt", f"{path} cannot be read ({error})", "a YAML file", "Mend the path.") from error
+        raise OptionError(where, f"{path} cannot be read ({error})", "a YAML file", "Mend the path.") from error
     except yaml.YAMLError as error:
         raise OptionError(_place(path, error), _reason(error), "YAML", "Mend that line.") from error
     if not isinstance(options, dict):

@@ -1,0 +1,78 @@
+"""Hold what was exported against the network that it came from."""
+
+import itertools
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+import torch
+
+from gpen_plugin.data.degradation import resize_bilinear
+from gpen_plugin.data.drawn_faces import draw_face
+from gpen_plugin.errors import CheckpointError
+from gpen_plugin.restore.network_pictures import to_network
+
+LOWEST, HIGHEST = -1.0, 1.0  # of the pictures that an exported network takes and gives
+TOLERANCES = {"fp32": 1e-4, "fp16": 1e-2}
+"""The largest difference that a kept file may show, as a fraction of the value range. What exact arithmetic would give
+differs from PyTorch by 1e-5 or less in fp32, and by 5e-4 to 4e-3 in fp16; one step of 8 bits is 4e-3."""
+_FACES = 3
+_DRAWN = 512  # pixels, at most: larger faces are enlarged ones
+
+Pictures = list[torch.Tensor]
+Network = Callable[[torch.Tensor], torch.Tensor]
+
+
+@dataclass(frozen=True)
+class Difference:
+    """How far two networks' pictures are apart, as fractions of the value range.
+
+    Attributes:
+        largest: of one value.
+        rms: root of the mean square of all.
+    """
+
+    largest: float
+    rms: float
+
+    def check(self, tolerance: float, where: str, way_out: str) -> None:
+        """Raise a `CheckpointError` about the file `where` if the largest one is above `tolerance`, or is no number."""
+        if not self.largest <= tolerance:
+            expected = f"{tolerance:g} or less, so the file is not kept"
+            raise CheckpointError(where, f"differs from PyTorch by {self}", expected, way_out)
+
+    def __str__(self) -> str:
+        return f"{self.largest:.1e} of the value range (rms {self.rms:.1e})"
+
+
+def probes(in_size: int, batch: int | None, seed: int = 0) -> Pictures:
+    """Pictures to compare with: three drawn faces and one of noise.
+
+    Args:
+        in_size: their side, S.
+        batch: how many a network takes at once; None if any number, which is tried with one and with three.
+        seed: of the first face and of the noise.
+    Returns:
+        Batches (N, 3, S, S), RGB in [-1, 1]; where `batch` asks for more, the pictures come again.
+    """
+    noise = torch.rand(3, in_size, in_size, generator=torch.Generator().manual_seed(seed)) * (HIGHEST - LOWEST) + LOWEST
+    pictures = [noise, *(_face(seed + index, in_size) for index in range(_FACES))]
+    if batch is None:
+        return [noise[None], torch.stack(pictures[1:])]
+    endless = itertools.cycle(pictures)
+    return [torch.stack(list(itertools.islice(endless, batch))) for _ in range(math.ceil(len(pictures) / batch))]
+
+
+def difference(expected: Network, given: Network, batches: Iterable[torch.Tensor]) -> Difference:
+    """Compare what two networks make of the same batches, both (N, 3, S, S) -> (N, 3, T, T) on the CPU."""
+    peaks, squares, count = [], 0.0, 0
+    for batch in batches:
+        gap = (given(batch) - expected(batch)).double() / (HIGHEST - LOWEST)  # (N, 3, T, T)
+        peaks.append(gap.abs().max())
+        squares, count = squares + gap.square().sum().item(), count + gap.numel()
+    return Difference(torch.stack(peaks).max().item(), math.sqrt(squares / count))  # NaN, if there is one
+
+
+def _face(seed: int, size: int) -> torch.Tensor:
+    drawn = draw_face(seed, min(size, _DRAWN))
+    return to_network(resize_bilinear(drawn, size), (LOWEST, HIGHEST))

@@ -1,0 +1,166 @@
+"""From a network to a file that is right, or to none."""
+
+import contextlib
+import copy
+import importlib.util
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import torch
+
+from gpen_plugin.archs import GPEN
+from gpen_plugin.errors import CheckpointError, MissingFileError, OptionError
+from gpen_plugin.export import program
+from gpen_plugin.export.checking import (
+    HIGHEST,
+    LOWEST,
+    TOLERANCES,
+    Difference,
+    Network,
+    Pictures,
+    difference,
+    probes,
+)
+from gpen_plugin.export.half_precision import to_half_precision
+
+Format = Literal["onnx", "program"]
+Precision = Literal["fp32", "fp16"]
+
+SUFFIXES: dict[Format, str] = {"onnx": ".onnx", "program": ".pt2"}
+OPSETS = range(13, 21)
+_PACKAGES: dict[Format, tuple[str, ...]] = {"onnx": ("onnx", "onnxruntime"), "program": ()}
+_CALIBRATION = 100  # seed of the pictures that features are measured with: others than those of the check
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How a network is to be exported.
+
+    Attributes:
+        format: ``onnx`` or ``program`` (of torch.export).
+        batch: how many pictures it takes at once; None if any number.
+        precision: of the convolutions; input and output are float32 in any case. See `half_precision`.
+        opset: version of ONNX's operators; other formats have none.
+        tolerance: the largest difference from PyTorch, as a fraction of the value range; None for `TOLERANCES`.
+    Raises:
+        OptionError: a value that is none of these.
+    """
+
+    format: Format = "onnx"
+    batch: int | None = None
+    precision: Precision = "fp32"
+    opset: int = 17
+    tolerance: float | None = None
+
+    def __post_init__(self):
+        if self.format not in SUFFIXES:
+            raise OptionError("format", f"got {self.format!r}", f"one of {', '.join(SUFFIXES)}")
+        if self.batch is not None and self.batch < 1:
+            raise OptionError("batch", f"got {self.batch}", "a number from 1, or dynamic")
+        if self.precision not in TOLERANCES:
+            raise OptionError("precision", f"got {self.precision!r}", f"one of {', '.join(TOLERANCES)}")
+        if self.opset not in OPSETS:
+            expected = f"a number from {OPSETS[0]} to {OPSETS[-1]}"
+            raise OptionError("opset", f"got {self.opset}", expected, "The default, 17, is read by most runtimes.")
+        if self.tolerance is not None and not self.tolerance > 0:
+            raise OptionError("tolerance", f"got {self.tolerance}", "a number above 0", "Leave it out.")
+
+    def check_packages(self) -> None:
+        """Raise a `MissingFileError` if a package that the format needs is not installed."""
+        for package in _PACKAGES[self.format]:
+            if importlib.util.find_spec(package) is None:
+                came, way_out = f"the package {package} is not installed", 'Run: pip install "gpen_plugin[export]"'
+                raise MissingFileError(f"format {self.format}", came, way_out=way_out)
+
+
+@dataclass(frozen=True)
+class Exported:
+    """A file that was written.
+
+    Attributes:
+        path: of the file.
+        difference: from PyTorch, in float32.
+        pictures: how many were compared.
+    """
+
+    path: Path
+    difference: Difference
+    pictures: int
+
+
+def export(net: GPEN, path: str | os.PathLike, plan: Plan, facts: Mapping[str, str]) -> Exported:
+    """Export a network.
+
+    The file takes pictures (N, 3, in_size, in_size), RGB float32 in [-1, 1] whatever range `net` was trained with, and
+    gives (N, 3, out_size, out_size), about [-1, 1], not clipped. It is run on some pictures, and kept if it agrees with
+    `net`; until then an earlier file stays.
+
+    Args:
+        net: in float32, on the device where the file is to be run for the check, and where a program will work.
+        path: of the file.
+        plan: how.
+        facts: what the file is to say about itself, by name.
+    Raises:
+        CheckpointError: the file differs from `net` by more than is tolerated, or cannot be written.
+        MissingFileError: a package is not installed.
+    """
+    plan.check_packages()
+    path, device = Path(path), net.decoder.constant.device
+    tolerance = TOLERANCES[plan.precision] if plan.tolerance is None else plan.tolerance
+    exact = _prepared(net)
+    batches = probes(net.in_size, plan.batch)
+    expected = _runner(exact, device)
+    unfinished = path.with_name(f".{path.stem}.{os.getpid()}.part{path.suffix}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        net = exact if plan.precision == "fp32" else _rounded(exact, expected, batches, tolerance, path)
+        given = _written(unfinished, net, plan, facts, device)
+        gap = difference(expected, given, batches)
+        gap.check(tolerance, str(path), "Try another opset, or a larger tolerance.")
+        os.replace(unfinished, path)
+    except OSError as error:
+        came = f"cannot be written ({error.strerror or error})"
+        raise CheckpointError(str(path), came, "a writable folder with room on its disk") from error
+    finally:
+        with contextlib.suppress(OSError):
+            unfinished.unlink(missing_ok=True)
+    return Exported(path, gap, sum(len(batch) for batch in batches))
+
+
+def _prepared(net: GPEN) -> GPEN:
+    """A copy for restoring alone, in the value range of exported files and the usual memory layout."""
+    copied = copy.deepcopy(net).eval().requires_grad_(False).to(memory_format=torch.contiguous_format)
+    copied.value_range = (LOWEST, HIGHEST)
+    return copied
+
+
+def _rounded(exact: GPEN, expected: Network, batches: Pictures, tolerance: float, path: Path) -> GPEN:
+    """The network in half precision, checked here too: on a CPU, onnxruntime computes such files in float32."""
+    device = exact.decoder.constant.device
+    calibration = [batch.to(device) for batch in probes(exact.in_size, None, _CALIBRATION)]
+    half = to_half_precision(exact, calibration)
+    gap = difference(expected, _runner(half, device), batches)
+    gap.check(tolerance, str(path), "Export it in fp32.")
+    return half
+
+
+def _runner(net: GPEN, device: torch.device) -> Network:
+    def run(pictures: torch.Tensor) -> torch.Tensor:
+        with torch.inference_mode():
+            return net(pictures.to(device)).cpu()
+
+    return run
+
+
+def _written(path: Path, net: GPEN, plan: Plan, facts: Mapping[str, str], device: torch.device) -> Network:
+    """Write the file, and open it again."""
+    if plan.format == "onnx":
+        from gpen_plugin.export import onnx_file  # needs a package that not everybody has
+
+        onnx_file.write(path, net, plan.batch, plan.opset, facts)
+        return onnx_file.open_for_check(path, device)
+    program.write(path, net, plan.batch, facts)
+    return program.open_for_check(path, device)

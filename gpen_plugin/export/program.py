@@ -1,0 +1,43 @@
+"""A GPEN as an exported program of PyTorch's: its graph and weights, without this package."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+
+from gpen_plugin.archs import GPEN
+from gpen_plugin.export.checking import Network
+from gpen_plugin.export.quietly import quietly
+
+FACTS = "gpen.json"  # in the file, beside the program
+_EXAMPLE = 2  # pictures: with one, PyTorch takes the number for a constant
+
+
+def write(path: Path, net: GPEN, batch: int | None, facts: Mapping[str, str]) -> None:
+    """Write a network, for the device that it is on.
+
+    Args:
+        path: of the file.
+        net: on its device, evaluating.
+        batch: how many pictures it takes at once; None if any number.
+        facts: what the file is to say about itself, by name.
+    Raises:
+        OSError: the file cannot be written.
+    """
+    size = net.in_size
+    example = torch.zeros(batch or _EXAMPLE, 3, size, size, device=net.decoder.constant.device)
+    shapes = ({0: torch.export.Dim("batch")},) if batch is None else None
+    with quietly(), torch.no_grad(), open(path, "wb") as stream:
+        program = torch.export.export(net, (example,), dynamic_shapes=shapes)
+        torch.export.save(program, stream, extra_files={FACTS: json.dumps(dict(facts), indent=1)})
+
+
+def open_for_check(path: Path, device: torch.device) -> Network:
+    """What `write` wrote, read again: (N, 3, S, S) -> (N, 3, T, T) on the CPU.
+
+    Reading runs what a file says, so that it is for files of one's own alone.
+    """
+    with quietly(), open(path, "rb") as stream:
+        network = torch.export.load(stream).module()
+    return lambda pictures: network(pictures.to(device)).cpu()

@@ -1,0 +1,179 @@
+"""Cutting faces out of photographs upright and at one size, and the geometry of the way back.
+
+A matrix is (2, 3) float64 and takes points (x, y) of one picture to those of another; in both, 0 is the middle of the
+first pixel.
+"""
+
+import math
+
+import cv2
+import numpy as np
+
+from gpen_plugin.errors import DataError, ShapeError
+from gpen_plugin.metrics.face_templates import similarity
+from gpen_plugin.restore.templates import POINTS, TEMPLATES, pixels
+
+LEAST_LIKENESS = 0.25  # of the spread of a template that landmarks explain; of 233 real faces, the least had 0.63
+MARGIN = 3  # pixels around a region, of the photograph or the crop, whichever are larger: interpolation reads them
+WHITE = {np.dtype(np.uint8): 255, np.dtype(np.uint16): 65535, np.dtype(np.float32): 1}
+
+
+def align(landmarks: np.ndarray, template: np.ndarray, size: int) -> np.ndarray:
+    """The rotation, scale and shift that bring a face nearest to a template, in least squares over all five points.
+
+    Args:
+        landmarks: (5, 2), x and y in pixels of the photograph.
+        template: (5, 2), fractions of the side.
+        size: side of the crop in pixels.
+    Returns:
+        (2, 3) float64, from the photograph to the crop. It never mirrors.
+    Raises:
+        ShapeError: other than five points.
+        DataError: the points lie as no face's do: in one place, mirrored, or not finite.
+    """
+    landmarks = np.asarray(landmarks, np.float64)
+    if landmarks.shape != (POINTS, 2):
+        raise ShapeError("landmarks", f"got shape {landmarks.shape}", f"({POINTS}, 2)")
+    if np.isfinite(landmarks).all():
+        target = pixels(template, size)
+        matrix = similarity(landmarks, target)
+        missed = ((landmarks @ matrix[:, :2].T + matrix[:, 2] - target) ** 2).sum()
+        likeness = 1 - missed / ((target - target.mean(axis=0)) ** 2).sum()
+        if likeness >= LEAST_LIKENESS and scale_of(matrix) <= size:  # the crop shows a pixel or more
+            return matrix
+    came = f"got {np.array2string(landmarks.round(2), separator=', ').replace(chr(10), '')}"
+    raise DataError("landmarks", came, "eyes, nose and corners of the mouth of one face", "Leave this face out.")
+
+
+def can_be_aligned(landmarks: np.ndarray) -> bool:
+    """Whether `align` takes these landmarks: whether they lie as a face's do."""
+    try:
+        align(landmarks, TEMPLATES["ffhq"], 1)
+    except DataError:
+        return False
+    return True
+
+
+def scale_of(matrix: np.ndarray) -> float:
+    """How much larger a matrix makes things: pixels of the crop per pixel of the photograph."""
+    return math.sqrt(abs(np.linalg.det(matrix[:, :2])))
+
+
+def inverse(matrix: np.ndarray) -> np.ndarray:
+    """The way back, (2, 3) float64."""
+    back = np.linalg.inv(matrix[:, :2])
+    return np.hstack([back, -back @ matrix[:, 2:]])
+
+
+def joined(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """The matrix that does what one does, and then another: (2, 3) float64."""
+    return np.hstack([second[:, :2] @ first[:, :2], second[:, :2] @ first[:, 2:] + second[:, 2:]])
+
+
+def after_scaling(
+    matrix: np.ndarray, source: float | tuple[float, float] = 1, target: float | tuple[float, float] = 1
+) -> np.ndarray:
+    """The same matrix between pictures that were resized since.
+
+    Args:
+        matrix: (2, 3), from one picture to another.
+        source: factor by which the first was enlarged, or the factors of its width and height.
+        target: the same of the second.
+    Returns:
+        (2, 3) float64.
+    """
+    source, target = np.broadcast_to(source, 2), np.broadcast_to(target, 2)
+    linear = matrix[:, :2] * target[:, None] / source
+    corner = (-0.5, -0.5)  # of the first picture, whatever its size
+    where = (matrix[:, :2] @ corner + matrix[:, 2] + 0.5) * target - 0.5
+    return np.hstack([linear, (where - linear @ corner)[:, None]])
+
+
+def between(source: np.ndarray, source_size: int, target: np.ndarray, target_size: int) -> np.ndarray:
+    """The matrix from a face aligned by one template to the same face aligned by another.
+
+    Args:
+        source: (5, 2), fractions of the side.
+        source_size: side of the first crop in pixels.
+        target: (5, 2).
+        target_size: side of the second.
+    """
+    return similarity(pixels(source, source_size), pixels(target, target_size))
+
+
+def warp(picture: np.ndarray, matrix: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Look at a picture through a similarity transform; beyond its border it goes on as in a mirror.
+
+    What shrinks is averaged over the area of each new pixel: it is drawn larger by a whole number, cubically, and
+    averaged after. Only the region that is needed is read and copied.
+
+    Args:
+        picture: (H, W, C) or (H, W), uint8, uint16 or float32 in [0, 1], of any size.
+        matrix: (2, 3), from the picture to the result.
+        size: width and height of the result.
+    Returns:
+        (height, width, C) or (height, width) float32, in [0, 1].
+    Raises:
+        ShapeError: a picture of another dtype, or an empty one.
+    """
+    return resample(picture, matrix, size).clip(0, 1)
+
+
+def resample(values: np.ndarray, matrix: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """As `warp`, of any float32 values, such as differences, and without clipping: cubic curves overshoot."""
+    if values.dtype not in WHITE or 0 in values.shape:
+        came = f"got {values.shape} {values.dtype}"
+        raise ShapeError("picture", came, "uint8, uint16 or float32, and a pixel at least")
+    region, matrix = _needed(values, matrix, size)
+    region, matrix = _coarser(region, matrix)
+    unit = region.astype(np.float32) / np.float32(WHITE[values.dtype])
+    finer = max(1, math.ceil(1 / scale_of(matrix) - 1e-6))
+    width, height = size
+    drawn = cv2.warpAffine(
+        unit,
+        after_scaling(matrix, target=finer),
+        (width * finer, height * finer),
+        flags=cv2.INTER_CUBIC,
+        borderMode=cv2.BORDER_REFLECT,
+    )
+    return drawn if finer == 1 else cv2.resize(drawn, (width, height), interpolation=cv2.INTER_AREA)
+
+
+def bounds(matrix: np.ndarray, size: tuple[int, int], inside: tuple[int, int]) -> tuple[slice, slice]:
+    """Which rows and columns of a picture a matrix brings into a frame: at least one of each.
+
+    Args:
+        matrix: (2, 3), from the picture to the frame.
+        size: width and height of the frame.
+        inside: width and height of the picture.
+    """
+    width, height = size
+    corners = np.array([[-0.5, -0.5], [width - 0.5, -0.5], [-0.5, height - 0.5], [width - 0.5, height - 0.5]])
+    back = inverse(matrix)
+    found = corners @ back[:, :2].T + back[:, 2]  # (4, 2)
+    margin = math.ceil(MARGIN * max(1, scale_of(back)))
+    low = np.clip(np.floor(found.min(axis=0)).astype(int) - margin, 0, np.array(inside) - 1)
+    high = np.clip(np.ceil(found.max(axis=0)).astype(int) + margin + 1, low + 1, inside)
+    return slice(low[1], high[1]), slice(low[0], high[0])
+
+
+def moved(matrix: np.ndarray, rows: slice, columns: slice) -> np.ndarray:
+    """The matrix of a region of the picture that `matrix` is for."""
+    return np.hstack([matrix[:, :2], (matrix @ (columns.start, rows.start, 1))[:, None]])
+
+
+def _needed(picture: np.ndarray, matrix: np.ndarray, size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
+    rows, columns = bounds(matrix, size, picture.shape[1::-1])
+    return picture[rows, columns], moved(matrix, rows, columns)
+
+
+def _coarser(region: np.ndarray, matrix: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Reduce what is eight times too large or more, in its own dtype, so that a huge face needs little memory."""
+    factor = int(1 / scale_of(matrix) / 4)
+    if factor < 2:
+        return region, matrix
+    height, width = (math.ceil(side / factor) for side in region.shape[:2])
+    right, below = width * factor - region.shape[1], height * factor - region.shape[0]
+    whole = cv2.copyMakeBorder(region, 0, below, 0, right, cv2.BORDER_REPLICATE)
+    coarse = cv2.resize(whole, (width, height), interpolation=cv2.INTER_AREA)
+    return coarse, after_scaling(matrix, source=1 / factor)

@@ -1,0 +1,199 @@
+"""A photograph of any size, looked at in pictures of the size that a finder of faces is made for."""
+
+import math
+from collections.abc import Iterator
+from typing import Protocol
+
+import cv2
+import numpy as np
+
+from gpen_plugin.errors import OptionError, ShapeError
+from gpen_plugin.restore.detection.merging import merged, moved, plausible
+from gpen_plugin.restore.face import DetectedFace
+
+LESS = 4  # so many times fewer pixels are looked at where the photograph is turned, for that is done several times
+LONGEST = 320  # pixels to which small pictures are enlarged,
+ENLARGED = 4  # but by no more than this factor
+STEP = 4  # from each scale to the next coarser one
+OVERLAP = 1.5  # of neighbouring tiles, in faces of the size that only this scale shows well
+EDGE = 2  # pixels: a face so near to the edge of a tile is cut by it
+
+
+class Detector(Protocol):
+    """Finds the faces of a photograph.
+
+    Attributes:
+        name: ``retinaface``, ``yunet`` or ``haar``.
+        notice: one line that says which it is, and why not a better one.
+    """
+
+    name: str
+    notice: str
+
+    def __call__(self, picture: np.ndarray) -> list[DetectedFace]:
+        """Find them.
+
+        Args:
+            picture: (H, W, 3) BGR uint8, of any size.
+        Returns:
+            The faces, the most certain first; landmarks of a tilted face are left to right as it is seen upright.
+        Raises:
+            ShapeError: the picture is something else.
+        """
+
+
+class Finder(Protocol):
+    """Finds upright faces, on pictures of moderate size.
+
+    Attributes:
+        name: of the detector.
+        smallest: faces of so many pixels are found, smaller ones perhaps.
+        largest: pixels of the largest.
+        tile: longest side of a picture, pixels.
+        finest: pixels of the largest copy of a photograph that is looked at; of a larger photograph, a reduced one is.
+        turns: degrees by which a photograph is turned, to the left, where it shows no upright face.
+    """
+
+    name: str
+    smallest: float
+    largest: float
+    tile: int
+    finest: int
+    turns: tuple[float, ...]
+
+    def __call__(self, picture: np.ndarray) -> list[DetectedFace]:
+        """The faces of a picture, (H, W, 3) BGR uint8 with sides up to `tile`; one may come several times."""
+
+
+class LookingDetector:
+    """A `Detector` that shows a finder the photograph at several scales, in tiles, and turned where that is needed.
+
+    Args:
+        finder: looks at each.
+        notice: see `Detector`.
+        min_size: faces with boxes smaller than this, in pixels, are dropped.
+    Raises:
+        OptionError: `min_size` is not above zero.
+    """
+
+    def __init__(self, finder: Finder, notice: str, min_size: float = 16):
+        if not 0 < min_size < math.inf:
+            raise OptionError("min_size", f"got {min_size}", "pixels, above 0")
+        self.name, self.notice = finder.name, notice
+        self._finder, self._min_size = finder, min_size
+
+    def __call__(self, picture: np.ndarray) -> list[DetectedFace]:
+        """See `Detector`."""
+        if picture.ndim != 3 or picture.shape[2] != 3 or picture.dtype != np.uint8 or not picture.size:
+            raise ShapeError("picture", f"got {picture.shape} {picture.dtype}", "(H, W, 3) uint8 in BGR order")
+        faces = self._faces(picture, 0, self._finder.finest)
+        if faces:
+            return faces
+        turned = [self._faces(picture, degrees, self._finder.finest // LESS) for degrees in self._finder.turns]
+        return max(turned, key=lambda faces: sum(face.score for face in faces), default=[])
+
+    def _faces(self, picture: np.ndarray, degrees: float, finest: int) -> list[DetectedFace]:
+        """The faces that are upright once the picture is turned."""
+        height, width = picture.shape[:2]
+        found = []
+        for scale in self._scales(height, width, finest):
+            level, to_level = resized(picture, scale)
+            for corner, tile in tiles(level, self._finder.tile, math.ceil(OVERLAP * STEP * self._finder.smallest)):
+                shown, to_shown = turned(tile, degrees)
+                in_tile = [moved(face, inverse(to_shown)) for face in self._finder(shown)]
+                to_photograph = inverse(to_level - [[0, 0, corner[0]], [0, 0, corner[1]]])
+                found += [moved(face, to_photograph) for face in in_tile if not _cut(face, corner, tile, level)]
+        return merged([face for face in found if self._counts(face, width, height)])
+
+    def _scales(self, height: int, width: int, finest: int) -> Iterator[float]:
+        """From the finest, on which the smallest faces are found, to one on which the largest are."""
+        longer, shorter = max(height, width), min(height, width)
+        if longer < self._min_size:
+            return
+        scale = max(self._finder.smallest / self._min_size, min(ENLARGED, LONGEST / longer))
+        scale = min(scale, math.sqrt(finest / (height * width)))
+        yield scale
+        while longer * scale > min(self._finder.tile, self._finder.largest):
+            scale /= STEP
+            if shorter * scale < self._finder.smallest:
+                return
+            yield scale
+
+    def _counts(self, face: DetectedFace, width: int, height: int) -> bool:
+        """Whether it can be a face, is large enough, and lies in the photograph with more than its border."""
+        if not plausible(face):
+            return False
+        x, y = face.landmarks.mean(axis=0)
+        left, top, right, bottom = face.box
+        large = math.sqrt((right - left) * (bottom - top)) >= self._min_size
+        return large and -0.5 <= x <= width - 0.5 and -0.5 <= y <= height - 0.5
+
+
+def resized(picture: np.ndarray, scale: float) -> tuple[np.ndarray, np.ndarray]:
+    """Scale a picture, antialiased; its sides are rounded, to one pixel at least.
+
+    Returns:
+        The picture, and the (2, 3) matrix that leads to it.
+    """
+    height, width = picture.shape[:2]
+    sides = max(round(width * scale), 1), max(round(height * scale), 1)
+    if sides == (width, height):
+        return picture, np.eye(2, 3)
+    interpolation = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
+    x, y = sides[0] / width, sides[1] / height
+    matrix = np.array([[x, 0, (x - 1) / 2], [0, y, (y - 1) / 2]])
+    return cv2.resize(picture, sides, interpolation=interpolation), matrix
+
+
+def tiles(picture: np.ndarray, side: int, overlap: int) -> Iterator[tuple[tuple[int, int], np.ndarray]]:
+    """Cut a picture into parts of equal size, none longer than `side`, that overlap by `overlap` pixels or more.
+
+    Yields:
+        The part's upper left pixel, (x, y), and the part, which shares the picture's memory.
+    """
+    height, width = picture.shape[:2]
+    for top, bottom in _spans(height, side, overlap):
+        for left, right in _spans(width, side, overlap):
+            yield (left, top), picture[top:bottom, left:right]
+
+
+def turned(picture: np.ndarray, degrees: float) -> tuple[np.ndarray, np.ndarray]:
+    """Turn a picture to the left, whole; what comes in at the corners repeats its border.
+
+    Returns:
+        The picture, contiguous, and the (2, 3) matrix that leads to it.
+    """
+    if not degrees:
+        return np.ascontiguousarray(picture), np.eye(2, 3)
+    height, width = picture.shape[:2]
+    cosine, sine = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
+    turn = np.array([[cosine, sine], [-sine, cosine]])
+    sides = np.rint(np.abs(turn) @ (width, height)).astype(int)
+    shift = (sides - 1) / 2 - turn @ ((width - 1) / 2, (height - 1) / 2)
+    matrix = np.column_stack([turn, shift])
+    size = int(sides[0]), int(sides[1])
+    return cv2.warpAffine(picture, matrix, size, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE), matrix
+
+
+def inverse(matrix: np.ndarray) -> np.ndarray:
+    """The way back of a (2, 3) matrix, (2, 3)."""
+    back = np.linalg.inv(matrix[:, :2])
+    return np.column_stack([back, -back @ matrix[:, 2]])
+
+
+def _spans(length: int, side: int, overlap: int) -> list[tuple[int, int]]:
+    count = 1 if length <= side else math.ceil((length - overlap) / (side - overlap))
+    span = min(side, length)
+    return [(start, start + span) for start in np.linspace(0, length - span, count).round().astype(int).tolist()]
+
+
+def _cut(face: DetectedFace, corner: tuple[int, int], tile: np.ndarray, level: np.ndarray) -> bool:
+    """Whether a face ends where its tile does and the picture goes on: another tile or scale shows it whole."""
+    (x, y), (height, width) = corner, tile.shape[:2]
+    left, top, right, bottom = face.box
+    return bool(
+        (left < EDGE and x > 0)
+        or (top < EDGE and y > 0)
+        or (right > width - 1 - EDGE and x + width < level.shape[1])
+        or (bottom > height - 1 - EDGE and y + height < level.shape[0])
+    )

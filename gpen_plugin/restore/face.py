@@ -1,0 +1,65 @@
+"""What is known of a face: where it was found, and what became of it."""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from gpen_plugin.restore.photograph import Photograph
+
+
+@dataclass(frozen=True, eq=False)
+class DetectedFace:
+    """A face in a photograph.
+
+    Attributes:
+        box: (4,) float64: left, top, right and bottom in pixels; may stick out of the photograph.
+        landmarks: (5, 2) float64, x and y in pixels, where 0 is the middle of the first pixel: eyes, nose and corners of
+            the mouth, left to right in the picture.
+        score: the detector's certainty, from 0 to 1.
+        detector: its name, e.g. ``retinaface``.
+    """
+
+    box: np.ndarray
+    landmarks: np.ndarray
+    score: float
+    detector: str
+
+
+@dataclass(frozen=True, eq=False)
+class RestoredFace:
+    """What became of a face.
+
+    Attributes:
+        detected: where it was found; None in a picture that was said to be one aligned face.
+        matrix: (2, 3) float64, from the photograph to the crop.
+        crop: the face as it was, (S, S, 3) BGR float32 in [0, 1], at the network's input size; of a picture that was said
+            to be one aligned face, all of it, (H, W, 3).
+        restored: the face as the network gave it, (T, T, 3) BGR float32 in [0, 1], colour kept where that was asked for.
+        identity: cosine of the angle between the two faces as a recognition network sees them; None if none looked.
+        kept: why the face was left as it is; None if the restored one stands in the picture.
+    """
+
+    detected: DetectedFace | None
+    matrix: np.ndarray
+    crop: np.ndarray
+    restored: np.ndarray
+    identity: float | None = None
+    kept: str | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Restoration:
+    """A photograph with its faces restored.
+
+    Attributes:
+        photograph: the result, with the metadata of the input; larger by the factor that was asked for.
+        faces: one entry for each face found, the most certain first.
+    """
+
+    photograph: Photograph
+    faces: list[RestoredFace] = field(default_factory=list)
+
+    @property
+    def picture(self) -> np.ndarray:
+        """The result as an array, in the dtype and with the channels of the input: grey, BGR, or either with alpha."""
+        return self.photograph.samples

@@ -1,0 +1,92 @@
+"""What a restored face keeps of the face as it was: its colour, its greyness, and whose it is."""
+
+from dataclasses import replace
+
+import cv2
+import numpy as np
+
+from gpen_plugin.data.degradation import resize_bilinear
+from gpen_plugin.errors import OptionError
+from gpen_plugin.metrics.face_recognition import RecognitionSettings, embedding
+from gpen_plugin.metrics.face_templates import ARCFACE_SIDE
+from gpen_plugin.metrics.identity import cosine
+from gpen_plugin.metrics.recognition_network import GFPGANS_INPUT
+from gpen_plugin.restore.alignment import between, warp
+from gpen_plugin.restore.templates import ARCFACE_112, TEMPLATES
+
+COARSE = 1 / 16  # of the side: standard deviation of the Gaussian that leaves light and skin tone, and no features
+FINER = 2  # a recognition network's input is halved from a larger picture: bilinear resizing is then an area's mean
+
+
+def keep_color(restored: np.ndarray, crop: np.ndarray) -> np.ndarray:
+    """Give a restored face the light and colour of the face as it was: its lowest frequencies, in all channels.
+
+    Args:
+        restored: (T, T, 3) float32 in [0, 1].
+        crop: (S, S, 3) float32 in [0, 1], what the network was shown.
+    Returns:
+        (T, T, 3) float32 in [0, 1].
+    """
+    side = len(restored)
+    shown = crop if len(crop) == side else resize_bilinear(crop, side)
+    difference = cv2.GaussianBlur(shown - restored, (0, 0), COARSE * side, borderType=cv2.BORDER_REFLECT)
+    return (restored + difference).clip(0, 1)
+
+
+def make_grey(restored: np.ndarray) -> np.ndarray:
+    """A face without colour: luma as Rec. 601 has it, in all three channels.
+
+    Args:
+        restored: (S, S, 3) BGR float32 in [0, 1].
+    Returns:
+        (S, S, 3) float32, channels exactly equal.
+    """
+    return cv2.cvtColor(cv2.cvtColor(restored, cv2.COLOR_BGR2GRAY), cv2.COLOR_GRAY2BGR)
+
+
+class IdentityGate:
+    """Tells how much a restored face is still that of the same person, as a face-recognition network sees it.
+
+    Args:
+        threshold: cosine of the angle between the two faces below which the restored one has drifted away.
+        settings: which network, and what it takes. The face is brought into the framing that the network was trained
+            on, FFHQ's for gfpgan's ArcFace and ArcFace's own for others, whatever `align` says.
+    Raises:
+        OptionError: the threshold is not from -1 to 1.
+    """
+
+    def __init__(self, threshold: float, settings: RecognitionSettings | None = None):
+        if not -1 <= threshold <= 1:
+            raise OptionError("identity", f"got {threshold}", "a cosine, from -1 to 1")
+        settings = settings or RecognitionSettings()
+        self.threshold = threshold
+        foreign = bool(settings.onnx or settings.network)
+        self._framing = ARCFACE_112 if foreign else TEMPLATES["ffhq"]
+        self._side = FINER * (settings.input_size or (ARCFACE_SIDE if foreign else GFPGANS_INPUT.side))
+        self._settings = replace(settings, align="none")
+
+    def __call__(self, crop: np.ndarray, restored: np.ndarray, template: np.ndarray) -> float:
+        """Compare two faces.
+
+        Args:
+            crop: (S, S, 3) BGR float32 in [0, 1].
+            restored: (T, T, 3) BGR float32 in [0, 1].
+            template: (5, 2), fractions of the side: how both are aligned.
+        Returns:
+            Cosine of the angle between them, from -1 to 1; NaN if the network made nothing of one.
+        Raises:
+            MissingFileError: weights, or the package of the network, are missing.
+            CheckpointError: weights cannot be read, or are of another network.
+            OptionError: the network is not registered, or takes other pictures than the settings say.
+        """
+        one, other = (self._embedding(face, template) for face in (crop, restored))
+        return cosine(one, other)
+
+    def drifted(self, similarity: float) -> bool:
+        """Whether the restored face is to be left out; so it is if the network could not tell."""
+        return not similarity >= self.threshold
+
+    def _embedding(self, face: np.ndarray, template: np.ndarray) -> np.ndarray:
+        framing = between(template, len(face), self._framing, self._side)
+        framed = warp(face, framing, (self._side, self._side))
+        return embedding(np.rint(framed * 255).astype(np.uint8), self._settings)

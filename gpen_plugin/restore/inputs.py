@@ -1,0 +1,268 @@
+"""What is to be restored, and where each result goes, before any work begins."""
+
+import glob
+import os
+import unicodedata
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+from typing import Literal
+
+from gpen_plugin.data.image_source import PICTURE_SUFFIXES
+from gpen_plugin.errors import DataError, GPENError, OptionError, join_errors
+from gpen_plugin.restore.photograph import WRITTEN_SUFFIXES
+
+SEARCHED_PICTURES = (*PICTURE_SUFFIXES, ".gif", ".heic", ".heif", ".avif", ".jp2", ".jfif")
+VIDEO_SUFFIXES = (".mp4", ".mov", ".m4v", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".wmv", ".flv", ".3gp", ".ogv")
+WRITTEN_VIDEOS = (".mp4", ".mov", ".mkv")
+_FROM_ARCHIVES = "__MACOSX"  # a folder that macOS adds, of what are no pictures
+_WHAT = "a picture, a video, a folder of them, or a pattern such as 'in/*.jpg'"
+
+Kind = Literal["picture", "video"]
+Identity = tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Job:
+    """One file to restore.
+
+    Attributes:
+        source: the file.
+        kind: what it is.
+        target: where its restoration goes.
+    """
+
+    source: Path
+    kind: Kind
+    target: Path
+
+
+@dataclass(frozen=True)
+class _Found:
+    """A file of the input, and its place below the folder that was given, without a folder its name alone."""
+
+    source: Path
+    place: Path
+    searched: bool
+
+    @property
+    def kind(self) -> Kind:
+        return "video" if self.source.suffix.lower() in VIDEO_SUFFIXES else "picture"
+
+
+def expand(
+    inputs: Sequence[str | os.PathLike], output: str | os.PathLike, suffix: str | None = None, *, recursive: bool = True
+) -> list[Job]:
+    """Find the files that are meant, and name their targets. Nothing is read or written.
+
+    An input is a file, whatever its suffix; a folder, searched for pictures and videos by suffix; or a pattern, where
+    no such file exists. Hidden files, and the output folder where it lies in a folder that is searched, are left out.
+    Targets repeat the folders below a folder that was given. They keep the suffix of PNG, JPEG, WebP, TIFF and BMP
+    files, and of MP4, MOV and MKV; other pictures become PNG, other videos MP4. Where two would have one name, each
+    gets its origin into its name: ``x_jpg.png`` and ``x_png.png``, or ``a_x.png`` and ``b_x.png``.
+
+    Args:
+        inputs: files, folders and patterns; what is named twice is done once.
+        output: a folder; or, of one input file, the name of its target, which is known by its suffix.
+        suffix: of all pictures that are written, with or without its dot.
+        recursive: whether folders in folders are searched.
+    Returns:
+        Files in the order of the inputs, those of a folder or pattern sorted.
+    Raises:
+        DataError: inputs that are not there, or hold nothing to restore; all of them are named.
+        OptionError: an output among the inputs, a file for several of them, or a suffix that is not written.
+    """
+    output = Path(output).expanduser()
+    if suffix is not None:
+        suffix = f".{suffix.lower().removeprefix('.')}"
+        _check_suffix("--suffix", suffix, "picture")
+    found = _found(inputs, output, recursive)
+    if _is_file_name(output):
+        return [_only_job(found, output, suffix)]
+    if output.exists() and not output.is_dir():
+        raise OptionError("--output", f"got {output}, which is a file", "a folder", "Name another one.")
+    places = _distinct({file.source: file.place.with_suffix(_target_suffix(file, suffix)) for file in found})
+    jobs = [Job(file.source, file.kind, output / places[file.source]) for file in found]
+    _spare_folders(inputs, jobs, output)
+    _spare_sources(jobs)
+    return jobs
+
+
+def _found(inputs: Sequence[str | os.PathLike], output: Path, recursive: bool) -> list[_Found]:
+    found: dict[object, _Found] = {}
+    problems: list[GPENError] = []
+    for given in inputs:
+        try:
+            for file in _files(os.fspath(given), output, recursive):
+                found.setdefault(_entry(file.source), file)
+        except DataError as problem:
+            problems.append(problem)
+    if not inputs:
+        problems.append(DataError("INPUT", "nothing is given", _WHAT))
+    if problems:
+        raise join_errors(problems)
+    return list(found.values())
+
+
+def _files(given: str, output: Path, recursive: bool) -> list[_Found]:
+    """The files that one input means."""
+    path = Path(given).expanduser()
+    if os.path.lexists(path):  # before patterns, as names may hold brackets
+        found = _of_path(path, output, recursive)
+        if not found:
+            raise DataError(given, "holds no picture and no video", _WHAT, "Name another folder.")
+        return found
+    if not glob.has_magic(given):
+        raise DataError(given, "is not there", _WHAT, "Mend the path.")
+    matches = _matches(str(path), output)
+    found = [file for match in matches for file in _of_path(match, output, recursive)]
+    if not found:
+        raise DataError(given, "matches no picture and no video", _WHAT, "Mend the pattern.")
+    return found
+
+
+def _matches(pattern: str, output: Path) -> list[Path]:
+    """Folders, pictures and videos that a pattern means, without those of the output if there are others."""
+    found = (Path(match) for match in sorted(glob.glob(pattern, recursive=True)))
+    known = [match for match in found if match.is_dir() or match.suffix.lower() in _searched_suffixes()]
+    known = [match for match in known if _FROM_ARCHIVES not in match.parts]
+    left_out = _identity(output) or ()
+    return [match for match in known if left_out not in map(_identity, (match, *match.parents))] or known
+
+
+def _of_path(path: Path, output: Path, recursive: bool) -> list[_Found]:
+    if not path.is_dir():
+        return [_Found(path, Path(path.name), searched=False)]
+    places = sorted(_search(path, _identity(output), recursive), key=lambda place: place.parts)
+    return [_Found(path / place, place, searched=True) for place in places]
+
+
+def _search(folder: Path, left_out: Identity | None, recursive: bool) -> Iterator[Path]:
+    """Places of pictures and videos below a folder. A folder that links lead to again is searched once."""
+    seen = {left_out} - {_identity(folder)}  # an output that is the input is refused later
+    for parent, folders, files in os.walk(folder, followlinks=True):
+        here = _identity(Path(parent))
+        if here in seen:
+            folders.clear()
+            continue
+        seen.add(here)
+        folders[:] = sorted(name for name in folders if recursive and not _is_hidden(name))
+        for name in files:
+            if not _is_hidden(name) and Path(name).suffix.lower() in _searched_suffixes():
+                yield (Path(parent) / name).relative_to(folder)
+
+
+def _is_hidden(name: str) -> bool:
+    return name.startswith(".") or name == _FROM_ARCHIVES
+
+
+def _searched_suffixes() -> tuple[str, ...]:
+    return SEARCHED_PICTURES + VIDEO_SUFFIXES
+
+
+def _identity(path: Path) -> Identity | None:
+    """Which file or folder this is, whatever links and spellings lead there; None where nothing is."""
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
+
+
+def _entry(path: Path) -> object:
+    """The same for all spellings of one name in one folder, and no other: two links to one file are two pictures."""
+    return _identity(path.parent), _identity(path), _folded(path.name)
+
+
+def _folded(name: str) -> str:
+    """As discs compare names that take no account of case, or of how accents are written."""
+    return unicodedata.normalize("NFC", name).casefold()
+
+
+def _is_file_name(output: Path) -> bool:
+    known = output.suffix.lower() in (*_searched_suffixes(), *WRITTEN_SUFFIXES)
+    return known and not output.is_dir()
+
+
+def _check_suffix(where: str, suffix: str, kind: Kind) -> None:
+    written = WRITTEN_SUFFIXES if kind == "picture" else WRITTEN_VIDEOS
+    if suffix.lower() not in written:
+        came = f"got {suffix} for a {kind}"
+        raise OptionError(where, came, "one of " + ", ".join(written), f"Take {written[0]} if in doubt.")
+
+
+def _target_suffix(file: _Found, suffix: str | None) -> str:
+    own = file.source.suffix
+    if file.kind == "video":
+        return own if own.lower() in WRITTEN_VIDEOS else WRITTEN_VIDEOS[0]
+    return suffix or (own if own.lower() in WRITTEN_SUFFIXES else WRITTEN_SUFFIXES[0])
+
+
+def _only_job(found: list[_Found], output: Path, suffix: str | None) -> Job:
+    """The job whose target was named as a file."""
+    if len(found) > 1 or found[0].searched:
+        came = f"got {output}, the name of one file, for {len(found)} from a folder or several inputs"
+        raise OptionError("--output", came, "a folder", "Name one without such a suffix.")
+    (file,) = found
+    _check_suffix("--output", output.suffix, file.kind)
+    if suffix not in (None, output.suffix.lower()) and file.kind == "picture":
+        raise OptionError("--suffix", f"got {suffix}, and {output} for the output", "one of them", "Leave one out.")
+    job = Job(file.source, file.kind, output)
+    _spare_sources([job])
+    return job
+
+
+def _distinct(places: dict[Path, Path]) -> dict[Path, Path]:
+    """Let no two sources share a place: those that would are named after their origins."""
+    groups = defaultdict(list)
+    for source, place in places.items():
+        groups[_folded(place.as_posix())].append(source)
+    taken = {folded for folded, sources in groups.items() if len(sources) == 1}
+    distinct = dict(places)
+    for folded in sorted(groups.keys() - taken):
+        names = _names_by_origin(groups[folded], places, taken)
+        distinct.update(names)
+        taken |= {_folded(place.as_posix()) for place in names.values()}
+    return distinct
+
+
+def _names_by_origin(sources: list[Path], places: dict[Path, Path], taken: set[str]) -> dict[Path, Path]:
+    """Say as much of the origin as tells the sources apart: first the suffix, then more and more folders."""
+    full = {source: Path(os.path.abspath(source)) for source in sources}
+    depth = max(len(path.parts) for path in full.values())
+    for folders, with_suffix in [(0, True), *product(range(1, depth), (False, True))]:
+        named = {}
+        for source, path in full.items():
+            parts = [*path.parts[max(len(path.parts) - 1 - folders, 1) : -1], path.stem]
+            parts += [path.suffix[1:].lower()] if with_suffix and path.suffix else []
+            named[source] = places[source].with_name("_".join(parts) + places[source].suffix)
+        folded = {_folded(place.as_posix()) for place in named.values()}
+        if len(folded) == len(sources) and not folded & taken:
+            return named
+    came = f"{sources[0]} and {sources[1]} would have one name"
+    raise OptionError("--output", came, "inputs whose names differ", "Restore them into two folders.")
+
+
+def _spare_folders(inputs: Sequence[str | os.PathLike], jobs: list[Job], output: Path) -> None:
+    """Refuse a folder where inputs lie, though other files be written there: they would pass for originals later."""
+    given = {Path(text).expanduser() for text in inputs}
+    sources = {folder for job in jobs for folder in (job.source.parent, job.source.resolve().parent)}
+    originals = _identities(path for path in given | sources if path.is_dir())
+    if originals & _identities({output, *(job.target.parent for job in jobs)}):
+        came = f"got {output}, and inputs are where results would be written"
+        raise OptionError("--output", came, "another folder", "Name a new one: the originals are left as they are.")
+
+
+def _spare_sources(jobs: list[Job]) -> None:
+    """Refuse a target that is one of the inputs, whatever links and spellings lead there."""
+    sources = _identities(job.source for job in jobs)
+    for job in jobs:
+        if _identities([job.target]) & sources:
+            came = f"got {job.target}, which is one of the inputs"
+            raise OptionError("--output", came, "another name", "The originals are left as they are.")
+
+
+def _identities(paths: Iterable[Path]) -> set[Identity]:
+    return {identity for path in paths if (identity := _identity(path))}

@@ -1,0 +1,287 @@
+"""Photographs in, photographs out: find the faces, restore them in batches, and paste them back."""
+
+import copy
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from os import PathLike
+
+import cv2
+import numpy as np
+import torch
+
+from gpen_plugin.errors import OptionError, ShapeError
+from gpen_plugin.data.degradation import resize_bilinear
+from gpen_plugin.restore.alignment import after_scaling, align, can_be_aligned, warp
+from gpen_plugin.restore.background import open_background
+from gpen_plugin.restore.detection import open_detector
+from gpen_plugin.restore.face import DetectedFace, Restoration, RestoredFace
+from gpen_plugin.restore.face_network import FaceNetwork, open_network, torch_device
+from gpen_plugin.restore.fidelity import IdentityGate, keep_color, make_grey
+from gpen_plugin.restore.masks import open_mask
+from gpen_plugin.restore.paste import paste
+from gpen_plugin.restore.photograph import Photograph, read_photograph
+from gpen_plugin.restore.tasks import Task, task_called
+from gpen_plugin.restore.templates import parse_template
+
+Image = np.ndarray | Photograph | str | PathLike
+
+
+class Restorer:
+    """Restores every face of a photograph, in its place, or pictures that each show one aligned face.
+
+    Detector and mask are opened at their first use, so that aligned faces need neither.
+
+    Args:
+        model: a released name (``GPEN-BFR-512``), a weight file of ours, of BasicSR or of GPEN's authors, an ONNX file,
+            or a `FaceNetwork`.
+        key: entry of a weight file, e.g. ``params_ema``; None takes the averaged weights where there are any.
+        device: ``auto``, ``cpu``, ``cuda``, ``cuda:1`` or ``mps``; ``auto`` takes a GPU where there is one.
+        precision: ``fp32`` or ``bf16``, of the network alone.
+        task: ``restore``, ``colorize``, ``inpaint``, ``seg2face`` or a `Task`; None takes the model's own.
+        detector: ``auto``, ``retinaface``, ``yunet`` or ``haar``; ``auto`` takes the first of these that can be had.
+        detector_file: the detector's weights, where they are not to be looked for.
+        min_face: side of the smallest face that is restored, in pixels.
+        template: how faces are aligned: ``ffhq``, ``gpen``, ``arcface``, ``dlib`` or ten numbers; None takes the
+            model's own.
+        mask: ``auto``, ``soft`` or ``parsing``: what of a restored face goes into the photograph.
+        alpha: how much of the restoration is blended in, from 0 to 1; None takes the model's own, nearly always 1.
+        upscale: factor of the result's height and width.
+        background: what enlarges the rest of the photograph; see `open_background`. None: plain interpolation.
+        tile: side of the pieces in which the background is enlarged.
+        batch: faces that go through the network at once.
+        keep_color: keep the low frequencies of the input's colour.
+        identity: least likeness of a restored face to what it was, a cosine from -1 to 1; less, and the face is left as
+            it is. None: nobody looks.
+    Raises:
+        OptionError: an argument is out of range, or unknown.
+        MissingFileError: weights are not on this machine and cannot be fetched.
+        CheckpointError: they are damaged, or of something else.
+    """
+
+    def __init__(
+        self,
+        model: str | PathLike | FaceNetwork,
+        *,
+        key: str | None = None,
+        device: str | torch.device = "auto",
+        precision: str = "fp32",
+        task: str | Task | None = None,
+        detector: str = "auto",
+        detector_file: str | PathLike | None = None,
+        min_face: float = 16,
+        template: str | None = None,
+        mask: str = "auto",
+        alpha: float | None = None,
+        upscale: float = 1,
+        background: str | None = None,
+        tile: int = 512,
+        batch: int = 8,
+        keep_color: bool = False,
+        identity: float | None = None,
+    ):
+        _check("alpha", alpha, 0, 1)
+        _check("identity", identity, -1, 1)
+        _check("upscale", upscale, 1, 16)
+        _check("batch", batch, 1)
+        _check("min_face", min_face, 1)
+        self.device = torch_device(device)
+        closed = isinstance(model, str | PathLike)
+        asked = task_called(task) if isinstance(task, str) else task
+        value_range = asked.value_range if asked else None
+        arguments = {"key": key, "device": self.device, "precision": precision, "value_range": value_range}
+        self.network = open_network(model, **arguments) if closed else model
+        self.task = asked or task_called(self.network.task)
+        if keep_color and not self.task.keeps_grey:
+            came = f"got it for the task {self.task.name}, whose input has no colour to keep"
+            raise OptionError("keep_color", came, way_out="Leave it out.")
+        self.template = parse_template(template or self.network.template)
+        self.alpha = self.network.alpha if alpha is None else alpha
+        self.upscale, self.batch, self.keep_color = upscale, batch, keep_color
+        self._gate = None if identity is None else IdentityGate(identity)
+        self._background = open_background(background, device=self.device, tile=tile) if background else None
+        self._detector_arguments = (detector, detector_file, min_face)
+        self._mask_name = mask
+        self._detector = self._mask = None
+
+    @property
+    def detector(self):
+        """The detector; opened, which may fetch its file, when it is first asked for."""
+        if self._detector is None:
+            name, file, least = self._detector_arguments
+            self._detector = open_detector(name, file=file, device=self.device, min_size=least)
+        return self._detector
+
+    @property
+    def mask(self):
+        """What makes the masks; opened when it is first asked for."""
+        if self._mask is None:
+            self._mask = open_mask(self._mask_name, template=self.template, device=self.device)
+        return self._mask
+
+    def with_network(self, network: FaceNetwork) -> "Restorer":
+        """The same restorer around another network of the same sizes, e.g. a `VariedNetwork`."""
+        other = copy.copy(self)
+        other.network = network
+        return other
+
+    def find(self, image: Image) -> list[DetectedFace]:
+        """Find the faces of a photograph, the most certain first."""
+        found = self.detector(_as_uint8(_photograph(image).pixels))
+        return [face for face in found if can_be_aligned(face.landmarks)]
+
+    def restore(
+        self, image: Image, *, aligned: bool = False, faces: Sequence[DetectedFace] | None = None
+    ) -> Restoration:
+        """Restore one picture; see `restore_all`."""
+        return self.restore_all([image], aligned=aligned, faces=None if faces is None else [faces])[0]
+
+    def restore_all(
+        self,
+        images: Sequence[Image],
+        *,
+        aligned: bool = False,
+        faces: Sequence[Sequence[DetectedFace]] | None = None,
+    ) -> list[Restoration]:
+        """Restore pictures; the faces of all of them share batches.
+
+        Args:
+            images: paths, photographs, or BGR arrays, uint8 or uint16: (H, W), (H, W, 3) or (H, W, 4) with alpha.
+            aligned: each picture shows one face as the network was trained on them; the result has the network's size.
+            faces: where the faces are, one list for each picture, if that is known.
+        Returns:
+            One entry for each picture, in order.
+        Raises:
+            DataError: a file cannot be read.
+            ShapeError: an array of another shape or type.
+            OptionError: the task restores aligned faces alone.
+        """
+        if self.task.aligned_only and not aligned:
+            came = "got whole photographs"
+            raise OptionError(f"task {self.task.name}", came, "aligned faces", "Pass --aligned (aligned=True).")
+        photographs = [_photograph(image) for image in images]
+        if aligned:
+            located = [[_whole(photograph)] for photograph in photographs]
+        else:
+            found = [self.find(photograph) for photograph in photographs] if faces is None else faces
+            located = [
+                [self._located(photograph, face) for face in each]
+                for photograph, each in zip(photographs, found, strict=True)
+            ]
+        flat = [(photograph.grey, face) for photograph, each in zip(photographs, located, strict=True) for face in each]
+        restored = self._restored(flat)
+        finish = self._aligned_result if aligned else self.paste_back
+        return [
+            finish(photograph, [next(restored) for _ in each])
+            for photograph, each in zip(photographs, located, strict=True)
+        ]
+
+    def _located(self, photograph: Photograph, face: DetectedFace) -> "_Located":
+        size = self.network.in_size
+        matrix = align(face.landmarks, self.template, size)
+        return _Located(face, matrix, warp(photograph.pixels, matrix, (size, size)))
+
+    def _restored(self, located: Sequence[tuple[bool, "_Located"]]) -> Iterator[RestoredFace]:
+        """Each face through the network, in batches, and what is kept of the input."""
+        for start in range(0, len(located), self.batch):
+            part = located[start : start + self.batch]
+            outputs = self.network([self.task.before(face.crop, self.network.in_size) for _, face in part])
+            for (grey, face), output in zip(part, outputs, strict=True):
+                restored = self.task.after(face.crop, output)
+                if self.keep_color:
+                    restored = keep_color(restored, face.crop)
+                if grey and self.task.keeps_grey:
+                    restored = make_grey(restored)
+                yield self._judged(RestoredFace(face.detected, face.matrix, face.crop, restored))
+
+    def _judged(self, face: RestoredFace) -> RestoredFace:
+        if self._gate is None:
+            return face
+        crop = resize_bilinear(face.crop, self.network.in_size)
+        likeness = self._gate(crop, face.restored, self.template)
+        drifted = f"identity {likeness:.2f} is below {self._gate.threshold:g}"
+        return replace(face, identity=likeness, kept=drifted if self._gate.drifted(likeness) else None)
+
+    def _aligned_result(self, photograph: Photograph, faces: list[RestoredFace]) -> Restoration:
+        (face,) = faces
+        before = cv2.resize(face.crop, face.restored.shape[1::-1], interpolation=cv2.INTER_LINEAR)
+        alpha = 0 if face.kept else self.alpha
+        result = face.restored if alpha == 1 else before + np.float32(alpha) * (face.restored - before)
+        return Restoration(photograph.with_pixels(_in_dtype(result, photograph.pixels.dtype)), faces)
+
+    def paste_back(self, image: Image, faces: Sequence[RestoredFace], *, alpha: float | None = None) -> Restoration:
+        """Put restored faces into their photograph; nothing goes through the network.
+
+        Args:
+            image: the photograph in which they were found.
+            faces: of an earlier restoration, or some of them.
+            alpha: how much of the restoration is blended in; None takes the restorer's own.
+        """
+        photograph = _photograph(image)
+        canvas = self._canvas(photograph.pixels)
+        alpha = self.alpha if alpha is None else alpha
+        shown = [face for face in faces if face.kept is None]
+        if shown:
+            height, width = photograph.pixels.shape[:2]
+            scale = canvas.shape[1] / width, canvas.shape[0] / height
+            masks = self.mask([face.restored for face in shown])
+            for face, mask in zip(reversed(shown), reversed(masks), strict=True):  # the most certain one comes last
+                paste(canvas, face.crop, face.restored, after_scaling(face.matrix, source=scale), mask, alpha)
+        return Restoration(photograph.with_pixels(canvas), list(faces))
+
+    def _canvas(self, pixels: np.ndarray) -> np.ndarray:
+        """The photograph at the size of the result, a copy."""
+        height, width = (max(1, round(side * self.upscale)) for side in pixels.shape[:2])
+        if self._background is None and (height, width) == pixels.shape[:2]:
+            return pixels.copy()
+        larger = self._background(pixels) if self._background else pixels
+        if larger.shape[:2] == (height, width):
+            return larger
+        interpolation = cv2.INTER_AREA if larger.shape[0] > height else cv2.INTER_CUBIC
+        return cv2.resize(larger, (width, height), interpolation=interpolation)
+
+
+@dataclass(frozen=True, eq=False)
+class _Located:
+    """A face on its way to the network; see `RestoredFace`."""
+
+    detected: DetectedFace | None
+    matrix: np.ndarray
+    crop: np.ndarray
+
+
+def _whole(photograph: Photograph) -> _Located:
+    """A picture that is one aligned face."""
+    return _Located(None, np.eye(2, 3), _unit(photograph.pixels))
+
+
+def _photograph(image: Image) -> Photograph:
+    if isinstance(image, Photograph):
+        return image
+    if not isinstance(image, np.ndarray):
+        return read_photograph(image)
+    form = image.ndim == 2 or (image.ndim == 3 and image.shape[2] in (1, 3, 4))
+    if not form or image.dtype not in (np.uint8, np.uint16) or 0 in image.shape:
+        came = f"got {image.shape} {image.dtype}"
+        raise ShapeError("image", came, "(H, W), (H, W, 3) or (H, W, 4), uint8 or uint16, in BGR order")
+    return Photograph.of(image)
+
+
+def _unit(pixels: np.ndarray) -> np.ndarray:
+    """uint8 or uint16 to float32 in [0, 1]."""
+    return pixels.astype(np.float32) / np.float32(np.iinfo(pixels.dtype).max)
+
+
+def _in_dtype(picture: np.ndarray, dtype: np.dtype) -> np.ndarray:
+    """float32 in [0, 1] to uint8 or uint16."""
+    most = np.iinfo(dtype).max
+    return np.rint(picture.clip(0, 1) * np.float32(most)).astype(dtype)
+
+
+def _as_uint8(pixels: np.ndarray) -> np.ndarray:
+    return pixels if pixels.dtype == np.uint8 else (pixels >> 8).astype(np.uint8)
+
+
+def _check(name: str, value: float | None, least: float, most: float = np.inf) -> None:
+    if value is not None and not least <= value <= most:
+        expected = f"a number from {least:g}" + (f" to {most:g}" if most < np.inf else "")
+        raise OptionError(name, f"got {value}", expected)

@@ -1,0 +1,171 @@
+"""Do the jobs of ``gpen-restore``: read, restore in batches, write; a job that fails is reported and the rest done."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from gpen_plugin.errors import DataError, GPENError, plain_message
+from gpen_plugin.picture_file import write_picture
+from gpen_plugin.restore.face import DetectedFace, Restoration
+from gpen_plugin.restore.inputs import Job
+from gpen_plugin.restore.photograph import Photograph, read_photograph, write_photograph
+from gpen_plugin.restore.report import JobReport
+from gpen_plugin.restore.restorer import Restorer
+from gpen_plugin.restore.video import restore_video
+
+TOGETHER = 32_000_000  # pixels of photographs that are held in memory at once, besides one that is larger
+LINE = 4  # white pixels between before and after
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """What is written beside the results.
+
+    Attributes:
+        folder: of `faces` and `compare`.
+        faces: each face before and after.
+        compare: photographs side by side.
+        variants: further restorers by the name that is put behind that of the file, e.g. ``_1``.
+    """
+
+    folder: Path
+    faces: bool
+    compare: bool
+    variants: Mapping[str, Restorer]
+
+
+class Runner:
+    """Runs jobs.
+
+    Args:
+        restorer: does the work.
+        outputs: what is written beside the results.
+        aligned: whether each picture shows one aligned face.
+    """
+
+    def __init__(self, restorer: Restorer, outputs: Outputs, *, aligned: bool):
+        self._restorer, self._outputs, self._aligned = restorer, outputs, aligned
+
+    def __call__(self, jobs: Sequence[Job], done: Callable[[JobReport], None]) -> None:
+        """Do the jobs, photographs first.
+
+        Args:
+            jobs: see `expand`.
+            done: called for each, as soon as its result is written.
+        """
+        pictures = [job for job in jobs if job.kind == "picture"]
+        for group in self._groups(pictures, done):
+            for report in self._of_group(group):
+                done(report)
+        for job in jobs:
+            if job.kind == "video":
+                done(self._video(job))
+
+    def _groups(
+        self, jobs: Sequence[Job], done: Callable[[JobReport], None]
+    ) -> Iterator[list[tuple[Job, Photograph]]]:
+        """Readable photographs, as many at once as share batches and fit into memory; the others are done with."""
+        group, pixels = [], 0
+        for job in jobs:
+            try:
+                photograph = read_photograph(job.source)
+            except GPENError as error:
+                done(_failure(job, error))
+                continue
+            size = photograph.pixels.shape[0] * photograph.pixels.shape[1]
+            if group and (len(group) == self._restorer.batch or pixels + size > TOGETHER):
+                yield group
+                group, pixels = [], 0
+            group.append((job, photograph))
+            pixels += size
+        if group:
+            yield group
+
+    def _of_group(self, group: Sequence[tuple[Job, Photograph]]) -> list[JobReport]:
+        """Restore together; where that fails, one by one, so that only the guilty one is lost."""
+        try:
+            photographs = [photograph for _, photograph in group]
+            faces = None if self._aligned else [self._restorer.find(photograph) for photograph in photographs]
+            results = {"": self._restored(self._restorer, photographs, faces)}
+            for name, restorer in self._outputs.variants.items():
+                results[name] = self._restored(restorer, photographs, faces)
+        except GPENError as error:
+            if len(group) == 1:
+                return [_failure(group[0][0], error)]
+            return [report for one in group for report in self._of_group([one])]
+        return [
+            self._written(job, photograph, {name: result[place] for name, result in results.items()})
+            for place, (job, photograph) in enumerate(group)
+        ]
+
+    def _restored(
+        self, restorer: Restorer, photographs: list[Photograph], faces: list[list[DetectedFace]] | None
+    ) -> list[Restoration]:
+        return restorer.restore_all(photographs, aligned=self._aligned, faces=faces)
+
+    def _written(self, job: Job, photograph: Photograph, results: Mapping[str, Restoration]) -> JobReport:
+        try:
+            for name, result in results.items():
+                write_photograph(_named(job.target, name), result.photograph)
+                if self._outputs.faces:
+                    self._write_faces(job, name, result)
+                if self._outputs.compare:
+                    beside = side_by_side(photograph.pixels, result.photograph.pixels)
+                    write_picture(self._beside("compare", job, f"{name}.png"), beside)
+        except DataError as error:
+            return _failure(job, error)
+        return JobReport(job.source, job.target, results[""].faces, notes=photograph.notes)
+
+    def _write_faces(self, job: Job, name: str, result: Restoration) -> None:
+        for number, face in enumerate(result.faces):
+            for what, picture in (("before", face.crop), ("after", face.restored)):
+                path = self._beside("faces", job, f"{name}_{number:02d}_{what}.png")
+                write_picture(path, np.rint(picture * 255).astype(np.uint8))
+
+    def _beside(self, room: str, job: Job, ending: str) -> Path:
+        """A path below OUTPUT/room that mirrors the target's own; its suffix stays, so that a.jpg and a.png do."""
+        relative = job.target.relative_to(self._outputs.folder)
+        return self._outputs.folder / room / relative.with_name(relative.name + ending)
+
+    def _video(self, job: Job) -> JobReport:
+        try:
+            report = restore_video(
+                job.source,
+                job.target,
+                self._restorer,
+                batch=self._restorer.batch,
+                compare=self._outputs.compare,
+            )
+        except GPENError as error:
+            return _failure(job, error)
+        figures = asdict(report)
+        notes = figures.pop("notes")
+        return JobReport(job.source, job.target, video=figures, notes=notes)
+
+
+def side_by_side(before: np.ndarray, after: np.ndarray) -> np.ndarray:
+    """Two pictures with a white line between them.
+
+    Args:
+        before: (h, w, 3) BGR uint8 or uint16; enlarged to the size of the other.
+        after: (H, W, 3), of the same dtype.
+    Returns:
+        (H, W + LINE + W, 3) uint8.
+    """
+    height, width = after.shape[:2]
+    if before.shape != after.shape:
+        before = cv2.resize(before, (width, height), interpolation=cv2.INTER_CUBIC)
+    line = np.full((height, LINE, 3), np.iinfo(after.dtype).max, after.dtype)
+    whole = np.concatenate([before, line, after], axis=1)
+    return whole if whole.dtype == np.uint8 else (whole >> 8).astype(np.uint8)
+
+
+def _named(target: Path, name: str) -> Path:
+    return target.with_name(f"{target.stem}{name}{target.suffix}")
+
+
+def _failure(job: Job, error: GPENError) -> JobReport:
+    return JobReport(job.source, job.target, error=plain_message(error))

@@ -1,0 +1,150 @@
+"""Videos in, videos out: every face restored in every frame, steady over time, with the sound kept."""
+
+import itertools
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import cv2
+import numpy as np
+
+from gpen_plugin.errors import DataError
+from gpen_plugin.restore.alignment import align
+from gpen_plugin.restore.face import DetectedFace, Restoration
+from gpen_plugin.restore.stability import StabilityMeter
+from gpen_plugin.restore.templates import template
+from gpen_plugin.restore.tracking import CutFinder, FaceTracker, TrackedFace
+from gpen_plugin.restore.video_file import VideoSource, VideoTarget
+
+
+class FaceRestorer(Protocol):
+    """What `restore_video` needs of a `Restorer`."""
+
+    def find(self, image: np.ndarray) -> list[DetectedFace]:
+        """See `Restorer.find`."""
+
+    def restore_all(
+        self, images: Sequence[np.ndarray], *, faces: Sequence[Sequence[DetectedFace]]
+    ) -> list[Restoration]:
+        """See `Restorer.restore_all`."""
+
+
+@dataclass(frozen=True)
+class VideoReport:
+    """What was done to a video.
+
+    Attributes:
+        frames: number of frames.
+        faces: number of faces, summed over the frames.
+        tracks: number of faces that were followed from frame to frame; at a cut, all of them are new.
+        stability_before: how much the faces flicker, as the standard deviation of noise in grey levels from 0 to 255;
+            see `StabilityMeter`. None if no face was in two frames in a row.
+        stability_after: the same of the result. A sharper face flickers more at the same motion.
+        notes: what a person should know, a sentence each.
+    """
+
+    frames: int
+    faces: int
+    tracks: int
+    stability_before: float | None
+    stability_after: float | None
+    notes: tuple[str, ...]
+
+    @property
+    def stability_ratio(self) -> float | None:
+        """By what factor faces flicker more than before; None if that cannot be said."""
+        return self.stability_after / self.stability_before if self.stability_before else None
+
+
+@dataclass(frozen=True, eq=False)
+class _Frame:
+    """A picture on its way: how often it is shown, and its faces."""
+
+    picture: np.ndarray
+    times: int
+    faces: Sequence[TrackedFace] = ()
+
+
+def restore_video(
+    source: Path,
+    target: Path,
+    restorer: FaceRestorer,
+    *,
+    batch: int = 8,
+    progress: Callable[[int], None] | None = None,
+    compare: bool = False,
+) -> VideoReport:
+    """Restore every face of a video. Only as many frames are held in memory as are looked ahead, and a batch.
+
+    Args:
+        source: a video that OpenCV can read.
+        target: the result, ``.mp4``, ``.mov``, ``.m4v``, ``.mkv``, ``.avi`` or ``.webm``; whole or not at all.
+        restorer: finds and restores faces.
+        batch: frames that are restored at once.
+        progress: called with the number of frames that were done since the last call.
+        compare: write the frames before and after, side by side.
+    Returns:
+        The report.
+    Raises:
+        DataError: the source cannot be read, or the target cannot be written.
+        OptionError: a kind of video that is not written, or the target is the source.
+    """
+    video, tracker, meter = VideoSource(source), FaceTracker(), StabilityMeter()
+    frames = faces = 0
+    with VideoTarget(target, source, video.rate, video.aspect) as written:
+        for group in _groups(_tracked(video, restorer, tracker), batch):
+            located = [[each.face for each in frame.faces] for frame in group]
+            results = restorer.restore_all([frame.picture for frame in group], faces=located)
+            for frame, result in zip(group, results, strict=True):
+                meter.add(frame.picture, result.picture, frame.faces)
+                shown = _side_by_side(frame.picture, result.picture) if compare else result.picture
+                written.write(shown, frame.times)
+                faces += len(result.faces)
+            frames += len(group)
+            if progress is not None:
+                progress(len(group))
+    notes = [*video.notes, *written.notes]
+    if tracker.dropped:
+        notes.append(f"{tracker.dropped} finds left as they were: seen too briefly for a face")
+    return VideoReport(frames, faces, tracker.tracks, meter.before, meter.after, tuple(notes))
+
+
+def _tracked(video: VideoSource, restorer: FaceRestorer, tracker: FaceTracker) -> Iterator[_Frame]:
+    """Each frame, as soon as it is certain where its faces are."""
+    starts_shot, waiting = CutFinder(), deque()
+    for picture, times in video:
+        cut = starts_shot(picture)
+        found = [face for face in restorer.find(picture) if _can_be_aligned(face)]
+        certain = tracker.add(found, cut=cut)
+        waiting.append(_Frame(picture, times))
+        yield from _with_faces(waiting, certain)
+    yield from _with_faces(waiting, tracker.finish())
+
+
+def _with_faces(waiting: deque[_Frame], certain: Sequence[Sequence[TrackedFace]]) -> Iterator[_Frame]:
+    for faces in certain:
+        frame = waiting.popleft()
+        yield _Frame(frame.picture, frame.times, [face for face in faces if _can_be_aligned(face.face)])
+
+
+def _groups(frames: Iterator[_Frame], size: int) -> Iterator[list[_Frame]]:
+    while group := list(itertools.islice(frames, size)):
+        yield group
+
+
+def _can_be_aligned(face: DetectedFace) -> bool:
+    """Whether the landmarks lie as a face's do; one that do not must not end a whole video."""
+    try:
+        align(face.landmarks, template("ffhq"), 1)
+    except DataError:
+        return False
+    return True
+
+
+def _side_by_side(before: np.ndarray, after: np.ndarray) -> np.ndarray:
+    height, width = after.shape[:2]
+    if before.shape != after.shape:
+        before = cv2.resize(before, (width, height), interpolation=cv2.INTER_CUBIC)
+    return np.hstack([before, after])

@@ -1,0 +1,180 @@
+"""``gpen-demo``: a page in the browser for trying a model: a photograph in, before and after, faces to pick."""
+
+import argparse
+import os
+import sys
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from gpen_plugin.errors import GPENError, MissingFileError, plain_message, told_plainly
+from gpen_plugin.restore import Restoration, RestoredFace, Restorer
+from gpen_plugin.restore.photograph import Photograph, read_photograph, write_photograph
+
+TITLE = "GPEN: restore the faces of a photograph"
+SHOWN = 1600  # pixels, the longer side of what the page shows; the file to download has all of them
+TILE = 192  # pixels, side of a face in the gallery
+
+
+@dataclass(frozen=True, eq=False)
+class Visit:
+    """What one visitor has put in: the photograph, and its faces as the network gave them."""
+
+    name: str
+    photograph: Photograph
+    faces: list[RestoredFace]
+
+
+class Page:
+    """The functions behind the page, which know nothing of Gradio.
+
+    Args:
+        restorer: does the work.
+        folder: for files to be downloaded.
+    """
+
+    def __init__(self, restorer: Restorer, folder: Path):
+        self._restorer, self._folder = restorer, folder
+
+    def put_in(self, path: str) -> Visit:
+        """Read a photograph, find its faces and restore them. GPENError if it cannot be read."""
+        photograph = read_photograph(path)
+        return Visit(Path(path).stem, photograph, self._restorer.restore(photograph).faces)
+
+    def blended(self, visit: Visit, picked: Sequence[int], alpha: float) -> Restoration:
+        """The photograph with the picked faces (their numbers, from 1) in it."""
+        faces = [face for number, face in enumerate(visit.faces, 1) if number in picked]
+        return self._restorer.paste_back(visit.photograph, faces, alpha=alpha)
+
+    def file(self, visit: Visit, result: Restoration) -> str:
+        """Write a result with all its pixels and metadata, for downloading; its path."""
+        suffix = ".png"  # holds whatever the photograph holds
+        descriptor, unique = tempfile.mkstemp(dir=self._folder)
+        os.close(descriptor)
+        os.remove(unique)
+        path = Path(unique) / f"{visit.name}_restored{suffix}"
+        write_photograph(path, result.photograph)
+        return str(path)
+
+
+def shown(pixels: np.ndarray) -> np.ndarray:
+    """A photograph as a page shows it: uint8 RGB, its longer side at most `SHOWN`."""
+    picture = pixels if pixels.dtype == np.uint8 else (pixels >> 8).astype(np.uint8)
+    scale = SHOWN / max(picture.shape[:2])
+    if scale < 1:
+        height, width = (max(1, round(side * scale)) for side in picture.shape[:2])
+        picture = cv2.resize(picture, (width, height), interpolation=cv2.INTER_AREA)
+    return np.ascontiguousarray(picture[:, :, ::-1])
+
+
+def before_and_after(face: RestoredFace) -> np.ndarray:
+    """A face before and after, (TILE, 2 * TILE, 3) uint8 RGB."""
+    tiles = [cv2.resize(each, (TILE, TILE), interpolation=cv2.INTER_LINEAR) for each in (face.crop, face.restored)]
+    return shown(np.rint(np.concatenate(tiles, axis=1) * 255).astype(np.uint8))
+
+
+def build(page: Page):
+    """The page, as Gradio blocks.
+
+    Raises:
+        MissingFileError: Gradio is not installed.
+    """
+    gradio = _gradio()
+
+    def put_in(path: str | None, alpha: float):
+        if path is None:
+            return None, None, gradio.update(choices=[], value=[]), None, None, "Drop a photograph."
+        try:
+            visit = page.put_in(path)
+        except GPENError as error:
+            raise gradio.Error(plain_message(error), title="That photograph", print_exception=False) from error
+        numbers = list(range(1, len(visit.faces) + 1))
+        gallery = [(before_and_after(face), _caption(number, face)) for number, face in enumerate(visit.faces, 1)]
+        choices = gradio.update(choices=numbers, value=numbers)
+        count = len(numbers)
+        said = f"{count} face{'s' * (count != 1)} found." if count else "No face was found: the photograph is unchanged."
+        return visit, gallery, choices, *blend(visit, numbers, alpha), said
+
+    def blend(visit: Visit | None, picked: Sequence[int], alpha: float):
+        if visit is None:
+            return None, None
+        result = page.blended(visit, picked, alpha)
+        after = result.photograph.pixels
+        before = visit.photograph.pixels
+        if before.shape != after.shape:
+            before = cv2.resize(before, after.shape[1::-1], interpolation=cv2.INTER_CUBIC)
+        return (shown(before), shown(after)), page.file(visit, result)
+
+    with gradio.Blocks(title=TITLE, analytics_enabled=False) as blocks:
+        gradio.Markdown(f"# {TITLE}")
+        visit = gradio.State()
+        with gradio.Row():
+            with gradio.Column(scale=1):
+                source = gradio.File(label="Photograph", file_types=["image"], type="filepath", elem_id="source")
+                alpha = gradio.Slider(0, 1, 1, step=0.05, label="How much is restored (alpha)", elem_id="alpha")
+                picked = gradio.CheckboxGroup([], label="Faces", elem_id="picked")
+                said = gradio.Markdown("Drop a photograph.", elem_id="said")
+                download = gradio.DownloadButton("Download the result", elem_id="download")
+            with gradio.Column(scale=3):
+                slider = gradio.ImageSlider(label="Before and after", max_height=640, elem_id="slider", format="png")
+                gallery = gradio.Gallery(label="Faces, before and after", columns=4, object_fit="contain", elem_id="faces")
+        results = [slider, download]
+        source.change(put_in, [source, alpha], [visit, gallery, picked, *results, said])
+        for control in (alpha.release, picked.input):
+            control(blend, [visit, picked, alpha], results)
+    return blocks
+
+
+def _caption(number: int, face: RestoredFace) -> str:
+    return f"{number}: left as it is, {face.kept}" if face.kept else str(number)
+
+
+def _gradio():
+    os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
+    try:
+        import gradio
+    except ImportError as error:
+        came = f"Gradio cannot be imported ({error})"
+        raise MissingFileError("gpen-demo", came, way_out='Run: pip install "gpen_plugin[web]"') from error
+    return gradio
+
+
+@told_plainly
+def main(argv: Sequence[str] | None = None) -> int:
+    """Serve the page until it is interrupted.
+
+    Args:
+        argv: command line without the program's name; None for the real one.
+    Returns:
+        Exit status.
+    """
+    parser = argparse.ArgumentParser(prog="gpen-demo", description=__doc__.partition(": ")[2])
+    parser.add_argument("-m", "--model", default="GPEN-BFR-512", help="as in gpen-restore (default %(default)s)")
+    parser.add_argument("--device", default="auto", help="as in gpen-restore (default %(default)s)")
+    parser.add_argument("--template", help="as in gpen-restore")
+    parser.add_argument("--detector", default="auto", choices=("auto", "retinaface", "yunet", "haar"))
+    parser.add_argument("--upscale", type=float, default=1, help="as in gpen-restore (default %(default)s)")
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen at; 0.0.0.0 for all (default %(default)s)")
+    parser.add_argument("--port", type=int, help="default: the first free one from 7860")
+    arguments = parser.parse_args(argv)
+    _gradio()  # before the model is opened, which takes longer
+    restorer = Restorer(
+        arguments.model,
+        device=arguments.device,
+        template=arguments.template,
+        detector=arguments.detector,
+        upscale=arguments.upscale,
+    )
+    with tempfile.TemporaryDirectory(prefix="gpen-demo-") as folder:
+        print(f"network: {restorer.network.description}\nfaces: {restorer.detector.notice}", flush=True)
+        blocks = build(Page(restorer, Path(folder)))
+        blocks.launch(server_name=arguments.host, server_port=arguments.port, allowed_paths=[folder], footer_links=[])
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

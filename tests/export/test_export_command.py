@@ -1,0 +1,104 @@
+import hashlib
+
+import numpy as np
+import pytest
+import torch
+from small_networks import SMALL, built
+
+from gpen_plugin import GPEN, GPENDiscriminator
+from gpen_plugin.export.__main__ import main
+from gpen_plugin.restore.face_network import open_network
+
+onnx = pytest.importorskip("onnx")
+pytest.importorskip("onnxruntime")
+
+
+@pytest.fixture
+def weights(tmp_path):
+    path = tmp_path / "net_g_latest.pth"
+    raw, averaged = (built(lambda: GPEN(32, in_size=16, **SMALL), seed).state_dict() for seed in (1, 2))
+    torch.save({"params": raw, "params_ema": averaged}, path)
+    return path
+
+
+def metadata(path):
+    return {each.key: each.value for each in onnx.load(path).metadata_props}
+
+
+def face(seed=0):
+    return np.random.default_rng(seed).random((16, 16, 3), dtype=np.float32)
+
+
+@pytest.mark.parametrize("key", [None, "params"])
+def test_the_file_restores_as_the_weights_do(weights, tmp_path, capsys, key):
+    keys = ["--key", key] if key else []
+    assert main([str(weights), "-o", str(tmp_path / "deeper" / "model.onnx"), *keys]) == 0
+    told = capsys.readouterr()
+    assert "GPEN 32 px, input 16 px" in told.out
+    assert "ONNX opset 17, fp32, (N, 3, 16, 16) -> (N, 3, 32, 32)" in told.out
+    assert "on 4 pictures" in told.out
+    assert not told.err
+    faces = [face(seed) for seed in range(3)]
+    expected = open_network(weights, key=key, device="cpu")(faces)
+    given = open_network(tmp_path / "deeper" / "model.onnx", device="cpu")(faces)
+    for one, other in zip(expected, given, strict=True):
+        assert np.abs(one - other).max() < 1e-4
+
+
+def test_what_the_file_tells_the_tools_that_crop_faces(weights, tmp_path):
+    path = tmp_path / "model.onnx"
+    assert main([str(weights), "-o", str(path), "--template", "dlib", "--task", "seg2face", "--precision", "fp16"]) == 0
+    told = metadata(path)
+    assert told["gpen_weights_sha256"] == hashlib.sha256(weights.read_bytes()).hexdigest()
+    assert told["gpen_network"].startswith("GPEN 32 px, input 16 px")
+    assert {key: told[f"gpen_{key}"] for key in ("task", "template", "value_range", "precision", "alpha")} == {
+        "task": "seg2face",
+        "template": "dlib",
+        "value_range": "[0, 1]",
+        "precision": "fp16",
+        "alpha": "1",
+    }
+    network = open_network(path, device="cpu")
+    assert (network.task, network.template) == ("seg2face", "dlib")
+
+
+def test_by_default_it_is_aligned_and_used_as_the_weights_are(weights, tmp_path):
+    assert main([str(weights), "-o", str(tmp_path / "model.onnx"), "--batch", "2"]) == 0
+    told = metadata(tmp_path / "model.onnx")
+    assert (told["gpen_task"], told["gpen_template"], told["gpen_value_range"]) == ("restore", "ffhq", "[-1, 1]")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["-o", "model.bin"], "--output: got model.bin; expected a name that ends in .onnx or .pt2"),
+        (["-o", "model.pt2", "--format", "onnx"], "--output: got model.pt2; expected a name that ends in .onnx"),
+        (["-o", "model.onnx", "--opset", "3"], "opset: got 3; expected a number from 13 to 20"),
+        (["-o", "model.onnx", "--device", "meta2"], "device: got meta2"),
+        (["-o", "model.onnx", "--key", "other"], "other"),
+        (["-o", "model.onnx", "--tolerance", "1e-13"], "so the file is not kept"),
+    ],
+)
+def test_what_cannot_be_done_is_told_in_one_line(weights, tmp_path, monkeypatch, capsys, arguments, message):
+    monkeypatch.chdir(tmp_path)
+    assert main([str(weights), *arguments]) == 1
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1
+    assert [file.name for file in tmp_path.iterdir()] == [weights.name]
+
+
+def test_other_networks_and_onnx_files_are_refused(weights, tmp_path, capsys):
+    torch.save(GPENDiscriminator(32, narrow=0.04).state_dict(), tmp_path / "net_d.pth")
+    assert main([str(tmp_path / "net_d.pth"), "-o", str(tmp_path / "d.onnx")]) == 1
+    assert "expected a whole GPEN" in capsys.readouterr().err
+    assert main([str(weights), "-o", str(tmp_path / "model.onnx")]) == 0
+    assert main([str(tmp_path / "model.onnx"), "-o", str(tmp_path / "again.onnx")]) == 1
+    assert "is an ONNX file already" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("batch", ["0", "-1", "many", "1.5"])
+def test_batches_that_are_none(weights, tmp_path, capsys, batch):
+    with pytest.raises(SystemExit, match="2"):
+        main([str(weights), "-o", str(tmp_path / "model.onnx"), f"--batch={batch}"])
+    assert "expected a number from 1, or dynamic" in capsys.readouterr().err

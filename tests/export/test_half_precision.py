@@ -1,0 +1,116 @@
+import copy
+
+import numpy as np
+import pytest
+import torch
+from small_networks import NETWORKS, built
+
+from gpen_plugin.export import Plan, export
+from gpen_plugin.export.checking import probes
+from gpen_plugin.export.half_precision import PEAK, to_half_precision
+
+KINDS = [kind for kind in NETWORKS if kind.startswith("GPEN ")]
+LARGE_IN_ENCODER, LARGE_IN_DECODER, LONG_KERNELS = 3e3, 3e4, 1e3
+
+
+def with_large_features(net):
+    """The same function, computed with numbers that half precision does not hold."""
+    net = copy.deepcopy(net)
+    with torch.no_grad():
+        net.encoder.stem.weight *= LARGE_IN_ENCODER
+        for layer in (net.encoder.stem, *net.encoder.down.values()):
+            layer.bias *= LARGE_IN_ENCODER
+        net.encoder.to_z.weight /= LARGE_IN_ENCODER
+        net.decoder.constant *= LARGE_IN_DECODER
+        for block in net.decoder.blocks.values():
+            for conv in block.convs:
+                conv.weight *= LONG_KERNELS
+                conv.bias *= LARGE_IN_DECODER
+                if conv.noise_mode != "none":
+                    conv.noise_weight *= LARGE_IN_DECODER / LARGE_IN_ENCODER
+            block.to_rgb.weight /= LARGE_IN_DECODER
+    return net
+
+
+def with_a_long_code(net):
+    """A code whose square is beyond half precision, as trainings make them; its length says nothing."""
+    net = copy.deepcopy(net)
+    with torch.no_grad():
+        net.encoder.to_z.weight *= 1e4
+        net.encoder.to_z.bias *= 1e4
+    return net
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("grown", [with_large_features, with_a_long_code])
+@torch.no_grad()
+def test_networks_that_plain_half_precision_breaks_give_the_same_picture(kind, grown):
+    usual = built(NETWORKS[kind]).eval()
+    net, pictures = grown(usual), torch.cat(probes(usual.in_size, None))
+    expected = net(pictures)
+    assert torch.allclose(expected, usual(pictures), atol=1e-3)  # the test's own premise
+    plain = copy.deepcopy(net).half()(pictures.half()).float()
+    assert not (plain - expected).abs().max() < 0.1
+    half = to_half_precision(net, probes(net.in_size, None, seed=9))
+    gap = half(pictures) - expected
+    assert gap.abs().max() < 1e-2
+    assert gap.square().mean().sqrt() < 2e-3
+
+
+@torch.no_grad()
+def test_features_are_halves_of_middling_size_and_the_picture_is_not():
+    net = with_large_features(built(NETWORKS["GPEN concat"]).eval())
+    batches = probes(net.in_size, None)
+    half = to_half_precision(net, batches)
+    z, features = half.encoder(batches[1])
+    assert z.dtype == torch.float32
+    assert {each.dtype for each in features} == {torch.float16}
+    peaks = [
+        max(half.encoder(batch)[1][index].abs().max().item() for batch in batches) for index in range(len(features))
+    ]
+    assert peaks == pytest.approx([PEAK] * len(peaks), rel=0.01)
+    assert half(batches[1]).dtype == torch.float32
+    assert {name for name, tensor in half.named_parameters() if tensor.dtype == torch.float16} == {
+        name
+        for name, tensor in half.named_parameters()
+        if tensor.ndim == 4  # kernels and the constant
+    }
+
+
+def test_the_source_is_left_in_float32():
+    net = built(NETWORKS["GPEN concat"]).eval()
+    before = {name: tensor.clone() for name, tensor in net.state_dict().items()}
+    to_half_precision(net, probes(net.in_size, None))
+    assert all(torch.equal(tensor, before[name]) for name, tensor in net.state_dict().items())
+    assert {tensor.dtype for tensor in net.state_dict().values()} == {torch.float32}
+    assert not net.encoder.stem._forward_hooks
+    assert net.encoder.stem.scale != 1
+
+
+@torch.no_grad()
+def test_a_layer_without_features_stays_one():
+    net = built(NETWORKS["GPEN concat"]).eval()
+    for layer in net.encoder.down.values():
+        layer.weight.zero_()
+        layer.bias.zero_()
+    net.decoder.blocks["8"].conv1.weight[0] = 0
+    net.decoder.blocks["8"].conv1.modulation.weight[0] = net.decoder.blocks["8"].conv1.modulation.bias[0] = 0
+    batches = probes(net.in_size, None)
+    half = to_half_precision(net, batches)
+    assert (half(batches[1]) - net(batches[1])).abs().max() < 1e-2
+
+
+def test_the_file_holds_halves_and_takes_and_gives_float32(tmp_path):
+    onnx = pytest.importorskip("onnx")
+    pytest.importorskip("onnxruntime")
+    net = with_large_features(built(NETWORKS["GPEN concat"]).eval())
+    exported = export(net, tmp_path / "model.onnx", Plan(precision="fp16"), {})
+    assert exported.difference.largest < 5e-3
+    graph = onnx.load(exported.path).graph
+    stored = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in graph.initializer}
+    kernels = [stored[node.input[1]] for node in graph.node if node.op_type == "Conv"]
+    blurs_of_pictures = [kernel for kernel in kernels if kernel.dtype == np.float32]
+    assert len(kernels) > 8
+    assert not blurs_of_pictures
+    elements = {value.type.tensor_type.elem_type for value in (*graph.input, *graph.output)}
+    assert elements == {onnx.TensorProto.FLOAT}

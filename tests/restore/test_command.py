@@ -1,0 +1,191 @@
+import json
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from restorer_parts import Detector, face_at, photograph
+
+from gpen_plugin import GPEN
+from gpen_plugin.restore import restorer
+from gpen_plugin.restore.__main__ import main
+
+FACES = [face_at(90, 110, 100), face_at(230, 120, 70, angle=25, score=0.7)]
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory):
+    torch.manual_seed(0)
+    net = GPEN(32, in_size=16, num_style_feat=16, num_mlp=2, narrow=0.03125).eval()
+    path = tmp_path_factory.mktemp("weights") / "net_g_latest.pth"
+    torch.save({"params_ema": net.state_dict()}, path)
+    return path
+
+
+@pytest.fixture
+def run(weights, tmp_path, monkeypatch, capsys):
+    """Run the command in an empty folder, with a detector that knows where the faces are."""
+    found = Detector(*FACES)
+    monkeypatch.setattr(restorer, "open_detector", lambda *arguments, **options: found)
+    monkeypatch.chdir(tmp_path)
+
+    def run(*words, model=weights, detector=found):
+        monkeypatch.setattr(restorer, "open_detector", lambda *arguments, **options: detector)
+        status = main([*map(str, words), "--model", str(model), "--device", "cpu", "--mask", "soft"])
+        return status, capsys.readouterr()
+
+    return run
+
+
+def write(path, seed=0, **options):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    cv2.imwrite(str(path), photograph(seed=seed))
+    return path
+
+
+def files(folder):
+    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+
+
+def test_a_folder(run, tmp_path):
+    for place, name in enumerate(["a.png", "sub/b.png", "c.jpg"]):
+        write(tmp_path / "album" / name, place)
+    status, said = run("album", "-o", "out")
+    assert status == 0
+    assert files(tmp_path / "out") == ["a.png", "c.jpg", "sub/b.png"]
+    assert "3 of 3 inputs written, 6 faces" in said.out
+    assert "told: knows where the faces are" in said.out
+    assert (cv2.imread(str(tmp_path / "out/a.png")) != photograph(seed=0)).any()
+
+
+def test_one_file_to_one_file(run, tmp_path):
+    write(tmp_path / "a.png")
+    assert run("a.png", "-o", "restored.png", "--compare")[0] == 0
+    assert files(tmp_path) == ["a.png", "compare/restored.png.png", "restored.png"]
+    assert cv2.imread(str(tmp_path / "compare/restored.png.png")).shape == (240, 644, 3)
+
+
+def test_a_broken_file_is_reported_and_the_rest_done(run, tmp_path):
+    write(tmp_path / "in/a.png")
+    (tmp_path / "in/b.png").write_bytes(b"")
+    (tmp_path / "in/c.png").write_text("not a picture")
+    write(tmp_path / "in/d.png", 1)
+    status, said = run("in", "-o", "out", "--report", "report.json")
+    assert status == 1
+    assert files(tmp_path / "out") == ["a.png", "d.png"]
+    lines = [line for line in said.err.splitlines() if "failed" in line]
+    assert len(lines) == 2 and "b.png" in lines[0] and "c.png" in lines[1]
+    jobs = json.loads((tmp_path / "report.json").read_text())["jobs"]
+    assert sorted("error" in job for job in jobs) == [False, False, True, True]
+    assert {len(job["faces"]) for job in jobs if "faces" in job} == {2}
+
+
+def test_no_face_leaves_the_photograph_and_has_a_status_of_its_own(run, tmp_path):
+    write(tmp_path / "a.png")
+    status, said = run("a.png", "-o", "out", detector=Detector())
+    assert status == 3
+    assert (cv2.imread(str(tmp_path / "out/a.png")) == photograph()).all()
+    assert "no face in: a.png" in said.out
+
+
+def test_a_face_that_stops_the_network_costs_its_photograph_alone(run, tmp_path, weights):
+    state = torch.load(weights)
+    for tensor in state["params_ema"].values():
+        tensor.fill_(float("nan"))
+    torch.save(state, tmp_path / "nan.pth")
+    write(tmp_path / "in/a.png")
+    write(tmp_path / "in/b.png")
+    status, said = run("in", "-o", "out", model="nan.pth")
+    assert status == 1
+    assert not (tmp_path / "out").exists() or files(tmp_path / "out") == []
+    assert said.err.count("failed:") == 2
+
+
+def test_aligned_faces(run, tmp_path):
+    for name in ("a.png", "b.png"):
+        write(tmp_path / "faces" / name)
+    assert run("faces", "-o", "out", "--aligned", detector=None)[0] == 0
+    assert cv2.imread(str(tmp_path / "out/a.png")).shape == (32, 32, 3)
+
+
+def test_faces_are_saved(run, tmp_path):
+    write(tmp_path / "a.png")
+    assert run("a.png", "-o", "out", "--save-faces")[0] == 0
+    saved = [f"faces/a.png_{number:02d}_{what}.png" for number in (0, 1) for what in ("after", "before")]
+    assert files(tmp_path / "out") == ["a.png", *saved]
+    assert cv2.imread(str(tmp_path / "out/faces/a.png_00_before.png")).shape == (16, 16, 3)
+
+
+def test_variants_differ_and_can_be_made_again(run, tmp_path):
+    write(tmp_path / "a.png")
+    common = ["a.png", "--variants", 2, "--variant-strength", 1, "--seed", 5]
+    assert run(*common, "-o", "one")[0] == 0
+    assert run(*common, "-o", "two")[0] == 0
+    assert files(tmp_path / "one") == ["a.png", "a_1.png", "a_2.png"]
+    pictures = [cv2.imread(str(tmp_path / "one" / name)) for name in files(tmp_path / "one")]
+    again = [cv2.imread(str(tmp_path / "two" / name)) for name in files(tmp_path / "one")]
+    assert all((one == other).all() for one, other in zip(pictures, again, strict=True))
+    assert (pictures[0] != pictures[1]).any() and (pictures[1] != pictures[2]).any()
+
+
+def test_a_reference_whose_styles_are_mixed_in(run, tmp_path):
+    write(tmp_path / "a.png")
+    cv2.imwrite(str(tmp_path / "other.png"), photograph(64, 64, seed=9))
+    assert run("a.png", "-o", "out", "--variants", 1, "--variant-strength", 1, "--reference", "other.png")[0] == 0
+    one, two = (cv2.imread(str(tmp_path / "out" / name)) for name in ("a.png", "a_1.png"))
+    assert (one != two).any()
+
+
+def test_the_originals_are_spared(run, tmp_path):
+    path = write(tmp_path / "in/a.png")
+    before = path.read_bytes()
+    status, said = run("in", "-o", "in")
+    assert status == 1 and "--output" in said.err
+    assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["missing.png", "-o", "out"], "missing.png"),
+        (["a.png", "-o", "out", "--alpha", "2"], "alpha: got 2.0; expected a number from 0 to 1"),
+        (["a.png", "-o", "out", "--template", "fhq"], "ffhq"),
+        (["a.png", "-o", "out", "--layers", "x"], None),
+    ],
+)
+def test_mistakes_on_the_command_line(run, tmp_path, words, said):
+    write(tmp_path / "a.png")
+    if said is None:
+        with pytest.raises(SystemExit) as stopped:
+            run(*words)
+        assert stopped.value.code == 2
+    else:
+        status, output = run(*words)
+        assert status == 1 and said in output.err
+        assert "Traceback" not in output.err
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_video(run, tmp_path):
+    writer = cv2.VideoWriter(str(tmp_path / "film.avi"), cv2.VideoWriter.fourcc(*"MJPG"), 10, (320, 240))
+    for _ in range(4):
+        writer.write(photograph())
+    writer.release()
+    status, said = run("film.avi", "-o", "out", "--report", "report.json")
+    assert status == 0
+    (written,) = files(tmp_path / "out")
+    (job,) = json.loads((tmp_path / "report.json").read_text())["jobs"]
+    assert job["video"]["frames"] == 4 and job["video"]["faces"] == 8
+    assert "flicker of faces" in said.out
+    reader = cv2.VideoCapture(str(tmp_path / "out" / written))
+    assert reader.get(cv2.CAP_PROP_FRAME_COUNT) == 4
+
+
+def test_the_onnx_file_gives_the_same(run, tmp_path, weights):
+    export = pytest.importorskip("gpen_plugin.export.__main__").main
+    assert export([str(weights), "-o", "net.onnx"]) == 0
+    write(tmp_path / "a.png")
+    assert run("a.png", "-o", "one")[0] == 0
+    assert run("a.png", "-o", "two", model="net.onnx")[0] == 0
+    one, two = (cv2.imread(str(tmp_path / folder / "a.png")).astype(int) for folder in ("one", "two"))
+    assert np.abs(one - two).max() <= 1

@@ -1,0 +1,212 @@
+"""Photographs of any size, shown to a finder in parts; and which detector is opened."""
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from gpen_plugin.errors import MissingFileError, OptionError, ShapeError
+from gpen_plugin.restore import detection
+from gpen_plugin.restore.detection import looking, open_detector
+from gpen_plugin.restore.detection.looking import LookingDetector, inverse, resized, tiles, turned
+from gpen_plugin.restore.face import DetectedFace
+
+GREEN, RED = (0, 255, 0), (0, 0, 255)
+
+
+class Disc:
+    """Finds drawn faces: a green disc between 8 and 40 px with a red mouth below its middle when it is upright."""
+
+    name = "disc"
+    smallest, largest = 8.0, 40.0
+    tile = 96
+    finest = 1_000_000
+    turns = (90.0, 180.0, 270.0)
+
+    def __init__(self):
+        self.shapes = []
+
+    def __call__(self, picture):
+        self.shapes.append(picture.shape)
+        assert picture.flags.c_contiguous and max(picture.shape[:2]) <= self.tile
+        green = (picture[..., 1] > 100).astype(np.uint8)
+        count, _, stats, _ = cv2.connectedComponentsWithStats(green)
+        return [face for left, top, width, height, _ in stats[1:count] for face in self._faces(picture, left, top, width, height)]
+
+    def _faces(self, picture, left, top, width, height):
+        if not self.smallest <= max(width, height) <= self.largest:
+            return
+        reds = np.argwhere(picture[top : top + height, left : left + width, 2] > 100)
+        if not len(reds) or (reds.mean(axis=0)[0] + 0.5) / height < 0.55:
+            return
+        box = np.array([left, top, left + width, top + height]) - 0.5
+        shares = np.array([[0.3, 0.4], [0.7, 0.4], [0.5, 0.6], [0.35, 0.8], [0.65, 0.8]])
+        yield DetectedFace(box, box[:2] + shares * (width, height), 0.9, self.name)
+
+
+def drawn(height, width, *discs, down=(0, 1)):
+    """A picture with discs: (x, y, radius)."""
+    picture = np.zeros((height, width, 3), np.uint8)
+    for x, y, radius in discs:
+        cv2.circle(picture, (x, y), radius, GREEN, -1)
+        mouth = round(x + down[0] * 0.6 * radius), round(y + down[1] * 0.6 * radius)
+        cv2.circle(picture, mouth, max(radius // 4, 1), (0, 255, 255), -1)
+    return picture
+
+
+def found(picture, **settings):
+    return LookingDetector(Disc(), "discs", **settings)(picture)
+
+
+@pytest.mark.parametrize("scale", [0.1, 0.37, 1.0, 2.5])
+def test_resized_tells_where_each_pixel_goes(scale):
+    picture = np.tile(np.arange(100, dtype=np.float32)[:, None], (1, 60))  # each pixel says its row
+    smaller, matrix = resized(picture, scale)
+    rows = np.arange(smaller.shape[0])[2:-2]
+    assert np.allclose(smaller[2:-2, 1], (rows - matrix[1, 2]) / matrix[1, 1], atol=0.02 + 0.3 * scale)
+
+
+@pytest.mark.parametrize("degrees", [0, 90, 180, 270])
+def test_turned_moves_whole_pixels(degrees):
+    picture = np.random.default_rng(0).integers(0, 256, (5, 8, 3), dtype=np.uint8)
+    turn, matrix = turned(picture, degrees)
+    assert (turn == np.rot90(picture, degrees // 90)).all()
+    x, y = np.rint(matrix @ (6, 1, 1)).astype(int)
+    assert (turn[y, x] == picture[1, 6]).all()
+    assert np.allclose(inverse(matrix) @ (x, y, 1), (6, 1))
+
+
+@pytest.mark.parametrize(("height", "width"), [(1, 1), (96, 96), (97, 300), (1000, 20)])
+def test_tiles_cover_all_and_overlap(height, width):
+    picture = np.arange(height * width).reshape(height, width)
+    seen = np.zeros(height * width, int)
+    last = 0
+    for (x, y), tile in tiles(picture, 96, 30):
+        assert (picture[y : y + tile.shape[0], x : x + tile.shape[1]] == tile).all()
+        assert max(tile.shape) <= 96 and np.shares_memory(tile, picture)
+        if y and y != last:
+            assert y <= last + 96 - 30
+        last = y
+        seen[tile.ravel()] += 1
+    assert seen.min() == 1
+
+
+def test_small_and_large_faces_of_a_large_photograph():
+    discs = [(30, 30, 8), (96, 100, 12), (185, 60, 10), (330, 200, 120), (60, 300, 40)]
+    faces = found(drawn(400, 500, *discs))
+    assert len(faces) == len(discs)
+    for x, y, radius in discs:
+        near = min(faces, key=lambda face: np.linalg.norm(face.box.reshape(2, 2).mean(axis=0) - (x, y)))
+        assert np.allclose(near.box, [x - radius, y - radius, x + radius, y + radius], atol=max(2, radius * 0.15))
+        assert np.allclose(near.landmarks[0], (x - 0.4 * radius, y - 0.2 * radius), atol=max(1.5, radius * 0.1))
+    assert faces == sorted(faces, key=lambda face: (-face.score, face.box[1]))
+
+
+def test_a_small_picture_is_enlarged():
+    (face,) = found(drawn(20, 20, (9, 10, 3)), min_size=4)
+    assert np.allclose(face.box, [6, 7, 12, 13], atol=1.5)
+
+
+def test_smaller_faces_are_dropped():
+    picture = drawn(100, 100, (25, 25, 10), (70, 70, 15))
+    assert len(found(picture, min_size=16)) == 2
+    assert len(found(picture, min_size=25)) == 1
+    assert found(picture, min_size=101) == []
+
+
+@pytest.mark.parametrize(("degrees", "down"), [(90, (-1, 0)), (180, (0, -1)), (270, (1, 0))])
+def test_a_turned_face_has_its_left_eye_left_as_seen_upright(degrees, down):
+    picture = drawn(150, 200, (60, 80, 20), down=down)
+    (face,) = found(picture)
+    assert np.allclose(face.box, [40, 60, 100 - 20, 100], atol=2.5)
+    below = face.landmarks[3:].mean(axis=0) - face.landmarks[:2].mean(axis=0)
+    assert np.allclose(below / np.linalg.norm(below), down, atol=0.1)
+    eyes = face.landmarks[1] - face.landmarks[0]
+    assert np.allclose(eyes / np.linalg.norm(eyes), (down[1], -down[0]), atol=0.1)
+
+
+def test_nothing_is_turned_where_a_face_is_upright():
+    picture = np.hstack([drawn(90, 48, (24, 40, 12)), drawn(90, 48, (24, 40, 12), down=(0, -1))])
+    assert len(found(picture)) == 1
+
+
+def test_faces_at_the_border():
+    """Half a face has its landmarks' middle inside by a little, a third has not."""
+    finder = Disc()
+    inner = DetectedFace(np.array([-20.0, 10, 20, 50]), np.array([[-8.0, 26], [8, 26], [0, 34], [-6, 42], [8, 42]]), 0.9, "")
+    outer = DetectedFace(inner.box - [12, 0, 12, 0], inner.landmarks - [12, 0], 0.8, "")
+    finder.__class__ = type("Fixed", (Disc,), {"__call__": lambda self, picture: [inner, outer], "tile": 4000})
+    faces = LookingDetector(finder, "fixed")(np.zeros((400, 400, 3), np.uint8))
+    assert [face.score for face in faces] == [0.9]
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (1, 7), (30, 20000), (9000, 11000)])
+def test_odd_sizes(shape):
+    finder = Disc()
+    picture = np.broadcast_to(np.zeros(3, np.uint8), (*shape, 3))
+    assert LookingDetector(finder, "")(picture) == []
+    pixels = sum(height * width for height, width, _ in finder.shapes)
+    assert pixels < 8 * finder.finest
+
+
+@pytest.mark.parametrize(
+    "picture", [np.zeros((9, 9), np.uint8), np.zeros((9, 9, 3), np.uint16), np.zeros((0, 9, 3), np.uint8)]
+)
+def test_other_arrays_are_refused(picture):
+    with pytest.raises(ShapeError, match=r"picture: got .* expected \(H, W, 3\) uint8"):
+        found(picture)
+
+
+@pytest.fixture
+def bare(tmp_path, monkeypatch):
+    """No weights are here, and none can be had."""
+    monkeypatch.setenv("GPEN_PLUGIN_WEIGHTS", str(tmp_path))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setenv("GPEN_PLUGIN_OFFLINE", "1")
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+    monkeypatch.setattr(detection.retinaface, "_facexlib", lambda: tmp_path)
+    return tmp_path
+
+
+def test_auto_takes_what_needs_no_download_and_says_why(bare):
+    detector = open_detector()
+    assert detector.name == "haar"
+    assert "\n" not in detector.notice
+    for part in ("found by OpenCV's Haar", "not by RetinaFace", "detection_Resnet50_Final.pth", "not by YuNet"):
+        assert part in detector.notice
+    assert open_detector("haar").notice.count("not by") == 0
+
+
+@pytest.mark.parametrize("name", ["retinaface", "yunet"])
+def test_what_is_asked_for_by_name_is_not_replaced(bare, name):
+    with pytest.raises(MissingFileError, match="is not on this machine"):
+        open_detector(name)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"name": "dlib"}, "detector: got 'dlib'; expected one of auto, retinaface, yunet, haar"),
+        ({"threshold": 1.5}, "threshold: got 1.5"),
+        ({"min_size": 0}, "min_size: got 0"),
+        ({"name": "haar", "file": "x.onnx"}, "detector_file: got x.onnx for haar"),
+        ({"file": "x.xml"}, "detector_file: got x.xml; expected an .onnx file of YuNet or a .pth file"),
+    ],
+)
+def test_wrong_arguments(settings, message):
+    with pytest.raises(OptionError, match=message.replace(".", r"\.")):
+        open_detector(**settings)
+
+
+@pytest.mark.parametrize("suffix", [".onnx", ".pth"])
+def test_a_file_tells_its_detector(bare, monkeypatch, suffix):
+    with pytest.raises(MissingFileError, match=r"detector_file: .* is not there") as raised:
+        open_detector(file=bare / f"my{suffix}")
+    assert ("YuNet" if suffix == ".onnx" else "RetinaFace") in str(raised.value)
+
+
+def test_steps_between_scales_leave_no_gap():
+    """A face that is too large for one scale is large enough for the next, and whole in one of its tiles."""
+    for finder in (detection.YuNetFinder, detection.RetinaFaceFinder):
+        assert finder.largest >= looking.STEP * finder.smallest * looking.OVERLAP
+        assert finder.tile > 2 * looking.OVERLAP * looking.STEP * finder.smallest

@@ -1,0 +1,255 @@
+import os
+from pathlib import Path
+
+import pytest
+
+from gpen_plugin.errors import DataError, OptionError
+from gpen_plugin.restore.inputs import Job, expand
+
+
+@pytest.fixture
+def tree(tmp_path, monkeypatch) -> Path:
+    """A folder to stand in, with inputs in it."""
+    monkeypatch.chdir(tmp_path)
+    for name in (
+        "in/b.JPG",
+        "in/a.png",
+        "in/notes.txt",
+        "in/.hidden.png",
+        "in/.thumbs/c.png",
+        "in/__MACOSX/a.png",
+        "in/deep/er/d.tiff",
+        "in/deep/c.heic",
+        "in/deep/film.MOV",
+        "in/film.avi",
+        "other/a.png",
+        "empty/notes.txt",
+    ):
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(name)
+    return tmp_path
+
+
+def pairs(jobs: list[Job]) -> list[tuple[str, str]]:
+    return [(job.source.as_posix(), job.target.as_posix()) for job in jobs]
+
+
+def test_a_folder_is_searched_and_its_tree_is_repeated(tree):
+    jobs = expand(["in"], "out")
+    assert pairs(jobs) == [
+        ("in/a.png", "out/a.png"),
+        ("in/b.JPG", "out/b.JPG"),
+        ("in/deep/c.heic", "out/deep/c.png"),
+        ("in/deep/er/d.tiff", "out/deep/er/d.tiff"),
+        ("in/deep/film.MOV", "out/deep/film.MOV"),
+        ("in/film.avi", "out/film.mp4"),
+    ]
+    assert [job.kind for job in jobs] == ["picture"] * 4 + ["video"] * 2
+    assert not (tree / "out").exists()
+
+
+def test_a_folder_alone_without_those_in_it(tree):
+    found = [source for source, _ in pairs(expand(["in"], "out", recursive=False))]
+    assert found == ["in/a.png", "in/b.JPG", "in/film.avi"]
+
+
+@pytest.mark.parametrize("suffix", ["webp", ".WEBP"])
+def test_a_suffix_for_all_pictures(tree, suffix):
+    targets = [target for _, target in pairs(expand(["in"], "out", suffix))]
+    assert targets[:4] == ["out/a.webp", "out/b.webp", "out/deep/c.webp", "out/deep/er/d.webp"]
+    assert targets[4:] == ["out/deep/film.MOV", "out/film.mp4"]
+
+
+def test_files_go_by_their_names_alone_and_once_each(tree):
+    jobs = expand(["in/deep/er/d.tiff", "in/deep/../a.png", str(tree / "in/a.png"), "in/notes.txt"], "out")
+    assert pairs(jobs) == [
+        ("in/deep/er/d.tiff", "out/d.tiff"),
+        ("in/deep/../a.png", "out/a.png"),
+        ("in/notes.txt", "out/notes.png"),
+    ]
+
+
+def test_a_file_that_its_folder_brings_too_is_done_once(tree):
+    assert len(expand(["in/a.png", "in"], "out")) == 6
+
+
+def test_two_links_to_one_picture_are_two_pictures(tree):
+    os.link("in/a.png", "in/hard.png")
+    (tree / "in/soft.png").symlink_to(tree / "in/a.png")
+    targets = [target for _, target in pairs(expand(["in"], "out", recursive=False))]
+    assert targets == ["out/a.png", "out/b.JPG", "out/film.mp4", "out/hard.png", "out/soft.png"]
+
+
+def test_folders_that_lead_in_a_circle_are_searched_once(tree):
+    (tree / "in/deep/again").symlink_to(tree / "in")
+    (tree / "in/other").symlink_to(tree / "other")
+    found = [source for source, _ in pairs(expand(["in"], "out"))]
+    assert len(found) == 7
+    assert "in/other/a.png" in found
+
+
+def test_patterns_are_expanded_where_the_shell_does_not(tree):
+    assert pairs(expand(["in/*.png", "in/**/*.tiff"], "out")) == [
+        ("in/a.png", "out/a.png"),
+        ("in/deep/er/d.tiff", "out/d.tiff"),
+    ]
+    assert [source for source, _ in pairs(expand(["in/*"], "out"))] == [
+        "in/a.png",
+        "in/b.JPG",
+        "in/deep/c.heic",
+        "in/deep/er/d.tiff",
+        "in/deep/film.MOV",
+        "in/film.avi",
+    ]
+
+
+def test_a_name_with_brackets_wins_over_the_pattern(tree):
+    for name in ("a[1].png", "a1.png"):
+        (tree / "in" / name).write_text(name)
+    assert pairs(expand(["in/a[1].png"], "out")) == [("in/a[1].png", "out/a[1].png")]
+    (tree / "in/a[1].png").unlink()
+    assert pairs(expand(["in/a[1].png"], "out")) == [("in/a1.png", "out/a1.png")]
+
+
+def test_home_is_found(tree, monkeypatch):
+    monkeypatch.setenv("HOME", str(tree))
+    jobs = expand(["~/in/a.png"], "~/out")
+    assert jobs == [Job(tree / "in/a.png", "picture", tree / "out/a.png")]
+
+
+@pytest.mark.parametrize(
+    ("inputs", "message"),
+    [
+        (["nowhere.png", "in"], r"nowhere\.png: is not there; expected a picture, a video, a folder"),
+        (["in/*.bmp"], r"in/\*\.bmp: matches no picture and no video"),
+        (["in/*.txt"], r"in/\*\.txt: matches no picture and no video"),
+        (["empty"], r"empty: holds no picture and no video"),
+        ([], "INPUT: nothing is given"),
+        (["x.png", "y.png"], r"2 problems:\n  - x\.png: is not there.*\n  - y\.png: is not there"),
+    ],
+)
+def test_an_input_without_a_picture_is_named(tree, inputs, message):
+    with pytest.raises(DataError, match=message):
+        expand(inputs, "out")
+
+
+def test_one_file_may_be_given_a_name(tree):
+    assert pairs(expand(["in/a.png"], "new/best.jpg")) == [("in/a.png", "new/best.jpg")]
+    assert pairs(expand(["in/a.png"], "in/best.png", "png")) == [("in/a.png", "in/best.png")]
+    assert pairs(expand(["in/film.avi"], "best.mkv", "png")) == [("in/film.avi", "best.mkv")]
+    assert pairs(expand(["in/b.*"], "best.jpg")) == [("in/b.JPG", "best.jpg")]
+
+
+def test_a_folder_may_be_called_like_a_file(tree):
+    (tree / "album.png").mkdir()
+    assert pairs(expand(["in/a.png"], "album.png")) == [("in/a.png", "album.png/a.png")]
+
+
+@pytest.mark.parametrize(
+    ("inputs", "output", "suffix", "message"),
+    [
+        (["in"], "best.png", None, r"--output: got best\.png, the name of one file.*; expected a folder"),
+        (["in/a.png", "in/b.JPG"], "best.png", None, r"the name of one file, for 2"),
+        (["other"], "best.png", None, r"the name of one file, for 1 from a folder"),
+        (["in/a.png"], "best.gif", None, r"--output: got \.gif for a picture; expected one of \.png, \.jpg"),
+        (["in/a.png"], "best.mp4", None, r"--output: got \.mp4 for a picture"),
+        (["in/film.avi"], "best.png", None, r"--output: got \.png for a video; expected one of \.mp4"),
+        (["in/film.avi"], "best.avi", None, r"--output: got \.avi for a video; expected one of \.mp4"),
+        (["in/a.png"], "best.png", "jpg", r"--suffix: got \.jpg, and best\.png for the output"),
+        (["in"], "out", "gif", r"--suffix: got \.gif for a picture"),
+        (["in"], "in/notes.txt", None, r"--output: got in/notes\.txt, which is a file"),
+    ],
+)
+def test_outputs_that_do_not_fit(tree, inputs, output, suffix, message):
+    with pytest.raises(OptionError, match=message):
+        expand(inputs, output, suffix)
+
+
+def test_targets_of_one_name_say_where_they_come_from(tree):
+    (tree / "in/a.jpg").write_text("a")
+    assert pairs(expand(["in/a.png", "other/a.png", "in/b.JPG"], "out")) == [
+        ("in/a.png", "out/in_a.png"),
+        ("other/a.png", "out/other_a.png"),
+        ("in/b.JPG", "out/b.JPG"),
+    ]
+    assert pairs(expand(["in"], "out", "png", recursive=False))[:2] == [
+        ("in/a.jpg", "out/a_jpg.png"),
+        ("in/a.png", "out/a_png.png"),
+    ]
+    assert pairs(expand(["in/a.jpg", "in/a.png", "other/a.png"], "out", "png")) == [
+        ("in/a.jpg", "out/in_a_jpg.png"),
+        ("in/a.png", "out/in_a_png.png"),
+        ("other/a.png", "out/other_a_png.png"),
+    ]
+
+
+def test_targets_that_a_disc_without_case_confuses(tree):
+    (tree / "in/A.PNG").write_text("another")
+    (tree / "other/é.png").write_text("one spelling")
+    (tree / "in/é.png").write_text("another spelling")
+    targets = [target for _, target in pairs(expand(["in/A.PNG", "other/a.png", "in/é.png", "other/é.png"], "out"))]
+    assert targets == ["out/in_A.PNG", "out/other_a.png", "out/in_é.png", "out/other_é.png"]
+
+
+def test_names_by_origin_do_not_hit_others(tree):
+    (tree / "in/a.jpg").write_text("a")
+    (tree / "in/a_jpg.png").write_text("named like the origin")
+    targets = [target for _, target in pairs(expand(["in"], "out", "png", recursive=False))]
+    assert len({target.lower() for target in targets}) == len(targets) == 5
+    assert "out/a_jpg.png" in targets
+
+
+def test_names_do_not_depend_on_the_order_of_the_inputs(tree):
+    there, back = (dict(pairs(expand(inputs, "out"))) for inputs in (["in", "other"], ["other", "in"]))
+    assert there == back
+    assert there["other/a.png"] == "out/other_a.png"
+
+
+@pytest.mark.parametrize(
+    ("given", "output"),
+    [
+        ("in", "in"),
+        ("in", "in/deep/.."),
+        ("in", "link"),
+        ("link", "in"),
+        ("in/deep", "in"),
+        ("in/a.png", "in"),
+        ("in/b.JPG", "in"),
+        ("links", "in"),
+        ("links", "links"),
+        ("links/a.png", "in"),
+        ("in/*.png", "in"),
+        ("in/a.png", "in/a.png"),
+        ("in/a.png", "link/a.png"),
+        ("in/a.png", "links/a.png"),
+        ("links/a.png", "in/a.png"),
+        ("in/a.png", "hard/a.png"),
+        ("in/a.png", "hard"),
+    ],
+)
+@pytest.mark.parametrize("suffix", [None, "png"])
+def test_originals_are_never_targets(tree, given, output, suffix):
+    (tree / "link").symlink_to(tree / "in")
+    for folder in ("links", "hard"):
+        (tree / folder).mkdir()
+    (tree / "links/a.png").symlink_to(tree / "in/a.png")
+    os.link("in/a.png", "hard/a.png")
+    (tree / "in/deep/deep").mkdir()
+    (tree / "in/deep/deep/e.png").write_text("e")
+    with pytest.raises(OptionError, match="--output: got .*[Tt]he originals are left as they are"):
+        expand([given], output, suffix)
+
+
+def test_an_output_inside_the_input_is_not_searched(tree):
+    (tree / "in/restored").mkdir()
+    (tree / "in/restored/a.png").write_text("of the run before")
+    jobs = expand(["in"], "in/restored")
+    assert len(jobs) == 6
+    assert ("in/a.png", "in/restored/a.png") in pairs(jobs)
+    assert not [source for source, _ in pairs(jobs) if "restored" in source]
+    assert len(expand(["in/**"], "in/restored")) == len(jobs)
+
+
+def test_an_output_around_the_input_is_another_folder(tree):
+    assert pairs(expand(["in/a.png"], ".")) == [("in/a.png", "a.png")]

@@ -1,0 +1,190 @@
+import cv2
+import numpy as np
+import pytest
+import torch
+from restorer_parts import Detector, Network, face_at, photograph
+
+from gpen_plugin import GPEN
+from gpen_plugin.errors import OptionError, ShapeError
+from gpen_plugin.restore import Restorer
+from gpen_plugin.restore.fidelity import IdentityGate
+from gpen_plugin.restore.photograph import Photograph
+
+FACES = [face_at(90, 110, 100), face_at(230, 120, 70, angle=25, score=0.7)]
+
+
+def restorer(rule=lambda face: face, faces=FACES, **options) -> Restorer:
+    made = Restorer(Network(rule), device="cpu", mask="soft", **options)
+    made._detector = Detector(*faces)
+    return made
+
+
+def brighter(face):
+    return face + 0.2
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory):
+    torch.manual_seed(0)
+    net = GPEN(32, in_size=16, num_style_feat=16, num_mlp=2, narrow=0.03125).eval()
+    path = tmp_path_factory.mktemp("weights") / "net_g_latest.pth"
+    torch.save({"params": net.state_dict(), "params_ema": net.state_dict()}, path)
+    return path
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_a_network_that_changes_nothing_changes_nothing(dtype):
+    picture = photograph().astype(dtype) * (np.iinfo(dtype).max // 255)
+    result = restorer().restore(picture)
+    assert result.picture.dtype == dtype
+    assert len(result.faces) == 2
+    difference = np.abs(result.picture.astype(float) - picture) / np.iinfo(dtype).max * 255
+    assert difference.mean() < 1 and difference.max() < 4
+
+
+def test_faces_change_and_the_rest_does_not():
+    picture = photograph()
+    change = restorer(brighter).restore(picture).picture.astype(int) - picture
+    assert change[100:120, 80:100].mean() > 40  # the middle of the first face
+    assert change[115:125, 225:235].mean() > 40
+    assert (change[:, :20] == 0).all() and (change[-20:] == 0).all()
+
+
+def test_alpha_is_how_much():
+    picture = photograph()
+    changes = [
+        restorer(brighter, alpha=alpha).restore(picture).picture[105:115, 85:95].mean() - picture[105:115, 85:95].mean()
+        for alpha in (0, 0.5, 1)
+    ]
+    assert changes[0] == 0
+    assert changes[1] == pytest.approx(changes[2] / 2, abs=1)
+
+
+def test_faces_of_several_photographs_share_batches():
+    made = restorer(batch=3)
+    results = made.restore_all([photograph(seed=seed) for seed in range(4)])
+    assert made.network.batches == [3, 3, 2]
+    assert [len(result.faces) for result in results] == [2, 2, 2, 2]
+
+
+def test_places_may_be_given():
+    made = restorer(brighter, faces=[])
+    picture = photograph()
+    assert (made.restore(picture).picture == picture).all()
+    assert (made.restore(picture, faces=FACES[:1]).picture != picture).any()
+
+
+def test_grey_stays_grey():
+    grey = cv2.cvtColor(photograph(), cv2.COLOR_BGR2GRAY)
+    redder = restorer(lambda face: face + np.float32([0, 0, 0.3]))
+    assert redder.restore(grey).picture.shape == grey.shape
+    three = redder.restore(np.repeat(grey[..., None], 3, axis=2)).picture
+    assert (three[..., 0] == three[..., 2]).all()
+    assert (three != grey[..., None]).any()
+
+
+def test_alpha_channels_are_kept():
+    alpha = np.random.default_rng(0).integers(0, 256, (240, 320, 1), dtype=np.uint8)
+    picture = np.concatenate([photograph(), alpha], axis=2)
+    result = restorer(brighter).restore(picture).picture
+    assert result.shape == picture.shape
+    assert (result[..., 3:] == alpha).all()
+
+
+def test_colour_is_kept_where_that_is_asked_for():
+    picture = photograph()
+
+    def changed(**options):
+        result = restorer(lambda face: face + np.float32([0, 0, 0.3]), **options).restore(picture).picture
+        return np.abs(result[100:120, 80:100].astype(int) - picture[100:120, 80:100]).mean()
+
+    assert changed(keep_color=True) < changed() / 4
+
+
+def test_a_face_that_became_somebody_else_is_left_alone():
+    made = restorer(brighter, identity=0.5)
+
+    class Gate(IdentityGate):
+        def __call__(self, crop, restored, template):
+            return 0.9 if abs(crop.mean() - Gate.first) < 1e-6 else float("nan")
+
+    picture = photograph()
+    Gate.first = restorer().restore(picture).faces[0].crop.mean()
+    made._gate = Gate(0.5)
+    result = made.restore(picture)
+    assert result.faces[0].kept is None and result.faces[0].identity == 0.9
+    assert "identity nan is below 0.5" in result.faces[1].kept
+    change = result.picture.astype(int) - picture
+    assert change[105:115, 85:95].mean() > 40
+    assert (change[115:125, 225:235] == 0).all()
+
+
+@pytest.mark.parametrize("upscale", [2, 1.5])
+def test_upscaling(upscale):
+    picture = photograph()
+    plain = restorer(upscale=upscale).restore(picture).picture
+    assert plain.shape == (240 * upscale, 320 * upscale, 3)
+    large = cv2.resize(picture, None, fx=upscale, fy=upscale, interpolation=cv2.INTER_CUBIC)
+    assert np.abs(plain.astype(int) - large)[:, : int(20 * upscale)].max() == 0
+    change = restorer(brighter, upscale=upscale).restore(picture).picture.astype(int) - plain
+    place = tuple(slice(int(edge * upscale), int((edge + 10) * upscale)) for edge in (105, 85))
+    assert change[place].mean() > 40
+
+
+def test_aligned_faces_go_through_the_network_whole(weights):
+    faces = [photograph(16, 16), photograph(40, 20, seed=1), photograph(1, 1)]
+    made = Restorer(weights, device="cpu", batch=2)
+    together = made.restore_all(faces, aligned=True)
+    net = made.network.net
+    lq = torch.from_numpy(faces[0][..., ::-1].copy()).permute(2, 0, 1)[None].float() / 127.5 - 1
+    with torch.no_grad():
+        expected = ((net(lq)[0].permute(1, 2, 0).clamp(-1, 1) + 1) * 127.5).round().byte().numpy()[..., ::-1]
+    assert np.abs(together[0].picture.astype(int) - expected).max() <= 1
+    for face, result in zip(faces, together, strict=True):
+        assert result.picture.shape == (32, 32, 3)
+        alone = made.restore(face, aligned=True).picture
+        assert np.abs(alone.astype(int) - result.picture).max() <= 1
+
+
+def test_faces_can_be_pasted_again_without_the_network():
+    made = restorer(brighter)
+    picture = photograph()
+    result = made.restore(picture)
+    batches = len(made.network.batches)
+    again = made.paste_back(picture, result.faces)
+    assert (again.picture == result.picture).all()
+    only_second = made.paste_back(picture, result.faces[1:]).picture
+    assert (only_second[105:115, 85:95] == picture[105:115, 85:95]).all()
+    assert (made.paste_back(picture, result.faces, alpha=0).picture == picture).all()
+    assert len(made.network.batches) == batches
+
+
+def test_a_photograph_brings_its_metadata_along():
+    source = Photograph.of(photograph())
+    assert restorer(brighter).restore(source).photograph.metadata is source.metadata
+
+
+@pytest.mark.parametrize("picture", [np.zeros((4, 4, 2), np.uint8), np.zeros((4, 4, 3)), np.zeros((0, 4, 3), np.uint8)])
+def test_other_arrays_are_refused(picture):
+    with pytest.raises(ShapeError, match="expected .*uint8 or uint16"):
+        restorer().restore(picture)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"alpha": 1.2}, "alpha: got 1.2; expected a number from 0 to 1"),
+        ({"upscale": 0.5}, "upscale: got 0.5; expected a number from 1 to 16"),
+        ({"batch": 0}, "batch: got 0; expected a number from 1"),
+        ({"identity": 2}, "identity: got 2; expected a number from -1 to 1"),
+    ],
+)
+def test_options_out_of_range(options, said):
+    with pytest.raises(OptionError, match=said):
+        restorer(**options)
+
+
+def test_a_task_for_aligned_faces_alone_says_so():
+    made = Restorer(Network(task="seg2face"), device="cpu")
+    with pytest.raises(OptionError, match="aligned"):
+        made.restore(photograph())

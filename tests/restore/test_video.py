@@ -1,0 +1,137 @@
+"""A video from end to end, with a restorer that needs no network."""
+
+import numpy as np
+import pytest
+from video_making import FFMPEG, HEIGHT, WIDTH, FakeRestorer, needs_ffmpeg, where, write_avi, write_with_sound
+
+from gpen_plugin.errors import DataError
+from gpen_plugin.restore import video as video_module
+from gpen_plugin.restore.ffmpeg import contents
+from gpen_plugin.restore.smoothing import AHEAD
+from gpen_plugin.restore.video import restore_video
+from gpen_plugin.restore.video_file import VideoSource
+
+
+def frames(path) -> np.ndarray:
+    return np.stack([picture for picture, _ in VideoSource(path)]).astype(int)
+
+
+@pytest.mark.parametrize("batch", [1, 5, 40])
+def test_every_frame_is_restored_once_and_in_order(tmp_path, batch):
+    source, restorer, done = write_avi(tmp_path / "in.avi", 22), FakeRestorer(), []
+    report = restore_video(source, tmp_path / "out.mp4", restorer, batch=batch, progress=done.append)
+    assert (report.frames, report.faces, report.tracks, sum(done)) == (22, 22, 1, 22)
+    assert (
+        [len(group) for group in restorer.batches] == done == [batch] * (22 // batch) + [22 % batch] * bool(22 % batch)
+    )
+    before, after = frames(source), frames(tmp_path / "out.mp4")
+    assert np.abs(after - before - 20).mean() < 4
+    for number, faces in enumerate(faces for group in restorer.batches for faces in group):
+        np.testing.assert_allclose(faces[0].landmarks, where(number).landmarks, atol=1e-4)
+
+
+def test_a_flicker_of_detection_is_no_flicker_of_restoration(tmp_path):
+    source, restorer = write_avi(tmp_path / "in.avi", 20), FakeRestorer(blind=(3, 7, 8, 15))
+    report = restore_video(source, tmp_path / "out.avi", restorer)
+    assert (report.faces, report.tracks) == (20, 1)
+    given = [faces for group in restorer.batches for faces in group]
+    np.testing.assert_allclose(given[8][0].landmarks, where(8).landmarks, atol=1e-4)
+
+
+def test_frames_without_a_face_are_written_and_the_figure_is_none(tmp_path):
+    source, restorer = write_avi(tmp_path / "in.avi", 6), FakeRestorer(blind=tuple(range(6)))
+    report = restore_video(source, tmp_path / "out.mp4", restorer)
+    assert (report.frames, report.faces, report.tracks) == (6, 0, 0)
+    assert report.stability_before is report.stability_after is report.stability_ratio is None
+    assert len(frames(tmp_path / "out.mp4")) == 6
+
+
+class FlickeringRestorer(FakeRestorer):
+    """Every second frame becomes brighter."""
+
+    def restore_all(self, images, *, faces):
+        results = super().restore_all(images, faces=faces)
+        for result, image in zip(results, images, strict=True):
+            self.looked_at += 0
+            result.picture[:] = image + np.uint8(10 * (self.count % 2))
+            self.count += 1
+        return results
+
+    count = 0
+
+
+def test_the_report_tells_flicker(tmp_path):
+    source = write_avi(tmp_path / "in.avi", 12)
+    steady = restore_video(source, tmp_path / "steady.mp4", FakeRestorer())
+    flickering = restore_video(source, tmp_path / "flickering.mp4", FlickeringRestorer())
+    assert steady.stability_after == pytest.approx(steady.stability_before, rel=0.1)
+    assert flickering.stability_before == steady.stability_before
+    expected = np.hypot(steady.stability_before, 10 / np.sqrt(2))
+    assert flickering.stability_after == pytest.approx(expected, rel=0.1)
+    assert flickering.stability_ratio == flickering.stability_after / flickering.stability_before
+
+
+@pytest.mark.parametrize("scale", [1, 2])
+def test_side_by_side(tmp_path, scale):
+    source = write_avi(tmp_path / "in.avi", 4)
+    restore_video(source, tmp_path / "out.mp4", FakeRestorer(scale=scale), compare=True)
+    pictures = frames(tmp_path / "out.mp4")
+    assert pictures.shape == (4, HEIGHT * scale, 2 * WIDTH * scale, 3)
+    left, right = pictures[:, :, : WIDTH * scale], pictures[:, :, WIDTH * scale :]
+    assert (right - left).mean() == pytest.approx(20, abs=4)
+
+
+def test_landmarks_that_no_face_has_cost_that_face_alone(tmp_path):
+    class Confused(FakeRestorer):
+        def find(self, image):
+            (face,) = super().find(image)
+            return [face, type(face)(face.box, np.full((5, 2), 7.0), 0.5, "made")]
+
+    report = restore_video(write_avi(tmp_path / "in.avi", 6), tmp_path / "out.mp4", Confused())
+    assert (report.frames, report.faces) == (6, 6)
+
+
+def test_finds_that_were_dropped_are_told(tmp_path):
+    restorer = FakeRestorer(blind=tuple(number for number in range(24) if number != 11))
+    report = restore_video(write_avi(tmp_path / "in.avi", 24), tmp_path / "out.mp4", restorer)
+    assert report.faces == 0
+    assert report.notes[-1] == "1 finds left as they were: seen too briefly for a face"
+
+
+def test_few_frames_are_in_memory(tmp_path, monkeypatch):
+    """Of 60 frames, those that are looked ahead and one batch are read before the first is written."""
+    read = []
+    monkeypatch.setattr(video_module.CutFinder, "__call__", lambda self, picture: bool(read.append(1)))
+    ahead = []
+
+    class Watching(FakeRestorer):
+        def restore_all(self, images, *, faces):
+            ahead.append(len(read) - sum(map(len, self.batches)))
+            return super().restore_all(images, faces=faces)
+
+    restore_video(write_avi(tmp_path / "in.avi", 60), tmp_path / "out.avi", Watching(), batch=4)
+    assert max(ahead) == AHEAD + 4
+
+
+@pytest.mark.parametrize("error", [DataError("a frame"), KeyboardInterrupt()])
+def test_nothing_is_left_of_a_video_that_failed(tmp_path, error):
+    class Failing(FakeRestorer):
+        def restore_all(self, images, *, faces):
+            if len(self.batches) == 2:
+                raise error
+            return super().restore_all(images, faces=faces)
+
+    source = write_avi(tmp_path / "in.avi", 20)
+    with pytest.raises(type(error)):
+        restore_video(source, tmp_path / "out.mp4", Failing(), batch=4)
+    assert [path.name for path in tmp_path.iterdir()] == ["in.avi"]
+
+
+@needs_ffmpeg
+def test_sound_and_length_are_kept(tmp_path):
+    source = write_with_sound(tmp_path / "in.mp4", "-pix_fmt", "yuv420p", "-c:a", "aac", count=20)
+    report = restore_video(source, tmp_path / "out.mp4", FakeRestorer())
+    assert report.notes == ()
+    assert contents(FFMPEG, tmp_path / "out.mp4").sound == ("aac",)
+    before, after = VideoSource(source), VideoSource(tmp_path / "out.mp4")
+    assert (after.rate, after.expected) == (before.rate, before.expected) == (25, 20)

@@ -1,0 +1,144 @@
+"""The released models: what is known of them, how they are found, and what is said of their licence."""
+
+import dataclasses
+
+import pytest
+import torch
+from published_folders import lonely_machine
+
+from gpen_plugin import fetch
+from gpen_plugin.archs import GPEN, GPENDiscriminator
+from gpen_plugin.archs.authors_keys import to_authors
+from gpen_plugin.checkpoint import describe
+from gpen_plugin.errors import CheckpointError
+from gpen_plugin.fetch import cache_folder, find_weights, look_for
+from gpen_plugin.restore import zoo
+from gpen_plugin.restore.zoo import RELEASED, nearest, released, tell_licence, weight_files
+
+PUBLISHED_BYTES = {"GPEN-BFR-256": 75_573_183, "GPEN-BFR-512": 284_085_738}
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path, monkeypatch):
+    return lonely_machine(tmp_path, monkeypatch)
+
+
+@pytest.mark.parametrize(
+    "name", ["GPEN-BFR-512", "gpen-bfr-512", "GPEN-BFR-512.pth", "gpen_bfr_512.onnx", "GPEN-BFR-512.safetensors"]
+)
+def test_names_are_known_however_they_are_written(name):
+    assert released(name).name == "GPEN-BFR-512"
+
+
+def test_modelscopes_names():
+    assert released("pytorch_model-2048.pt").name == "GPEN-BFR-2048"
+    assert released("pytorch_model.pt") is None  # its 512 px model is called so, too
+
+
+@pytest.mark.parametrize(
+    ("given", "meant"),
+    [
+        ("GPEN-BFR-521", "GPEN-BFR-512"),
+        ("gpen512", "GPEN-BFR-512"),
+        ("GPEN-BRF-2048.pth", "GPEN-BFR-2048"),
+        ("GPEN-Colourisation-1024", "GPEN-Colorization-1024"),
+        ("seg2face", "GPEN-Seg2face-512"),
+        ("net_g_latest.pth", None),
+        ("", None),
+    ],
+)
+def test_the_nearest_name(given, meant):
+    assert released(given) is None
+    assert nearest(given) == meant
+
+
+def test_conventions_that_differ():
+    told = {name: dataclasses.astuple(model.conventions) for name, model in RELEASED.items()}
+    assert told["gpen-bfr-256"] == ((-1, 1), "restore", "arcface", 1)
+    assert told["gpen-bfr-512"] == told["gpen-bfr-1024"] == ((-1, 1), "restore", "ffhq", 1)
+    assert told["gpen-bfr-2048"] == ((-1, 1), "restore", "ffhq", 0.8)
+    assert told["gpen-colorization-1024"] == ((-1, 1), "colorize", "ffhq", 1)
+    assert told["gpen-inpainting-1024"] == ((-1, 1), "inpaint", "ffhq", 1)
+    assert told["gpen-seg2face-512"] == ((0, 1), "seg2face", "ffhq", 1)
+
+
+@pytest.mark.parametrize("name", RELEASED)
+def test_every_model_is_one_of_ours_by_its_sizes(name):
+    """Built on the meta device, described by its shapes: what `check` will say of the true file."""
+    model, other = RELEASED[name], RELEASED["gpen-bfr-2048" if "2048" not in name else "gpen-bfr-256"]
+    with torch.device("meta"):
+        build = GPEN if model.kind == "GPEN" else GPENDiscriminator
+        net = build(model.out_size, channel_multiplier=model.channel_multiplier, narrow=model.narrow)
+    spec = describe(net.state_dict())
+    model.check(spec, "file")
+    with pytest.raises(
+        CheckpointError, match=f"^file: holds {model.kind} {model.out_size} px.* expected .*{other.name}"
+    ):
+        other.check(spec, "file")
+
+
+@pytest.mark.parametrize("name", PUBLISHED_BYTES)
+def test_the_published_files_hold_as_many_numbers(name):
+    """A file is its tensors and about 400 bytes for each of them."""
+    model = released(name)
+    with torch.device("meta"):
+        net = GPEN(model.out_size, channel_multiplier=model.channel_multiplier, narrow=model.narrow)
+    tensors = to_authors(net.state_dict(), (1, 3, 3, 1)).values()
+    beyond = PUBLISHED_BYTES[name] - sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+    assert 300 < beyond / len(tensors) < 500
+
+
+def test_files_have_a_digest_or_are_not_downloaded():
+    files = weight_files()
+    assert len(files) == len({file.name for file in files}) == 9
+    for file in files:
+        assert file.sha256 is None or len(file.sha256) == 64
+        assert file.url.startswith("https://")
+        if zoo.PUBLISHED_AT in file.url:
+            assert file.url == f"{zoo.PUBLISHED_AT}/{file.name}"
+
+
+@pytest.mark.parametrize(
+    ("name", "here"), [("GPEN-BFR-1024", "pytorch_model.pt"), ("GPEN-BFR-2048", "pytorch_model-2048.pt")]
+)
+def test_files_that_people_have_under_other_names(folder, name, here):
+    file = released(name).file
+    assert look_for(file) is None
+    with pytest.raises(
+        FileNotFoundError, match=rf"from {zoo.MODELSCOPE} and put it into \S+ as {file.name} or {here},"
+    ):
+        find_weights(file)
+    (folder / here).write_bytes(b"x")
+    assert look_for(file) == folder / here
+    cache_folder().mkdir(parents=True)
+    (cache_folder() / file.name).write_bytes(b"x")
+    assert look_for(file) == cache_folder() / file.name  # its own name, though in a later folder
+
+
+def test_the_licence_is_told_once(capsys):
+    for _ in range(3):
+        tell_licence()
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err == f"{zoo.LICENCE}\n"
+    assert [path.name for path in cache_folder().iterdir()] == [zoo.TOLD]
+
+
+def test_the_licence_is_told_by_one_of_two_that_look_at_once(capsys, monkeypatch):
+    tell_licence()
+    monkeypatch.setattr(zoo.osp, "exists", lambda path: False)  # both looked before either had written
+    tell_licence()
+    assert capsys.readouterr().err.count(zoo.LICENCE) == 1
+
+
+def test_the_licence_is_told_each_time_where_nothing_can_be_kept(capsys, tmp_path):
+    (tmp_path / "cache").write_text("a file where the folder would be")
+    for _ in range(2):
+        tell_licence()
+    assert capsys.readouterr().err.count(zoo.LICENCE) == 2
+
+
+def test_nothing_is_fetched_by_looking(monkeypatch):
+    monkeypatch.delenv(fetch.OFFLINE)
+    monkeypatch.setattr(fetch, "_download", lambda *_: pytest.fail("downloaded"))
+    assert [look_for(file) for file in weight_files()] == [None] * 9

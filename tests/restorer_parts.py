@@ -1,0 +1,58 @@
+"""Stand-ins for what a `Restorer` is made of, so that tests know what should come out."""
+
+import numpy as np
+
+from gpen_plugin.restore import DetectedFace
+from gpen_plugin.restore.templates import template
+
+
+class Network:
+    """A network of one rule, and a count of the batches that it was given.
+
+    Args:
+        rule: from a face, (S, S, 3) float32 in [0, 1], to another.
+        size: side of its faces.
+    """
+
+    def __init__(self, rule=lambda face: face, size=64, name="ffhq", task="restore", alpha=1.0):
+        self.rule, self.in_size, self.out_size = rule, size, size
+        self.template, self.task, self.alpha, self.description = name, task, alpha, "a rule"
+        self.batches = []
+
+    def __call__(self, faces):
+        self.batches.append(len(faces))
+        return [np.clip(self.rule(face), 0, 1).astype(np.float32) for face in faces]
+
+
+class Detector:
+    """Finds what it was told.
+
+    Args:
+        faces: for each photograph; by default none.
+    """
+
+    name, notice = "told", "told: knows where the faces are"
+
+    def __init__(self, *faces):
+        self.faces = list(faces)
+
+    def __call__(self, picture):
+        assert picture.dtype == np.uint8 and picture.ndim == 3
+        return self.faces
+
+
+def face_at(x: float, y: float, side: float, angle: float = 0, score: float = 0.9) -> DetectedFace:
+    """A face in FFHQ's framing whose crop has its middle at (x, y) and this side, turned by `angle` degrees."""
+    turn = np.deg2rad(angle)
+    rotation = np.array([[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]])
+    landmarks = (template("ffhq") - 0.5) * side @ rotation.T + (x, y)
+    low, high = landmarks.min(axis=0), landmarks.max(axis=0)
+    return DetectedFace(np.concatenate([low, high]), landmarks, score, "told")
+
+
+def photograph(height=240, width=320, seed=0) -> np.ndarray:
+    """Smooth colours with some grain, (H, W, 3) uint8."""
+    rng = np.random.default_rng(seed)
+    y, x = np.mgrid[:height, :width] / 40.0
+    smooth = np.stack([np.sin(x), np.cos(y), np.sin(x + y)], axis=2) * 80 + 128
+    return np.clip(smooth + rng.normal(0, 6, smooth.shape), 0, 255).astype(np.uint8)

@@ -1,0 +1,59 @@
+import numpy as np
+import pytest
+from restorer_parts import Detector, Network, face_at, photograph
+
+from gpen_plugin.errors import DataError
+from gpen_plugin.restore import Restorer
+from gpen_plugin.restore.photograph import Photograph, read_photograph, write_photograph
+from gpen_plugin.web_demo import SHOWN, TILE, Page, before_and_after, main, shown
+
+FACES = [face_at(90, 110, 100), face_at(230, 120, 70, score=0.7)]
+
+
+@pytest.fixture
+def page(tmp_path):
+    restorer = Restorer(Network(lambda face: face + 0.2), device="cpu", mask="soft")
+    restorer._detector = Detector(*FACES)
+    return Page(restorer, tmp_path / "downloads")
+
+
+@pytest.fixture
+def visit(page, tmp_path):
+    (tmp_path / "downloads").mkdir()
+    write_photograph(tmp_path / "uncle.png", Photograph.of(photograph()))
+    return page.put_in(str(tmp_path / "uncle.png"))
+
+
+def test_only_picked_faces_change(page, visit):
+    before = photograph().astype(int)
+    first = page.blended(visit, [1], 1).picture - before
+    assert first[105:115, 85:95].mean() > 40 and (first[115:125, 225:235] == 0).all()
+    assert (page.blended(visit, [], 1).picture == before).all()
+    half = page.blended(visit, [1, 2], 0.5).picture - before
+    assert half[105:115, 85:95].mean() == pytest.approx(first[105:115, 85:95].mean() / 2, abs=1)
+
+
+def test_the_file_to_download_has_all_pixels_and_its_own_folder(page, visit):
+    result = page.blended(visit, [1, 2], 1)
+    one, two = page.file(visit, result), page.file(visit, result)
+    assert one != two and one.endswith("uncle_restored.png")
+    assert (read_photograph(one).pixels == result.picture).all()
+
+
+def test_what_is_not_a_picture(page, tmp_path):
+    (tmp_path / "text.png").write_text("no")
+    with pytest.raises(DataError, match="text.png"):
+        page.put_in(str(tmp_path / "text.png"))
+
+
+def test_pictures_are_shown_as_rgb_and_no_larger_than_needed(visit):
+    picture = photograph()
+    assert (shown(picture) == picture[..., ::-1]).all()
+    assert shown(np.zeros((SHOWN // 4, SHOWN * 2, 3), np.uint16)).shape == (SHOWN // 8, SHOWN, 3)
+    assert before_and_after(visit.faces[0]).shape == (TILE, 2 * TILE, 3)
+
+
+def test_without_gradio_it_says_what_to_install(monkeypatch, capsys):
+    monkeypatch.setitem(__import__("sys").modules, "gradio", None)
+    assert main(["--model", "missing.pth"]) == 1
+    assert 'pip install "gpen_plugin[web]"' in capsys.readouterr().err
