@@ -27,10 +27,11 @@ setup(
         "facexlib>=0.3.0",
         "lmdb",
         "numpy",
-        "pillow",
+        "pillow>=11.1",  # XMP in JPEG files
         "pyyaml",
         "scipy",
         "setuptools<82; python_version >= '3.12'",  # brings back distutils, which BasicSR imports
+        "tifffile",
         "torch>=2.6",
         "torchvision",
         "tqdm",
@@ -38,6 +39,7 @@ setup(
     extras_require={
         "demo": ["scikit-image"],
         "evaluate": ["jinja2", "lpips", "matplotlib", "onnxruntime"],
+        "heic": ["pillow-heif"],
         "export": ["onnx", "onnxruntime"],
         "safetensors": ["safetensors"],
         "test": ["gfpgan", "pytest", "ruff", "selenium", "setuptools", "wheel"],

@@ -14,12 +14,16 @@ __all__ = [
     "GPEN",
     "PSP",
     "DiscriminatorFeatureMatchingLoss",
+    "GPENColorizationDataset",
     "GPENDegradationDataset",
     "GPENDiscriminator",
     "GPENFaceDataset",
+    "GPENInpaintingDataset",
     "GPENModel",
     "GPENPrior",
     "GPENPriorModel",
+    "GPENSegmentationDataset",
+    "Restorer",
     "__version__",
     "calculate_fid",
     "calculate_identity",
@@ -47,7 +51,13 @@ except Exception as error:  # of any kind: a torchvision for another torch ends 
 else:
     from gpen_plugin import host, preflight
     from gpen_plugin.archs import GPEN, PSP, GPENDiscriminator, GPENPrior
-    from gpen_plugin.data import GPENDegradationDataset, GPENFaceDataset
+    from gpen_plugin.data import (
+        GPENColorizationDataset,
+        GPENDegradationDataset,
+        GPENFaceDataset,
+        GPENInpaintingDataset,
+        GPENSegmentationDataset,
+    )
     from gpen_plugin.losses import DiscriminatorFeatureMatchingLoss
     from gpen_plugin.metrics import (
         calculate_fid,
@@ -61,3 +71,10 @@ else:
 
     host.mend_host()
     host.before_run(preflight.check_run)
+
+    def __getattr__(name: str) -> object:
+        if name != "Restorer":
+            raise AttributeError(f"module 'gpen_plugin' has no attribute '{name}'")
+        from gpen_plugin.restore import Restorer  # not before it is asked for: a training has no use for it
+
+        return Restorer

@@ -13,14 +13,18 @@ import site
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from importlib import metadata
 from importlib.machinery import PathFinder
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import gpen_plugin
 import gpen_plugin_hook
+
+if TYPE_CHECKING:
+    from gpen_plugin.fetch import WeightFile
 
 OPENCVS = ("opencv-python", "opencv-python-headless", "opencv-contrib-python", "opencv-contrib-python-headless")
 TENSORBOARDS = ("tensorboard", "tb-nightly")
@@ -62,7 +66,7 @@ def examine() -> list[Finding]:
     """Look at everything; the findings in the order of the report."""
     findings = [*versions(), *packages_in_conflict(), *where_host(), *where_plugin()]
     if gpen_plugin.host_failure is None:
-        findings += [*faults(), *names_registered(), *weights_of_metrics(), *cuda()]
+        findings += [*faults(), *names_registered(), *published_weights(), *video_and_page(), *cuda()]
     return findings
 
 
@@ -163,18 +167,39 @@ def names_registered() -> Iterator[Finding]:
             yield Finding("registered", f"{kind} {name}", module, advice, not ours)
 
 
-def weights_of_metrics() -> Iterator[Finding]:
-    """Which of the files that metrics need are here. None is needed for training and restoring."""
-    from gpen_plugin import fetch
+def published_weights() -> Iterator[Finding]:
+    """Which of the files that metrics and restoring can use are here. No training needs one."""
     from gpen_plugin.metrics import awing, inception_features, perceptual, recognition_network, yunet
+    from gpen_plugin.restore import background, masks, zoo
+    from gpen_plugin.restore.detection import retinaface
 
     files = [inception_features.INCEPTION, *perceptual.BACKBONES.values(), recognition_network.GFPGANS_WEIGHTS]
-    for file in [*files, awing.PUBLISHED, yunet.PUBLISHED]:
+    yield from _whereabouts("weights of metrics", [*files, awing.PUBLISHED])
+    networks = [published.file for published in background.PUBLISHED.values()]
+    faces = [retinaface.PUBLISHED, yunet.PUBLISHED, masks.PARSENET]
+    yield from _whereabouts("weights for restoring", [*zoo.weight_files(), *faces, *networks])
+
+
+def video_and_page() -> Iterator[Finding]:
+    """What videos and the page in the browser need."""
+    from gpen_plugin.restore.ffmpeg import find_ffmpeg
+
+    advice = 'Videos lose their sound without it. Install ffmpeg, or: pip install "gpen_plugin[video]"'
+    ffmpeg = find_ffmpeg()
+    yield Finding("extras", "ffmpeg", str(ffmpeg or "not here"), "" if ffmpeg else advice)
+    for name, use in (("gradio", "gpen-demo"), ("onnxruntime", "ONNX files"), ("onnx", "gpen-export")):
+        yield Finding("extras", name, _version(name) or f"not installed; {use} would need it")
+
+
+def _whereabouts(section: str, files: Iterable["WeightFile"]) -> Iterator[Finding]:
+    from gpen_plugin import fetch
+
+    for file in files:
         found = fetch.look_for(file)
         if found is None:
             how = "fetched when it is first needed" if file.sha256 else f"to be got by hand from {file.url}"
             found = f"not here; {how} ({file.what})"
-        yield Finding("weights of metrics", file.name, str(found))
+        yield Finding(section, file.name, str(found))
 
 
 def cuda() -> Iterator[Finding]:

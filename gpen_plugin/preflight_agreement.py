@@ -6,6 +6,7 @@ from dataclasses import fields
 from pathlib import Path
 
 from gpen_plugin import schema
+from gpen_plugin.data import GPENFaceDataset
 from gpen_plugin.errors import GPENError, OptionError
 from gpen_plugin.host import registered
 from gpen_plugin.metrics.face_recognition import RecognitionSettings
@@ -13,7 +14,6 @@ from gpen_plugin.metrics.feature_statistics import read_statistics
 
 NIQE_SMALLEST = 192  # pixels; the host's NIQE fits a Gaussian to blocks of 96 px, and one block has no covariance
 OF_THE_MODEL = {"type", "better"}  # keys of a metric that the host's model reads
-OURS = ("GPENDegradationDataset", "GPENFaceDataset")
 OF_PAIRS = ("calculate_psnr", "calculate_ssim", "calculate_lpips", "calculate_identity", "calculate_lmd")
 OF_FEATURES = ("calculate_fid", "calculate_kid")
 LOWER_IS_BETTER = ("calculate_niqe", "calculate_swd", "calculate_lpips", "calculate_lmd", *OF_FEATURES)
@@ -142,14 +142,19 @@ _HOW_RANGES = " BasicSR's own sets give [0, 1], and [-1, 1] with mean and std of
 
 
 def _range_key(data: Mapping) -> str:
-    return "value_range" if data.get("type") in OURS else "mean and std"
+    return "value_range" if _of_ours(data) else "mean and std"
 
 
 def _range_of(data: Mapping) -> list[float]:
     """The range of the pictures that a data set gives."""
-    if data.get("type") in OURS:
-        return list(data.get("value_range") or (-1, 1))
+    if _of_ours(data):
+        return list(data.get("value_range") or registered("dataset")[data["type"]].options_class.value_range)
     if not data.get("std"):
         return [0, 1]
     mean, std = (data["mean"] or [0])[0], data["std"][0]
     return [round((value - mean) / std, 6) for value in (0, 1)]
+
+
+def _of_ours(data: Mapping) -> bool:
+    known = registered("dataset")
+    return data.get("type") in known and issubclass(known[data["type"]], GPENFaceDataset)

@@ -53,6 +53,23 @@ def mosaic(pictures: Sequence[np.ndarray], columns: int | None = None, gap: int 
     return table[: len(table) - gap, : table.shape[1] - gap]
 
 
+def side_by_side(before: np.ndarray, after: np.ndarray) -> np.ndarray:
+    """Two pictures with a white line between them.
+
+    Args:
+        before: (h, w, 3) BGR uint8 or uint16; enlarged to the size of the other.
+        after: (H, W, 3), of the same dtype.
+    Returns:
+        (H, W + GAP + W, 3) uint8.
+    """
+    height, width = after.shape[:2]
+    if before.shape != after.shape:
+        before = cv2.resize(before, (width, height), interpolation=cv2.INTER_CUBIC)
+    line = np.full((height, GAP, 3), np.iinfo(after.dtype).max, after.dtype)
+    whole = np.concatenate([before, line, after], axis=1)
+    return whole if whole.dtype == np.uint8 else (whole >> 8).astype(np.uint8)
+
+
 def _as_tile(picture: np.ndarray, side: int) -> np.ndarray:
     longer = max(picture.shape[:2])
     height, width = (max(1, round(length * side / longer)) for length in picture.shape[:2])

@@ -96,7 +96,9 @@ def build(page: Page):
         gallery = [(before_and_after(face), _caption(number, face)) for number, face in enumerate(visit.faces, 1)]
         choices = gradio.update(choices=numbers, value=numbers)
         count = len(numbers)
-        said = f"{count} face{'s' * (count != 1)} found." if count else "No face was found: the photograph is unchanged."
+        said = (
+            f"{count} face{'s' * (count != 1)} found." if count else "No face was found: the photograph is unchanged."
+        )
         return visit, gallery, choices, *blend(visit, numbers, alpha), said
 
     def blend(visit: Visit | None, picked: Sequence[int], alpha: float):
@@ -121,7 +123,7 @@ def build(page: Page):
                 download = gradio.DownloadButton("Download the result", elem_id="download")
             with gradio.Column(scale=3):
                 slider = gradio.ImageSlider(label="Before and after", max_height=640, elem_id="slider", format="png")
-                gallery = gradio.Gallery(label="Faces, before and after", columns=4, object_fit="contain", elem_id="faces")
+                gallery = gradio.Gallery(label="Faces", columns=4, object_fit="contain", elem_id="faces")
         results = [slider, download]
         source.change(put_in, [source, alpha], [visit, gallery, picked, *results, said])
         for control in (alpha.release, picked.input):
@@ -158,7 +160,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--template", help="as in gpen-restore")
     parser.add_argument("--detector", default="auto", choices=("auto", "retinaface", "yunet", "haar"))
     parser.add_argument("--upscale", type=float, default=1, help="as in gpen-restore (default %(default)s)")
-    parser.add_argument("--host", default="127.0.0.1", help="address to listen at; 0.0.0.0 for all (default %(default)s)")
+    parser.add_argument("--host", default="127.0.0.1", help="address; 0.0.0.0 lets others in (default %(default)s)")
     parser.add_argument("--port", type=int, help="default: the first free one from 7860")
     arguments = parser.parse_args(argv)
     _gradio()  # before the model is opened, which takes longer

@@ -37,7 +37,8 @@ class Detector:
         self.faces = list(faces)
 
     def __call__(self, picture):
-        assert picture.dtype == np.uint8 and picture.ndim == 3
+        assert picture.dtype == np.uint8
+        assert picture.ndim == 3
         return self.faces
 
 

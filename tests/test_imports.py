@@ -13,6 +13,7 @@ ALLOWED = {
     "errors": set(),
     "version": set(),
     "schema": {"errors"},
+    "option_file": {"errors"},
     "picture_file": {"errors"},
     "fetch": {"errors"},
     "sheet": set(),

@@ -196,7 +196,7 @@ class GPENPrior(nn.Module):
             truncation_latent=truncation_latent,
             inject_index=inject_index,
         )
-        picture = self.synthesise(latents, self.make_noise(len(latents)) if noise is None else noise)[-1]
+        picture = self.synthesise(latents, self.make_noise(latents.shape[0]) if noise is None else noise)[-1]
         return (picture, latents) if return_latents else picture
 
     def to_latents(
@@ -250,8 +250,8 @@ class GPENPrior(nn.Module):
             ShapeError: names the dimension.
         """
         check_shape("latents", latents, {"N": None, "codes": self.num_latent, "F": self.num_style_feat})
-        self._check_noise(noise, len(latents))
-        x, picture, start, pictures = self.constant.expand(len(latents), -1, -1, -1), None, 0, []
+        self._check_noise(noise, latents.shape[0])
+        x, picture, start, pictures = self.constant.expand(latents.shape[0], -1, -1, -1), None, 0, []
         for block, shared in zip(self.blocks.values(), noise, strict=True):
             taken = len(block.convs)
             x, picture = block(x, latents[:, start : start + taken + 1], shared, picture)
@@ -291,5 +291,5 @@ class GPENPrior(nn.Module):
                 continue
             if self.noise_mode == "none":
                 raise OptionError("noise", f"got a map of {resolution} px", "None, for noise_mode is 'none'")
-            size, samples = int(resolution), 1 if len(shared) == 1 else batch
+            size, samples = int(resolution), 1 if shared.shape[0] == 1 else batch
             check_shape(f"noise of {size} px", shared, {"N": samples, "C": block.noise_channels, "H": size, "W": size})

@@ -9,8 +9,8 @@ from gpen_plugin.errors import DataError, OptionError
 
 # in the order of the data set's own merged maps, which is that of facexlib's ParseNet, too
 LABELS = (
-    "background", "skin", "nose", "glasses", "left eye", "right eye", "left brow", "right brow", "left ear", "right ear",
-    "mouth", "upper lip", "lower lip", "hair", "hat", "earring", "necklace", "neck", "cloth",
+    "background", "skin", "nose", "glasses", "left eye", "right eye", "left brow", "right brow", "left ear",
+    "right ear", "mouth", "upper lip", "lower lip", "hair", "hat", "earring", "necklace", "neck", "cloth",
 )  # fmt: skip
 # RGB, those that CelebAMask-HQ's own tool gives the labels
 PALETTE = (

@@ -1,11 +1,13 @@
 """A GPEN whose features are half-precision numbers, and whose picture is the same.
 
-Plain half precision fails where a number leaves its range, 6e-8 to 65504: squares of codes in the mapping network,
-squares of styles and weights in the demodulation, and the features of large networks. Here all that makes styles (code,
-mapping network, modulation, demodulation) and the sum of the pictures stays in float32, as do input and output.
+Plain half precision fails where a number leaves its range, 6e-8 to 65504. The first to do so is the square of the code
+z: its length says nothing, so that a training lets it grow past 256, and then its mean square is infinite, and every
+face gets one and the same style. Squares of styles and weights in the demodulation and the features of large networks
+may follow. Here all that makes styles (code, mapping network, modulation, demodulation) and the sum of the pictures
+stays in float32, as do input and output.
 
 The convolutions work in half precision, on numbers of middling size. Leaky ReLU and convolutions commute with positive
-factors, and demodulation swallows them (Eq. 3), so that features, styles and kernels can be scaled without any change to
+factors, and demodulation swallows them (Eq. 3), so that features, styles and kernels can be scaled with no change to
 the picture. By how much is measured on pictures.
 """
 
@@ -19,8 +21,8 @@ from gpen_plugin.archs import GPEN
 from gpen_plugin.archs.layers import EqualConv2d, StyledConv, ToRGB
 
 PEAK = 64.0
-"""What the largest features are scaled to: a thousandth of the largest number, and a million times the smallest one that
-has all its digits."""
+"""What the largest features are scaled to: a thousandth of the largest number, and a million times the smallest one
+that has all its digits."""
 _SMALLEST_STYLE = 1e-4  # of a layer's largest: less is not scaled up to 1
 _SHORTEST_KERNEL = 1e-4  # the square root of what demodulation adds to a kernel's power
 
@@ -88,7 +90,7 @@ def _scale_encoder(net: GPEN, peaks: dict[nn.Module, float]) -> dict[int, float]
 def _scale_decoder(
     net: GPEN, peaks: dict[nn.Module, float], styles: dict[nn.Module, torch.Tensor], divisors: dict[int, float]
 ) -> None:
-    """Bring the largest features to `PEAK`, all features by one factor, for demodulation keeps what a layer is given."""
+    """Bring the largest features to `PEAK`, all by one factor: demodulation hands on the scale that it is given."""
     decoder = net.decoder
     convs = [conv for block in decoder.blocks.values() for conv in block.convs]
     divisor = _divisor(max(decoder.constant.abs().max().item(), *(peaks[conv] for conv in convs)))

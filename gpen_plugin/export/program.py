@@ -29,7 +29,7 @@ def write(path: Path, net: GPEN, batch: int | None, facts: Mapping[str, str]) ->
     example = torch.zeros(batch or _EXAMPLE, 3, size, size, device=net.decoder.constant.device)
     shapes = ({0: torch.export.Dim("batch")},) if batch is None else None
     with quietly(), torch.no_grad(), open(path, "wb") as stream:
-        program = torch.export.export(net, (example,), dynamic_shapes=shapes)
+        program = torch.export.export(net, (example,), dynamic_shapes=shapes, strict=False)
         torch.export.save(program, stream, extra_files={FACTS: json.dumps(dict(facts), indent=1)})
 
 

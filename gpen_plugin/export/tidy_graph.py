@@ -40,7 +40,7 @@ def _fold_constants(model: ModelProto) -> None:
 
 
 def _skip_idle_nodes(model: ModelProto) -> None:
-    """Take out nodes that give what they are given: identities, casts to the same type, expansions to the same shape."""
+    """Take out nodes that give what they are given: identities, casts to the same type, expansions to the same size."""
     inferred = onnx.shape_inference.infer_shapes(model, data_prop=True).graph
     kinds = {each.name: each.type for each in (*inferred.input, *inferred.value_info, *inferred.output)}
     outputs = {each.name for each in model.graph.output}

@@ -75,7 +75,7 @@ def _told_to_the_feed(original: Callable) -> Callable:
 def _iterate_from_where_it_stopped(original: Callable) -> Callable:
     @wraps(original)
     def __iter__(self: object) -> Iterator[int]:
-        if not _knows_places(self):
+        if not knows_places(self.dataset):
             return original(self)
         from gpen_plugin.data.sample_index import SampleIndex
 
@@ -89,11 +89,12 @@ def _iterate_from_where_it_stopped(original: Callable) -> Callable:
 def _images_before(sampler: object) -> int:
     """How many images of this rank were used up before the present epoch began, or was begun again."""
     epoch, images, _ = _feed.resumed
-    return min(images, sampler.num_samples) if epoch == sampler.epoch and _knows_places(sampler) else 0
+    return min(images, sampler.num_samples) if epoch == sampler.epoch and knows_places(sampler.dataset) else 0
 
 
-def _knows_places(sampler: object) -> bool:
-    return getattr(sampler.dataset, "wants_sample_index", False)
+def knows_places(dataset: object) -> bool:
+    """Whether a data set, or a class of them, is of ours: what it draws is a function of a seed and of the place."""
+    return getattr(dataset, "wants_sample_index", False)
 
 
 def _timed_and_counted(original: Callable) -> Callable:

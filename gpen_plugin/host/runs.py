@@ -12,7 +12,9 @@ from functools import wraps
 import yaml
 
 from gpen_plugin.errors import GPENError, OptionError, plain_message
+from gpen_plugin.host.data import knows_places
 from gpen_plugin.host.mend import Mend
+from gpen_plugin.host.registration import registered
 from gpen_plugin.host.resumption import mend_script
 
 _checks: list[Callable[[Mapping], None]] = []
@@ -64,7 +66,7 @@ def _checked_parse_options(original: Callable) -> Callable:
         train_set = opt["datasets"].get("train") or {}
         if opt["num_gpu"] == 0 and train_set.get("prefetch_mode") == "cuda":
             train_set["prefetch_mode"] = None  # a CUDA stream cannot exist here; the same file serves a GPU
-        if train_set.get("type") in ("GPENDegradationDataset", "GPENFaceDataset"):
+        if knows_places(registered("dataset").get(train_set.get("type"))):
             train_set.setdefault("seed", opt["manual_seed"])  # else another manual_seed would change nothing there
         for check in _checks:
             check(opt)

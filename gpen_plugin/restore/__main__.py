@@ -5,17 +5,19 @@ import time
 from argparse import Namespace
 from collections.abc import Sequence
 
+import numpy as np
 from tqdm import tqdm
 
 from gpen_plugin import fetch
-from gpen_plugin.errors import OptionError, told_plainly
+from gpen_plugin.errors import DataError, OptionError, told_plainly
 from gpen_plugin.restore.command_line import parser
 from gpen_plugin.restore.face_network import TorchNetwork
-from gpen_plugin.restore.inputs import expand
+from gpen_plugin.restore.inputs import Job, expand
 from gpen_plugin.restore.photograph import read_photograph
 from gpen_plugin.restore.report import JobReport, Report
 from gpen_plugin.restore.restorer import Restorer
 from gpen_plugin.restore.running import Outputs, Runner
+from gpen_plugin.restore.tasks import Inpaint, task_called
 from gpen_plugin.restore.variants import VariedNetwork, variation_of
 
 
@@ -33,6 +35,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments.weights_dir:
         fetch.use_folder(arguments.weights_dir)
     jobs = expand(arguments.inputs, arguments.output, arguments.suffix)
+    _check_videos(arguments, jobs)
     restorer = _restorer(arguments)
     folder = arguments.output if len(jobs) != 1 or jobs[0].target != arguments.output else arguments.output.parent
     outputs = Outputs(folder, arguments.save_faces, arguments.compare, _variants(arguments, restorer))
@@ -59,13 +62,22 @@ def main(argv: Sequence[str] | None = None) -> int:
     return report.status
 
 
+def _check_videos(arguments: Namespace, jobs: Sequence[Job]) -> None:
+    """Refuse options that only photographs have, rather than pass over them."""
+    video = next((job for job in jobs if job.kind == "video"), None)
+    given = [name for name in ("aligned", "save_faces", "variants") if getattr(arguments, name)]
+    if video is not None and given:
+        where, came = f"--{given[0].replace('_', '-')}", f"got it for the video {video.source}"
+        raise OptionError(where, came, "photographs", "Leave it out, or restore videos apart.")
+
+
 def _restorer(arguments: Namespace) -> Restorer:
     return Restorer(
-        arguments.model,
+        arguments.model or task_called(arguments.task or "restore").released,
         key=arguments.key,
         device=arguments.device,
         precision=arguments.precision,
-        task=arguments.task,
+        task=_task(arguments),
         detector=arguments.detector,
         detector_file=arguments.detector_file,
         min_face=arguments.min_face,
@@ -81,6 +93,15 @@ def _restorer(arguments: Namespace) -> Restorer:
     )
 
 
+def _task(arguments: Namespace) -> str | Inpaint | None:
+    if arguments.inpaint_mask is None:
+        return arguments.task
+    if arguments.task != "inpaint" or not arguments.aligned:
+        raise OptionError("--inpaint-mask", "got it without --task inpaint and --aligned", "both", "Add them.")
+    mask = read_photograph(arguments.inpaint_mask).pixels[:, :, 0]
+    return Inpaint(mask > np.iinfo(mask.dtype).max // 2)
+
+
 def _variants(arguments: Namespace, restorer: Restorer) -> dict[str, Restorer]:
     """Restorers of the further results, by the name that is put behind that of the file."""
     if not arguments.variants:
@@ -88,7 +109,7 @@ def _variants(arguments: Namespace, restorer: Restorer) -> dict[str, Restorer]:
     if not isinstance(restorer.network, TorchNetwork):
         came, way_out = "an ONNX file gives one result alone", "Name the weight file that it was made of."
         raise OptionError("--variants", came, way_out=way_out)
-    reference = read_photograph(arguments.reference).pixels if arguments.reference else None
+    reference = _reference(arguments, restorer) if arguments.reference else None
     variation = variation_of(arguments.variant_layers, arguments.variant_strength, arguments.seed, reference)
     return {
         f"_{number}": restorer.with_network(VariedNetwork(restorer.network, variation, number))
@@ -96,8 +117,18 @@ def _variants(arguments: Namespace, restorer: Restorer) -> dict[str, Restorer]:
     }
 
 
+def _reference(arguments: Namespace, restorer: Restorer) -> np.ndarray:
+    """The face whose styles are mixed in: all of the picture with --aligned, else the one that is found in it."""
+    photograph = read_photograph(arguments.reference)
+    face = photograph.pixels if arguments.aligned else restorer.aligned_face(photograph)
+    if face is None:
+        raise DataError(str(arguments.reference), "no face was found", "a photograph of one face", "Try another.")
+    return face
+
+
 def _settings(arguments: Namespace) -> dict[str, object]:
-    return {name: value if isinstance(value, int | float | bool | str | None) else str(value) for name, value in vars(arguments).items()}
+    plain = int | float | bool | str | None
+    return {name: value if isinstance(value, plain) else str(value) for name, value in vars(arguments).items()}
 
 
 if __name__ == "__main__":

@@ -37,27 +37,42 @@ def parser() -> argparse.ArgumentParser:
 
 def _network(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
-        "-m", "--model", default="GPEN-BFR-512", help="a released name, a weight file or an ONNX file (default %(default)s)"
+        "-m",
+        "--model",
+        help="a released name, a weight file or an ONNX file (default: GPEN-BFR-512, or the task's own)",
     )
     group.add_argument("--key", help="entry of the weight file, e.g. params_ema; default: the averaged weights")
     group.add_argument(
         "--task", choices=("restore", "colorize", "inpaint", "seg2face"), help="default: what the model is for"
     )
+    group.add_argument("--inpaint-mask", type=Path, help="of --task inpaint --aligned: what is white in it is filled")
     group.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 or mps (default %(default)s)")
-    group.add_argument("--precision", default="fp32", choices=("fp32", "bf16"), help="of the network (default %(default)s)")
+    group.add_argument(
+        "--precision", default="fp32", choices=("fp32", "bf16"), help="of the network (default %(default)s)"
+    )
     group.add_argument("--batch", type=int, default=8, help="faces that it takes at once (default %(default)s)")
-    group.add_argument("--weights-dir", type=Path, help="a folder to look into for published weights, before all others")
+    group.add_argument(
+        "--weights-dir", type=Path, help="a folder to look into for published weights, before all others"
+    )
 
 
 def _faces(group: argparse._ArgumentGroup) -> None:
-    group.add_argument("--aligned", action="store_true", help="each picture shows one aligned face; nothing is looked for")
     group.add_argument(
-        "--detector", default="auto", choices=("auto", "retinaface", "yunet", "haar"), help="default: the best that is here"
+        "--aligned", action="store_true", help="each picture shows one aligned face; nothing is looked for"
+    )
+    group.add_argument(
+        "--detector",
+        default="auto",
+        choices=("auto", "retinaface", "yunet", "haar"),
+        help="default: the best that is here",
     )
     group.add_argument("--detector-file", type=Path, help="its weights, if they are not to be looked for")
-    group.add_argument("--min-face", type=float, default=16, help="leave smaller faces alone, in pixels (default %(default)s)")
     group.add_argument(
-        "--template", help="how faces are aligned: ffhq, gpen, arcface, dlib, or ten numbers (default: as the model wants it)"
+        "--min-face", type=float, default=16, help="leave smaller faces alone, in pixels (default %(default)s)"
+    )
+    group.add_argument(
+        "--template",
+        help="how faces are aligned: ffhq, gpen, arcface, dlib, or ten numbers (default: as the model wants it)",
     )
 
 
@@ -66,20 +81,28 @@ def _result(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--mask", default="auto", choices=("auto", "soft", "parsing"), help="what of a face is pasted")
     group.add_argument("--upscale", type=float, default=1, help="enlarge the photograph by this factor (default 1)")
     group.add_argument(
-        "--background", help="what enlarges the rest: RealESRGAN_x2plus, RealESRGAN_x4plus, or an option file of BasicSR"
+        "--background",
+        help="what enlarges the rest: RealESRGAN_x2plus, RealESRGAN_x4plus, or an option file of BasicSR",
     )
-    group.add_argument("--tile", type=int, default=512, help="side of the pieces in which it does (default %(default)s)")
+    group.add_argument(
+        "--tile", type=int, default=512, help="side of the pieces in which it does (default %(default)s)"
+    )
     group.add_argument("--keep-color", action="store_true", help="keep the low frequencies of the input's colour")
     group.add_argument(
-        "--identity", type=float, metavar="COSINE", help="leave a face alone whose restored one is less like it than this"
+        "--identity",
+        type=float,
+        metavar="COSINE",
+        help="leave a face alone whose restored one is less like it than this",
     )
 
 
 def _variants(group: argparse._ArgumentGroup) -> None:
-    group.add_argument("--variants", type=int, default=0, metavar="N", help="write N more results with other latent styles")
+    group.add_argument(
+        "--variants", type=int, default=0, metavar="N", help="write N more results with other latent styles"
+    )
     group.add_argument("--variant-layers", metavar="A-B", help="latents that are changed, 0 being the coarsest")
     group.add_argument("--variant-strength", type=float, help="how far, 0 to 1")
-    group.add_argument("--reference", type=Path, help="an aligned face whose styles are mixed in, instead of drawn ones")
+    group.add_argument("--reference", type=Path, help="a face whose styles are mixed in, instead of drawn ones")
     group.add_argument("--seed", type=int, default=0, help="of the draws (default %(default)s)")
 
 

@@ -13,8 +13,8 @@ class DetectedFace:
 
     Attributes:
         box: (4,) float64: left, top, right and bottom in pixels; may stick out of the photograph.
-        landmarks: (5, 2) float64, x and y in pixels, where 0 is the middle of the first pixel: eyes, nose and corners of
-            the mouth, left to right in the picture.
+        landmarks: (5, 2) float64, x and y in pixels, where 0 is the middle of the first pixel: eyes, nose and
+            corners of the mouth, left to right as the face is seen upright.
         score: the detector's certainty, from 0 to 1.
         detector: its name, e.g. ``retinaface``.
     """
@@ -32,9 +32,10 @@ class RestoredFace:
     Attributes:
         detected: where it was found; None in a picture that was said to be one aligned face.
         matrix: (2, 3) float64, from the photograph to the crop.
-        crop: the face as it was, (S, S, 3) BGR float32 in [0, 1], at the network's input size; of a picture that was said
-            to be one aligned face, all of it, (H, W, 3).
-        restored: the face as the network gave it, (T, T, 3) BGR float32 in [0, 1], colour kept where that was asked for.
+        crop: the face as it was, (S, S, 3) BGR float32 in [0, 1], at the network's input size; of a picture that was
+            said to be one aligned face, all of it, (H, W, 3).
+        restored: the face as the network gave it, (T, T, 3) BGR float32 in [0, 1], colour kept if that was asked
+            for.
         identity: cosine of the angle between the two faces as a recognition network sees them; None if none looked.
         kept: why the face was left as it is; None if the restored one stands in the picture.
     """

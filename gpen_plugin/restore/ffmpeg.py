@@ -1,6 +1,7 @@
 """ffmpeg, where it is: what a video holds beside its pictures, and a pipe that encodes pictures and takes that over."""
 
 import contextlib
+import functools
 import re
 import shutil
 import subprocess
@@ -34,6 +35,7 @@ class Container:
         subtitles: the same for subtitles.
         foreign: how the names of those codecs of sound begin that it could hold, but hardly a player understands.
         options: of the file itself.
+        matrix: how colours become brightness and two differences; what is not marked is read as smpte170m.
     """
 
     encoders: tuple[tuple[str, tuple[str, ...]], ...]
@@ -41,6 +43,7 @@ class Container:
     subtitles: str
     foreign: tuple[str, ...] = ()
     options: tuple[str, ...] = ()
+    matrix: str = "bt709"
 
 
 _MP4 = Container(_H264, "aac", "mov_text", ("pcm_", "vorbis"), ("-movflags", "+faststart"))
@@ -49,7 +52,9 @@ CONTAINERS = {
     ".m4v": _MP4,
     ".mov": Container(_H264, "aac", "mov_text", (), ("-movflags", "+faststart")),
     ".mkv": Container(_H264, "aac", "srt"),
-    ".avi": Container((("mpeg4", ("-q:v", "2")),), "libmp3lame", "srt", ("aac", "opus", "vorbis", "flac")),
+    ".avi": Container(
+        (("mpeg4", ("-q:v", "2")),), "libmp3lame", "srt", ("aac", "opus", "vorbis", "flac"), (), "smpte170m"
+    ),
     ".webm": Container(_VP9, "libopus", "webvtt"),
 }
 """The files that can be written, by suffix."""
@@ -119,15 +124,15 @@ class FFmpegPipe:
 
     def __init__(self, ffmpeg: str, path: Path, source: Path, size: tuple[int, int], rate: Fraction, aspect: Fraction):
         container = CONTAINERS[path.suffix.lower()]
-        companions, self.notes = _companions(ffmpeg, source, path.suffix.lower())
         held = contents(ffmpeg, source)
+        companions, self.notes = _companions(ffmpeg, source, held, path.suffix.lower())
         if held.deep:
             self.notes.append("colours of more than 8 bits became 8 bits")
         width, height = size
         command = [ffmpeg, "-hide_banner", "-loglevel", "error", "-y"]
         command += ["-f", "rawvideo", "-pix_fmt", "bgr24", "-s", f"{width}x{height}", "-framerate", str(rate)]
         command += ["-itsoffset", f"{held.delay:.6f}", "-i", "pipe:0", "-i", f"file:{source}", "-map", "0:v"]
-        command += [*companions, "-map_metadata", "1", "-map_chapters", "1", *_colours(aspect)]
+        command += [*companions, "-map_metadata", "1", "-map_chapters", "1", *_colours(container.matrix, aspect)]
         command += [*_encoder(ffmpeg, path.suffix.lower()), *container.options, f"file:{path}"]
         self._where = str(path)
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - a pipe that nobody reads would fill up and stop it
@@ -166,9 +171,9 @@ class FFmpegPipe:
         return DataError(self._where, f"ffmpeg could not write it ({last})", "a writable folder with space left")
 
 
-def _companions(ffmpeg: str, source: Path, suffix: str) -> tuple[list[str], list[str]]:
+def _companions(ffmpeg: str, source: Path, held: Contents, suffix: str) -> tuple[list[str], list[str]]:
     """The options that take sound and subtitles over: as they are, else encoded anew, else not; and notes on that."""
-    container, held = CONTAINERS[suffix], contents(ffmpeg, source)
+    container = CONTAINERS[suffix]
     options, notes = [], []
     for what, letter, codecs, encoder in (
         ("sound", "a", held.sound, container.sound),
@@ -197,22 +202,29 @@ def _can_be_held(ffmpeg: str, source: Path, suffix: str, options: Sequence[str])
         return _asked(command).returncode == 0
 
 
-def _colours(aspect: Fraction) -> list[str]:
-    """4:2:0 in the colours of high definition, and marked as such; the shape of a pixel."""
-    marks = "setparams=range=tv:colorspace=bt709:color_primaries=bt709:color_trc=bt709"
-    shape = f"setsar={aspect.numerator}/{aspect.denominator}"
-    return ["-vf", f"scale=out_color_matrix=bt709:out_range=tv,format=yuv420p,{marks},{shape}"]
+def _colours(matrix: str, aspect: Fraction) -> list[str]:
+    """4:2:0, marked with the colours that it has; and the shape of a pixel."""
+    # Without accurate_rnd all colours come out up to three grey levels too green.
+    exact = f"scale=out_color_matrix={matrix}:out_range=tv:flags=bicubic+accurate_rnd+full_chroma_int,format=yuv420p"
+    marks = f"setparams=range=tv:colorspace={matrix}:color_primaries=bt709:color_trc=bt709"
+    return ["-vf", f"{exact},{marks},setsar={aspect.numerator}/{aspect.denominator}"]
 
 
 def _encoder(ffmpeg: str, suffix: str) -> list[str]:
     """The best encoder of pictures that this ffmpeg has for this kind of file, with its options."""
-    available = set(re.findall(r"^ V\S+ (\S+)", _asked([ffmpeg, "-hide_banner", "-encoders"]).stdout, re.MULTILINE))
     for name, options in CONTAINERS[suffix].encoders:
-        if name in available:
+        if name in _encoders(ffmpeg):
             return ["-c:v", name, *options]
     names = ", ".join(name for name, _ in CONTAINERS[suffix].encoders)
     way_out = "Write another kind of video, or install a fuller ffmpeg."
     raise DataError(ffmpeg, f"has no encoder of pictures for {suffix}", names, way_out)
+
+
+@functools.cache
+def _encoders(ffmpeg: str) -> frozenset[str]:
+    """Names of the encoders of pictures that this ffmpeg was built with."""
+    text = _asked([ffmpeg, "-hide_banner", "-encoders"]).stdout
+    return frozenset(re.findall(r"^ V\S+ (\S+)", text, re.MULTILINE))
 
 
 def _asked(command: Sequence[str]) -> subprocess.CompletedProcess:

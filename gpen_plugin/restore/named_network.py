@@ -13,18 +13,21 @@ from gpen_plugin.errors import CheckpointError, OptionError
 from gpen_plugin.host import registered
 from gpen_plugin.host.foreign_archs import lend_plain_ops
 
+OF_NO_REGISTRY = "One that no registry holds goes by its dotted path."
 
-def build_network(section: Mapping, where: str) -> nn.Module:
+
+def build_network(section: Mapping, where: str, elsewhere: str = OF_NO_REGISTRY) -> nn.Module:
     """Build the network of an option section.
 
     Args:
         section: ``type`` and the arguments.
         where: its key path.
+        elsewhere: how a network is named that is not in the registry, a whole sentence for the error.
     Raises:
         OptionError: there is no such network, or not with these arguments.
     """
     given = {key: value for key, value in section.items() if key != "type"}
-    target = _network_class(section.get("type"), f"{where}:type")
+    target = _network_class(section.get("type"), f"{where}:type", elsewhere)
     parameters = inspect.signature(target).parameters.values()
     if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
         schema.check(target, given, where)
@@ -95,7 +98,7 @@ def shown_network(section: Mapping, net: nn.Module) -> str:
     return f"{type(net).__name__}{f' ({arguments})' if arguments else ''}, {millions:.1f} M parameters"
 
 
-def _network_class(name: object, where: str) -> Callable[..., nn.Module]:
+def _network_class(name: object, where: str, elsewhere: str) -> Callable[..., nn.Module]:
     if not isinstance(name, str):
         raise OptionError(where, f"got {name}" if name else "missing", "the name of a network", "Add the key.")
     module, _, attribute = name.rpartition(".")
@@ -103,8 +106,7 @@ def _network_class(name: object, where: str) -> Callable[..., nn.Module]:
         archs = registered("arch")
         if name not in archs:
             error = schema.unknown_name(name, list(archs), where)
-            way_out = f"{error.way_out} One that no registry holds goes by its dotted path."
-            raise OptionError(where, error.came, error.expected, way_out)
+            raise OptionError(where, error.came, error.expected, f"{error.way_out} {elsewhere}")
         return archs[name]
     found = getattr(imported(module, where), attribute, None)
     if not inspect.isclass(found) or not issubclass(found, nn.Module):

@@ -62,6 +62,7 @@ def read_metadata(image: Image.Image, data: bytes) -> tuple[Metadata, list[str]]
     notes = []
     try:
         exif = clean_exif(_exif_of(image))
+        _try_to_write(exif)
     # Pillow's reading of damaged EXIF ends in whatever error comes first.
     except Exception:
         exif = b""
@@ -172,6 +173,14 @@ def _exif_of(image: Image.Image) -> bytes:
         if values := source.get_ifd(group):
             kept[group] = dict(values)
     return kept.tobytes() if len(kept) else b""
+
+
+def _try_to_write(exif: bytes) -> None:
+    """Fail now on what would fail when the photograph is written, with all the work done."""
+    resized_exif(exif, 1, 1)
+    directory = TiffImagePlugin.ImageFileDirectory_v2()
+    add_to_tiff(directory, Metadata(exif=exif))
+    directory.tobytes()
 
 
 def _photoshop_of(image: Image.Image) -> bytes:

@@ -142,10 +142,11 @@ def write_photograph(path: str | os.PathLike, photograph: Photograph, quality: i
         raise OptionError(str(path), came, "one of " + ", ".join(WRITTEN_SUFFIXES), "Name it otherwise.")
     if quality is not None and not 1 <= quality <= 100:
         raise OptionError("quality", f"got {quality}", "1 to 100", "95 is near to no loss.")
+    parts = (photograph.pixels, photograph.alpha, photograph.metadata, photograph.origin)
     try:
-        data, lost = encode(
-            path.suffix.lower(), photograph.pixels, photograph.alpha, photograph.metadata, photograph.origin, quality
-        )
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Pillow's, on oddities of the metadata
+            data, lost = encode(path.suffix.lower(), *parts, quality)
     except (OSError, ValueError, OverflowError, cv2.error) as error:
         way_out = "Choose another format, such as PNG."
         raise DataError(

@@ -42,7 +42,9 @@ class JobReport:
         if self.error is not None:
             return {**entry, "error": self.error}
         entry |= {"target": str(self.target), "notes": list(self.notes)}
-        return {**entry, "video": self.video} if self.video else {**entry, "faces": [_face(face) for face in self.faces]}
+        if self.video:
+            return {**entry, "video": self.video}
+        return {**entry, "faces": [_face(face) for face in self.faces]}
 
 
 @dataclass
@@ -80,7 +82,7 @@ class Report:
         done = [job for job in self.jobs if job.error is None]
         faces = sum(job.found for job in done)
         kept = Counter(face.kept for job in done for face in job.faces if face.kept)
-        lines = [f"{len(done)} of {len(self.jobs)} inputs written, {faces} faces, {self.seconds:.1f} s, by {self.model}"]
+        lines = [f"{len(done)} of {len(self.jobs)} inputs written, {faces} faces, {self.seconds:.1f} s"]
         if kept:
             lines.append(f"{sum(kept.values())} faces left as they were: {'; '.join(sorted(kept))}")
         empty = [job for job in done if not job.found]

@@ -9,15 +9,15 @@ import cv2
 import numpy as np
 import torch
 
-from gpen_plugin.errors import OptionError, ShapeError
 from gpen_plugin.data.degradation import resize_bilinear
+from gpen_plugin.errors import OptionError, ShapeError
 from gpen_plugin.restore.alignment import after_scaling, align, can_be_aligned, warp
 from gpen_plugin.restore.background import open_background
 from gpen_plugin.restore.detection import open_detector
 from gpen_plugin.restore.face import DetectedFace, Restoration, RestoredFace
 from gpen_plugin.restore.face_network import FaceNetwork, open_network, torch_device
 from gpen_plugin.restore.fidelity import IdentityGate, keep_color, make_grey
-from gpen_plugin.restore.masks import open_mask
+from gpen_plugin.restore.masks import open_mask, share
 from gpen_plugin.restore.paste import paste
 from gpen_plugin.restore.photograph import Photograph, read_photograph
 from gpen_plugin.restore.tasks import Task, task_called
@@ -129,6 +129,12 @@ class Restorer:
         found = self.detector(_as_uint8(_photograph(image).pixels))
         return [face for face in found if can_be_aligned(face.landmarks)]
 
+    def aligned_face(self, image: Image) -> np.ndarray | None:
+        """The most certain face of a photograph as the network takes it, (S, S, 3) BGR float32; None without a face."""
+        photograph = _photograph(image)
+        faces = self.find(photograph)
+        return self._located(photograph, faces[0]).crop if faces else None
+
     def restore(
         self, image: Image, *, aligned: bool = False, faces: Sequence[DetectedFace] | None = None
     ) -> Restoration:
@@ -223,9 +229,14 @@ class Restorer:
         if shown:
             height, width = photograph.pixels.shape[:2]
             scale = canvas.shape[1] / width, canvas.shape[0] / height
+            matrices = [after_scaling(face.matrix, source=scale) for face in shown]
             masks = self.mask([face.restored for face in shown])
-            for face, mask in zip(reversed(shown), reversed(masks), strict=True):  # the most certain one comes last
-                paste(canvas, face.crop, face.restored, after_scaling(face.matrix, source=scale), mask, alpha)
+            frames = [
+                after_scaling(matrix, target=len(mask) / len(face.crop))
+                for face, matrix, mask in zip(shown, matrices, masks, strict=True)
+            ]
+            for face, matrix, mask in zip(shown, matrices, share(masks, frames), strict=True):
+                paste(canvas, face.crop, face.restored, matrix, mask, alpha)
         return Restoration(photograph.with_pixels(canvas), list(faces))
 
     def _canvas(self, pixels: np.ndarray) -> np.ndarray:

@@ -4,8 +4,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import cv2
 import numpy as np
+from tqdm import tqdm
 
 from gpen_plugin.errors import DataError, GPENError, plain_message
 from gpen_plugin.picture_file import write_picture
@@ -15,9 +15,10 @@ from gpen_plugin.restore.photograph import Photograph, read_photograph, write_ph
 from gpen_plugin.restore.report import JobReport
 from gpen_plugin.restore.restorer import Restorer
 from gpen_plugin.restore.video import restore_video
+from gpen_plugin.restore.video_file import VideoSource
+from gpen_plugin.sheet import side_by_side
 
 TOGETHER = 32_000_000  # pixels of photographs that are held in memory at once, besides one that is larger
-LINE = 4  # white pixels between before and after
 
 
 @dataclass(frozen=True)
@@ -64,9 +65,7 @@ class Runner:
             if job.kind == "video":
                 done(self._video(job))
 
-    def _groups(
-        self, jobs: Sequence[Job], done: Callable[[JobReport], None]
-    ) -> Iterator[list[tuple[Job, Photograph]]]:
+    def _groups(self, jobs: Sequence[Job], done: Callable[[JobReport], None]) -> Iterator[list[tuple[Job, Photograph]]]:
         """Readable photographs, as many at once as share batches and fit into memory; the others are done with."""
         group, pixels = [], 0
         for job in jobs:
@@ -108,8 +107,9 @@ class Runner:
 
     def _written(self, job: Job, photograph: Photograph, results: Mapping[str, Restoration]) -> JobReport:
         try:
+            notes = dict.fromkeys(photograph.notes)
             for name, result in results.items():
-                write_photograph(_named(job.target, name), result.photograph)
+                notes |= dict.fromkeys(write_photograph(_named(job.target, name), result.photograph))
                 if self._outputs.faces:
                     self._write_faces(job, name, result)
                 if self._outputs.compare:
@@ -117,7 +117,7 @@ class Runner:
                     write_picture(self._beside("compare", job, f"{name}.png"), beside)
         except DataError as error:
             return _failure(job, error)
-        return JobReport(job.source, job.target, results[""].faces, notes=photograph.notes)
+        return JobReport(job.source, job.target, results[""].faces, notes=tuple(notes))
 
     def _write_faces(self, job: Job, name: str, result: Restoration) -> None:
         for number, face in enumerate(result.faces):
@@ -132,35 +132,21 @@ class Runner:
 
     def _video(self, job: Job) -> JobReport:
         try:
-            report = restore_video(
-                job.source,
-                job.target,
-                self._restorer,
-                batch=self._restorer.batch,
-                compare=self._outputs.compare,
-            )
+            compare = self._beside("compare", job, job.target.suffix) if self._outputs.compare else None
+            with tqdm(total=VideoSource(job.source).expected, desc=job.source.name, unit="frame", leave=False) as bar:
+                report = restore_video(
+                    job.source,
+                    job.target,
+                    self._restorer,
+                    batch=self._restorer.batch,
+                    compare=compare,
+                    progress=bar.update,
+                )
         except GPENError as error:
             return _failure(job, error)
         figures = asdict(report)
         notes = figures.pop("notes")
         return JobReport(job.source, job.target, video=figures, notes=notes)
-
-
-def side_by_side(before: np.ndarray, after: np.ndarray) -> np.ndarray:
-    """Two pictures with a white line between them.
-
-    Args:
-        before: (h, w, 3) BGR uint8 or uint16; enlarged to the size of the other.
-        after: (H, W, 3), of the same dtype.
-    Returns:
-        (H, W + LINE + W, 3) uint8.
-    """
-    height, width = after.shape[:2]
-    if before.shape != after.shape:
-        before = cv2.resize(before, (width, height), interpolation=cv2.INTER_CUBIC)
-    line = np.full((height, LINE, 3), np.iinfo(after.dtype).max, after.dtype)
-    whole = np.concatenate([before, line, after], axis=1)
-    return whole if whole.dtype == np.uint8 else (whole >> 8).astype(np.uint8)
 
 
 def _named(target: Path, name: str) -> Path:

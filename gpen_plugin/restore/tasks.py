@@ -152,22 +152,34 @@ class Inpaint:
         return np.clip(1 - (distance - max(1, self.margin * side)) / max(1, self.feather * side), 0, 1)
 
 
+@dataclass(frozen=True, eq=False)
 class Seg2face:
     """A face drawn from a map of its parts: a grey one of indices, or a coloured one.
 
-    Indices are painted in CelebAMask-HQ's colours. Coloured maps go in as they are, for nobody has told which colours the
-    authors' network was trained with, and those of their own example maps are none of the usual ones.
+    Indices are painted. Coloured maps go in as they are, whatever their colours mean: nobody has published those that
+    the authors' network was trained with, and in their example maps they are none of the usual ones.
+
+    Args:
+        palette: RGB colours that indices are painted in, one per label of `LABELS`.
     """
 
-    name = "seg2face"
-    released = "GPEN-Seg2face-512"
-    aligned_only = True
-    keeps_grey = False
-    value_range = (0.0, 1.0)
+    name: ClassVar[str] = "seg2face"
+    released: ClassVar[str] = "GPEN-Seg2face-512"
+    aligned_only: ClassVar[bool] = True
+    keeps_grey: ClassVar[bool] = False
+    value_range: ClassVar[tuple[float, float]] = (0.0, 1.0)
+
+    palette: Palette = PALETTE
 
     def before(self, crop: np.ndarray, size: int) -> np.ndarray:
         """See `Task`. Maps are resized to the nearest pixel: there is no colour between two parts."""
-        return seg2face_input(crop, size, PALETTE)
+        picture = np.rint(crop * 255).astype(np.uint8)
+        if is_indexed(picture):
+            picture = painted(labels_of(picture, "the map", self.palette), self.palette)
+        elif (colours := len(np.unique(picture.reshape(-1, 3), axis=0))) > MOST_COLOURS:
+            expected = f"a map of a face's parts, of at most {MOST_COLOURS} colours"
+            raise DataError("the map", f"has {colours:,} colours", expected, "Save maps as PNG, never as JPEG.")
+        return cv2.resize(picture, (size, size), interpolation=cv2.INTER_NEAREST_EXACT).astype(np.float32) / 255
 
     def after(self, crop: np.ndarray, output: np.ndarray) -> np.ndarray:
         """See `Task`."""
@@ -191,8 +203,8 @@ def task_called(name: str) -> Task:
 def strokes(face: np.ndarray, width: Sequence[float] = (0.008, 0.25)) -> np.ndarray:
     """Find white brush strokes: connected pixels that are purely white, or in the form of a line and about white.
 
-    Lights in the eyes are too small for one, a wall is too wide, stars and collars are too short and too soft. A blot in
-    a JPEG file is taken for a star, and has to be told by a mask.
+    Lights in the eyes are too small for one, a wall is too wide, stars and collars are too short and too soft. A blot
+    in a JPEG file is taken for a star, and has to be told by a mask.
 
     Args:
         face: (H, W, 3) BGR float32 in [0, 1].
@@ -217,21 +229,6 @@ def strokes(face: np.ndarray, width: Sequence[float] = (0.008, 0.25)) -> np.ndar
     found &= long | ((pure_inner == number_inner) & (area >= BLOT * white.size))
     found[0] = False  # what is not white
     return found[parts]
-
-
-def seg2face_input(crop: np.ndarray, size: int, palette: Palette) -> np.ndarray:
-    """A map, (H, W, 3) BGR float32 in [0, 1], in colours and at the network's size; see `Seg2face`.
-
-    Raises:
-        DataError: it is no map of a face's parts.
-    """
-    picture = np.rint(crop * 255).astype(np.uint8)
-    if is_indexed(picture):
-        picture = painted(labels_of(picture, "the map", palette), palette)
-    elif (colours := len(np.unique(picture.reshape(-1, 3), axis=0))) > MOST_COLOURS:
-        expected = f"a map of a face's parts, of at most {MOST_COLOURS} colours"
-        raise DataError("the map", f"has {colours:,} colours", expected, "Save maps as PNG, never as JPEG.")
-    return cv2.resize(picture, (size, size), interpolation=cv2.INTER_NEAREST_EXACT).astype(np.float32) / 255
 
 
 def _resized(output: np.ndarray, crop: np.ndarray) -> np.ndarray:

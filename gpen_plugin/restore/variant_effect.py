@@ -20,7 +20,7 @@ from gpen_plugin.metrics.landmark_distance import calculate_lmd
 from gpen_plugin.metrics.perceptual import SMALLEST, calculate_lpips
 from gpen_plugin.picture_file import write_picture, write_whole
 from gpen_plugin.restore.face_network import FaceNetwork, TorchNetwork, open_network
-from gpen_plugin.restore.templates import template
+from gpen_plugin.restore.templates import parse_template, pixels
 from gpen_plugin.restore.variants import CALLED, Variation, VariedNetwork, parse_layers
 from gpen_plugin.sheet import sheet
 
@@ -52,7 +52,11 @@ class Effect:
 
 
 def measure_effect(
-    network: TorchNetwork, faces: Sequence[np.ndarray], variations: Sequence[Variation], draws: int = 3
+    network: TorchNetwork,
+    faces: Sequence[np.ndarray],
+    variations: Sequence[Variation],
+    draws: int = 3,
+    template: str | None = None,
 ) -> list[Effect]:
     """Measure what variants change.
 
@@ -61,11 +65,13 @@ def measure_effect(
         faces: degraded faces, aligned, (H, W, 3) BGR float32 in [0, 1].
         variations: the settings.
         draws: variants per face; a reference gives one.
+        template: how the faces are aligned, see `parse_template`; None is the network's own.
     Returns:
         One entry per setting. NaN is what cannot be measured: for want of a metric's weights (the log says where to get
         them), because no face is found, or because one variant has no diversity.
     """
-    plain, region = _restored(network, faces), face_region(network.template, network.out_size)
+    region = face_region(parse_template(template or network.template), network.out_size)
+    plain = _restored(network, faces)
     effects = []
     for variation in tqdm(variations, unit="setting", disable=len(variations) < 2):
         count = draws if variation.reference is None else 1
@@ -74,22 +80,21 @@ def measure_effect(
     return effects
 
 
-def face_region(convention: str, size: int) -> np.ndarray:
+def face_region(template: np.ndarray, size: int) -> np.ndarray:
     """Where the face is in an aligned one: an ellipse from the hair to the chin.
 
     Args:
-        convention: name of the alignment's template.
+        template: of the alignment, (5, 2), fractions of the side.
         size: side of the face in pixels.
     Returns:
         (size, size) bool.
     """
-    points = template(convention) * size - 0.5
+    points = pixels(template, size)
     eyes, mouth = points[:2].mean(axis=0), points[3:].mean(axis=0)
-    down = mouth - eyes
-    across = points[1] - points[0]
-    middle, radii = (eyes + mouth) / 2, (1.1 * np.linalg.norm(across), 1.4 * np.linalg.norm(down))
-    away = (np.indices((size, size))[::-1].transpose(1, 2, 0) - middle) / radii  # (size, size, 2), x before y
-    return np.hypot(*away.transpose(2, 0, 1)) <= 1
+    radii = 1.1 * np.linalg.norm(points[1] - points[0]), 1.4 * np.linalg.norm(mouth - eyes)
+    down, across = np.indices((size, size))
+    middle = (eyes + mouth) / 2
+    return np.hypot((across - middle[0]) / radii[0], (down - middle[1]) / radii[1]) <= 1
 
 
 def _restored(network: FaceNetwork, faces: Sequence[np.ndarray]) -> list[np.ndarray]:
@@ -172,6 +177,7 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--reference", type=Path, help="a face whose styles are taken instead, aligned as the others are"
     )
+    parser.add_argument("--template", help="how the faces are aligned, see gpen-restore (default: the model's own)")
     parser.add_argument("--sheet", type=Path, help=f"picture file: variants of the first {ROWS} faces")
     parser.add_argument("--key", help="entry of the weight file; default: the averaged weights")
     parser.add_argument("--device", default="auto", help="cpu, cuda, mps (default: a GPU where there is one)")
@@ -207,7 +213,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         VariedNetwork(network, variation, 1)  # what does not go together is told before anything is measured
     source = open_folder_or_zip(options.input, "--input")
     faces = [source.read(key).astype(np.float32) / 255 for key in source.keys]
-    effects = measure_effect(network, faces, variations, options.draws)
+    effects = measure_effect(network, faces, variations, options.draws, options.template)
     write_whole(options.output, TABLES[options.output.suffix.lower()](effects).encode())
     if options.sheet is not None:
         write_picture(options.sheet, variant_sheet(network, faces[:ROWS], variations))

@@ -1,5 +1,6 @@
 """Videos in, videos out: every face restored in every frame, steady over time, with the sound kept."""
 
+import contextlib
 import itertools
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -7,16 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-import cv2
 import numpy as np
 
-from gpen_plugin.errors import DataError
-from gpen_plugin.restore.alignment import align
+from gpen_plugin.restore.alignment import can_be_aligned
 from gpen_plugin.restore.face import DetectedFace, Restoration
 from gpen_plugin.restore.stability import StabilityMeter
-from gpen_plugin.restore.templates import template
 from gpen_plugin.restore.tracking import CutFinder, FaceTracker, TrackedFace
 from gpen_plugin.restore.video_file import VideoSource, VideoTarget
+from gpen_plugin.sheet import side_by_side
 
 
 class FaceRestorer(Protocol):
@@ -74,7 +73,7 @@ def restore_video(
     *,
     batch: int = 8,
     progress: Callable[[int], None] | None = None,
-    compare: bool = False,
+    compare: Path | None = None,
 ) -> VideoReport:
     """Restore every face of a video. Only as many frames are held in memory as are looked ahead, and a batch.
 
@@ -84,7 +83,7 @@ def restore_video(
         restorer: finds and restores faces.
         batch: frames that are restored at once.
         progress: called with the number of frames that were done since the last call.
-        compare: write the frames before and after, side by side.
+        compare: a second file, with the frames before and after side by side.
     Returns:
         The report.
     Raises:
@@ -93,21 +92,25 @@ def restore_video(
     """
     video, tracker, meter = VideoSource(source), FaceTracker(), StabilityMeter()
     frames = faces = 0
-    with VideoTarget(target, source, video.rate, video.aspect) as written:
+    with contextlib.ExitStack() as stack:
+        written = stack.enter_context(VideoTarget(target, source, video.rate, video.aspect))
+        beside = stack.enter_context(VideoTarget(compare, source, video.rate, video.aspect)) if compare else None
         for group in _groups(_tracked(video, restorer, tracker), batch):
             located = [[each.face for each in frame.faces] for frame in group]
             results = restorer.restore_all([frame.picture for frame in group], faces=located)
             for frame, result in zip(group, results, strict=True):
-                meter.add(frame.picture, result.picture, frame.faces)
-                shown = _side_by_side(frame.picture, result.picture) if compare else result.picture
-                written.write(shown, frame.times)
+                restored = result.photograph.pixels
+                meter.add(frame.picture, restored, frame.faces)
+                written.write(restored, frame.times)
+                if beside is not None:
+                    beside.write(side_by_side(frame.picture, restored), frame.times)
                 faces += len(result.faces)
             frames += len(group)
             if progress is not None:
                 progress(len(group))
     notes = [*video.notes, *written.notes]
     if tracker.dropped:
-        notes.append(f"{tracker.dropped} finds left as they were: seen too briefly for a face")
+        notes.append(f"seen too briefly for a face, and left as it was: {tracker.dropped}")
     return VideoReport(frames, faces, tracker.tracks, meter.before, meter.after, tuple(notes))
 
 
@@ -116,7 +119,7 @@ def _tracked(video: VideoSource, restorer: FaceRestorer, tracker: FaceTracker) -
     starts_shot, waiting = CutFinder(), deque()
     for picture, times in video:
         cut = starts_shot(picture)
-        found = [face for face in restorer.find(picture) if _can_be_aligned(face)]
+        found = [face for face in restorer.find(picture) if can_be_aligned(face.landmarks)]
         certain = tracker.add(found, cut=cut)
         waiting.append(_Frame(picture, times))
         yield from _with_faces(waiting, certain)
@@ -126,25 +129,9 @@ def _tracked(video: VideoSource, restorer: FaceRestorer, tracker: FaceTracker) -
 def _with_faces(waiting: deque[_Frame], certain: Sequence[Sequence[TrackedFace]]) -> Iterator[_Frame]:
     for faces in certain:
         frame = waiting.popleft()
-        yield _Frame(frame.picture, frame.times, [face for face in faces if _can_be_aligned(face.face)])
+        yield _Frame(frame.picture, frame.times, [face for face in faces if can_be_aligned(face.face.landmarks)])
 
 
 def _groups(frames: Iterator[_Frame], size: int) -> Iterator[list[_Frame]]:
     while group := list(itertools.islice(frames, size)):
         yield group
-
-
-def _can_be_aligned(face: DetectedFace) -> bool:
-    """Whether the landmarks lie as a face's do; one that do not must not end a whole video."""
-    try:
-        align(face.landmarks, template("ffhq"), 1)
-    except DataError:
-        return False
-    return True
-
-
-def _side_by_side(before: np.ndarray, after: np.ndarray) -> np.ndarray:
-    height, width = after.shape[:2]
-    if before.shape != after.shape:
-        before = cv2.resize(before, (width, height), interpolation=cv2.INTER_CUBIC)
-    return np.hstack([before, after])

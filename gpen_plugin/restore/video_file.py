@@ -126,7 +126,8 @@ class VideoTarget:
             raise OptionError("video", f"got {self._path.name}", f"a name that ends in {', '.join(CONTAINERS)}")
         if self._path.exists() and self._path.samefile(self._source):
             raise OptionError("video", f"{path} would be written over itself", "another name or folder")
-        self._temporary = self._path.with_name(f".{os.getpid()}.{threading.get_ident()}.part{suffix}")
+        unique = f".{os.getpid()}.{threading.get_ident()}.{id(self)}"  # two may be written at once
+        self._temporary = self._path.with_name(f"{unique}.part{suffix}")
         self._writer: FFmpegPipe | OpenCVWriter | None = None
         self._size: tuple[int, int] | None = None
         self.notes: list[str] = []

@@ -74,7 +74,9 @@ def test_a_broken_file_is_reported_and_the_rest_done(run, tmp_path):
     assert status == 1
     assert files(tmp_path / "out") == ["a.png", "d.png"]
     lines = [line for line in said.err.splitlines() if "failed" in line]
-    assert len(lines) == 2 and "b.png" in lines[0] and "c.png" in lines[1]
+    assert len(lines) == 2
+    assert "b.png" in lines[0]
+    assert "c.png" in lines[1]
     jobs = json.loads((tmp_path / "report.json").read_text())["jobs"]
     assert sorted("error" in job for job in jobs) == [False, False, True, True]
     assert {len(job["faces"]) for job in jobs if "faces" in job} == {2}
@@ -125,7 +127,8 @@ def test_variants_differ_and_can_be_made_again(run, tmp_path):
     pictures = [cv2.imread(str(tmp_path / "one" / name)) for name in files(tmp_path / "one")]
     again = [cv2.imread(str(tmp_path / "two" / name)) for name in files(tmp_path / "one")]
     assert all((one == other).all() for one, other in zip(pictures, again, strict=True))
-    assert (pictures[0] != pictures[1]).any() and (pictures[1] != pictures[2]).any()
+    assert (pictures[0] != pictures[1]).any()
+    assert (pictures[1] != pictures[2]).any()
 
 
 def test_a_reference_whose_styles_are_mixed_in(run, tmp_path):
@@ -140,7 +143,8 @@ def test_the_originals_are_spared(run, tmp_path):
     path = write(tmp_path / "in/a.png")
     before = path.read_bytes()
     status, said = run("in", "-o", "in")
-    assert status == 1 and "--output" in said.err
+    assert status == 1
+    assert "--output" in said.err
     assert path.read_bytes() == before
 
 
@@ -161,7 +165,8 @@ def test_mistakes_on_the_command_line(run, tmp_path, words, said):
         assert stopped.value.code == 2
     else:
         status, output = run(*words)
-        assert status == 1 and said in output.err
+        assert status == 1
+        assert said in output.err
         assert "Traceback" not in output.err
     assert not (tmp_path / "out").exists()
 
@@ -175,10 +180,19 @@ def test_a_video(run, tmp_path):
     assert status == 0
     (written,) = files(tmp_path / "out")
     (job,) = json.loads((tmp_path / "report.json").read_text())["jobs"]
-    assert job["video"]["frames"] == 4 and job["video"]["faces"] == 8
+    assert job["video"]["frames"] == 4
+    assert job["video"]["faces"] == 8
     assert "flicker of faces" in said.out
     reader = cv2.VideoCapture(str(tmp_path / "out" / written))
     assert reader.get(cv2.CAP_PROP_FRAME_COUNT) == 4
+
+
+@pytest.mark.parametrize("option", [["--aligned"], ["--save-faces"], ["--variants", 2]])
+def test_what_only_photographs_have(run, tmp_path, option):
+    (tmp_path / "film.mp4").write_bytes(b"")
+    status, said = run("film.mp4", "-o", "out", *option)
+    assert status == 1
+    assert f"{option[0]}: got it for the video film.mp4" in said.err
 
 
 def test_the_onnx_file_gives_the_same(run, tmp_path, weights):

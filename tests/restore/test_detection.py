@@ -8,7 +8,7 @@ import torch
 from gpen_plugin.errors import MissingFileError, OptionError, ShapeError
 from gpen_plugin.restore import detection
 from gpen_plugin.restore.detection import looking, open_detector
-from gpen_plugin.restore.detection.looking import LookingDetector, inverse, resized, tiles, turned
+from gpen_plugin.restore.detection.looking import LookingDetector, inverse, resized, tiles, to_size, turned
 from gpen_plugin.restore.face import DetectedFace
 
 GREEN, RED = (0, 255, 0), (0, 0, 255)
@@ -22,16 +22,18 @@ class Disc:
     tile = 96
     finest = 1_000_000
     turns = (90.0, 180.0, 270.0)
+    score = 0.9
 
     def __init__(self):
         self.shapes = []
 
     def __call__(self, picture):
         self.shapes.append(picture.shape)
-        assert picture.flags.c_contiguous and max(picture.shape[:2]) <= self.tile
+        assert picture.flags.c_contiguous
+        assert max(picture.shape[:2]) <= self.tile
         green = (picture[..., 1] > 100).astype(np.uint8)
         count, _, stats, _ = cv2.connectedComponentsWithStats(green)
-        return [face for left, top, width, height, _ in stats[1:count] for face in self._faces(picture, left, top, width, height)]
+        return [face for row in stats[1:count] for face in self._faces(picture, *row[:4])]
 
     def _faces(self, picture, left, top, width, height):
         if not self.smallest <= max(width, height) <= self.largest:
@@ -41,7 +43,7 @@ class Disc:
             return
         box = np.array([left, top, left + width, top + height]) - 0.5
         shares = np.array([[0.3, 0.4], [0.7, 0.4], [0.5, 0.6], [0.35, 0.8], [0.65, 0.8]])
-        yield DetectedFace(box, box[:2] + shares * (width, height), 0.9, self.name)
+        yield DetectedFace(box, box[:2] + shares * (width, height), self.score, self.name)
 
 
 def drawn(height, width, *discs, down=(0, 1)):
@@ -58,12 +60,12 @@ def found(picture, **settings):
     return LookingDetector(Disc(), "discs", **settings)(picture)
 
 
-@pytest.mark.parametrize("scale", [0.1, 0.37, 1.0, 2.5])
-def test_resized_tells_where_each_pixel_goes(scale):
+@pytest.mark.parametrize("height", [10, 37, 100, 250])
+def test_resized_tells_where_each_pixel_goes(height):
     picture = np.tile(np.arange(100, dtype=np.float32)[:, None], (1, 60))  # each pixel says its row
-    smaller, matrix = resized(picture, scale)
-    rows = np.arange(smaller.shape[0])[2:-2]
-    assert np.allclose(smaller[2:-2, 1], (rows - matrix[1, 2]) / matrix[1, 1], atol=0.02 + 0.3 * scale)
+    matrix = to_size(60, 100, 60, height)
+    rows = np.arange(height)[3:-3]
+    assert np.allclose(resized(picture, 60, height)[3:-3, 1], (rows - matrix[1, 2]) / matrix[1, 1], atol=0.1)
 
 
 @pytest.mark.parametrize("degrees", [0, 90, 180, 270])
@@ -83,7 +85,8 @@ def test_tiles_cover_all_and_overlap(height, width):
     last = 0
     for (x, y), tile in tiles(picture, 96, 30):
         assert (picture[y : y + tile.shape[0], x : x + tile.shape[1]] == tile).all()
-        assert max(tile.shape) <= 96 and np.shares_memory(tile, picture)
+        assert max(tile.shape) <= 96
+        assert np.shares_memory(tile, picture)
         if y and y != last:
             assert y <= last + 96 - 30
         last = y
@@ -130,17 +133,41 @@ def test_nothing_is_turned_where_a_face_is_upright():
     assert len(found(picture)) == 1
 
 
-def test_faces_at_the_border():
-    """Half a face has its landmarks' middle inside by a little, a third has not."""
+def test_one_doubtful_upright_face_does_not_hide_those_of_a_turned_picture():
+    """Three are upside down, one stands."""
+    discs = [(25, 45, 12), (65, 45, 12), (105, 45, 12)]
+    picture = np.hstack([drawn(90, 130, *discs, down=(0, -1)), drawn(90, 48, (24, 45, 12))])
     finder = Disc()
-    inner = DetectedFace(np.array([-20.0, 10, 20, 50]), np.array([[-8.0, 26], [8, 26], [0, 34], [-6, 42], [8, 42]]), 0.9, "")
-    outer = DetectedFace(inner.box - [12, 0, 12, 0], inner.landmarks - [12, 0], 0.8, "")
-    finder.__class__ = type("Fixed", (Disc,), {"__call__": lambda self, picture: [inner, outer], "tile": 4000})
-    faces = LookingDetector(finder, "fixed")(np.zeros((400, 400, 3), np.uint8))
+    finder.score = 0.7
+    assert len(LookingDetector(finder, "")(picture)) == 3
+    finder.score = 0.95
+    assert len(LookingDetector(finder, "")(picture)) == 1
+
+
+class Fixed(Disc):
+    """Finds the same faces in every picture."""
+
+    largest = tile = 4000
+
+    def __init__(self, *faces):
+        self.faces = faces
+
+    def __call__(self, picture):
+        return list(self.faces)
+
+
+def test_faces_at_the_border():
+    """Of one face, the landmarks' middle is inside by a pixel; of the other, it is not."""
+    points = np.array([[-8.0, 26], [8, 26], [0, 34], [-6, 42], [8, 42]])
+    inside = DetectedFace(np.array([-20.0, 10, 20, 50]), points + np.array([0.6, 0]), 0.9, "fixed")
+    outside = DetectedFace(np.array([380.0, 90, 420, 130]), points + np.array([400, 80]), 0.8, "fixed")
+    upside_down = DetectedFace(np.array([100.0, 90, 140, 130]), points * [1, -1] + [120, 140], 0.8, "fixed")
+    faces = LookingDetector(Fixed(inside, outside, upside_down), "fixed", min_size=8)(np.zeros((400, 400, 3), np.uint8))
     assert [face.score for face in faces] == [0.9]
+    assert np.allclose(faces[0].box, inside.box)
 
 
-@pytest.mark.parametrize("shape", [(1, 1), (1, 7), (30, 20000), (9000, 11000)])
+@pytest.mark.parametrize("shape", [(1, 1), (1, 7), (30, 20000), (5000, 7000)])
 def test_odd_sizes(shape):
     finder = Disc()
     picture = np.broadcast_to(np.zeros(3, np.uint8), (*shape, 3))

@@ -237,7 +237,7 @@ def test_originals_are_never_targets(tree, given, output, suffix):
     os.link("in/a.png", "hard/a.png")
     (tree / "in/deep/deep").mkdir()
     (tree / "in/deep/deep/e.png").write_text("e")
-    with pytest.raises(OptionError, match="--output: got .*[Tt]he originals are left as they are"):
+    with pytest.raises(OptionError, match=r"--output: got .*[Tt]he originals are left as they are"):
         expand([given], output, suffix)
 
 

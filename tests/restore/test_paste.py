@@ -182,6 +182,15 @@ def test_a_huge_face_is_pasted_in_bands(monkeypatch):
     assert np.abs(whole.astype(int) - bands).max() <= 1
 
 
+def test_a_mask_may_have_another_size():
+    one, other = photograph(np.uint16), photograph(np.uint16)
+    matrix = align(face_at(60, 60, 90, 30), FFHQ, 64)
+    crop = warp(one, matrix, (64, 64))
+    paste(one, crop, brighter(crop), matrix, soft_mask(FFHQ, 64))
+    paste(other, crop, brighter(crop), matrix, soft_mask(FFHQ, 256))
+    assert np.abs(one.astype(int) - other).max() < 0.006 * 65535
+
+
 def test_a_photograph_of_one_pixel():
     canvas = np.full((1, 1, 3), 100, np.uint8)
     put(canvas, face_at(0, 0, 4), brighter)

@@ -184,6 +184,8 @@ def test_coloured_maps_of_any_palette_go_in_as_they_are():
     palette = [[10 * i, 7, 255 - i] for i in range(19)]
     crop = as_crop(painted(label_map(), palette))
     np.testing.assert_array_equal(Seg2face().before(crop, 64), crop)
+    indexed = as_crop(cv2.cvtColor(label_map(), cv2.COLOR_GRAY2BGR))
+    np.testing.assert_array_equal(Seg2face(palette=palette).before(indexed, 64), crop)
     output = face(0, 32)
     assert Seg2face().after(crop, output) is output
 

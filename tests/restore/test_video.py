@@ -10,13 +10,14 @@ from gpen_plugin.restore.ffmpeg import contents
 from gpen_plugin.restore.smoothing import AHEAD
 from gpen_plugin.restore.video import restore_video
 from gpen_plugin.restore.video_file import VideoSource
+from gpen_plugin.sheet import GAP
 
 
 def frames(path) -> np.ndarray:
     return np.stack([picture for picture, _ in VideoSource(path)]).astype(int)
 
 
-@pytest.mark.parametrize("batch", [1, 5, 40])
+@pytest.mark.parametrize("batch", [5, 40])
 def test_every_frame_is_restored_once_and_in_order(tmp_path, batch):
     source, restorer, done = write_avi(tmp_path / "in.avi", 22), FakeRestorer(), []
     report = restore_video(source, tmp_path / "out.mp4", restorer, batch=batch, progress=done.append)
@@ -47,17 +48,13 @@ def test_frames_without_a_face_are_written_and_the_figure_is_none(tmp_path):
 
 
 class FlickeringRestorer(FakeRestorer):
-    """Every second frame becomes brighter."""
+    """Makes every second frame brighter."""
 
-    def restore_all(self, images, *, faces):
-        results = super().restore_all(images, faces=faces)
-        for result, image in zip(results, images, strict=True):
-            self.looked_at += 0
-            result.picture[:] = image + np.uint8(10 * (self.count % 2))
-            self.count += 1
-        return results
+    frames = 0
 
-    count = 0
+    def brightened(self, image):
+        self.frames += 1
+        return image + np.uint8(10 * (self.frames % 2))
 
 
 def test_the_report_tells_flicker(tmp_path):
@@ -74,10 +71,11 @@ def test_the_report_tells_flicker(tmp_path):
 @pytest.mark.parametrize("scale", [1, 2])
 def test_side_by_side(tmp_path, scale):
     source = write_avi(tmp_path / "in.avi", 4)
-    restore_video(source, tmp_path / "out.mp4", FakeRestorer(scale=scale), compare=True)
-    pictures = frames(tmp_path / "out.mp4")
-    assert pictures.shape == (4, HEIGHT * scale, 2 * WIDTH * scale, 3)
-    left, right = pictures[:, :, : WIDTH * scale], pictures[:, :, WIDTH * scale :]
+    restore_video(source, tmp_path / "out.mp4", FakeRestorer(scale=scale), compare=tmp_path / "both.mp4")
+    assert frames(tmp_path / "out.mp4").shape == (4, HEIGHT * scale, WIDTH * scale, 3)
+    pictures = frames(tmp_path / "both.mp4")
+    assert pictures.shape == (4, HEIGHT * scale, 2 * WIDTH * scale + GAP, 3)
+    left, right = pictures[:, :, : WIDTH * scale], pictures[:, :, WIDTH * scale + GAP :]
     assert (right - left).mean() == pytest.approx(20, abs=4)
 
 
@@ -95,11 +93,11 @@ def test_finds_that_were_dropped_are_told(tmp_path):
     restorer = FakeRestorer(blind=tuple(number for number in range(24) if number != 11))
     report = restore_video(write_avi(tmp_path / "in.avi", 24), tmp_path / "out.mp4", restorer)
     assert report.faces == 0
-    assert report.notes[-1] == "1 finds left as they were: seen too briefly for a face"
+    assert report.notes[-1] == "seen too briefly for a face, and left as it was: 1"
 
 
 def test_few_frames_are_in_memory(tmp_path, monkeypatch):
-    """Of 60 frames, those that are looked ahead and one batch are read before the first is written."""
+    """Of 30 frames, those that are looked ahead and one batch are read before the first is written."""
     read = []
     monkeypatch.setattr(video_module.CutFinder, "__call__", lambda self, picture: bool(read.append(1)))
     ahead = []
@@ -109,7 +107,7 @@ def test_few_frames_are_in_memory(tmp_path, monkeypatch):
             ahead.append(len(read) - sum(map(len, self.batches)))
             return super().restore_all(images, faces=faces)
 
-    restore_video(write_avi(tmp_path / "in.avi", 60), tmp_path / "out.avi", Watching(), batch=4)
+    restore_video(write_avi(tmp_path / "in.avi", 30), tmp_path / "out.avi", Watching(), batch=4)
     assert max(ahead) == AHEAD + 4
 
 

@@ -1,5 +1,6 @@
 """Videos on disk: what is read, what is written, and that nothing half is left behind."""
 
+import sys
 from fractions import Fraction
 
 import cv2
@@ -98,7 +99,7 @@ def test_a_rate_that_varies_is_evened_out(tmp_path, suffix):
 
 
 @needs_ffmpeg
-@pytest.mark.parametrize("suffix", [".mp4", ".mov", ".m4v", ".mkv", ".avi", ".webm"])
+@pytest.mark.parametrize("suffix", [".mp4", ".avi", ".webm"])
 def test_pictures_sound_and_title_are_kept(tmp_path, suffix):
     source = write_with_sound(tmp_path / "in.mp4", "-pix_fmt", "yuv420p", "-c:a", "aac")
     notes = copied(source, tmp_path / "out" / f"face{suffix}")
@@ -110,7 +111,9 @@ def test_pictures_sound_and_title_are_kept(tmp_path, suffix):
     assert "A face" in ffmpeg("-i", target)
     before, after = frames(source), frames(target)
     assert len(after) == 12
-    assert np.abs(np.stack(after).astype(int) - np.stack(before)).mean() < 3
+    differences = np.stack(after).astype(int) - np.stack(before)
+    assert np.abs(differences).mean() < 4
+    assert np.abs(differences.mean(axis=(0, 1, 2))).max() < 2
     assert left_in(tmp_path / "out") == [f"face{suffix}"]
 
 
@@ -124,9 +127,7 @@ def test_the_sound_is_copied_bit_for_bit(tmp_path):
 
 
 @needs_ffmpeg
-@pytest.mark.parametrize(
-    ("suffix", "kept"), [(".mkv", "subrip"), (".mp4", "mov_text"), (".webm", "webvtt"), (".avi", None)]
-)
+@pytest.mark.parametrize(("suffix", "kept"), [(".mkv", "subrip"), (".mp4", "mov_text"), (".avi", None)])
 def test_subtitles(tmp_path, suffix, kept):
     (tmp_path / "words.srt").write_text("1\n00:00:00,100 --> 00:00:00,300\nHello\n")
     spoken = write_with_sound(tmp_path / "spoken.mkv", "-pix_fmt", "yuv420p", "-c:a", "pcm_s16le")
@@ -151,7 +152,8 @@ def test_pictures_that_start_late_still_do(tmp_path):
 
 @needs_ffmpeg
 def test_odd_sides_and_deep_colours_are_told(tmp_path):
-    odd = write_avi(tmp_path / "odd.avi", 4, size=(95, 63))
+    odd = tmp_path / "odd.mkv"
+    ffmpeg("-i", write_avi(tmp_path / "in.avi", 4), "-vf", "format=yuv444p,crop=95:63", "-pix_fmt", "yuv444p", odd)
     assert copied(odd, tmp_path / "odd.mp4") == ["95 x 63 became 96 x 64: codecs want even sides"]
     assert frames(tmp_path / "odd.mp4")[0].shape == (64, 96, 3)
     ffmpeg("-i", odd, "-vf", "scale=96:64", "-pix_fmt", "yuv420p10le", tmp_path / "deep.mkv")
@@ -167,7 +169,7 @@ def test_colours_are_marked_as_they_are(tmp_path):
     assert "yuv420p(tv, bt709" in ffmpeg("-i", tmp_path / "out.mp4")
     # By ffmpeg, as OpenCV before 4.13 takes all colours for those of standard definition.
     ffmpeg("-i", tmp_path / "out.mp4", "-frames:v", "1", tmp_path / "out.png")
-    assert np.abs(cv2.imread(str(tmp_path / "out.png")).astype(int) - flat).max() <= 4
+    assert np.abs(cv2.imread(str(tmp_path / "out.png")).astype(int) - flat).max() <= 2
 
 
 @pytest.mark.parametrize("suffix", [".mp4", ".avi"])
@@ -180,6 +182,12 @@ def test_without_ffmpeg_opencv_writes_and_says_so(tmp_path, monkeypatch, suffix)
     assert left_in(tmp_path) == ["in.avi", f"out{suffix}"]
 
 
+def write_and_raise(video: VideoTarget, error: BaseException) -> None:
+    with video as target:
+        target.write(frame(0))
+        raise error
+
+
 @pytest.mark.parametrize("error", [DataError("a frame"), KeyboardInterrupt()])
 @pytest.mark.parametrize("with_ffmpeg", [True, False])
 def test_an_interruption_leaves_what_was_there(tmp_path, monkeypatch, error, with_ffmpeg):
@@ -187,25 +195,27 @@ def test_an_interruption_leaves_what_was_there(tmp_path, monkeypatch, error, wit
         monkeypatch.setattr(video_file, "find_ffmpeg", lambda: None)
     source = write_avi(tmp_path / "in.avi")
     (tmp_path / "out.mp4").write_bytes(b"an older result")
-    with pytest.raises(type(error)), VideoTarget(tmp_path / "out.mp4", source, Fraction(25)) as target:
-        target.write(frame(0))
-        raise error
+    with pytest.raises(type(error)):
+        write_and_raise(VideoTarget(tmp_path / "out.mp4", source, Fraction(25)), error)
     assert (tmp_path / "out.mp4").read_bytes() == b"an older result"
     assert left_in(tmp_path) == ["in.avi", "out.mp4"]
 
 
-@needs_ffmpeg
-def test_where_ffmpeg_fails_its_last_line_is_told_and_nothing_is_left(tmp_path):
-    source = write_avi(tmp_path / "in.avi")
-    written = VideoTarget(tmp_path / "out.mp4", source, Fraction(25))
-    with pytest.raises(DataError, match=r"ffmpeg could not write it \(.+\)") as error, written as target:
-        target.write(frame(0))
-        source.unlink()  # too late for the questions about it, or too early for its sound: either way it fails
-        (tmp_path / "in.avi").mkdir()
-        for _ in range(2000):
-            target.write(np.zeros((HEIGHT, WIDTH, 3), np.uint8), 10)
-    assert "\n" not in str(error.value)
-    assert left_in(tmp_path) == ["in.avi"]
+@pytest.mark.skipif(sys.platform == "win32", reason="a shell script stands in for ffmpeg")
+@pytest.mark.parametrize("early", [True, False])
+def test_where_ffmpeg_fails_its_last_line_is_told_and_nothing_is_left(tmp_path, monkeypatch, early):
+    """Early: it ends before it has read all. Else it fails at the end, when the disk is full."""
+    source, program = write_avi(tmp_path / "in.avi"), tmp_path / "ffmpeg"
+    (tmp_path / "out").mkdir()
+    reading = "" if early else "cat > /dev/null; "
+    asked = 'case "$*" in *-encoders*) echo " V....D libx264 H.264"; exit 0;; *rawvideo*) ;; *) exit 0;; esac'
+    failing = f'{reading}for i in $(seq 9999); do echo "line $i" >&2; done; echo "No space left" >&2; exit 1'
+    program.write_text(f"#!/bin/sh\n{asked}\n{failing}\n")
+    program.chmod(0o755)
+    monkeypatch.setattr(video_file, "find_ffmpeg", lambda: str(program))
+    with pytest.raises(DataError, match=r"ffmpeg could not write it \(No space left\)"):
+        copied(source, tmp_path / "out" / "out.mp4")
+    assert left_in(tmp_path / "out") == []
 
 
 def test_names_that_are_refused(tmp_path):

@@ -10,6 +10,7 @@ import pytest
 from gpen_plugin.data.drawn_faces import draw_face
 from gpen_plugin.restore.face import DetectedFace, Restoration, RestoredFace
 from gpen_plugin.restore.ffmpeg import find_ffmpeg
+from gpen_plugin.restore.photograph import Photograph
 from gpen_plugin.restore.templates import pixels, template
 
 WIDTH, HEIGHT, SIDE = 96, 64, 48
@@ -27,7 +28,7 @@ def frame(number: int, width: int = WIDTH, height: int = HEIGHT) -> np.ndarray:
 
 def where(number: int) -> DetectedFace:
     """The face of that frame."""
-    landmarks = pixels(template("ffhq"), SIDE) + (8 + number, 8)
+    landmarks = pixels(template("ffhq"), SIDE) + np.array([8 + number, 8])
     return DetectedFace(np.array([8.0 + number, 8, 8 + number + SIDE, 8 + SIDE]), landmarks, 0.9, "made")
 
 
@@ -79,9 +80,13 @@ class FakeRestorer:
         assert all(image.dtype == np.uint8 for image in images)
         self.batches.append([list(each) for each in faces])
         return [
-            Restoration(cv2.resize(cv2.add(image, (20,) * 4), None, fx=self.scale, fy=self.scale), _restored(each))
+            Restoration(Photograph.of(self.brightened(image)), _restored(each))
             for image, each in zip(images, faces, strict=True)
         ]
+
+    def brightened(self, image: np.ndarray) -> np.ndarray:
+        """What it makes of a picture."""
+        return cv2.resize(cv2.add(image, (20,) * 4), None, fx=self.scale, fy=self.scale)
 
 
 def _restored(faces: list[DetectedFace]) -> list[RestoredFace]:

@@ -92,7 +92,8 @@ def build_arch(options: ArchOptions, where: str, device: torch.device) -> Networ
     options.check(where)
     for module in options.imports:
         imported(module, f"{where}:imports")
-    net = drawn(lambda: build_network(options.network, f"{where}:network"), options.seed)
+    elsewhere = "A package that registers its networks is named in imports."
+    net = drawn(lambda: build_network(options.network, f"{where}:network", elsewhere), options.seed)
     _check_arguments(net, options.arguments, f"{where}:arguments")
     identity = {"type": "arch", "network": plain(options.network), "param_key": options.param_key}
     if options.weights == RANDOM:

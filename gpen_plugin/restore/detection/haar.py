@@ -7,11 +7,12 @@ import cv2
 import numpy as np
 
 from gpen_plugin.errors import MissingFileError
+from gpen_plugin.restore.detection.looking import resized
 from gpen_plugin.restore.face import DetectedFace
 
 FACES = "haarcascade_frontalface_alt2.xml"
 EYES = "haarcascade_eye.xml"
-THRESHOLD = 0.5
+THRESHOLD = 0.65  # on photographs, what is less is as often a fold of cloth as a face
 GROWTH = 1.1  # from one size of faces that is looked for to the next
 AGREEING = 5  # neighbouring findings that make a face
 HALFWAY = 5  # neighbouring findings, above those, of a score of one half
@@ -22,7 +23,8 @@ EYE_FIELD = 0.2, 0.55  # of the box's height: where eyes are looked for
 EYE_SIZES = 0.15, 0.4  # of the box's side
 EYE_SIDE = 120  # pixels to which a face is brought where eyes are looked for
 OFF = 0.1  # of the box's side: an eye farther from where it should be is none
-WEIGHT = 0.5  # of found eyes against the mean face
+WEIGHT = 0.7  # of found eyes against the mean face
+LEGIBLE = 64  # pixels of a box: in smaller ones, eyes that are found are worse than the mean face's
 
 
 class HaarFinder:
@@ -30,21 +32,19 @@ class HaarFinder:
 
     Args:
         threshold: certainty from which something is a face, 0 to 1.
-        refined: whether eyes are looked for.
     Raises:
         MissingFileError: this OpenCV has no cascades, or came without their files.
     """
 
     name = "haar"
-    smallest, largest = 24.0, math.inf
+    smallest, largest = 20.0, math.inf
     tile = 4096
     finest = 8_000_000
     turns = (30.0, -30.0, 90.0, 180.0, 270.0)
 
-    def __init__(self, threshold: float | None = None, refined: bool = True):
+    def __init__(self, threshold: float | None):
         self._threshold = THRESHOLD if threshold is None else threshold
         self._faces, self._eyes = _cascade(FACES), _cascade(EYES)
-        self._refined = refined
 
     def __call__(self, picture: np.ndarray) -> list[DetectedFace]:
         """See `Finder`."""
@@ -57,28 +57,25 @@ class HaarFinder:
     def _face(self, grey: np.ndarray, left: int, top: int, width: int, height: int, count: int) -> DetectedFace:
         score = float(1 - 0.5 ** (1 + (count - AGREEING) / HALFWAY))
         box = np.array([left, top, left + width, top + height], np.float64)
-        landmarks = box[:2] + FACE * (width, height)
-        if self._refined:
-            eyes = self._eye_pair(grey[top : top + height, left : left + width])
-            if eyes is not None:
-                landmarks = _onto(landmarks, box[:2] + ((1 - WEIGHT) * FACE[:2] + WEIGHT * eyes) * (width, height))
-        return DetectedFace(box - 0.5, landmarks - 0.5, score, self.name)
+        shares = FACE
+        eyes = self._eye_pair(grey[top : top + height, left : left + width])
+        if eyes is not None:
+            shares = _onto(FACE, (1 - WEIGHT) * FACE[:2] + WEIGHT * eyes)
+        return DetectedFace(box - 0.5, box[:2] + shares * (width, height) - 0.5, score, self.name)
 
     def _eye_pair(self, face: np.ndarray) -> np.ndarray | None:
         """Both eyes, (2, 2) in shares of the box; None unless there is one on each side, near its usual place."""
-        face = cv2.resize(face, (EYE_SIDE, EYE_SIDE), interpolation=cv2.INTER_AREA if face.shape[0] > EYE_SIDE else cv2.INTER_LINEAR)
+        if face.shape[0] < LEGIBLE:
+            return None
+        face = resized(face, EYE_SIDE, EYE_SIDE)
         top, bottom = (round(share * EYE_SIDE) for share in EYE_FIELD)
-        sizes = [(round(share * EYE_SIDE),) * 2 for share in EYE_SIZES]
-        found, counts = self._eyes.detectMultiScale2(face[top:bottom], 1.05, 3, minSize=sizes[0], maxSize=sizes[1])
-        if len(found) < 2:
+        smallest, largest = ((round(share * EYE_SIDE),) * 2 for share in EYE_SIZES)
+        eyes = self._eyes.detectMultiScale(face[top:bottom], 1.05, 3, minSize=smallest, maxSize=largest)
+        if not len(eyes):
             return None
-        found = np.asarray(found, np.float64)
-        middles = (found[:, :2] + found[:, 2:] / 2 + (0, top)) / EYE_SIDE
-        apart = np.linalg.norm(middles[:, None] - FACE[:2], axis=2)  # (K, 2)
-        best = apart.argmin(axis=0)
-        if (apart[best, [0, 1]] > OFF).any():
-            return None
-        return middles[best]
+        middles = (eyes[:, :2] + eyes[:, 2:] / 2 + (0, top)) / EYE_SIDE  # (K, 2)
+        away = np.linalg.norm(middles[:, None] - FACE[:2], axis=2)  # (K, 2), from each eye's usual place
+        return None if (away.min(axis=0) > OFF).any() else middles[away.argmin(axis=0)]
 
 
 def _cascade(name: str) -> "cv2.CascadeClassifier":

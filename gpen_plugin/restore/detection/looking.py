@@ -1,7 +1,7 @@
 """A photograph of any size, looked at in pictures of the size that a finder of faces is made for."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Protocol
 
 import cv2
@@ -11,12 +11,16 @@ from gpen_plugin.errors import OptionError, ShapeError
 from gpen_plugin.restore.detection.merging import merged, moved, plausible
 from gpen_plugin.restore.face import DetectedFace
 
+SURE = 0.9  # of an upright face's score: where all are less certain, the photograph may be turned
 LESS = 4  # so many times fewer pixels are looked at where the photograph is turned, for that is done several times
 LONGEST = 320  # pixels to which small pictures are enlarged,
 ENLARGED = 4  # but by no more than this factor
 STEP = 4  # from each scale to the next coarser one
 OVERLAP = 1.5  # of neighbouring tiles, in faces of the size that only this scale shows well
 EDGE = 2  # pixels: a face so near to the edge of a tile is cut by it
+
+Level = tuple[np.ndarray, np.ndarray]
+"""A copy of a photograph, (H, W, 3), and the (2, 3) matrix that leads to it."""
 
 
 class Detector(Protocol):
@@ -51,7 +55,7 @@ class Finder(Protocol):
         largest: pixels of the largest.
         tile: longest side of a picture, pixels.
         finest: pixels of the largest copy of a photograph that is looked at; of a larger photograph, a reduced one is.
-        turns: degrees by which a photograph is turned, to the left, where it shows no upright face.
+        turns: degrees by which a photograph is turned, to the left, where it shows no upright face for sure.
     """
 
     name: str
@@ -66,7 +70,7 @@ class Finder(Protocol):
 
 
 class LookingDetector:
-    """A `Detector` that shows a finder the photograph at several scales, in tiles, and turned where that is needed.
+    """A `Detector` that shows a finder the photograph at several scales, in tiles, and turned where that may be needed.
 
     Args:
         finder: looks at each.
@@ -86,24 +90,33 @@ class LookingDetector:
         """See `Detector`."""
         if picture.ndim != 3 or picture.shape[2] != 3 or picture.dtype != np.uint8 or not picture.size:
             raise ShapeError("picture", f"got {picture.shape} {picture.dtype}", "(H, W, 3) uint8 in BGR order")
-        faces = self._faces(picture, 0, self._finder.finest)
-        if faces:
-            return faces
-        turned = [self._faces(picture, degrees, self._finder.finest // LESS) for degrees in self._finder.turns]
-        return max(turned, key=lambda faces: sum(face.score for face in faces), default=[])
-
-    def _faces(self, picture: np.ndarray, degrees: float, finest: int) -> list[DetectedFace]:
-        """The faces that are upright once the picture is turned."""
         height, width = picture.shape[:2]
+        upright = self._faces(self._levels(picture, self._finder.finest), 0, width, height)
+        if any(face.score >= SURE for face in upright):
+            return upright
+        levels = list(self._levels(picture, self._finder.finest // LESS))
+        turned = [self._faces(levels, degrees, width, height) for degrees in self._finder.turns]
+        return max(upright, *turned, key=lambda faces: sum(face.score for face in faces))
+
+    def _faces(self, levels: Iterable[Level], degrees: float, width: int, height: int) -> list[DetectedFace]:
+        """The faces of a photograph that are upright once it is turned."""
+        overlap = math.ceil(OVERLAP * STEP * self._finder.smallest)
         found = []
-        for scale in self._scales(height, width, finest):
-            level, to_level = resized(picture, scale)
-            for corner, tile in tiles(level, self._finder.tile, math.ceil(OVERLAP * STEP * self._finder.smallest)):
+        for level, to_level in levels:
+            for corner, tile in tiles(level, self._finder.tile, overlap):
                 shown, to_shown = turned(tile, degrees)
                 in_tile = [moved(face, inverse(to_shown)) for face in self._finder(shown)]
                 to_photograph = inverse(to_level - [[0, 0, corner[0]], [0, 0, corner[1]]])
                 found += [moved(face, to_photograph) for face in in_tile if not _cut(face, corner, tile, level)]
         return merged([face for face in found if self._counts(face, width, height)])
+
+    def _levels(self, picture: np.ndarray, finest: int) -> Iterator[Level]:
+        """Copies of the photograph, each made from the one before, which is quicker for a large one."""
+        height, width = picture.shape[:2]
+        level = picture
+        for scale in self._scales(height, width, finest):
+            level = resized(level, max(round(width * scale), 1), max(round(height * scale), 1))
+            yield level, to_size(width, height, level.shape[1], level.shape[0])
 
     def _scales(self, height: int, width: int, finest: int) -> Iterator[float]:
         """From the finest, on which the smallest faces are found, to one on which the largest are."""
@@ -129,20 +142,18 @@ class LookingDetector:
         return large and -0.5 <= x <= width - 0.5 and -0.5 <= y <= height - 0.5
 
 
-def resized(picture: np.ndarray, scale: float) -> tuple[np.ndarray, np.ndarray]:
-    """Scale a picture, antialiased; its sides are rounded, to one pixel at least.
+def resized(picture: np.ndarray, width: int, height: int) -> np.ndarray:
+    """The picture at another size, antialiased; itself if it has that size."""
+    if picture.shape[:2] == (height, width):
+        return picture
+    smaller = width * height < picture.shape[0] * picture.shape[1]
+    return cv2.resize(picture, (width, height), interpolation=cv2.INTER_AREA if smaller else cv2.INTER_LINEAR)
 
-    Returns:
-        The picture, and the (2, 3) matrix that leads to it.
-    """
-    height, width = picture.shape[:2]
-    sides = max(round(width * scale), 1), max(round(height * scale), 1)
-    if sides == (width, height):
-        return picture, np.eye(2, 3)
-    interpolation = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
-    x, y = sides[0] / width, sides[1] / height
-    matrix = np.array([[x, 0, (x - 1) / 2], [0, y, (y - 1) / 2]])
-    return cv2.resize(picture, sides, interpolation=interpolation), matrix
+
+def to_size(width: int, height: int, new_width: int, new_height: int) -> np.ndarray:
+    """The (2, 3) matrix that leads to a resized picture, where 0 is the middle of the first pixel in both."""
+    x, y = new_width / width, new_height / height
+    return np.array([[x, 0, (x - 1) / 2], [0, y, (y - 1) / 2]])
 
 
 def tiles(picture: np.ndarray, side: int, overlap: int) -> Iterator[tuple[tuple[int, int], np.ndarray]]:
