@@ -100,7 +100,8 @@ def _fine_tune_and_restore(variant: str) -> None:
     name = f"gpen_demo_{_folder(variant)}"
     _train(OPTIONS, {**VARIANTS[variant], "name": name})
     output = OUTPUT / "restored" / _folder(variant)
-    _python("-m", "gpen_plugin.restore", "--aligned", "-i", OUTPUT / "degraded", "-o", output, "-m", _weights(name))
+    degraded = OUTPUT / "degraded"
+    _python("-m", "gpen_plugin.restore", degraded, "-o", output, "--aligned", "-m", _weights(name))
 
 
 def _folder(variant: str) -> str:

@@ -28,7 +28,7 @@ def main(folder: Path) -> None:
     install(python, "pip", "setuptools", "wheel")
     install(python, "torch", "torchvision")
     install_host(python, folder)
-    install(python, "--no-build-isolation", "--editable", f"{ROOT}[demo,evaluate,export,safetensors,test,video,web]")
+    install(python, "--no-build-isolation", "--editable", f"{ROOT}[demo,evaluate,export,heic,safetensors,test,video,web]")
     unfinished(folder).unlink(missing_ok=True)
 
 
