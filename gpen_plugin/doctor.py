@@ -28,6 +28,13 @@ if TYPE_CHECKING:
 
 OPENCVS = ("opencv-python", "opencv-python-headless", "opencv-contrib-python", "opencv-contrib-python-headless")
 TENSORBOARDS = ("tensorboard", "tb-nightly")
+EXTRAS = (  # package, what for, name of the extra
+    ("gradio", "gpen-demo", "web"),
+    ("onnx", "gpen-export", "export"),
+    ("onnxruntime", "ONNX files", "export"),
+    ("pillow-heif", "HEIC photographs", "heic"),
+    ("safetensors", "safetensors files", "safetensors"),
+)
 INSTALL_HOST = "pip install --no-build-isolation --use-pep517 basicsr"
 INSTALL_CHECKOUT = "pip install --no-deps --no-build-isolation --use-pep517 --editable ."
 
@@ -66,7 +73,7 @@ def examine() -> list[Finding]:
     """Look at everything; the findings in the order of the report."""
     findings = [*versions(), *packages_in_conflict(), *where_host(), *where_plugin()]
     if gpen_plugin.host_failure is None:
-        findings += [*faults(), *names_registered(), *published_weights(), *video_and_page(), *cuda()]
+        findings += [*faults(), *names_registered(), *published_weights(), *extras(), *cuda()]
     return findings
 
 
@@ -81,7 +88,7 @@ def versions() -> Iterator[Finding]:
     opencv = " and ".join(f"{name} {_version(name)}" for name in OPENCVS if _version(name))
     yield Finding("versions", "opencv", opencv or "not installed as a package")
     facexlib = _version("facexlib")
-    advice = "" if facexlib else "Whole photographs (not aligned faces) need it: pip install facexlib"
+    advice = "" if facexlib else "The best detector and the masks by faces' outlines need it: pip install facexlib"
     yield Finding("versions", "facexlib", facexlib or "not installed", advice)
 
 
@@ -180,15 +187,16 @@ def published_weights() -> Iterator[Finding]:
     yield from _whereabouts("weights for restoring", [*zoo.weight_files(), *faces, *networks])
 
 
-def video_and_page() -> Iterator[Finding]:
-    """What videos and the page in the browser need."""
+def extras() -> Iterator[Finding]:
+    """What is needed for single things alone."""
     from gpen_plugin.restore.ffmpeg import find_ffmpeg
 
     advice = 'Videos lose their sound without it. Install ffmpeg, or: pip install "gpen_plugin[video]"'
     ffmpeg = find_ffmpeg()
     yield Finding("extras", "ffmpeg", str(ffmpeg or "not here"), "" if ffmpeg else advice)
-    for name, use in (("gradio", "gpen-demo"), ("onnxruntime", "ONNX files"), ("onnx", "gpen-export")):
-        yield Finding("extras", name, _version(name) or f"not installed; {use} would need it")
+    for name, use, extra in EXTRAS:
+        missing = f'not installed; for {use}: pip install "gpen_plugin[{extra}]"'
+        yield Finding("extras", name, _version(name) or missing)
 
 
 def _whereabouts(section: str, files: Iterable["WeightFile"]) -> Iterator[Finding]:

@@ -148,7 +148,7 @@ def _range_key(data: Mapping) -> str:
 def _range_of(data: Mapping) -> list[float]:
     """The range of the pictures that a data set gives."""
     if _of_ours(data):
-        return list(data.get("value_range") or registered("dataset")[data["type"]].options_class.value_range)
+        return list(data.get("value_range") or GPENFaceDataset.options_class.value_range)
     if not data.get("std"):
         return [0, 1]
     mean, std = (data["mean"] or [0])[0], data["std"][0]

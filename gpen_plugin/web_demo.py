@@ -2,8 +2,10 @@
 
 import argparse
 import os
+import shutil
 import sys
 import tempfile
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,13 +13,15 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from gpen_plugin.errors import GPENError, MissingFileError, plain_message, told_plainly
+from gpen_plugin.errors import GPENError, MissingFileError, OptionError, plain_message, told_plainly
 from gpen_plugin.restore import Restoration, RestoredFace, Restorer
 from gpen_plugin.restore.photograph import Photograph, read_photograph, write_photograph
 
 TITLE = "GPEN: restore the faces of a photograph"
 SHOWN = 1600  # pixels, the longer side of what the page shows; the file to download has all of them
 TILE = 192  # pixels, side of a face in the gallery
+HOUR = 3600  # seconds
+INVITATION = "Drop a photograph."
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,10 +31,11 @@ class Visit:
     name: str
     photograph: Photograph
     faces: list[RestoredFace]
+    folder: Path
 
 
 class Page:
-    """The functions behind the page, which know nothing of Gradio.
+    """The functions behind the page, which know nothing of Gradio. Visitors take turns at the restorer.
 
     Args:
         restorer: does the work.
@@ -38,25 +43,34 @@ class Page:
     """
 
     def __init__(self, restorer: Restorer, folder: Path):
-        self._restorer, self._folder = restorer, folder
+        self._restorer, self._folder, self._turn = restorer, folder, threading.Lock()
+
+    @property
+    def alpha(self) -> float:
+        """How much of a restoration is blended in to begin with."""
+        return self._restorer.alpha
 
     def put_in(self, path: str) -> Visit:
         """Read a photograph, find its faces and restore them. GPENError if it cannot be read."""
         photograph = read_photograph(path)
-        return Visit(Path(path).stem, photograph, self._restorer.restore(photograph).faces)
+        with self._turn:
+            faces = self._restorer.restore(photograph).faces
+        return Visit(Path(path).stem, photograph, faces, Path(tempfile.mkdtemp(dir=self._folder)))
+
+    def forget(self, visit: Visit | None) -> None:
+        """Remove the file of a visit that is over."""
+        if visit is not None:
+            shutil.rmtree(visit.folder, ignore_errors=True)
 
     def blended(self, visit: Visit, picked: Sequence[int], alpha: float) -> Restoration:
         """The photograph with the picked faces (their numbers, from 1) in it."""
         faces = [face for number, face in enumerate(visit.faces, 1) if number in picked]
-        return self._restorer.paste_back(visit.photograph, faces, alpha=alpha)
+        with self._turn:
+            return self._restorer.paste_back(visit.photograph, faces, alpha=alpha)
 
     def file(self, visit: Visit, result: Restoration) -> str:
-        """Write a result with all its pixels and metadata, for downloading; its path."""
-        suffix = ".png"  # holds whatever the photograph holds
-        descriptor, unique = tempfile.mkstemp(dir=self._folder)
-        os.close(descriptor)
-        os.remove(unique)
-        path = Path(unique) / f"{visit.name}_restored{suffix}"
+        """Write a result with all its pixels and metadata, for downloading; its path. It replaces the visit's last."""
+        path = visit.folder / f"{visit.name}_restored.png"  # which holds whatever the photograph holds
         write_photograph(path, result.photograph)
         return str(path)
 
@@ -85,13 +99,15 @@ def build(page: Page):
     """
     gradio = _gradio()
 
-    def put_in(path: str | None, alpha: float):
+    def put_in(path: str | None, alpha: float, last: Visit | None):
+        page.forget(last)
+        nothing = None, None, gradio.update(choices=[], value=[]), None, None
         if path is None:
-            return None, None, gradio.update(choices=[], value=[]), None, None, "Drop a photograph."
+            return *nothing, INVITATION
         try:
             visit = page.put_in(path)
         except GPENError as error:
-            raise gradio.Error(plain_message(error), title="That photograph", print_exception=False) from error
+            return *nothing, plain_message(error).replace(path, Path(path).name)
         numbers = list(range(1, len(visit.faces) + 1))
         gallery = [(before_and_after(face), _caption(number, face)) for number, face in enumerate(visit.faces, 1)]
         choices = gradio.update(choices=numbers, value=numbers)
@@ -111,21 +127,22 @@ def build(page: Page):
             before = cv2.resize(before, after.shape[1::-1], interpolation=cv2.INTER_CUBIC)
         return (shown(before), shown(after)), page.file(visit, result)
 
-    with gradio.Blocks(title=TITLE, analytics_enabled=False) as blocks:
+    # Gradio keeps copies of all that it shows or lets download; without an age they stay until the server ends.
+    with gradio.Blocks(title=TITLE, analytics_enabled=False, delete_cache=(HOUR, 24 * HOUR)) as blocks:
         gradio.Markdown(f"# {TITLE}")
-        visit = gradio.State()
+        visit = gradio.State(delete_callback=page.forget)
         with gradio.Row():
             with gradio.Column(scale=1):
                 source = gradio.File(label="Photograph", file_types=["image"], type="filepath", elem_id="source")
-                alpha = gradio.Slider(0, 1, 1, step=0.05, label="How much is restored (alpha)", elem_id="alpha")
-                picked = gradio.CheckboxGroup([], label="Faces", elem_id="picked")
-                said = gradio.Markdown("Drop a photograph.", elem_id="said")
+                said = gradio.Markdown(INVITATION, elem_id="said")
+                alpha = gradio.Slider(0, 1, page.alpha, step=0.05, label="How much is restored", elem_id="alpha")
+                picked = gradio.CheckboxGroup([], label="Faces to restore", elem_id="picked")
                 download = gradio.DownloadButton("Download the result", elem_id="download")
             with gradio.Column(scale=3):
                 slider = gradio.ImageSlider(label="Before and after", max_height=640, elem_id="slider", format="png")
-                gallery = gradio.Gallery(label="Faces", columns=4, object_fit="contain", elem_id="faces")
+                gallery = gradio.Gallery(label="Each face", columns=4, object_fit="contain", elem_id="faces")
         results = [slider, download]
-        source.change(put_in, [source, alpha], [visit, gallery, picked, *results, said])
+        source.change(put_in, [source, alpha, visit], [visit, gallery, picked, *results, said])
         for control in (alpha.release, picked.input):
             control(blend, [visit, picked, alpha], results)
     return blocks
@@ -174,7 +191,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     with tempfile.TemporaryDirectory(prefix="gpen-demo-") as folder:
         print(f"network: {restorer.network.description}\nfaces: {restorer.detector.notice}", flush=True)
         blocks = build(Page(restorer, Path(folder)))
-        blocks.launch(server_name=arguments.host, server_port=arguments.port, allowed_paths=[folder], footer_links=[])
+        try:
+            blocks.launch(
+                server_name=arguments.host, server_port=arguments.port, allowed_paths=[folder], footer_links=[]
+            )
+        except OSError as error:
+            port = arguments.port or "any that was tried"
+            came = f"no page can be served at {arguments.host}, port {port}"
+            raise OptionError("--port", came, "a port that is free", "Name another.") from error
     return 0
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 SUPPORTED = ((3, 10), (3, 13))
 HOST = "basicsr==1.4.2"
+EXTRAS = "demo,evaluate,export,heic,safetensors,test,video,web"  # all
 CONSTRAINTS = ROOT / "constraints.txt"
 
 
@@ -28,7 +29,7 @@ def main(folder: Path) -> None:
     install(python, "pip", "setuptools", "wheel")
     install(python, "torch", "torchvision")
     install_host(python, folder)
-    install(python, "--no-build-isolation", "--editable", f"{ROOT}[demo,evaluate,export,heic,safetensors,test,video,web]")
+    install(python, "--no-build-isolation", "--editable", f"{ROOT}[{EXTRAS}]")
     unfinished(folder).unlink(missing_ok=True)
 
 

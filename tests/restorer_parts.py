@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from gpen_plugin.data.degradation import resize_bilinear
 from gpen_plugin.restore import DetectedFace
 from gpen_plugin.restore.templates import template
 
@@ -11,7 +12,7 @@ class Network:
 
     Args:
         rule: from a face, (S, S, 3) float32 in [0, 1], to another.
-        size: side of its faces.
+        size: side of its faces, to which it brings others.
     """
 
     def __init__(self, rule=lambda face: face, size=64, name="ffhq", task="restore", alpha=1.0):
@@ -21,7 +22,8 @@ class Network:
 
     def __call__(self, faces):
         self.batches.append(len(faces))
-        return [np.clip(self.rule(face), 0, 1).astype(np.float32) for face in faces]
+        shown = [resize_bilinear(face, self.in_size) for face in faces]
+        return [np.clip(self.rule(face), 0, 1).astype(np.float32) for face in shown]
 
 
 class Detector:

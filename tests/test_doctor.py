@@ -1,6 +1,7 @@
 """The doctor: works without BasicSR and with a broken one, and names what to do."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -115,6 +116,19 @@ def test_a_hook_that_is_not_installed(site):
     assert "pip install ." in found["remedy"]
 
 
+def test_an_extra_that_is_not_installed(monkeypatch):
+    monkeypatch.setattr(doctor, "_version", lambda name: None if name == "gradio" else "1.0")
+    found = {finding.name: finding.value for finding in doctor.extras()}
+    assert found["gradio"] == 'not installed; for gpen-demo: pip install "gpen_plugin[web]"'
+    assert found["onnx"] == "1.0"
+
+
+def test_every_extra_that_is_named_exists():
+    setup = (ROOT / "setup.py").read_text()
+    for name, _, extra in doctor.EXTRAS:
+        assert re.search(rf'"{extra}": \[[^]]*"{name}', setup)
+
+
 def test_the_names_are_importable_only_with_the_host(site):
     told = site.start("-c", "import gpen_plugin; print(hasattr(gpen_plugin, 'other')); gpen_plugin.GPEN")
     assert told.stdout == "False\n"
@@ -146,5 +160,5 @@ def test_a_whole_installation_and_a_checkout_that_python_passes_over(tmp_path):
     files = [finding["value"] for finding in found.values() if finding["topic"].startswith("weights ")]
     assert len(files) == 19
     assert all(Path(value).is_file() or value.startswith("not here; ") for value in files)
-    assert {"ffmpeg", "gradio", "onnxruntime", "onnx"} <= found.keys()
+    assert {"ffmpeg", *(name for name, _, _ in doctor.EXTRAS)} <= found.keys()
     assert found["BasicSR's CUDA ops"]["value"].startswith(("built", "not built"))

@@ -114,6 +114,17 @@ def test_the_order_of_the_folders(folders, server):
         assert find_weights(server.file()) == folders[place] / "weights.pth"
 
 
+def test_other_names_that_people_have_it_under(folders):
+    file = WeightFile("weights.pth", "a test's", None, None, ("model.pt", "model-2.pt"))
+    expected = r"/cache/gpen_plugin/weights as weights\.pth or model\.pt or model-2\.pt, or name its folder"
+    with pytest.raises(MissingFileError, match=expected):
+        find_weights(file)
+    for place, name in (("first", "model-2.pt"), ("cache", "model.pt"), ("torch", "weights.pth")):
+        folders[place].mkdir(parents=True)
+        (folders[place] / name).write_bytes(b"x")
+        assert find_weights(file) == folders[place] / name
+
+
 def test_a_given_path_is_the_only_one_that_counts(folders, server, tmp_path):
     folders["first"].mkdir()
     (folders["first"] / "weights.pth").write_bytes(b"x")

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from gpen_plugin.sheet import GAP, mosaic, sheet
+from gpen_plugin.sheet import GAP, mosaic, sheet, side_by_side
 
 
 def test_tiles_lie_where_they_should_and_small_pictures_are_enlarged_without_smoothing():
@@ -72,3 +72,15 @@ def test_a_picture_that_is_not_square_keeps_its_shape():
     assert (tile[3:5] == 0).all()
     assert (tile[:3] == 255).all()
     assert (tile[5:] == 255).all()
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_side_by_side(dtype):
+    most = np.iinfo(dtype).max
+    before, after = np.full((4, 6, 3), most // 4, dtype), np.full((8, 12, 3), most // 2, dtype)
+    whole = side_by_side(before, after)
+    assert whole.shape == (8, 12 + GAP + 12, 3)
+    assert whole.dtype == np.uint8
+    assert (whole[:, :12] == 63).all()
+    assert (whole[:, 12 : 12 + GAP] == 255).all()
+    assert (whole[:, 12 + GAP :] == 127).all()

@@ -1,3 +1,6 @@
+import time
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 from restorer_parts import Detector, Network, face_at, photograph
@@ -34,12 +37,48 @@ def test_only_picked_faces_change(page, visit):
     assert half[105:115, 85:95].mean() == pytest.approx(first[105:115, 85:95].mean() / 2, abs=1)
 
 
-def test_the_file_to_download_has_all_pixels_and_its_own_folder(page, visit):
+def test_the_file_to_download_has_all_pixels(page, visit):
     result = page.blended(visit, [1, 2], 1)
-    one, two = page.file(visit, result), page.file(visit, result)
-    assert one != two
-    assert one.endswith("uncle_restored.png")
-    assert (read_photograph(one).pixels == result.picture).all()
+    path = page.file(visit, result)
+    assert path.endswith("uncle_restored.png")
+    assert (read_photograph(path).pixels == result.picture).all()
+
+
+def test_a_visit_keeps_one_file_until_it_is_over(page, visit, tmp_path):
+    other = page.put_in(str(tmp_path / "uncle.png"))
+    for picked in ([], [1], [1, 2]):
+        for each in (visit, other):
+            page.file(each, page.blended(each, picked, 1))
+    assert len(list((tmp_path / "downloads").rglob("*.png"))) == 2
+    page.forget(visit)
+    page.forget(None)
+    (left,) = (tmp_path / "downloads").rglob("*.png")
+    assert left.parent == other.folder
+
+
+def test_visitors_take_turns(page, visit, tmp_path, monkeypatch):
+    """Detectors and masks keep what they are at in themselves."""
+    inside = []
+
+    def alone(restore):
+        def turn(*arguments, **options):
+            inside.append(1)
+            time.sleep(0.02)
+            most.append(len(inside))
+            inside.pop()
+            return restore(*arguments, **options)
+
+        return turn
+
+    most = []
+    monkeypatch.setattr(page._restorer, "restore", alone(page._restorer.restore))
+    monkeypatch.setattr(page._restorer, "paste_back", alone(page._restorer.paste_back))
+    with ThreadPoolExecutor(6) as visitors:
+        done = [visitors.submit(page.put_in, str(tmp_path / "uncle.png")) for _ in range(3)]
+        done += [visitors.submit(page.blended, visit, [1], 1) for _ in range(3)]
+        assert all(each.result() for each in done)
+    assert len(most) >= 6
+    assert max(most) <= 2  # `restore` itself pastes back
 
 
 def test_what_is_not_a_picture(page, tmp_path):

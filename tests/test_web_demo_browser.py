@@ -13,6 +13,7 @@ webdriver = pytest.importorskip("selenium.webdriver")
 pytest.importorskip("gradio")
 
 from selenium.webdriver.chrome.service import Service  # noqa: E402
+from selenium.webdriver.common.keys import Keys  # noqa: E402
 from selenium.webdriver.support.ui import WebDriverWait  # noqa: E402
 
 CHROMIUM, DRIVER = shutil.which("chromium") or shutil.which("google-chrome"), shutil.which("chromedriver")
@@ -65,6 +66,12 @@ class Visitor:
     def put_in(self, path):
         self.all("#source input[type=file]")[0].send_keys(str(path))
 
+    def set_alpha(self, number):
+        """As the field beside the slider takes it: typed, and left."""
+        (field,) = self.all("#alpha input[type=number]")
+        field.send_keys(Keys.CONTROL, "a")
+        field.send_keys(str(number), Keys.TAB)
+
     def said(self):
         return "".join(each.text for each in self.all("#said"))
 
@@ -100,6 +107,14 @@ def test_a_photograph_is_restored_and_faces_are_picked(browser, address, tmp_pat
     assert (second[105:115, 85:95] == 0).all()
     assert second[115:125, 225:235].mean() > 40
     assert len(visitor.all("#faces img")) >= 2
+    shown = visitor.pictures()[1]
+    visitor.set_alpha(0)
+    visitor.wait(lambda: visitor.pictures()[1] != shown)
+    assert (visitor.download() == picture).all()
+    visitor.set_alpha(0.5)
+    visitor.wait(lambda: (visitor.download() - picture)[115:125, 225:235].mean() > 15)
+    half = visitor.download() - picture
+    assert half[115:125, 225:235].mean() == pytest.approx(second[115:125, 225:235].mean() / 2, abs=2)
 
 
 def test_what_is_not_a_picture_is_told(browser, address, tmp_path):
@@ -107,4 +122,5 @@ def test_what_is_not_a_picture_is_told(browser, address, tmp_path):
     (tmp_path / "text.png").write_text("no picture")
     visitor = Visitor(browser, address, tmp_path / "downloads")
     visitor.put_in(tmp_path / "text.png")
-    visitor.wait(lambda: "expected a picture" in browser.find_element("tag name", "body").text)
+    visitor.wait(lambda: visitor.said().startswith("text.png: is no picture of a kind that can be read"))
+    assert not visitor.pictures()

@@ -98,7 +98,6 @@ class GPEN(nn.Module):
         resample_kernel: taps of the FIR filter of all resampling inside.
         noise_mode: ``concat`` (the paper's), ``add`` or ``none``, which leaves only z to speak for the input.
         value_range: lowest and highest value of input and output pictures; (0, 1) in BasicSR's SRModel.
-        inner_range: the same, of what the layers take and give; (0, 1) in the authors' network for segmentation maps.
     Raises:
         OptionError: an argument is out of range.
     """
@@ -115,7 +114,6 @@ class GPEN(nn.Module):
         resample_kernel: Sequence[float] = (1, 3, 3, 1),
         noise_mode: NoiseMode = "concat",
         value_range: tuple[float, float] = (-1, 1),
-        inner_range: tuple[float, float] = (-1, 1),
     ):
         super().__init__()
         check_size("out_size", out_size)
@@ -123,7 +121,6 @@ class GPEN(nn.Module):
         pictures.check_in_size(self.in_size, out_size)
         check_taps(resample_kernel)
         self.value_range = pictures.checked_range(value_range)
-        self.inner_range = pictures.checked_range(inner_range, "inner_range")
         check_positive("num_style_feat", num_style_feat)
         self.encoder = Encoder(self.in_size, num_style_feat, channel_multiplier, narrow, resample_kernel)
         self.decoder = GPENPrior(
@@ -161,13 +158,11 @@ class GPEN(nn.Module):
             ShapeError: names the dimension.
         """
         check_shape("lq", lq, {"N": None, "C": 3, "H": None, "W": None})
-        entered = pictures.enter(lq, self.value_range, self.inner_range)
-        z, features = self.encoder(pictures.resize(entered, self.in_size))
+        z, features = self.encoder(pictures.resize(pictures.enter(lq, self.value_range), self.in_size))
         latents = self.decoder.to_latents(z)
         latents = latents if restyle is None else restyle(latents)
         rgbs = [
-            pictures.leave(rgb, self.value_range, self.inner_range)
-            for rgb in self.decoder.synthesise(latents, self._as_noise(features))
+            pictures.leave(rgb, self.value_range) for rgb in self.decoder.synthesise(latents, self._as_noise(features))
         ]
         if not (return_latents or return_rgbs):
             return rgbs[-1]

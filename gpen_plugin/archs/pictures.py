@@ -1,4 +1,4 @@
-"""How pictures enter a network that works in a value range of its own, at one size, and how they leave it."""
+"""How pictures enter a network that works in [-1, 1] at one size, and how they leave it."""
 
 import torch
 import torch.nn.functional as F
@@ -15,28 +15,24 @@ def check_in_size(in_size: int, out_size: int) -> None:
         raise OptionError("in_size", f"got {in_size}", f"at most out_size, which is {out_size}", way_out)
 
 
-def checked_range(given: tuple[float, float], name: str = "value_range") -> tuple[float, float]:
-    """The range as a tuple; an `OptionError` that names it unless it is two values, the lower one first."""
-    if len(given) != 2 or not given[0] < given[1]:
-        raise OptionError(name, f"got {list(given)}", "two values, the lower one first", "Use [-1, 1] or [0, 1].")
-    return tuple(given)
+def checked_range(value_range: tuple[float, float]) -> tuple[float, float]:
+    """The range as a tuple; an `OptionError` unless it is two values, the lower one first."""
+    if len(value_range) != 2 or not value_range[0] < value_range[1]:
+        expected = "two values, the lower one first"
+        raise OptionError("value_range", f"got {list(value_range)}", expected, "Use [-1, 1] or [0, 1].")
+    return tuple(value_range)
 
 
-def enter(
-    picture: torch.Tensor, value_range: tuple[float, float], inner_range: tuple[float, float] = (-1, 1)
-) -> torch.Tensor:
-    """From the value range of the caller to that of the layers."""
-    if value_range == inner_range:
-        return picture
-    (low, high), (inner_low, inner_high) = value_range, inner_range
-    return (picture - low) * ((inner_high - inner_low) / (high - low)) + inner_low
+def enter(picture: torch.Tensor, value_range: tuple[float, float]) -> torch.Tensor:
+    """From the value range of the caller to [-1, 1]."""
+    low, high = value_range
+    return picture if (low, high) == (-1, 1) else (picture - low) * (2 / (high - low)) - 1
 
 
-def leave(
-    picture: torch.Tensor, value_range: tuple[float, float], inner_range: tuple[float, float] = (-1, 1)
-) -> torch.Tensor:
+def leave(picture: torch.Tensor, value_range: tuple[float, float]) -> torch.Tensor:
     """Back again."""
-    return enter(picture, inner_range, value_range)
+    low, high = value_range
+    return picture if (low, high) == (-1, 1) else (picture + 1) * ((high - low) / 2) + low
 
 
 def resize(picture: torch.Tensor, size: int) -> torch.Tensor:

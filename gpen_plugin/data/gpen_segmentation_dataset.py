@@ -20,12 +20,10 @@ class SegmentationOptions(PairOptions):
         dataroot_lq: folder or LMDB of maps, paired with the faces by key: see `labels_of`.
         palette: RGB colours of the 19 labels of `LABELS`, for the network and in colored maps; CelebAMask-HQ's if left
             out.
-        value_range: of faces and maps; by default that of the authors' network, which is shown plain [0, 1].
     """
 
     dataroot_lq: str
     palette: Sequence[Sequence[int]] = PALETTE
-    value_range: tuple[float, float] = (0.0, 1.0)
 
     def value_problems(self, where: str) -> list[GPENError]:
         """See `FaceOptions`."""

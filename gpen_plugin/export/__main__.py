@@ -12,7 +12,7 @@ from gpen_plugin.export.exporting import OPSETS, SUFFIXES, Exported, Plan, expor
 from gpen_plugin.fetch import find_weights, sha256_of
 from gpen_plugin.restore import zoo
 from gpen_plugin.restore.face_network import TorchNetwork, open_network
-from gpen_plugin.restore.tasks import TASKS, task_called
+from gpen_plugin.restore.tasks import TASKS
 from gpen_plugin.restore.templates import TEMPLATES
 from gpen_plugin.version import __version__
 
@@ -65,14 +65,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _facts(options: argparse.Namespace, network: TorchNetwork) -> dict[str, str]:
     """What the file says about itself. Tools that crop faces read their alignment and value range here."""
-    task = options.task or network.task
-    low, high = task_called(task).value_range
+    low, high = network.value_range
     return {
         "gpen_version": __version__,
         "gpen_network": _shown(network),
         "gpen_weights_sha256": sha256_of(_weights(options.model)),
         "gpen_precision": options.precision,
-        "gpen_task": task,
+        "gpen_task": options.task or network.task,
         "gpen_template": options.template or network.template,
         "gpen_alpha": f"{network.alpha:g}",
         "gpen_value_range": f"[{low:g}, {high:g}]",

@@ -15,6 +15,8 @@ from gpen_plugin.archs import GPEN
 from gpen_plugin.errors import CheckpointError, MissingFileError, OptionError
 from gpen_plugin.export import program
 from gpen_plugin.export.checking import (
+    HIGHEST,
+    LOWEST,
     TOLERANCES,
     Difference,
     Network,
@@ -92,9 +94,9 @@ class Exported:
 def export(net: GPEN, path: str | os.PathLike, plan: Plan, facts: Mapping[str, str]) -> Exported:
     """Export a network.
 
-    The file takes pictures (N, 3, in_size, in_size), RGB float32, and gives (N, 3, out_size, out_size), not clipped, in
-    the range of the layers, [-1, 1] but for networks of segmentation maps, whatever range `net` takes and gives. It is
-    run on some pictures, and kept if it agrees with `net`; until then an earlier file stays.
+    The file takes pictures (N, 3, in_size, in_size), RGB float32, and gives (N, 3, out_size, out_size), not clipped, as
+    the layers take and give them: in [-1, 1], whatever range `net` has. It is run on some pictures, and kept if it
+    agrees with `net`; until then an earlier file stays.
 
     Args:
         net: in float32, on the device where the file is to be run for the check, and where a program will work.
@@ -131,7 +133,7 @@ def export(net: GPEN, path: str | os.PathLike, plan: Plan, facts: Mapping[str, s
 def _prepared(net: GPEN) -> GPEN:
     """A copy for restoring alone, in the value range of its layers and the usual memory layout."""
     copied = copy.deepcopy(net).eval().requires_grad_(False).to(memory_format=torch.contiguous_format)
-    copied.value_range = copied.inner_range
+    copied.value_range = (LOWEST, HIGHEST)
     return copied
 
 

@@ -71,7 +71,5 @@ def run(op: str, impl: Implementation, implementations: Mapping[str, Callable[..
 def no_autocast(x: torch.Tensor) -> AbstractContextManager:
     """Switch autocasting off: it would round a picture in float32, or a small sum, to bfloat16 on its way through."""
     kind = x.device.type
-    on = torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(
-        kind
-    )
+    on = torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)
     return torch.autocast(kind, enabled=False) if on else nullcontext()

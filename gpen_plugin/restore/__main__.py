@@ -11,7 +11,6 @@ from tqdm import tqdm
 from gpen_plugin import fetch
 from gpen_plugin.errors import DataError, OptionError, told_plainly
 from gpen_plugin.restore.command_line import parser
-from gpen_plugin.restore.face_network import TorchNetwork
 from gpen_plugin.restore.inputs import Job, expand
 from gpen_plugin.restore.photograph import read_photograph
 from gpen_plugin.restore.report import JobReport, Report
@@ -31,18 +30,45 @@ def main(argv: Sequence[str] | None = None) -> int:
         Exit status, see the command's help.
     """
     arguments = parser().parse_args(argv)
+    try:
+        return _run(arguments)
+    except KeyboardInterrupt:
+        print("\ngpen_plugin: stopped; each file that is written is whole", file=sys.stderr)
+        return 130
+
+
+def _run(arguments: Namespace) -> int:
     started = time.monotonic()
     if arguments.weights_dir:
         fetch.use_folder(arguments.weights_dir)
-    jobs = expand(arguments.inputs, arguments.output, arguments.suffix)
+    if arguments.report and arguments.report.suffix.lower() != ".json":  # which might be a photograph
+        raise OptionError("--report", f"got {arguments.report}", "a name that ends in .json")
+    endings = _endings(arguments)
+    jobs = expand(arguments.inputs, arguments.output, arguments.suffix, endings=endings)
     _check_videos(arguments, jobs)
+    output = arguments.output.expanduser()
+    folder = output.parent if output == jobs[0].target else output
+    outputs = Outputs(folder, arguments.save_faces, arguments.compare)
+    outputs.check(jobs)
     restorer = _restorer(arguments)
-    folder = arguments.output if len(jobs) != 1 or jobs[0].target != arguments.output else arguments.output.parent
-    outputs = Outputs(folder, arguments.save_faces, arguments.compare, _variants(arguments, restorer))
+    restorer.restore_all([], aligned=arguments.aligned)  # fails on what no photograph could mend
+    runner = Runner(restorer, outputs, _variants(arguments, restorer, endings), aligned=arguments.aligned)
     print(f"network: {restorer.network.description}")
     if not arguments.aligned:
-        print(f"faces: {restorer.detector.notice}\nmask: {restorer.mask.notice}")
-    report = Report(restorer.network.description, _settings(arguments), arguments.aligned)
+        print(f"faces: {restorer.detector.notice}\nmasks: {restorer.mask.notice}")
+    report = Report(restorer.network.description, _settings(arguments), len(jobs), arguments.aligned)
+    try:
+        _restore(jobs, runner, report)
+    finally:
+        report.seconds = time.monotonic() - started
+        print(report.summary(), flush=True)
+        if arguments.report:
+            report.write(arguments.report)
+    return report.status
+
+
+def _restore(jobs: Sequence[Job], runner: Runner, report: Report) -> None:
+    """Run the jobs, and tell of each as soon as it is done."""
     with tqdm(total=len(jobs), unit="input") as progress:
 
         def done(job: JobReport) -> None:
@@ -54,18 +80,24 @@ def main(argv: Sequence[str] | None = None) -> int:
             for note in job.notes:
                 progress.write(f"{job.source}: {note}", file=sys.stderr)
 
-        Runner(restorer, outputs, aligned=arguments.aligned)(jobs, done)
-    report.seconds = time.monotonic() - started
-    if arguments.report:
-        report.write(arguments.report)
-    print(report.summary())
-    return report.status
+        runner(jobs, done)
+
+
+def _endings(arguments: Namespace) -> list[str]:
+    """What is put behind the names of further results."""
+    if arguments.variants < 0:
+        raise OptionError("--variants", f"got {arguments.variants}", "a number from 0")
+    number = arguments.variants or (1 if arguments.reference else 0)
+    for name in ("variant_layers", "variant_strength"):
+        if getattr(arguments, name) is not None and not number:
+            raise OptionError(f"--{name.replace('_', '-')}", "got it without --variants", "both", "Add --variants 3.")
+    return [f"_{number}" for number in range(1, number + 1)]
 
 
 def _check_videos(arguments: Namespace, jobs: Sequence[Job]) -> None:
     """Refuse options that only photographs have, rather than pass over them."""
     video = next((job for job in jobs if job.kind == "video"), None)
-    given = [name for name in ("aligned", "save_faces", "variants") if getattr(arguments, name)]
+    given = [name for name in ("aligned", "save_faces", "variants", "reference") if getattr(arguments, name)]
     if video is not None and given:
         where, came = f"--{given[0].replace('_', '-')}", f"got it for the video {video.source}"
         raise OptionError(where, came, "photographs", "Leave it out, or restore videos apart.")
@@ -90,6 +122,7 @@ def _restorer(arguments: Namespace) -> Restorer:
         batch=arguments.batch,
         keep_color=arguments.keep_color,
         identity=arguments.identity,
+        identity_model=arguments.identity_model,
     )
 
 
@@ -102,18 +135,15 @@ def _task(arguments: Namespace) -> str | Inpaint | None:
     return Inpaint(mask > np.iinfo(mask.dtype).max // 2)
 
 
-def _variants(arguments: Namespace, restorer: Restorer) -> dict[str, Restorer]:
-    """Restorers of the further results, by the name that is put behind that of the file."""
-    if not arguments.variants:
+def _variants(arguments: Namespace, restorer: Restorer, endings: Sequence[str]) -> dict[str, Restorer]:
+    """Restorers of the further results, by the endings of their names."""
+    if not endings:
         return {}
-    if not isinstance(restorer.network, TorchNetwork):
-        came, way_out = "an ONNX file gives one result alone", "Name the weight file that it was made of."
-        raise OptionError("--variants", came, way_out=way_out)
     reference = _reference(arguments, restorer) if arguments.reference else None
     variation = variation_of(arguments.variant_layers, arguments.variant_strength, arguments.seed, reference)
     return {
-        f"_{number}": restorer.with_network(VariedNetwork(restorer.network, variation, number))
-        for number in range(1, arguments.variants + 1)
+        ending: restorer.with_network(VariedNetwork(restorer.network, variation, number))
+        for number, ending in enumerate(endings, 1)
     }
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import nn
+from tqdm import tqdm
 
 from gpen_plugin import schema
 from gpen_plugin.errors import OptionError, ShapeError
@@ -15,9 +16,10 @@ from gpen_plugin.option_file import read_options
 from gpen_plugin.restore.face_network import ready
 from gpen_plugin.restore.named_network import build_network, drawn, load, shown_network
 from gpen_plugin.restore.network_pictures import to_network
-from gpen_plugin.restore.tiles import Progress, Tiles
+from gpen_plugin.restore.tiles import Tiles
 
 GRID = 16  # pixels: sides of what a network is given are multiples, as some halve or unshuffle their input
+PATIENCE = 3  # seconds; a picture that takes longer shows a progress bar
 
 
 @dataclass(frozen=True)
@@ -84,12 +86,11 @@ class Background:
         self._tiles = Tiles(self._enlarged, scale, tile)
         self.description = f"{description}; {scale} times, in tiles of {self._tiles.side} px"
 
-    def __call__(self, picture: np.ndarray, progress: Progress | None = None) -> np.ndarray:
-        """Enlarge a picture.
+    def __call__(self, picture: np.ndarray) -> np.ndarray:
+        """Enlarge a picture. If that takes long, a bar on the terminal shows how much is done.
 
         Args:
             picture: (H, W, 3) BGR, uint8 or uint16, of any size.
-            progress: is told after each tile how many are done, and of how many.
         Returns:
             (H * scale, W * scale, 3), of the same dtype.
         Raises:
@@ -100,7 +101,13 @@ class Background:
             raise ShapeError("picture", f"got {picture.shape}", "(H, W, 3) in BGR order, H and W of at least 1")
         if picture.dtype not in (np.uint8, np.uint16):
             raise ShapeError("picture", f"got {picture.dtype}", "uint8 or uint16")
-        return self._tiles(picture, progress)
+        with tqdm(desc="background", unit="tile", leave=False, delay=PATIENCE) as bar:
+
+            def progress(done: int, total: int) -> None:
+                bar.total = total
+                bar.update(done - bar.n)
+
+            return self._tiles(picture, progress)
 
     @torch.inference_mode()
     def _enlarged(self, tile: np.ndarray) -> np.ndarray:

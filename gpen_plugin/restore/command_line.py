@@ -11,7 +11,8 @@ examples:
   gpen-restore film.mp4 -o restored                          a video, sound kept where ffmpeg is
   gpen-restore faces/ -o restored --aligned -m net_g_latest.pth
 
-exit status: 0 all was done, 1 something failed (the rest is done), 2 wrong command line, 3 no face in any photograph
+exit status: 0 all was done, 1 something failed (what it does not stop is done), 2 unknown or missing options,
+3 no face in any photograph, 130 stopped by hand
 """
 
 
@@ -25,7 +26,11 @@ def parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("inputs", nargs="+", metavar="INPUT", help="photographs, videos, folders, globs")
     parser.add_argument(
-        "-o", "--output", type=Path, required=True, help="a folder; or a file name, for a single photograph or video"
+        "-o",
+        "--output",
+        type=Path,
+        required=True,
+        help="a folder; or a file name, for a single photograph or video; results of before are replaced",
     )
     _network(parser.add_argument_group("network"))
     _faces(parser.add_argument_group("faces"))
@@ -94,6 +99,12 @@ def _result(group: argparse._ArgumentGroup) -> None:
         metavar="COSINE",
         help="leave a face alone whose restored one is less like it than this",
     )
+    group.add_argument(
+        "--identity-model",
+        type=Path,
+        metavar="FILE.onnx",
+        help="the network that judges this (default: gfpgan's ArcFace)",
+    )
 
 
 def _variants(group: argparse._ArgumentGroup) -> None:
@@ -102,7 +113,7 @@ def _variants(group: argparse._ArgumentGroup) -> None:
     )
     group.add_argument("--variant-layers", metavar="A-B", help="latents that are changed, 0 being the coarsest")
     group.add_argument("--variant-strength", type=float, help="how far, 0 to 1")
-    group.add_argument("--reference", type=Path, help="a face whose styles are mixed in, instead of drawn ones")
+    group.add_argument("--reference", type=Path, help="write one more result, with styles of this face mixed in")
     group.add_argument("--seed", type=int, default=0, help="of the draws (default %(default)s)")
 
 

@@ -76,6 +76,7 @@ class TorchNetwork:
     Attributes:
         net: evaluating, on the device.
         device: where it computes.
+        value_range: lowest and highest value that `net` takes and gives.
     Raises:
         OptionError: the device knows no bfloat16.
     """
@@ -88,7 +89,7 @@ class TorchNetwork:
         self.net, self.device, self._precision = ready(net, device), device, precision
         self.in_size, self.out_size = net.in_size, net.out_size
         self.template, self.alpha, self.task = conventions.template, conventions.alpha, conventions.task
-        self._value_range, self._name = conventions.value_range, description
+        self.value_range, self._name = conventions.value_range, description
 
     @property
     def description(self) -> str:
@@ -116,11 +117,11 @@ class TorchNetwork:
 
     def to_tensor(self, faces: Sequence[np.ndarray]) -> torch.Tensor:
         """Faces as `net` takes them: (N, 3, in_size, in_size), on the device. See `__call__` for `faces` and errors."""
-        return faces_to_network(faces, self.in_size, self._value_range).to(self.device)
+        return faces_to_network(faces, self.in_size, self.value_range).to(self.device)
 
     def to_faces(self, output: torch.Tensor) -> list[np.ndarray]:
         """What `net` gave, (N, 3, out_size, out_size), as faces. See `__call__` for the result and errors."""
-        return faces_from_network(output, self._value_range, self.description)
+        return faces_from_network(output, self.value_range, self.description)
 
     def _restored(self, faces: Sequence[np.ndarray]) -> list[np.ndarray]:
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self._precision == "bf16"):
@@ -134,7 +135,6 @@ def open_network(
     key: str | None = None,
     device: str | torch.device = "auto",
     precision: Precision = "fp32",
-    value_range: tuple[float, float] | None = None,
 ) -> FaceNetwork:
     """Open a network by its name or file.
 
@@ -144,8 +144,6 @@ def open_network(
         key: entry of a weight file, e.g. ``params_ema``; None takes the averaged weights where there are any.
         device: see `torch_device`.
         precision: ``fp32`` or ``bf16``.
-        value_range: lowest and highest value that a network of ours takes and gives, if not -1 and 1; files that tell
-            theirs, or bear a released name, need none.
     Returns:
         The network, ready to be called. A file that bears a released name is used as that model is.
     Raises:
@@ -159,11 +157,14 @@ def open_network(
     known = zoo.released(path.name)
     if not os.path.isfile(path):
         path = _found(model, known)
+    if path.suffix.lower() == ".pt2":
+        came, way_out = "is a program of torch.export's, for other runtimes", "Name the weights that it was made of."
+        raise CheckpointError(str(path), came, "weights or ONNX", way_out)
     if path.suffix.lower() == ".onnx":
         _check_goes_with_onnx(key, precision)
         network = OnnxFaceNetwork(path, device, known)
     else:
-        network = _of_weights(path, key, device, precision, known, value_range)
+        network = _of_weights(path, key, device, precision, known)
     if known is not None:
         zoo.tell_licence()
     return network
@@ -215,18 +216,12 @@ def ready(net: nn.Module, device: torch.device) -> nn.Module:
 
 
 def _of_weights(
-    path: Path,
-    key: str | None,
-    device: torch.device,
-    precision: Precision,
-    known: ReleasedModel | None,
-    value_range: tuple[float, float] | None,
+    path: Path, key: str | None, device: torch.device, precision: Precision, known: ReleasedModel | None
 ) -> TorchNetwork:
     net, spec = read_gpen(path, key)
     if known is not None:
         known.check(spec, str(path))
-    own = Conventions() if value_range is None else Conventions(value_range=value_range)
-    conventions = own if known is None else known.conventions
+    conventions = Conventions() if known is None else known.conventions
     return TorchNetwork(net, device, precision, conventions, f"{spec}, {path.name}")
 
 

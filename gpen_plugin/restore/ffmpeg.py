@@ -16,12 +16,12 @@ import numpy as np
 from gpen_plugin.errors import DataError
 
 PATIENCE = 60  # seconds for a question about a file
-_H264 = (
-    ("libx264", ("-crf", "16", "-preset", "medium")),
-    ("libopenh264", ("-b:v", "12M")),
-    ("mpeg4", ("-q:v", "2")),
-)
-_VP9 = (("libvpx-vp9", ("-crf", "20", "-b:v", "0", "-row-mt", "1")), ("libvpx", ("-crf", "8", "-b:v", "12M")))
+ENCODERS = {  # of pictures, the best first, each with its options
+    "libx264": ("-crf", "16", "-preset", "medium"),
+    "libopenh264": ("-b:v", "12M"),
+    "mpeg4": ("-q:v", "2"),
+}
+SOUND = "aac"  # encoder of sound that cannot be taken over as it is
 _STREAM = re.compile(r"^\s*Stream #\d+:\d+.*?: (Video|Audio|Subtitle): (\w+)(.*)$", re.MULTILINE)
 
 
@@ -30,32 +30,21 @@ class Container:
     """What a kind of file is filled with.
 
     Attributes:
-        encoders: of the pictures, the best first, each with its options.
-        sound: encoder of sound that cannot be taken over as it is.
-        subtitles: the same for subtitles.
+        subtitles: encoder of those that cannot be taken over as they are.
         foreign: how the names of those codecs of sound begin that it could hold, but hardly a player understands.
         options: of the file itself.
-        matrix: how colours become brightness and two differences; what is not marked is read as smpte170m.
     """
 
-    encoders: tuple[tuple[str, tuple[str, ...]], ...]
-    sound: str
     subtitles: str
     foreign: tuple[str, ...] = ()
     options: tuple[str, ...] = ()
-    matrix: str = "bt709"
 
 
-_MP4 = Container(_H264, "aac", "mov_text", ("pcm_", "vorbis"), ("-movflags", "+faststart"))
+_PLAYED_WHILE_LOADED = ("-movflags", "+faststart")
 CONTAINERS = {
-    ".mp4": _MP4,
-    ".m4v": _MP4,
-    ".mov": Container(_H264, "aac", "mov_text", (), ("-movflags", "+faststart")),
-    ".mkv": Container(_H264, "aac", "srt"),
-    ".avi": Container(
-        (("mpeg4", ("-q:v", "2")),), "libmp3lame", "srt", ("aac", "opus", "vorbis", "flac"), (), "smpte170m"
-    ),
-    ".webm": Container(_VP9, "libopus", "webvtt"),
+    ".mp4": Container("mov_text", ("pcm_", "vorbis"), _PLAYED_WHILE_LOADED),
+    ".mov": Container("mov_text", (), _PLAYED_WHILE_LOADED),
+    ".mkv": Container("srt"),
 }
 """The files that can be written, by suffix."""
 
@@ -116,7 +105,7 @@ class FFmpegPipe:
         rate: pictures per second.
         aspect: width of a pixel by its height.
     Raises:
-        DataError: ffmpeg has no encoder for this kind of file, or does not run.
+        DataError: ffmpeg has no encoder, or does not run.
 
     Attributes:
         notes: what a person should know, such as sound that had to be encoded anew.
@@ -132,8 +121,8 @@ class FFmpegPipe:
         command = [ffmpeg, "-hide_banner", "-loglevel", "error", "-y"]
         command += ["-f", "rawvideo", "-pix_fmt", "bgr24", "-s", f"{width}x{height}", "-framerate", str(rate)]
         command += ["-itsoffset", f"{held.delay:.6f}", "-i", "pipe:0", "-i", f"file:{source}", "-map", "0:v"]
-        command += [*companions, "-map_metadata", "1", "-map_chapters", "1", *_colours(container.matrix, aspect)]
-        command += [*_encoder(ffmpeg, path.suffix.lower()), *container.options, f"file:{path}"]
+        command += [*companions, "-map_metadata", "1", "-map_chapters", "1", *_colours(aspect)]
+        command += [*_encoder(ffmpeg), *container.options, f"file:{path}"]
         self._where = str(path)
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - a pipe that nobody reads would fill up and stop it
         # In a session of its own Ctrl-C does not reach it: whoever opened it says what becomes of the file.
@@ -176,7 +165,7 @@ def _companions(ffmpeg: str, source: Path, held: Contents, suffix: str) -> tuple
     container = CONTAINERS[suffix]
     options, notes = [], []
     for what, letter, codecs, encoder in (
-        ("sound", "a", held.sound, container.sound),
+        ("sound", "a", held.sound, SOUND),
         ("subtitles", "s", held.subtitles, container.subtitles),
     ):
         if not codecs:
@@ -202,22 +191,20 @@ def _can_be_held(ffmpeg: str, source: Path, suffix: str, options: Sequence[str])
         return _asked(command).returncode == 0
 
 
-def _colours(matrix: str, aspect: Fraction) -> list[str]:
+def _colours(aspect: Fraction) -> list[str]:
     """4:2:0, marked with the colours that it has; and the shape of a pixel."""
     # Without accurate_rnd all colours come out up to three grey levels too green.
-    exact = f"scale=out_color_matrix={matrix}:out_range=tv:flags=bicubic+accurate_rnd+full_chroma_int,format=yuv420p"
-    marks = f"setparams=range=tv:colorspace={matrix}:color_primaries=bt709:color_trc=bt709"
+    exact = "scale=out_color_matrix=bt709:out_range=tv:flags=bicubic+accurate_rnd+full_chroma_int,format=yuv420p"
+    marks = "setparams=range=tv:colorspace=bt709:color_primaries=bt709:color_trc=bt709"
     return ["-vf", f"{exact},{marks},setsar={aspect.numerator}/{aspect.denominator}"]
 
 
-def _encoder(ffmpeg: str, suffix: str) -> list[str]:
-    """The best encoder of pictures that this ffmpeg has for this kind of file, with its options."""
-    for name, options in CONTAINERS[suffix].encoders:
+def _encoder(ffmpeg: str) -> list[str]:
+    """The best encoder of pictures that this ffmpeg has, with its options."""
+    for name, options in ENCODERS.items():
         if name in _encoders(ffmpeg):
             return ["-c:v", name, *options]
-    names = ", ".join(name for name, _ in CONTAINERS[suffix].encoders)
-    way_out = "Write another kind of video, or install a fuller ffmpeg."
-    raise DataError(ffmpeg, f"has no encoder of pictures for {suffix}", names, way_out)
+    raise DataError(ffmpeg, "has no encoder of pictures", " or ".join(ENCODERS), "Install a fuller ffmpeg.")
 
 
 @functools.cache

@@ -1,9 +1,11 @@
 """What a restored face keeps of the face as it was: its colour, its greyness, and whose it is."""
 
+import os
 from dataclasses import replace
 
 import cv2
 import numpy as np
+import torch
 
 from gpen_plugin.data.degradation import resize_bilinear
 from gpen_plugin.errors import OptionError
@@ -22,14 +24,15 @@ def keep_color(restored: np.ndarray, crop: np.ndarray) -> np.ndarray:
     """Give a restored face the light and colour of the face as it was: its lowest frequencies, in all channels.
 
     Args:
-        restored: (T, T, 3) float32 in [0, 1].
-        crop: (S, S, 3) float32 in [0, 1], what the network was shown.
+        restored: (T, U, 3) float32 in [0, 1].
+        crop: (H, W, 3) float32 in [0, 1], what the network was shown, before it was resized.
     Returns:
-        (T, T, 3) float32 in [0, 1].
+        (T, U, 3) float32 in [0, 1].
     """
-    side = len(restored)
-    shown = crop if len(crop) == side else resize_bilinear(crop, side)
-    difference = cv2.GaussianBlur(shown - restored, (0, 0), COARSE * side, borderType=cv2.BORDER_REFLECT)
+    height, width = restored.shape[:2]
+    shown = cv2.resize(crop, (width, height), interpolation=cv2.INTER_LINEAR)
+    coarse = COARSE * min(height, width)
+    difference = cv2.GaussianBlur(shown - restored, (0, 0), coarse, borderType=cv2.BORDER_REFLECT)
     return (restored + difference).clip(0, 1)
 
 
@@ -69,8 +72,8 @@ class IdentityGate:
         """Compare two faces.
 
         Args:
-            crop: (S, S, 3) BGR float32 in [0, 1].
-            restored: (T, T, 3) BGR float32 in [0, 1].
+            crop: (H, W, 3) BGR float32 in [0, 1]. What is not square is made so, as it was for the network.
+            restored: (T, U, 3) BGR float32 in [0, 1].
             template: (5, 2), fractions of the side: how both are aligned.
         Returns:
             Cosine of the angle between them, from -1 to 1; NaN if the network made nothing of one.
@@ -87,6 +90,27 @@ class IdentityGate:
         return not similarity >= self.threshold
 
     def _embedding(self, face: np.ndarray, template: np.ndarray) -> np.ndarray:
-        framing = between(template, len(face), self._framing, self._side)
-        framed = warp(face, framing, (self._side, self._side))
+        square = resize_bilinear(face, max(face.shape[:2]))
+        framing = between(template, len(square), self._framing, self._side)
+        framed = warp(square, framing, (self._side, self._side))
         return embedding(np.rint(framed * 255).astype(np.uint8), self._settings)
+
+
+def open_gate(
+    threshold: float | None, model: str | os.PathLike | None = None, device: torch.device | str = "auto"
+) -> IdentityGate | None:
+    """The gate that a user asks for; None where nobody is to look.
+
+    Args:
+        threshold: see `IdentityGate`; None is no gate.
+        model: an ONNX file of a face-recognition network; None is gfpgan's ArcFace.
+        device: where it works: ``auto``, a GPU with CUDA, or else the CPU.
+    Raises:
+        OptionError: a model without a threshold, or a threshold that is not from -1 to 1.
+    """
+    if threshold is None:
+        if model is not None:
+            raise OptionError("identity_model", f"got {model}, and no least likeness", "identity, too, e.g. 0.3")
+        return None
+    place = str(device) if str(device).startswith(("auto", "cuda")) else "cpu"
+    return IdentityGate(threshold, RecognitionSettings(onnx=model and str(model), device=place))

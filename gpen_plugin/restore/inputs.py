@@ -12,11 +12,12 @@ from typing import Literal
 
 from gpen_plugin.data.image_source import PICTURE_SUFFIXES
 from gpen_plugin.errors import DataError, GPENError, OptionError, join_errors
+from gpen_plugin.restore.ffmpeg import CONTAINERS
 from gpen_plugin.restore.photograph import WRITTEN_SUFFIXES
 
 SEARCHED_PICTURES = (*PICTURE_SUFFIXES, ".gif", ".heic", ".heif", ".avif", ".jp2", ".jfif")
 VIDEO_SUFFIXES = (".mp4", ".mov", ".m4v", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".wmv", ".flv", ".3gp", ".ogv")
-WRITTEN_VIDEOS = (".mp4", ".mov", ".mkv")
+WRITTEN_VIDEOS = tuple(CONTAINERS)
 _FROM_ARCHIVES = "__MACOSX"  # a folder that macOS adds, of what are no pictures
 _WHAT = "a picture, a video, a folder of them, or a pattern such as 'in/*.jpg'"
 
@@ -38,6 +39,10 @@ class Job:
     kind: Kind
     target: Path
 
+    def written(self, endings: Iterable[str] = ()) -> list[Path]:
+        """The target, and those whose names end otherwise: with ``_1``, ``x.png`` and ``x_1.png``."""
+        return [self.target.with_name(f"{self.target.stem}{ending}{self.target.suffix}") for ending in ("", *endings)]
+
 
 @dataclass(frozen=True)
 class _Found:
@@ -53,12 +58,17 @@ class _Found:
 
 
 def expand(
-    inputs: Sequence[str | os.PathLike], output: str | os.PathLike, suffix: str | None = None, *, recursive: bool = True
+    inputs: Sequence[str | os.PathLike],
+    output: str | os.PathLike,
+    suffix: str | None = None,
+    *,
+    endings: Sequence[str] = (),
+    recursive: bool = True,
 ) -> list[Job]:
     """Find the files that are meant, and name their targets. Nothing is read or written.
 
     An input is a file, whatever its suffix; a folder, searched for pictures and videos by suffix; or a pattern, where
-    no such file exists. Hidden files, and the output folder where it lies in a folder that is searched, are left out.
+    no such file exists. Hidden files are left out.
     Targets repeat the folders below a folder that was given. They keep the suffix of PNG, JPEG, WebP, TIFF and BMP
     files, and of MP4, MOV and MKV; other pictures become PNG, other videos MP4. Where two would have one name, each
     gets its origin into its name: ``x_jpg.png`` and ``x_png.png``, or ``a_x.png`` and ``b_x.png``.
@@ -67,35 +77,39 @@ def expand(
         inputs: files, folders and patterns; what is named twice is done once.
         output: a folder; or, of one input file, the name of its target, which is known by its suffix.
         suffix: of all pictures that are written, with or without its dot.
+        endings: of the further results of each file; see `Job.written`.
         recursive: whether folders in folders are searched.
     Returns:
         Files in the order of the inputs, those of a folder or pattern sorted.
     Raises:
         DataError: inputs that are not there, or hold nothing to restore; all of them are named.
-        OptionError: an output among the inputs, a file for several of them, or a suffix that is not written.
+        OptionError: an output among the inputs, a file for several of them, two results of one name, or a suffix that
+            is not written.
     """
     output = Path(output).expanduser()
     if suffix is not None:
         suffix = f".{suffix.lower().removeprefix('.')}"
         _check_suffix("--suffix", suffix, "picture")
-    found = _found(inputs, output, recursive)
+    found = _found(inputs, recursive)
     if _is_file_name(output):
-        return [_only_job(found, output, suffix)]
+        jobs = [_only_job(found, output, suffix)]
+        _spare_files(jobs, endings)
+        return jobs
     if output.exists() and not output.is_dir():
         raise OptionError("--output", f"got {output}, which is a file", "a folder", "Name another one.")
     places = _distinct({file.source: file.place.with_suffix(_target_suffix(file, suffix)) for file in found})
     jobs = [Job(file.source, file.kind, output / places[file.source]) for file in found]
     _spare_folders(inputs, jobs, output)
-    _spare_sources(jobs)
+    _spare_files(jobs, endings)
     return jobs
 
 
-def _found(inputs: Sequence[str | os.PathLike], output: Path, recursive: bool) -> list[_Found]:
+def _found(inputs: Sequence[str | os.PathLike], recursive: bool) -> list[_Found]:
     found: dict[object, _Found] = {}
     problems: list[GPENError] = []
     for given in inputs:
         try:
-            for file in _files(os.fspath(given), output, recursive):
+            for file in _files(os.fspath(given), recursive):
                 found.setdefault(_entry(file.source), file)
         except DataError as problem:
             problems.append(problem)
@@ -106,42 +120,40 @@ def _found(inputs: Sequence[str | os.PathLike], output: Path, recursive: bool) -
     return list(found.values())
 
 
-def _files(given: str, output: Path, recursive: bool) -> list[_Found]:
+def _files(given: str, recursive: bool) -> list[_Found]:
     """The files that one input means."""
     path = Path(given).expanduser()
     if os.path.lexists(path):  # before patterns, as names may hold brackets
-        found = _of_path(path, output, recursive)
+        found = _of_path(path, recursive)
         if not found:
             raise DataError(given, "holds no picture and no video", _WHAT, "Name another folder.")
         return found
     if not glob.has_magic(given):
         raise DataError(given, "is not there", _WHAT, "Mend the path.")
-    matches = _matches(str(path), output)
-    found = [file for match in matches for file in _of_path(match, output, recursive)]
+    matches = _matches(str(path))
+    found = [file for match in matches for file in _of_path(match, recursive)]
     if not found:
         raise DataError(given, "matches no picture and no video", _WHAT, "Mend the pattern.")
     return found
 
 
-def _matches(pattern: str, output: Path) -> list[Path]:
-    """Folders, pictures and videos that a pattern means, without those of the output if there are others."""
+def _matches(pattern: str) -> list[Path]:
+    """Folders, pictures and videos that a pattern means."""
     found = (Path(match) for match in sorted(glob.glob(pattern, recursive=True)))
     known = [match for match in found if match.is_dir() or match.suffix.lower() in _searched_suffixes()]
-    known = [match for match in known if _FROM_ARCHIVES not in match.parts]
-    left_out = _identity(output) or ()
-    return [match for match in known if left_out not in map(_identity, (match, *match.parents))] or known
+    return [match for match in known if _FROM_ARCHIVES not in match.parts]
 
 
-def _of_path(path: Path, output: Path, recursive: bool) -> list[_Found]:
+def _of_path(path: Path, recursive: bool) -> list[_Found]:
     if not path.is_dir():
         return [_Found(path, Path(path.name), searched=False)]
-    places = sorted(_search(path, _identity(output), recursive), key=lambda place: place.parts)
+    places = sorted(_search(path, recursive), key=lambda place: place.parts)
     return [_Found(path / place, place, searched=True) for place in places]
 
 
-def _search(folder: Path, left_out: Identity | None, recursive: bool) -> Iterator[Path]:
+def _search(folder: Path, recursive: bool) -> Iterator[Path]:
     """Places of pictures and videos below a folder. A folder that links lead to again is searched once."""
-    seen = {left_out} - {_identity(folder)}  # an output that is the input is refused later
+    seen = set()
     for parent, folders, files in os.walk(folder, followlinks=True):
         here = _identity(Path(parent))
         if here in seen:
@@ -209,9 +221,7 @@ def _only_job(found: list[_Found], output: Path, suffix: str | None) -> Job:
     _check_suffix("--output", output.suffix, file.kind)
     if suffix not in (None, output.suffix.lower()) and file.kind == "picture":
         raise OptionError("--suffix", f"got {suffix}, and {output} for the output", "one of them", "Leave one out.")
-    job = Job(file.source, file.kind, output)
-    _spare_sources([job])
-    return job
+    return Job(file.source, file.kind, output)
 
 
 def _distinct(places: dict[Path, Path]) -> dict[Path, Path]:
@@ -246,22 +256,30 @@ def _names_by_origin(sources: list[Path], places: dict[Path, Path], taken: set[s
 
 
 def _spare_folders(inputs: Sequence[str | os.PathLike], jobs: list[Job], output: Path) -> None:
-    """Refuse a folder where inputs lie, though other files be written there: they would pass for originals later."""
+    """Refuse a folder where inputs lie, though other files be written there: they would pass for originals later.
+
+    So an output in a folder that is searched must be new: nobody knows whether pictures there are results.
+    """
     given = {Path(text).expanduser() for text in inputs}
     sources = {folder for job in jobs for folder in (job.source.parent, job.source.resolve().parent)}
     originals = _identities(path for path in given | sources if path.is_dir())
     if originals & _identities({output, *(job.target.parent for job in jobs)}):
         came = f"got {output}, and inputs are where results would be written"
-        raise OptionError("--output", came, "another folder", "Name a new one: the originals are left as they are.")
+        way_out = "Name a new one, or remove it if it holds results of before: the originals are left as they are."
+        raise OptionError("--output", came, "another folder", way_out)
 
 
-def _spare_sources(jobs: list[Job]) -> None:
-    """Refuse a target that is one of the inputs, whatever links and spellings lead there."""
-    sources = _identities(job.source for job in jobs)
+def _spare_files(jobs: list[Job], endings: Sequence[str]) -> None:
+    """Refuse results in place of inputs, whatever links and spellings lead there, or of each other."""
+    sources, taken = _identities(job.source for job in jobs), {}
     for job in jobs:
-        if _identities([job.target]) & sources:
-            came = f"got {job.target}, which is one of the inputs"
-            raise OptionError("--output", came, "another name", "The originals are left as they are.")
+        for path in job.written(endings):
+            if _identities([path]) & sources:
+                came = f"got {path}, which is one of the inputs"
+                raise OptionError("--output", came, "another name", "The originals are left as they are.")
+            if (other := taken.setdefault(_folded(path.as_posix()), job)) is not job:
+                came = f"{path} would be a result of {other.source} and of {job.source}"
+                raise OptionError("--variants", came, "inputs whose names differ", "Restore them into two folders.")
 
 
 def _identities(paths: Iterable[Path]) -> set[Identity]:

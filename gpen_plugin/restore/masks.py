@@ -1,6 +1,7 @@
 """How much of a restored face is to be seen where: all of it inside, less and less towards the crop's border."""
 
 import importlib.util
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal, Protocol
@@ -12,7 +13,7 @@ import torch
 from gpen_plugin.errors import MissingFileError, OptionError
 from gpen_plugin.fetch import WeightFile, find_weights, look_for
 from gpen_plugin.metrics.measuring_network import frozen, tensors_in
-from gpen_plugin.restore.alignment import between, inverse, joined, warp
+from gpen_plugin.restore.alignment import between, inverse, joined, scale_of, warp
 from gpen_plugin.restore.templates import TEMPLATES
 
 PARSENET = WeightFile(
@@ -78,7 +79,7 @@ class SoftMask:
 
     name = "soft"
 
-    def __init__(self, template: np.ndarray, notice: str = "soft masks: the crop's middle, faded towards its border"):
+    def __init__(self, template: np.ndarray, notice: str = "soft, faded towards the borders of each face"):
         self._template, self.notice = template, notice
 
     def __call__(self, faces: Sequence[np.ndarray]) -> list[np.ndarray]:
@@ -104,7 +105,7 @@ class ParsingMask:
         file = str(look_for(PARSENET) or _facexlibs_own() or find_weights(PARSENET, where="mask"))
         self._network = frozen(network, tensors_in(file), file, torch.device(device))
         self._device, self._template = torch.device(device), template
-        self.notice = "parsing masks: the outline of face and hair, by facexlib's ParseNet"
+        self.notice = "parsing, the outline of each face and its hair, by facexlib's ParseNet"
 
     def __call__(self, faces: Sequence[np.ndarray]) -> list[np.ndarray]:
         """See `MaskMaker`."""
@@ -146,8 +147,8 @@ def open_mask(
         raise OptionError("mask", f"got {name!r}", "auto, soft or parsing")
     try:
         return ParsingMask(template, device)
-    except MissingFileError as error:
-        return SoftMask(template, f"soft masks, for want of parsing masks: {error}")
+    except MissingFileError:
+        return SoftMask(template, "soft, as ParseNet, for masks by the outline, is missing (--mask parsing tells why)")
 
 
 def share(masks: Sequence[np.ndarray], matrices: Sequence[np.ndarray]) -> list[np.ndarray]:
@@ -166,10 +167,18 @@ def share(masks: Sequence[np.ndarray], matrices: Sequence[np.ndarray]) -> list[n
         earlier = np.zeros_like(mask)
         for other, its in zip(masks[:i], matrices[:i], strict=True):
             onto = joined(inverse(its), matrix)
+            if _apart(onto, len(other), len(mask)):
+                continue
             earlier += cv2.warpAffine(other, onto, mask.shape[::-1], flags=cv2.INTER_LINEAR) ** 2
         own = mask**2
         shared.append(np.where(earlier > 0, mask * own / np.maximum(own + earlier, 1e-12), mask).astype(np.float32))
     return shared
+
+
+def _apart(onto: np.ndarray, side: int, own_side: int) -> bool:
+    """Whether the circles around two square frames do not touch; `onto` leads from the one to one's own."""
+    middle = onto @ ((side - 1) / 2, (side - 1) / 2, 1)
+    return bool(np.linalg.norm(middle - (own_side - 1) / 2) > (side * scale_of(onto) + own_side) * math.sqrt(0.5))
 
 
 def _parsenet() -> torch.nn.Module:

@@ -1,7 +1,7 @@
 """Face networks from ONNX files: ours, and those that other tools share."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -41,7 +41,7 @@ class OnnxFaceNetwork:
         if known is not None and self.out_size != known.out_size:
             came, way_out = f"gives {self.out_size} px", "Give the file a name of its own."
             raise CheckpointError(str(path), came, f"{known.out_size} px, as {known.name}", way_out)
-        precision = np.dtype(self._file.precision).name
+        precision = self._file.metadata.get("gpen_precision", np.dtype(self._file.precision).name)
         self.description = f"ONNX network {self.out_size} px, {path.name}; {precision} on {self._file.provider}"
 
     def __call__(self, faces: Sequence[np.ndarray]) -> list[np.ndarray]:
@@ -92,17 +92,28 @@ def _conventions(file: OnnxNetwork, in_size: int, known: ReleasedModel | None) -
     else:
         usual = Conventions(template="arcface" if in_size <= LARGEST_OF_ARCFACE else "ffhq")
     told = {key: file.metadata[f"gpen_{key}"] for key in ("task", "template") if f"gpen_{key}" in file.metadata}
+    if "gpen_alpha" in file.metadata:
+        told["alpha"] = _alpha(file.metadata["gpen_alpha"], f"{file.path}: gpen_alpha")
     if "gpen_value_range" in file.metadata:
-        told["value_range"] = _value_range(file.metadata, file.path)
+        told["value_range"] = _value_range(file.metadata["gpen_value_range"], f"{file.path}: gpen_value_range")
     return replace(usual, **told)
 
 
-def _value_range(metadata: Mapping[str, str], path: str) -> tuple[float, float]:
-    text = metadata["gpen_value_range"]
+def _alpha(text: str, where: str) -> float:
+    try:
+        alpha = float(text)
+    except ValueError:
+        alpha = -1.0
+    if not 0 <= alpha <= 1:
+        raise CheckpointError(where, f"got {text}", "a number from 0 to 1")
+    return alpha
+
+
+def _value_range(text: str, where: str) -> tuple[float, float]:
     try:
         low, high = map(float, json.loads(text))
     except (ValueError, TypeError):
         low = high = 0.0
     if not low < high:
-        raise CheckpointError(f"{path}: gpen_value_range", f"got {text}", "two numbers such as [-1, 1]")
+        raise CheckpointError(where, f"got {text}", "two numbers such as [-1, 1]")
     return low, high

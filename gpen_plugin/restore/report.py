@@ -1,7 +1,6 @@
 """What a run of ``gpen-restore`` found and did, for people and for programs."""
 
 import json
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,6 +8,8 @@ from typing import Any
 
 from gpen_plugin.picture_file import write_whole
 from gpen_plugin.restore.face import RestoredFace
+
+LISTED = 12  # names in a line of the summary; the file of `Report.write` has all
 
 
 @dataclass
@@ -54,13 +55,15 @@ class Report:
     Attributes:
         model: description of the network.
         settings: the options of the run, JSON-able.
+        total: number of inputs.
         aligned: whether nothing was looked for.
-        jobs: one entry for each input.
+        jobs: one entry for each input that is done with.
         seconds: that it took.
     """
 
     model: str
     settings: dict[str, Any]
+    total: int
     aligned: bool = False
     jobs: list[JobReport] = field(default_factory=list)
     seconds: float = 0.0
@@ -81,13 +84,17 @@ class Report:
         """One or several lines for the terminal."""
         done = [job for job in self.jobs if job.error is None]
         faces = sum(job.found for job in done)
-        kept = Counter(face.kept for job in done for face in job.faces if face.kept)
-        lines = [f"{len(done)} of {len(self.jobs)} inputs written, {faces} faces, {self.seconds:.1f} s"]
-        if kept:
-            lines.append(f"{sum(kept.values())} faces left as they were: {'; '.join(sorted(kept))}")
+        lines = [f"{len(done)} of {_count(self.total, 'input')} written, {_count(faces, 'face')}, {self.seconds:.1f} s"]
+        if self.failed:
+            lines.append(f"not written: {_listed(self.failed)}")
         empty = [job for job in done if not job.found]
         if empty and not self.aligned:
-            lines.append(f"no face in: {', '.join(str(job.source) for job in empty)}")
+            lines.append(f"no face in: {_listed(empty)}")
+        kept = [job for job in done if any(face.kept for face in job.faces)]
+        if kept:
+            left = sum(face.kept is not None for job in kept for face in job.faces)
+            reasons = sorted({face.kept for job in kept for face in job.faces if face.kept})
+            lines.append(f"{_count(left, 'face')} left alone ({_some(reasons, '; ')}) in: {_listed(kept)}")
         for job in done:
             if job.video:
                 lines.append(f"{job.source.name}: {_stability(job.video)}")
@@ -102,6 +109,20 @@ class Report:
             "jobs": [job.to_dict() for job in self.jobs],
         }
         write_whole(path, (json.dumps(whole, indent=2) + "\n").encode())
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'s' * (number != 1)}"
+
+
+def _listed(jobs: Sequence[JobReport]) -> str:
+    return _some([str(job.source) for job in jobs], ", ")
+
+
+def _some(texts: Sequence[str], between: str) -> str:
+    """All of a few, and how many more there are."""
+    more = [f"and {len(texts) - LISTED} more"] if len(texts) > LISTED else []
+    return between.join([*texts[:LISTED], *more])
 
 
 def _face(face: RestoredFace) -> dict[str, Any]:
@@ -119,6 +140,6 @@ def _face(face: RestoredFace) -> dict[str, Any]:
 
 
 def _stability(video: dict[str, Any]) -> str:
-    before, after = video["stability_before"], video["stability_after"]
+    before, after = video["flicker_before"], video["flicker_after"]
     frames = f"{video['frames']} frames"
     return frames if before is None else f"{frames}, flicker of faces {before:.2f} before, {after:.2f} after"

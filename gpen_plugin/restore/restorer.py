@@ -9,14 +9,13 @@ import cv2
 import numpy as np
 import torch
 
-from gpen_plugin.data.degradation import resize_bilinear
 from gpen_plugin.errors import OptionError, ShapeError
 from gpen_plugin.restore.alignment import after_scaling, align, can_be_aligned, warp
 from gpen_plugin.restore.background import open_background
 from gpen_plugin.restore.detection import open_detector
 from gpen_plugin.restore.face import DetectedFace, Restoration, RestoredFace
 from gpen_plugin.restore.face_network import FaceNetwork, open_network, torch_device
-from gpen_plugin.restore.fidelity import IdentityGate, keep_color, make_grey
+from gpen_plugin.restore.fidelity import keep_color, make_grey, open_gate
 from gpen_plugin.restore.masks import open_mask, share
 from gpen_plugin.restore.paste import paste
 from gpen_plugin.restore.photograph import Photograph, read_photograph
@@ -52,6 +51,7 @@ class Restorer:
         keep_color: keep the low frequencies of the input's colour.
         identity: least likeness of a restored face to what it was, a cosine from -1 to 1; less, and the face is left as
             it is. None: nobody looks.
+        identity_model: an ONNX file of a face-recognition network; None is gfpgan's ArcFace.
     Raises:
         OptionError: an argument is out of range, or unknown.
         MissingFileError: weights are not on this machine and cannot be fetched.
@@ -78,26 +78,25 @@ class Restorer:
         batch: int = 8,
         keep_color: bool = False,
         identity: float | None = None,
+        identity_model: str | PathLike | None = None,
     ):
         _check("alpha", alpha, 0, 1)
-        _check("identity", identity, -1, 1)
         _check("upscale", upscale, 1, 16)
         _check("batch", batch, 1)
         _check("min_face", min_face, 1)
         self.device = torch_device(device)
         closed = isinstance(model, str | PathLike)
-        asked = task_called(task) if isinstance(task, str) else task
-        value_range = asked.value_range if asked else None
-        arguments = {"key": key, "device": self.device, "precision": precision, "value_range": value_range}
+        arguments = {"key": key, "device": self.device, "precision": precision}
         self.network = open_network(model, **arguments) if closed else model
-        self.task = asked or task_called(self.network.task)
+        task = task or self.network.task
+        self.task = task_called(task) if isinstance(task, str) else task
         if keep_color and not self.task.keeps_grey:
             came = f"got it for the task {self.task.name}, whose input has no colour to keep"
             raise OptionError("keep_color", came, way_out="Leave it out.")
         self.template = parse_template(template or self.network.template)
         self.alpha = self.network.alpha if alpha is None else alpha
         self.upscale, self.batch, self.keep_color = upscale, batch, keep_color
-        self._gate = None if identity is None else IdentityGate(identity)
+        self._gate = open_gate(identity, identity_model, self.device)
         self._background = open_background(background, device=self.device, tile=tile) if background else None
         self._detector_arguments = (detector, detector_file, min_face)
         self._mask_name = mask
@@ -197,15 +196,15 @@ class Restorer:
                     restored = keep_color(restored, face.crop)
                 if grey and self.task.keeps_grey:
                     restored = make_grey(restored)
-                yield self._judged(RestoredFace(face.detected, face.matrix, face.crop, restored))
+                kept = self.task.idle(face.crop)
+                yield self._judged(RestoredFace(face.detected, face.matrix, face.crop, restored, kept=kept))
 
     def _judged(self, face: RestoredFace) -> RestoredFace:
         if self._gate is None:
             return face
-        crop = resize_bilinear(face.crop, self.network.in_size)
-        likeness = self._gate(crop, face.restored, self.template)
+        likeness = self._gate(face.crop, face.restored, self.template)
         drifted = f"identity {likeness:.2f} is below {self._gate.threshold:g}"
-        return replace(face, identity=likeness, kept=drifted if self._gate.drifted(likeness) else None)
+        return replace(face, identity=likeness, kept=drifted if self._gate.drifted(likeness) else face.kept)
 
     def _aligned_result(self, photograph: Photograph, faces: list[RestoredFace]) -> Restoration:
         (face,) = faces
@@ -223,7 +222,7 @@ class Restorer:
             alpha: how much of the restoration is blended in; None takes the restorer's own.
         """
         photograph = _photograph(image)
-        canvas = self._canvas(photograph.pixels)
+        canvas = self._canvas(photograph)
         alpha = self.alpha if alpha is None else alpha
         shown = [face for face in faces if face.kept is None]
         if shown:
@@ -239,12 +238,15 @@ class Restorer:
                 paste(canvas, face.crop, face.restored, matrix, mask, alpha)
         return Restoration(photograph.with_pixels(canvas), list(faces))
 
-    def _canvas(self, pixels: np.ndarray) -> np.ndarray:
+    def _canvas(self, photograph: Photograph) -> np.ndarray:
         """The photograph at the size of the result, a copy."""
+        pixels = photograph.pixels
         height, width = (max(1, round(side * self.upscale)) for side in pixels.shape[:2])
         if self._background is None and (height, width) == pixels.shape[:2]:
             return pixels.copy()
         larger = self._background(pixels) if self._background else pixels
+        if self._background and photograph.grey:  # networks tint what is grey
+            larger = make_grey(larger)
         if larger.shape[:2] == (height, width):
             return larger
         interpolation = cv2.INTER_AREA if larger.shape[0] > height else cv2.INTER_CUBIC

@@ -4,10 +4,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import cv2
 import numpy as np
 from tqdm import tqdm
 
-from gpen_plugin.errors import DataError, GPENError, plain_message
+from gpen_plugin.errors import DataError, GPENError, MissingFileError, OptionError, plain_message
 from gpen_plugin.picture_file import write_picture
 from gpen_plugin.restore.face import DetectedFace, Restoration
 from gpen_plugin.restore.inputs import Job
@@ -18,7 +19,10 @@ from gpen_plugin.restore.video import restore_video
 from gpen_plugin.restore.video_file import VideoSource
 from gpen_plugin.sheet import side_by_side
 
-TOGETHER = 32_000_000  # pixels of photographs that are held in memory at once, besides one that is larger
+TOGETHER = 64_000_000  # pixels of photographs and results that are held at once, besides one that is larger
+FACES, COMPARED = "faces", "compare"  # rooms of the output folder
+# Memory that is wanting, too: OpenCV has an error of its own for that.
+_FAILURES = (GPENError, MemoryError, cv2.error)
 
 
 @dataclass(frozen=True)
@@ -29,13 +33,19 @@ class Outputs:
         folder: of `faces` and `compare`.
         faces: each face before and after.
         compare: photographs side by side.
-        variants: further restorers by the name that is put behind that of the file, e.g. ``_1``.
     """
 
     folder: Path
     faces: bool
     compare: bool
-    variants: Mapping[str, Restorer]
+
+    def check(self, jobs: Sequence[Job]) -> None:
+        """Raise an `OptionError` where results would lie among faces or comparisons, which may have their names."""
+        for option, room, asked in (("--save-faces", FACES, self.faces), ("--compare", COMPARED, self.compare)):
+            met = next((job for job in jobs if (self.folder / room) in job.target.parents), None)
+            if asked and met is not None:
+                came = f"would write to {self.folder / room}, where the result of {met.source} goes"
+                raise OptionError(option, came, way_out="Restore the inputs of that folder apart.")
 
 
 class Runner:
@@ -44,11 +54,12 @@ class Runner:
     Args:
         restorer: does the work.
         outputs: what is written beside the results.
+        variants: restorers of further results, by the endings of their names; see `Job.written`.
         aligned: whether each picture shows one aligned face.
     """
 
-    def __init__(self, restorer: Restorer, outputs: Outputs, *, aligned: bool):
-        self._restorer, self._outputs, self._aligned = restorer, outputs, aligned
+    def __init__(self, restorer: Restorer, outputs: Outputs, variants: Mapping[str, Restorer], *, aligned: bool):
+        self._restorer, self._outputs, self._variants, self._aligned = restorer, outputs, variants, aligned
 
     def __call__(self, jobs: Sequence[Job], done: Callable[[JobReport], None]) -> None:
         """Do the jobs, photographs first.
@@ -56,6 +67,8 @@ class Runner:
         Args:
             jobs: see `expand`.
             done: called for each, as soon as its result is written.
+        Raises:
+            MissingFileError: weights that all photographs need are not to be had.
         """
         pictures = [job for job in jobs if job.kind == "picture"]
         for group in self._groups(pictures, done):
@@ -68,13 +81,14 @@ class Runner:
     def _groups(self, jobs: Sequence[Job], done: Callable[[JobReport], None]) -> Iterator[list[tuple[Job, Photograph]]]:
         """Readable photographs, as many at once as share batches and fit into memory; the others are done with."""
         group, pixels = [], 0
+        results = (1 + len(self._variants)) * self._restorer.upscale**2
         for job in jobs:
             try:
                 photograph = read_photograph(job.source)
-            except GPENError as error:
+            except _FAILURES as error:
                 done(_failure(job, error))
                 continue
-            size = photograph.pixels.shape[0] * photograph.pixels.shape[1]
+            size = photograph.pixels.shape[0] * photograph.pixels.shape[1] * (1 + results)
             if group and (len(group) == self._restorer.batch or pixels + size > TOGETHER):
                 yield group
                 group, pixels = [], 0
@@ -89,9 +103,11 @@ class Runner:
             photographs = [photograph for _, photograph in group]
             faces = None if self._aligned else [self._restorer.find(photograph) for photograph in photographs]
             results = {"": self._restored(self._restorer, photographs, faces)}
-            for name, restorer in self._outputs.variants.items():
+            for name, restorer in self._variants.items():
                 results[name] = self._restored(restorer, photographs, faces)
-        except GPENError as error:
+        except MissingFileError:  # costs all of them
+            raise
+        except _FAILURES as error:
             if len(group) == 1:
                 return [_failure(group[0][0], error)]
             return [report for one in group for report in self._of_group([one])]
@@ -108,21 +124,21 @@ class Runner:
     def _written(self, job: Job, photograph: Photograph, results: Mapping[str, Restoration]) -> JobReport:
         try:
             notes = dict.fromkeys(photograph.notes)
-            for name, result in results.items():
-                notes |= dict.fromkeys(write_photograph(_named(job.target, name), result.photograph))
+            for (name, result), path in zip(results.items(), job.written(self._variants), strict=True):
+                notes |= dict.fromkeys(write_photograph(path, result.photograph))
                 if self._outputs.faces:
                     self._write_faces(job, name, result)
                 if self._outputs.compare:
                     beside = side_by_side(photograph.pixels, result.photograph.pixels)
-                    write_picture(self._beside("compare", job, f"{name}.png"), beside)
-        except DataError as error:
+                    write_picture(self._beside(COMPARED, job, f"{name}.png"), beside)
+        except _FAILURES as error:
             return _failure(job, error)
         return JobReport(job.source, job.target, results[""].faces, notes=tuple(notes))
 
     def _write_faces(self, job: Job, name: str, result: Restoration) -> None:
         for number, face in enumerate(result.faces):
             for what, picture in (("before", face.crop), ("after", face.restored)):
-                path = self._beside("faces", job, f"{name}_{number:02d}_{what}.png")
+                path = self._beside(FACES, job, f"{name}_{number:02d}_{what}.png")
                 write_picture(path, np.rint(picture * 255).astype(np.uint8))
 
     def _beside(self, room: str, job: Job, ending: str) -> Path:
@@ -132,7 +148,7 @@ class Runner:
 
     def _video(self, job: Job) -> JobReport:
         try:
-            compare = self._beside("compare", job, job.target.suffix) if self._outputs.compare else None
+            compare = self._beside(COMPARED, job, "") if self._outputs.compare else None
             with tqdm(total=VideoSource(job.source).expected, desc=job.source.name, unit="frame", leave=False) as bar:
                 report = restore_video(
                     job.source,
@@ -142,16 +158,15 @@ class Runner:
                     compare=compare,
                     progress=bar.update,
                 )
-        except GPENError as error:
+        except _FAILURES as error:
             return _failure(job, error)
         figures = asdict(report)
         notes = figures.pop("notes")
         return JobReport(job.source, job.target, video=figures, notes=notes)
 
 
-def _named(target: Path, name: str) -> Path:
-    return target.with_name(f"{target.stem}{name}{target.suffix}")
-
-
-def _failure(job: Job, error: GPENError) -> JobReport:
+def _failure(job: Job, error: Exception) -> JobReport:
+    if not isinstance(error, GPENError):
+        reason = " ".join(str(error).split()) or "out of memory"
+        error = DataError(str(job.source), f"cannot be restored ({reason})", way_out="Make it or --upscale smaller.")
     return JobReport(job.source, job.target, error=plain_message(error))

@@ -1,7 +1,7 @@
 """What a GPEN can be trained for, besides restoring: how a face goes in, and what of the input is kept in the result.
 
-The conventions are those of the networks that the authors released. Which network does what, with which alignment and
-strength, is told in `zoo`.
+The conventions are those of the networks that the authors released. Which network does what, with which alignment,
+strength and value range, is told in `zoo`.
 """
 
 from collections.abc import Sequence
@@ -18,6 +18,7 @@ from gpen_plugin.errors import DataError, OptionError
 NEARLY_WHITE, WHITE = 240 / 255, 250 / 255  # of a stroke's pixels, and their mean: JPEG files darken strokes a little
 PURE = 254.9 / 255  # of those that are as they were painted
 LONG = 12  # area of a stroke by the square of half its width: a line of three widths; a disc has pi
+WIDTH = (0.008, 0.4)  # of the thinnest and thickest stroke, by the side; where lines cross, trainings have 0.38
 BLOT = 0.0005  # least share of a face that a stroke of another form covers
 MOST_COLOURS = 256  # of a map of a face's parts; a photograph has thousands
 
@@ -30,14 +31,12 @@ class Task(Protocol):
         released: the authors' network for it, where nobody names another.
         aligned_only: whether whole photographs make no sense, but only pictures that each show one aligned face.
         keeps_grey: whether what comes of a grey photograph is to be grey.
-        value_range: lowest and highest value that networks for it take and give, unless their files tell otherwise.
     """
 
     name: ClassVar[str]
     released: ClassVar[str]
     aligned_only: ClassVar[bool]
     keeps_grey: ClassVar[bool]
-    value_range: ClassVar[tuple[float, float]]
 
     def before(self, crop: np.ndarray, size: int) -> np.ndarray:
         """What the network is shown.
@@ -61,6 +60,9 @@ class Task(Protocol):
             BGR float32 in [0, 1], of the size of `output`, or of `crop` where some of that is kept.
         """
 
+    def idle(self, crop: np.ndarray) -> str | None:
+        """Why the task leaves such a face as it is; None if it does not."""
+
 
 class Restore:
     """Blind face restoration: nothing is added to what the network does."""
@@ -69,7 +71,6 @@ class Restore:
     released = "GPEN-BFR-512"
     aligned_only = False
     keeps_grey = True
-    value_range = (-1.0, 1.0)
 
     def before(self, crop: np.ndarray, size: int) -> np.ndarray:
         """See `Task`."""
@@ -78,6 +79,10 @@ class Restore:
     def after(self, crop: np.ndarray, output: np.ndarray) -> np.ndarray:
         """See `Task`."""
         return output
+
+    def idle(self, crop: np.ndarray) -> str | None:
+        """See `Task`."""
+        return None
 
 
 class Colorize:
@@ -90,7 +95,6 @@ class Colorize:
     released = "GPEN-Colorization-1024"
     aligned_only = True
     keeps_grey = False
-    value_range = (-1.0, 1.0)
 
     def before(self, crop: np.ndarray, size: int) -> np.ndarray:
         """See `Task`. Colours, of a tinted photograph for instance, are taken away."""
@@ -99,6 +103,10 @@ class Colorize:
     def after(self, crop: np.ndarray, output: np.ndarray) -> np.ndarray:
         """See `Task`."""
         return with_luminance(_resized(output, crop), luminance(crop))
+
+    def idle(self, crop: np.ndarray) -> str | None:
+        """See `Task`."""
+        return None
 
 
 @dataclass(frozen=True, eq=False)
@@ -119,10 +127,9 @@ class Inpaint:
     released: ClassVar[str] = "GPEN-Inpainting-1024"
     aligned_only: ClassVar[bool] = False
     keeps_grey: ClassVar[bool] = True
-    value_range: ClassVar[tuple[float, float]] = (-1.0, 1.0)
 
     mask: np.ndarray | None = None
-    width: tuple[float, float] = (0.008, 0.25)
+    width: tuple[float, float] = WIDTH
     margin: float = 0.006
     feather: float = 0.012
 
@@ -136,6 +143,10 @@ class Inpaint:
         """See `Task`."""
         share = self._share(self.hidden(crop))[:, :, None]  # (H, W, 1)
         return crop + share * (_resized(output, crop) - crop)
+
+    def idle(self, crop: np.ndarray) -> str | None:
+        """See `Task`."""
+        return None if self.hidden(crop).any() else "nothing in it is hidden by white strokes"
 
     def hidden(self, crop: np.ndarray) -> np.ndarray:
         """Which pixels are to be filled: (H, W) bool. None at all if there are no strokes."""
@@ -167,7 +178,6 @@ class Seg2face:
     released: ClassVar[str] = "GPEN-Seg2face-512"
     aligned_only: ClassVar[bool] = True
     keeps_grey: ClassVar[bool] = False
-    value_range: ClassVar[tuple[float, float]] = (0.0, 1.0)
 
     palette: Palette = PALETTE
 
@@ -185,6 +195,10 @@ class Seg2face:
         """See `Task`."""
         return output
 
+    def idle(self, crop: np.ndarray) -> str | None:
+        """See `Task`."""
+        return None
+
 
 TASKS: dict[str, type[Task]] = {task.name: task for task in (Restore, Colorize, Inpaint, Seg2face)}
 
@@ -200,7 +214,7 @@ def task_called(name: str) -> Task:
     return TASKS[name]()
 
 
-def strokes(face: np.ndarray, width: Sequence[float] = (0.008, 0.25)) -> np.ndarray:
+def strokes(face: np.ndarray, width: Sequence[float] = WIDTH) -> np.ndarray:
     """Find white brush strokes: connected pixels that are purely white, or in the form of a line and about white.
 
     Lights in the eyes are too small for one, a wall is too wide, stars and collars are too short and too soft. A blot

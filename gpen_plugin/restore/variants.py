@@ -50,6 +50,8 @@ class Layers:
         return slice(self.first, last + 1)
 
     def __str__(self) -> str:
+        if self.first == self.last:
+            return f"{self.first}"
         return f"{self.first}-{'' if self.last is None else self.last}"
 
 

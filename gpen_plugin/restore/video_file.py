@@ -25,9 +25,9 @@ USUAL_RATES = (
 RATE_OF_NONE = Fraction(25)  # pictures per second of a file that does not say
 LOOKED_AT = 64  # pictures whose times tell the rate
 LONGEST = 60.0  # seconds that one picture may stand; a longer gap is taken for a damaged time
+DAMAGED = 1000  # pictures in a row that cannot be read; then the file is at its end
 COUNTED = (".mp4", ".m4v", ".mov", ".avi")  # files that count their pictures; others give their length
 SHORTER = 2.0  # seconds by which pictures may end before such a file does
-CODES = {".avi": "XVID", ".webm": "VP90"}  # what OpenCV writes; mp4v elsewhere
 
 
 class VideoSource:
@@ -60,7 +60,7 @@ class VideoSource:
         self.rate, self._varies = _rate(self._capture.get(cv2.CAP_PROP_FPS), times)
         self.expected = max(0, round(self._capture.get(cv2.CAP_PROP_FRAME_COUNT)))
         self.aspect = _aspect(self._capture)
-        self.read = 0
+        self.read = self._damaged = 0
         self.notes: list[str] = []
 
     def __iter__(self) -> Iterator[tuple[np.ndarray, int]]:
@@ -86,7 +86,9 @@ class VideoSource:
             waiting = picture
         if waiting is not None:
             yield waiting, 1
-        if again or left_out:
+        if self._damaged:
+            self.notes.append(f"damaged pictures, in whose place the one before stands: {self._damaged}")
+        elif again or left_out:
             rate = f"{float(self.rate):.6g} a second"
             self._varies = True
             self.notes.append(f"its frame rate varies; now {rate}: {again} pictures shown again, {left_out} left out")
@@ -94,13 +96,14 @@ class VideoSource:
     def _pictures(self) -> Iterator[tuple[np.ndarray, float]]:
         """Each picture and its time in seconds after the first."""
         first = None
-        while True:
-            there, picture = self._capture.read()
+        for damaged in _grabbed(self._capture):
+            there, picture = self._capture.retrieve()
             if not there or picture is None:
                 break
             seconds = self._capture.get(cv2.CAP_PROP_POS_MSEC) / 1000
             first = seconds if first is None else first
             self.read += 1
+            self._damaged += damaged
             yield _as_colour(picture), seconds - first
 
 
@@ -201,7 +204,7 @@ class OpenCVWriter:
 
     def __init__(self, path: Path, size: tuple[int, int], rate: Fraction):
         self._path, self._written = path, 0
-        code = cv2.VideoWriter.fourcc(*CODES.get(path.suffix, "mp4v"))
+        code = cv2.VideoWriter.fourcc(*"mp4v")
         self._writer = cv2.VideoWriter(str(path), code, float(rate), size)
         if not self._writer.isOpened():
             raise DataError(str(path), "OpenCV cannot write it", "a writable folder", "Install ffmpeg.")
@@ -236,11 +239,21 @@ def _open(path: Path) -> cv2.VideoCapture:
 
 def _first_times(path: Path, most: int = LOOKED_AT) -> list[float]:
     """When the first pictures are shown, in seconds; as many as can be read."""
-    capture, times = _open(path), []
-    while len(times) < most and capture.grab():
-        times.append(capture.get(cv2.CAP_PROP_POS_MSEC) / 1000)
+    capture = _open(path)
+    times = [capture.get(cv2.CAP_PROP_POS_MSEC) / 1000 for _ in itertools.islice(_grabbed(capture), most)]
     capture.release()
     return times
+
+
+def _grabbed(capture: cv2.VideoCapture) -> Iterator[int]:
+    """Go to picture after picture; of each, how many damaged ones stand before it."""
+    damaged = 0
+    while damaged < DAMAGED:
+        if capture.grab():
+            yield damaged
+            damaged = 0
+        else:
+            damaged += 1
 
 
 def _rate(claimed: float, times: list[float]) -> tuple[Fraction, bool]:

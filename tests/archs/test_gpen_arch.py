@@ -107,16 +107,6 @@ def test_smaller_input_leaves_the_finest_blocks_without_features():
     assert torch.equal(net(lq), net.decoder(z, [*features, torch.zeros(1, 15, 32, 32)]))
 
 
-def test_layers_may_work_in_another_range_than_theirs():
-    """Plain [0, 1], as in the authors' network for segmentation maps: what comes is not normalised, nor what goes."""
-    plain, unit = build(), build(value_range=[0, 1], inner_range=[0, 1])
-    picture = torch.rand(2, 3, 32, 32)
-    with torch.no_grad():
-        assert torch.equal(plain(picture), unit(picture))
-        both = build(value_range=[-1, 1], inner_range=[0, 1])
-        torch.testing.assert_close(both(picture * 2 - 1), plain(picture) * 2 - 1)
-
-
 def test_value_range_maps_in_and_out():
     net, unit = build(), build(value_range=[0, 1])
     lq = picture(1, 3, 20, 20)
@@ -179,10 +169,6 @@ def test_bfloat16_throughout():
         ({"out_size": 64, "in_size": 48}, "in_size: got 48; expected a power of two"),
         ({"out_size": 64, "noise_mode": "both"}, "noise_mode: got 'both'; expected one of concat, add, none"),
         ({"out_size": 64, "narrow": 0}, "narrow: got 0"),
-        (
-            {"out_size": 64, "inner_range": [0.5, 0.5]},
-            r"inner_range: got \[0.5, 0.5\]; expected two values, the lower",
-        ),
         (
             {"out_size": 64, "value_range": [1, 0]},
             r"value_range: got \[1, 0\]; expected two values, the lower",

@@ -54,7 +54,7 @@ def test_what_the_file_tells_the_tools_that_crop_faces(weights, tmp_path):
     assert {key: told[f"gpen_{key}"] for key in ("task", "template", "value_range", "precision", "alpha")} == {
         "task": "seg2face",
         "template": "dlib",
-        "value_range": "[0, 1]",
+        "value_range": "[-1, 1]",
         "precision": "fp16",
         "alpha": "1",
     }

@@ -1,10 +1,15 @@
+import re
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
 from basicsr.archs.rrdbnet_arch import RRDBNet
 from torch import nn
+from tqdm import tqdm
 
 from gpen_plugin.errors import CheckpointError, MissingFileError, OptionError, ShapeError
+from gpen_plugin.restore import background as background_module
 from gpen_plugin.restore.background import PUBLISHED, Background, open_background
 
 CPU = torch.device("cpu")
@@ -137,11 +142,17 @@ def test_what_is_no_photograph(pixels, problem):
         Background(Enlarging(), 2, CPU, 512, "enlarging")(pixels)
 
 
-def test_progress_and_description(option_file):
-    background, told = open_background(option_file(), device=CPU, tile=100), []
-    background(picture(96, 200), lambda done, total: told.append((done, total)))
-    assert told == [(number + 1, len(told)) for number in range(len(told))]
-    assert len(told) > 2
+@pytest.mark.parametrize("patience", [0, 60])
+def test_progress_is_shown_of_what_takes_long(option_file, monkeypatch, capsys, patience):
+    monkeypatch.setattr(background_module, "PATIENCE", patience)
+    monkeypatch.setattr(background_module, "tqdm", partial(tqdm, mininterval=0))
+    open_background(option_file(), device=CPU, tile=100)(picture(96, 200))
+    shown = re.findall(r"(\d)/(\d) \[", capsys.readouterr().err)
+    assert shown == ([(str(done), "4") for done in range(1, 5)] if patience == 0 else [])
+
+
+def test_description(option_file):
+    background = open_background(option_file(), device=CPU, tile=100)
     assert background.description == (
         "RRDBNet (num_in_ch 3, num_out_ch 3, num_feat 4, num_block 1, num_grow_ch 4, scale 2), 0.0 M parameters; "
         "net_g.pth; 2 times, in tiles of 96 px"

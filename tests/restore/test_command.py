@@ -7,7 +7,7 @@ import torch
 from restorer_parts import Detector, face_at, photograph
 
 from gpen_plugin import GPEN
-from gpen_plugin.restore import restorer
+from gpen_plugin.restore import restorer, running
 from gpen_plugin.restore.__main__ import main
 
 FACES = [face_at(90, 110, 100), face_at(230, 120, 70, angle=25, score=0.7)]
@@ -90,6 +90,70 @@ def test_no_face_leaves_the_photograph_and_has_a_status_of_its_own(run, tmp_path
     assert "no face in: a.png" in said.out
 
 
+@pytest.mark.parametrize("error", [MemoryError(), cv2.error("Insufficient memory")])
+def test_a_photograph_that_needs_more_memory_than_there_is_costs_itself_alone(run, tmp_path, monkeypatch, error):
+    for place, name in enumerate("abc"):
+        write(tmp_path / f"in/{name}.png", place)
+    whole, large = restorer.Restorer.paste_back, photograph(seed=1)
+
+    def paste_back(self, image, *arguments):
+        if (image.pixels == large).all():
+            raise error
+        return whole(self, image, *arguments)
+
+    monkeypatch.setattr(restorer.Restorer, "paste_back", paste_back)
+    status, said = run("in", "-o", "out")
+    assert status == 1
+    assert files(tmp_path / "out") == ["a.png", "c.png"]
+    assert "failed: in/b.png: cannot be restored (" in said.err
+    assert "not written: in/b.png" in said.out
+
+
+def test_missing_weights_are_told_of_once(run, tmp_path, monkeypatch):
+    monkeypatch.setenv("GPEN_PLUGIN_OFFLINE", "1")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    for place, name in enumerate("abc"):
+        write(tmp_path / f"in/{name}.png", place)
+    status, said = run("in", "-o", "out", "--identity", 0.5)
+    assert status == 1
+    assert said.err.count("arcface_resnet18.pth (") == 1
+    assert not (tmp_path / "out").exists()
+
+
+def test_stopped_by_hand(run, tmp_path, monkeypatch):
+    for place, name in enumerate("abc"):
+        write(tmp_path / f"in/{name}.png", place)
+    write_whole, written = running.write_photograph, []
+
+    def stop_at_the_second(path, *arguments):
+        written.append(path)
+        if len(written) == 2:
+            raise KeyboardInterrupt
+        return write_whole(path, *arguments)
+
+    monkeypatch.setattr(running, "write_photograph", stop_at_the_second)
+    status, said = run("in", "-o", "out", "--batch", 1, "--report", "report.json")
+    assert status == 130
+    assert files(tmp_path / "out") == ["a.png"]
+    assert "1 of 3 inputs written" in said.out
+    assert "stopped" in said.err
+    assert [job["source"] for job in json.loads((tmp_path / "report.json").read_text())["jobs"]] == ["in/a.png"]
+
+
+def test_what_is_held_at_once_counts_results(run, tmp_path, monkeypatch):
+    for place, name in enumerate("abcd"):
+        write(tmp_path / f"in/{name}.png", place)
+    together = []
+    whole = restorer.Restorer.restore_all
+    monkeypatch.setattr(restorer.Restorer, "restore_all", lambda *a, **b: together.append(len(a[1])) or whole(*a, **b))
+    height, width = photograph().shape[:2]
+    for upscale, variants, groups in ((1, 0, [4]), (2, 0, [1] * 4), (1, 1, [2, 2, 2, 2])):
+        monkeypatch.setattr(running, "TOGETHER", 8 * height * width)
+        together.clear()
+        assert run("in", "-o", "out", "--upscale", upscale, "--variants", variants)[0] == 0
+        assert [number for number in together if number] == groups
+
+
 def test_a_face_that_stops_the_network_costs_its_photograph_alone(run, tmp_path, weights):
     state = torch.load(weights)
     for tensor in state["params_ema"].values():
@@ -134,9 +198,25 @@ def test_variants_differ_and_can_be_made_again(run, tmp_path):
 def test_a_reference_whose_styles_are_mixed_in(run, tmp_path):
     write(tmp_path / "a.png")
     cv2.imwrite(str(tmp_path / "other.png"), photograph(64, 64, seed=9))
-    assert run("a.png", "-o", "out", "--variants", 1, "--variant-strength", 1, "--reference", "other.png")[0] == 0
+    assert run("a.png", "-o", "out", "--variant-strength", 1, "--reference", "other.png")[0] == 0
     one, two = (cv2.imread(str(tmp_path / "out" / name)) for name in ("a.png", "a_1.png"))
     assert (one != two).any()
+
+
+@pytest.mark.parametrize(("option", "room"), [("--save-faces", "faces"), ("--compare", "compare")])
+def test_results_do_not_lie_where_faces_and_comparisons_go(run, tmp_path, option, room):
+    write(tmp_path / f"in/{room}/a.png")
+    status, said = run("in", "-o", "out", option)
+    assert status == 1
+    assert f"{option}: would write to out/{room}, where the result of in/{room}/a.png goes" in said.err
+    assert run("in", "-o", "out")[0] == 0
+
+
+def test_home_is_found_for_what_lies_beside(run, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    write(tmp_path / "a.png")
+    assert run("a.png", "-o", "~/out", "--compare")[0] == 0
+    assert files(tmp_path / "out") == ["a.png", "compare/a.png.png"]
 
 
 def test_the_originals_are_spared(run, tmp_path):
@@ -154,6 +234,9 @@ def test_the_originals_are_spared(run, tmp_path):
         (["missing.png", "-o", "out"], "missing.png"),
         (["a.png", "-o", "out", "--alpha", "2"], "alpha: got 2.0; expected a number from 0 to 1"),
         (["a.png", "-o", "out", "--template", "fhq"], "ffhq"),
+        (["a.png", "-o", "out", "--task", "seg2face"], "error: task seg2face: got whole photographs"),
+        (["a.png", "-o", "out", "--report", "a.png"], "--report: got a.png; expected a name that ends in .json"),
+        (["a.png", "-o", "out", "--variants", "-1"], "--variants: got -1; expected a number from 0"),
         (["a.png", "-o", "out", "--layers", "x"], None),
     ],
 )
@@ -203,3 +286,11 @@ def test_the_onnx_file_gives_the_same(run, tmp_path, weights):
     assert run("a.png", "-o", "two", model="net.onnx")[0] == 0
     one, two = (cv2.imread(str(tmp_path / folder / "a.png")).astype(int) for folder in ("one", "two"))
     assert np.abs(one - two).max() <= 1
+
+
+@pytest.mark.parametrize("option", [["--variant-layers", "fine"], ["--variant-strength", "1"]])
+def test_how_variants_differ_without_variants(run, tmp_path, option):
+    write(tmp_path / "a.png")
+    status, said = run("a.png", "-o", "out", *option)
+    assert status == 1
+    assert f"{option[0]}: got it without --variants" in said.err

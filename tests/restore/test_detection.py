@@ -1,5 +1,7 @@
 """Photographs of any size, shown to a finder in parts; and which detector is opened."""
 
+from dataclasses import replace
+
 import cv2
 import numpy as np
 import pytest
@@ -7,8 +9,9 @@ import torch
 
 from gpen_plugin.errors import MissingFileError, OptionError, ShapeError
 from gpen_plugin.restore import detection
+from gpen_plugin.restore.alignment import after_scaling, inverse
 from gpen_plugin.restore.detection import looking, open_detector
-from gpen_plugin.restore.detection.looking import LookingDetector, inverse, resized, tiles, to_size, turned
+from gpen_plugin.restore.detection.looking import LookingDetector, resized, tiles, turned
 from gpen_plugin.restore.face import DetectedFace
 
 GREEN, RED = (0, 255, 0), (0, 0, 255)
@@ -63,7 +66,7 @@ def found(picture, **settings):
 @pytest.mark.parametrize("height", [10, 37, 100, 250])
 def test_resized_tells_where_each_pixel_goes(height):
     picture = np.tile(np.arange(100, dtype=np.float32)[:, None], (1, 60))  # each pixel says its row
-    matrix = to_size(60, 100, 60, height)
+    matrix = after_scaling(np.eye(2, 3), target=(1, height / 100))
     rows = np.arange(height)[3:-3]
     assert np.allclose(resized(picture, 60, height)[3:-3, 1], (rows - matrix[1, 2]) / matrix[1, 1], atol=0.1)
 
@@ -133,15 +136,42 @@ def test_nothing_is_turned_where_a_face_is_upright():
     assert len(found(picture)) == 1
 
 
-def test_one_doubtful_upright_face_does_not_hide_those_of_a_turned_picture():
+class Scored(Disc):
+    """As certain of a disc as it is said to be of discs of its size."""
+
+    def __init__(self, scores):
+        super().__init__()
+        self.scores = scores
+
+    def _faces(self, picture, left, top, width, height):
+        for face in super()._faces(picture, left, top, width, height):
+            radius = min(self.scores, key=lambda radius: abs(2 * radius - width))
+            yield replace(face, score=self.scores[radius])
+
+
+@pytest.mark.parametrize(("upright", "turned", "count"), [(0.7, 0.95, 3), (0.95, 0.95, 1), (0.7, 0.7, 1)])
+def test_one_doubtful_upright_face_does_not_hide_sure_ones_of_a_turned_picture(upright, turned, count):
     """Three are upside down, one stands."""
-    discs = [(25, 45, 12), (65, 45, 12), (105, 45, 12)]
-    picture = np.hstack([drawn(90, 130, *discs, down=(0, -1)), drawn(90, 48, (24, 45, 12))])
+    discs = [(25, 45, 9), (65, 45, 9), (105, 45, 9)]
+    picture = np.hstack([drawn(90, 130, *discs, down=(0, -1)), drawn(90, 48, (24, 45, 6))])
+    faces = LookingDetector(Scored({12: upright, 17: turned}), "", min_size=8)(picture)  # enlarged 1.8 times
+    assert len(faces) == count
+
+
+def test_doubtful_faces_of_a_turned_picture_are_none():
+    assert LookingDetector(Scored({20: 0.84}), "")(drawn(150, 200, (60, 80, 20), down=(0, -1))) == []
+
+
+def test_turned_pictures_are_glanced_at_and_one_is_looked_at_closely(monkeypatch):
+    """The smaller of two faces that are upside down is seen only then; where there are none, no copy is large."""
+    monkeypatch.setattr(looking, "GLANCE", 25_000)
     finder = Disc()
-    finder.score = 0.7
-    assert len(LookingDetector(finder, "")(picture)) == 3
-    finder.score = 0.95
-    assert len(LookingDetector(finder, "")(picture)) == 1
+    faces = LookingDetector(finder, "", min_size=8)(drawn(300, 400, (100, 80, 30), (300, 200, 7), down=(0, -1)))
+    assert sorted(round(face.box[2] - face.box[0]) // 10 for face in faces) == [1, 6]
+    looked = [height * width for height, width, _ in finder.shapes]
+    finder.shapes.clear()
+    assert LookingDetector(finder, "", min_size=8)(drawn(300, 400)) == []
+    assert sum(height * width for height, width, _ in finder.shapes) < 0.7 * sum(looked)
 
 
 class Fixed(Disc):
@@ -168,7 +198,8 @@ def test_faces_at_the_border():
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (1, 7), (30, 20000), (5000, 7000)])
-def test_odd_sizes(shape):
+def test_odd_sizes(shape, monkeypatch):
+    monkeypatch.setattr(looking, "GLANCE", 250_000)
     finder = Disc()
     picture = np.broadcast_to(np.zeros(3, np.uint8), (*shape, 3))
     assert LookingDetector(finder, "")(picture) == []
@@ -199,9 +230,9 @@ def test_auto_takes_what_needs_no_download_and_says_why(bare):
     detector = open_detector()
     assert detector.name == "haar"
     assert "\n" not in detector.notice
-    for part in ("found by OpenCV's Haar", "not by RetinaFace", "detection_Resnet50_Final.pth", "not by YuNet"):
+    for part in ("found by OpenCV's Haar", "RetinaFace (facexlib) is missing", "YuNet is missing (--detector yunet"):
         assert part in detector.notice
-    assert open_detector("haar").notice.count("not by") == 0
+    assert "missing" not in open_detector("haar").notice
 
 
 @pytest.mark.parametrize("name", ["retinaface", "yunet"])

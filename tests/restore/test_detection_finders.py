@@ -153,7 +153,7 @@ def test_retinaface_is_opened_silently(retinaface_file, no_network, capfd):
         warnings.simplefilter("error")
         detector = open_detector(file=retinaface_file, threshold=0.55)
     assert capfd.readouterr() == ("", "")
-    assert (detector.name, detector.notice) == ("retinaface", "Faces are found by RetinaFace (facexlib).")
+    assert (detector.name, detector.notice) == ("retinaface", "found by RetinaFace (facexlib)")
     picture = np.random.default_rng(0).integers(0, 256, (33, 47, 3), dtype=np.uint8)
     found = detector._finder(picture)
     assert all(face.score > 0.55 and np.isfinite(face.landmarks).all() for face in found)

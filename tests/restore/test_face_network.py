@@ -159,6 +159,14 @@ def test_another_network_is_refused_by_name(name, way_out, tmp_path):
         opened(path)
 
 
+def test_a_program_of_gpen_export_is_refused_by_its_suffix(tmp_path):
+    (tmp_path / "model.pt2").write_bytes(b"whatever")
+    with pytest.raises(
+        CheckpointError, match=r"model.pt2: is a program .*; expected weights or ONNX\. Name the weights"
+    ):
+        opened(tmp_path / "model.pt2")
+
+
 def test_a_file_that_lacks_a_tensor_and_one_with_another_filter(tmp_path):
     state = weights(NETWORKS["GPEN concat"])
     del state["decoder.blocks.8.conv0.bias"]

@@ -5,12 +5,13 @@ import math
 import cv2
 import numpy as np
 import pytest
+import torch
 
 from gpen_plugin.errors import MissingFileError, OptionError
 from gpen_plugin.metrics.face_recognition import RecognitionSettings
 from gpen_plugin.metrics.face_templates import FFHQ as FFHQ_POINTS
 from gpen_plugin.restore import fidelity
-from gpen_plugin.restore.fidelity import IdentityGate, keep_color, make_grey
+from gpen_plugin.restore.fidelity import IdentityGate, keep_color, make_grey, open_gate
 from gpen_plugin.restore.templates import ARCFACE_112, TEMPLATES
 
 BLACK_AS_0 = {"mean": 0.0, "std": 255.0}
@@ -146,6 +147,30 @@ def test_gfpgans_network_sees_ffhqs_framing(monkeypatch):
     IdentityGate(0)(face, face, TEMPLATES["ffhq"])
     assert np.array_equal(seen[0], np.rint(face * 255).astype(np.uint8))  # 256 px are twice what it takes
     assert FFHQ_POINTS[0, 0] / 512 == pytest.approx(TEMPLATES["ffhq"][0, 0], abs=1e-3)
+
+
+@pytest.mark.parametrize(("device", "place"), [("cpu", "cpu"), ("mps", "cpu"), ("cuda:1", "cuda:1"), ("auto", "auto")])
+def test_a_gate_works_where_the_restorer_does(device, place):
+    settings = open_gate(0.4, "face.onnx", torch.device(device) if device != "auto" else device)._settings
+    assert (settings.device, settings.onnx) == (place, "face.onnx")
+    assert open_gate(0.4)._settings.onnx is None
+
+
+def test_no_gate():
+    assert open_gate(None) is None
+    with pytest.raises(OptionError, match=r"identity_model: got face\.onnx"):
+        open_gate(None, "face.onnx")
+
+
+@pytest.mark.parametrize("shape", [(40, 70), (70, 40)])
+def test_faces_that_are_not_square_are_seen_as_the_network_sees_them(monkeypatch, shape):
+    """The same face, squeezed and whole, is the same."""
+    seen = []
+    monkeypatch.setattr(fidelity, "embedding", lambda face, settings: seen.append(face) or np.ones(1))
+    face = texture(5, 256, sigma=20)
+    squeezed = cv2.resize(face, shape, interpolation=cv2.INTER_AREA)
+    IdentityGate(0)(squeezed, face, TEMPLATES["ffhq"])
+    assert np.abs(seen[0].astype(int) - seen[1]).mean() < 2
 
 
 def test_missing_weights_are_told(tmp_path):

@@ -241,14 +241,33 @@ def test_originals_are_never_targets(tree, given, output, suffix):
         expand([given], output, suffix)
 
 
-def test_an_output_inside_the_input_is_not_searched(tree):
-    (tree / "in/restored").mkdir()
-    (tree / "in/restored/a.png").write_text("of the run before")
-    jobs = expand(["in"], "in/restored")
-    assert len(jobs) == 6
-    assert ("in/a.png", "in/restored/a.png") in pairs(jobs)
-    assert not [source for source, _ in pairs(jobs) if "restored" in source]
-    assert len(expand(["in/**"], "in/restored")) == len(jobs)
+@pytest.mark.parametrize("given", ["in", "in/**", "in/*", "."])
+def test_an_output_in_a_folder_that_is_searched_must_be_new(tree, given):
+    assert ("in/a.png", "in/new/a.png") in pairs(expand(["in"], "in/new"))
+    with pytest.raises(OptionError, match=r"--output: got in/deep, and inputs are .* or remove it if it holds results"):
+        expand([given], "in/deep")
+    (tree / "in/new/deep").mkdir(parents=True)
+    (tree / "in/new/deep/x.png").write_text("an original, or a result: nobody knows")
+    with pytest.raises(OptionError, match=r"--output: got in/new, and inputs are where results would be written"):
+        expand(["in"], "in/new")
+
+
+def test_results_of_before_are_replaced_in_a_folder_of_their_own(tree):
+    (tree / "out").mkdir()
+    (tree / "out/a.png").write_text("of the run before")
+    assert ("in/a.png", "out/a.png") in pairs(expand(["in"], "out"))
+
+
+def test_further_results_hit_no_input_and_no_other_result(tree):
+    (tree / "in/a_1.png").write_text("named like a further result")
+    with pytest.raises(
+        OptionError, match=r"--variants: out/a_1\.png would be a result of in/a\.png and of in/a_1\.png"
+    ):
+        expand(["in"], "out", endings=["_1", "_2"])
+    with pytest.raises(OptionError, match=r"in/a_1\.png, which is one of the inputs"):
+        expand(["in/a_1.png"], "in/a.png", endings=["_1"])
+    (job,) = expand(["in/b.JPG"], "out", endings=["_1"])
+    assert [path.as_posix() for path in job.written(["_1"])] == ["out/b.JPG", "out/b_1.JPG"]
 
 
 def test_an_output_around_the_input_is_another_folder(tree):

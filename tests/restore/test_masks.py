@@ -151,8 +151,7 @@ def test_without_weights(offline):
     pytest.importorskip("facexlib", reason="facexlib is not installed")
     maker = open_mask("auto")
     assert maker.name == "soft"
-    assert "parsing_parsenet.pth" in maker.notice
-    assert "GPEN_PLUGIN_OFFLINE" in maker.notice
+    assert "ParseNet, for masks by the outline, is missing (--mask parsing tells why)" in maker.notice
     with pytest.raises(MissingFileError, match=r"mask: parsing_parsenet.pth .* is not on this machine"):
         open_mask("parsing")
 
@@ -161,7 +160,7 @@ def test_without_facexlib(offline, monkeypatch):
     monkeypatch.setitem(sys.modules, "facexlib.parsing.parsenet", None)
     with pytest.raises(MissingFileError, match=r"mask: the package facexlib is not installed\. Run: pip install"):
         open_mask("parsing")
-    assert "facexlib is not installed" in open_mask("auto").notice
+    assert open_mask("auto").name == "soft"
 
 
 def test_facexlibs_own_folder(tmp_path, monkeypatch):
@@ -198,6 +197,21 @@ def test_faces_apart_keep_their_masks():
     far = np.array([[1.0, 0, -100], [0, 1, 0]])
     for found in share([mask, mask], [np.eye(2, 3), far]):
         assert np.array_equal(found, mask)
+
+
+def test_faces_that_cannot_touch_are_passed_over(monkeypatch):
+    rng = np.random.default_rng(0)
+    mask, turns = soft_mask(FFHQ, 32), rng.uniform(-2, 2, (12, 2))
+    matrices = [
+        np.array([[a, -b, x], [b, a, y]]) for (a, b), (x, y) in zip(turns, rng.uniform(0, 90, (12, 2)), strict=True)
+    ]
+    apart, seen = masks._apart, []
+    monkeypatch.setattr(masks, "_apart", lambda *frames: seen.append(apart(*frames)) or seen[-1])
+    quick = share([mask] * 12, matrices)
+    assert 10 < sum(seen) < len(seen) == 66
+    monkeypatch.setattr(masks, "_apart", lambda *frames: False)
+    for one, other in zip(quick, share([mask] * 12, matrices), strict=True):
+        assert np.array_equal(one, other)
 
 
 def test_one_place_is_shared_equally_by_three():

@@ -43,9 +43,11 @@ def test_other_tools_files_take_rgb_between_minus_1_and_1(tmp_path):
 
 
 def test_our_files_tell_how_they_want_their_faces(tmp_path):
-    told = {"gpen_value_range": "[0, 1]", "gpen_task": "colorize", "gpen_template": "dlib", "gpen_version": "1.0"}
-    network = opened(tiled(tmp_path / "ours.onnx", gains=(0.5,) * 3, metadata=told))
-    assert (network.task, network.template, network.alpha) == ("colorize", "dlib", 1)
+    told = {"value_range": "[0, 1]", "task": "colorize", "template": "dlib", "alpha": "0.8", "precision": "fp16"}
+    metadata = {"gpen_version": "1.0"} | {f"gpen_{name}": text for name, text in told.items()}
+    network = opened(tiled(tmp_path / "ours.onnx", gains=(0.5,) * 3, metadata=metadata))
+    assert (network.task, network.template, network.alpha) == ("colorize", "dlib", 0.8)
+    assert network.description == "ONNX network 16 px, ours.onnx; fp16 on CPU"
     np.testing.assert_allclose(network([face(0)])[0], np.tile(face(0), (2, 2, 1)) / 2, atol=1e-6)
 
 
@@ -58,6 +60,7 @@ def test_our_files_tell_how_they_want_their_faces(tmp_path):
         ("gpen_bfr_256", 128, {}, ("arcface", 1, "restore")),
         ("GPEN-BFR-2048", 1024, {}, ("ffhq", 0.8, "restore")),
         ("GPEN-BFR-2048", 1024, {"gpen_template": "gpen"}, ("gpen", 0.8, "restore")),
+        ("GPEN-BFR-2048", 1024, {"gpen_alpha": "1"}, ("ffhq", 1, "restore")),
         ("GPEN-Colorization-1024", 512, {}, ("ffhq", 1, "colorize")),
     ],
 )
@@ -137,6 +140,10 @@ def test_a_damaged_file_a_released_name_on_another_size_and_metadata_that_say_no
     for text in ("1", "[1, 0]", "[0, 1, 2]", "full", '["a", "b"]'):
         path = tiled(tmp_path / "net.onnx", metadata={"gpen_value_range": text})
         with pytest.raises(CheckpointError, match=r"net.onnx: gpen_value_range: got .*; expected two numbers such as"):
+            opened(path)
+    for text in ("all", "1.5", "-1", "nan", "[1]"):
+        path = tiled(tmp_path / "net.onnx", metadata={"gpen_alpha": text})
+        with pytest.raises(CheckpointError, match=r"net.onnx: gpen_alpha: got .*; expected a number from 0 to 1"):
             opened(path)
 
 

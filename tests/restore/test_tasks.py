@@ -52,7 +52,6 @@ def test_a_wrong_name_is_told():
 def test_conventions():
     assert [task.name for task in TASKS.values() if task.aligned_only] == ["colorize", "seg2face"]
     assert [task.name for task in TASKS.values() if task.keeps_grey] == ["restore", "inpaint"]
-    assert [task.name for task in TASKS.values() if task.value_range == (0, 1)] == ["seg2face"]
 
 
 def test_restoration_changes_nothing():
@@ -98,6 +97,14 @@ def test_strokes_are_filled_and_the_rest_stays_to_the_bit(seed):
     far = cv2.dilate(mask.astype(np.uint8), np.ones((11, 11))) == 0
     assert far.mean() > 0.3
     np.testing.assert_array_equal(result[far], crop[far])
+
+
+def test_all_that_a_training_scribbles_is_found():
+    for seed in range(100):
+        mask = brush_mask(BrushRanges(), np.random.default_rng(seed), SIDE) == 1
+        found = strokes(np.where(mask[:, :, None], np.float32(1), np.full((SIDE, SIDE, 3), 0.5, np.float32)))
+        assert (found & mask).sum() > 0.98 * mask.sum(), seed
+        assert not (found & ~mask).any()
 
 
 @pytest.mark.parametrize("seed", [3, 4, 5])

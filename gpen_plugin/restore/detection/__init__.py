@@ -58,8 +58,8 @@ def open_detector(
         name = _of_file(file)
     names = DETECTORS[1:] if name == "auto" else (name,)
     finder, missed = _first(names, file, device, threshold)
-    instead = f" ({'; '.join(missed)})" if missed else ""
-    return LookingDetector(finder, f"Faces are found by {TITLES[finder.name]}{instead}.", min_size)
+    missing = [f"{TITLES[name]} is missing (--detector {name} tells why)" for name in missed]
+    return LookingDetector(finder, "; ".join([f"found by {TITLES[finder.name]}", *missing]), min_size)
 
 
 def _of_file(file: str | os.PathLike) -> str:
@@ -73,15 +73,15 @@ def _of_file(file: str | os.PathLike) -> str:
 def _first(
     names: tuple[str, ...], file: str | os.PathLike | None, device: torch.device, threshold: float | None
 ) -> tuple[Finder, list[str]]:
-    """The first that can be had, and why the ones before it cannot; the error of the last if none can."""
+    """The first that can be had, and those before it, which cannot; the error of the last if none can."""
     missed = []
     for name in names:
         try:
             return _finder(name, file, device, threshold), missed
-        except MissingFileError as error:
+        except MissingFileError:
             if name == names[-1]:
                 raise
-            missed.append(f"not by {TITLES[name]}: {error.came}")
+            missed.append(name)
     raise AssertionError("names are never empty")
 
 

@@ -1,18 +1,20 @@
 """A photograph of any size, looked at in pictures of the size that a finder of faces is made for."""
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Protocol
 
 import cv2
 import numpy as np
 
 from gpen_plugin.errors import OptionError, ShapeError
+from gpen_plugin.restore.alignment import after_scaling, inverse
 from gpen_plugin.restore.detection.merging import merged, moved, plausible
 from gpen_plugin.restore.face import DetectedFace
 
 SURE = 0.9  # of an upright face's score: where all are less certain, the photograph may be turned
-LESS = 4  # so many times fewer pixels are looked at where the photograph is turned, for that is done several times
+TURNED = 0.85  # of the score of one face at least, where it is: a beard upside down gets up to 0.81
+GLANCE = 500_000  # pixels of the copy that tells which way up it is: it is looked at at every turn
 LONGEST = 320  # pixels to which small pictures are enlarged,
 ENLARGED = 4  # but by no more than this factor
 STEP = 4  # from each scale to the next coarser one
@@ -92,11 +94,15 @@ class LookingDetector:
             raise ShapeError("picture", f"got {picture.shape} {picture.dtype}", "(H, W, 3) uint8 in BGR order")
         height, width = picture.shape[:2]
         upright = self._faces(self._levels(picture, self._finder.finest), 0, width, height)
-        if any(face.score >= SURE for face in upright):
+        if _best(upright) >= SURE:
             return upright
-        levels = list(self._levels(picture, self._finder.finest // LESS))
-        turned = [self._faces(levels, degrees, width, height) for degrees in self._finder.turns]
-        return max(upright, *turned, key=lambda faces: sum(face.score for face in faces))
+        glanced = list(self._levels(picture, min(GLANCE, self._finder.finest)))
+        glances = {degrees: self._faces(glanced, degrees, width, height) for degrees in self._finder.turns}
+        degrees, faces = max(glances.items(), key=lambda glance: _certainty(glance[1]))
+        if _best(faces) < TURNED:
+            return upright
+        turned = self._faces(self._levels(picture, self._finder.finest), degrees, width, height)
+        return max(upright, turned, key=_certainty)
 
     def _faces(self, levels: Iterable[Level], degrees: float, width: int, height: int) -> list[DetectedFace]:
         """The faces of a photograph that are upright once it is turned."""
@@ -116,7 +122,7 @@ class LookingDetector:
         level = picture
         for scale in self._scales(height, width, finest):
             level = resized(level, max(round(width * scale), 1), max(round(height * scale), 1))
-            yield level, to_size(width, height, level.shape[1], level.shape[0])
+            yield level, after_scaling(np.eye(2, 3), target=(level.shape[1] / width, level.shape[0] / height))
 
     def _scales(self, height: int, width: int, finest: int) -> Iterator[float]:
         """From the finest, on which the smallest faces are found, to one on which the largest are."""
@@ -150,12 +156,6 @@ def resized(picture: np.ndarray, width: int, height: int) -> np.ndarray:
     return cv2.resize(picture, (width, height), interpolation=cv2.INTER_AREA if smaller else cv2.INTER_LINEAR)
 
 
-def to_size(width: int, height: int, new_width: int, new_height: int) -> np.ndarray:
-    """The (2, 3) matrix that leads to a resized picture, where 0 is the middle of the first pixel in both."""
-    x, y = new_width / width, new_height / height
-    return np.array([[x, 0, (x - 1) / 2], [0, y, (y - 1) / 2]])
-
-
 def tiles(picture: np.ndarray, side: int, overlap: int) -> Iterator[tuple[tuple[int, int], np.ndarray]]:
     """Cut a picture into parts of equal size, none longer than `side`, that overlap by `overlap` pixels or more.
 
@@ -186,10 +186,12 @@ def turned(picture: np.ndarray, degrees: float) -> tuple[np.ndarray, np.ndarray]
     return cv2.warpAffine(picture, matrix, size, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE), matrix
 
 
-def inverse(matrix: np.ndarray) -> np.ndarray:
-    """The way back of a (2, 3) matrix, (2, 3)."""
-    back = np.linalg.inv(matrix[:, :2])
-    return np.column_stack([back, -back @ matrix[:, 2]])
+def _certainty(faces: Sequence[DetectedFace]) -> float:
+    return sum(face.score for face in faces)
+
+
+def _best(faces: Sequence[DetectedFace]) -> float:
+    return max((face.score for face in faces), default=0)
 
 
 def _spans(length: int, side: int, overlap: int) -> list[tuple[int, int]]:

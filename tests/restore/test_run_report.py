@@ -1,0 +1,57 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from gpen_plugin.restore.face import RestoredFace
+from gpen_plugin.restore.report import JobReport, Report
+
+TARGET = Path("out")
+
+
+def face(kept: str | None = None) -> RestoredFace:
+    crop = np.zeros((8, 8, 3), np.float32)
+    return RestoredFace(None, np.eye(2, 3), crop, crop, kept=kept)
+
+
+def report(*jobs: JobReport, aligned: bool = False, total: int | None = None) -> Report:
+    return Report("network", {}, len(jobs) if total is None else total, aligned, list(jobs), seconds=2)
+
+
+def test_the_summary_names_what_was_left_out():
+    unlike = [face("identity 0.25 is below 0.5"), face("identity 0.40 is below 0.5")]
+    jobs = [
+        JobReport(Path("a.png"), TARGET, [face(), *unlike]),
+        JobReport(Path("b.png"), TARGET),
+        JobReport(Path("c.png"), TARGET, error="c.png: is empty"),
+        JobReport(Path("d.png"), TARGET, unlike[:1]),
+    ]
+    assert report(*jobs, total=5).summary().splitlines() == [
+        "3 of 5 inputs written, 4 faces, 2.0 s",
+        "not written: c.png",
+        "no face in: b.png",
+        "3 faces left alone (identity 0.25 is below 0.5; identity 0.40 is below 0.5) in: a.png, d.png",
+    ]
+
+
+def test_one_is_no_plural_and_aligned_pictures_are_not_searched():
+    assert report(JobReport(Path("a.png"), TARGET, [face()])).summary() == "1 of 1 input written, 1 face, 2.0 s"
+    assert report(JobReport(Path("a.png"), TARGET), aligned=True).summary() == "1 of 1 input written, 0 faces, 2.0 s"
+
+
+def test_long_lists_are_cut():
+    summary = report(*(JobReport(Path(f"{number}.png"), TARGET) for number in range(20))).summary()
+    assert summary.endswith("no face in: " + ", ".join(f"{number}.png" for number in range(12)) + ", and 8 more")
+
+
+@pytest.mark.parametrize(
+    ("jobs", "aligned", "status"),
+    [
+        ([JobReport(Path("a"), TARGET, [face()]), JobReport(Path("b"), TARGET)], False, 0),
+        ([JobReport(Path("a"), TARGET, [face()]), JobReport(Path("b"), TARGET, error="b: is empty")], False, 1),
+        ([JobReport(Path("a"), TARGET), JobReport(Path("b"), TARGET)], False, 3),
+        ([JobReport(Path("a"), TARGET)], True, 0),
+    ],
+)
+def test_the_status(jobs, aligned, status):
+    assert report(*jobs, aligned=aligned).status == status
