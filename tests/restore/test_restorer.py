@@ -283,7 +283,8 @@ def test_a_task_for_aligned_faces_alone_says_so():
 
 def test_a_grey_photograph_stays_grey_where_a_network_enlarges_it():
     made = restorer(upscale=2)
-    made._background = lambda pixels: np.clip(np.kron(pixels, np.ones((2, 2, 1))) + (0, 0, 40), 0, 255).astype(np.uint8)
+    redder = np.array([0, 0, 40], np.uint8)
+    made._background = lambda pixels: cv2.add(np.kron(pixels, np.ones((2, 2, 1), np.uint8)), redder)
     grey = np.repeat(cv2.cvtColor(photograph(), cv2.COLOR_BGR2GRAY)[..., None], 3, axis=2)
     result = made.restore(grey).picture
     assert result.shape == (480, 640, 3)
