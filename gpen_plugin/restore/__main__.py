@@ -46,6 +46,7 @@ def _run(arguments: Namespace) -> int:
     endings = _endings(arguments)
     jobs = expand(arguments.inputs, arguments.output, arguments.suffix, endings=endings)
     _check_videos(arguments, jobs)
+    _check_aligned(arguments)
     output = arguments.output.expanduser()
     folder = output.parent if output == jobs[0].target else output
     outputs = Outputs(folder, arguments.save_faces, arguments.compare)
@@ -56,7 +57,7 @@ def _run(arguments: Namespace) -> int:
     print(f"network: {restorer.network.description}")
     if not arguments.aligned:
         print(f"faces: {restorer.detector.notice}\nmasks: {restorer.mask.notice}")
-    report = Report(restorer.network.description, _settings(arguments), len(jobs), arguments.aligned)
+    report = Report(restorer.network.description, vars(arguments), len(jobs), arguments.aligned)
     try:
         _restore(jobs, runner, report)
     finally:
@@ -101,6 +102,14 @@ def _check_videos(arguments: Namespace, jobs: Sequence[Job]) -> None:
     if video is not None and given:
         where, came = f"--{given[0].replace('_', '-')}", f"got it for the video {video.source}"
         raise OptionError(where, came, "photographs", "Leave it out, or restore videos apart.")
+
+
+def _check_aligned(arguments: Namespace) -> None:
+    """Refuse options that only whole photographs have."""
+    given = [name for name in ("background", "upscale") if getattr(arguments, name) not in (None, 1)]
+    if arguments.aligned and given:
+        came = "got it with --aligned, whose results have the network's own size"
+        raise OptionError(f"--{given[0]}", came, "whole photographs", "Leave one of the two out.")
 
 
 def _restorer(arguments: Namespace) -> Restorer:
@@ -154,11 +163,6 @@ def _reference(arguments: Namespace, restorer: Restorer) -> np.ndarray:
     if face is None:
         raise DataError(str(arguments.reference), "no face was found", "a photograph of one face", "Try another.")
     return face
-
-
-def _settings(arguments: Namespace) -> dict[str, object]:
-    plain = int | float | bool | str | None
-    return {name: value if isinstance(value, plain) else str(value) for name, value in vars(arguments).items()}
 
 
 if __name__ == "__main__":

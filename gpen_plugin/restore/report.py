@@ -1,6 +1,7 @@
 """What a run of ``gpen-restore`` found and did, for people and for programs."""
 
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -54,7 +55,7 @@ class Report:
 
     Attributes:
         model: description of the network.
-        settings: the options of the run, JSON-able.
+        settings: the options of the run by name.
         total: number of inputs.
         aligned: whether nothing was looked for.
         jobs: one entry for each input that is done with.
@@ -108,7 +109,7 @@ class Report:
             "seconds": round(self.seconds, 3),
             "jobs": [job.to_dict() for job in self.jobs],
         }
-        write_whole(path, (json.dumps(whole, indent=2) + "\n").encode())
+        write_whole(path, (json.dumps(whole, indent=2, default=str) + "\n").encode())
 
 
 def _count(number: int, what: str) -> str:
@@ -126,7 +127,8 @@ def _some(texts: Sequence[str], between: str) -> str:
 
 
 def _face(face: RestoredFace) -> dict[str, Any]:
-    entry: dict[str, Any] = {"identity": face.identity, "kept": face.kept}
+    told = face.identity is not None and math.isfinite(face.identity)  # JSON has no NaN
+    entry: dict[str, Any] = {"identity": face.identity if told else None, "kept": face.kept}
     if face.detected is None:
         return entry
     found = face.detected

@@ -294,3 +294,11 @@ def test_how_variants_differ_without_variants(run, tmp_path, option):
     status, said = run("a.png", "-o", "out", *option)
     assert status == 1
     assert f"{option[0]}: got it without --variants" in said.err
+
+
+@pytest.mark.parametrize("option", [["--upscale", "2"], ["--background", "RealESRGAN_x2plus"]])
+def test_what_only_whole_photographs_have(run, tmp_path, option):
+    write(tmp_path / "a.png")
+    status, said = run("a.png", "-o", "out", "--aligned", *option)
+    assert status == 1
+    assert f"{option[0]}: got it with --aligned" in said.err

@@ -1,3 +1,5 @@
+import json
+import math
 from pathlib import Path
 
 import numpy as np
@@ -55,3 +57,13 @@ def test_long_lists_are_cut():
 )
 def test_the_status(jobs, aligned, status):
     assert report(*jobs, aligned=aligned).status == status
+
+
+def test_the_file_is_json_whatever_the_recogniser_and_the_options_gave(tmp_path):
+    unknown = RestoredFace(None, np.eye(2, 3), np.zeros((8, 8, 3), np.float32), np.zeros((8, 8, 3)), identity=math.nan)
+    made = report(JobReport(Path("a.png"), TARGET, [unknown]))
+    made.settings = {"output": TARGET, "alpha": 0.5}
+    made.write(tmp_path / "report.json")
+    read = json.loads((tmp_path / "report.json").read_text(), parse_constant=pytest.fail)
+    assert read["jobs"][0]["faces"][0]["identity"] is None
+    assert read["settings"] == {"output": "out", "alpha": 0.5}
