@@ -10,7 +10,8 @@ from tqdm import tqdm
 
 from gpen_plugin.errors import DataError, GPENError, MissingFileError, OptionError, plain_message
 from gpen_plugin.picture_file import write_picture
-from gpen_plugin.restore.face import DetectedFace, Restoration
+from gpen_plugin.restore.alignment import scale_of
+from gpen_plugin.restore.face import DetectedFace, Restoration, RestoredFace
 from gpen_plugin.restore.inputs import Job
 from gpen_plugin.restore.photograph import Photograph, read_photograph, write_photograph
 from gpen_plugin.restore.report import JobReport
@@ -20,6 +21,7 @@ from gpen_plugin.restore.video_file import VideoSource
 from gpen_plugin.sheet import side_by_side
 
 TOGETHER = 64_000_000  # pixels of photographs and results that are held at once, besides one that is larger
+MUCH = 2  # times the network's input: from here on a larger network is recommended
 FACES, COMPARED = "faces", "compare"  # rooms of the output folder
 # Memory that is wanting, too: OpenCV has an error of its own for that.
 _FAILURES = (GPENError, MemoryError, cv2.error)
@@ -123,7 +125,7 @@ class Runner:
 
     def _written(self, job: Job, photograph: Photograph, results: Mapping[str, Restoration]) -> JobReport:
         try:
-            notes = dict.fromkeys(photograph.notes)
+            notes = dict.fromkeys((*photograph.notes, *_too_large(results[""].faces)))
             for (name, result), path in zip(results.items(), job.written(self._variants), strict=True):
                 notes |= dict.fromkeys(write_photograph(path, result.photograph))
                 if self._outputs.faces:
@@ -163,6 +165,16 @@ class Runner:
         figures = asdict(report)
         notes = figures.pop("notes")
         return JobReport(job.source, job.target, video=figures, notes=notes)
+
+
+def _too_large(faces: Sequence[RestoredFace]) -> list[str]:
+    """What is to be said of faces that the network sees much smaller than they are."""
+    found = [(len(face.crop) / scale_of(face.matrix), len(face.crop)) for face in faces if face.detected is not None]
+    large = [round(side) for side, seen in found if side > MUCH * seen]
+    if not large:
+        return []
+    seen = found[0][1]
+    return [f"a face fills {max(large)} px, and the network sees {seen}: a network of a larger size would do it better"]
 
 
 def _failure(job: Job, error: Exception) -> JobReport:

@@ -302,3 +302,12 @@ def test_what_only_whole_photographs_have(run, tmp_path, option):
     status, said = run("a.png", "-o", "out", "--aligned", *option)
     assert status == 1
     assert f"{option[0]}: got it with --aligned" in said.err
+
+
+def test_faces_that_are_too_large_for_the_network_are_told(run, tmp_path):
+    write(tmp_path / "a.png")
+    small = Detector(face_at(90, 110, 30))
+    assert "larger size" not in run("a.png", "-o", "one", detector=small)[1].err
+    status, said = run("a.png", "-o", "two")  # 100 and 70 px, and the network sees 16
+    assert status == 0
+    assert "a face fills 100 px, and the network sees 16" in said.err
