@@ -3,7 +3,7 @@
 import numpy as np
 
 from gpen_plugin.data.degradation import resize_bilinear
-from gpen_plugin.restore import DetectedFace
+from gpen_plugin.restore import DetectedFace, Restorer
 from gpen_plugin.restore.templates import template
 
 
@@ -59,3 +59,18 @@ def photograph(height=240, width=320, seed=0) -> np.ndarray:
     y, x = np.mgrid[:height, :width] / 40.0
     smooth = np.stack([np.sin(x), np.cos(y), np.sin(x + y)], axis=2) * 80 + 128
     return np.clip(smooth + rng.normal(0, 6, smooth.shape), 0, 255).astype(np.uint8)
+
+
+FACES = [face_at(90, 110, 100), face_at(230, 120, 70, angle=25, score=0.7)]
+"""Two in a `photograph`."""
+
+
+def restorer(rule=lambda face: face, faces=FACES, **options) -> Restorer:
+    """A `Restorer` around a `Network` of this rule, whose detector finds these faces."""
+    made = Restorer(Network(rule), device="cpu", mask="soft", **options)
+    made._detector = Detector(*faces)
+    return made
+
+
+def brighter(face):
+    return face + 0.2

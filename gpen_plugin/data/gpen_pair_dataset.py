@@ -1,5 +1,6 @@
 """Faces and, for each of them, the picture that a network is to make it of: what all sets of pairs share."""
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
 import numpy as np
@@ -29,7 +30,7 @@ class PairOptions(FaceOptions):
         return [*super().value_problems(where), *problems]
 
 
-class GPENPairDataset(GPENFaceDataset):
+class GPENPairDataset(GPENFaceDataset, ABC):
     """Base of the sets of pairs; a subclass says in `_partner` what is made of a face.
 
     An item is that of a `GPENFaceDataset` and ``lq`` (3, in_size, in_size), RGB in `value_range`; ``lq_path`` is the
@@ -53,6 +54,7 @@ class GPENPairDataset(GPENFaceDataset):
         face = self._face(key, mirrored)
         return {"lq_path": self._gt.name(key), **self._partner(key, face, mirrored, rng), **self._shown(key, face)}
 
+    @abstractmethod
     def _partner(self, key: str, face: np.ndarray, mirrored: bool, rng: np.random.Generator) -> dict:
         """What goes with a face.
 
@@ -64,7 +66,6 @@ class GPENPairDataset(GPENFaceDataset):
         Returns:
             ``lq``, and what else the item is to hold.
         """
-        raise NotImplementedError
 
 
 def check_partners(options: PairOptions, where: str) -> None:

@@ -4,47 +4,10 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from command_runs import files, run, weights, write  # noqa: F401 - fixtures
 from restorer_parts import Detector, face_at, photograph
 
-from gpen_plugin import GPEN
 from gpen_plugin.restore import restorer, running
-from gpen_plugin.restore.__main__ import main
-
-FACES = [face_at(90, 110, 100), face_at(230, 120, 70, angle=25, score=0.7)]
-
-
-@pytest.fixture(scope="module")
-def weights(tmp_path_factory):
-    torch.manual_seed(0)
-    net = GPEN(32, in_size=16, num_style_feat=16, num_mlp=2, narrow=0.03125).eval()
-    path = tmp_path_factory.mktemp("weights") / "net_g_latest.pth"
-    torch.save({"params_ema": net.state_dict()}, path)
-    return path
-
-
-@pytest.fixture
-def run(weights, tmp_path, monkeypatch, capsys):
-    """Run the command in an empty folder, with a detector that knows where the faces are."""
-    found = Detector(*FACES)
-    monkeypatch.setattr(restorer, "open_detector", lambda *arguments, **options: found)
-    monkeypatch.chdir(tmp_path)
-
-    def run(*words, model=weights, detector=found):
-        monkeypatch.setattr(restorer, "open_detector", lambda *arguments, **options: detector)
-        status = main([*map(str, words), "--model", str(model), "--device", "cpu", "--mask", "soft"])
-        return status, capsys.readouterr()
-
-    return run
-
-
-def write(path, seed=0, **options):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    cv2.imwrite(str(path), photograph(seed=seed))
-    return path
-
-
-def files(folder):
-    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
 
 
 def test_a_folder(run, tmp_path):
@@ -203,55 +166,11 @@ def test_a_reference_whose_styles_are_mixed_in(run, tmp_path):
     assert (one != two).any()
 
 
-@pytest.mark.parametrize(("option", "room"), [("--save-faces", "faces"), ("--compare", "compare")])
-def test_results_do_not_lie_where_faces_and_comparisons_go(run, tmp_path, option, room):
-    write(tmp_path / f"in/{room}/a.png")
-    status, said = run("in", "-o", "out", option)
-    assert status == 1
-    assert f"{option}: would write to out/{room}, where the result of in/{room}/a.png goes" in said.err
-    assert run("in", "-o", "out")[0] == 0
-
-
 def test_home_is_found_for_what_lies_beside(run, tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     write(tmp_path / "a.png")
     assert run("a.png", "-o", "~/out", "--compare")[0] == 0
     assert files(tmp_path / "out") == ["a.png", "compare/a.png.png"]
-
-
-def test_the_originals_are_spared(run, tmp_path):
-    path = write(tmp_path / "in/a.png")
-    before = path.read_bytes()
-    status, said = run("in", "-o", "in")
-    assert status == 1
-    assert "--output" in said.err
-    assert path.read_bytes() == before
-
-
-@pytest.mark.parametrize(
-    ("words", "said"),
-    [
-        (["missing.png", "-o", "out"], "missing.png"),
-        (["a.png", "-o", "out", "--alpha", "2"], "alpha: got 2.0; expected a number from 0 to 1"),
-        (["a.png", "-o", "out", "--template", "fhq"], "ffhq"),
-        (["a.png", "-o", "out", "--task", "seg2face"], "error: task seg2face: got whole photographs"),
-        (["a.png", "-o", "out", "--report", "a.png"], "--report: got a.png; expected a name that ends in .json"),
-        (["a.png", "-o", "out", "--variants", "-1"], "--variants: got -1; expected a number from 0"),
-        (["a.png", "-o", "out", "--layers", "x"], None),
-    ],
-)
-def test_mistakes_on_the_command_line(run, tmp_path, words, said):
-    write(tmp_path / "a.png")
-    if said is None:
-        with pytest.raises(SystemExit) as stopped:
-            run(*words)
-        assert stopped.value.code == 2
-    else:
-        status, output = run(*words)
-        assert status == 1
-        assert said in output.err
-        assert "Traceback" not in output.err
-    assert not (tmp_path / "out").exists()
 
 
 def test_a_video(run, tmp_path):
@@ -270,14 +189,6 @@ def test_a_video(run, tmp_path):
     assert reader.get(cv2.CAP_PROP_FRAME_COUNT) == 4
 
 
-@pytest.mark.parametrize("option", [["--aligned"], ["--save-faces"], ["--variants", 2]])
-def test_what_only_photographs_have(run, tmp_path, option):
-    (tmp_path / "film.mp4").write_bytes(b"")
-    status, said = run("film.mp4", "-o", "out", *option)
-    assert status == 1
-    assert f"{option[0]}: got it for the video film.mp4" in said.err
-
-
 def test_the_onnx_file_gives_the_same(run, tmp_path, weights):
     export = pytest.importorskip("gpen_plugin.export.__main__").main
     assert export([str(weights), "-o", "net.onnx"]) == 0
@@ -286,22 +197,6 @@ def test_the_onnx_file_gives_the_same(run, tmp_path, weights):
     assert run("a.png", "-o", "two", model="net.onnx")[0] == 0
     one, two = (cv2.imread(str(tmp_path / folder / "a.png")).astype(int) for folder in ("one", "two"))
     assert np.abs(one - two).max() <= 1
-
-
-@pytest.mark.parametrize("option", [["--variant-layers", "fine"], ["--variant-strength", "1"]])
-def test_how_variants_differ_without_variants(run, tmp_path, option):
-    write(tmp_path / "a.png")
-    status, said = run("a.png", "-o", "out", *option)
-    assert status == 1
-    assert f"{option[0]}: got it without --variants" in said.err
-
-
-@pytest.mark.parametrize("option", [["--upscale", "2"], ["--background", "RealESRGAN_x2plus"]])
-def test_what_only_whole_photographs_have(run, tmp_path, option):
-    write(tmp_path / "a.png")
-    status, said = run("a.png", "-o", "out", "--aligned", *option)
-    assert status == 1
-    assert f"{option[0]}: got it with --aligned" in said.err
 
 
 def test_faces_that_are_too_large_for_the_network_are_told(run, tmp_path):

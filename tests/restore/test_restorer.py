@@ -5,28 +5,15 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from restorer_parts import Detector, Network, face_at, photograph
+from restorer_parts import FACES, brighter, photograph, restorer
 
 from gpen_plugin import GPEN
 from gpen_plugin.errors import OptionError, ShapeError
 from gpen_plugin.restore import Restorer
 from gpen_plugin.restore.fidelity import IdentityGate
 from gpen_plugin.restore.photograph import Photograph
-from gpen_plugin.restore.tasks import Inpaint
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "metrics"))
-
-FACES = [face_at(90, 110, 100), face_at(230, 120, 70, angle=25, score=0.7)]
-
-
-def restorer(rule=lambda face: face, faces=FACES, **options) -> Restorer:
-    made = Restorer(Network(rule), device="cpu", mask="soft", **options)
-    made._detector = Detector(*faces)
-    return made
-
-
-def brighter(face):
-    return face + 0.2
 
 
 @pytest.fixture(scope="module")
@@ -151,62 +138,12 @@ def test_likeness_is_judged_by_a_network_of_the_users_own(tmp_path):
     assert (aligned.picture == 160).all()
 
 
-@pytest.mark.parametrize("shape", [(64, 40), (30, 64), (64, 64), (5, 90)])
-@pytest.mark.parametrize("task", ["restore", "inpaint"])
-def test_colour_is_kept_of_aligned_faces_of_any_shape(shape, task):
-    picture = photograph(*shape)
-    made = restorer(lambda face: face + np.float32([0, 0, 0.3]), task=task, keep_color=True)
-    result = made.restore(picture, aligned=True).picture
-    assert result.shape == ((64, 64, 3) if task == "restore" else picture.shape)
-    means = [each.mean(axis=(0, 1)) for each in (result, picture)]
-    assert means[0] == pytest.approx(means[1], abs=4)
-
-
 @pytest.mark.parametrize("alpha", [0, 0.5, 1])
 def test_strength_of_aligned_faces(alpha):
     picture = np.full((40, 64, 3), 100, np.uint8)
     result = restorer(brighter, alpha=alpha).restore(picture, aligned=True)
     assert result.picture.shape == (64, 64, 3)
     assert np.abs(result.picture.astype(int) - (100 + alpha * 51)).max() <= 1
-
-
-def test_colorize_gives_chroma_and_keeps_luminance_and_size():
-    """What comes of a grey face is no longer grey."""
-    grey = cv2.cvtColor(photograph(50, 80), cv2.COLOR_BGR2GRAY) // 2 + 60
-    shown = []
-
-    def red(face):
-        shown.append(face)
-        return face * 0.5 + np.float32([0, 0, 0.3])
-
-    result = restorer(red, task="colorize").restore(grey, aligned=True).picture
-    assert result.shape == (50, 80, 3)
-    assert np.abs(cv2.cvtColor(result, cv2.COLOR_BGR2GRAY).astype(int) - grey).max() <= 1
-    assert result[..., 2].mean() > result[..., 0].mean() + 20
-    assert (shown[0][..., 0] == shown[0][..., 2]).all()
-
-
-@pytest.mark.parametrize("aligned", [True, False])
-def test_inpaint_changes_what_is_hidden_alone(aligned):
-    mask = np.zeros((100, 100), bool)
-    mask[45:55, 45:55] = True
-    picture = photograph(100, 100) // 2
-    made = restorer(lambda face: face * 0, faces=[face_at(49.5, 49.5, 100)], task=Inpaint(mask=mask))
-    result = made.restore(picture, aligned=aligned).picture
-    assert result.shape == picture.shape
-    assert result[47:53, 47:53].mean() < 0.2 * picture[47:53, 47:53].mean()
-    far = np.ones((100, 100), bool)
-    far[35:65, 35:65] = False
-    assert np.abs(result.astype(int) - picture)[far].max() <= 3
-
-
-def test_seg2face_is_shown_a_painted_map_and_gives_a_face_in_colour():
-    labels = np.zeros((32, 32), np.uint8)
-    labels[8:24, 8:24] = 1
-    made = restorer(lambda face: face, task="seg2face")
-    result = made.restore(labels, aligned=True).picture
-    assert result.shape == (64, 64, 3)
-    assert len(np.unique(result.reshape(-1, 3), axis=0)) == 2
 
 
 @pytest.mark.parametrize("upscale", [2, 1.5])
@@ -275,12 +212,6 @@ def test_options_out_of_range(options, said):
         restorer(**options)
 
 
-def test_a_task_for_aligned_faces_alone_says_so():
-    made = Restorer(Network(task="seg2face"), device="cpu")
-    with pytest.raises(OptionError, match="aligned"):
-        made.restore(photograph())
-
-
 def test_a_grey_photograph_stays_grey_where_a_network_enlarges_it():
     made = restorer(upscale=2)
     redder = np.array([0, 0, 40], np.uint8)
@@ -290,14 +221,3 @@ def test_a_grey_photograph_stays_grey_where_a_network_enlarges_it():
     assert result.shape == (480, 640, 3)
     assert (result[..., 0] == result[..., 2]).all()
     assert (made.restore(photograph()).picture[..., 2] > photograph().mean()).any()
-
-
-def test_a_face_without_strokes_is_said_to_be_left():
-    made = Restorer(Network(brighter, task="inpaint"), device="cpu", mask="soft")
-    picture = np.minimum(photograph(64, 64), 200)
-    result = made.restore(picture, aligned=True)
-    assert (result.picture == picture).all()
-    assert "white strokes" in result.faces[0].kept
-    cv2.line(picture, (10, 40), (50, 44), (255, 255, 255), 4)
-    result = made.restore(picture, aligned=True)
-    assert result.faces[0].kept is None
