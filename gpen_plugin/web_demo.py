@@ -16,6 +16,7 @@ import numpy as np
 from gpen_plugin.errors import GPENError, MissingFileError, OptionError, plain_message, told_plainly
 from gpen_plugin.restore import Restoration, RestoredFace, Restorer
 from gpen_plugin.restore.photograph import Photograph, read_photograph, write_photograph
+from gpen_plugin.restore.pixel_values import as_uint8
 
 TITLE = "GPEN: restore the faces of a photograph"
 SHOWN = 1600  # pixels, the longer side of what the page shows; the file to download has all of them
@@ -77,7 +78,7 @@ class Page:
 
 def shown(pixels: np.ndarray) -> np.ndarray:
     """A photograph as a page shows it: uint8 RGB, its longer side at most `SHOWN`."""
-    picture = pixels if pixels.dtype == np.uint8 else (pixels >> 8).astype(np.uint8)
+    picture = as_uint8(pixels)
     scale = SHOWN / max(picture.shape[:2])
     if scale < 1:
         height, width = (max(1, round(side * scale)) for side in picture.shape[:2])

@@ -19,6 +19,7 @@ from gpen_plugin.restore.fidelity import keep_color, make_grey, open_gate
 from gpen_plugin.restore.masks import open_mask, share
 from gpen_plugin.restore.paste import paste
 from gpen_plugin.restore.photograph import Photograph, read_photograph
+from gpen_plugin.restore.pixel_values import as_uint8, stored, unit
 from gpen_plugin.restore.tasks import Task, task_called
 from gpen_plugin.restore.templates import parse_template
 
@@ -125,7 +126,7 @@ class Restorer:
 
     def find(self, image: Image) -> list[DetectedFace]:
         """Find the faces of a photograph, the most certain first."""
-        found = self.detector(_as_uint8(_photograph(image).pixels))
+        found = self.detector(as_uint8(_photograph(image).pixels))
         return [face for face in found if can_be_aligned(face.landmarks)]
 
     def aligned_face(self, image: Image) -> np.ndarray | None:
@@ -211,7 +212,7 @@ class Restorer:
         before = cv2.resize(face.crop, face.restored.shape[1::-1], interpolation=cv2.INTER_LINEAR)
         alpha = 0 if face.kept else self.alpha
         result = face.restored if alpha == 1 else before + np.float32(alpha) * (face.restored - before)
-        return Restoration(photograph.with_pixels(_in_dtype(result, photograph.pixels.dtype)), faces)
+        return Restoration(photograph.with_pixels(stored(result, photograph.pixels.dtype)), faces)
 
     def paste_back(self, image: Image, faces: Sequence[RestoredFace], *, alpha: float | None = None) -> Restoration:
         """Put restored faces into their photograph; nothing goes through the network.
@@ -264,7 +265,7 @@ class _Located:
 
 def _whole(photograph: Photograph) -> _Located:
     """A picture that is one aligned face."""
-    return _Located(None, np.eye(2, 3), _unit(photograph.pixels))
+    return _Located(None, np.eye(2, 3), unit(photograph.pixels))
 
 
 def _photograph(image: Image) -> Photograph:
@@ -277,21 +278,6 @@ def _photograph(image: Image) -> Photograph:
         came = f"got {image.shape} {image.dtype}"
         raise ShapeError("image", came, "(H, W), (H, W, 3) or (H, W, 4), uint8 or uint16, in BGR order")
     return Photograph.of(image)
-
-
-def _unit(pixels: np.ndarray) -> np.ndarray:
-    """uint8 or uint16 to float32 in [0, 1]."""
-    return pixels.astype(np.float32) / np.float32(np.iinfo(pixels.dtype).max)
-
-
-def _in_dtype(picture: np.ndarray, dtype: np.dtype) -> np.ndarray:
-    """float32 in [0, 1] to uint8 or uint16."""
-    most = np.iinfo(dtype).max
-    return np.rint(picture.clip(0, 1) * np.float32(most)).astype(dtype)
-
-
-def _as_uint8(pixels: np.ndarray) -> np.ndarray:
-    return pixels if pixels.dtype == np.uint8 else (pixels >> 8).astype(np.uint8)
 
 
 def _check(name: str, value: float | None, least: float, most: float = np.inf) -> None:

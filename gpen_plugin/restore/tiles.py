@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from gpen_plugin.errors import OptionError
+from gpen_plugin.restore.pixel_values import stored, unit
 
 OVERLAP = 64  # pixels that a tile shares with the next
 GRID = 32  # tiles begin and end on it, so that what unshuffles or halves sees all of them in the same phase
@@ -65,7 +66,7 @@ class Tiles:
         if max(picture.shape[:2]) > self.side:
             return self._in_parts(picture, progress)
         try:
-            result = _stored(self.run(_unit(picture)), picture.dtype)
+            result = stored(self.run(unit(picture)), picture.dtype)
         except RuntimeError as error:
             if not _is_of_memory(error):
                 raise
@@ -86,7 +87,7 @@ class Tiles:
             row = np.empty(((bottom - top) * scale, width * scale, 3), np.float32)
             across = _Fading(row.swapaxes(0, 1), overlap * scale)
             for left, right in columns:
-                tile = self._whole(_unit(picture[top:bottom, left:right]), _nobody)
+                tile = self._whole(unit(picture[top:bottom, left:right]), _nobody)
                 across.put(left * scale, tile.swapaxes(0, 1))
                 progress(next(ticks), len(rows) * len(columns))
             down.put(top * scale, row)
@@ -120,8 +121,8 @@ class _Fading:
         if self._rest is not None:
             shared, middle = piece[: self._overlap], start + self._overlap
             faded = self._rest + (shared - self._rest) * _ramp(self._overlap)[:, None, None]
-            self._canvas[start:middle] = _stored(faded, self._canvas.dtype)
-        self._canvas[middle : start + len(piece)] = _stored(piece[middle - start :], self._canvas.dtype)
+            self._canvas[start:middle] = stored(faded, self._canvas.dtype)
+        self._canvas[middle : start + len(piece)] = stored(piece[middle - start :], self._canvas.dtype)
         self._rest = piece[len(piece) - self._overlap :].copy()  # so that the piece itself can go
 
 
@@ -139,21 +140,6 @@ def _spans(length: int, side: int, overlap: int) -> list[tuple[int, int]]:
     """Where tiles begin and end: `side` long but the last, each sharing `overlap` with the next."""
     starts = range(0, max(length - overlap, 1), side - overlap)
     return [(start, min(start + side, length)) for start in starts]
-
-
-def _unit(picture: np.ndarray) -> np.ndarray:
-    """float32 in [0, 1] of whatever dtype."""
-    if picture.dtype == np.float32:
-        return picture
-    return picture.astype(np.float32) / np.float32(np.iinfo(picture.dtype).max)
-
-
-def _stored(picture: np.ndarray, dtype: np.dtype) -> np.ndarray:
-    """float32 in [0, 1] as `dtype` stores it, clipped and rounded."""
-    if dtype == np.float32:
-        return picture
-    most = np.iinfo(dtype).max
-    return np.rint(np.clip(picture, 0, 1) * np.float32(most)).astype(dtype)
 
 
 def _is_of_memory(error: Exception) -> bool:

@@ -18,6 +18,7 @@ from gpen_plugin.data.degradation import recipe_rng
 from gpen_plugin.errors import OptionError, ShapeError
 from gpen_plugin.prior_sampler import MEAN_OF, SHARED_SEED
 from gpen_plugin.restore.face_network import FaceNetwork, TorchNetwork
+from gpen_plugin.restore.pixel_values import unit
 
 CALLED = {"coarse": "0-2", "middle": "3-6", "fine": "7-"}
 
@@ -189,7 +190,7 @@ def _restyled(network: TorchNetwork, variation: Variation, index: int) -> _Resty
     places = variation.layers.of(net.decoder.num_latent)
     if variation.reference is None:
         return _Restyled(net, places, 1, strength * _draw(net.decoder, variation.seed, index))
-    code = net(network.to_tensor([_unit(variation.reference)]), return_latents=True).latents[:, 0]  # (1, F)
+    code = net(network.to_tensor([unit(variation.reference)]), return_latents=True).latents[:, 0]  # (1, F)
     return _Restyled(net, places, 1 - strength, strength * code)
 
 
@@ -206,9 +207,3 @@ def _check_reference(picture: np.ndarray) -> None:
         raise ShapeError("reference", f"got {picture.shape}", "(H, W, 3) in BGR order")
     if picture.dtype not in (np.uint8, np.uint16, np.float32):
         raise ShapeError("reference", f"got {picture.dtype}", "uint8, uint16 or float32")
-
-
-def _unit(picture: np.ndarray) -> np.ndarray:
-    if picture.dtype == np.float32:
-        return picture
-    return picture.astype(np.float32) / np.float32(np.iinfo(picture.dtype).max)
