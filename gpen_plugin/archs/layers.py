@@ -239,6 +239,10 @@ class ToRGB(nn.Module):
         picture = modulated_conv(x, self.weight, style, demodulate=False) + self.bias[:, None, None]
         if earlier is None:
             return picture
-        surplus = self.kernel.shape[0] - 2
-        pad = ((surplus + 1) // 2 + 1, surplus // 2)
-        return picture + upfirdn2d(earlier, self.kernel, up=2, pad=pad)
+        return picture + enlarged(earlier, self.kernel)
+
+
+def enlarged(picture: torch.Tensor, kernel: torch.Tensor) -> torch.Tensor:
+    """Double a picture's height and width: (N, 3, H, W) -> (N, 3, 2 H, 2 W); `kernel` is (K, K), its sum 4."""
+    surplus = kernel.shape[0] - 2
+    return upfirdn2d(picture, kernel, up=2, pad=((surplus + 1) // 2 + 1, surplus // 2))

@@ -42,11 +42,16 @@ def modulated_conv(
     check_shape("modulated_conv(style)", style, {"N": x.shape[0], "I": weight.shape[1]})
     convolve = _reference if choose("upfirdn2d", impl, x) == "reference" else _fast
     out = convolve(x, weight, style, demodulate, up)
-    return upfirdn2d(out, kernel, pad=_blur_padding(weight, kernel), impl=impl) if up else out
+    return upfirdn2d(out, kernel, pad=blur_padding(weight, kernel), impl=impl) if up else out
 
 
-def _blur_padding(weight, kernel):
-    """Zeros before and after that bring the 2 * H - 2 + k rows of a transposed convolution to 2 * H."""
+def blur_padding(weight: torch.Tensor, kernel: torch.Tensor | None) -> tuple[int, int]:
+    """Zeros before and after that bring the 2 * H - 2 + k rows of a transposed convolution to 2 * H.
+
+    Args:
+        weight: of the transposed convolution, (O, I, k, k).
+        kernel: FIR filter that follows it, (kh, kw).
+    """
     assert kernel is not None, "upsampling needs its FIR kernel"
     surplus = kernel.shape[0] - 2 - (weight.shape[2] - 1)
     return (surplus + 1) // 2 + 1, surplus // 2 + 1
@@ -73,12 +78,24 @@ def _fast(x, weight, style, demodulate, up):
     out = _convolve(x * style.to(x.dtype)[:, :, None, None], weight, up)
     if not demodulate:
         return out
-    return out * _demodulation(weight, style).to(out.dtype)[:, :, None, None]
-
-
-def _demodulation(weight, style):
-    """What brings each sample's scaled kernels to unit length (Eq. 3), (N, O), in float32 at least."""
-    wide = torch.promote_types(weight.dtype, torch.float32)
     with no_autocast(weight):
-        power = style.to(wide).square() @ weight.to(wide).square().sum(dim=(2, 3)).t()  # (N, O)
-        return (power + _EPSILON).rsqrt()
+        gain = demodulation(kernel_power(weight), style)
+    return out * gain.to(out.dtype)[:, :, None, None]
+
+
+def kernel_power(weight: torch.Tensor) -> torch.Tensor:
+    """The sum of squares of each kernel, (O, I, k, k) -> (I, O), in float32 at least."""
+    wide = weight.to(torch.promote_types(weight.dtype, torch.float32))
+    return wide.square().sum(dim=(2, 3)).t()
+
+
+def demodulation(power: torch.Tensor, style: torch.Tensor) -> torch.Tensor:
+    """What brings each sample's scaled kernels to unit length (Eq. 3).
+
+    Args:
+        power: of the shared kernels, (I, O), from `kernel_power`.
+        style: (N, I).
+    Returns:
+        (N, O), in the dtype of `power`.
+    """
+    return (style.to(power.dtype).square() @ power + _EPSILON).rsqrt()

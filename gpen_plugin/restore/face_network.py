@@ -14,9 +14,11 @@ from torch import nn
 from gpen_plugin import checkpoint
 from gpen_plugin.archs import GPEN
 from gpen_plugin.archs.authors_keys import foreign_filters, to_ours
+from gpen_plugin.archs.folding import fold
 from gpen_plugin.errors import CheckpointError, OptionError
 from gpen_plugin.fetch import find_weights
 from gpen_plugin.restore import zoo
+from gpen_plugin.restore.cores import on_cores
 from gpen_plugin.restore.network_pictures import faces_from_network, faces_to_network
 from gpen_plugin.restore.onnx_face_network import OnnxFaceNetwork
 from gpen_plugin.restore.zoo import Conventions, ReleasedModel
@@ -51,7 +53,7 @@ class FaceNetwork(Protocol):
     task: str
 
     def __call__(self, faces: Sequence[np.ndarray]) -> list[np.ndarray]:
-        """Restore faces, all at once where it can.
+        """Restore faces, all at once where that is soonest.
 
         Args:
             faces: (H, W, 3) BGR float32 in [0, 1]; those that are not of `in_size` are resized bilinearly.
@@ -70,11 +72,11 @@ class TorchNetwork:
     Args:
         net: with its weights.
         device: where it computes.
-        precision: ``bf16`` computes in bfloat16 where that does no harm, as in training.
+        precision: ``bf16`` computes features in bfloat16; latent codes, styles and pictures stay in float32.
         conventions: how it wants its faces.
         description: see `FaceNetwork`; device and precision are added.
     Attributes:
-        net: evaluating, on the device.
+        net: evaluating, on the device; folded, see `gpen_plugin.archs.folding`.
         device: where it computes.
         value_range: lowest and highest value that `net` takes and gives.
     Raises:
@@ -86,7 +88,7 @@ class TorchNetwork:
     ):
         if precision == "bf16" and not torch.amp.is_autocast_available(device.type):
             raise OptionError("precision", f"got bf16, which {device.type} does not have", "fp32")
-        self.net, self.device, self._precision = ready(net, device), device, precision
+        self.net, self.device, self._precision = ready(net, device, precision), device, precision
         self.in_size, self.out_size = net.in_size, net.out_size
         self.template, self.alpha, self.task = conventions.template, conventions.alpha, conventions.task
         self.value_range, self._name = conventions.value_range, description
@@ -124,9 +126,13 @@ class TorchNetwork:
         return faces_from_network(output, self.value_range, self.description)
 
     def _restored(self, faces: Sequence[np.ndarray]) -> list[np.ndarray]:
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self._precision == "bf16"):
-            output = self.net(self.to_tensor(faces))
-        return self.to_faces(output)
+        batch = self.to_tensor(faces)
+        parts = batch.split(1) if batch.device.type == "cpu" else [batch]
+        return self.to_faces(torch.cat(on_cores(self._output, parts)))
+
+    @torch.inference_mode()
+    def _output(self, batch: torch.Tensor) -> torch.Tensor:
+        return self.net(batch)
 
 
 def open_network(
@@ -208,11 +214,21 @@ def torch_device(name: str | torch.device = "auto") -> torch.device:
         raise OptionError("device", came, "a device of this machine", "Use cpu, or leave it out.") from error
 
 
-def ready(net: nn.Module, device: torch.device) -> nn.Module:
-    """Bring a network to a device, for restoring alone. A GPEN gets the memory layout that it has in its training."""
-    if isinstance(net, GPEN) and device.type == "cpu":
+def ready(net: nn.Module, device: torch.device, precision: Precision = "fp32", *, folded: bool = True) -> nn.Module:
+    """Bring a network to a device, for restoring alone. A GPEN is folded, in the memory layout that is fastest there.
+
+    Args:
+        net: any network.
+        device: where it computes.
+        precision: of a GPEN; others stay as they are.
+        folded: False leaves a GPEN's parameters where they are, for those who read them.
+    """
+    net = net.to(device).eval().requires_grad_(False)
+    if not isinstance(net, GPEN):
+        return net
+    if device.type == "cpu" or precision == "bf16":
         net = net.to(memory_format=torch.channels_last)
-    return net.to(device).eval().requires_grad_(False)
+    return fold(net, torch.bfloat16 if precision == "bf16" else torch.float32) if folded else net
 
 
 def _of_weights(
