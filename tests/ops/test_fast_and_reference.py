@@ -1,0 +1,60 @@
+"""What holds the fast ops to their references: values, gradients and gradients of gradients, however tensors come."""
+
+import pytest
+import torch
+
+from gpen_plugin.ops import bias_act, fir_kernel, force_implementation, modulated_conv, upfirdn2d
+
+BLUR, DOUBLE = fir_kernel((1, 3, 3, 1)), fir_kernel((1, 3, 3, 1), gain=4.0)
+OPS = {  # how it is called, and what it takes after x
+    "bias_act": (bias_act, [(5,)]),
+    "blur": (lambda x: upfirdn2d(x, BLUR, pad=(2, 1)), []),
+    "up": (lambda x: upfirdn2d(x, DOUBLE, up=2, pad=(2, 1)), []),
+    "down": (lambda x: upfirdn2d(x, BLUR, down=2, pad=(1, 1)), []),
+    "modulated_conv": (modulated_conv, [(4, 5, 3, 3), "style"]),
+    "modulated_conv to a picture": (lambda *given: modulated_conv(*given, demodulate=False), [(3, 5, 1, 1), "style"]),
+    "modulated_conv, up": (lambda *given: modulated_conv(*given, up=True, kernel=DOUBLE), [(4, 5, 3, 3), "style"]),
+}
+ROUNDING = {torch.float32: 1e-6, torch.bfloat16: 1e-2}  # of the largest value
+
+
+def inputs_of(op, dtype, layout, shape):
+    generator = torch.Generator().manual_seed(0)
+    shapes = [shape, *((shape[0], shape[1]) if given == "style" else given for given in OPS[op][1])]
+    made = [(4 * torch.randn(each, generator=generator)).round().div(4).to(dtype) for each in shapes]
+    # x is an eighth beside the others, so that no sum is zero: at its kink leaky ReLU has two derivatives
+    return [made[0].add(1 / 8).to(memory_format=layout), *made[1:]]
+
+
+def derivatives(op, impl, inputs):
+    """Values, gradients by all inputs, and gradients of the gradients' squares, as R1 and path length take them."""
+    inputs = [tensor.clone().requires_grad_() for tensor in inputs]
+    with force_implementation(impl):
+        out = OPS[op][0](*inputs)
+        first = torch.autograd.grad(out.float().square().sum(), inputs, create_graph=True)
+        second = torch.autograd.grad(sum(each.float().square().sum() for each in first), inputs)
+    return out, *first, *second
+
+
+@pytest.mark.parametrize("shape", [(1, 5, 8, 8), (3, 5, 7, 9), (2, 5, 3, 6)], ids=str)
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last], ids=["contiguous", "channels last"])
+@pytest.mark.parametrize("dtype", ROUNDING, ids=str)
+@pytest.mark.parametrize("op", OPS)
+def test_is_as_exact_as_the_reference_to_the_second_derivative(op, dtype, layout, shape):
+    inputs = inputs_of(op, dtype, layout, shape)
+    truth = derivatives(op, "reference", [tensor.double() for tensor in inputs])
+    theirs, ours = derivatives(op, "reference", inputs), derivatives(op, "fast", inputs)
+    for exact, plain, fast in zip(truth, theirs, ours, strict=True):
+        assert fast.dtype == plain.dtype == dtype
+        assert fast.shape == plain.shape
+        largest = exact.abs().max().item()
+        assert largest > 0
+        errors = [(each.double() - exact).abs().max().item() for each in (plain, fast)]
+        assert errors[1] <= 2 * errors[0] + ROUNDING[dtype] * largest
+
+
+@pytest.mark.parametrize("op", OPS)
+def test_the_fast_op_keeps_the_layout(op):
+    inputs = inputs_of(op, torch.float32, torch.channels_last, (2, 5, 8, 8))
+    with force_implementation("fast"):
+        assert OPS[op][0](*inputs).is_contiguous(memory_format=torch.channels_last)
