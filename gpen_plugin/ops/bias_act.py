@@ -41,7 +41,7 @@ def _per_channel(bias, x):
 
 def _reference(x, bias, negative_slope, scale):
     shifted = x + _per_channel(bias, x)
-    return torch.where(shifted >= 0, shifted, shifted * negative_slope) * scale
+    return torch.where(shifted > 0, shifted, shifted * negative_slope) * scale
 
 
 def _fast(x, bias, negative_slope, scale):

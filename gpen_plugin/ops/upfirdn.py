@@ -75,9 +75,8 @@ def _fast(x, kernel, up, down, pad):
 
 
 def _depthwise(x, kernel, stride, padding):
-    channels = x.shape[1]
-    weight = kernel.flip(0, 1).expand(channels, 1, -1, -1)  # (C, 1, kh, kw)
-    return F.conv2d(x, weight, stride=stride, padding=padding, groups=channels)
+    weight = kernel.flip(0, 1).expand(x.shape[1], 1, -1, -1)  # (C, 1, kh, kw)
+    return _filtered(x, weight, stride, padding)
 
 
 def _transposed(x, kernel, up, pad):
@@ -87,9 +86,43 @@ def _transposed(x, kernel, up, pad):
     # What a transposed convolution's full output has too much on each side: left, right, top, bottom.
     crop = (kw - 1 - pad[0], kw - up - pad[1], kh - 1 - pad[0], kh - up - pad[1])
     if min(crop) == max(crop) >= 0:
-        return F.conv_transpose2d(x, weight, stride=up, padding=crop[0], groups=channels)
-    full = F.conv_transpose2d(x, weight, stride=up, groups=channels)
-    return F.pad(full, [-edge for edge in crop])
+        return _filtered(x, weight, up, crop[0], adjoint=True)
+    return F.pad(_filtered(x, weight, up, 0, adjoint=True), [-edge for edge in crop])
+
+
+def _filtered(x, weight, stride, padding, *, adjoint=False, beyond=(0, 0)):
+    """Each channel with the same filter, or that filter's adjoint; see `_filter`."""
+    learns = torch.is_grad_enabled() and x.requires_grad
+    return (_Filter.apply if learns else _filter)(x, weight, stride, padding, adjoint, beyond)
+
+
+def _filter(x, weight, stride, padding, adjoint, beyond):
+    """`beyond`: rows and columns at the far edges that the filter passed over, and its adjoint has to give back."""
+    if adjoint:
+        return F.conv_transpose2d(x, weight, None, stride, padding, beyond, groups=x.shape[1])
+    return F.conv2d(x, weight, None, stride, padding, groups=x.shape[1])
+
+
+class _Filter(torch.autograd.Function):
+    """A filter and its adjoint are each other's derivatives, as often as one likes.
+
+    PyTorch's own second derivative works out, channel after channel, what the kernel would have to learn; but it is a
+    constant.
+    """
+
+    @staticmethod
+    def forward(ctx, x, weight, stride, padding, adjoint, beyond):
+        out = _filter(x, weight, stride, padding, adjoint, beyond)
+        ctx.save_for_backward(weight)
+        sides = zip(x.shape[2:], out.shape[2:], weight.shape[2:], strict=True)
+        left_over = (0, 0) if adjoint else tuple((h + 2 * padding - k) - (few - 1) * stride for h, few, k in sides)
+        ctx.others = {"stride": stride, "padding": padding, "adjoint": not adjoint, "beyond": left_over}
+        return out
+
+    @staticmethod
+    def backward(ctx, slope):
+        (weight,) = ctx.saved_tensors
+        return _filtered(slope, weight, **ctx.others), None, None, None, None, None
 
 
 def _host(x, kernel, up, down, pad):

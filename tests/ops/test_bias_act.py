@@ -37,6 +37,14 @@ def test_first_and_second_derivative(impl):
     assert torch.autograd.gradgradcheck(squared, (x, bias))
 
 
+@pytest.mark.parametrize("impl", ["reference", "fast"])
+def test_at_its_kink_the_slope_is_the_negative_one(impl):
+    """StyleGAN2's choice. A noise weight begins at zero, where it decides how fast that weight learns."""
+    x = torch.zeros(1, 3, requires_grad=True)
+    bias_act(x, torch.zeros(3), impl=impl).sum().backward()
+    torch.testing.assert_close(x.grad, torch.full((1, 3), 0.2 * math.sqrt(2)))
+
+
 @pytest.mark.parametrize("with_grad", [True, False])
 @pytest.mark.parametrize("impl", ["reference", "fast"])
 def test_leaves_its_input_alone(impl, with_grad):
