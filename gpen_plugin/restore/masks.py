@@ -84,7 +84,8 @@ class SoftMask:
 
     def __call__(self, faces: Sequence[np.ndarray]) -> list[np.ndarray]:
         """See `MaskMaker`."""
-        return [soft_mask(self._template, len(face)) for face in faces]
+        masks = {size: soft_mask(self._template, size) for size in {len(face) for face in faces}}
+        return [masks[len(face)] for face in faces]
 
 
 class ParsingMask:
@@ -162,23 +163,24 @@ def share(masks: Sequence[np.ndarray], matrices: Sequence[np.ndarray]) -> list[n
     Returns:
         The masks, in the same order; the first, and those that touch none before, as they were.
     """
-    shared = []
+    touching, shared = _touching([len(mask) for mask in masks], matrices), []
     for i, (mask, matrix) in enumerate(zip(masks, matrices, strict=True)):
         earlier = np.zeros_like(mask)
-        for other, its in zip(masks[:i], matrices[:i], strict=True):
-            onto = joined(inverse(its), matrix)
-            if _apart(onto, len(other), len(mask)):
-                continue
-            earlier += cv2.warpAffine(other, onto, mask.shape[::-1], flags=cv2.INTER_LINEAR) ** 2
+        for j in np.flatnonzero(touching[i, :i]):
+            onto = joined(inverse(matrices[j]), matrix)
+            earlier += cv2.warpAffine(masks[j], onto, mask.shape[::-1], flags=cv2.INTER_LINEAR) ** 2
         own = mask**2
         shared.append(np.where(earlier > 0, mask * own / np.maximum(own + earlier, 1e-12), mask).astype(np.float32))
     return shared
 
 
-def _apart(onto: np.ndarray, side: int, own_side: int) -> bool:
-    """Whether the circles around two square frames do not touch; `onto` leads from the one to one's own."""
-    middle = onto @ ((side - 1) / 2, (side - 1) / 2, 1)
-    return bool(np.linalg.norm(middle - (own_side - 1) / 2) > (side * scale_of(onto) + own_side) * math.sqrt(0.5))
+def _touching(sides: Sequence[int], matrices: Sequence[np.ndarray]) -> np.ndarray:
+    """Whether the circles around two square frames meet in the photograph, for any two of them: (N, N) bool."""
+    backs = [inverse(matrix) for matrix in matrices]
+    middles = np.array([back @ ((side - 1) / 2, (side - 1) / 2, 1) for side, back in zip(sides, backs, strict=True)])
+    radii = np.array([side * scale_of(back) * math.sqrt(0.5) for side, back in zip(sides, backs, strict=True)])
+    apart = np.linalg.norm(middles[:, None] - middles, axis=2)  # (N, N)
+    return apart <= radii[:, None] + radii
 
 
 def _parsenet() -> torch.nn.Module:

@@ -34,7 +34,7 @@ def from_network(output: torch.Tensor, value_range: tuple[float, float] = (-1, 1
     Returns:
         (H, W, 3) BGR uint8.
     """
-    picture = (_unit(output, value_range) * 255).round().to(torch.uint8).permute(1, 2, 0).numpy()  # (H, W, 3)
+    picture = (_unit(output, value_range) * 255).round().to(torch.uint8).permute(1, 2, 0).cpu().numpy()  # (H, W, 3)
     return np.ascontiguousarray(picture[:, :, ::-1] if rgb else picture)
 
 
@@ -75,10 +75,10 @@ def faces_from_network(output: torch.Tensor, value_range: tuple[float, float], w
         way_out = "In half precision large networks overflow: use fp32. If this is fp32, the weights are damaged."
         raise DataError(where, came, "finite values", way_out)
     pictures = _unit(output, value_range).flip(1).permute(0, 2, 3, 1)  # (N, S, S, 3), BGR
-    return list(pictures.contiguous().numpy())
+    return list(pictures.contiguous().cpu().numpy())
 
 
 def _unit(output: torch.Tensor, value_range: tuple[float, float]) -> torch.Tensor:
-    """To [0, 1], float32 on the CPU."""
+    """To [0, 1], float32, where `output` is."""
     low, high = value_range
-    return ((output.float().cpu() - low) / (high - low)).clamp(0, 1)
+    return ((output.float() - low) / (high - low)).clamp(0, 1)

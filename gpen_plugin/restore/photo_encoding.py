@@ -108,8 +108,9 @@ def encode(
             lost.append(f"transparency put on white, which {suffix} has none of")
         alpha = None
     one_channel = origin.one_channel and bool((pixels == pixels[:, :, :1]).all())
-    samples = [pixels[:, :, :1] if one_channel else pixels[:, :, ::-1], *([] if alpha is None else [alpha[:, :, None]])]
-    page = np.ascontiguousarray(np.concatenate(samples, axis=2))  # (H, W, C)
+    page = pixels[:, :, :1] if one_channel else cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB)
+    page = page if alpha is None else np.concatenate([page, alpha[:, :, None]], axis=2)
+    page = np.ascontiguousarray(page)  # (H, W, C)
     if page.dtype == np.uint16 and not encoder.deep:
         page = np.rint(page / np.float32(257)).astype(np.uint8)
         lost.append(f"16 bits reduced to 8, the most that {suffix} holds")

@@ -3,6 +3,7 @@
 import copy
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from os import PathLike
 
 import cv2
@@ -12,12 +13,13 @@ import torch
 from gpen_plugin.errors import OptionError, ShapeError
 from gpen_plugin.restore.alignment import after_scaling, align, can_be_aligned, warp
 from gpen_plugin.restore.background import open_background
+from gpen_plugin.restore.cores import on_cores
 from gpen_plugin.restore.detection import open_detector
 from gpen_plugin.restore.face import DetectedFace, Restoration, RestoredFace
 from gpen_plugin.restore.face_network import FaceNetwork, open_network, torch_device
 from gpen_plugin.restore.fidelity import keep_color, make_grey, open_gate
 from gpen_plugin.restore.masks import open_mask, share
-from gpen_plugin.restore.paste import paste
+from gpen_plugin.restore.paste import Piece, paste_all
 from gpen_plugin.restore.photograph import Photograph, read_photograph
 from gpen_plugin.restore.pixel_values import as_uint8, stored, unit
 from gpen_plugin.restore.tasks import Task, task_called
@@ -48,7 +50,7 @@ class Restorer:
         upscale: factor of the result's height and width.
         background: what enlarges the rest of the photograph; see `open_background`. None: plain interpolation.
         tile: side of the pieces in which the background is enlarged.
-        batch: faces that go through the network at once.
+        batch: faces that go through the network at once; on a CPU side by side, each on its share of the cores.
         keep_color: keep the low frequencies of the input's colour.
         identity: least likeness of a restored face to what it was, a cosine from -1 to 1; less, and the face is left as
             it is. None: nobody looks.
@@ -170,7 +172,7 @@ class Restorer:
         else:
             found = [self.find(photograph) for photograph in photographs] if faces is None else faces
             located = [
-                [self._located(photograph, face) for face in each]
+                on_cores(partial(self._located, photograph), each)
                 for photograph, each in zip(photographs, found, strict=True)
             ]
         flat = [(photograph.grey, face) for photograph, each in zip(photographs, located, strict=True) for face in each]
@@ -235,8 +237,11 @@ class Restorer:
                 after_scaling(matrix, target=len(mask) / len(face.crop))
                 for face, matrix, mask in zip(shown, matrices, masks, strict=True)
             ]
-            for face, matrix, mask in zip(shown, matrices, share(masks, frames), strict=True):
-                paste(canvas, face.crop, face.restored, matrix, mask, alpha)
+            pieces = [
+                Piece(face.crop, face.restored, matrix, mask)
+                for face, matrix, mask in zip(shown, matrices, share(masks, frames), strict=True)
+            ]
+            paste_all(canvas, pieces, alpha)
         return Restoration(photograph.with_pixels(canvas), list(faces))
 
     def _canvas(self, photograph: Photograph) -> np.ndarray:

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
-from scipy.optimize import linear_sum_assignment
 
 from gpen_plugin.restore.face import DetectedFace
 from gpen_plugin.restore.smoothing import AHEAD, smoothed, spread
@@ -113,6 +112,8 @@ class FaceTracker:
         ways = np.array([[track.distance(face, self._frame) for face in faces] for track in alive])
         taken = set()
         if ways.size:
+            from scipy.optimize import linear_sum_assignment  # photographs, which have no tracks, start without it
+
             # A way that is too long costs no more than any other: it must not push a good pair apart.
             for row, column in zip(*linear_sum_assignment(np.minimum(ways, FARTHEST)), strict=True):
                 if ways[row, column] < FARTHEST:

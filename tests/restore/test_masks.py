@@ -205,11 +205,9 @@ def test_faces_that_cannot_touch_are_passed_over(monkeypatch):
     matrices = [
         np.array([[a, -b, x], [b, a, y]]) for (a, b), (x, y) in zip(turns, rng.uniform(0, 90, (12, 2)), strict=True)
     ]
-    apart, seen = masks._apart, []
-    monkeypatch.setattr(masks, "_apart", lambda *frames: seen.append(apart(*frames)) or seen[-1])
-    quick = share([mask] * 12, matrices)
-    assert 10 < sum(seen) < len(seen) == 66
-    monkeypatch.setattr(masks, "_apart", lambda *frames: False)
+    quick, met = share([mask] * 12, matrices), masks._touching([32] * 12, matrices)
+    assert 10 < (~met).sum() / 2 < 66
+    monkeypatch.setattr(masks, "_touching", lambda sides, matrices: np.ones((12, 12), bool))
     for one, other in zip(quick, share([mask] * 12, matrices), strict=True):
         assert np.array_equal(one, other)
 

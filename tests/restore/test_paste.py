@@ -5,12 +5,13 @@ import math
 import cv2
 import numpy as np
 import pytest
+from thread_numbers import torch_threads
 
 from gpen_plugin.errors import OptionError, ShapeError
 from gpen_plugin.restore import paste as paste_module
 from gpen_plugin.restore.alignment import after_scaling, align, inverse, warp
 from gpen_plugin.restore.masks import share, soft_mask
-from gpen_plugin.restore.paste import paste
+from gpen_plugin.restore.paste import Piece, paste, paste_all
 from gpen_plugin.restore.templates import TEMPLATES, pixels
 
 FFHQ = TEMPLATES["ffhq"]
@@ -37,7 +38,7 @@ def put(canvas, landmarks, network, size=64, name="ffhq", source=None, enlarged=
     matrix = align(landmarks, TEMPLATES[name], size)
     crop = warp(canvas if source is None else source, matrix, (size, size))
     larger = after_scaling(matrix, source=enlarged)
-    paste(canvas, crop, network(crop), larger, soft_mask(TEMPLATES[name], size), alpha)
+    paste(canvas, Piece(crop, network(crop), larger, soft_mask(TEMPLATES[name], size)), alpha)
     return matrix
 
 
@@ -111,7 +112,7 @@ def test_what_the_network_gave_stands_in_the_picture():
     matrix = align(face_at(50, 50, 64), FFHQ, 64)
     crop = warp(canvas, matrix, (64, 64))
     other = warp(photograph()[::-1, ::-1].copy(), matrix, (64, 64))
-    paste(canvas, crop, other, matrix, np.ones((64, 64), np.float32))
+    paste(canvas, Piece(crop, other, matrix, np.ones((64, 64), np.float32)))
     found = warp(canvas, matrix, (64, 64))
     inner = (slice(12, 52), slice(12, 52))
     assert np.abs(found - other)[inner].mean() < 0.25 * np.abs(crop - other)[inner].mean()
@@ -144,7 +145,7 @@ def test_a_larger_result_brings_its_detail():
     stripes = np.full((128, 128, 3), 0.5, np.float32)
     stripes[:, ::4] = stripes[:, 1::4] = 0.7
     crop = warp(small, matrix, (64, 64))
-    paste(canvas, crop, stripes, after_scaling(matrix, source=2), soft_mask(FFHQ, 64))
+    paste(canvas, Piece(crop, stripes, after_scaling(matrix, source=2), soft_mask(FFHQ, 64)))
     expected = np.rint(stripes[64, 40:90, 0] * 255 + 0.5)
     assert np.abs(canvas[64, 40:90, 0] - expected).max() <= 3
 
@@ -166,12 +167,33 @@ def test_faces_that_overlap_stand_side_by_side(order):
     masks = share([soft_mask(FFHQ, 64)] * 2, matrices)
     for matrix, sign, mask in zip(matrices, signs, masks, strict=True):
         crop = warp(before, matrix, (64, 64))
-        paste(canvas, crop, crop + np.float32(sign), matrix, mask)
+        paste(canvas, Piece(crop, crop + np.float32(sign), matrix, mask))
     change = (canvas.astype(float) - before)[50, :, 0] / 65535
     assert change[50] == pytest.approx(0.1, abs=0.005)  # the middles of the faces are wholly theirs
     assert change[110] == pytest.approx(-0.1, abs=0.005)
     assert abs(change[80]) < 0.01  # halfway they are equal
     assert np.abs(np.diff(change)).max() < 0.03
+
+
+@pytest.mark.parametrize("threads", [1, 4])
+def test_faces_at_once_give_what_faces_in_turn_give(threads):
+    """Some of them lie over others, where the order counts."""
+    rng = np.random.default_rng(4)
+    before, pieces = photograph(np.uint16, side=400), []
+    for x, y in rng.uniform(40, 360, (14, 2)):
+        matrix = align(face_at(x, y, 70, rng.uniform(-40, 40)), FFHQ, 32)
+        crop = warp(before, matrix, (32, 32))
+        pieces.append(Piece(crop, (crop + rng.uniform(-0.2, 0.2)).clip(0, 1).astype("f4"), matrix, soft_mask(FFHQ, 32)))
+    in_turn, backwards, at_once = before.copy(), before.copy(), before.copy()
+    for piece in pieces:
+        paste(in_turn, piece, 0.8)
+    for piece in pieces[::-1]:
+        paste(backwards, piece, 0.8)
+    with torch_threads(threads):
+        paste_all(at_once, pieces, 0.8)
+    assert not np.array_equal(in_turn, backwards)
+    assert np.array_equal(in_turn, at_once)
+    assert 1 < len(paste_module._rounds(before, pieces)) < len(pieces)
 
 
 def test_a_huge_face_is_pasted_in_bands(monkeypatch):
@@ -186,8 +208,8 @@ def test_a_mask_may_have_another_size():
     one, other = photograph(np.uint16), photograph(np.uint16)
     matrix = align(face_at(60, 60, 90, 30), FFHQ, 64)
     crop = warp(one, matrix, (64, 64))
-    paste(one, crop, brighter(crop), matrix, soft_mask(FFHQ, 64))
-    paste(other, crop, brighter(crop), matrix, soft_mask(FFHQ, 256))
+    paste(one, Piece(crop, brighter(crop), matrix, soft_mask(FFHQ, 64)))
+    paste(other, Piece(crop, brighter(crop), matrix, soft_mask(FFHQ, 256)))
     assert np.abs(one.astype(int) - other).max() < 0.006 * 65535
 
 
@@ -213,10 +235,10 @@ CROP, MASK = np.zeros((8, 8, 3), np.float32), np.zeros((8, 8), np.float32)
 def test_wrong_pictures(changed, words):
     given = {"canvas": np.zeros((9, 9, 3), np.uint8), "crop": CROP, "restored": CROP, "mask": MASK, **changed}
     with pytest.raises(ShapeError, match=words):
-        paste(matrix=np.eye(2, 3), **given)
+        paste(given.pop("canvas"), Piece(matrix=np.eye(2, 3), **given))
 
 
 @pytest.mark.parametrize("alpha", [-0.1, 1.5, math.nan])
 def test_wrong_strength(alpha):
     with pytest.raises(OptionError, match="alpha: got"):
-        paste(np.zeros((9, 9, 3), np.uint8), CROP, CROP, np.eye(2, 3), MASK, alpha)
+        paste(np.zeros((9, 9, 3), np.uint8), Piece(CROP, CROP, np.eye(2, 3), MASK), alpha)

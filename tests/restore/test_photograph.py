@@ -136,6 +136,14 @@ def test_what_a_format_cannot_hold_is_made_to_fit_and_said(tmp_path, suffix):
     assert write_photograph(tmp_path / f"b{suffix}", opaque) == ()
 
 
+@pytest.mark.parametrize("place", [(0, 0), (64, 128), (33, 70), (99, 199)])
+def test_one_pixel_of_colour_is_no_grey(place):
+    pixels = np.repeat(np.random.default_rng(0).integers(0, 255, (100, 200, 1), np.uint8), 3, axis=2)
+    assert Photograph(pixels).grey
+    pixels[place] += np.array([0, 1, 0], np.uint8)
+    assert not Photograph(pixels).grey
+
+
 def test_grey_stays_as_it_came(tmp_path):
     for channels, mode in ((1, "L"), (3, "RGB")):
         image(np.repeat(noise(1), channels, axis=2)).save(tmp_path / "a.png")

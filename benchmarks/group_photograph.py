@@ -1,0 +1,135 @@
+"""A group photograph of 30 faces: all of them at once against one face at a time.
+
+python benchmarks/group_photograph.py --threads 2
+python benchmarks/group_photograph.py --device cuda
+"""
+
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from inference import RELEASED
+from measure import Comparison, compare, flop_of, held_together, parser, report
+
+from gpen_plugin import GPEN, Restorer
+from gpen_plugin.data.drawn_faces import draw_face
+from gpen_plugin.restore import DetectedFace
+from gpen_plugin.restore.alignment import align, inverse, warp
+from gpen_plugin.restore.masks import soft_mask
+from gpen_plugin.restore.templates import TEMPLATES, pixels
+
+SIZE = 256  # pixels of the network's faces, at the released width
+HEIGHT, WIDTH = 3000, 4000
+ROWS, COLUMNS = 5, 6
+DRAWN = 5  # different faces
+SIDES = 280, 540  # pixels of the smallest and largest face in FFHQ's framing
+TARGETS = {"cpu": 1.5, "cuda": 4}
+ROUNDING = 2 / 255  # each of two pictures was rounded to 8 bits, one of them between any two faces
+
+USUAL = "For information: the baseline of the target pastes within each face's own region, too, and is the harder one."
+LEFT_OUT = [
+    "all faces in one batch on a CPU: large maps are mapped page by page, so a batch of 8 takes longer than its faces "
+    "in turn",
+]
+
+
+def photograph() -> tuple[np.ndarray, list[DetectedFace]]:
+    """(HEIGHT, WIDTH, 3) BGR uint8, and where its faces are."""
+    rng = np.random.default_rng(0)
+    coarse = rng.integers(90, 166, (HEIGHT // 100, WIDTH // 100, 3)).astype(np.uint8)
+    picture, faces = cv2.resize(coarse, (WIDTH, HEIGHT), interpolation=cv2.INTER_CUBIC), []
+    drawn = [draw_face(seed, SIZE) for seed in range(DRAWN)]
+    for number, side in enumerate(rng.integers(*SIDES, ROWS * COLUMNS)):
+        row, column = divmod(number, COLUMNS)
+        left = round((column + 0.5) * WIDTH / COLUMNS - side / 2)
+        top = round((row + 0.5) * HEIGHT / ROWS - side / 2)
+        picture[top : top + side, left : left + side] = cv2.resize(drawn[number % DRAWN], (int(side), int(side)))
+        landmarks = pixels(TEMPLATES["ffhq"], side) + np.array([left, top])
+        box = np.array([left, top, left + side, top + side], np.float64)
+        faces.append(DetectedFace(box, landmarks, 0.99, "drawn"))
+    return picture, faces
+
+
+def opened(device: str) -> Restorer:
+    """A restorer around random weights, whose file is gone once it is read."""
+    torch.manual_seed(0)
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder, "net_g.pth")
+        torch.save({"params": GPEN(SIZE, **RELEASED[SIZE]).state_dict()}, file)
+        return Restorer(file, device=device, mask="soft")
+
+
+def in_turn(restorer: Restorer, picture: np.ndarray, faces: list[DetectedFace]) -> tuple[np.ndarray, list[np.ndarray]]:
+    """One `Restorer.restore` per face, each on the result of the one before."""
+    restored = []
+    for face in faces:
+        result = restorer.restore(picture, faces=[face])
+        picture = result.picture
+        restored.append(result.faces[0].restored)
+    return picture, restored
+
+
+def as_usual(restorer: Restorer, picture: np.ndarray, faces: list[DetectedFace]) -> tuple[np.ndarray, list[np.ndarray]]:
+    """As face tools usually do it: face and mask are drawn on sheets as large as the photograph, which are blended."""
+    template, size, restored = TEMPLATES["ffhq"], picture.shape[1::-1], []
+    canvas, mask = picture.astype(np.float32), soft_mask(template, SIZE)
+    for face in faces:
+        matrix = align(face.landmarks, template, SIZE)
+        restored += restorer.network([warp(picture, matrix, (SIZE, SIZE))])
+        back = inverse(matrix)
+        drawn = cv2.warpAffine(restored[-1] * np.float32(255), back, size)
+        share = cv2.warpAffine(mask, back, size)[..., None]
+        canvas = share * drawn + (1 - share) * canvas
+    return np.rint(canvas).astype(np.uint8), restored
+
+
+def at_once(restorer: Restorer, picture: np.ndarray, faces: list[DetectedFace]) -> tuple[np.ndarray, list[np.ndarray]]:
+    """Ours."""
+    result = restorer.restore(picture, faces=faces)
+    return result.picture, [face.restored for face in result.faces]
+
+
+def held(baseline: Callable, *arguments: object, same_pasting: bool) -> str:
+    """Hold the faces together, and the photographs where both arms paste alike."""
+    (expected, one), (result, other) = (arm(*arguments) for arm in (baseline, at_once))
+    said = held_together(*(torch.from_numpy(np.stack(faces)) for faces in (one, other)))
+    if not same_pasting:
+        return f"restored faces: {said}"
+    held_together(*(torch.from_numpy(each) for each in (expected, result)), tolerance=ROUNDING)
+    return f"restored faces: {said}; photographs: {np.abs(expected.astype(int) - result).max()} of 255"
+
+
+def main() -> None:
+    """Print one comparison per usual way."""
+    options = parser(__doc__, rounds=3).parse_args()
+    torch.set_num_threads(options.threads)
+    cv2.setNumThreads(options.threads)
+    restorer, (picture, faces) = opened(options.device), photograph()
+    flop = flop_of(lambda: restorer.network([np.zeros((SIZE, SIZE, 3), np.float32)]))  # of one face
+
+    def row(arm: Callable, words: str, shown: list[DetectedFace], target: float | None, note: str = "") -> Comparison:
+        return compare(
+            f"{len(shown)} faces of a photograph of {WIDTH * HEIGHT / 1e6:g} megapixels, GPEN {SIZE} px, fp32",
+            (words, lambda: arm(restorer, picture, shown)),
+            ("Restorer.restore, all faces in one call", lambda: at_once(restorer, picture, shown)),
+            rounds=options.rounds,
+            device=options.device,
+            target=target,
+            items=len(shown),
+            flop=len(shown) * flop,
+            error=held(arm, restorer, picture, shown, same_pasting=arm is in_turn),
+            note=note,
+        )
+
+    rows = [
+        row(in_turn, "Restorer.restore, face by face", faces, TARGETS[options.device]),
+        row(as_usual, "face by face, on sheets as large as the photograph", faces[:COLUMNS], None, USUAL),
+    ]
+    report("A group photograph", rows, options, left_out=LEFT_OUT)
+
+
+if __name__ == "__main__":
+    main()

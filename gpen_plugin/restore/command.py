@@ -1,0 +1,113 @@
+"""The work behind ``gpen-restore``, once its command line is known to be right."""
+
+import sys
+import time
+from argparse import Namespace
+from collections.abc import Sequence
+
+import numpy as np
+from tqdm import tqdm
+
+from gpen_plugin import fetch
+from gpen_plugin.errors import DataError, OptionError
+from gpen_plugin.restore.inputs import Job
+from gpen_plugin.restore.photograph import read_photograph
+from gpen_plugin.restore.report import JobReport, Report
+from gpen_plugin.restore.request import Request
+from gpen_plugin.restore.restorer import Restorer
+from gpen_plugin.restore.running import Outputs, Runner
+from gpen_plugin.restore.tasks import Inpaint, task_called
+from gpen_plugin.restore.variants import VariedNetwork, variation_of
+
+
+def run(arguments: Namespace, request: Request) -> int:
+    """Restore what a command line asks for; the command's exit status, see its help."""
+    started = time.monotonic()
+    if arguments.weights_dir:
+        fetch.use_folder(arguments.weights_dir)
+    outputs = Outputs(request.folder, arguments.save_faces, arguments.compare)
+    outputs.check(request.jobs)
+    restorer = _restorer(arguments)
+    restorer.restore_all([], aligned=arguments.aligned)  # fails on what no photograph could mend
+    runner = Runner(restorer, outputs, _variants(arguments, restorer, request.endings), aligned=arguments.aligned)
+    print(f"network: {restorer.network.description}")
+    if not arguments.aligned:
+        print(f"faces: {restorer.detector.notice}\nmasks: {restorer.mask.notice}")
+    report = Report(restorer.network.description, vars(arguments), len(request.jobs), arguments.aligned)
+    try:
+        _restore(request.jobs, runner, report)
+    finally:
+        report.seconds = time.monotonic() - started
+        print(report.summary(), flush=True)
+        if arguments.report:
+            report.write(arguments.report)
+    return report.status
+
+
+def _restore(jobs: Sequence[Job], runner: Runner, report: Report) -> None:
+    """Run the jobs, and tell of each as soon as it is done."""
+    with tqdm(total=len(jobs), unit="input") as progress:
+
+        def done(job: JobReport) -> None:
+            report.jobs.append(job)
+            progress.set_postfix(faces=sum(each.found for each in report.jobs), refresh=False)
+            progress.update()
+            if job.error is not None:
+                progress.write(f"gpen_plugin: failed: {job.error}", file=sys.stderr)
+            for note in job.notes:
+                progress.write(f"{job.source}: {note}", file=sys.stderr)
+
+        runner(jobs, done)
+
+
+def _restorer(arguments: Namespace) -> Restorer:
+    return Restorer(
+        arguments.model or task_called(arguments.task or "restore").released,
+        key=arguments.key,
+        device=arguments.device,
+        precision=arguments.precision,
+        task=_task(arguments),
+        detector=arguments.detector,
+        detector_file=arguments.detector_file,
+        min_face=arguments.min_face,
+        template=arguments.template,
+        mask=arguments.mask,
+        alpha=arguments.alpha,
+        upscale=arguments.upscale,
+        background=arguments.background,
+        tile=arguments.tile,
+        batch=arguments.batch,
+        keep_color=arguments.keep_color,
+        identity=arguments.identity,
+        identity_model=arguments.identity_model,
+    )
+
+
+def _task(arguments: Namespace) -> str | Inpaint | None:
+    if arguments.inpaint_mask is None:
+        return arguments.task
+    if arguments.task != "inpaint" or not arguments.aligned:
+        raise OptionError("--inpaint-mask", "got it without --task inpaint and --aligned", "both", "Add them.")
+    mask = read_photograph(arguments.inpaint_mask).pixels[:, :, 0]
+    return Inpaint(mask > np.iinfo(mask.dtype).max // 2)
+
+
+def _variants(arguments: Namespace, restorer: Restorer, endings: Sequence[str]) -> dict[str, Restorer]:
+    """Restorers of the further results, by the endings of their names."""
+    if not endings:
+        return {}
+    reference = _reference(arguments, restorer) if arguments.reference else None
+    variation = variation_of(arguments.variant_layers, arguments.variant_strength, arguments.seed, reference)
+    return {
+        ending: restorer.with_network(VariedNetwork(restorer.network, variation, number))
+        for number, ending in enumerate(endings, 1)
+    }
+
+
+def _reference(arguments: Namespace, restorer: Restorer) -> np.ndarray:
+    """The face whose styles are mixed in: all of the picture with --aligned, else the one that is found in it."""
+    photograph = read_photograph(arguments.reference)
+    face = photograph.pixels if arguments.aligned else restorer.aligned_face(photograph)
+    if face is None:
+        raise DataError(str(arguments.reference), "no face was found", "a photograph of one face", "Try another.")
+    return face
