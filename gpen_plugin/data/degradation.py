@@ -14,6 +14,7 @@ import cv2
 import numpy as np
 
 from gpen_plugin.data.blur_kernels import gaussian_kernel, motion_kernel
+from gpen_plugin.data.sparse_blur import blurred_small, sparse_blur_pays
 from gpen_plugin.errors import OptionError, ShapeError
 from gpen_plugin.schema import build, check
 
@@ -200,7 +201,7 @@ def degrade(image: np.ndarray, recipe: DegradationRecipe, in_size: int) -> np.nd
 
 
 def degrade_small(image: np.ndarray, recipe: DegradationRecipe) -> np.ndarray:
-    """I_d of Eq. 4 at its own size, before it is enlarged again.
+    """I_d of Eq. 4 at its own size, before it is enlarged again. Most pixels need not be blurred: see `blurred_small`.
 
     Args:
         image: (H, W, 3) BGR, uint8 or float in [0, 1].
@@ -210,11 +211,15 @@ def degrade_small(image: np.ndarray, recipe: DegradationRecipe) -> np.ndarray:
     Raises:
         ShapeError: `image` is not a colour picture.
     """
-    picture = _blur(_unit_float(image), recipe)
-    height, width = (max(1, round(side / recipe.downsample)) for side in picture.shape[:2])
-    picture = cv2.resize(picture, (width, height), interpolation=_RESIZERS[recipe.downsampler])
+    picture = _checked(image)
+    size = tuple(max(1, round(side / recipe.downsample)) for side in picture.shape[:2])
+    if sparse_blur_pays(picture.shape, size, recipe.kernel_size**2):
+        picture = blurred_small(picture, _kernel(recipe), size, recipe.downsampler == "area")
+    else:
+        picture = cv2.resize(_blur(picture, recipe), size[::-1], interpolation=_RESIZERS[recipe.downsampler])
+    unit = 1 if image.dtype == np.uint8 else 255
     noise = np.random.Generator(np.random.PCG64(recipe.noise_seed)).standard_normal(picture.shape)
-    picture = np.clip(picture * 255 + recipe.noise_sigma * noise, 0, 255)
+    picture = np.clip(picture * unit + recipe.noise_sigma * noise, 0, 255)
     return _jpeg(np.rint(picture).astype(np.uint8), recipe.jpeg_quality)
 
 
@@ -231,28 +236,41 @@ def resize_bilinear(image: np.ndarray, size: int) -> np.ndarray:
 
 
 def _unit_float(image: np.ndarray) -> np.ndarray:
+    picture = _checked(image)
+    return picture if picture.dtype == np.float32 else picture.astype(np.float32) / 255
+
+
+def _checked(image: np.ndarray) -> np.ndarray:
+    """The picture, uint8 as it came or float32."""
     if image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
         raise ShapeError("image", f"got shape {image.shape}", "(H, W, 3) with H and W of at least 1")
     if image.dtype == np.uint8:
-        return image.astype(np.float32) / 255
+        return image
     if not np.issubdtype(image.dtype, np.floating):
         raise ShapeError("image", f"got dtype {image.dtype}", "uint8, or float in [0, 1]")
     return image.astype(np.float32, copy=False)
 
 
-def _blur(picture: np.ndarray, recipe: DegradationRecipe) -> np.ndarray:
-    size, border = recipe.kernel_size, cv2.BORDER_REFLECT_101
-    if size == 1:
+def _kernel(recipe: DegradationRecipe) -> np.ndarray:
+    """k turned round: OpenCV correlates, Eq. 4 convolves."""
+    if recipe.kernel == "motion":
+        kernel = motion_kernel(recipe.kernel_size, recipe.angle, recipe.bend)
+    else:
+        sigma_y = recipe.sigma_x if recipe.kernel == "iso" else recipe.sigma_y
+        kernel = gaussian_kernel(recipe.kernel_size, recipe.sigma_x, sigma_y, recipe.angle)
+    return kernel[::-1, ::-1]
+
+
+def _blur(image: np.ndarray, recipe: DegradationRecipe) -> np.ndarray:
+    """The whole blurred picture, float32 in the units of `image`."""
+    picture, border = image.astype(np.float32, copy=False), cv2.BORDER_REFLECT_101
+    if recipe.kernel_size == 1:
         return picture
     if recipe.kernel == "iso":
-        row = gaussian_kernel(size, recipe.sigma_x, recipe.sigma_x)[size // 2]
+        row = _kernel(recipe)[recipe.kernel_size // 2]
         row = row / row.sum()
         return cv2.sepFilter2D(picture, -1, row, row, borderType=border)
-    if recipe.kernel == "aniso":
-        kernel = gaussian_kernel(size, recipe.sigma_x, recipe.sigma_y, recipe.angle)
-    else:
-        kernel = motion_kernel(size, recipe.angle, recipe.bend)
-    return cv2.filter2D(picture, -1, kernel[::-1, ::-1], borderType=border)  # OpenCV correlates; Eq. 4 convolves
+    return cv2.filter2D(picture, -1, _kernel(recipe), borderType=border)
 
 
 def _jpeg(picture: np.ndarray, quality: int) -> np.ndarray:

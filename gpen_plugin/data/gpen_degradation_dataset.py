@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from gpen_plugin.data.degradation import DegradationRanges, degrade, resize_bilinear, sample_recipe
+from gpen_plugin.data.degradation import DegradationRanges, degrade_small, sample_recipe
 from gpen_plugin.data.gpen_face_dataset import caught
 from gpen_plugin.data.gpen_pair_dataset import GPENPairDataset, PairOptions, check_partners
 from gpen_plugin.data.image_source import fit_square
@@ -65,7 +65,6 @@ class GPENDegradationDataset(GPENPairDataset):
     def _partner(self, key: str, face: np.ndarray, mirrored: bool, rng: np.random.Generator) -> dict:
         """See `GPENPairDataset`."""
         if self._lq is None:
-            return {"lq": self._tensor(degrade(face, sample_recipe(self.ranges, rng), self.in_size))}
+            return {"lq": self._tensor(degrade_small(face, sample_recipe(self.ranges, rng)), self.in_size)}
         lq = self._lq.read(key)[:, :: -1 if mirrored else 1]
-        lq = resize_bilinear(fit_square(lq, min(lq.shape[:2])), self.in_size)
-        return {"lq": self._tensor(lq), "lq_path": self._lq.name(key)}
+        return {"lq": self._tensor(fit_square(lq, min(lq.shape[:2])), self.in_size), "lq_path": self._lq.name(key)}

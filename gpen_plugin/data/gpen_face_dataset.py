@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
+import cv2
 import numpy as np
 import torch
 from torch.utils.data import Dataset
@@ -177,21 +178,50 @@ class GPENFaceDataset(Dataset):
     def _face(self, key: str, mirrored: bool) -> np.ndarray:
         """The face, (out_size, out_size, 3) BGR uint8."""
         face = fit_square(self._gt.read(key), self.options.out_size)
-        return np.ascontiguousarray(face[:, ::-1]) if mirrored else face
+        return cv2.flip(face, 1) if mirrored else face
 
     def _shown(self, key: str, face: np.ndarray) -> dict:
-        return {"gt": self._tensor(face.astype(np.float32) / 255), "gt_path": self._gt.name(key)}
+        return {"gt": self._tensor(face), "gt_path": self._gt.name(key)}
 
-    def _tensor(self, picture: np.ndarray) -> torch.Tensor:
-        """BGR in [0, 1], (H, W, 3), to RGB in the value range of the networks, (3, H, W)."""
-        low, high = self.options.value_range
-        rgb = np.ascontiguousarray(picture[:, :, ::-1].transpose(2, 0, 1), dtype=np.float32)  # (3, H, W)
-        return torch.from_numpy(rgb * np.float32(high - low) + np.float32(low))
+    def _tensor(self, picture: np.ndarray, size: int | None = None) -> torch.Tensor:
+        """BGR to RGB in the value range of the networks, and from one size to another bilinearly.
+
+        Args:
+            picture: (H, W, 3), uint8, or float in [0, 1].
+            size: side of the result; None keeps the picture's.
+        Returns:
+            (3, H, W) or (3, size, size), float32.
+        """
+        planes = self._planes(picture)
+        if size is not None and planes.shape[1:] != (size, size):
+            planes = _resized(planes, size)
+        return torch.from_numpy(planes)
+
+    def _planes(self, picture: np.ndarray) -> np.ndarray:
+        """RGB in the value range, (3, H, W) float32, each value written once: what is large takes longest to touch."""
+        low, high = (np.float32(end) for end in self.options.value_range)
+        levels = np.arange(256, dtype=np.float32) / 255 * (high - low) + low
+        planes = np.empty((3, *picture.shape[:2]), np.float32)
+        for plane, channel in zip(planes[::-1], cv2.split(picture), strict=True):
+            if picture.dtype == np.uint8:
+                cv2.LUT(channel, levels, dst=plane)
+            else:
+                np.multiply(channel, high - low, out=plane)
+                plane += low
+        return planes
 
     def _warn_once(self, key: str, error: DataError) -> None:
         if key not in self._warned:
             self._warned.add(key)
             logging.getLogger("basicsr").warning(f"Skipped and replaced: {error}")
+
+
+def _resized(planes: np.ndarray, size: int) -> np.ndarray:
+    """(3, H, W) to (3, size, size), bilinearly: `resize_bilinear`, one channel at a time."""
+    resized = np.empty((len(planes), size, size), np.float32)
+    for plane, room in zip(planes, resized, strict=True):
+        cv2.resize(plane, (size, size), dst=room, interpolation=cv2.INTER_LINEAR)
+    return resized
 
 
 def caught(check: Callable[[], object]) -> list[GPENError]:

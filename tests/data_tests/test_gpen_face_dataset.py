@@ -6,7 +6,7 @@ import torch
 from make_pictures import colour_picture, write_faces, write_lmdb
 
 from gpen_plugin.data import GPENDegradationDataset, GPENFaceDataset
-from gpen_plugin.data.degradation import DegradationRanges, degrade, recipe_rng, sample_recipe
+from gpen_plugin.data.degradation import DegradationRanges, degrade, recipe_rng, resize_bilinear, sample_recipe
 from gpen_plugin.data.sample_index import SampleIndex
 from gpen_plugin.errors import DataError, GPENError
 
@@ -30,6 +30,25 @@ def test_an_item_is_a_face_and_its_file(folder, phase):
     assert item["gt_path"] == str(folder / "face_2.png")
     rgb = colour_picture(2)[:, :, ::-1].transpose(2, 0, 1)
     np.testing.assert_allclose(item["gt"].numpy(), rgb / 127.5 - 1, atol=1e-6)
+
+
+@pytest.mark.parametrize("value_range", [(-1.0, 1.0), (0.0, 1.0), (0.0, 255.0)])
+@pytest.mark.parametrize(("height", "width"), [(1, 1), (1, 7), (9, 1), (33, 20), (64, 64)])
+def test_bytes_and_floats_become_the_same_tensor(folder, height, width, value_range):
+    dataset = GPENFaceDataset(opt(folder, value_range=list(value_range)))
+    picture = np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    low, high = map(np.float32, value_range)
+    expected = (picture.astype(np.float32) / 255)[:, :, ::-1].transpose(2, 0, 1) * (high - low) + low
+    np.testing.assert_array_equal(dataset._tensor(picture).numpy(), expected)
+    np.testing.assert_array_equal(dataset._tensor(picture.astype(np.float32) / 255).numpy(), expected)
+
+
+@pytest.mark.parametrize(("height", "width"), [(1, 1), (3, 3), (20, 33), (64, 16), (48, 48)])
+def test_small_pictures_are_enlarged_as_whole_ones_would_be(folder, height, width):
+    dataset = GPENFaceDataset(opt(folder))
+    picture = np.random.default_rng(1).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    enlarged = dataset._tensor(resize_bilinear(picture, 48))
+    torch.testing.assert_close(dataset._tensor(picture, 48), enlarged, rtol=0, atol=1e-6)
 
 
 def test_value_range_and_size(folder):

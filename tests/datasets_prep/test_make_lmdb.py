@@ -57,16 +57,46 @@ def test_what_is_stored_is_what_the_folder_holds(faces, output, capsys):
     assert sorted(path.name for path in output.iterdir()) == ["data.mdb", "lock.mdb", "made_from.json", "meta_info.txt"]
 
 
-def test_the_hosts_own_dataset_reads_it(faces, output):
+@pytest.mark.parametrize("form", ["png", "bmp"])
+def test_every_format_is_the_same_picture(faces, output, form):
+    """Of odd sizes too, whose rows a BMP file pads."""
+    source = FolderSource(faces, "here")
+    assert make_lmdb.main(["-i", str(faces), "-o", str(output), "--size", "31", "--format", form, "--verify"]) == 0
+    made = LmdbSource(output, "here")
+    assert made.keys == source.keys
+    for key in made.keys:
+        np.testing.assert_array_equal(made.read(key), fit_square(source.read(key), 31))
+    assert {data[:2] for data in entries(output).values()} == {{"png": b"\x89P", "bmp": b"BM"}[form]}
+
+
+def test_a_faster_format_keeps_the_hosts_list(faces, output):
+    run(faces, output, "--format", "bmp")
+    assert (output / "meta_info.txt").read_text().splitlines()[3] == "003.png (32,32,3) 0"
+
+
+@pytest.mark.parametrize("form", ["png", "bmp"])
+def test_the_hosts_own_dataset_reads_it(faces, output, form):
     from basicsr.data import build_dataset
 
-    run(faces, output)
+    run(faces, output, "--format", form)
     roots = {"dataroot_gt": str(output), "dataroot_lq": str(output)}
     host = build_dataset(
         {"name": "x", "type": "PairedImageDataset", "phase": "val", "scale": 1, **roots, "io_backend": {"type": "lmdb"}}
     )
     rgb = fit_square(FolderSource(faces, "").read("005"), 32)[:, :, ::-1].transpose(2, 0, 1) / 255
     np.testing.assert_allclose(host[5]["gt"].numpy(), rgb, atol=1e-6)
+
+
+def test_one_begun_before_there_were_formats_goes_on(faces, output, capsys):
+    run(faces, output)
+    note = output / "made_from.json"
+    noted = json.loads(note.read_text())
+    assert noted.pop("format") == "png"
+    note.write_text(json.dumps(noted))
+    assert run(faces, output) == 0
+    assert "is finished: 12 pictures" in capsys.readouterr().out
+    assert run(faces, output, "--format", "bmp") == 1
+    assert "was begun with format png, not bmp" in capsys.readouterr().err
 
 
 def test_zip_with_names_of_other_languages(faces, output, tmp_path):
@@ -200,6 +230,7 @@ def test_the_lmdb_is_named_once(arguments, message, capsys):
         (["--size", "48"], "was begun with size 32, not 48"),
         (["--limit", "3"], "was begun with pictures 12, not 3"),
         (["--compress-level", "4"], "was begun with compress_level 1, not 4"),
+        (["--format", "bmp"], "was begun with format png, not bmp"),
     ],
 )
 def test_another_command_for_the_same_output(faces, output, capsys, more, words):
@@ -243,6 +274,7 @@ def test_truncated_half_made_one_does_not_kill_the_process(faces, output, capsys
         (["--size", "0"], "--size: got 0; expected a number from 1"),
         (["--workers", "0"], "--workers: got 0"),
         (["--compress-level", "12"], "--compress-level: got 12; expected a number from 0 to 9"),
+        (["--format", "bmp", "--compress-level", "1"], "--compress-level: got 1 together with --format bmp; expected"),
         (["--skip", "12"], "--skip: got 12; expected fewer than the 12 pictures"),
         (["--input", "/not/there"], "--input: /not/there is not there"),
     ],

@@ -1,0 +1,59 @@
+"""How much sooner faces are read from an LMDB than from a folder of PNG files.
+
+    python benchmarks/lmdb_reading.py
+
+All files are in the memory of the operating system, so what is timed is finding, copying and decoding.
+"""
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from grainy_faces import SIZE, lmdb_folder, png_folder
+from measure import Comparison, compare, held_together, parser, report
+
+from gpen_plugin.data.image_source import FolderSource, ImageSource, LmdbSource
+
+TARGETS = {"bmp": 3.0, "png": None}
+
+
+def read_all(source: ImageSource) -> list[np.ndarray]:
+    """The pictures, (H, W, 3) BGR uint8."""
+    return [source.read(key) for key in source.keys]
+
+
+def against_folder(form: str, options: argparse.Namespace) -> Comparison:
+    """The LMDB of one format against the folder."""
+    folder, database = FolderSource(png_folder(), "faces"), LmdbSource(lmdb_folder(form), "faces")
+    expected, result = (torch.from_numpy(np.stack(read_all(source))) for source in (folder, database))
+    return compare(
+        f"reading faces of {SIZE} px: LMDB, --format {form}",
+        ("folder of PNG files", lambda: read_all(folder)),
+        (f"LMDB of {form}", lambda: read_all(database)),
+        rounds=options.rounds,
+        target=TARGETS[form],
+        items=len(folder.keys),
+        error=held_together(expected, result, tolerance=0),
+        note=f"A face takes {kilobytes(png_folder() / '*.png')} KB in the folder, and in the LMDB "
+        f"{kilobytes(lmdb_folder(form) / 'data.mdb', len(folder.keys))} KB.",
+    )
+
+
+def kilobytes(pattern: Path, faces: int = 1) -> int:
+    """The mean size of the files that fit a pattern, over the faces that each holds."""
+    sizes = [path.stat().st_size for path in pattern.parent.glob(pattern.name)]
+    return round(sum(sizes) / len(sizes) / faces / 1000)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Print one comparison per format."""
+    options = parser(__doc__, rounds=9, threads=1).parse_args(argv)
+    cv2.setNumThreads(options.threads)
+    report("Reading faces from an LMDB", [against_folder(form, options) for form in TARGETS], options)
+
+
+if __name__ == "__main__":
+    main()
