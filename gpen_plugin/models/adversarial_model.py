@@ -20,6 +20,7 @@ from gpen_plugin.models import training_state
 from gpen_plugin.models.average import move_average
 from gpen_plugin.models.changed_options import settings_of, take_from_file
 from gpen_plugin.models.draws import Draws
+from gpen_plugin.models.fused_adam import KERNEL, keep_fused
 from gpen_plugin.models.gan_steps import Losses, r1_step
 from gpen_plugin.models.loader_watch import LoaderWatch
 from gpen_plugin.models.step_guard import StepGuard
@@ -96,6 +97,12 @@ class AdversarialModel(SRModel):
     def build_loss(self, options: Mapping | None) -> torch.nn.Module | None:
         """One of the registered losses on this device, or None."""
         return build_loss(options).to(self.device) if options else None
+
+    def get_optimizer(self, optim_type: str, params: list[dict], lr: float, *, betas, eps: float):
+        """The host's, with the fused kernel."""
+        optimizer = super().get_optimizer(optim_type, params, lr, betas=betas, eps=eps, **KERNEL)
+        optimizer.register_load_state_dict_post_hook(keep_fused)
+        return optimizer
 
     def model_ema(self, decay: float = 0.999) -> None:
         """The host's name for a step of the average."""

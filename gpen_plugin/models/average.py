@@ -16,5 +16,6 @@ def move_average(average: nn.Module, source: nn.Module, decay: float) -> None:
     parameters, buffers = dict(source.named_parameters()), dict(source.named_buffers())
     names, averaged = zip(*average.named_parameters(), strict=True)
     torch._foreach_lerp_(averaged, [parameters[name] for name in names], 1 - decay)
-    for name, buffer in average.named_buffers():
-        buffer.copy_(buffers[name])
+    kept = dict(average.named_buffers())
+    if kept:
+        torch._foreach_copy_([*kept.values()], [buffers[name] for name in kept])

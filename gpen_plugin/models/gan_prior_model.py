@@ -71,7 +71,7 @@ class GPENPriorModel(AdversarialModel):
         with self.autocast():
             fake = self._draw("generator", current_iter, batch)
         augment = self._augment("augmentation of G", current_iter)
-        losses |= generator_step(self.net_d, self.optimizer_g, fake, None, augment=augment, **how)
+        losses |= generator_step(self.net_d, self.optimizer_g, fake, augment=augment, **how)
         losses |= self._lazy_path_length(current_iter, batch)
         losses = self._adapt(current_iter, batch, losses)
         images = batch * self.opt["world_size"]

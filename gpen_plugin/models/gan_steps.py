@@ -35,47 +35,33 @@ def generator_step(
     net_d: nn.Module,
     optimizer: torch.optim.Optimizer,
     fake: torch.Tensor,
-    real: torch.Tensor | None,
     *,
     gan: Callable,
     guard: StepGuard,
-    pixel: Callable | None = None,
-    feature_matching: Callable | None = None,
     augment: Callable | None = None,
     autocast: Precision = nullcontext,
 ) -> Losses:
-    """One step on L = L_A + alpha L_C + beta L_F (paper, Eq. 3); the weights are inside the losses.
+    """One step of G on Eq. 1 alone, as a prior learns.
 
     Args:
         net_d: the discriminator; it is frozen meanwhile.
         optimizer: holds the generator's parameters.
         fake: the generator's pictures with their graph, (N, 3, H, W), in [-1, 1].
-        real: the true pictures, same shape; None where neither `pixel` nor `feature_matching` is given.
         gan: the host's GAN loss, called as ``gan(logits, target_is_real, is_disc)``.
         guard: takes the step, if all is finite.
-        pixel: content loss of (fake, real).
-        feature_matching: loss of (features of fake, features of real).
         augment: what is done to pictures before the discriminator sees them.
         autocast: the precision in which the discriminator runs.
     Returns:
-        The weighted terms by their names in the log, each one's share of their sum, and the gradient's norm.
+        The loss by its name in the log, and the gradient's norm.
     """
-    terms: Losses = {}
     with frozen(net_d):
         with autocast():
-            logits, fake_features = net_d(augment(fake) if augment else fake, return_features=True)
-        terms["l_g_gan"] = gan(logits.float(), True, is_disc=False)
-        if pixel is not None:
-            terms["l_g_pix"] = pixel(fake, real)
-        if feature_matching is not None:
-            with torch.no_grad(), autocast():
-                _, real_features = net_d(real, return_features=True)
-            terms["l_g_feat"] = feature_matching(fake_features, real_features)
+            logits = net_d(augment(fake) if augment else fake)
+        loss = gan(logits.float(), True, is_disc=False)
         optimizer.zero_grad(set_to_none=True)
-        sum(terms.values()).backward()
-        norm = guard.step("g", optimizer, terms)
-    terms = {name: term.detach() for name, term in terms.items()}
-    return terms | _shares(terms) | {"grad_norm_g": norm}
+        loss.backward()
+        losses = {"l_g_gan": loss.detach()}
+        return losses | {"grad_norm_g": guard.step("g", optimizer, losses)}
 
 
 def discriminator_step(
@@ -101,8 +87,7 @@ def discriminator_step(
         augment: what is done to pictures before the discriminator sees them; first to the real ones.
         autocast: the precision in which the discriminator runs.
     Returns:
-        Loss terms, the gradient's norm, D's mean logits as ``out_d_real`` and ``out_d_fake`` (far apart, D has won),
-        and ``d_sign_real``, the mean sign of the real ones (near 1, D knows its training set by heart).
+        The loss, the gradient's norm, and what `verdict` tells.
     """
     real, fake = (augment(picture) if augment else picture for picture in (real, fake.detach()))
     optimizer.zero_grad(set_to_none=True)
@@ -116,12 +101,21 @@ def discriminator_step(
     loss_fake.backward()
     losses = {"l_d": (loss_real + loss_fake).detach()}
     norm = guard.step("d", optimizer, losses)
-    return losses | {
-        "out_d_real": real_logits.detach().float().mean(),
-        "out_d_fake": fake_logits.detach().float().mean(),
-        "d_sign_real": real_logits.detach().float().sign().mean(),
-        "grad_norm_d": norm,
-    }
+    return losses | verdict(real_logits, fake_logits) | {"grad_norm_d": norm}
+
+
+def verdict(real_logits: torch.Tensor, fake_logits: torch.Tensor) -> Losses:
+    """How well D tells pictures apart, for the log.
+
+    Args:
+        real_logits: of true pictures, (N, 1).
+        fake_logits: of the generator's, (N, 1).
+    Returns:
+        D's mean logits as ``out_d_real`` and ``out_d_fake`` (far apart, D has won), and ``d_sign_real``, the mean sign
+        of the real ones (near 1, D knows its training set by heart).
+    """
+    real, fake = real_logits.detach().float(), fake_logits.detach().float()
+    return {"out_d_real": real.mean(), "out_d_fake": fake.mean(), "d_sign_real": real.sign().mean()}
 
 
 def r1_step(
@@ -195,12 +189,6 @@ def path_length_step(
     losses = {"l_g_path": penalty.detach()}
     guard.step("path", optimizer, losses)
     return {"l_g_path": mean_over_ranks(losses["l_g_path"]), "path_length": length}, mean
-
-
-def _shares(terms: Losses) -> Losses:
-    """How the generator's loss is made up, where it has several terms."""
-    total = sum(term.abs() for term in terms.values())
-    return {f"{name.replace('l_g', 'share')}": term.abs() / total for name, term in terms.items() if len(terms) > 1}
 
 
 def _moved(mean: torch.Tensor, value: torch.Tensor, decay: float) -> torch.Tensor:

@@ -4,10 +4,11 @@ from collections import OrderedDict
 
 import numpy as np
 import torch
+from torch._functorch import config as compiled
 
 from gpen_plugin.host import register
 from gpen_plugin.models.adversarial_model import AdversarialModel
-from gpen_plugin.models.gan_steps import discriminator_step, generator_step
+from gpen_plugin.models.paired_steps import paired_steps
 from gpen_plugin.models.train_options import OptimOptions, TrainOptions
 from gpen_plugin.models.validation import Tally
 from gpen_plugin.sheet import sheet
@@ -27,6 +28,8 @@ class GPENModel(AdversarialModel):
         """See `AdversarialModel`. A decoder that stays as it is must be so before it is wrapped for several GPUs."""
         if self.settings and self.settings.freeze_decoder and hasattr(net, "decoder"):
             net.decoder.requires_grad_(False)
+        if self.settings and self.settings.compile:
+            compiled.donated_buffer = False  # `paired_steps` goes back through D's graph twice, which this would forbid
         return super().model_to_device(net)
 
     def init_training_settings(self) -> None:
@@ -63,17 +66,17 @@ class GPENModel(AdversarialModel):
         """One iteration: a step of G, a step of D on the same pictures, at times R1, then the average."""
         with self.autocast():
             self.output = self.net_g(self.lq)
-        how = {"gan": self.loss_gan, "guard": self.guard, "autocast": self.autocast}
-        losses = generator_step(
+        losses = paired_steps(
             self.net_d,
             self.optimizer,
             self.output,
             self.gt,
+            gan=self.loss_gan,
+            guard=self.guard,
             pixel=self.loss_pixel,
             feature_matching=self.loss_feature_matching,
-            **how,
+            autocast=self.autocast,
         )
-        losses |= discriminator_step(self.net_d, self.optimizer, self.output, self.gt, **how)
         losses |= self.lazy_r1(current_iter, self.optimizer, self.gt)
         self.end_of_iteration(losses, self.settings.ema_decay)
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from basicsr.models import build_model
 
-from gpen_plugin.models import gan_steps
+from gpen_plugin.models import GPENModel, gan_steps
 
 LOSSES = {
     "GPENModel": {"l_g_gan", "l_g_pix", "l_g_feat", "l_d", "l_d_r1"},
@@ -97,6 +97,8 @@ def test_compiled_networks_give_the_same_losses_and_are_compiled_once(both):
     torch.compiler.reset()
     counts.clear()
     model = build(both, compile="aot_eager")
+    if isinstance(model, GPENModel):
+        assert not torch._functorch.config.donated_buffer, "or some versions refuse to go back through D twice"
     assert losses_of(model) == pytest.approx(eager, rel=2e-4, abs=1e-6)
     graphs = counts["stats"]["unique_graphs"]
     assert graphs >= 3

@@ -1,0 +1,201 @@
+"""How much sooner a step of fine-tuning is done than by the plain way, and in how much memory.
+
+    python benchmarks/training_step.py --size 512 --device cuda
+
+Ours is `GPENModel` as options/gpen_finetune_SIZE.yml sets it up. The plain way is StyleGAN2's usual loop on the
+reference ops: every step draws and judges its pictures anew. Both start from the same weights, and see the same
+pictures. R1 comes at every 16th iteration: it is timed alone, and a sixteenth of it counts.
+"""
+
+import argparse
+import copy
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+import yaml
+from measure import Comparison, compare, flop_of, held_together, parser, peak_memory, report
+from torch.nn import functional as F
+
+from gpen_plugin.losses import r1_penalty
+from gpen_plugin.models import GPENModel
+from gpen_plugin.ops import force_implementation
+
+OPTIONS = Path(__file__).parents[1] / "options"
+TARGETS = {"cpu": 2.0, "cuda": 4.0}
+PLAIN, OURS = "reference ops, pictures drawn and judged anew in every step, torch's default Adam", "GPENModel"
+
+
+def model_of(size: int, device: str) -> GPENModel:
+    """The model of the option file, all of whose weights are random, fed with one batch of the file's size.
+
+    Noise weights and biases start at zero, and a leaky ReLU has no one slope there: they are moved away.
+    """
+    opt = yaml.safe_load((OPTIONS / f"gpen_finetune_{size}.yml").read_text())
+    opt |= {"num_gpu": int(device == "cuda"), "is_train": True, "dist": False, "rank": 0, "world_size": 1}
+    opt["path"] = {"pretrain_network_g": None}
+    torch.manual_seed(0)
+    model = GPENModel(opt)
+    with torch.no_grad():
+        for net in (model.net_g, model.net_d):
+            for name, parameter in net.named_parameters():
+                if name.endswith(("bias", "noise_weight")):
+                    parameter.add_(0.1 * torch.randn_like(parameter))
+    batch = opt["datasets"]["train"]["batch_size_per_gpu"]
+    model.feed_data({name: torch.rand(batch, 3, size, size) * 2 - 1 for name in ("lq", "gt")})
+    return model
+
+
+class PlainTraining:
+    """The usual loop on the reference ops, on copies of a model's networks and with its settings."""
+
+    def __init__(self, model: GPENModel):
+        nets = (model.net_g, model.net_g_ema, model.net_d)
+        self.g, self.average, self.d = (copy.deepcopy(net).to(memory_format=torch.contiguous_format) for net in nets)
+        self.lq, self.gt = model.lq.contiguous(), model.gt.contiguous()
+        self.model, self.settings = model, model.settings
+        rates = {group["name"]: group["lr"] for group in model.optimizer.param_groups}
+        parts = ({"params": getattr(self.g, name).parameters(), "lr": rates[name]} for name in ("encoder", "decoder"))
+        betas = tuple(map(float, self.settings.optim["betas"]))
+        self.optimizer_g = torch.optim.Adam(parts, betas=betas)
+        self.optimizer_d = torch.optim.Adam(self.d.parameters(), lr=rates["discriminator"], betas=betas)
+
+    def iteration(self) -> None:
+        """A step of G, one of D on the pictures from before it, and the average."""
+        with force_implementation("reference"):
+            with torch.no_grad():
+                fake = self.g(self.lq)
+            self._generator()
+            move(self.optimizer_d, F.softplus(self.d(fake)).mean() + F.softplus(-self.d(self.gt)).mean())
+            with torch.no_grad():
+                for held, new in zip(self.average.parameters(), self.g.parameters(), strict=True):
+                    held.mul_(self.settings.ema_decay).add_(new, alpha=1 - self.settings.ema_decay)
+
+    def regularisation(self) -> None:
+        """R1."""
+        with force_implementation("reference"):
+            real = self.gt.clone().requires_grad_()
+            logits = self.d(real)
+            penalty = self.settings.net_d_reg_every * self.settings.r1_reg_weight / 2 * r1_penalty(logits, real)
+            move(self.optimizer_d, penalty + 0 * logits.sum())  # the biases' zeros count as gradients
+
+    def _generator(self) -> None:
+        self.d.requires_grad_(False)
+        fake = self.g(self.lq)
+        logits, features = self.d(fake, return_features=True)
+        with torch.no_grad():
+            _, real_features = self.d(self.gt, return_features=True)
+        loss = F.softplus(-logits).mean() + self.model.loss_pixel(fake, self.gt)
+        move(self.optimizer_g, loss + self.model.loss_feature_matching(features, real_features))
+        self.d.requires_grad_(True)
+
+
+def move(optimizer: torch.optim.Optimizer, loss: torch.Tensor) -> None:
+    """One step of gradient descent."""
+    optimizer.zero_grad()
+    loss.backward()
+    optimizer.step()
+
+
+def moments(optimizers: Sequence[torch.optim.Optimizer]) -> Iterator[torch.Tensor]:
+    """What Adam remembers of all parameters: with a first beta of 0 the last gradients, then the squares' average."""
+    states = [one.state[p] for one in optimizers for group in one.param_groups for p in group["params"]]
+    for name in ("exp_avg", "exp_avg_sq"):
+        yield torch.cat([state[name].flatten() for state in states])
+
+
+IN_OWN_PROCESS = """
+import sys, torch
+from training_step import PlainTraining, iteration_of, model_of
+arm, size, device, threads = sys.argv[1], int(sys.argv[2]), sys.argv[3], int(sys.argv[4])
+torch.set_num_threads(threads)
+model = model_of(size, device)
+steps = iteration_of(model) if arm == "ours" else iteration_of(PlainTraining(model))
+mark()
+for step in steps:
+    step()
+"""
+
+
+def iteration_of(training: GPENModel | PlainTraining) -> tuple[Callable[[], None], Callable[[], None]]:
+    """What is timed of either arm: an iteration without R1, and R1."""
+    if isinstance(training, PlainTraining):
+        return training.iteration, training.regularisation
+    every = training.settings.net_d_reg_every
+    return (
+        lambda: training.optimize_parameters(every + 1),
+        lambda: training.lazy_r1(every, training.optimizer, training.gt),
+    )
+
+
+def comparisons(options: argparse.Namespace) -> list[Comparison]:
+    """An iteration, R1, and what both come to on average."""
+    size, device = options.size, options.device
+    model = model_of(size, device)
+    plain = PlainTraining(model)
+    for step in (*iteration_of(plain), *iteration_of(model)):
+        step()
+    of_plain, of_ours = moments([plain.optimizer_g, plain.optimizer_d]), moments(model.optimizers)
+    errors = [held_together(expected, result) for expected, result in zip(of_plain, of_ours, strict=True)]
+    what = f"fine-tuning at {size} px, batch of {len(model.gt)}, fp32"
+    rows = [
+        compare(
+            f"{what}: {name}",
+            (PLAIN, base),
+            (OURS, own),
+            rounds=options.rounds,
+            device=device,
+            error=f"gradients of G and D {errors[0]}, squares {errors[1]}",
+            flop=flop,
+        )
+        for name, base, own, flop in zip(
+            ("an iteration without R1", "R1"),
+            iteration_of(plain),
+            iteration_of(model),
+            arithmetic(model),
+            strict=True,
+        )
+    ]
+    memory = tuple(peak_memory(IN_OWN_PROCESS, arm, size, device, options.threads) for arm in ("plain", "ours"))
+    return [averaged(what, *rows, model.settings.net_d_reg_every, target=TARGETS[device], memory=memory), *rows]
+
+
+def arithmetic(model: GPENModel) -> tuple[float, float]:
+    """Operations of a usual iteration and of R1, from those of a forward pass.
+
+    A backward pass costs a forward pass for the features and one for the weights. G runs forward, and back for both. D
+    runs forward twice, back for both twice, and back to the pictures once. R1 runs D forward, back to the pictures,
+    back through that for features and weights, and back for both.
+    """
+    of_g, of_d = (flop_of(lambda net=net: net(model.lq)) for net in (model.net_g, model.net_d))
+    return 3 * of_g + 7 * of_d, 6 * of_d
+
+
+def averaged(what: str, usual: Comparison, lazy: Comparison, every: int, **more) -> Comparison:
+    """A usual iteration, and its share of what comes at every so many."""
+
+    def sums(name: str) -> list[float]:
+        return [a + b / every for a, b in zip(getattr(usual, name), getattr(lazy, name), strict=True)]
+
+    return replace(
+        usual,
+        what=f"{what}: an iteration, R1 at every {every}th",
+        baseline_seconds=sums("baseline_seconds"),
+        our_seconds=sums("our_seconds"),
+        flop=usual.flop + lazy.flop / every,
+        **more,
+    )
+
+
+def main() -> None:
+    """Measure and tell."""
+    made = parser(__doc__, rounds=2)
+    made.add_argument("--size", type=int, default=256, choices=(256, 512), help="whose option file is taken")
+    options = made.parse_args()
+    torch.set_num_threads(options.threads)
+    report("A step of fine-tuning", comparisons(options), options)
+
+
+if __name__ == "__main__":
+    main()

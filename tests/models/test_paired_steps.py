@@ -1,0 +1,164 @@
+"""The two steps on pictures that D judges once, against the formulas and against steps that judge them anew."""
+
+import copy
+from contextlib import nullcontext
+
+import pytest
+import torch
+from basicsr.losses.gan_loss import GANLoss
+from basicsr.models import build_model
+from torch import nn
+from torch.nn import functional as F
+
+from gpen_plugin.archs import GPEN, GPENDiscriminator
+from gpen_plugin.losses.feature_matching_loss import DiscriminatorFeatureMatchingLoss
+from gpen_plugin.models.paired_steps import paired_steps
+from gpen_plugin.models.step_guard import StepGuard
+
+
+class LinearDiscriminator(nn.Module):
+    """D(x) = w * sum(x) + b, with x itself as its one feature."""
+
+    def __init__(self):
+        super().__init__()
+        self.w = nn.Parameter(torch.tensor(0.3))
+        self.b = nn.Parameter(torch.tensor(0.1))
+
+    def forward(self, x, return_features=False):
+        logits = self.w * x.sum(dim=(1, 2, 3)).unsqueeze(1) + self.b  # (N, 1)
+        return (logits, [x]) if return_features else logits
+
+
+@pytest.fixture
+def gan():
+    return GANLoss("wgan_softplus")
+
+
+@pytest.fixture
+def pictures():
+    generator = torch.Generator().manual_seed(0)
+    return [torch.randn(2, 3, 2, 2, generator=generator) for _ in range(2)]
+
+
+def test_both_steps_by_hand(gan, pictures):
+    """G's is Equation 3, D's is Equation 1 at the pictures from before G's step."""
+    fake, real = pictures
+    net_d, parameter = LinearDiscriminator(), nn.Parameter(torch.zeros(()))
+    losses = paired_steps(
+        net_d,
+        torch.optim.SGD([parameter, *net_d.parameters()], lr=1.0),
+        fake + parameter,
+        real,
+        gan=gan,
+        guard=StepGuard(),
+        pixel=lambda a, b: 0.7 * F.l1_loss(a, b),
+        feature_matching=lambda a, b: 0.02 * sum((p - q).abs().sum() for p, q in zip(a, b, strict=True)),
+    )
+    fake_logits, real_logits = (0.3 * picture.sum(dim=(1, 2, 3)) + 0.1 for picture in pictures)
+    assert losses["l_g_gan"].item() == pytest.approx(F.softplus(-fake_logits).mean().item(), rel=1e-5)
+    assert losses["l_g_pix"].item() == pytest.approx(0.7 * (fake - real).abs().mean().item(), rel=1e-5)
+    total = sum(losses[f"l_g_{name}"].item() for name in ("gan", "pix", "feat"))
+    for name in ("gan", "pix", "feat"):
+        assert losses[f"share_{name}"].item() == pytest.approx(losses[f"l_g_{name}"].item() / total, rel=1e-5)
+    sign = (fake - real).sign()
+    slope_of_g = -(torch.sigmoid(-fake_logits) * 0.3 * 12).mean() + 0.7 * sign.mean() + 0.02 * sign.sum()
+    assert parameter.item() == pytest.approx(-slope_of_g.item(), rel=1e-4)
+    assert losses["grad_norm_g"].item() == pytest.approx(slope_of_g.abs().item(), rel=1e-4)
+
+    slope_of_b = torch.sigmoid(fake_logits).mean() - torch.sigmoid(-real_logits).mean()
+    assert losses["l_d"].item() == pytest.approx((F.softplus(-real_logits) + F.softplus(fake_logits)).mean().item())
+    assert net_d.b.item() == pytest.approx(0.1 - slope_of_b.item(), rel=1e-4)
+    slope_of_w = torch.sigmoid(fake_logits) * fake.sum(dim=(1, 2, 3))
+    slope_of_w -= torch.sigmoid(-real_logits) * real.sum(dim=(1, 2, 3))
+    assert losses["grad_norm_d"].item() == pytest.approx(torch.hypot(slope_of_w.mean(), slope_of_b).item(), rel=1e-4)
+    assert losses["d_sign_real"].item() == pytest.approx(real_logits.sign().mean().item())
+    assert losses["out_d_real"].item() == pytest.approx(real_logits.mean().item(), rel=1e-5)
+    assert losses["out_d_fake"].item() == pytest.approx(fake_logits.mean().item(), rel=1e-5)
+
+
+class Setting:
+    """Two small networks and a batch, to be trained by either way from the same start."""
+
+    def __init__(self, bf16: bool = False, freeze_decoder: bool = False, features: bool = True):
+        torch.manual_seed(0)
+        self.net_g = GPEN(32, num_style_feat=16, num_mlp=2, narrow=0.03125).to(memory_format=torch.channels_last)
+        self.net_d = GPENDiscriminator(32, narrow=0.03125).to(memory_format=torch.channels_last)
+        self.net_g.decoder.requires_grad_(not freeze_decoder)
+        parameters = [p for net in (self.net_g, self.net_d) for p in net.parameters()]
+        self.optimizer = torch.optim.Adam(parameters, lr=0.01, betas=(0.0, 0.99))
+        self.gan, self.pixel, self.guard = GANLoss("wgan_softplus"), F.l1_loss, StepGuard()
+        self.feature_matching = DiscriminatorFeatureMatchingLoss(0.02) if features else None
+        self.autocast = (lambda: torch.autocast("cpu", torch.bfloat16)) if bf16 else nullcontext
+        self.batches = torch.rand(3, 2, 2, 3, 32, 32, generator=torch.Generator().manual_seed(1)) * 2 - 1
+
+    def draw(self, lq: torch.Tensor) -> torch.Tensor:
+        with self.autocast():
+            return self.net_g(lq)
+
+    def anew(self, lq: torch.Tensor, real: torch.Tensor) -> None:
+        """Each step lets D judge the pictures for itself."""
+        fake = self.draw(lq)
+        self.net_d.requires_grad_(False)
+        with self.autocast():
+            logits, features = self.net_d(fake, return_features=True)
+        loss = self.gan(logits.float(), True) + self.pixel(fake, real)
+        if self.feature_matching:
+            with torch.no_grad(), self.autocast():
+                _, real_features = self.net_d(real, return_features=True)
+            loss = loss + self.feature_matching(features, real_features)
+        self.optimizer.zero_grad()
+        loss.backward()
+        self.optimizer.step()
+        self.net_d.requires_grad_(True)
+        self.optimizer.zero_grad()
+        for picture, is_real in ((real, True), (fake.detach(), False)):
+            with self.autocast():
+                logits = self.net_d(picture)
+            self.gan(logits.float(), is_real, is_disc=True).backward()
+        self.optimizer.step()
+
+    def paired(self, lq: torch.Tensor, real: torch.Tensor) -> None:
+        how = {"pixel": self.pixel, "feature_matching": self.feature_matching, "autocast": self.autocast}
+        paired_steps(self.net_d, self.optimizer, self.draw(lq), real, gan=self.gan, guard=self.guard, **how)
+
+    def weights(self) -> dict[str, torch.Tensor]:
+        return {**self.net_g.state_dict(prefix="g."), **self.net_d.state_dict(prefix="d.")}
+
+
+@pytest.mark.parametrize(
+    "setting", [{}, {"bf16": True}, {"freeze_decoder": True}, {"features": False}], ids=lambda given: str([*given])
+)
+def test_three_iterations_are_bit_for_bit_those_that_judge_anew(setting):
+    one, other = Setting(**setting), Setting(**setting)
+    before = copy.deepcopy(one.weights())
+    for lq, real in one.batches:
+        one.anew(lq, real)
+        other.paired(lq, real)
+    expected, weights = one.weights(), other.weights()
+    for name, tensor in expected.items():
+        assert torch.equal(weights[name], tensor), name
+    moved = {name for name, tensor in expected.items() if not torch.equal(tensor, before[name])}
+    assert {name.split(".")[0] for name in moved} == {"g", "d"}
+    assert any(name.startswith("g.decoder") for name in moved) != setting.get("freeze_decoder", False)
+
+
+def test_a_step_of_g_that_is_left_out_leaves_that_of_d():
+    one, other = Setting(), Setting()
+    lq, real = one.batches[0]
+    other.pixel = lambda fake, real: F.l1_loss(fake, real) * float("nan")
+    before = copy.deepcopy(other.weights())
+    one.paired(lq, real)
+    other.paired(lq, real)
+    assert (one.guard.skipped, other.guard.skipped) == (0, 1)
+    for name, tensor in other.weights().items():
+        assert torch.equal(tensor, before[name] if name.startswith("g.") else one.weights()[name]), name
+
+
+def test_d_judges_each_picture_once_in_an_iteration(options):
+    torch.manual_seed(0)
+    model = build_model(copy.deepcopy({**options, "is_train": True, "dist": False, "rank": 0, "world_size": 1}))
+    judged = []
+    model.net_d.register_forward_hook(lambda net, given, result: judged.append(len(given[0])))
+    model.feed_data({name: torch.rand(2, 3, 32, 32) * 2 - 1 for name in ("lq", "gt")})
+    model.optimize_parameters(1)
+    assert judged == [2, 2]
