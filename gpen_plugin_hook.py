@@ -13,7 +13,13 @@ HOST, PLUGIN = "basicsr", "gpen_plugin"
 NAMES = {
     "arch": ("GPEN", "GPENPrior", "GPENDiscriminator", "PSP"),
     "model": ("GPENModel", "GPENPriorModel"),
-    "dataset": ("GPENDegradationDataset", "GPENFaceDataset"),
+    "dataset": (
+        "GPENColorizationDataset",
+        "GPENDegradationDataset",
+        "GPENFaceDataset",
+        "GPENInpaintingDataset",
+        "GPENSegmentationDataset",
+    ),
     "loss": ("DiscriminatorFeatureMatchingLoss",),
     "metric": (
         "calculate_fid",
@@ -31,10 +37,12 @@ ITS_HEIR = "torchvision.transforms.functional"
 
 
 def install() -> None:
-    """Watch for the import of BasicSR. Calling it again changes nothing."""
+    """Watch for the import of BasicSR, or catch up with it. Calling it again changes nothing."""
     # by name, because after a reload of this module the class is another one
     if not any(type(finder).__module__ == __name__ for finder in sys.meta_path):
         sys.meta_path.insert(0, HostFinder())
+    if HOST in sys.modules:  # imported before anybody watched
+        _bring_in_plugin()
 
 
 class HostFinder:
@@ -79,13 +87,11 @@ def _follow_up(loader) -> None:
 
 def _bring_in_plugin() -> None:
     try:
-        import gpen_plugin
+        from gpen_plugin.registering import register_all
 
-        failure = getattr(gpen_plugin, "host_failure", None)
+        register_all()
     except Exception as error:  # whatever it is, the host can do its own work without the plugin
-        failure = error
-    if failure is not None:
-        _explain_when_asked(failure)
+        _explain_when_asked(error)
 
 
 def _explain_when_asked(failure: Exception) -> None:
@@ -93,7 +99,7 @@ def _explain_when_asked(failure: Exception) -> None:
     registries = sys.modules.get(f"{HOST}.utils.registry")
     for kind, names in NAMES.items():
         registry = getattr(registries, f"{kind.upper()}_REGISTRY", None)
-        if registry is not None:
+        if registry is not None and "get" not in vars(registry):
             registry.get = _explaining(registry, kind, names, failure)
 
 

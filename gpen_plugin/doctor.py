@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING
 
 import gpen_plugin
 import gpen_plugin_hook
+from gpen_plugin.checkout import host_of_scripts, is_checkout
 
 if TYPE_CHECKING:
     from gpen_plugin.fetch import WeightFile
@@ -71,8 +72,9 @@ class Finding:
 
 def examine() -> list[Finding]:
     """Look at everything; the findings in the order of the report."""
-    findings = [*versions(), *packages_in_conflict(), *where_host(), *where_plugin()]
-    if gpen_plugin.host_failure is None:
+    failure = _failure()
+    findings = [*versions(), *packages_in_conflict(), *where_host(failure), *where_plugin()]
+    if failure is None:
         findings += [*faults(), *names_registered(), *published_weights(), *extras(), *cuda()]
     return findings
 
@@ -108,9 +110,21 @@ def packages_in_conflict() -> Iterator[Finding]:
         yield Finding("packages in conflict", "torch and torchvision", seen, advice, True)
 
 
-def where_host() -> Iterator[Finding]:
-    """Where `basicsr` comes from, and whether it is BasicSR."""
-    failure = gpen_plugin.host_failure
+def _failure() -> Exception | None:
+    """What stops BasicSR from being imported, or this package from entering it."""
+    try:
+        from basicsr.utils.registry import ARCH_REGISTRY, DATASET_REGISTRY, LOSS_REGISTRY, MODEL_REGISTRY  # noqa: F401
+
+        from gpen_plugin.registering import register_all
+
+        register_all()
+    except Exception as error:  # of any kind: a torchvision for another torch ends in a RuntimeError
+        return error
+    return None
+
+
+def where_host(failure: Exception | None) -> Iterator[Finding]:
+    """Where `basicsr` comes from, and whether it is BasicSR. `failure` is what its import has ended in."""
     if failure is not None:
         yield Finding("host", "imported host", f"{type(failure).__name__}: {failure}", _remedy(failure), True)
         return
@@ -118,11 +132,11 @@ def where_host() -> Iterator[Finding]:
 
     folder = Path(basicsr.__file__).parent
     yield Finding("host", "imported from", str(folder))
-    if not (_is_checkout(folder.parent) or any(folder.parent.glob("basicsr-*.dist-info"))):
+    if not (is_checkout(folder.parent) or any(folder.parent.glob("basicsr-*.dist-info"))):
         advice = "Another project carries this copy, perhaps changed: start elsewhere, or take it off PYTHONPATH."
         yield Finding("host", "origin", "neither an installed BasicSR nor a checkout", advice)
-    if _is_checkout(Path.cwd()):
-        taken = _host_of_scripts()
+    if is_checkout(Path.cwd()):
+        taken = host_of_scripts()
         same = taken is not None and taken.resolve() == Path.cwd().resolve() / "basicsr"
         advice = "" if same else f"To run the checkout in this folder, first: {INSTALL_CHECKOUT} (or set PYTHONPATH=.)"
         yield Finding("host", "python basicsr/train.py imports", str(taken), advice)
@@ -232,32 +246,13 @@ def _version(name: str) -> str | None:
 def _remedy(failure: Exception) -> str:
     if getattr(failure, "name", None) != gpen_plugin_hook.HOST:
         known = [advice for words, advice in REMEDIES.items() if words in str(failure)]
-        return known[0] if known else "See the whole error with: python -c 'import basicsr'"
+        return known[0] if known else "See the whole error with: python -c 'import basicsr; from gpen_plugin import *'"
     if sys.version_info >= (3, 13):
         return (
             "BasicSR 1.4.2 cannot be built by Python 3.13; its wheel fits every Python. Build it with an older one "
             "(python3.12 -m pip wheel --no-deps basicsr==1.4.2), then: pip install basicsr-1.4.2-py3-none-any.whl"
         )
     return "Install PyTorch first (pip install torch torchvision setuptools wheel), then: " + INSTALL_HOST
-
-
-def _is_checkout(folder: Path) -> bool:
-    setup = folder / "setup.py"
-    if not (setup.is_file() and (folder / "basicsr" / "train.py").is_file()):
-        return False
-    return bool(re.search(r"name=['\"]basicsr['\"]", setup.read_text(encoding="utf-8", errors="replace")))
-
-
-def _host_of_scripts() -> Path | None:
-    """The `basicsr` that ``python basicsr/train.py`` imports: the current folder is not on its path."""
-    everything = sys.path
-    sys.path = everything[1:] if Path(everything[0] or ".").resolve() == Path.cwd().resolve() else everything
-    try:
-        specs = (finder.find_spec(gpen_plugin_hook.HOST, None) for finder in sys.meta_path)
-        spec = next((spec for spec in specs if spec is not None and spec.origin), None)
-    finally:
-        sys.path = everything
-    return Path(spec.origin).parent if spec else None
 
 
 def report(findings: Sequence[Finding]) -> str:

@@ -6,16 +6,18 @@ import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
-import torch
 from tqdm import tqdm
 
 from gpen_plugin.errors import DataError, OptionError, told_plainly
 from gpen_plugin.picture_file import write_picture
-from gpen_plugin.prior_sampler import Drawing, PriorSampler
 from gpen_plugin.sheet import mosaic
+
+if TYPE_CHECKING:
+    from gpen_plugin.prior_sampler import Drawing, PriorSampler
 
 FRAMES_PER_SECOND = 24
 MOST_STEPS = 8  # from seed to seed in a table, whose width stays that of nine pictures
@@ -76,6 +78,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         Exit status: 0 if all was written, 1 otherwise.
     """
     options = _options(argv)
+
+    from gpen_plugin.prior_sampler import PriorSampler  # brings PyTorch
+
     device = _device(options.device)
     sampler = PriorSampler(options.model, options.key, device, options.truncation, options.noise, options.batch)
     draw: dict[str, Callable] = {"grid": _grid, "mix": _mix, "interpolate": _interpolate}
@@ -105,7 +110,7 @@ def _options(argv: Sequence[str] | None) -> argparse.Namespace:
     return options
 
 
-def _grid(sampler: PriorSampler, options: argparse.Namespace) -> int:
+def _grid(sampler: "PriorSampler", options: argparse.Namespace) -> int:
     seeds = range(options.seed, options.seed + options.rows * options.columns)
     pictures = list(_shown(sampler, map(sampler.seeded, seeds), len(seeds)))
     if options.separate is not None:
@@ -115,7 +120,7 @@ def _grid(sampler: PriorSampler, options: argparse.Namespace) -> int:
     return len(pictures)
 
 
-def _mix(sampler: PriorSampler, options: argparse.Namespace) -> int:
+def _mix(sampler: "PriorSampler", options: argparse.Namespace) -> int:
     """A table whose first row and column are the styles' and the sources' own pictures."""
     styles = [sampler.seeded(seed) for seed in options.styles]
     drawings = list(styles)
@@ -127,7 +132,7 @@ def _mix(sampler: PriorSampler, options: argparse.Namespace) -> int:
     return len(pictures)
 
 
-def _interpolate(sampler: PriorSampler, options: argparse.Namespace) -> int:
+def _interpolate(sampler: "PriorSampler", options: argparse.Namespace) -> int:
     suffix, ways = options.output.suffix.lower(), len(options.seeds) - 1
     frames = options.frames if suffix in MOVING else min(options.frames, MOST_STEPS)
     count = frames * ways + 1
@@ -144,7 +149,7 @@ def _interpolate(sampler: PriorSampler, options: argparse.Namespace) -> int:
     return count
 
 
-def _shown(sampler: PriorSampler, drawings: Iterable[Drawing], count: int) -> Iterator[np.ndarray]:
+def _shown(sampler: "PriorSampler", drawings: Iterable["Drawing"], count: int) -> Iterator[np.ndarray]:
     """The pictures, with a bar where one has to wait for them."""
     return iter(tqdm(sampler(drawings), total=count, unit="picture", disable=count <= 4 * sampler.batch))
 
@@ -174,6 +179,8 @@ def _write_film(path: Path, pictures: Iterator[np.ndarray], count: int) -> None:
 
 
 def _device(name: str) -> str:
+    import torch
+
     if name == "cuda" and not torch.cuda.is_available():
         raise OptionError("--device", "got cuda", "a device of this machine", "Use cpu, or leave it out.")
     if name == "auto":

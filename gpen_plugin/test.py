@@ -8,6 +8,7 @@ import sys
 from collections.abc import Sequence
 
 from gpen_plugin.errors import told_plainly
+from gpen_plugin.run_options import read_command_line
 
 
 @told_plainly
@@ -19,10 +20,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         Exit status.
     """
+    read_command_line("gpen-test", "Restore and measure the test sets of an option file.", argv)
+
     from basicsr.test import test_pipeline
 
-    if argv is not None:
-        sys.argv = [sys.argv[0], *argv]
     test_pipeline(os.getcwd())
     return 0
 

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Sequence
 
 from gpen_plugin.errors import told_plainly
+from gpen_plugin.run_options import read_command_line
 
 
 @told_plainly
@@ -20,10 +21,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         Exit status.
     """
+    read_command_line("gpen-train", "Train as an option file says.", argv)
+
     from basicsr.train import train_pipeline
 
-    if argv is not None:
-        sys.argv = [sys.argv[0], *argv]
     train_pipeline(os.getcwd())
     return 0
 

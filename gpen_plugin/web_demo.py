@@ -9,14 +9,17 @@ import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
 
 from gpen_plugin.errors import GPENError, MissingFileError, OptionError, plain_message, told_plainly
-from gpen_plugin.restore import Restoration, RestoredFace, Restorer
 from gpen_plugin.restore.photograph import Photograph, read_photograph, write_photograph
 from gpen_plugin.restore.pixel_values import as_uint8
+
+if TYPE_CHECKING:
+    from gpen_plugin.restore import Restoration, RestoredFace, Restorer
 
 TITLE = "GPEN: restore the faces of a photograph"
 SHOWN = 1600  # pixels, the longer side of what the page shows; the file to download has all of them
@@ -31,7 +34,7 @@ class Visit:
 
     name: str
     photograph: Photograph
-    faces: list[RestoredFace]
+    faces: list["RestoredFace"]
     folder: Path
 
 
@@ -43,7 +46,7 @@ class Page:
         folder: for files to be downloaded.
     """
 
-    def __init__(self, restorer: Restorer, folder: Path):
+    def __init__(self, restorer: "Restorer", folder: Path):
         self._restorer, self._folder, self._turn = restorer, folder, threading.Lock()
 
     @property
@@ -63,13 +66,13 @@ class Page:
         if visit is not None:
             shutil.rmtree(visit.folder, ignore_errors=True)
 
-    def blended(self, visit: Visit, picked: Sequence[int], alpha: float) -> Restoration:
+    def blended(self, visit: Visit, picked: Sequence[int], alpha: float) -> "Restoration":
         """The photograph with the picked faces (their numbers, from 1) in it."""
         faces = [face for number, face in enumerate(visit.faces, 1) if number in picked]
         with self._turn:
             return self._restorer.paste_back(visit.photograph, faces, alpha=alpha)
 
-    def file(self, visit: Visit, result: Restoration) -> str:
+    def file(self, visit: Visit, result: "Restoration") -> str:
         """Write a result with all its pixels and metadata, for downloading; its path. It replaces the visit's last."""
         path = visit.folder / f"{visit.name}_restored.png"  # which holds whatever the photograph holds
         write_photograph(path, result.photograph)
@@ -86,7 +89,7 @@ def shown(pixels: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(picture[:, :, ::-1])
 
 
-def before_and_after(face: RestoredFace) -> np.ndarray:
+def before_and_after(face: "RestoredFace") -> np.ndarray:
     """A face before and after, (TILE, 2 * TILE, 3) uint8 RGB."""
     tiles = [cv2.resize(each, (TILE, TILE), interpolation=cv2.INTER_LINEAR) for each in (face.crop, face.restored)]
     return shown(np.rint(np.concatenate(tiles, axis=1) * 255).astype(np.uint8))
@@ -149,7 +152,7 @@ def build(page: Page):
     return blocks
 
 
-def _caption(number: int, face: RestoredFace) -> str:
+def _caption(number: int, face: "RestoredFace") -> str:
     return f"{number}: left as it is, {face.kept}" if face.kept else str(number)
 
 
@@ -182,6 +185,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--port", type=int, help="default: the first free one from 7860")
     arguments = parser.parse_args(argv)
     _gradio()  # before the model is opened, which takes longer
+
+    from gpen_plugin.restore import Restorer  # brings PyTorch
+
     restorer = Restorer(
         arguments.model,
         device=arguments.device,

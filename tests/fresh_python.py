@@ -100,9 +100,12 @@ PLUGIN = {
     "gpen_plugin/__init__.py": """
         import gpen_plugin_hook
         gpen_plugin_hook.install()
-        import basicsr
-        assert basicsr.FINISHED
-        import gpen_plugin.archs
+        """,
+    "gpen_plugin/registering.py": """
+        def register_all():
+            import basicsr
+            assert basicsr.FINISHED
+            import gpen_plugin.archs
         """,
     "gpen_plugin/archs.py": """
         from basicsr.utils.registry import ARCH_REGISTRY

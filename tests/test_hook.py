@@ -162,12 +162,25 @@ def test_a_plugin_that_loads_later_is_found(site):
     write(site.packages, HOST | BROKEN_PLUGIN)
     write(site.folder / "repaired", PLUGIN)
     program = """
-    import sys, basicsr
-    sys.path.insert(0, "repaired")
-    import gpen_plugin
+    import importlib, shutil, basicsr, gpen_plugin
+    shutil.copy("repaired/gpen_plugin/archs.py", gpen_plugin.__path__[0])
+    importlib.invalidate_caches()
+    import gpen_plugin.archs
     print(basicsr.utils.registry.ARCH_REGISTRY.get("GPEN").__module__)
     """
     assert site.execute(program) == "gpen_plugin.archs"
+
+
+def test_a_python_that_did_not_start_with_the_hook_catches_up(site):
+    write(site.packages, HOST | PLUGIN | dict.fromkeys(STARTUP_FILES, "# nothing\n"))
+    program = """
+    import basicsr
+    from basicsr.utils.registry import ARCH_REGISTRY
+    print("GPEN" in ARCH_REGISTRY, end=" ")
+    import gpen_plugin
+    print("GPEN" in ARCH_REGISTRY)
+    """
+    assert site.execute(program) == "False True"
 
 
 def test_a_host_without_registries_still_imports(site):

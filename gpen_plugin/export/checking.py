@@ -13,9 +13,6 @@ from gpen_plugin.errors import CheckpointError
 from gpen_plugin.restore.network_pictures import to_network
 
 LOWEST, HIGHEST = -1.0, 1.0  # of the pictures that an exported network takes and gives
-TOLERANCES = {"fp32": 1e-4, "fp16": 1e-2}
-"""The largest difference that a kept file may show, as a fraction of the value range. What exact arithmetic would give
-differs from PyTorch by 1e-5 or less in fp32, and by 5e-4 to 4e-3 in fp16; one step of 8 bits is 4e-3."""
 _FACES = 3
 _DRAWN = 512  # pixels, at most: larger faces are enlarged ones
 

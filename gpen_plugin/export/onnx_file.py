@@ -10,6 +10,7 @@ from torch import nn
 
 from gpen_plugin.archs import GPEN
 from gpen_plugin.export.checking import Network
+from gpen_plugin.export.few_passes import in_few_passes
 from gpen_plugin.export.quietly import quietly
 from gpen_plugin.export.tidy_graph import tidy
 from gpen_plugin.metrics.onnx_file import OnnxNetwork
@@ -47,7 +48,7 @@ def write(path: Path, net: GPEN, batch: int | None, opset: int, facts: Mapping[s
     picture = torch.zeros(1, 3, size, size, device=net.decoder.constant.device)
     with quietly():
         torch.onnx.export(
-            _PictureAlone(net),
+            _PictureAlone(in_few_passes(net)),
             (picture,),
             stream,
             input_names=[INPUT],

@@ -8,7 +8,7 @@ host's reading of an option file and its first write. Mends replace attributes i
 from gpen_plugin.host.cuda_ops import cuda_ops_built, offer_cuda_ops
 from gpen_plugin.host.data import DATA_MENDS, before_first_batch, place_in_epoch, seconds_waited
 from gpen_plugin.host.mend import Mend
-from gpen_plugin.host.registration import register, registered
+from gpen_plugin.host.registration import open_registries, register, registered
 from gpen_plugin.host.resumption import RESUME_MENDS, state_to_resume
 from gpen_plugin.host.runs import RUN_MENDS, before_run
 
@@ -19,6 +19,7 @@ __all__ = [
     "before_run",
     "cuda_ops_built",
     "mend_host",
+    "open_registries",
     "place_in_epoch",
     "register",
     "registered",

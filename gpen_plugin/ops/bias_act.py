@@ -40,8 +40,7 @@ def _per_channel(bias, x):
 
 
 def _reference(x, bias, negative_slope, scale):
-    shifted = x + _per_channel(bias, x)
-    return torch.where(shifted > 0, shifted, shifted * negative_slope) * scale
+    return F.leaky_relu(x + _per_channel(bias, x), negative_slope) * scale
 
 
 def _fast(x, bias, negative_slope, scale):

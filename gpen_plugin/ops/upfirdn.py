@@ -55,15 +55,12 @@ def upfirdn2d(
 
 def _reference(x, kernel, up, down, pad):
     batch, channels, height, width = x.shape
-    kh, kw = kernel.shape
     stuffed = x.new_zeros(batch, channels, height, up, width, up)
     stuffed[:, :, :, 0, :, 0] = x
     stuffed = stuffed.reshape(batch, channels, height * up, width * up)  # (N, C, H * up, W * up)
-    padded = F.pad(stuffed, (*pad, *pad))
-    rows, columns = padded.shape[2] - kh + 1, padded.shape[3] - kw + 1
-    flipped = kernel.flip(0, 1)
-    taps = [flipped[i, j] * padded[:, :, i : i + rows, j : j + columns] for i in range(kh) for j in range(kw)]
-    return sum(taps)[:, :, ::down, ::down]
+    padded = F.pad(stuffed, (*pad, *pad)).flatten(0, 1)[:, None]  # (N * C, 1, rows, columns)
+    filtered = F.conv2d(padded, kernel.flip(0, 1)[None, None])
+    return filtered.unflatten(0, (batch, channels))[:, :, 0, ::down, ::down]
 
 
 def _fast(x, kernel, up, down, pad):

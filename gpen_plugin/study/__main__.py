@@ -8,7 +8,6 @@ from pathlib import Path
 
 from gpen_plugin.errors import told_plainly
 from gpen_plugin.evaluate.results import read_results, write_text
-from gpen_plugin.study.count import count
 from gpen_plugin.study.key_file import write_key
 from gpen_plugin.study.page import make_page
 from gpen_plugin.study.selection import select
@@ -59,6 +58,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     options = parser().parse_args(argv)
     if options.command == "count":
+        from gpen_plugin.study.count import count  # brings SciPy
+
         return count(options.votes, options.key, options.output)
     return _make(options)
 

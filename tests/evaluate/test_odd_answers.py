@@ -9,9 +9,9 @@ import pytest
 from small_evaluation import given, run, weights, written  # noqa: F401 - fixtures
 
 from gpen_plugin.errors import DataError, MissingFileError
-from gpen_plugin.evaluate import __main__ as command
+from gpen_plugin.evaluate import command, restoring
 from gpen_plugin.evaluate import metric_columns as columns_module
-from gpen_plugin.evaluate import restoring
+from gpen_plugin.evaluate.__main__ import main
 from gpen_plugin.evaluate.runner import in_order
 from gpen_plugin.evaluate.telling import told
 from gpen_plugin.host import registered
@@ -195,7 +195,7 @@ def test_a_stop_by_hand_ends_with_its_status_and_the_way_on(given, monkeypatch, 
         raise KeyboardInterrupt
 
     monkeypatch.setattr(command, "evaluate", stopped)
-    assert command.main(["-opt", str(path), "--device", "cpu"]) == 130
+    assert main(["-opt", str(path), "--device", "cpu"]) == 130
     assert "The same command goes on where it was." in capsys.readouterr().err
-    assert command.main(["-opt", str(path), "--device", "cpu", "--restart"]) == 130
+    assert main(["-opt", str(path), "--device", "cpu", "--restart"]) == 130
     assert "without --restart" in capsys.readouterr().err
