@@ -139,7 +139,8 @@ class FoldedStyledConv(nn.Module):
             height, width = 2 * height, 2 * width
         elif self.overwrites and channels == self.out_channels:
             return x
-        return x.new_empty(batch, self.out_channels, height, width).to(memory_format=layout_of(x))
+        shape = (batch, self.out_channels, height, width)
+        return torch.empty(shape, dtype=x.dtype, device=x.device, memory_format=layout_of(x))
 
     def _finish(self, features: torch.Tensor, noise: torch.Tensor | None, out: torch.Tensor) -> torch.Tensor:
         """Noise and activation; `features` have their bias by now. Fills `out` and returns it."""
