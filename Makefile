@@ -38,7 +38,7 @@ format: $(READY)
 	$(PY) -m ruff format .
 
 bench: $(READY)
-	@set -e; for script in benchmarks/*.py; do echo "$$script"; $(PY) "$$script" $(ARGS); done
+	$(PY) benchmarks/results.py $(ARGS)
 
 doctor: $(READY)
 	$(PY) -m gpen_plugin.doctor

@@ -1,90 +1,77 @@
-"""How much faster the fast ops are than the reference ops, alone and in a whole network.
+"""The fast ops against their plain references, alone: forward, and forward and backward.
 
-    python benchmarks/ops.py --size 256 --device cpu --threads 1
-
-Both are timed in turns within one run, so that a busy machine slows both; read the ratio of the medians.
+python benchmarks/ops.py --size 256 --threads 2
 """
 
 import argparse
-import statistics
-import time
 from collections.abc import Callable
 
 import torch
+from measure import Comparison, compare, held_together, parser, report
 
-from gpen_plugin.archs import GPEN, GPENDiscriminator
 from gpen_plugin.ops import HOST_KERNELS, bias_act, fir_kernel, force_implementation, modulated_conv, upfirdn2d
 
+CHANNELS = 128
 
-def cases(size: int, device: str, backward: bool) -> dict[str, Callable[[], torch.Tensor]]:
-    """What is timed: the ops on features of a quarter of `size`, and both networks on a picture of `size`."""
+
+def cases(side: int, device: str) -> tuple[torch.Tensor, dict[str, Callable[[torch.Tensor], torch.Tensor]]]:
+    """The features that every op takes, (1, 128, side, side), and the ops by their names."""
     torch.manual_seed(0)
-    small, latent = size // 4, 512
-    x = torch.randn(1, 128, small, small, device=device, requires_grad=backward)
-    weight = torch.randn(128, 128, 3, 3, device=device)
-    style, bias = torch.randn(1, 128, device=device), torch.randn(128, device=device)
-    blur, double = fir_kernel((1, 3, 3, 1)).to(device), fir_kernel((1, 3, 3, 1), gain=4.0).to(device)
-    picture = torch.randn(1, 3, size, size, device=device, requires_grad=backward)
-    gpen = GPEN(size, num_style_feat=latent, channel_multiplier=1, narrow=0.5).to(device)
-    judge = GPENDiscriminator(size, channel_multiplier=1, narrow=0.5).to(device)
-    channels_last = GPEN(size, num_style_feat=latent, channel_multiplier=1, narrow=0.5).to(device)
-    channels_last = channels_last.to(memory_format=torch.channels_last)
-    return {
-        f"upfirdn2d, blur, 128 x {small} px": lambda: upfirdn2d(x, blur, pad=(2, 1)),
-        f"upfirdn2d, up, 128 x {small} px": lambda: upfirdn2d(x, double, up=2, pad=(2, 1)),
-        f"upfirdn2d, down, 128 x {small} px": lambda: upfirdn2d(x, blur, down=2, pad=(1, 1)),
-        f"bias_act, 128 x {small} px": lambda: bias_act(x, bias),
-        f"modulated_conv, 128 x {small} px": lambda: modulated_conv(x, weight, style),
-        f"modulated_conv, up, 128 x {small} px": lambda: modulated_conv(x, weight, style, up=True, kernel=double),
-        f"GPEN {size} px": lambda: gpen(picture),
-        f"GPEN {size} px, channels last": lambda: channels_last(picture.to(memory_format=torch.channels_last)),
-        f"GPENDiscriminator {size} px": lambda: judge(picture),
+    x = torch.randn(1, CHANNELS, side, side, device=device).to(memory_format=torch.channels_last)
+    weight = torch.randn(CHANNELS, CHANNELS, 3, 3, device=device)
+    style, bias = torch.randn(1, CHANNELS, device=device), torch.randn(CHANNELS, device=device)
+    blur, double = (fir_kernel((1, 3, 3, 1), gain).to(device) for gain in (1.0, 4.0))
+    return x, {
+        "upfirdn2d, blur": lambda x: upfirdn2d(x, blur, pad=(2, 1)),
+        "upfirdn2d, up": lambda x: upfirdn2d(x, double, up=2, pad=(2, 1)),
+        "upfirdn2d, down": lambda x: upfirdn2d(x, blur, down=2, pad=(1, 1)),
+        "bias_act": lambda x: bias_act(x, bias),
+        "modulated_conv": lambda x: modulated_conv(x, weight, style),
+        "modulated_conv, up": lambda x: modulated_conv(x, weight, style, up=True, kernel=double),
     }
 
 
-def seconds(case: Callable[[], torch.Tensor], impl: str, backward: bool) -> float:
-    """Time one call, and its backward pass if asked for."""
-    with force_implementation(impl), torch.set_grad_enabled(backward):
-        _synchronise()
-        start = time.perf_counter()
-        out = case()
-        if backward:
-            out.sum().backward()
-        _synchronise()
-        return time.perf_counter() - start
+def forward(op: Callable, x: torch.Tensor, impl: str) -> torch.Tensor:
+    """The op's result."""
+    with torch.inference_mode(), force_implementation(impl):
+        return op(x)
 
 
-def compare(case: Callable[[], torch.Tensor], impls: list[str], rounds: int, backward: bool) -> dict[str, float]:
-    """The median seconds of each implementation over interleaved rounds, after one that warms up."""
-    times = {impl: [] for impl in impls}
-    for _ in range(rounds + 1):
-        for impl, taken in times.items():
-            taken.append(seconds(case, impl, backward))
-    return {impl: statistics.median(taken[1:]) for impl, taken in times.items()}
+def backward(op: Callable, x: torch.Tensor, impl: str) -> torch.Tensor:
+    """The gradient of its sum of squares."""
+    x = x.detach().requires_grad_()
+    with force_implementation(impl):
+        return torch.autograd.grad(op(x).square().sum(), x)[0]
 
 
-def _synchronise():
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
+def rows(options: argparse.Namespace) -> list[Comparison]:
+    """Each op both ways; BasicSR's compiled kernels, too, where they are built."""
+    side, found = options.size // 4, []
+    x, ops = cases(side, options.device)
+    baselines = ["reference", *(["host"] if HOST_KERNELS and options.device == "cuda" else [])]
+    for baseline in baselines:
+        for name, op in ops.items():
+            for what, way in (("forward", forward), ("forward and backward", backward)):
+                arms = {impl: lambda impl=impl, way=way, op=op: way(op, x, impl) for impl in (baseline, "fast")}
+                found.append(
+                    compare(
+                        f"{name}, {CHANNELS} channels of {side} px, {what}",
+                        *arms.items(),
+                        rounds=options.rounds,
+                        device=options.device,
+                        error=held_together(*[arm() for arm in arms.values()]),
+                    )
+                )
+    return found
 
 
 def main() -> None:
-    """Print one line per case."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--size", type=int, default=256, help="pictures' height and width")
-    parser.add_argument("--device", default="cpu", help="cpu or cuda")
-    parser.add_argument("--rounds", type=int, default=5, help="rounds of which the median is taken")
-    parser.add_argument("--threads", type=int, default=1, help="CPU threads")
-    parser.add_argument("--backward", action="store_true", help="time forward and backward")
-    options = parser.parse_args()
+    """Print one row per op and way."""
+    command = parser(__doc__, rounds=5)
+    command.add_argument("--size", type=int, default=256, help="of the picture whose features of a quarter are taken")
+    options = command.parse_args()
     torch.set_num_threads(options.threads)
-    impls = ["reference", "fast"] + (["host"] if HOST_KERNELS and options.device == "cuda" else [])
-    print(f"torch {torch.__version__}, {options.device}, {options.threads} threads, median of {options.rounds} rounds")
-    print(f"{'':42}" + "".join(f"{impl + ' ms':>14}" for impl in impls) + f"{'reference/fast':>18}")
-    for name, case in cases(options.size, options.device, options.backward).items():
-        medians = compare(case, impls, options.rounds, options.backward)
-        figures = "".join(f"{1000 * medians[impl]:14.2f}" for impl in impls)
-        print(f"{name:42}{figures}{medians['reference'] / medians['fast']:18.2f}", flush=True)
+    report("The ops alone", rows(options), options)
 
 
 if __name__ == "__main__":

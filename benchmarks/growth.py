@@ -1,0 +1,192 @@
+"""How cost grows: latency and memory over resolution, throughput over batch and over the workers that degrade faces.
+
+    python benchmarks/growth.py --threads 2
+
+Draws one plot each. The lines under them are computed from what was measured, causes included: the share of the CPU's
+time that the system takes, page faults, the rate of arithmetic.
+"""
+
+import argparse
+import ctypes
+import math
+import os
+import resource
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from degradation import throughput
+from inference import FOLDED, REFERENCE, arms
+from inference import network as released
+from measure import Plot, clock, flop_of, parser, report
+from memory import network, working_set
+from plotting import draw
+
+from gpen_plugin.archs.layers import channels_of
+
+SIZES = (64, 128, 256, 512, 1024)
+BATCHES = (1, 2, 4, 8, 16)
+WORKERS = (0, 1, 2, 4)
+SMALLEST = 16  # pixels; features weigh nothing there
+PATIENCE = 2.0  # seconds: a slower call of the reference is not measured at the next size
+MIB = 2**20
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What one call took.
+
+    Attributes:
+        seconds: the median of some calls.
+        system: the share of the process's CPU time that the system took.
+        faults: pages that had to be brought in, per call.
+    """
+
+    seconds: float
+    system: float
+    faults: float
+
+
+def cost(call: Callable[[], object], device: str, rounds: int) -> Cost:
+    """Measure one call, after one that warms up."""
+    call()
+    before = resource.getrusage(resource.RUSAGE_SELF)
+    seconds = statistics.median(clock(call, device) for _ in range(rounds))
+    after = resource.getrusage(resource.RUSAGE_SELF)
+    user, system = after.ru_utime - before.ru_utime, after.ru_stime - before.ru_stime
+    return Cost(seconds, system / max(user + system, 1e-9), (after.ru_minflt - before.ru_minflt) / rounds)
+
+
+def bend(x: Sequence[float], y: Sequence[float]) -> int:
+    """Where a curve changes its slope most, as an index from 1: both axes are logarithmic."""
+    slopes = [math.log(y[i + 1] / y[i]) / math.log(x[i + 1] / x[i]) for i in range(len(x) - 1)]
+    return max(range(1, len(slopes)), key=lambda i: abs(slopes[i] - slopes[i - 1]))
+
+
+def keep_freed_memory() -> None:
+    """From here on glibc maps no buffer of its own for what is large, and gives nothing back."""
+    mallopt = ctypes.CDLL(None).mallopt
+    mallopt(-4, 0)  # M_MMAP_MAX
+    mallopt(-1, -1)  # M_TRIM_THRESHOLD
+
+
+def latency(options: argparse.Namespace) -> Plot:
+    """Seconds of one face over its resolution, and what it is that bends the curve."""
+    costs, flops, slow = {REFERENCE: [], FOLDED: []}, [], False
+    for size in SIZES:
+        lq = torch.rand(1, 3, size, size, device=options.device) * 2 - 1
+        both = arms(network(size).to(options.device), lq, torch.float32)
+        flops.append(flop_of(both[FOLDED]))
+        costs[FOLDED].append(cost(both[FOLDED], options.device, options.rounds))
+        if not slow:
+            costs[REFERENCE].append(cost(both[REFERENCE], options.device, 1))
+            slow = costs[REFERENCE][-1].seconds > PATIENCE
+    keep_freed_memory()
+    kept = cost(both[FOLDED], options.device, options.rounds)
+    seconds = {arm: [each.seconds for each in found] for arm, found in costs.items()}
+    file = draw("latency", "One face, fp32", ("resolution (px)", SIZES), "latency (s)", seconds)
+    return Plot(file, _latency_line(costs[FOLDED], flops, kept))
+
+
+def _latency_line(costs: Sequence[Cost], flops: Sequence[float], kept: Cost) -> str:
+    seconds = [each.seconds for each in costs]
+    at, last = bend(SIZES, seconds), len(SIZES) - 1
+    rates = [flop / each / 1e9 for flop, each in zip(flops, seconds, strict=True)]
+    best = max(range(len(SIZES)), key=rates.__getitem__)
+    before, after = seconds[at] / seconds[at - 1], seconds[at + 1] / seconds[at]
+    more = [flops[i + 1] / flops[i] for i in (at - 1, at)]
+    first, top, end = (f"{rates[i]:.0f} GFLOP/s at {SIZES[i]} px" for i in (0, best, last))
+    system, faults = f"{costs[last].system:.0%}", f"{costs[last].faults:,.0f}"
+    return (
+        f"It bends at {SIZES[at]} px: up to there an octave takes {before:.1f} times as long, then {after:.1f} times. "
+        f"The arithmetic grows {more[0]:.1f}-fold and {more[1]:.1f}-fold; the rest is its rate: {first}, where a "
+        f"picture does not fill the processor, {top} at best, {end}. Memory that is mapped afresh: at "
+        f"{SIZES[last]} px the system takes {system} of the CPU's time ({costs[best].system:.0%} at {SIZES[best]} px), "
+        f"with {faults} page faults a call; where the process keeps what it frees, there are {kept.faults:,.0f}, and "
+        f"a call takes {kept.seconds / seconds[last]:.2f} of the time."
+    )
+
+
+def batches(options: argparse.Namespace) -> Plot:
+    """Faces per second over the batch, at 256 px and the released width."""
+    net, costs = released(256).to(options.device), []
+    for batch in BATCHES:
+        lq = torch.rand(batch, 3, 256, 256, device=options.device) * 2 - 1
+        costs.append(cost(arms(net, lq, torch.float32)[FOLDED], options.device, options.rounds))
+    rates = [batch / each.seconds for batch, each in zip(BATCHES, costs, strict=True)]
+    axis = ("batch (faces)", BATCHES)
+    file = draw(
+        "batch", "GPEN 256 px, released width, fp32, folded", axis, "faces per second", {FOLDED: rates}, octaves="x"
+    )
+    best, last = max(range(len(BATCHES)), key=rates.__getitem__), len(BATCHES) - 1
+    largest = channels_of(256, 1, 0.5) * 2 * 256**2 * 4 / MIB  # features and noise of the last block, float32
+    shares = [f"{costs[i].system:.0%} at {BATCHES[i]}" for i in dict.fromkeys((0, best, last))]
+    return Plot(
+        file,
+        f"Most at a batch of {BATCHES[best]}: {rates[best]:.2f} faces a second, against {rates[0]:.2f} at 1 and "
+        f"{rates[last]:.2f} at {BATCHES[last]}: one face nearly fills {options.threads} threads. The largest features "
+        f"take {largest:.0f} MiB a face, and glibc maps a buffer beyond 32 MiB afresh each time: the system takes "
+        f"{', '.join(shares)} of the CPU's time, with {costs[0].faults:,.0f} page faults a face at 1 and "
+        f"{costs[last].faults / BATCHES[last]:,.0f} at {BATCHES[last]}.",
+    )
+
+
+def workers(seconds: float = 6.0) -> Plot:
+    """Degraded faces per second over the workers of torch's loader, and how many cores they kept busy."""
+    rates, busy = [], []
+    for number in WORKERS:
+        begun, before = time.perf_counter(), _cpu_seconds()
+        rates.append(throughput(number, seconds))
+        busy.append((_cpu_seconds() - before) / (time.perf_counter() - begun))
+    axis = ("workers", WORKERS)
+    file = draw("workers", "Degradation at 512 px", axis, "pictures per second", {"pictures": rates}, octaves="")
+    told = ", ".join(f"{rate:.0f} with {number}" for number, rate in zip(WORKERS, rates, strict=True))
+    best = max(range(len(WORKERS)), key=rates.__getitem__)
+    cores = [f"{busy[i]:.1f} with {WORKERS[i]}" for i in dict.fromkeys((0, 1, best))]
+    return Plot(
+        file,
+        f"Pictures a second: {told}. Most with {WORKERS[best]} workers. Of {os.cpu_count()} cores, {', '.join(cores)} "
+        f"were busy, starting the workers included: beyond one per core, workers share what is there.",
+    )
+
+
+def _cpu_seconds() -> float:
+    """Of this process and of its children that have ended."""
+    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(each.ru_utime + each.ru_stime for each in used)
+
+
+def memory(options: argparse.Namespace) -> Plot:
+    """Peak memory of one face above the weights, over its resolution; the reference's up to 512 px."""
+    peaks = {
+        arm: [working_set(arm, size, options.device, options.threads) / MIB for size in sizes]
+        for arm, sizes in {REFERENCE: SIZES[:-1], FOLDED: SIZES}.items()
+    }
+    axis = ("resolution (px)", SIZES)
+    file = draw("memory", "One face, fp32, above the weights", axis, "peak memory (MiB)", peaks)
+    own, at, last = peaks[FOLDED], bend(SIZES, peaks[FOLDED]), len(SIZES) - 1
+    fixed = working_set(FOLDED, SMALLEST, options.device, options.threads) / MIB
+    maps = [channels_of(size, 2, 1) * 2 * size**2 * 4 / MIB for size in SIZES]  # of the last block, float32
+    rises = (own[at] / own[0], own[last] / own[at])
+    above = [f"{(own[i] - fixed) / maps[i]:.1f} times {maps[i]:.0f} MiB at {SIZES[i]} px" for i in (0, last)]
+    return Plot(
+        file,
+        f"It bends at {SIZES[at]} px: {rises[0]:.1f}-fold from {SIZES[0]} px, then {rises[1]:.1f}-fold to "
+        f"{SIZES[last]} px. At {SMALLEST} px, where features weigh nothing, {fixed:.0f} MiB are needed already: the "
+        f"code that a first call loads, and rearranged kernels. What comes on top goes with the largest features: "
+        f"{above[0]}, {above[1]}.",
+    )
+
+
+def main() -> None:
+    """Measure, draw and tell; latency comes last, because it changes how this process gets its memory."""
+    options = parser(__doc__, rounds=3).parse_args()
+    torch.set_num_threads(options.threads)
+    plots = [workers(), memory(options), batches(options), latency(options)]
+    report("How cost grows", (), options, plots=plots[::-1])
+
+
+if __name__ == "__main__":
+    main()

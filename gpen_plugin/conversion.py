@@ -1,0 +1,150 @@
+"""The work behind ``gpen-convert``: which network of a file goes where, and under what names."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+
+from gpen_plugin import checkpoint
+from gpen_plugin.archs.authors_keys import Layout
+from gpen_plugin.archs.layers import check_taps
+from gpen_plugin.archs.layouts import USUAL_TAPS, same_taps, to_layout
+from gpen_plugin.errors import CheckpointError, GPENError, OptionError, plain_message
+from gpen_plugin.weight_file import Network, entries, is_network, network_of, report
+
+if TYPE_CHECKING:
+    from gpen_plugin.convert import Target
+
+AVERAGED = ("params_ema", "g_ema")
+"""Entries that hold a running average of the weights; all others hold the weights themselves."""
+
+
+def convert_file(options: argparse.Namespace, target: "Target") -> None:
+    """Write the one file that a command line asks for, and tell what it holds and what was left out."""
+    source, left_out = _read(options.input[0], options.key)
+    judge = None if options.discriminator is None else _read_judge(options.discriminator)
+    chosen = choose(source, target, judge)
+    content = convert(chosen, target.layout, options.resample_kernel)
+    _make_folder(options.output.parent)
+    checkpoint.write(options.output, content)
+    left_out += [f"{one.entry} ({one.spec})" for one in source if one not in chosen.values()]
+    print(f"{options.output}: written as {options.to}")
+    _tell(target, chosen, left_out)
+
+
+def inspect_file(path: Path) -> bool:
+    """Print what a file holds; whether it is sound."""
+    try:
+        text, sound = report(path)
+    except GPENError as error:
+        print(f"gpen_plugin: error: {plain_message(error)}", file=sys.stderr, flush=True)
+        return False
+    print(text)
+    return sound
+
+
+def choose(networks: Sequence[Network], target: "Target", judge: Network | None = None) -> dict[str, Network]:
+    """Say which network goes where.
+
+    Args:
+        networks: of one file. Generators go before discriminators where there is room for one of them.
+        target: what is to be written. Of raw and averaged weights, the ones there are stand for missing others.
+        judge: the discriminator, where it is not among `networks`.
+    Returns:
+        By entry; the one network of a flat file by ``""``.
+    Raises:
+        CheckpointError: the target needs a generator or a discriminator, and there is none; or their sizes differ.
+    """
+    generators = [network for network in networks if not network.is_discriminator]
+    judges = [judge] if judge else [network for network in networks if network.is_discriminator]
+    if target.judge:
+        _check_pair(networks[0].place, generators, judges)
+    candidates = generators or judges
+    averaged = next((one for one in candidates if one.entry in AVERAGED), candidates[0])
+    raw = next((one for one in candidates if one.entry not in AVERAGED), averaged)
+    chosen = {target.raw: raw, target.averaged: averaged}  # of a flat file the second, for both names are empty
+    return chosen | {target.judge: judges[0]} if target.judge else chosen
+
+
+def convert(chosen: dict[str, Network], layout: Layout, resample_kernel: Sequence[float] | None = None) -> dict:
+    """Rename the tensors of networks.
+
+    Args:
+        chosen: as `choose` gives them.
+        layout: the names to write.
+        resample_kernel: taps of FIR filters that the files do not store; ``None`` means 1 3 3 1.
+    Returns:
+        What the file is to hold, ready for `checkpoint.write`.
+    Raises:
+        CheckpointError: the layout has no names for a network.
+        OptionError: `resample_kernel` is not what a network was built with.
+    """
+    renamed = {}
+    for network in dict.fromkeys(chosen.values()):
+        tensors = to_layout(network.tensors, layout, _taps(network, resample_kernel), network.place)
+        # a tensor that is a part of a larger one would be written with the whole of it
+        renamed[network] = {
+            name: tensor.clone(memory_format=torch.contiguous_format) for name, tensor in tensors.items()
+        }
+    content = {entry: renamed[network] for entry, network in chosen.items()}
+    return content.get("", content)
+
+
+def _read(path: Path, key: str | None) -> tuple[list[Network], list[str]]:
+    """The networks of a file, and the names of what else it holds."""
+    held = {key: checkpoint.read(path, key)} if key else entries(path)
+    networks = [network_of(path, entry, value) for entry, value in held.items() if is_network(value)]
+    if not networks:
+        expected = "weights of a GPEN, GPENPrior, GPENDiscriminator or StyleGAN2"
+        came = checkpoint.contents(held.get(None, held))
+        raise CheckpointError(str(path), came, expected, "Name the right file or --key.")
+    return networks, [str(entry) for entry, value in held.items() if not is_network(value)]
+
+
+def _read_judge(path: Path) -> Network:
+    judge = network_of(path, None, checkpoint.read(path, order=checkpoint.OF_DISCRIMINATOR))
+    if not judge.is_discriminator:
+        raise CheckpointError(f"--discriminator: {path}", f"holds {judge.spec}", "a GPENDiscriminator")
+    return judge
+
+
+def _check_pair(place: str, generators: Sequence[Network], judges: Sequence[Network]) -> None:
+    expected = "a generator and a discriminator for authors-training"
+    if not generators:
+        raise CheckpointError(place, "holds no generator", expected, "Name the generator's file as the input.")
+    if not judges:
+        raise CheckpointError(place, "holds no discriminator", expected, "Name its file with --discriminator.")
+    sizes = generators[0].spec.out_size, judges[0].spec.out_size
+    if sizes[0] != sizes[1]:
+        came = f"judges {sizes[1]} px, and {generators[0].place} makes {sizes[0]} px"
+        raise CheckpointError(judges[0].place, came, "one size")
+
+
+def _taps(network: Network, given: Sequence[float] | None) -> Sequence[float]:
+    if given is not None:
+        check_taps(given)
+    if given and network.taps and not same_taps(given, network.taps):
+        stored = f"{' '.join(f'{tap:g}' for tap in network.taps)}, as {network.place} has them"
+        raise OptionError("--resample-kernel", f"got {' '.join(f'{tap:g}' for tap in given)}", stored, "Leave it out.")
+    return network.taps or given or USUAL_TAPS
+
+
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        came, expected = f"cannot be made a folder ({error.strerror})", "a folder, or a place where one can be made"
+        raise CheckpointError(str(folder), came, expected, "Choose another --output.") from error
+
+
+def _tell(target: "Target", chosen: dict[str, Network], left_out: Sequence[str]) -> None:
+    for entry, network in chosen.items():
+        print(f"  {entry or 'flat'}: {network.spec}, from {network.place}")
+        if network.taps and not same_taps(network.taps, USUAL_TAPS) and target.layout != "authors":
+            taps = ", ".join(f"{tap:g}" for tap in network.taps)
+            print(f"    build it with resample_kernel: [{taps}], for which these names have no room")
+    if left_out:
+        print(f"  left out: {', '.join(left_out)}")

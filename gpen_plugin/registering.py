@@ -1,0 +1,34 @@
+"""What happens when BasicSR has been imported: our classes enter its registries, and its faults are mended.
+
+`gpen_plugin_hook` calls this. A room may be half imported then, for it may be the one that imports BasicSR
+(`gpen_plugin.models` does): it enters the rest of its classes as it goes on.
+"""
+
+from collections.abc import Mapping
+from importlib import import_module
+
+from gpen_plugin import data, host, metrics
+
+ROOMS = ("archs", "losses", "models")
+
+
+def register_all() -> None:
+    """Mend the host, enter everything, and have option files checked. Repeating changes nothing.
+
+    Raises:
+        RegistryClashError: another module holds one of our names.
+    """
+    host.mend_host()
+    host.open_registries()
+    for room in (data, metrics):
+        for name in room.__all__:
+            getattr(room, name)  # importing enters it
+    for room in ROOMS:
+        import_module(f"gpen_plugin.{room}")  # and not its names: a room that is on its way has none yet
+    host.before_run(_check_run)  # at last: the host's own runs must not meet a package that cannot be imported
+
+
+def _check_run(opt: Mapping) -> None:
+    from gpen_plugin.preflight import check_run
+
+    check_run(opt)

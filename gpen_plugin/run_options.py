@@ -1,0 +1,41 @@
+"""The command line of the host's train.py and test.py, read before the host is imported, which takes seconds."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from gpen_plugin.errors import OptionError
+
+
+def parser(prog: str, description: str) -> argparse.ArgumentParser:
+    """The host's options. It has its own parser for them, which reads the same words once more."""
+    parser = argparse.ArgumentParser(prog=prog, description=description)
+    parser.add_argument("-opt", required=True, metavar="FILE", help="option file, YAML")
+    parser.add_argument("--launcher", choices=("none", "pytorch", "slurm"), default="none", help="of several processes")
+    parser.add_argument("--auto_resume", action="store_true", help="go on from the newest training state")
+    parser.add_argument("--debug", action="store_true", help="the host's short run; our errors keep their traceback")
+    parser.add_argument("--local_rank", type=int, default=0, help="set by launchers")
+    parser.add_argument(
+        "--force_yml", nargs="+", metavar="KEY=VALUE", help="change the option file: train:ema_decay=0.999"
+    )
+    return parser
+
+
+def read_command_line(prog: str, description: str, argv: Sequence[str] | None) -> None:
+    """Refuse what cannot be run, and leave the rest in `sys.argv`, where the host looks for it.
+
+    Args:
+        prog: how the command is called.
+        description: of its help.
+        argv: command line without the program's name; None for the real one.
+    Raises:
+        OptionError: the option file cannot be opened.
+    """
+    if argv is not None:
+        sys.argv = [sys.argv[0], *argv]
+    given = parser(prog, description).parse_args()
+    try:
+        with open(given.opt):
+            return
+    except OSError as error:
+        raise OptionError("-opt", str(error), "an option file", "Mend the path.") from error

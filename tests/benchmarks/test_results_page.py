@@ -1,0 +1,106 @@
+"""All benchmarks in one go, and the page that they end up in; the benchmarks here are made by the tests."""
+
+import getpass
+import socket
+import subprocess
+import sys
+from datetime import date
+
+import pytest
+import results
+from comparison import Comparison, Plot
+from conftest import REPOSITORY
+from page import Part, page
+from results import run, scripts
+
+ROW = {"what": "a face | fp32", "baseline": "slow", "ours": "quick", "baseline_seconds": [2.0], "our_seconds": [1.0]}
+FOUND = {
+    "title": "Faces",
+    "machine": {},
+    "device": "cpu",
+    "threads": 1,
+    "comparisons": [ROW],
+    "plots": [],
+    "left_out": [],
+}
+GOOD = f"""
+import json, sys
+if __name__ == "__main__":
+    with open(sys.argv[sys.argv.index("--json") + 1], "w") as file:
+        json.dump({FOUND!r}, file)
+"""
+BAD = "if __name__ == '__main__':\n    raise SystemExit('the arms differ')\n"
+SILENT = "if __name__ == '__main__':\n    print('nothing to tell')\n"
+
+
+@pytest.fixture
+def folder(tmp_path):
+    for name, code in {"zebra": GOOD, "inference": BAD, "part": "VALUE = 1\n", "results": GOOD}.items():
+        (tmp_path / f"{name}.py").write_text(code)
+    return tmp_path
+
+
+def test_what_can_be_run_is_found_and_what_readers_ask_first_comes_first(folder):
+    assert [path.stem for path in scripts(folder)] == ["inference", "zebra"]
+
+
+def test_every_benchmark_of_the_repository_is_found():
+    found = {path.stem for path in scripts(REPOSITORY / "benchmarks")}
+    assert found >= {"inference", "onnx_runtime", "memory", "training_step", "growth", "reference_cost"}
+    assert not found & {"measure", "results", "machine", "comparison", "telling", "page", "plotting"}
+
+
+def test_one_that_fails_is_told_and_the_others_run(folder, monkeypatch, capsys):
+    monkeypatch.setattr(results, "FOLDER", folder)
+    assert results.main(["--threads", "1", "--rounds", "2", "--out", str(folder / "RESULTS.md")]) == 1
+    written = (folder / "RESULTS.md").read_text()
+    assert "**inference.py failed:** the arms differ" in written
+    assert "| a face \\| fp32 | slow: 2.00 s" in written
+    assert "inference.py failed" in capsys.readouterr().err
+    (folder / "inference.py").unlink()
+    assert results.main(["--threads", "1", "--rounds", "2", "--out", str(folder / "RESULTS.md")]) == 0
+    assert "failed" not in (folder / "RESULTS.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("code", "why"), [(SILENT, "no figures"), ("import time\ntime.sleep(60)\n", "took more than 0.5 s")]
+)
+def test_one_without_figures_and_one_without_end_fail(tmp_path, code, why):
+    script = tmp_path / "odd.py"
+    script.write_text(code)
+    assert why in run(script, [], longest=0.5 if "sleep" in code else 60).failure
+
+
+def test_the_page():
+    rows = [
+        Comparison(
+            "256 px", "reference", "folded", (6.0, 6.0), (2.0, 2.0), target=3, memory=(2**21, 2**20), error="same"
+        ),
+        Comparison("512 px", "reference", "folded", (6.0, 6.0), (3.0, 3.0), target=3, note="the bus"),
+        Comparison("H200", "", "", (), (), target=4, note="not measured: no GPU here."),
+    ]
+    plot = Plot("plots/latency.png", "It bends at 256 px.")
+    faces = Part("inference", "One face", {"processor": "P"}, "cpu, 2 threads", rows, [plot], ["Winograd gave 0.9."])
+    written = page([faces, Part("lmdb_reading", failure="no disk")], date(2026, 11, 23), 12.4)
+    assert "2026-11-23, 12 minutes; 1 of the 2 targets measured are met." in written
+    assert "- processor: P\n- run on: cpu, 2 threads" in written
+    cells = [line.strip("| ").split(" | ") for line in written.splitlines() if line.startswith("| ")]
+    assert cells[2] == [
+        "256 px", "reference: 6.00 s (6.00 s to 6.00 s)", "folded: 2.00 s (2.00 s to 2.00 s)", "3.00", "3", "yes",
+        "2 MiB against 1 MiB, ratio 2.00",
+    ]  # fmt: skip
+    assert cells[3][3:6] == ["2.00", "3", "**no**"]
+    assert "- 256 px: same\n- 512 px: the bus\n- H200: not measured: no GPU here." in written
+    assert "![plots/latency.png](plots/latency.png)\n\nIt bends at 256 px." in written
+    assert "**lmdb_reading.py failed:** no disk" in written
+    assert written.endswith("## Left out because it did not pay\n\n- Winograd gave 0.9.\n")
+
+
+def test_nothing_of_this_machine_is_on_a_page():
+    asked = "from machine import facts; print(facts())"
+    told = subprocess.run(
+        [sys.executable, "-c", asked], cwd=REPOSITORY / "benchmarks", capture_output=True, text=True, check=True
+    ).stdout
+    assert socket.gethostname() not in told
+    assert getpass.getuser() not in told.replace("'", " ").split()
+    assert str(REPOSITORY) not in told

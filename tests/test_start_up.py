@@ -1,0 +1,228 @@
+"""Starting: a command line that is wrong costs no PyTorch, and every order of importing ends in the same place."""
+
+import argparse
+import ast
+import importlib
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from basicsr.utils import options as hosts_options
+from conftest import REPOSITORY
+
+from gpen_plugin import host, run_options
+from gpen_plugin.errors import RegistryClashError
+from gpen_plugin.host import registration
+from gpen_plugin.late_names import late_names
+from gpen_plugin.registering import register_all
+from gpen_plugin.restore import command_line
+from gpen_plugin.restore.tasks import TASKS
+
+SCRIPTS = dict(re.findall(r'"(gpen-\w+) = ([\w.]+:\w+)"', (REPOSITORY / "setup.py").read_text()))
+
+# What each script can refuse without PyTorch, beside a mistyped option: what is named is not there.
+MISSING = {
+    "gpen-train": [["-opt", "none.yml"]],
+    "gpen-test": [["-opt", "none.yml"]],
+    "gpen-restore": [["none.jpg", "-o", "out"]],
+    "gpen-evaluate": [["-opt", "none.yml"]],
+    "gpen-study": [["make", "-r", "none", "-o", "study.html"]],
+    "gpen-export": [["none.pth", "-o", "model.jpg"]],
+    "gpen-convert": [["none.pth", "-o", "model.jpg", "--to", "ours"]],
+    "gpen-sample": [["-m", "none.pth", "-o", "film.nothing"]],
+}
+
+REFUSED = """
+import contextlib, importlib, sys
+module, _, function = sys.argv[1].partition(":")
+main = getattr(importlib.import_module(module), function)
+for words in ["--help"], ["--mistyped"], *eval(sys.argv[2]):
+    try:
+        status = main(words)
+    except SystemExit as end:
+        status = end.code
+    print("status", status)
+print("imported", *sorted({"torch", "torchvision", "basicsr", "scipy"} & sys.modules.keys()))
+"""
+
+
+def python(program: str, *arguments: str, cwd: Path) -> str:
+    """Run a program in a Python of its own; its standard output."""
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
+    command = [sys.executable, "-c", program, *arguments]
+    run = subprocess.run(command, capture_output=True, text=True, timeout=200, cwd=cwd, env=environment, check=False)
+    assert run.returncode == 0, run.stderr
+    return run.stdout
+
+
+def test_scripts_are_found():
+    assert len(SCRIPTS) >= 10
+    assert MISSING.keys() < SCRIPTS.keys()
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_help_and_refusals_import_no_pytorch(script, tmp_path):
+    missing = MISSING.get(script, [])
+    lines = python(REFUSED, SCRIPTS[script], repr(missing), cwd=tmp_path).splitlines()
+    status = [line for line in lines if line.startswith("status")]
+    assert status[:2] == ["status 0", "status 2"]
+    assert len(status) == 2 + len(missing)
+    assert set(status[2:]) <= {"status 1", "status 2"}
+    assert lines[-1] == "imported"
+    assert not list(tmp_path.iterdir())
+
+
+# Each order runs in a fork of one Python that has imported what BasicSR needs, but neither BasicSR nor this package.
+ORDERS = [
+    "import basicsr",
+    "import gpen_plugin, basicsr",
+    "import gpen_plugin.archs.gpen_arch, basicsr",
+    "import gpen_plugin.models.gan_prior_model",
+    "import gpen_plugin.registering, basicsr",
+    "import gpen_plugin.preflight",
+    "from gpen_plugin import *",
+    "import importlib, gpen_plugin; importlib.reload(gpen_plugin); import basicsr; importlib.reload(gpen_plugin)",
+]
+IN_EVERY_ORDER = """
+import os, sys, traceback
+import cv2, lmdb, scipy.ndimage, scipy.optimize, scipy.stats, setuptools, torch.utils.tensorboard, torchvision, yaml
+
+def check():
+    import gpen_plugin_hook
+    from basicsr.utils import registry
+    from gpen_plugin.host import MENDS
+    from gpen_plugin.host.runs import _checks
+
+    for kind, names in gpen_plugin_hook.NAMES.items():
+        held = dict(iter(getattr(registry, f"{kind.upper()}_REGISTRY")))
+        for name in names:
+            assert held[name].__module__.startswith("gpen_plugin."), (kind, name)
+    assert [mend.name for mend in MENDS if mend.present() and not mend.mended()] == []
+    assert [one.__module__ for one in _checks] == ["gpen_plugin.registering"]
+
+def forget_the_hook():
+    sys.meta_path[:] = [finder for finder in sys.meta_path if type(finder).__module__ != "gpen_plugin_hook"]
+    sys.modules.pop("gpen_plugin_hook", None)
+
+forget_the_hook()
+assert not {"basicsr", "gpen_plugin"} & sys.modules.keys()
+for order in eval(sys.argv[1]):
+    if os.fork() == 0:
+        try:
+            if order.startswith("import basicsr"):  # 1.4.2 needs the hook for that
+                import gpen_plugin_hook
+                gpen_plugin_hook.install()
+            exec(order, {})
+            check()
+        except BaseException:
+            traceback.print_exc()
+            os._exit(1)
+        os._exit(0)
+    if os.wait()[1]:
+        sys.exit(f"in the order: {order}")
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="one Python is copied for each order")
+def test_every_order_of_importing_registers_and_mends(tmp_path):
+    python(IN_EVERY_ORDER, repr(ORDERS), cwd=tmp_path)
+
+
+def test_restoring_needs_no_host(tmp_path):
+    program = """
+    import sys
+    from gpen_plugin import GPEN, Restorer
+    print(*sorted({"torchvision", "basicsr", "scipy"} & sys.modules.keys()))
+    """
+    assert python("\n".join(map(str.strip, program.splitlines())), cwd=tmp_path) == "\n"
+
+
+@pytest.mark.parametrize("package", ["", ".data", ".metrics", ".restore", ".export"])
+def test_late_names_are_the_ones_that_editors_see(package):
+    module = importlib.import_module(f"gpen_plugin{package}")
+    tree = ast.parse(Path(module.__file__).read_text())
+    block = next(node for node in tree.body if isinstance(node, ast.If) and node.test.id == "TYPE_CHECKING")
+    seen = {alias.name: node.module for node in block.body for alias in node.names}
+    assert set(module.__all__) - {"__version__"} == seen.keys()
+    assert set(module.__all__) <= set(dir(module))
+    for name, place in seen.items():
+        assert getattr(module, name) is getattr(importlib.import_module(place), name)
+
+
+def test_a_class_waits_for_the_host(monkeypatch):
+    held = {}
+    monkeypatch.setattr(registration, "_open", False)
+    monkeypatch.setattr(registration, "_waiting", [])
+    monkeypatch.setattr(registration, "registered", lambda kind: held)
+    hosts = SimpleNamespace(register=lambda cls: held.__setitem__(cls.__name__, cls))
+    monkeypatch.setattr(registration, "_registry", lambda kind: hosts)
+    early, late = (type(name, (), {}) for name in ("Early", "Late"))
+    assert registration.register("arch")(early) is early
+    assert held == {}
+    registration.open_registries()
+    assert held == {"Early": early}
+    registration.register("arch")(late)
+    registration.open_registries()
+    assert held == {"Early": early, "Late": late}
+
+
+def test_a_clash_leaves_the_host_mended_and_its_own_runs_alone(monkeypatch):
+    def clash():
+        raise RegistryClashError("BasicSR's arch registry")
+
+    called = []
+    monkeypatch.setattr(host, "mend_host", lambda: called.append("mended"))
+    monkeypatch.setattr(host, "before_run", lambda check: called.append("checked"))
+    monkeypatch.setattr(host, "open_registries", clash)
+    with pytest.raises(RegistryClashError):
+        register_all()
+    assert called == ["mended"]
+
+
+def test_a_name_that_is_not_there():
+    import gpen_plugin
+
+    with pytest.raises(AttributeError, match="module 'gpen_plugin' has no attribute 'nothing'"):
+        gpen_plugin.nothing  # noqa: B018
+    with pytest.raises(ImportError, match="cannot import name 'nothing'"):
+        from gpen_plugin import nothing  # noqa: F401
+
+
+def test_a_module_that_cannot_be_imported_leads_to_the_doctor(tmp_path, monkeypatch):
+    (tmp_path / "broken_rooms").mkdir()
+    (tmp_path / "broken_rooms" / "__init__.py").write_text("")
+    (tmp_path / "broken_rooms" / "room.py").write_text("raise RuntimeError('operator nms does not exist')")
+    monkeypatch.syspath_prepend(tmp_path)
+    find, names = late_names(importlib.import_module("broken_rooms").__name__, {"room": ("Chair",)})
+    assert {"Chair", "room"} <= set(names())
+    expected = r"broken_rooms.Chair cannot be loaded \(RuntimeError: operator nms .*python -m gpen_plugin.doctor"
+    with pytest.raises(ImportError, match=expected):
+        find("Chair")
+
+
+def test_the_hosts_options_are_told_as_they_are(monkeypatch):
+    class Caught(Exception):
+        """The parser is complete."""
+
+    def told(parser):
+        return {
+            tuple(action.option_strings): (action.nargs, action.default, action.required, tuple(action.choices or ()))
+            for action in parser._actions
+        }
+
+    def catch(parser, *_):
+        raise Caught(told(parser))
+
+    monkeypatch.setattr(argparse.ArgumentParser, "parse_args", catch)
+    with pytest.raises(Caught) as caught:
+        hosts_options.parse_options.__gpen_mends__("")
+    assert caught.value.args[0] == told(run_options.parser("gpen-train", ""))
+
+
+def test_the_tasks_of_the_command_are_all_there_are():
+    task = next(action for action in command_line.parser()._actions if action.dest == "task")
+    assert set(task.choices) == TASKS.keys()
