@@ -20,7 +20,7 @@ class Comparison:
         limit: the seconds that one call of ours may take at most; ``None`` sets none.
         items: pictures, faces or steps of one call.
         flop: of one call of ours, a multiply-add counted as two.
-        dtype: whose peak `flop` is held against, of `DTYPES`.
+        dtype: whose peak `flop` is held against: ``fp32`` or ``bf16``.
         peak: that peak, FLOP/s, measured in the same run; 0 where there is none.
         error: how the results of both were held together: "largest difference 3e-6 of the range".
         memory: peak bytes of the baseline and of ours.

@@ -16,12 +16,14 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+import cv2
 import torch
 from degradation import throughput
+from grainy_faces import lmdb_folder
 from inference import FOLDED, REFERENCE, arms
 from inference import network as released
 from measure import Plot, clock, flop_of, parser, report
-from memory import network, working_set
+from memory import network, weights, working_set
 from plotting import draw
 
 from gpen_plugin.archs.layers import channels_of
@@ -83,29 +85,40 @@ def latency(options: argparse.Namespace) -> Plot:
         if not slow:
             costs[REFERENCE].append(cost(both[REFERENCE], options.device, 1))
             slow = costs[REFERENCE][-1].seconds > PATIENCE
-    keep_freed_memory()
-    kept = cost(both[FOLDED], options.device, options.rounds)
     seconds = {arm: [each.seconds for each in found] for arm, found in costs.items()}
     file = draw("latency", "One face, fp32", ("resolution (px)", SIZES), "latency (s)", seconds)
-    return Plot(file, _latency_line(costs[FOLDED], flops, kept))
+    line = _rates_line(seconds[FOLDED], flops)
+    if options.device == "cpu":
+        keep_freed_memory()
+        line += _mapping_line(costs[FOLDED], cost(both[FOLDED], options.device, options.rounds))
+    return Plot(file, line)
 
 
-def _latency_line(costs: Sequence[Cost], flops: Sequence[float], kept: Cost) -> str:
-    seconds = [each.seconds for each in costs]
-    at, last = bend(SIZES, seconds), len(SIZES) - 1
+def _rates_line(seconds: Sequence[float], flops: Sequence[float]) -> str:
     rates = [flop / each / 1e9 for flop, each in zip(flops, seconds, strict=True)]
     best = max(range(len(SIZES)), key=rates.__getitem__)
-    before, after = seconds[at] / seconds[at - 1], seconds[at + 1] / seconds[at]
-    more = [flops[i + 1] / flops[i] for i in (at - 1, at)]
-    first, top, end = (f"{rates[i]:.0f} GFLOP/s at {SIZES[i]} px" for i in (0, best, last))
-    system, faults = f"{costs[last].system:.0%}", f"{costs[last].faults:,.0f}"
+    first, top, end = (f"{rates[i]:.0f} GFLOP/s at {SIZES[i]} px" for i in (0, best, -1))
     return (
-        f"It bends at {SIZES[at]} px: up to there an octave takes {before:.1f} times as long, then {after:.1f} times. "
-        f"The arithmetic grows {more[0]:.1f}-fold and {more[1]:.1f}-fold; the rest is its rate: {first}, where a "
-        f"picture does not fill the processor, {top} at best, {end}. Memory that is mapped afresh: at "
-        f"{SIZES[last]} px the system takes {system} of the CPU's time ({costs[best].system:.0%} at {SIZES[best]} px), "
-        f"with {faults} page faults a call; where the process keeps what it frees, there are {kept.faults:,.0f}, and "
-        f"a call takes {kept.seconds / seconds[last]:.2f} of the time."
+        f"It bends most at {SIZES[bend(SIZES, seconds)]} px. From size to size, a face takes {_factors(seconds)} times "
+        f"as long, and {_factors(flops)} times the arithmetic; the rest is its rate: {first}, where "
+        f"{weights(network(SIZES[0])) / MIB:.0f} MiB of weights are read for {flops[0] / 1e9:.0f} GFLOP; {top} at "
+        f"best; {end}."
+    )
+
+
+def _factors(y: Sequence[float]) -> str:
+    """How many times as large each is as the one before."""
+    *most, last = (f"{y[i + 1] / y[i]:.1f}" for i in range(len(y) - 1))
+    return f"{', '.join(most)} and {last}"
+
+
+def _mapping_line(costs: Sequence[Cost], kept: Cost) -> str:
+    """What fresh memory costs; `kept` is the last of `costs` where the process keeps what it frees."""
+    first, last = costs[0], costs[-1]
+    return (
+        f" Memory that is mapped afresh: at {SIZES[-1]} px the system takes {last.system:.0%} of the CPU's time "
+        f"({first.system:.0%} at {SIZES[0]} px), with {last.faults:,.0f} page faults a call; where the process keeps "
+        f"what it frees, there are {kept.faults:,.0f}, and a call takes {kept.seconds / last.seconds:.2f} of the time."
     )
 
 
@@ -121,20 +134,23 @@ def batches(options: argparse.Namespace) -> Plot:
         "batch", "GPEN 256 px, released width, fp32, folded", axis, "faces per second", {FOLDED: rates}, octaves="x"
     )
     best, last = max(range(len(BATCHES)), key=rates.__getitem__), len(BATCHES) - 1
-    largest = channels_of(256, 1, 0.5) * 2 * 256**2 * 4 / MIB  # features and noise of the last block, float32
-    shares = [f"{costs[i].system:.0%} at {BATCHES[i]}" for i in dict.fromkeys((0, best, last))]
-    return Plot(
-        file,
-        f"Most at a batch of {BATCHES[best]}: {rates[best]:.2f} faces a second, against {rates[0]:.2f} at 1 and "
-        f"{rates[last]:.2f} at {BATCHES[last]}: one face nearly fills {options.threads} threads. The largest features "
-        f"take {largest:.0f} MiB a face, and glibc maps a buffer beyond 32 MiB afresh each time: the system takes "
-        f"{', '.join(shares)} of the CPU's time, with {costs[0].faults:,.0f} page faults a face at 1 and "
-        f"{costs[last].faults / BATCHES[last]:,.0f} at {BATCHES[last]}.",
-    )
+    told = ", ".join(f"{rate:.2f} at {batch}" for rate, batch in zip(rates, BATCHES, strict=True))
+    line = f"Faces a second: {told}; most at {BATCHES[best]}."
+    if options.device == "cpu":
+        largest = channels_of(256, 1, 0.5) * 2 * 256**2 * 4 / MIB  # features and noise of the last block, float32
+        shares = [f"{costs[i].system:.0%} at {BATCHES[i]}" for i in dict.fromkeys((0, best, last))]
+        line += (
+            f" The largest features take {largest:.0f} MiB a face, and glibc maps a buffer beyond 32 MiB afresh each "
+            f"time: the system takes {', '.join(shares)} of the CPU's time, with {costs[0].faults:,.0f} page faults a "
+            f"face at 1 and {costs[last].faults / BATCHES[last]:,.0f} at {BATCHES[last]}."
+        )
+    return Plot(file, line)
 
 
-def workers(seconds: float = 6.0) -> Plot:
+def workers(seconds: float = 3.0) -> Plot:
     """Degraded faces per second over the workers of torch's loader, and how many cores they kept busy."""
+    cv2.setNumThreads(1)  # in this process; workers have it from here
+    lmdb_folder("bmp")  # made before any clock runs
     rates, busy = [], []
     for number in WORKERS:
         begun, before = time.perf_counter(), _cpu_seconds()
@@ -147,8 +163,8 @@ def workers(seconds: float = 6.0) -> Plot:
     cores = [f"{busy[i]:.1f} with {WORKERS[i]}" for i in dict.fromkeys((0, 1, best))]
     return Plot(
         file,
-        f"Pictures a second: {told}. Most with {WORKERS[best]} workers. Of {os.cpu_count()} cores, {', '.join(cores)} "
-        f"were busy, starting the workers included: beyond one per core, workers share what is there.",
+        f"Pictures a second: {told}; most with {WORKERS[best]} workers. Of {os.cpu_count()} cores, {', '.join(cores)} "
+        f"were busy, the start of the workers included: where all are, more workers share what is there.",
     )
 
 
@@ -174,15 +190,14 @@ def memory(options: argparse.Namespace) -> Plot:
     return Plot(
         file,
         f"It bends at {SIZES[at]} px: {rises[0]:.1f}-fold from {SIZES[0]} px, then {rises[1]:.1f}-fold to "
-        f"{SIZES[last]} px. At {SMALLEST} px, where features weigh nothing, {fixed:.0f} MiB are needed already: the "
-        f"code that a first call loads, and rearranged kernels. What comes on top goes with the largest features: "
-        f"{above[0]}, {above[1]}.",
+        f"{SIZES[last]} px. At {SMALLEST} px, where features weigh nothing, {fixed:.0f} MiB are needed already; what "
+        f"comes on top goes with the largest features: {above[0]}, {above[1]}.",
     )
 
 
 def main() -> None:
     """Measure, draw and tell; latency comes last, because it changes how this process gets its memory."""
-    options = parser(__doc__, rounds=3).parse_args()
+    options = parser(__doc__, rounds=2).parse_args()
     torch.set_num_threads(options.threads)
     plots = [workers(), memory(options), batches(options), latency(options)]
     report("How cost grows", (), options, plots=plots[::-1])

@@ -5,10 +5,11 @@ python benchmarks/inference.py --device cuda
 """
 
 import argparse
+import sys
 from collections.abc import Callable
 
 import torch
-from measure import Comparison, compare, flop_of, held_together, not_measured, parser, peak_flop, report
+from measure import DTYPES, Comparison, compare, flop_of, held_together, not_measured, parser, peak_flop, report
 
 from gpen_plugin.archs import GPEN
 from gpen_plugin.archs.folding import fold
@@ -19,6 +20,7 @@ RELEASED = {  # the widths of the released files
     512: {"channel_multiplier": 2, "narrow": 1},
 }
 REFERENCE, FOLDED = "reference ops", "folded"
+LARGEST_RMS = 0.02  # of bfloat16, as a share of the output's standard deviation
 
 
 def network(size: int) -> GPEN:
@@ -50,22 +52,24 @@ def arms(net: GPEN, lq: torch.Tensor, dtype: torch.dtype) -> dict[str, Callable[
 
 
 def rms(expected: torch.Tensor, result: torch.Tensor) -> str:
-    """The error of bfloat16, which no tolerance of the range describes."""
-    error = (result - expected).square().mean().sqrt() / expected.std()
-    assert error < 0.02 or expected.shape[-1] < 512, f"rms {error:.1%} of the output's standard deviation"
-    return f"rms error {error:.2%} of the output's standard deviation"
+    """Tell the error of bfloat16, which no tolerance of the range describes; one too large ends the script."""
+    error = ((result - expected).square().mean().sqrt() / expected.std()).item()
+    told = f"rms error {error:.2%} of the output's standard deviation"
+    if not error <= LARGEST_RMS:
+        sys.exit(f"The arms differ: {told}. Nothing was timed.")
+    return told
 
 
 def face(size: int, options: argparse.Namespace, precision: str) -> Comparison:
     """One face, fp32 or bf16."""
     net, device = network(size).to(options.device), options.device
     lq = torch.rand(1, 3, size, size, device=device) * 2 - 1
-    dtype = {"fp32": torch.float32, "bf16": torch.bfloat16}[precision]
-    both = arms(net, lq, dtype)
+    both = arms(net, lq, DTYPES[precision])
     results = [arm() for arm in both.values()]
     return compare(
         f"GPEN {size} px, {precision}",
-        *both.items(),
+        (f"{REFERENCE}, fp32", both[REFERENCE]),
+        (f"{FOLDED}, {precision}", both[FOLDED]),
         rounds=options.rounds,
         device=device,
         target=3 if precision == "fp32" else 5,
@@ -85,23 +89,23 @@ def arithmetic(device: str) -> str:
 
 def many_faces(batch: int, options: argparse.Namespace) -> Comparison:
     """512 px in bf16 on a GPU, as one graph, for at a batch of 1 launching kernels takes longer than running them."""
-    what = f"GPEN 512 px, bf16, batch {batch}, one CUDA graph"
+    what = f"GPEN 512 px on one H200, bf16, batch {batch}, one CUDA graph"
+    limit = 0.003 if batch == 1 else batch / 1000
     if options.device != "cuda":
-        return not_measured(what, note="Wanted on one H200: " + ("under 3 ms" if batch == 1 else "1,000 faces/s") + ".")
+        return not_measured(what, limit=limit)
     lq = torch.rand(batch, 3, 512, 512, device="cuda") * 2 - 1
     both = arms(network(512).cuda(), lq, torch.bfloat16)
-    graph, given = torch.cuda.CUDAGraph(), both[FOLDED]()
-    torch.cuda.synchronize()
+    graph, given = torch.cuda.CUDAGraph(), warmed_up(both[FOLDED])
     with torch.cuda.graph(graph):
         drawn = both[FOLDED]()
     graph.replay()
     return compare(
         what,
-        (REFERENCE, both[REFERENCE]),
-        (f"{FOLDED}, replayed", graph.replay),
+        (f"{REFERENCE}, fp32", both[REFERENCE]),
+        (f"{FOLDED}, bf16, replayed", graph.replay),
         rounds=options.rounds,
         device="cuda",
-        limit=0.003 if batch == 1 else batch / 1000,
+        limit=limit,
         items=batch,
         flop=flop_of(both[FOLDED]),
         dtype="bf16",
@@ -109,10 +113,21 @@ def many_faces(batch: int, options: argparse.Namespace) -> Comparison:
     )
 
 
+def warmed_up(call: Callable[[], torch.Tensor]) -> torch.Tensor:
+    """Call it some times on a stream of its own, as a graph that is recorded next demands, for its result."""
+    stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):
+        for _ in range(3):
+            result = call()
+    torch.cuda.current_stream().wait_stream(stream)
+    return result
+
+
 LEFT_OUT = (
     "Winograd's F(4x4, 3x3) for the convolutions that keep the resolution, by three matrix products: 2.6 times as fast "
-    "as oneDNN at 32 px and 1024 channels, 1.8 at 64 px, 1.7 at 128 px, 1.4 at 256 px, 0.84 at 512 px. It would save an "
-    "eighth of the 512 px network, for weights four times as large and differences seven times as large, and ONNX "
+    "as oneDNN at 32 px and 1024 channels, 1.8 at 64 px, 1.7 at 128 px, 1.4 at 256 px, 0.84 at 512 px. It would save "
+    "an eighth of the 512 px network, for weights four times as large and differences seven times as large, and ONNX "
     "Runtime could not follow",
     "keeping freed memory (glibc's mallopt), which spares large maps their page faults: the folded 512 px network went "
     "from 1.38 to 1.10 s alone, but gpen-restore with six photographs only from 13.4 to 12.7 s, with 17 % more memory",
@@ -122,7 +137,7 @@ LEFT_OUT = (
 
 def main() -> None:
     """Print one row per size and precision."""
-    options = parser(__doc__, rounds=5).parse_args()
+    options = parser(__doc__, rounds=3).parse_args()
     torch.set_num_threads(options.threads)
     rows = [face(size, options, precision) for precision in ("fp32", "bf16") for size in RELEASED]
     rows += [many_faces(batch, options) for batch in (1, 16)]

@@ -67,7 +67,8 @@ def main() -> None:
     """Measure each size and tell."""
     options = parser(__doc__, rounds=1).parse_args()
     torch.set_num_threads(options.threads)
-    both = arms(network(HELD_TOGETHER_AT), torch.rand(1, 3, HELD_TOGETHER_AT, HELD_TOGETHER_AT) * 2 - 1, torch.float32)
+    lq = torch.rand(1, 3, HELD_TOGETHER_AT, HELD_TOGETHER_AT, device=options.device) * 2 - 1
+    both = arms(network(HELD_TOGETHER_AT).to(options.device), lq, torch.float32)
     error = f"{held_together(*(arm() for arm in both.values()))}, at {HELD_TOGETHER_AT} px"
     rows = [row for size in SIZES for row in face(size, error, options)]
     report("Memory", rows, options)

@@ -5,7 +5,6 @@ python benchmarks/onnx_runtime.py --threads 2
 
 import argparse
 import tempfile
-from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -16,7 +15,7 @@ from gpen_plugin.errors import MissingFileError
 from gpen_plugin.export import Plan, export
 from gpen_plugin.metrics.onnx_file import OnnxNetwork
 
-RUNTIME = "ONNX Runtime"
+TARGETS = {FOLDED: 1, REFERENCE: None}
 LEFT_OUT = (
     "ONNX: the convolutions' kernels scaled by the styles, in place of the features. It ran slower at 256 px: "
     "onnxruntime arranges constant kernels for the processor when it opens a file, and cannot with others.",
@@ -25,31 +24,30 @@ LEFT_OUT = (
 )
 
 
-def runtime(size: int, options: argparse.Namespace, folder: Path) -> Callable[[torch.Tensor], torch.Tensor]:
+def exported(size: int, options: argparse.Namespace, folder: Path) -> OnnxNetwork:
     """The network of `size` as gpen-export writes it, opened by onnxruntime with as many threads as PyTorch has."""
-    exported = export(network(size), folder / f"{size}.onnx", Plan(), {})
-    file = OnnxNetwork(exported.path, torch.device(options.device))
-    return lambda lq: torch.from_numpy(file(lq.numpy())["output"])
+    file = export(network(size), folder / f"{size}.onnx", Plan(), {})
+    return OnnxNetwork(file.path, torch.device(options.device))
 
 
 def face(size: int, options: argparse.Namespace, folder: Path) -> list[Comparison]:
     """One face, against our fast path and against the reference."""
-    run = runtime(size, options, folder)
-    lq = torch.rand(1, 3, size, size) * 2 - 1
+    file, lq = exported(size, options, folder), torch.rand(1, 3, size, size) * 2 - 1
     both = arms(network(size).to(options.device), lq.to(options.device), torch.float32)
-    result = run(lq)
+    given = lq.numpy()
+    result = torch.from_numpy(file(given)["output"])
     return [
         compare(
             f"GPEN {size} px in onnxruntime, fp32, against {against}",
             (against, both[against]),
-            (RUNTIME, lambda: run(lq)),
+            (f"ONNX Runtime, on its provider {file.provider}", lambda: file(given)),
             rounds=options.rounds,
             device=options.device,
             target=target,
             flop=flop_of(both[FOLDED]),
             error=held_together(both[against]().cpu(), result),
         )
-        for against, target in ((FOLDED, 1), (REFERENCE, None))
+        for against, target in TARGETS.items()
     ]
 
 
@@ -58,7 +56,7 @@ def rows(options: argparse.Namespace) -> list[Comparison]:
     try:
         Plan().check_packages()
     except MissingFileError as error:
-        return [not_measured("GPEN in onnxruntime", str(error))]
+        return [not_measured("GPEN in onnxruntime", str(error), target=TARGETS[FOLDED])]
     with tempfile.TemporaryDirectory() as folder:
         return [row for size in RELEASED for row in face(size, options, Path(folder))]
 

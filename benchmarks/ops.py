@@ -4,6 +4,7 @@ python benchmarks/ops.py --size 256 --threads 2
 """
 
 import argparse
+import functools
 from collections.abc import Callable
 
 import torch
@@ -15,9 +16,9 @@ CHANNELS = 128
 
 
 def cases(side: int, device: str) -> tuple[torch.Tensor, dict[str, Callable[[torch.Tensor], torch.Tensor]]]:
-    """The features that every op takes, (1, 128, side, side), and the ops by their names."""
+    """The features that every op takes, (1, 128, side, side), contiguous, and the ops by their names."""
     torch.manual_seed(0)
-    x = torch.randn(1, CHANNELS, side, side, device=device).to(memory_format=torch.channels_last)
+    x = torch.randn(1, CHANNELS, side, side, device=device)
     weight = torch.randn(CHANNELS, CHANNELS, 3, 3, device=device)
     style, bias = torch.randn(1, CHANNELS, device=device), torch.randn(CHANNELS, device=device)
     blur, double = (fir_kernel((1, 3, 3, 1), gain).to(device) for gain in (1.0, 4.0))
@@ -45,14 +46,18 @@ def backward(op: Callable, x: torch.Tensor, impl: str) -> torch.Tensor:
 
 
 def rows(options: argparse.Namespace) -> list[Comparison]:
-    """Each op both ways; BasicSR's compiled kernels, too, where they are built."""
+    """Each op both ways, on the layout that suits it; BasicSR's compiled kernels, too, where they are built."""
     side, found = options.size // 4, []
     x, ops = cases(side, options.device)
+    last = x.contiguous(memory_format=torch.channels_last)
     baselines = ["reference", *(["host"] if HOST_KERNELS and options.device == "cuda" else [])]
     for baseline in baselines:
         for name, op in ops.items():
             for what, way in (("forward", forward), ("forward and backward", backward)):
-                arms = {impl: lambda impl=impl, way=way, op=op: way(op, x, impl) for impl in (baseline, "fast")}
+                arms = {
+                    f"{baseline}, contiguous": functools.partial(way, op, x, baseline),
+                    "fast, channels last": functools.partial(way, op, last, "fast"),
+                }
                 found.append(
                     compare(
                         f"{name}, {CHANNELS} channels of {side} px, {what}",

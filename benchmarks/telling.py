@@ -14,6 +14,8 @@ from pathlib import Path
 from comparison import Comparison, Plot
 from machine import facts
 
+VERDICTS = {True: "met", False: "NOT met", None: "not measured"}
+
 
 def report(
     title: str,
@@ -35,7 +37,8 @@ def report(
     print(title)
     for name, fact in facts().items():
         print(f"  {name}: {fact}")
-    print(f"  {options.device}, {options.threads} threads, {options.rounds} rounds; medians (lowest to highest)")
+    settings = f"device {options.device}, threads {options.threads}, rounds {options.rounds}"
+    print(f"  {settings}; medians (lowest to highest)")
     for comparison in comparisons:
         print("\n" + "\n".join(told(comparison)))
     for line in [*(plot.line for plot in plots), *(f"Left out: {line}" for line in left_out)]:
@@ -44,8 +47,7 @@ def report(
         found = {
             "title": title,
             "machine": facts(),
-            "device": options.device,
-            "threads": options.threads,
+            "settings": settings,
             "comparisons": [asdict(comparison) for comparison in comparisons],
             "left_out": list(left_out),
             "plots": [asdict(plot) for plot in plots],
@@ -69,8 +71,7 @@ def wanted(comparison: Comparison) -> str:
     targets = [f"{comparison.target:g}x"] if comparison.target is not None else []
     targets += [f"{duration(comparison.limit)} at most"] if comparison.limit is not None else []
     targets += [f"{comparison.memory_target:g}x in memory"] if comparison.memory_target is not None else []
-    verdict = {True: ": met", False: ": NOT met", None: ""}[comparison.met]
-    return f"target {' and '.join(targets)}{verdict}" if targets else ""
+    return f"target {' and '.join(targets)}: {VERDICTS[comparison.met]}" if targets else ""
 
 
 def duration(seconds: float) -> str:

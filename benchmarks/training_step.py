@@ -1,21 +1,23 @@
 """How much sooner a step of fine-tuning is done than by the plain way, and in how much memory.
 
-    python benchmarks/training_step.py --size 512 --device cuda
+    python benchmarks/training_step.py --threads 2
+    python benchmarks/training_step.py --device cuda
 
-Ours is `GPENModel` as options/gpen_finetune_SIZE.yml sets it up. The plain way is StyleGAN2's usual loop on the
-reference ops: every step draws and judges its pictures anew. Both start from the same weights, and see the same
-pictures. R1 comes at every 16th iteration: it is timed alone, and a sixteenth of it counts.
+Ours is `GPENModel` as options/gpen_finetune_SIZE.yml sets it up, on a GPU with ``precision: bf16``. The plain way is
+StyleGAN2's usual loop on the reference ops, in fp32: every step draws and judges its pictures anew. Both start from the
+same weights, and see the same pictures; their gradients are held together in fp32. R1 comes at every 16th iteration: it
+is timed alone, and a sixteenth of it counts.
 """
 
 import argparse
 import copy
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 import yaml
-from measure import Comparison, compare, flop_of, held_together, parser, peak_memory, report
+from measure import Comparison, compare, flop_of, held_together, not_measured, parser, peak_memory, report
 from torch.nn import functional as F
 
 from gpen_plugin.losses import r1_penalty
@@ -23,8 +25,25 @@ from gpen_plugin.models import GPENModel
 from gpen_plugin.ops import force_implementation
 
 OPTIONS = Path(__file__).parents[1] / "options"
-TARGETS = {"cpu": 2.0, "cuda": 4.0}
-PLAIN, OURS = "reference ops, pictures drawn and judged anew in every step, torch's default Adam", "GPENModel"
+PLAIN = "the usual loop on the reference ops, fp32"
+USUAL = "The usual loop draws and judges its pictures anew in every step, and has torch's default Adam."
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What is trained on a device: the size whose option file is taken, the precision of ours, the ratio wanted."""
+
+    size: int
+    precision: str
+    target: float
+
+    @property
+    def what(self) -> str:
+        """In words."""
+        return f"fine-tuning at {self.size} px, {self.precision}"
+
+
+SETTINGS = {"cpu": Setting(256, "fp32", 2.0), "cuda": Setting(512, "bf16", 4.0)}
 
 
 def model_of(size: int, device: str) -> GPENModel:
@@ -44,6 +63,12 @@ def model_of(size: int, device: str) -> GPENModel:
                     parameter.add_(0.1 * torch.randn_like(parameter))
     batch = opt["datasets"]["train"]["batch_size_per_gpu"]
     model.feed_data({name: torch.rand(batch, 3, size, size) * 2 - 1 for name in ("lq", "gt")})
+    return model
+
+
+def in_precision(model: GPENModel, precision: str) -> GPENModel:
+    """The model itself, whose forward passes run in a precision from here on."""
+    model.settings = replace(model.settings, precision=precision)
     return model
 
 
@@ -107,11 +132,11 @@ def moments(optimizers: Sequence[torch.optim.Optimizer]) -> Iterator[torch.Tenso
 
 IN_OWN_PROCESS = """
 import sys, torch
-from training_step import PlainTraining, iteration_of, model_of
+from training_step import PlainTraining, in_precision, iteration_of, model_of
 arm, size, device, threads = sys.argv[1], int(sys.argv[2]), sys.argv[3], int(sys.argv[4])
 torch.set_num_threads(threads)
 model = model_of(size, device)
-steps = iteration_of(model) if arm == "ours" else iteration_of(PlainTraining(model))
+steps = iteration_of(in_precision(model, sys.argv[5])) if arm == "ours" else iteration_of(PlainTraining(model))
 mark()
 for step in steps:
     step()
@@ -131,34 +156,40 @@ def iteration_of(training: GPENModel | PlainTraining) -> tuple[Callable[[], None
 
 def comparisons(options: argparse.Namespace) -> list[Comparison]:
     """An iteration, R1, and what both come to on average."""
-    size, device = options.size, options.device
+    device, setting = options.device, SETTINGS[options.device]
+    size, precision = setting.size, setting.precision
     model = model_of(size, device)
     plain = PlainTraining(model)
     for step in (*iteration_of(plain), *iteration_of(model)):
         step()
     of_plain, of_ours = moments([plain.optimizer_g, plain.optimizer_d]), moments(model.optimizers)
     errors = [held_together(expected, result) for expected, result in zip(of_plain, of_ours, strict=True)]
-    what = f"fine-tuning at {size} px, batch of {len(model.gt)}, fp32"
+    error = f"in fp32, gradients of G and D: {errors[0]}; their squares: {errors[1]}"
+    what, operations = f"{setting.what}, batch of {len(model.gt)}", arithmetic(model)
+    in_precision(model, precision)
     rows = [
         compare(
             f"{what}: {name}",
             (PLAIN, base),
-            (OURS, own),
+            (f"GPENModel, {precision}", own),
             rounds=options.rounds,
             device=device,
-            error=f"gradients of G and D {errors[0]}, squares {errors[1]}",
             flop=flop,
+            dtype=precision,
         )
         for name, base, own, flop in zip(
             ("an iteration without R1", "R1"),
             iteration_of(plain),
             iteration_of(model),
-            arithmetic(model),
+            operations,
             strict=True,
         )
     ]
-    memory = tuple(peak_memory(IN_OWN_PROCESS, arm, size, device, options.threads) for arm in ("plain", "ours"))
-    return [averaged(what, *rows, model.settings.net_d_reg_every, target=TARGETS[device], memory=memory), *rows]
+    memory = tuple(
+        peak_memory(IN_OWN_PROCESS, arm, size, device, options.threads, precision) for arm in ("plain", "ours")
+    )
+    whole = averaged(what, *rows, model.settings.net_d_reg_every)
+    return [replace(whole, target=setting.target, memory=memory, error=error, note=USUAL), *rows]
 
 
 def arithmetic(model: GPENModel) -> tuple[float, float]:
@@ -172,7 +203,7 @@ def arithmetic(model: GPENModel) -> tuple[float, float]:
     return 3 * of_g + 7 * of_d, 6 * of_d
 
 
-def averaged(what: str, usual: Comparison, lazy: Comparison, every: int, **more) -> Comparison:
+def averaged(what: str, usual: Comparison, lazy: Comparison, every: int) -> Comparison:
     """A usual iteration, and its share of what comes at every so many."""
 
     def sums(name: str) -> list[float]:
@@ -184,17 +215,17 @@ def averaged(what: str, usual: Comparison, lazy: Comparison, every: int, **more)
         baseline_seconds=sums("baseline_seconds"),
         our_seconds=sums("our_seconds"),
         flop=usual.flop + lazy.flop / every,
-        **more,
     )
 
 
 def main() -> None:
     """Measure and tell."""
-    made = parser(__doc__, rounds=2)
-    made.add_argument("--size", type=int, default=256, choices=(256, 512), help="whose option file is taken")
-    options = made.parse_args()
+    options = parser(__doc__, rounds=2).parse_args()
     torch.set_num_threads(options.threads)
-    report("A step of fine-tuning", comparisons(options), options)
+    rows, on_gpu = comparisons(options), SETTINGS["cuda"]
+    if options.device != "cuda":
+        rows.append(not_measured(on_gpu.what, target=on_gpu.target))
+    report("A step of fine-tuning", rows, options)
 
 
 if __name__ == "__main__":

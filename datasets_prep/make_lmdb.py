@@ -8,7 +8,7 @@ suffix; what is not ASCII, and '%', is written %XX as in web addresses.
 
 Pictures are stored without loss: as PNG, or with `--format bmp` uncompressed, which every reader of the LMDB takes too.
 A face of 512 x 512 pixels is about 0.45 MB as PNG, and decoding it takes more of a processor's time than all else that
-is done to a training picture; as BMP it is 0.77 MB, and read at the speed of the disk or, where the file fits there, of
+is done to a training picture; as BMP it is 0.79 MB, and read at the speed of the disk or, where the file fits there, of
 memory. Whoever trains on few cores and has the room takes BMP.
 
 Whether a finished one is whole: `python datasets_prep/make_lmdb.py --verify datasets/ffhq/ffhq_512.lmdb` decodes all

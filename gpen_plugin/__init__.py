@@ -12,7 +12,7 @@ from gpen_plugin.version import __version__
 from gpen_plugin_hook import install
 
 if TYPE_CHECKING:  # what a type checker and an editor see
-    from gpen_plugin.archs import GPEN, PSP, GPENDiscriminator, GPENPrior
+    from gpen_plugin.archs import GPEN, PSP, GPENDiscriminator, GPENPrior, fold
     from gpen_plugin.data import (
         GPENColorizationDataset,
         GPENDegradationDataset,
@@ -53,12 +53,14 @@ __all__ = [
     "calculate_lmd",
     "calculate_lpips",
     "calculate_swd",
+    "fold",
 ]
 
 __getattr__, __dir__ = late_names(
     __name__,
     {
-        "archs": ("GPEN", "PSP", "GPENDiscriminator", "GPENPrior"),
+        "archs": ("GPEN", "PSP", "GPENDiscriminator", "GPENPrior", "fold"),
+        "checkpoint": (),
         "data": (
             "GPENColorizationDataset",
             "GPENDegradationDataset",
@@ -66,6 +68,7 @@ __getattr__, __dir__ = late_names(
             "GPENInpaintingDataset",
             "GPENSegmentationDataset",
         ),
+        "errors": (),
         "losses": ("DiscriminatorFeatureMatchingLoss",),
         "metrics": (
             "calculate_fid",
@@ -76,6 +79,7 @@ __getattr__, __dir__ = late_names(
             "calculate_swd",
         ),
         "models": ("GPENModel", "GPENPriorModel"),
+        "ops": (),
         "restore": ("Restorer",),
     },
 )

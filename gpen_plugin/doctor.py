@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING
 import gpen_plugin
 import gpen_plugin_hook
 from gpen_plugin.checkout import host_of_scripts, is_checkout
+from gpen_plugin.errors import GPENError
 
 if TYPE_CHECKING:
     from gpen_plugin.fetch import WeightFile
@@ -244,6 +245,8 @@ def _version(name: str) -> str | None:
 
 
 def _remedy(failure: Exception) -> str:
+    if isinstance(failure, GPENError) and failure.way_out:
+        return failure.way_out
     if getattr(failure, "name", None) != gpen_plugin_hook.HOST:
         known = [advice for words, advice in REMEDIES.items() if words in str(failure)]
         return known[0] if known else "See the whole error with: python -c 'import basicsr; from gpen_plugin import *'"

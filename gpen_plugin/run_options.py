@@ -2,9 +2,10 @@
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from importlib import import_module
 
-from gpen_plugin.errors import OptionError
+from gpen_plugin.errors import MissingFileError, OptionError
 
 
 def parser(prog: str, description: str) -> argparse.ArgumentParser:
@@ -13,7 +14,7 @@ def parser(prog: str, description: str) -> argparse.ArgumentParser:
     parser.add_argument("-opt", required=True, metavar="FILE", help="option file, YAML")
     parser.add_argument("--launcher", choices=("none", "pytorch", "slurm"), default="none", help="of several processes")
     parser.add_argument("--auto_resume", action="store_true", help="go on from the newest training state")
-    parser.add_argument("--debug", action="store_true", help="the host's short run; our errors keep their traceback")
+    parser.add_argument("--debug", action="store_true", help="the host's short run")
     parser.add_argument("--local_rank", type=int, default=0, help="set by launchers")
     parser.add_argument(
         "--force_yml", nargs="+", metavar="KEY=VALUE", help="change the option file: train:ema_decay=0.999"
@@ -39,3 +40,17 @@ def read_command_line(prog: str, description: str, argv: Sequence[str] | None) -
             return
     except OSError as error:
         raise OptionError("-opt", str(error), "an option file", "Mend the path.") from error
+
+
+def host_pipeline(command: str) -> Callable[[str], None]:
+    """Import what the host's script runs: ``train_pipeline`` for ``train``, ``test_pipeline`` for ``test``.
+
+    Raises:
+        MissingFileError: BasicSR cannot be imported.
+    """
+    try:
+        return getattr(import_module(f"basicsr.{command}"), f"{command}_pipeline")
+    except Exception as error:  # of any kind: a torchvision for another torch ends in a RuntimeError
+        came = f"cannot be loaded ({type(error).__name__}: {error})"
+        way_out = "Run `python -m gpen_plugin.doctor` for the way out."
+        raise MissingFileError("BasicSR", came, way_out=way_out) from error

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 
 from gpen_plugin.errors import told_plainly
-from gpen_plugin.run_options import read_command_line
+from gpen_plugin.run_options import host_pipeline, read_command_line
 
 
 @told_plainly
@@ -22,9 +22,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     read_command_line("gpen-test", "Restore and measure the test sets of an option file.", argv)
 
-    from basicsr.test import test_pipeline
-
-    test_pipeline(os.getcwd())
+    host_pipeline("test")(os.getcwd())
     return 0
 
 

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 
 from gpen_plugin.errors import told_plainly
-from gpen_plugin.run_options import read_command_line
+from gpen_plugin.run_options import host_pipeline, read_command_line
 
 
 @told_plainly
@@ -23,9 +23,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     read_command_line("gpen-train", "Train as an option file says.", argv)
 
-    from basicsr.train import train_pipeline
-
-    train_pipeline(os.getcwd())
+    host_pipeline("train")(os.getcwd())
     return 0
 
 

@@ -9,6 +9,7 @@ import pytest
 from fresh_python import REAL_HOST, ROOT, FreshPython, write
 
 from gpen_plugin import convert, doctor, sample
+from gpen_plugin.errors import RegistryClashError
 from gpen_plugin_hook import NAMES
 
 SETUP = {"setup.py": "from setuptools import setup\nsetup(name='basicsr')\n"}
@@ -121,6 +122,10 @@ def test_an_extra_that_is_not_installed(monkeypatch):
     found = {finding.name: finding.value for finding in doctor.extras()}
     assert found["gradio"] == 'not installed; for gpen-demo: pip install "gpen_plugin[web]"'
     assert found["onnx"] == "1.0"
+
+
+def test_our_own_errors_bring_their_remedy_along():
+    assert doctor._remedy(RegistryClashError("arch registry", "taken", "one", "Uninstall one.")) == "Uninstall one."
 
 
 def test_every_extra_that_is_named_exists():

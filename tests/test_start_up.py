@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import sys
+import textwrap
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -53,7 +54,7 @@ print("imported", *sorted({"torch", "torchvision", "basicsr", "scipy"} & sys.mod
 def python(program: str, *arguments: str, cwd: Path) -> str:
     """Run a program in a Python of its own; its standard output."""
     environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
-    command = [sys.executable, "-c", program, *arguments]
+    command = [sys.executable, "-c", textwrap.dedent(program), *arguments]
     run = subprocess.run(command, capture_output=True, text=True, timeout=200, cwd=cwd, env=environment, check=False)
     assert run.returncode == 0, run.stderr
     return run.stdout
@@ -138,7 +139,7 @@ def test_restoring_needs_no_host(tmp_path):
     from gpen_plugin import GPEN, Restorer
     print(*sorted({"torchvision", "basicsr", "scipy"} & sys.modules.keys()))
     """
-    assert python("\n".join(map(str.strip, program.splitlines())), cwd=tmp_path) == "\n"
+    assert python(program, cwd=tmp_path) == "\n"
 
 
 @pytest.mark.parametrize("package", ["", ".data", ".metrics", ".restore", ".export"])
@@ -170,6 +171,18 @@ def test_a_class_waits_for_the_host(monkeypatch):
     assert held == {"Early": early, "Late": late}
 
 
+def test_a_clash_is_told_each_time(monkeypatch):
+    """The doctor asks again after BasicSR's import has asked."""
+    other, ours = (type("GPEN", (), {"__module__": module}) for module in ("other.archs", "gpen_plugin.archs"))
+    monkeypatch.setattr(registration, "_open", False)
+    monkeypatch.setattr(registration, "_waiting", [])
+    monkeypatch.setattr(registration, "registered", lambda kind: {"GPEN": other})
+    registration.register("arch")(ours)
+    for _ in range(2):
+        with pytest.raises(RegistryClashError, match=r"'GPEN' of gpen_plugin\.archs is already registered by other"):
+            registration.open_registries()
+
+
 def test_a_clash_leaves_the_host_mended_and_its_own_runs_alone(monkeypatch):
     def clash():
         raise RegistryClashError("BasicSR's arch registry")
@@ -181,6 +194,31 @@ def test_a_clash_leaves_the_host_mended_and_its_own_runs_alone(monkeypatch):
     with pytest.raises(RegistryClashError):
         register_all()
     assert called == ["mended"]
+
+
+@pytest.mark.parametrize("command", ["train", "test"])
+def test_a_host_that_cannot_be_imported_leads_to_the_doctor(command, tmp_path):
+    (tmp_path / "basicsr").mkdir()
+    (tmp_path / "basicsr" / "__init__.py").write_text("raise RuntimeError('operator nms does not exist')")
+    (tmp_path / "options.yml").write_text("name: run")
+    program = f"""
+    import sys
+    from gpen_plugin.{command} import main
+    sys.stderr = sys.stdout
+    print(main(["-opt", "options.yml"]))
+    """
+    told = python(program, cwd=tmp_path)
+    expected = "gpen_plugin: error: BasicSR: cannot be loaded (RuntimeError: operator nms does not exist)"
+    assert told == f"{expected}. Run `python -m gpen_plugin.doctor` for the way out.\n1\n"
+
+
+def test_modules_are_found_late():
+    program = """
+    import gpen_plugin
+    print(gpen_plugin.errors.GPENError.__name__, gpen_plugin.checkpoint.read.__name__, gpen_plugin.ops.__name__)
+    """
+    told = python(program, cwd=REPOSITORY)
+    assert told == "GPENError read gpen_plugin.ops\n"
 
 
 def test_a_name_that_is_not_there():

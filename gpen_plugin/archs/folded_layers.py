@@ -6,7 +6,9 @@ over a large map costs as much as a small convolution; one that writes to fresh 
 it is mapped page by page.
 """
 
+import functools
 import math
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
@@ -14,10 +16,22 @@ from torch import nn
 
 from gpen_plugin.archs.layers import DownConv2d, EqualConv2d, EqualLinear, StyledConv, ToRGB, enlarged
 from gpen_plugin.ops import upfirdn2d
+from gpen_plugin.ops.dispatch import no_autocast
 from gpen_plugin.ops.modulated_conv import blur_padding, demodulation, kernel_power
 
 _SLOPE = 0.2
 _GAIN = math.sqrt(2)  # leaky ReLU commutes with positive factors, so its gain moves into weights and biases
+
+
+def _evaluates(forward: Callable) -> Callable:
+    """Let a layer's `forward` run without autograd, and in the layer's own precision under autocasting too."""
+
+    @functools.wraps(forward)
+    def run(layer, x, *rest):
+        with torch.no_grad(), no_autocast(x):
+            return forward(layer, x, *rest)
+
+    return run
 
 
 class FoldedLinear(nn.Module):
@@ -35,7 +49,7 @@ class FoldedLinear(nn.Module):
         self.register_buffer("bias", layer.bias.detach().float() * (layer.lr_mul * gain), persistent=False)
         self.activate = layer.activate
 
-    @torch.no_grad()
+    @_evaluates
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         x = F.linear(x.float(), self.weight, self.bias)
         return F.leaky_relu_(x, _SLOPE) if self.activate else x
@@ -60,7 +74,7 @@ class FoldedConv2d(nn.Module):
             self.register_buffer("kernel", layer.kernel, persistent=False)
             self.pad = layer.pad
 
-    @torch.no_grad()
+    @_evaluates
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         x, size = x.to(self.weight.dtype), self.weight.shape[2]
         if not self.down:
@@ -99,7 +113,7 @@ class FoldedStyledConv(nn.Module):
             self.pad = blur_padding(layer.weight, layer.kernel)
         self.noise_gain = 0.0 if self.noise_mode == "none" else layer.noise_weight.item() * _GAIN
 
-    @torch.no_grad()
+    @_evaluates
     def forward(self, x: torch.Tensor, latent: torch.Tensor, noise: torch.Tensor | None) -> torch.Tensor:
         """See `StyledConv`. `x` is lost where `overwrites` says so."""
         x, style = x.to(self.weight.dtype), self.modulation(latent)  # (N, I)
@@ -109,9 +123,8 @@ class FoldedStyledConv(nn.Module):
             features = torch.addcmul(self.bias[:, None, None], features, gain.to(x.dtype)[:, :, None, None])
             return self._finish(features, noise, self._room(x))
         out = self._room(x)
-        for n in range(
-            len(x)
-        ):  # map by map: the fresh memory that a large batch of them takes costs more than it saves
+        # map by map: the fresh memory that a large batch of them takes costs more than it saves
+        for n in range(len(x)):
             factor = torch.outer(style[n], gain[n]) if self.up else torch.outer(gain[n], style[n])
             weight = (self.weight * factor[:, :, None, None]).to(x.dtype)
             features = self._convolve(x[n : n + 1], weight, self.bias)
@@ -121,7 +134,7 @@ class FoldedStyledConv(nn.Module):
 
     def _has_few_pixels(self, x: torch.Tensor) -> bool:
         """Whether styles are cheaper put on the features than on the weight, of which each sample needs its own."""
-        return self.weight.numel() > x[0].numel() or (x.is_cuda and len(x) > 1)
+        return self.weight.numel() > x.shape[1:].numel() or (x.is_cuda and len(x) > 1)
 
     def _convolve(self, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
         if not self.up:
@@ -152,8 +165,8 @@ class FoldedStyledConv(nn.Module):
             half = out[:, channels:]
             if noise is None:
                 half.copy_(self.noise_bias)
-            else:
-                torch.add(self.noise_bias, noise.to(half.dtype), alpha=self.noise_gain, out=half)
+            else:  # of the whole size, or `out` would take on that of a single map
+                torch.add(self.noise_bias, noise.to(half.dtype).expand_as(half), alpha=self.noise_gain, out=half)
             F.leaky_relu_(half, _SLOPE)
         return out
 
@@ -173,12 +186,15 @@ class FoldedToRGB(nn.Module):
         self.register_buffer("bias", layer.bias.detach().to(torch.float32, copy=True), persistent=False)
         self.register_buffer("kernel", layer.kernel, persistent=False)
 
-    @torch.no_grad()
+    @_evaluates
     def forward(self, x: torch.Tensor, latent: torch.Tensor, earlier: torch.Tensor | None) -> torch.Tensor:
         """See `ToRGB`."""
         own = self.weight * self.modulation(latent)[:, None, :, None, None]  # (N, 3, I, 1, 1)
-        pictures = [F.conv2d(one, weight.to(x.dtype)) for one, weight in zip(x.split(1), own, strict=True)]
-        picture = torch.cat(pictures).float().add_(self.bias[:, None, None])  # (N, 3, H, W)
+        shape = (len(x), len(self.bias), *x.shape[2:])
+        picture = torch.empty(shape, dtype=torch.float32, device=x.device, memory_format=layout_of(x))
+        for n in range(len(x)):
+            picture[n : n + 1] = F.conv2d(x[n : n + 1], own[n].to(x.dtype))
+        picture.add_(self.bias[:, None, None])
         return picture if earlier is None else picture.add_(enlarged(earlier, self.kernel))
 
 

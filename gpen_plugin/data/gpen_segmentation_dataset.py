@@ -58,4 +58,4 @@ class GPENSegmentationDataset(GPENPairDataset):
         name = self._lq.name(key)
         labels = resize_map(labels_of(self._lq.read(key), name, self.options.palette), self.in_size)
         labels = mirrored(labels) if mirrored_too else labels
-        return {"lq": self._tensor(painted(labels, self.options.palette).astype(np.float32) / 255), "lq_path": name}
+        return {"lq": self._tensor(painted(labels, self.options.palette)), "lq_path": name}

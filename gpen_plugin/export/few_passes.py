@@ -25,7 +25,13 @@ Parts = tuple[torch.Tensor, ...]  # features and noise, each (N, C, H, W), that 
 
 
 def in_few_passes(net: GPEN) -> GPEN:
-    """A copy of a network, for evaluation alone, whose decoder has the layers of this module."""
+    """Copy a network, for evaluation alone, and put the layers of this module into its decoder.
+
+    Args:
+        net: in float32, or as `half_precision.to_half_precision` made it; it is left as it is.
+    Returns:
+        A network that is called as `net` is, and gives what `net` gives.
+    """
     net = copy.deepcopy(net)
     for block in net.decoder.blocks.values():
         block.conv0 = None if block.conv0 is None else _StyledConv(block.conv0)

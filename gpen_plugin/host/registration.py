@@ -39,7 +39,8 @@ def open_registries() -> None:
     with _turn:
         _open = True
         while _waiting:
-            _enter(*_waiting.pop(0))
+            _enter(*_waiting[0])
+            del _waiting[0]  # not before: a clash is told again to whoever asks again
 
 
 def registered(kind: str) -> dict[str, Callable]:

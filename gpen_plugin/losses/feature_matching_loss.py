@@ -22,7 +22,7 @@ NORMS = {
 class DiscriminatorFeatureMatchingLoss(nn.Module):
     """``L_F = E[ sum_i || D^i(X) - D^i(G(X~)) ||_2 ]`` over intermediate layers i of the discriminator (Eq. 2).
 
-    The real features are detached. That D itself does not learn from this loss is up to the caller, who freezes it.
+    The real features are detached. That D itself does not learn from this loss is up to the caller.
 
     Args:
         loss_weight: factor on the sum; the paper's beta is 0.02.

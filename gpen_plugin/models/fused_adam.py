@@ -1,4 +1,4 @@
-"""Adam's fused kernel: one pass over weights, gradients and moments, where the plain one makes ten."""
+"""Adam's fused kernel: one pass over weights, gradients and moments, where the plain one makes several."""
 
 import torch
 

@@ -28,7 +28,8 @@ def paired_steps(
     """One step of G on L = L_A + alpha L_C + beta L_F (paper, Eq. 3), whose weights the losses hold; one of D on Eq. 1.
 
     The pictures are cut off G's graph before D judges them. G's loss goes back to them, and from there into G; D's loss
-    goes back through the same graph to D's weights, once, so that several GPUs exchange D's gradients once.
+    goes back through the same graph to D's weights, once, so that several GPUs exchange D's gradients once. What is
+    saved in time is paid for in memory: G's graph and those of both judgements are held at once.
 
     Args:
         net_d: the discriminator.

@@ -4,8 +4,9 @@ from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
+from torch.autograd import forward_ad
 
-from gpen_plugin.ops.dispatch import HOST_KERNELS, Implementation, run
+from gpen_plugin.ops.dispatch import HOST_KERNELS, Implementation, no_autocast, run
 from gpen_plugin.ops.shapes import check_shape
 
 
@@ -87,10 +88,11 @@ def _transposed(x, kernel, up, pad):
     return F.pad(_filtered(x, weight, up, 0, adjoint=True), [-edge for edge in crop])
 
 
-def _filtered(x, weight, stride, padding, *, adjoint=False, beyond=(0, 0)):
+def _filtered(x, weight, stride, padding, adjoint=False, beyond=(0, 0)):
     """Each channel with the same filter, or that filter's adjoint; see `_filter`."""
     learns = torch.is_grad_enabled() and x.requires_grad
-    return (_Filter.apply if learns else _filter)(x, weight, stride, padding, adjoint, beyond)
+    goes_forward = forward_ad.unpack_dual(x).tangent is not None  # PyTorch's forward mode knows its own ops alone
+    return (_Filter.apply if learns and not goes_forward else _filter)(x, weight, stride, padding, adjoint, beyond)
 
 
 def _filter(x, weight, stride, padding, adjoint, beyond):
@@ -107,19 +109,25 @@ class _Filter(torch.autograd.Function):
     constant.
     """
 
+    generate_vmap_rule = True  # this and `setup_context` let torch.func in
+
     @staticmethod
-    def forward(ctx, x, weight, stride, padding, adjoint, beyond):
-        out = _filter(x, weight, stride, padding, adjoint, beyond)
+    def forward(x, weight, stride, padding, adjoint, beyond):
+        return _filter(x, weight, stride, padding, adjoint, beyond)
+
+    @staticmethod
+    def setup_context(ctx, inputs, output):
+        x, weight, stride, padding, adjoint, _ = inputs
         ctx.save_for_backward(weight)
-        sides = zip(x.shape[2:], out.shape[2:], weight.shape[2:], strict=True)
+        sides = zip(x.shape[2:], output.shape[2:], weight.shape[2:], strict=True)
         left_over = (0, 0) if adjoint else tuple((h + 2 * padding - k) - (few - 1) * stride for h, few, k in sides)
-        ctx.others = {"stride": stride, "padding": padding, "adjoint": not adjoint, "beyond": left_over}
-        return out
+        ctx.others = (stride, padding, not adjoint, left_over)
 
     @staticmethod
     def backward(ctx, slope):
         (weight,) = ctx.saved_tensors
-        return _filtered(slope, weight, **ctx.others), None, None, None, None, None
+        with no_autocast(slope):
+            return _filtered(slope, weight, *ctx.others), None, None, None, None, None
 
 
 def _host(x, kernel, up, down, pad):

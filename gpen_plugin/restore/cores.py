@@ -4,6 +4,7 @@ Cores that share one face wait for each other at every layer and every small pic
 each keeps its face in its own cache.
 """
 
+import threading
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
@@ -13,9 +14,13 @@ import torch
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
+_sharing = threading.Lock()
+
 
 def on_cores(work: Callable[[Item], Result], items: Iterable[Item]) -> list[Result]:
     """Do the same work on each item, in threads that share out the threads that torch has here.
+
+    Threads of others keep theirs, and may call this at the same time.
 
     Args:
         work: what is done; it may read what others read, but change nothing that they use.
@@ -23,12 +28,24 @@ def on_cores(work: Callable[[Item], Result], items: Iterable[Item]) -> list[Resu
     Returns:
         The results, in the order of the items. Where some fail, the error is that of the first.
     """
-    items, cores = list(items), torch.get_num_threads()
+    items = list(items)
+    with _sharing:
+        cores = torch.get_num_threads()
     workers = min(cores, len(items))
     if workers < 2:
         return [work(item) for item in items]
-    try:
-        with ThreadPoolExecutor(workers, "face", torch.set_num_threads, (cores // workers,)) as threads:
-            return list(threads.map(work, items))
-    finally:
-        torch.set_num_threads(cores)  # the number is each thread's own, but threads begin with what was set last
+    with ThreadPoolExecutor(workers, "face", _take_share, (cores // workers, cores)) as threads:
+        return list(threads.map(work, items))
+
+
+def _take_share(share: int, whole: int) -> None:
+    """Have torch compute in `share` threads here, and in `whole` in threads that are yet to begin, as before.
+
+    What a thread sets is its own number, and that with which others begin. A passing thread sets the second one back.
+    """
+    with _sharing:
+        torch.get_num_threads()  # else the first computation here would begin with the second one
+        torch.set_num_threads(share)
+        passing = threading.Thread(target=torch.set_num_threads, args=(whole,))
+        passing.start()
+        passing.join()

@@ -130,7 +130,7 @@ class TorchNetwork:
         parts = batch.split(1) if batch.device.type == "cpu" else [batch]
         return self.to_faces(torch.cat(on_cores(self._output, parts)))
 
-    @torch.inference_mode()
+    @torch.inference_mode()  # which each thread has for itself
     def _output(self, batch: torch.Tensor) -> torch.Tensor:
         return self.net(batch)
 

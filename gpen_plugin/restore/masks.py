@@ -25,6 +25,7 @@ PARSENET = WeightFile(
 PARSED_SIDE = 512  # pixels of the faces that ParseNet was trained on, in FFHQ's framing
 CLASSES = 19
 NO_FACE = (0, 14, 16, 17, 18)  # background, hat, necklace, neck, clothes; the others are skin, features, hair, earrings
+WITHOUT_FACEXLIB = "Run: pip install facexlib. Or use mask soft."
 FEATHER = 0.03  # of the side: standard deviation of the parsing mask's soft edge
 
 CHIN = 0.75  # of the way from the eyes to the mouth, which the chin lies below the mouth
@@ -102,9 +103,8 @@ class ParsingMask:
     name = "parsing"
 
     def __init__(self, template: np.ndarray, device: str | torch.device = "cpu"):
-        network = _parsenet()  # first: without facexlib nothing is to be downloaded
-        file = str(look_for(PARSENET) or _facexlibs_own() or find_weights(PARSENET, where="mask"))
-        self._network = frozen(network, tensors_in(file), file, torch.device(device))
+        file = str(look_for(PARSENET) or _facexlibs_own() or _downloaded())  # before facexlib, which takes seconds
+        self._network = frozen(_parsenet(), tensors_in(file), file, torch.device(device))
         self._device, self._template = torch.device(device), template
         self.notice = "parsing, the outline of each face and its hair, by facexlib's ParseNet"
 
@@ -177,7 +177,8 @@ def share(masks: Sequence[np.ndarray], matrices: Sequence[np.ndarray]) -> list[n
 def _touching(sides: Sequence[int], matrices: Sequence[np.ndarray]) -> np.ndarray:
     """Whether the circles around two square frames meet in the photograph, for any two of them: (N, N) bool."""
     backs = [inverse(matrix) for matrix in matrices]
-    middles = np.array([back @ ((side - 1) / 2, (side - 1) / 2, 1) for side, back in zip(sides, backs, strict=True)])
+    middles = [back @ ((side - 1) / 2, (side - 1) / 2, 1) for side, back in zip(sides, backs, strict=True)]
+    middles = np.reshape(middles, (-1, 2))  # (N, 2), of no faces too
     radii = np.array([side * scale_of(back) * math.sqrt(0.5) for side, back in zip(sides, backs, strict=True)])
     apart = np.linalg.norm(middles[:, None] - middles, axis=2)  # (N, N)
     return apart <= radii[:, None] + radii
@@ -187,10 +188,16 @@ def _parsenet() -> torch.nn.Module:
     try:
         from facexlib.parsing.parsenet import ParseNet
     except ImportError as error:
-        came, way_out = "the package facexlib is not installed", "Run: pip install facexlib. Or use mask soft."
-        raise MissingFileError("mask", came, way_out=way_out) from error
+        came = f"the package facexlib cannot be imported ({error})"
+        raise MissingFileError("mask", came, way_out=WITHOUT_FACEXLIB) from error
     with torch.device("meta"):  # draws no random numbers
         return ParseNet(in_size=PARSED_SIDE, out_size=PARSED_SIDE, parsing_ch=CLASSES)
+
+
+def _downloaded() -> Path:
+    if importlib.util.find_spec("facexlib") is None:  # for whom nothing is to be downloaded
+        raise MissingFileError("mask", "the package facexlib is not installed", way_out=WITHOUT_FACEXLIB)
+    return find_weights(PARSENET, where="mask")
 
 
 def _facexlibs_own() -> Path | None:

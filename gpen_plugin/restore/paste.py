@@ -116,7 +116,7 @@ def _detail_kept(crop: np.ndarray, restored: np.ndarray, scale: float) -> np.nda
     given = cv2.resize(restored, (side, side), interpolation=cv2.INTER_AREA)
     finest = max(1.0, scale)  # pixels: a small face that was enlarged has no finer detail than its own pixels
     before, after = (face - cv2.GaussianBlur(face, (0, 0), finest) for face in (crop, given))
-    over_channels = np.ones((1, 3), np.float32)  # as the matrix of a new channel, in a sixtieth of the time of `sum`
+    over_channels = np.ones((1, 3), np.float32)  # as the matrix of a new channel: many times quicker than `sum`
     common, own = (
         cv2.GaussianBlur(cv2.transform(before * other, over_channels), (0, 0), max(1.0, AROUND * side))
         for other in (after, before)

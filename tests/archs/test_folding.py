@@ -1,4 +1,6 @@
 import copy
+import pickle
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -6,6 +8,7 @@ from small_networks import NETWORKS, SMALL, built
 
 from gpen_plugin.archs import GPEN, PSP, GPENPrior
 from gpen_plugin.archs.folding import fold
+from gpen_plugin.archs.gan_prior_arch import GANBlock
 from gpen_plugin.ops import force_implementation
 
 KINDS = {
@@ -94,12 +97,99 @@ def test_leaves_the_network_and_its_input_as_they_are():
     assert not folded.training
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_stays_as_it_is_while_the_network_learns_on(kind):
+    net = built(KINDS[kind])
+    folded, inputs = fold(net), arguments(net, 1)
+    before = folded(*inputs)
+    with torch.no_grad():
+        for parameter in net.parameters():
+            parameter.add_(1)
+    assert torch.equal(folded(*inputs), before)
+
+
 def test_noise_that_is_given_is_not_written_to():
     net = built(NETWORKS["GPENPrior concat"])
     z, noise = arguments(net, 2)
     kept = [one.clone() for one in noise]
     fold(net)(z, noise)
     assert all(torch.equal(one, before) for one, before in zip(noise, kept, strict=True))
+
+
+@pytest.mark.parametrize("batch", [0, 1, 3])
+@pytest.mark.parametrize("kind", ["GPENPrior concat", "GPENPrior add"])
+def test_a_batch_may_share_its_noise(kind, batch):
+    net = built(NETWORKS[kind]).eval()
+    z = torch.randn(batch, net.num_style_feat, generator=torch.Generator().manual_seed(0))
+    shared = net.make_noise(1, torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        expected = net(z, shared)
+    given = fold(net)(z, shared)
+    torch.testing.assert_close(given, expected, rtol=1e-5, atol=1e-5)
+
+
+def test_no_face_is_no_result():
+    assert fold(built(KINDS["GPEN concat"]))(torch.zeros(0, 3, 32, 32)).shape == (0, 3, 32, 32)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_keeps_its_precision_under_autocast(kind):
+    folded = fold(built(KINDS[kind]))
+    inputs = arguments(folded, 2)
+    plain = folded(*inputs)
+    with torch.autocast("cpu", torch.bfloat16):
+        cast = folded(*inputs)
+    assert_near(cast, plain, 0.02)  # what is not folded, such as the sums of an encoder's pyramid, may be cast
+
+
+def test_latent_codes_may_be_replaced():
+    net = built(KINDS["GPEN concat"]).eval()
+    (lq,) = arguments(net, 2)
+    with torch.no_grad():
+        expected = net(lq, restyle=lambda latents: latents / 2)
+    assert_near(fold(net)(lq, restyle=lambda latents: latents / 2), expected, 1e-5)
+
+
+@pytest.mark.parametrize("again", [copy.deepcopy, lambda net: pickle.loads(pickle.dumps(net))], ids=["copy", "pickle"])
+def test_can_be_copied_and_sent_to_another_process(again):
+    folded = fold(built(KINDS["PSP"]))
+    inputs = arguments(built(KINDS["PSP"]), 1)
+    assert torch.equal(again(folded)(*inputs), folded(*inputs))
+
+
+def test_several_threads_share_it():
+    folded = fold(built(KINDS["GPEN that scales weights"]))
+    batches = torch.rand(8, 2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    expected = [folded(batch) for batch in batches]
+    with ThreadPoolExecutor(4) as threads:
+        for given, wanted in zip(threads.map(folded, batches), expected, strict=True):
+            assert torch.equal(given, wanted)
+
+
+def test_hooks_of_the_copy_are_its_own():
+    net = built(KINDS["GPEN concat"])
+    seen = []
+    fold(net).decoder.register_forward_pre_hook(lambda *given: seen.append(given))
+    net(torch.zeros(1, 3, 32, 32))
+    assert not seen
+
+
+class SkippingBlock(GANBlock):
+    """Reads its first convolution's features twice, which `GANBlock` does not."""
+
+    def forward(self, x, latents, noise, earlier):
+        first = self.conv0(x, latents[:, 0], noise)
+        x = self.conv1(first, latents[:, 1], noise) + first
+        return x, self.to_rgb(x, latents[:, -1], earlier)
+
+
+def test_a_block_of_another_class_may_read_features_twice():
+    block = built(lambda: SkippingBlock(4, 4, 8, "add", (1, 3, 3, 1))).eval()
+    generator = torch.Generator().manual_seed(0)
+    inputs = [torch.randn(shape, generator=generator) for shape in ((2, 4, 8, 8), (2, 3, 8), (2, 4, 16, 16))]
+    with torch.no_grad():
+        expected, _ = block(*inputs, None)
+    assert_near(fold(block)(*inputs, None)[0], expected, 1e-5)
 
 
 def test_cannot_learn():

@@ -41,10 +41,10 @@ def test_what_is_wanted_is_met_where_all_of_it_is(wants, met):
 
 
 def test_a_row_without_figures_meets_nothing_and_says_why():
-    row = not_measured("a GPU's row", target=3)
+    row = not_measured("a GPU's row", target=3, limit=0.003)
     assert math.isnan(row.ratio)
     assert row.met is None
-    assert told(row) == ["a GPU's row", "  target 3x", "  not measured: no GPU here."]
+    assert told(row) == ["a GPU's row", "  target 3x and 3 ms at most: not measured", "  not measured: no GPU here"]
 
 
 def test_both_arms_run_as_often_and_in_turns():
@@ -120,7 +120,8 @@ def test_the_report_is_told_and_kept(tmp_path, capsys):
     assert "Left out: Trying harder" in told_there
     found = json.loads((tmp_path / "found.json").read_text())
     part = Part.read("faces", found)
-    assert (part.title, part.settings, part.left_out) == ("One face", "cpu, 1 threads", ["Trying harder gave 1.0."])
+    assert (part.title, part.left_out) == ("One face", ["Trying harder gave 1.0."])
+    assert part.settings == "device cpu, threads 1, rounds 5"
     assert [row.ratio for row in part.comparisons] == [2.0]
     assert found["machine"]["torch"].startswith(torch.__version__)
     assert [path.name for path in tmp_path.iterdir()] == ["found.json"]

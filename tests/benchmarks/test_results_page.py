@@ -10,6 +10,7 @@ import pytest
 import results
 from comparison import Comparison, Plot
 from conftest import REPOSITORY
+from measure import not_measured
 from page import Part, page
 from results import run, scripts
 
@@ -17,8 +18,7 @@ ROW = {"what": "a face | fp32", "baseline": "slow", "ours": "quick", "baseline_s
 FOUND = {
     "title": "Faces",
     "machine": {},
-    "device": "cpu",
-    "threads": 1,
+    "settings": "threads 1",
     "comparisons": [ROW],
     "plots": [],
     "left_out": [],
@@ -77,21 +77,25 @@ def test_the_page():
             "256 px", "reference", "folded", (6.0, 6.0), (2.0, 2.0), target=3, memory=(2**21, 2**20), error="same"
         ),
         Comparison("512 px", "reference", "folded", (6.0, 6.0), (3.0, 3.0), target=3, note="the bus"),
-        Comparison("H200", "", "", (), (), target=4, note="not measured: no GPU here."),
+        not_measured("H200", target=4),
+        Comparison("shown", "one way", "another", (1.0,), (1.0,)),
     ]
     plot = Plot("plots/latency.png", "It bends at 256 px.")
-    faces = Part("inference", "One face", {"processor": "P"}, "cpu, 2 threads", rows, [plot], ["Winograd gave 0.9."])
+    faces = Part("inference", "One face", {"processor": "P"}, "threads 2", rows, [plot], ["Winograd gave 0.9."])
     written = page([faces, Part("lmdb_reading", failure="no disk")], date(2026, 11, 23), 12.4)
-    assert "2026-11-23, 12 minutes; 1 of the 2 targets measured are met." in written
-    assert "- processor: P\n- run on: cpu, 2 threads" in written
-    cells = [line.strip("| ").split(" | ") for line in written.splitlines() if line.startswith("| ")]
+    assert "on 2026-11-23, in 12 minutes." in written
+    assert "- met (1 of 3): 256 px\n- NOT met (1 of 3): 512 px\n- not measured (1 of 3): H200\n" in written
+    assert "- processor: P\n" in written
+    assert "## One face\n\n`benchmarks/inference.py`: threads 2.\n" in written
+    cells = [line.strip("|").split(" | ") for line in written.splitlines() if line.startswith("| ")]
+    cells = [[cell.strip() for cell in row] for row in cells]
     assert cells[2] == [
-        "256 px", "reference: 6.00 s (6.00 s to 6.00 s)", "folded: 2.00 s (2.00 s to 2.00 s)", "3.00", "3", "yes",
-        "2 MiB against 1 MiB, ratio 2.00",
+        "256 px", "reference: 6.00 s (6.00 s to 6.00 s)", "folded: 2.00 s (2.00 s to 2.00 s)", "3.00", "3x: met",
+        "2 MiB against 1 MiB, ratio 2.00", "",
     ]  # fmt: skip
-    assert cells[3][3:6] == ["2.00", "3", "**no**"]
-    assert "- 256 px: same\n- 512 px: the bus\n- H200: not measured: no GPU here." in written
-    assert "![plots/latency.png](plots/latency.png)\n\nIt bends at 256 px." in written
+    assert [row[4] for row in cells[3:]] == ["3x: NOT met", "4x: not measured", ""]
+    assert "- 256 px: Same.\n- 512 px: The bus.\n- H200: Not measured: no GPU here.\n" in written
+    assert "![latency](plots/latency.png)\n\nIt bends at 256 px." in written
     assert "**lmdb_reading.py failed:** no disk" in written
     assert written.endswith("## Left out because it did not pay\n\n- Winograd gave 0.9.\n")
 

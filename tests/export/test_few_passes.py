@@ -46,7 +46,7 @@ def test_the_network_itself_stays_as_it_is():
 
 
 @torch.no_grad()
-def test_nothing_as_large_as_features_is_concatenated_but_before_an_upsampling():
+def test_nothing_as_large_as_features_is_concatenated_but_before_an_upsampling(monkeypatch):
     """With the picture's own pixels, only what is read at a quarter of them is put side by side."""
     net = in_few_passes(built(NETWORKS["GPEN concat"]).eval())
     sizes = []
@@ -56,9 +56,6 @@ def test_nothing_as_large_as_features_is_concatenated_but_before_an_upsampling()
         sizes.append(parts[0].shape[-1])
         return cat(parts, *rest, **named)
 
-    torch.cat = watched
-    try:
-        net(pictures(net, 1))
-    finally:
-        torch.cat = cat
+    monkeypatch.setattr(torch, "cat", watched)
+    net(pictures(net, 1))
     assert sizes == [4, 8, 16]

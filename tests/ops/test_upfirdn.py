@@ -52,14 +52,56 @@ def test_equals_naive_loops(up, down, pad, impl):
 
 
 @pytest.mark.parametrize("impl", ["reference", "fast"])
-@pytest.mark.parametrize(("up", "down", "pad"), [(1, 1, (2, 1)), (1, 2, (1, 1)), (2, 1, (2, 1))])
+@pytest.mark.parametrize(("up", "down", "pad"), CASES)
 def test_first_and_second_derivative(up, down, pad, impl):
-    x = torch.randn(1, 2, 4, 4, dtype=torch.float64, requires_grad=True)
-    kernel = fir_kernel((1, 3, 3, 1)).double()
+    x = torch.randn(1, 2, 4, 5, dtype=torch.float64, requires_grad=True)
+    kernel = lopsided_kernel()
     # squared, because the second derivative of a linear op alone is zero
     squared = lambda x: upfirdn2d(x, kernel, up, down, pad, impl=impl).square()  # noqa: E731
     assert torch.autograd.gradcheck(squared, (x,))
     assert torch.autograd.gradgradcheck(squared, (x,))
+
+
+DERIVATIVES = {
+    "grad": lambda f, x: torch.func.grad(lambda x: f(x).square().sum())(x),
+    "grad of each sample": lambda f, x: torch.func.vmap(torch.func.grad(lambda x: f(x[None]).square().sum()))(x),
+    "jacfwd": lambda f, x: torch.func.jacfwd(lambda x: f(x).square())(x),
+    "jvp where weights learn": lambda f, x: torch.func.jvp(
+        lambda x: f(x * torch.ones((), dtype=x.dtype, requires_grad=True)), (x,), (x,)
+    )[1],
+    "batched gradients": lambda f, x: torch.autograd.functional.jacobian(f, x, vectorize=True),
+}
+
+
+@pytest.mark.parametrize("kind", DERIVATIVES)
+@pytest.mark.parametrize(("up", "down", "pad"), [(1, 1, (2, 1)), (1, 2, (1, 1)), (2, 1, (2, 1))])
+def test_other_ways_to_derivatives(up, down, pad, kind):
+    x = torch.randn(2, 2, 3, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    ours, plain = (
+        DERIVATIVES[kind](lambda x, impl=impl: upfirdn2d(x, lopsided_kernel(), up, down, pad, impl=impl), x)
+        for impl in ("fast", "reference")
+    )
+    assert ours.abs().max() > 0
+    torch.testing.assert_close(ours, plain)
+
+
+def test_its_derivative_is_compiled():
+    def energy(x):
+        return upfirdn2d(x, lopsided_kernel().float(), pad=(2, 1)).square().sum()
+
+    x = torch.randn(1, 2, 6, 5, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    compiled = torch.compile(energy, backend="aot_eager", fullgraph=True)
+    plain, ours = (torch.autograd.grad(each(x), x)[0] for each in (energy, compiled))
+    torch.testing.assert_close(ours, plain)
+
+
+def test_gradients_keep_their_precision_under_autocast():
+    x = torch.randn(1, 3, 8, 8, requires_grad=True)
+    energy = upfirdn2d(x, fir_kernel((1, 3, 3, 1)), pad=(2, 1)).square().sum()
+    (plain,) = torch.autograd.grad(energy, x, retain_graph=True)
+    with torch.autocast("cpu", torch.bfloat16):
+        (cast,) = torch.autograd.grad(energy, x)
+    assert torch.equal(plain, cast)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])

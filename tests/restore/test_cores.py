@@ -47,3 +47,21 @@ def test_threads_of_others_have_the_number_that_was_set(fails):
         other.join()
         assert torch.get_num_threads() == 3
     assert found == [3]
+
+
+def test_several_threads_may_share_out_the_cores_at_once():
+    """None of them begins with another's share, or leaves its own behind."""
+    found, began = [], threading.Barrier(3, timeout=10)
+
+    def share_out():
+        on_cores(lambda item: item or began.wait(), range(3))  # so that all of them are at it at once
+        found.append(torch.get_num_threads())
+
+    with torch_threads(6):
+        users = [threading.Thread(target=share_out) for _ in range(3)]
+        for user in users:
+            user.start()
+        for user in users:
+            user.join()
+        on_cores(lambda _: found.append(torch.get_num_threads()), [0])
+    assert found == [6] * 4

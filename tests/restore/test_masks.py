@@ -156,10 +156,22 @@ def test_without_weights(offline):
         open_mask("parsing")
 
 
-def test_without_facexlib(offline, monkeypatch):
+@pytest.mark.parametrize("weights", [False, True])
+def test_without_facexlib(offline, monkeypatch, weights):
+    """Nothing is downloaded that could not be used."""
+    monkeypatch.setattr(masks.importlib.util, "find_spec", lambda name: None)
     monkeypatch.setitem(sys.modules, "facexlib.parsing.parsenet", None)
-    with pytest.raises(MissingFileError, match=r"mask: the package facexlib is not installed\. Run: pip install"):
+    if weights:
+        torch.save({}, offline / masks.PARSENET.name)
+    with pytest.raises(MissingFileError, match=r"mask: the package facexlib .*\. Run: pip install facexlib"):
         open_mask("parsing")
+    assert open_mask("auto").name == "soft"
+
+
+@pytest.mark.usefixtures("offline")
+def test_facexlib_is_not_imported_for_weights_that_are_missing(monkeypatch):
+    """It takes longer than restoring a photograph."""
+    monkeypatch.setattr(masks, "_parsenet", lambda: pytest.fail("facexlib was imported"))
     assert open_mask("auto").name == "soft"
 
 
@@ -210,6 +222,10 @@ def test_faces_that_cannot_touch_are_passed_over(monkeypatch):
     monkeypatch.setattr(masks, "_touching", lambda sides, matrices: np.ones((12, 12), bool))
     for one, other in zip(quick, share([mask] * 12, matrices), strict=True):
         assert np.array_equal(one, other)
+
+
+def test_no_faces_share_nothing():
+    assert share([], []) == []
 
 
 def test_one_place_is_shared_equally_by_three():
