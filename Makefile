@@ -15,7 +15,7 @@ help:
 	@echo "make demo VARIANTS=1             the four networks of the paper's Table 1, side by side"
 	@echo "make tables [FACES=...]          Tables 1, 2 and 3 of the networks that make demo VARIANTS=1 has trained"
 	@echo "make test [ARGS='-k hook']       run the tests"
-	@echo "make bench [ARGS='--device cuda'] measure speed, some 12 minutes; writes benchmarks/RESULTS.md"
+	@echo "make bench [ARGS='--device cuda'] measure speed, and write benchmarks/RESULTS.md"
 	@echo "make lint | format | doctor | clean"
 
 demo: $(READY)

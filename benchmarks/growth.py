@@ -18,8 +18,8 @@ from dataclasses import dataclass
 
 import cv2
 import torch
-from degradation import throughput
-from grainy_faces import lmdb_folder
+from degradation import BATCH, throughput
+from grainy_faces import SIZE, lmdb_folder
 from inference import FOLDED, REFERENCE, arms
 from inference import network as released
 from measure import Plot, clock, flop_of, parser, report
@@ -160,11 +160,13 @@ def workers(seconds: float = 3.0) -> Plot:
     file = draw("workers", "Degradation at 512 px", axis, "pictures per second", {"pictures": rates}, octaves="")
     told = ", ".join(f"{rate:.0f} with {number}" for number, rate in zip(WORKERS, rates, strict=True))
     best = max(range(len(WORKERS)), key=rates.__getitem__)
-    cores = [f"{busy[i]:.1f} with {WORKERS[i]}" for i in dict.fromkeys((0, 1, best))]
+    cores = ", ".join(f"{used:.1f} with {number}" for used, number in zip(busy, WORKERS, strict=True))
+    handed_over = BATCH * 2 * 3 * SIZE**2 * 4 / MIB  # lq and gt, float32
     return Plot(
         file,
-        f"Pictures a second: {told}; most with {WORKERS[best]} workers. Of {os.cpu_count()} cores, {', '.join(cores)} "
-        f"were busy, the start of the workers included: where all are, more workers share what is there.",
+        f"Pictures a second: {told}; most with {WORKERS[best]} workers. Of {os.cpu_count()} cores, {cores} were "
+        f"busy, the start of the workers included: where all are, more workers share what is there. A worker hands "
+        f"over {handed_over:.0f} MiB a batch in shared memory, which the process itself need not.",
     )
 
 

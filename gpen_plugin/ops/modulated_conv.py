@@ -64,13 +64,17 @@ def _convolve(x, weight, up):
 
 
 def _reference(x, weight, style, demodulate, up):
-    samples = []
-    for features, scales in zip(x.split(1), style, strict=True):
-        own = weight * scales[None, :, None, None]  # Eq. 1, (O, I, k, k)
-        if demodulate:
-            own = own / (own.square().sum(dim=(1, 2, 3), keepdim=True) + _EPSILON).sqrt()  # Eq. 3
-        samples.append(_convolve(features, own, up))
-    return torch.cat(samples)  # (N, O, ...)
+    """Each sample is a group of one convolution, with kernels of its own."""
+    own = weight * style[:, None, :, None, None]  # Eq. 1, (N, O, I, k, k)
+    if demodulate:
+        own = own / (own.square().sum(dim=(2, 3, 4), keepdim=True) + _EPSILON).sqrt()  # Eq. 3
+    batch, groups = len(x), x.reshape(1, -1, *x.shape[2:])  # (1, N * I, H, W)
+    if up:
+        own = own.transpose(1, 2).flatten(0, 1)  # (N * I, O, k, k)
+        out = F.conv_transpose2d(groups, own, stride=2, groups=batch)
+    else:
+        out = F.conv2d(groups, own.flatten(0, 1), padding=weight.shape[2] // 2, groups=batch)
+    return out.unflatten(1, (batch, -1))[0]  # (1, N * O, ...) -> (N, O, ...)
 
 
 def _fast(x, weight, style, demodulate, up):
