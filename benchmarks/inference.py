@@ -125,10 +125,10 @@ def warmed_up(call: Callable[[], torch.Tensor]) -> torch.Tensor:
 
 
 LEFT_OUT = (  # measured once each, on 2026-11-23, on two cores with AVX-512
-    "Winograd's F(4x4, 3x3) for the convolutions that keep the resolution, by three matrix products: alone 2.6 times "
-    "as fast as oneDNN at 32 px and 1024 channels, 1.8 at 64 px, 1.7 at 128 px, 1.4 at 256 px, 0.84 at 512 px; in all, by "
-    "estimate, an eighth of the 512 px network's time, for weights four times as large, differences of 6e-6 to 9e-6 of "
-    "the range in each convolution, and a file that ONNX Runtime would have to run more slowly",
+    "Winograd's F(4x4, 3x3) for the convolutions that keep the resolution, by three matrix products: alone 2.6 "
+    "times as fast as oneDNN at 32 px and 1024 channels, 1.8 at 64 px, 1.7 at 128 px, 1.4 at 256 px, 0.84 at 512 "
+    "px; in all, by estimate, an eighth of the 512 px network's time, for weights four times as large, differences "
+    "of 6e-6 to 9e-6 of the range in each convolution, and a file that ONNX Runtime would have to run more slowly",
     "keeping freed memory (glibc's mallopt), which spares large maps their page faults: the folded 512 px network went "
     "from 1.38 to 1.10 s alone, but gpen-restore with six photographs only from 13.4 to 12.7 s, with 17 % more memory",
     "batches on a CPU: large maps are mapped page by page, so that a batch of 8 takes longer than its faces in turn",
