@@ -3,24 +3,12 @@
 import pytest
 import torch
 from basicsr.losses.gan_loss import GANLoss
+from linear_discriminator import LinearDiscriminator
 from torch import nn
 from torch.nn import functional as F
 
 from gpen_plugin.models.gan_steps import discriminator_step, generator_step, path_length_step, r1_step
 from gpen_plugin.models.step_guard import StepGuard
-
-
-class LinearDiscriminator(nn.Module):
-    """D(x) = w * sum(x) + b, with x itself as its one feature."""
-
-    def __init__(self):
-        super().__init__()
-        self.w = nn.Parameter(torch.tensor(0.3))
-        self.b = nn.Parameter(torch.tensor(0.1))
-
-    def forward(self, x, return_features=False):
-        logits = self.w * x.sum(dim=(1, 2, 3)).unsqueeze(1) + self.b  # (N, 1)
-        return (logits, [x]) if return_features else logits
 
 
 @pytest.fixture

@@ -7,6 +7,7 @@ import pytest
 import torch
 from basicsr.losses.gan_loss import GANLoss
 from basicsr.models import build_model
+from linear_discriminator import LinearDiscriminator
 from torch import nn
 from torch.nn import functional as F
 
@@ -14,19 +15,6 @@ from gpen_plugin.archs import GPEN, GPENDiscriminator
 from gpen_plugin.losses.feature_matching_loss import DiscriminatorFeatureMatchingLoss
 from gpen_plugin.models.paired_steps import paired_steps
 from gpen_plugin.models.step_guard import StepGuard
-
-
-class LinearDiscriminator(nn.Module):
-    """D(x) = w * sum(x) + b, with x itself as its one feature."""
-
-    def __init__(self):
-        super().__init__()
-        self.w = nn.Parameter(torch.tensor(0.3))
-        self.b = nn.Parameter(torch.tensor(0.1))
-
-    def forward(self, x, return_features=False):
-        logits = self.w * x.sum(dim=(1, 2, 3)).unsqueeze(1) + self.b  # (N, 1)
-        return (logits, [x]) if return_features else logits
 
 
 @pytest.fixture
