@@ -24,11 +24,11 @@ AVERAGED = ("params_ema", "g_ema")
 
 def convert_file(options: argparse.Namespace, target: "Target") -> None:
     """Write the one file that a command line asks for, and tell what it holds and what was left out."""
-    source, left_out = _read(options.input[0], options.key)
+    source, left_out = read_networks(options.input[0], options.key)
     judge = None if options.discriminator is None else _read_judge(options.discriminator)
     chosen = choose(source, target, judge)
     content = convert(chosen, target.layout, options.resample_kernel)
-    _make_folder(options.output.parent)
+    make_folder(options.output.parent)
     checkpoint.write(options.output, content)
     left_out += [f"{one.entry} ({one.spec})" for one in source if one not in chosen.values()]
     print(f"{options.output}: written as {options.to}")
@@ -93,8 +93,12 @@ def convert(chosen: dict[str, Network], layout: Layout, resample_kernel: Sequenc
     return content.get("", content)
 
 
-def _read(path: Path, key: str | None) -> tuple[list[Network], list[str]]:
-    """The networks of a file, and the names of what else it holds."""
+def read_networks(path: Path, key: str | None) -> tuple[list[Network], list[str]]:
+    """The networks of a file, or of the one entry `key`; and the names of what else it holds.
+
+    Raises:
+        CheckpointError: it cannot be read, or holds none of our networks.
+    """
     held = {key: checkpoint.read(path, key)} if key else entries(path)
     networks = [network_of(path, entry, value) for entry, value in held.items() if is_network(value)]
     if not networks:
@@ -132,7 +136,8 @@ def _taps(network: Network, given: Sequence[float] | None) -> Sequence[float]:
     return network.taps or given or USUAL_TAPS
 
 
-def _make_folder(folder: Path) -> None:
+def make_folder(folder: Path) -> None:
+    """Make a folder for an output. Raises `CheckpointError` where that cannot be."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:

@@ -77,7 +77,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             command.error("give one input, --output and --to; or --inspect")
         if options.discriminator is not None and not TARGETS[options.to].judge:
             command.error(f"--discriminator: --to {options.to} holds one network; convert the discriminator on its own")
-        _check_output(options)
+        inputs = [path for path in (*options.input, options.discriminator) if path is not None]
+        check_output(options.output, inputs, options.force)
 
     from gpen_plugin.conversion import convert_file, inspect_file  # brings PyTorch
 
@@ -88,15 +89,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _check_output(options: argparse.Namespace) -> None:
-    path = options.output
+def check_output(path: Path, inputs: Sequence[Path], force: bool) -> None:
+    """Raise an `OptionError` unless a weight file may be written to `path`: over another only by `force`."""
     if path.suffix not in (".pth", ".pt", ".safetensors"):
         raise OptionError("--output", f"got {path.name}", "a name that ends in .pth, .pt or .safetensors")
-    for given in (*options.input, options.discriminator):
-        if given is not None and given.exists() and path.exists() and path.samefile(given):
+    for given in inputs:
+        if given.exists() and path.exists() and path.samefile(given):
             way_out = "Name a new one: what the layout has no room for would be lost."
             raise OptionError("--output", f"{path} is an input", "another file", way_out)
-    if path.exists() and not options.force:
+    if path.exists() and not force:
         raise OptionError("--output", f"{path} is there already", "a free name", "Pass --force to overwrite it.")
 
 

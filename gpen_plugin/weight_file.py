@@ -54,6 +54,11 @@ class Network:
         return "\n".join(lines + [f"  {name}: {value}" for name, value in arguments.items()])
 
 
+def build(spec: NetworkSpec) -> GPEN | GPENPrior | GPENDiscriminator:
+    """The network that a spec tells of, with fresh weights."""
+    return _CLASSES[spec.kind](**spec.arguments())
+
+
 def entries(path: str | os.PathLike) -> dict[str | None, object]:
     """All that a file holds: its entries by name, or, of a flat file, all its tensors as the entry ``None``.
 
@@ -85,7 +90,7 @@ def network_of(path: str | os.PathLike, entry: str | None, value: Mapping[str, t
     plain = without_module_prefix(value)
     spec, tensors = checkpoint.describe(plain, place), to_ours(plain)
     with torch.device("meta"):
-        own = _CLASSES[spec.kind](**spec.arguments()).state_dict()
+        own = build(spec).state_dict()
     problems = checkpoint.differences(tensors, own)
     if problems:
         came = f"holds {spec}, with other tensors than its own ({checkpoint.shown(problems)})"

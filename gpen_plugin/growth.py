@@ -1,0 +1,118 @@
+"""The work behind ``python -m gpen_plugin.grow``: what of a network goes into a larger one, and what is new there."""
+
+import argparse
+import math
+from dataclasses import replace
+
+import torch
+
+from gpen_plugin import checkpoint
+from gpen_plugin.archs.layers import NoiseMode
+from gpen_plugin.archs.network_spec import NetworkSpec
+from gpen_plugin.conversion import choose, make_folder, read_networks
+from gpen_plugin.convert import TARGETS
+from gpen_plugin.errors import OptionError
+from gpen_plugin.weight_file import build
+
+QUIET = 0.25
+"""Size of the new kernels that read concatenated noise, as a part of a fresh kernel's. Demodulation divides a kernel by
+its norm, so what is new takes from what was there: about 3 % with this, 29 % with kernels of full size. With none at
+all noise would never be learnt, for its weight starts at zero too, and neither of two zeros gets a gradient."""
+
+
+def grow_file(options: argparse.Namespace) -> None:
+    """Write the one file that a command line asks for, and tell what is in it."""
+    networks, _ = read_networks(options.input, options.key)
+    grown = {}
+    for entry, network in choose(networks, TARGETS["basicsr"]).items():
+        target = grown_spec(network.spec, options.out_size, options.noise_mode, options.channel_multiplier)
+        grown[entry] = replace(network, spec=target, tensors=grow(network.tensors, target, options.seed))
+    make_folder(options.output.parent)
+    checkpoint.write(options.output, {entry: network.tensors for entry, network in grown.items()})
+    for entry, network in grown.items():
+        print(f"{options.output} [{entry}]: {network.spec}, from {network.place}")
+    print(network.option_lines())
+
+
+def grown_spec(
+    spec: NetworkSpec,
+    out_size: int | None = None,
+    noise_mode: NoiseMode | None = None,
+    channel_multiplier: float | None = None,
+) -> NetworkSpec:
+    """What a network is to become.
+
+    Args:
+        spec: what it is.
+        out_size: its new size; ``None`` leaves it. The input of a `GPEN` keeps its part of the size.
+        noise_mode: its new noise mode; ``None`` leaves it.
+        channel_multiplier: of sizes above 32 px, where `spec` has none; 2 if not given.
+    Raises:
+        OptionError: nothing would change, the size would shrink, or a discriminator was given a noise mode.
+    """
+    if noise_mode and spec.noise_mode is None:
+        raise OptionError("--noise-mode", f"got {noise_mode} for a {spec.kind}", "a generator", "Leave it out.")
+    out_size, noise_mode = out_size or spec.out_size, noise_mode or spec.noise_mode
+    if out_size < spec.out_size:
+        raise OptionError("--out-size", f"got {out_size}", f"more than the {spec.out_size} px that the file has")
+    multiplier = spec.channel_multiplier
+    if channel_multiplier is not None and (multiplier is not None or out_size <= 32):
+        came, expected = f"got {channel_multiplier:g}", f"none: {spec} keeps its widths"
+        raise OptionError("--channel-multiplier", came, expected, "Leave it out.")
+    if multiplier is None and out_size > 32:
+        multiplier = channel_multiplier or 2
+    in_size = None if spec.in_size is None else spec.in_size * out_size // spec.out_size
+    target = replace(
+        spec,
+        out_size=out_size,
+        in_size=in_size,
+        noise_mode=noise_mode,
+        channel_multiplier=multiplier,
+        layout="ours",
+    )
+    if target == replace(spec, layout="ours"):
+        raise OptionError("--out-size", f"the file holds {spec} already", "another size or --noise-mode")
+    return target
+
+
+def grow(tensors: checkpoint.StateDict, target: NetworkSpec, seed: int = 0) -> checkpoint.StateDict:
+    """Fill a larger network, or one of another noise mode, with what a network has learnt.
+
+    What both have is copied; kernels get new columns for noise that is concatenated from now on, or lose them. The
+    finer blocks of a larger generator start with pictures of zeros: at first it draws what the smaller one draws,
+    enlarged. The noise weights start at zero in a new mode, as in a fresh prior. A larger discriminator or encoder has
+    a new stem and new outer blocks, with random weights.
+
+    Args:
+        tensors: of the network, in our layout.
+        target: what it is to become, from `grown_spec`.
+        seed: of what is new.
+    Returns:
+        All tensors of the new network, on the CPU.
+    """
+    before = checkpoint.describe(tensors)
+    with torch.random.fork_rng([]):
+        torch.manual_seed(seed)
+        grown = build(target).state_dict()
+    for name, fresh in grown.items():
+        old, picture = tensors.get(name), name.endswith("to_rgb.weight")
+        if picture:
+            grown[name] = torch.zeros_like(fresh) if old is None else _of_a_picture(old, fresh)
+        elif old is not None and not (name.endswith("noise_weight") and before.noise_mode != target.noise_mode):
+            grown[name] = _resized(old, fresh)
+    return grown
+
+
+def _resized(old: torch.Tensor, fresh: torch.Tensor) -> torch.Tensor:
+    """`old` in the shape of `fresh`, both (A, ...) of equal rank: cut off, or with the end of `fresh` behind it."""
+    if old.shape == fresh.shape:
+        return old.clone()
+    new = fresh.clone() * (QUIET if fresh.ndim == 4 else 1)
+    common = tuple(slice(min(sizes)) for sizes in zip(old.shape, fresh.shape, strict=True))
+    new[common] = old[common]
+    return new
+
+
+def _of_a_picture(old: torch.Tensor, fresh: torch.Tensor) -> torch.Tensor:
+    """The kernel of a picture, (3, I, 1, 1), whose layer divides by the root of I and does not demodulate."""
+    return _resized(old * math.sqrt(fresh.shape[1] / old.shape[1]), fresh)
