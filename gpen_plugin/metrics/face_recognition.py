@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 
 from gpen_plugin.errors import OptionError
-from gpen_plugin.metrics.face_templates import ARCFACE_SIDE, ffhq_to_arcface
+from gpen_plugin.metrics.face_templates import ARCFACE_SIDE, FRAMINGS, to_arcface
 from gpen_plugin.metrics.recognition_network import (
     CHANNELS,
     GFPGANS_INPUT,
@@ -33,8 +33,8 @@ class RecognitionSettings:
         onnx: path of an ONNX file instead of `network` and `weights`.
         input_size: side that the network takes; by default what the ONNX file says, 128 for gfpgan's, else 112.
         channels: by default ``gray`` for gfpgan's and ``rgb`` for others.
-        align: ``none`` shows the whole picture; ``ffhq`` crops a face in FFHQ's framing to that of ArcFace, which
-            ONNX files such as InsightFace's want.
+        align: ``none`` shows the whole picture; ``ffhq`` and ``dlib`` crop a face in the framing of FFHQ or
+            of dlib's chips (FairFace) to that of ArcFace, which ONNX files such as InsightFace's and OpenCV's want.
         mean: is taken from each value of 0 to 255.
         std: divides what is left; 127.5 both give [-1, 1], which nearly all networks take.
         device: ``auto``, ``cpu`` or ``cuda``.
@@ -47,7 +47,7 @@ class RecognitionSettings:
     onnx: str | None = None
     input_size: int | None = None
     channels: Literal["gray", "rgb", "bgr"] | None = None
-    align: Literal["none", "ffhq"] = "none"
+    align: Literal["none", "ffhq", "dlib"] = "none"
     mean: float = 127.5
     std: float = 127.5
     device: str = "auto"
@@ -60,8 +60,8 @@ class RecognitionSettings:
             raise OptionError("weights", "missing", "the path of the network's weights", "Add the key.")
         if self.channels not in (None, *CHANNELS):
             raise OptionError("channels", f"got {self.channels!r}", "gray, rgb or bgr")
-        if self.align not in ("none", "ffhq"):
-            raise OptionError("align", f"got {self.align!r}", "none or ffhq")
+        if self.align not in ("none", *FRAMINGS):
+            raise OptionError("align", f"got {self.align!r}", f"none, {' or '.join(FRAMINGS)}")
         if self.input_size is not None and self.input_size < 1:
             raise OptionError("input_size", f"got {self.input_size}", "a number above 0")
         if not self.std > 0:
@@ -108,8 +108,8 @@ def network_input(picture: np.ndarray, settings: RecognitionSettings, face: Face
         (1, C, side, side) float32, C = 1 or 3.
     """
     values = picture.astype(np.float32)
-    if settings.align == "ffhq":
-        values = ffhq_to_arcface(values, face.side)
+    if settings.align in FRAMINGS:
+        values = to_arcface(values, face.side, settings.align)
     else:  # not blurred before shrinking: so these networks were trained, and so papers use them
         values = cv2.resize(values, (face.side, face.side), interpolation=cv2.INTER_LINEAR)
     values = (values - np.float32(settings.mean)) / np.float32(settings.std)

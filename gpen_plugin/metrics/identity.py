@@ -27,7 +27,7 @@ def calculate_identity(
     onnx: str | None = None,
     input_size: int | None = None,
     channels: Literal["gray", "rgb", "bgr"] | None = None,
-    align: Literal["none", "ffhq"] = "none",
+    align: Literal["none", "ffhq", "dlib"] = "none",
     mean: float = 127.5,
     std: float = 127.5,
     unit: Literal["cosine", "degrees"] = "cosine",
@@ -38,8 +38,9 @@ def calculate_identity(
 
     In an option file: ``identity: {type: calculate_identity}``, or in degrees ``deg: {type: calculate_identity, unit:
     degrees, better: lower}``, both with gfpgan's network; of an ONNX file such as InsightFace's ``{type:
-    calculate_identity, onnx: w600k_r50.onnx, align: ffhq}``. Values of different networks, sizes or alignments cannot
-    be compared.
+    calculate_identity, onnx: w600k_r50.onnx, align: ffhq}``, or OpenCV's SFace, which takes 0 to 255: ``{type:
+    calculate_identity, onnx: face_recognition_sface_2021dec.onnx, align: ffhq, mean: 0, std: 1}``. Values of different
+    networks, sizes or alignments cannot be compared.
 
     Args:
         img: a restored face, (H, W, 3) BGR uint8.

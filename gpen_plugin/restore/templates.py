@@ -7,15 +7,12 @@ side S, where 0 is the middle of the first pixel, is the fraction (p + 0.5) / S:
 import numpy as np
 
 from gpen_plugin.errors import OptionError
-from gpen_plugin.metrics.face_templates import ARCFACE, ARCFACE_SIDE, FFHQ, FFHQ_SIDE
+from gpen_plugin.metrics.face_templates import ARCFACE, ARCFACE_SIDE, DLIB, DLIB_SIDE, FFHQ, FFHQ_SIDE
 
 POINTS = 5  # left eye in the picture, right eye, nose, left and right corner of the mouth
 DEMO_SIDE = 512  # pixels of the crops of GPEN's demo
 DEMO_PADDING = 0.25  # of the side of ArcFace's square, added on each of its sides
 WIDER = 8  # pixels that a 112 px face of ArcFace's gets left and right to become one of 128 px
-# The mean over 10,000 faces of FairFace, found by YuNet; dlib cuts face chips out so, with a padding of 0.25.
-DLIB_MEAN = np.array([[40.232, 37.679], [86.693, 37.799], [62.890, 64.820], [43.368, 86.933], [83.599, 87.004]])
-DLIB_SIDE = 128
 
 
 def fractions(points: np.ndarray, side: int) -> np.ndarray:
@@ -46,7 +43,7 @@ TEMPLATES = {
     "ffhq": fractions(FFHQ, FFHQ_SIDE),
     "gpen": fractions(_demo_points(), DEMO_SIDE),
     "arcface": fractions(ARCFACE + np.array([WIDER, 0]), ARCFACE_SIDE + 2 * WIDER),
-    "dlib": fractions(DLIB_MEAN, DLIB_SIDE),
+    "dlib": fractions(DLIB, DLIB_SIDE),
 }
 """The conventions by name. From eye to eye, a face of 512 px has 126 px in ``ffhq`` (facexlib's, too), 107 in ``gpen``
 (the authors' demo), 141 in ``arcface`` (its variant of 128 px) and 186 in ``dlib`` (FairFace's crops)."""

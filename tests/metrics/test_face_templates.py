@@ -1,11 +1,11 @@
-"""From FFHQ's framing of a face to that of ArcFace."""
+"""From other framings of a face to that of ArcFace."""
 
 import cv2
 import numpy as np
 import pytest
 
 from gpen_plugin.errors import ShapeError
-from gpen_plugin.metrics.face_templates import ARCFACE, FFHQ, ffhq_to_arcface, similarity
+from gpen_plugin.metrics.face_templates import ARCFACE, FFHQ, FRAMINGS, similarity, to_arcface
 
 
 def test_a_similarity_is_found_again():
@@ -28,13 +28,15 @@ def test_it_is_the_nearest_similarity():
     assert np.sqrt(error(found) / 5) < 2  # pixels of 112: the two faces have the same shape, nearly
 
 
+@pytest.mark.parametrize("framing", FRAMINGS)
 @pytest.mark.parametrize(("size", "side"), [(256, 112), (512, 112), (512, 224), (1024, 112)])
-def test_spots_at_the_points_of_one_template_come_to_those_of_the_other(size, side):
-    matrix = similarity(FFHQ, ARCFACE)
-    for source, target in zip(FFHQ, ARCFACE, strict=True):
-        y, x = np.mgrid[:size, :size] - ((source[::-1] + 0.5) * size / 512 - 0.5)[:, None, None]
+def test_spots_at_the_points_of_one_template_come_to_those_of_the_other(size, side, framing):
+    points, of_side = FRAMINGS[framing]
+    matrix = similarity(points, ARCFACE)
+    for source, target in zip(points, ARCFACE, strict=True):
+        y, x = np.mgrid[:size, :size] - ((source[::-1] + 0.5) * size / of_side - 0.5)[:, None, None]
         spot = np.exp(-(x**2 + y**2) / (2 * (size / 64) ** 2))
-        aligned = ffhq_to_arcface(np.repeat(spot[..., None], 3, axis=2).astype(np.float32), side)[..., 0]
+        aligned = to_arcface(np.repeat(spot[..., None], 3, axis=2).astype(np.float32), side, framing)[..., 0]
         middle = np.array([(aligned * places).sum() for places in np.mgrid[:side, :side][::-1]]) / aligned.sum()
         found = (middle + 0.5) * 112 / side - 0.5
         assert np.linalg.norm(found - target) < 2.6  # the most that one point is off
@@ -42,5 +44,5 @@ def test_spots_at_the_points_of_one_template_come_to_those_of_the_other(size, si
 
 
 def test_only_square_pictures():
-    with pytest.raises(ShapeError, match="got 8 x 9 px for align: ffhq"):
-        ffhq_to_arcface(np.zeros((8, 9, 3), np.uint8), 112)
+    with pytest.raises(ShapeError, match="got 8 x 9 px for align: dlib"):
+        to_arcface(np.zeros((8, 9, 3), np.uint8), 112, "dlib")

@@ -143,7 +143,7 @@ def test_an_onnx_file_that_fixes_its_input(tmp_path):
         ({"onnx": "a.onnx", "network": {"type": "A"}}, "onnx: got a.onnx beside network"),
         ({"network": {"type": "A"}}, "weights: missing"),
         ({"channels": "yuv"}, "channels: got 'yuv'"),
-        ({"align": "dlib"}, "align: got 'dlib'"),
+        ({"align": "eyes"}, "align: got 'eyes'"),
         ({"input_size": 0}, "input_size: got 0"),
         ({"std": 0.0}, "std: got 0.0"),
         ({"unit": "radians"}, "unit: got 'radians'"),

@@ -1,0 +1,75 @@
+"""Labels of faces: what is copied, what is measured, what was seen."""
+
+import csv
+from zipfile import ZipFile
+
+import cv2
+import fairface_labels
+import numpy as np
+import pytest
+from conftest import REPOSITORY
+
+HEAD = "file,source_id,age,gender,race," + ",".join(f"{p}_{a}" for p in fairface_labels.POINTS for a in "xy")
+# the nose at the height of the eyes, 6 px from one and 14 from the other: turned by 0.4
+TURNED = "b.jpg,x,30-39,Male,East_Asian,20,20,40,20,26,20,24,30,36,30"
+FRONTAL = "a.jpg,x,20-29,Female,White,20,20,40,20,30,24,24,30,36,30"
+
+
+@pytest.fixture
+def faces(tmp_path):
+    """A folder of two faces, black but for the square that holds the points."""
+    folder = tmp_path / "faces"
+    folder.mkdir()
+    for name in ("a.jpg", "b.jpg"):
+        face = np.zeros((64, 64, 3), np.uint8)
+        face[20:31, 20:41] = 100
+        cv2.imwrite(str(folder / name.replace(".jpg", ".png")), face)  # found by its key, whatever its format
+    (folder / "labels.csv").write_text("\n".join([HEAD, FRONTAL, TURNED]))
+    return folder
+
+
+def made(source, target, *more):
+    status = fairface_labels.main(["-i", str(source), "-o", str(target), *map(str, more)])
+    return status, list(csv.DictReader(target.open())) if target.exists() else []
+
+
+def test_labels_are_copied_and_measured(faces, tmp_path):
+    status, (frontal, turned) = made(faces, tmp_path / "out" / "labels.csv")
+    assert status == 0
+    assert frontal == {
+        "file": "a.jpg", "race": "White", "gender": "Female", "age": "20-29", "turned": "0.000", "brightness": "100.0"
+    }  # fmt: skip
+    assert (turned["race"], turned["turned"]) == ("East Asian", "0.400")
+
+
+def test_a_zip_and_what_was_seen(faces, tmp_path):
+    with ZipFile(tmp_path / "faces.zip", "w") as archive:
+        for path in faces.iterdir():
+            archive.write(path, path.name)
+    seen = tmp_path / "seen.csv"
+    seen.write_text("file,before the face\nb.jpg,glasses\n")
+    status, rows = made(tmp_path / "faces.zip", tmp_path / "labels.csv", "--seen", seen)
+    assert status == 0
+    assert [row["before the face"] for row in rows] == ["nothing", "glasses"]
+
+
+def test_what_was_seen_has_to_be_there(faces, tmp_path, capsys):
+    seen = tmp_path / "seen.csv"
+    seen.write_text("file,before the face\nc.jpg,glasses\n")
+    assert made(faces, tmp_path / "labels.csv", "--seen", seen) == (1, [])
+    assert "--seen: names c.jpg; expected pictures of" in capsys.readouterr().err
+
+
+def test_labels_that_are_missing_are_told(faces, tmp_path, capsys):
+    (faces / "labels.csv").write_text("file,age\na.jpg,20-29\n")
+    assert made(faces, tmp_path / "labels.csv") == (1, [])
+    assert "has no column race" in capsys.readouterr().err
+    (faces / "labels.csv").unlink()
+    assert made(faces, tmp_path / "labels.csv") == (1, [])
+    assert "has no labels.csv" in capsys.readouterr().err
+
+
+def test_the_list_of_what_was_seen_is_sound():
+    rows = list(csv.DictReader((REPOSITORY / "datasets_prep" / "fairface_val_seen.csv").open()))
+    assert len({row["file"] for row in rows}) == len(rows) > 100
+    assert {row["before the face"] for row in rows} == {"glasses", "sunglasses", "hand or object"}
