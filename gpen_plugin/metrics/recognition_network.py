@@ -80,13 +80,16 @@ def registered_recogniser(options: Mapping | None, weights: str | None, device: 
 def onnx_recogniser(path: str, side: int | None, channels: str | None, device: str) -> tuple[Recogniser, FaceInput]:
     """Open an ONNX file and settle what it takes: what the file says, else what is given, else 112 px RGB.
 
+    A mere name is looked for where published weights are, unless it is a file of the current folder.
+
     Raises:
         OptionError: the file fixes another size or number of channels than given.
         MissingFileError: the file, or the package onnxruntime, is missing.
         CheckpointError: it is damaged, or no network of one picture.
     """
     file = WeightFile(Path(path).name, "for identity", None, None)
-    network = open_onnx(str(find_weights(file, path, "onnx")), chosen_device(device))
+    given = None if path == file.name and not Path(path).is_file() else path
+    network = open_onnx(str(find_weights(file, given, "onnx")), chosen_device(device))
     fixed = next((each for each in network.sides if each), None)
     if fixed and side not in (None, fixed):
         raise OptionError("input_size", f"got {side}", f"{fixed}, which {path} takes", "Leave the key out.")

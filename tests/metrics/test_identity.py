@@ -52,6 +52,15 @@ def test_angles_between_known_vectors():
     assert degrees(one, near) == pytest.approx(math.degrees(1e-9), rel=1e-6)
 
 
+def test_a_mere_name_is_looked_for_among_the_weights(onnx_file, tmp_path, monkeypatch):
+    monkeypatch.setenv("GPEN_PLUGIN_WEIGHTS", str(tmp_path))
+    assert raising(noise(0), noise(0), onnx="mean_colour.onnx") == pytest.approx(1)
+    with pytest.raises(MissingFileError, match=r"elsewhere.onnx \(for identity\) is not on this machine"):
+        raising(noise(0), noise(0), onnx="elsewhere.onnx")
+    with pytest.raises(MissingFileError, match="a/mean_colour.onnx is not there"):
+        raising(noise(0), noise(0), onnx="a/mean_colour.onnx")
+
+
 @pytest.mark.parametrize("unit", ["cosine", "degrees"])
 def test_a_picture_and_itself(onnx_file, unit):
     expected = {"cosine": 1.0, "degrees": 0.0}[unit]
