@@ -50,7 +50,9 @@ setup(
         "console_scripts": [
             "gpen-train = gpen_plugin.train:main",
             "gpen-test = gpen_plugin.test:main",
+            "gpen-sweep = gpen_plugin.sweep.__main__:main",
             "gpen-convert = gpen_plugin.convert:main",
+            "gpen-grow = gpen_plugin.grow:main",
             "gpen-restore = gpen_plugin.restore.__main__:main",
             "gpen-evaluate = gpen_plugin.evaluate.__main__:main",
             "gpen-study = gpen_plugin.study.__main__:main",

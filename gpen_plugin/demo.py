@@ -23,6 +23,7 @@ from gpen_plugin.data.image_source import open_folder_or_zip
 from gpen_plugin.errors import DataError, GPENError, told_plainly
 from gpen_plugin.picture_file import write_picture
 from gpen_plugin.sheet import sheet
+from gpen_plugin.training_log import last_iteration
 
 PRIOR_OPTIONS = Path("options/gpen_demo_prior.yml")
 OPTIONS = Path("options/gpen_demo.yml")
@@ -124,9 +125,9 @@ def _train(options: Path, changes: Mapping[str, str]) -> None:
         with tqdm(total=total, unit="it", desc="training") as progress:
             for line in process.stdout:
                 log = [*log[-60:], line]
-                found = re.search(r"iter: *([\d,]+), ", line)
-                if found:
-                    progress.update(int(found[1].replace(",", "")) - progress.n)
+                iteration = last_iteration(line)
+                if iteration is not None:
+                    progress.update(iteration - progress.n)
                     progress.set_postfix_str(" ".join(re.findall(r"l_g_(?:gan|pix): \S+", line)), refresh=False)
     if process.returncode:
         raise GPENError("training", f"ended with status {process.returncode}", "status 0", "Its log:\n" + "".join(log))

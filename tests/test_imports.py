@@ -18,6 +18,8 @@ ALLOWED = {
     "fetch": {"errors"},
     "sheet": set(),
     "late_names": set(),
+    "folder_name": set(),
+    "training_log": set(),
     "ops": {"errors"},
     "host": {"errors", "ops", "data.sample_index"},
     "data": {"errors", "schema", "host", "late_names"},

@@ -34,6 +34,8 @@ MISSING = {
     "gpen-study": [["make", "-r", "none", "-o", "study.html"]],
     "gpen-export": [["none.pth", "-o", "model.jpg"]],
     "gpen-convert": [["none.pth", "-o", "model.jpg", "--to", "ours"]],
+    "gpen-grow": [["none.pth", "-o", "model.jpg"]],
+    "gpen-sweep": [["-opt", "none.yml"]],
     "gpen-sample": [["-m", "none.pth", "-o", "film.nothing"]],
 }
 

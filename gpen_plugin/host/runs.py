@@ -46,6 +46,8 @@ def _outside_site_packages(root: str) -> str:
 
 
 def _checked_parse_options(original: Callable) -> Callable:
+    from basicsr.utils import set_random_seed
+
     @wraps(original)
     def parse_options(root_path: str, is_train: bool = True) -> tuple[dict, object]:
         _speak_plainly()
@@ -61,6 +63,7 @@ def _checked_parse_options(original: Callable) -> Callable:
             raise _told(error) from error
         opt = _Options(opt)
         opt["manual_seed"] = _of_rank_0(opt["manual_seed"])  # without one in the file, the host draws one per rank
+        set_random_seed(opt["manual_seed"] + opt["rank"])  # the host does so before it reads --force_yml manual_seed=N
         _restore_forced_none(opt)
         _fill_in_paths(opt)
         train_set = opt["datasets"].get("train") or {}
@@ -210,7 +213,8 @@ RUN_MENDS = (
     Mend(
         "option files are not checked",
         "a misspelt key is ignored or ends in a KeyError, after the earlier experiment was renamed; 1.4.2 started as "
-        "`python -m basicsr.train` writes experiments into site-packages; `prefetch_mode: cuda` needs a GPU",
+        "`python -m basicsr.train` writes experiments into site-packages; `prefetch_mode: cuda` needs a GPU; "
+        "--force_yml manual_seed=N does not reach the networks' first weights",
         "1.4.2, master",
         "basicsr.utils.options",
         "parse_options",

@@ -120,6 +120,13 @@ def test_a_missing_launcher_is_not_blamed_on_the_option_file(tmp_path, monkeypat
     assert not isinstance(caught.value, OptionError)
 
 
+def test_a_forced_seed_is_the_networks_too(tmp_path, monkeypatch, write_options, options):
+    monkeypatch.setattr(sys, "argv", ["train.py", "-opt", str(write_options(options)), "--force_yml", "manual_seed=7"])
+    monkeypatch.setattr(sys, "excepthook", sys.excepthook)
+    basicsr.train.parse_options(str(tmp_path), is_train=True)
+    assert torch.initial_seed() == 7
+
+
 def test_our_errors_are_printed_without_a_traceback_and_others_as_ever(monkeypatch, capsys):
     seen = []
     monkeypatch.setattr(sys, "argv", ["train.py"])

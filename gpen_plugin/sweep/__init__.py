@@ -1,0 +1,1 @@
+"""Trainings of the same option file side by side: variants by seeds."""
