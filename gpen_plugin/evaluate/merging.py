@@ -9,13 +9,14 @@ from pathlib import Path
 
 from gpen_plugin.errors import DataError, OptionError
 from gpen_plugin.evaluate.metric_columns import settings_clash
+from gpen_plugin.evaluate.pooling import check_kinds
 from gpen_plugin.evaluate.preparation import PROTOCOL_FILE
 from gpen_plugin.evaluate.protocols.fingerprint import Fingerprint, differences
 from gpen_plugin.evaluate.results import Results, Row, read_results, write_results
 
 
 def merge(roots: Sequence[Path], output: Path, other_versions: bool = False) -> Results:
-    """Merge evaluations: their methods in one table.
+    """Merge evaluations: their methods in one table. The runs of a method may lie in several folders.
 
     Args:
         roots: folders of evaluations.
@@ -70,6 +71,7 @@ def _add(total: Results, part: Results, root: Path) -> None:
         if row.folder in taken and row not in twins:
             came = f"holds another '{row.name}' than the folders before it"
             raise OptionError(str(root), came, "names of their own", "Rename the method in one of the option files.")
+    check_kinds([*total.rows, *part.rows], str(root))
     held = {column.name: column for column in total.columns}
     for column in part.columns:
         clash = column.name in held and settings_clash(held[column.name], column)

@@ -1,7 +1,6 @@
 """The option file of an evaluation, checked: what is restored, by whom, and how it is measured."""
 
-import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -9,6 +8,8 @@ from gpen_plugin.errors import GPENError, OptionError, join_errors
 from gpen_plugin.evaluate.methods import read_entry
 from gpen_plugin.evaluate.metric_columns import MetricColumn, metric_columns
 from gpen_plugin.evaluate.report.options import ReportOptions
+from gpen_plugin.evaluate.runs import Run, runs_of
+from gpen_plugin.folder_name import folder_of
 from gpen_plugin.schema import check
 
 
@@ -19,7 +20,7 @@ class EvaluationOptions:
     Args:
         name: of the evaluation; a folder is named after it.
         protocol: see `gpen_plugin.evaluate.protocols`.
-        methods: name in the tables -> entry, see `gpen_plugin.evaluate.methods`.
+        methods: name in the tables -> entry, see `gpen_plugin.evaluate.methods` and, for ``runs``, `runs_of`.
         metrics: the host's form of ``val: metrics:``, see `metric_columns`.
         title: for the heads of tables and pages; the name if left out.
         output: folder; ``results/evaluate/<name>`` if left out.
@@ -47,17 +48,13 @@ class EvaluationOptions:
         problems += _caught(lambda: metric_columns(options.metrics))
         if not options.methods:
             problems.append(OptionError("methods", "got none", "a mapping of names to entries"))
+        runs: list[Run] = []
         for name, entry in options.methods.items():
             if not isinstance(entry, Mapping) or "type" not in entry:
                 problems.append(OptionError(f"methods:{name}", f"got {entry!r}", "a mapping with a type"))
             else:
-                problems += _caught(lambda entry=entry, name=name: read_entry(entry, f"methods:{name}"))
-        folders: dict[str, str] = {}
-        for name in map(str, options.methods):
-            twin = folders.setdefault(folder_of(name), name)
-            if twin != name:
-                came = f"would share the folder {folder_of(name)} with '{twin}'"
-                problems.append(OptionError(f"methods:{name}", came, "names that differ in letters and digits"))
+                problems += _caught(lambda entry=entry, name=name: runs.extend(_checked_runs(str(name), entry)))
+        problems += _shared_folders(runs)
         problems += _read_where_written(options)
         if problems:
             raise join_errors(problems)
@@ -69,9 +66,32 @@ class EvaluationOptions:
         return Path(self.output or Path("results") / "evaluate" / self.name).expanduser()
 
     @property
+    def runs(self) -> list[Run]:
+        """What is restored: the methods in the order of the file, each with its runs."""
+        return [run for name, entry in self.methods.items() for run in runs_of(str(name), entry)]
+
+    @property
     def columns(self) -> list[MetricColumn]:
         """The metrics, in the order of the file."""
         return metric_columns(self.metrics)
+
+
+def _checked_runs(method: str, entry: Mapping) -> list[Run]:
+    """The runs of an entry, whose other keys are right too: runs differ in nothing but the file of weights."""
+    runs = runs_of(method, entry)
+    read_entry(runs[0].entry, f"methods:{method}")
+    return runs
+
+
+def _shared_folders(runs: Sequence[Run]) -> Iterator[OptionError]:
+    """Names that would be one folder."""
+    names: dict[str, str] = {}
+    for run in runs:
+        folder = folder_of(run.name)
+        if folder in names:
+            came = f"would share the folder {folder} with '{names[folder]}'"
+            yield OptionError(f"methods:{run.method}", came, "names that differ in letters and digits")
+        names.setdefault(folder, run.name)
 
 
 def _read_where_written(options: EvaluationOptions) -> Iterator[OptionError]:
@@ -95,8 +115,3 @@ def _caught(check: Callable[[], object]) -> list[GPENError]:
     except GPENError as error:
         return [error]
     return []
-
-
-def folder_of(name: str) -> str:
-    """The name of a method as a folder: ``GPEN-w/o-ft`` becomes ``gpen_w_o_ft``."""
-    return re.sub(r"[^a-z0-9]+", "_", name.lower()).strip("_") or "_"

@@ -11,11 +11,12 @@ import numpy as np
 from tqdm import tqdm
 
 from gpen_plugin.evaluate.methods import Method, build_method
-from gpen_plugin.evaluate.options import folder_of
 from gpen_plugin.evaluate.preparation import Prepared
 from gpen_plugin.evaluate.ranks import Ranks, merged
 from gpen_plugin.evaluate.results import Row, delete_file, delete_folder, picture_below, picture_of, write_text
+from gpen_plugin.evaluate.runs import Run
 from gpen_plugin.evaluate.telling import told
+from gpen_plugin.folder_name import folder_of
 from gpen_plugin.picture_file import write_picture
 
 IDENTITY_FILE = "method.json"
@@ -43,17 +44,17 @@ class Restored:
         return [key for key in prepared.keys if (condition, key) not in self.failures]
 
 
-def restore_all(name: str, entry: Mapping, prepared: Prepared, ranks: Ranks) -> Restored:
+def restore_all(run: Run, prepared: Prepared, ranks: Ranks) -> Restored:
     """Restore what is not restored yet, each rank its share; every rank has to call this.
 
     Pictures that the same method made of the same input in an earlier run are kept.
     """
-    folder = prepared.root / "methods" / folder_of(name)
-    method, failure = _build(name, entry, folder, ranks)
+    folder = prepared.root / "methods" / folder_of(run.name)
+    method, failure = _build(run, folder, ranks)
     failure = next(filter(None, ranks.gather(failure)), "")
-    row = Row(name, folder_of(name), method.description if method else "", failure)
+    row = Row(run.name, folder_of(run.name), method.description if method else "", failure, run.run_of)
     if failure:
-        logging.getLogger("basicsr").warning(f"{name}: {failure}")
+        logging.getLogger("basicsr").warning(f"{run.name}: {failure}")
         return Restored(row)
     digest = _digest(method, prepared)
     if ranks.leads:
@@ -63,12 +64,12 @@ def restore_all(name: str, entry: Mapping, prepared: Prepared, ranks: Ranks) -> 
     return Restored(row, digest, merged(ranks.gather(failures)))
 
 
-def _build(name: str, entry: Mapping, folder: Path, ranks: Ranks) -> tuple[Method | None, str]:
+def _build(run: Run, folder: Path, ranks: Ranks) -> tuple[Method | None, str]:
     """The method, or why there is none. Rank 0 builds first: it may train, and keep what the others then load."""
     method, failure = None, ""
     for _ in ranks.leader_first():
         try:
-            method = build_method(entry, f"methods:{name}", ranks.device, folder)
+            method = build_method(run.entry, f"methods:{run.method}", ranks.device, folder)
         except (Exception, SystemExit) as error:  # a network that is not ours may do anything
             failure = told(error)
     return method, failure

@@ -47,19 +47,21 @@ class Column:
 
 @dataclass(frozen=True)
 class Row:
-    """A method.
+    """A method, or a run of it.
 
     Attributes:
         name: for tables.
         folder: its pictures are below ``methods/<folder>``.
         description: what ran: network, weights and their hash, sizes, iteration counts.
         failure: why it could not run at all, or empty.
+        run_of: the method of several runs that this is one of; empty for a method that ran once.
     """
 
     name: str
     folder: str
     description: str = ""
     failure: str = ""
+    run_of: str = ""
 
 
 @dataclass(frozen=True)
@@ -84,7 +86,7 @@ class Results:
         keys: the images.
         conditions: e.g. ``8x``, ``16x``; one empty text where there is but one.
         columns: metrics, in the order of the option file.
-        rows: methods, likewise.
+        rows: methods, likewise; of a method that was trained several times, a row per run (see `pooled`).
         images: row name -> condition -> key -> {column name -> value}, or {"failure": reason}. A value is NaN where
             the metric has none for this image (no face was found, say).
         sets: row name -> condition -> {column name -> value} of metrics of whole sets.

@@ -8,7 +8,7 @@ from gpen_plugin.evaluate.options import EvaluationOptions
 from gpen_plugin.evaluate.preparation import FOLDERS, PROTOCOL_FILE, Prepared, prepare
 from gpen_plugin.evaluate.protocols import build_protocol
 from gpen_plugin.evaluate.ranks import Ranks
-from gpen_plugin.evaluate.report import ReportOptions, require_packages, write_report
+from gpen_plugin.evaluate.report import ReportOptions, check_report, write_report
 from gpen_plugin.evaluate.restoring import Restored, restore_all
 from gpen_plugin.evaluate.results import FILE, Results, delete_file, delete_folder, write_results
 
@@ -23,21 +23,22 @@ def evaluate(options: EvaluationOptions, ranks: Ranks, restart: bool = False) ->
     Returns:
         The results, on every rank.
     Raises:
-        GPENError: the protocol's data are not there, or the folder belongs to another protocol.
+        GPENError: the protocol's data or the report's labels are not there, or the folder belongs to another protocol.
     """
-    require_packages()
+    report = ReportOptions.from_options(options.report)
+    check_report(report)
     protocol = build_protocol(options.protocol)
     if restart and ranks.leads:
         _clear(options)
     ranks.wait()
     prepared = prepare(protocol, options.root, ranks)
-    everything = [restore_all(str(name), entry, prepared, ranks) for name, entry in options.methods.items()]
+    everything = [restore_all(run, prepared, ranks) for run in options.runs]
     measurer = Measurer(options.columns, prepared, ranks)
     measured = [{} if restored.row.failure else measurer.measure(restored) for restored in everything]
     results = _results(options, prepared, measurer, list(zip(everything, measured, strict=True)))
     if ranks.leads:
         write_results(options.root, results)
-        write_report(options.root, results, ReportOptions.from_options(options.report))
+        write_report(options.root, results, report)
     ranks.wait()
     return results
 
@@ -49,7 +50,8 @@ def _clear(options: EvaluationOptions) -> None:
         return
     for folder in FOLDERS:
         delete_folder(options.root / folder)
-    for file in ("curves.png", *marks):  # the marks last: what is stopped in between is still known as ours
+    # The marks last: what is stopped in between is still known as ours.
+    for file in ("curves.png", "breakdown.md", "breakdown.csv", *marks):
         delete_file(options.root / file)
 
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from gpen_plugin.errors import told_plainly
+from gpen_plugin.evaluate.pooling import pooled
 from gpen_plugin.evaluate.results import read_results, write_text
 from gpen_plugin.study.key_file import write_key
 from gpen_plugin.study.page import make_page
@@ -65,7 +66,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _make(options: argparse.Namespace) -> int:
-    results = read_results(options.results)
+    results = pooled(read_results(options.results))  # of a method with several runs the first stands for all
     seed = secrets.randbelow(2**31) if options.seed is None else options.seed  # a known one gives the names away
     selection = select(
         options.results,

@@ -13,6 +13,7 @@ from small_networks import SMALL, saved
 
 from gpen_plugin.archs import GPENPrior
 from gpen_plugin.evaluate.methods import TYPES
+from gpen_plugin.evaluate.runs import runs_of
 from gpen_plugin.schema import check
 
 NARROW = {"out_size": 64, "narrow": 0.0625, "num_style_feat": 16, "num_mlp": 2}
@@ -33,7 +34,7 @@ SMALL_SEARCHES = {
 SMALL_TRAINING = {"io_backend": {"type": "disk"}, "iterations": 2, "batch_size": 2, "workers": 0, "scales": [2, 4]}
 FILES = sorted((REPOSITORY / "options" / "evaluate").glob("*.yml"))
 ENTRIES = {
-    f"{file.stem}: {name}": entry
+    f"{file.stem}: {name}": runs_of(name, entry)[0].entry
     for file in FILES
     for name, entry in yaml.safe_load(file.read_text())["methods"].items()
 }

@@ -5,7 +5,8 @@ from conftest import REPOSITORY
 from small_evaluation import given, weights  # noqa: F401 - fixtures
 
 from gpen_plugin.errors import OptionError
-from gpen_plugin.evaluate.options import EvaluationOptions, folder_of
+from gpen_plugin.evaluate.options import EvaluationOptions
+from gpen_plugin.folder_name import folder_of
 from gpen_plugin.option_file import read_options
 
 FILES = sorted((REPOSITORY / "options" / "evaluate").glob("*.yml"))

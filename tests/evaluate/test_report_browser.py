@@ -217,3 +217,29 @@ def contrast(one: list[int], two: list[int]) -> float:
 
     darker, lighter = sorted((luminance(one), luminance(two)))
     return (lighter + 0.05) / (darker + 0.05)
+
+
+def test_the_breakdown_has_intervals_of_its_own(browser, tmp_path):
+    results = made_results({"plain": range(24), "GPEN": range(30, 54)})
+    draw_pictures(tmp_path, results)
+    labels = tmp_path / "labels.csv"
+    lines = "".join(f"{key},{'low' if place < 12 else 'high'}\n" for place, key in enumerate(results.keys))
+    labels.write_text(f"file,place\n{lines}", encoding="utf-8")
+    options = ReportOptions(bootstrap_resamples=100, sheet_tile=16, sheet_images=2, labels=str(labels))
+    opened(browser, write_report(tmp_path, results, options)[-1])
+    tables = all_of(browser, "#breakdown .numbers")
+    assert [table.is_displayed() for table in tables] == [True]
+    assert [row.text for row in tables[0].find_elements(By.CSS_SELECTOR, "tbody tr")] == [
+        "all 24 11.50 41.50",
+        "place",
+        "high 12 17.50 ▲ 47.50 ▲",
+        "low 12 5.50 ▼ 35.50 ▼",
+    ]
+    small = tables[0].find_elements(By.TAG_NAME, "small")
+    of_the_table = all_of(browser, "#table small")[0]
+    assert (small[0].is_displayed(), of_the_table.is_displayed()) == (False, True)
+    all_of(browser, "#breakdown .check input")[0].click()
+    assert small[0].is_displayed()
+    assert small[1].text.startswith("Δ 12.00 [")
+    browser.find_element(By.ID, "show-intervals").click()
+    assert (small[0].is_displayed(), of_the_table.is_displayed()) == (True, False)

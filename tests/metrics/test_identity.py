@@ -57,7 +57,7 @@ def test_a_mere_name_is_looked_for_among_the_weights(onnx_file, tmp_path, monkey
     assert raising(noise(0), noise(0), onnx="mean_colour.onnx") == pytest.approx(1)
     with pytest.raises(MissingFileError, match=r"elsewhere.onnx \(for identity\) is not on this machine"):
         raising(noise(0), noise(0), onnx="elsewhere.onnx")
-    with pytest.raises(MissingFileError, match="a/mean_colour.onnx is not there"):
+    with pytest.raises(MissingFileError, match=r"a/mean_colour\.onnx is not there"):
         raising(noise(0), noise(0), onnx="a/mean_colour.onnx")
 
 

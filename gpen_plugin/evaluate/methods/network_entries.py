@@ -25,7 +25,7 @@ class GPENOptions:
 
     Args:
         weights: a file of ours, of BasicSR or of GPEN's authors, whose tensors tell the sizes; ``random`` for trying
-            things out.
+            things out. ``{run}`` in it stands for each of the entry's ``runs``: see `gpen_plugin.evaluate.runs`.
         param_key: entry of the file; ~ takes the averaged weights where there are any.
         network: with random weights alone: arguments of `GPEN`.
     """
@@ -42,7 +42,7 @@ class ArchOptions(Handling):
     Args:
         network: ``type`` and the arguments of a network, as BasicSR's ``network_g``. The type is a name in its
             registry, or the dotted path of a class that is in none.
-        weights: the file; ``random`` for trying things out.
+        weights: the file; ``random`` for trying things out. ``{run}`` as for `GPENOptions`.
         param_key: entry of the file; ~ takes params_ema, else params, else what a flat file holds.
         strict_load: whether all tensors have to fit.
         imports: modules to import first because they register their networks, e.g. [gfpgan].

@@ -8,19 +8,31 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from gpen_plugin.errors import OptionError
-from gpen_plugin.evaluate.report import figures, table_data, tables
+from gpen_plugin.evaluate.report import breakdown_tables, figures, table_data, tables
+from gpen_plugin.evaluate.report.breakdown import Breakdown
 from gpen_plugin.evaluate.report.embedded import lossless_uri, packed_picture
+from gpen_plugin.evaluate.report.labels import read_labels
 from gpen_plugin.evaluate.report.options import ReportOptions
 from gpen_plugin.evaluate.report.page import Figure, page
 from gpen_plugin.evaluate.report.summary import Summary
 from gpen_plugin.evaluate.results import Results, write_text
 from gpen_plugin.picture_file import write_picture
 
-__all__ = ["ReportOptions", "require_packages", "write_report"]
+__all__ = ["ReportOptions", "check_report", "write_report"]
 
 
-def require_packages() -> None:
-    """Raise an `OptionError` if the packages that draw and fill the report are not installed."""
+def check_report(options: ReportOptions) -> None:
+    """Find out before the long work whether there will be a report.
+
+    Raises:
+        OptionError: a package that draws or fills it is not installed, or the labels lack a column.
+        DataError: the labels cannot be read.
+    """
+    _require_packages()
+    read_labels(options)
+
+
+def _require_packages() -> None:
     missing = [name for name in ("jinja2", "matplotlib") if importlib.util.find_spec(name) is None]
     if missing:
         came = f"the report needs {' and '.join(missing)}, which cannot be imported"
@@ -35,14 +47,16 @@ def write_report(root: Path, results: Results, options: ReportOptions) -> list[P
         results: what was measured.
         options: the section ``report:``.
     Returns:
-        The files: table.md, .tex, .csv and .json, per_image.csv, sheets/*.png, curves.png where there are several
-        conditions, and report.html last.
+        The files: table.md, .tex, .csv and .json, per_image.csv, breakdown.md and .csv where there are labels,
+        sheets/*.png, curves.png where there are several conditions, and report.html last.
     Raises:
-        OptionError: a package is missing, or an image of ``sheet_images`` is not one of the evaluation.
-        DataError: a file cannot be written.
+        OptionError: a package is missing, an image of ``sheet_images`` is not one of the evaluation, or a column of
+            ``label_columns`` is none of the labels.
+        DataError: a file cannot be written, or the labels cannot be read.
     """
-    require_packages()
+    _require_packages()
     _check_keys(results, options)
+    labels = read_labels(options)
     summary = Summary.of(results, options.bootstrap_resamples, options.bootstrap_seed)
     texts = {
         "table.md": tables.markdown(summary),
@@ -51,10 +65,14 @@ def write_report(root: Path, results: Results, options: ReportOptions) -> list[P
         "table.json": table_data.table_json(summary),
         "per_image.csv": table_data.per_image_csv(results),
     }
+    breakdown = Breakdown.of(summary, labels) if labels else None
+    if breakdown:
+        texts["breakdown.md"] = breakdown_tables.breakdown_markdown(breakdown)
+        texts["breakdown.csv"] = breakdown_tables.breakdown_csv(breakdown)
     for name, text in texts.items():
         write_text(root / name, text)
-    shown = [*_curves(root, summary, options), *_sheets(root, results, options)]
-    write_text(root / "report.html", page(root, summary, shown, options))
+    shown = [*_curves(root, summary, options), *_sheets(root, summary.results, options)]
+    write_text(root / "report.html", page(root, summary, shown, options, breakdown))
     return [root / name for name in (*texts, *(figure.file for figure in shown), "report.html")]
 
 

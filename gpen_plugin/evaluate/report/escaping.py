@@ -25,6 +25,7 @@ LATEX = {
     "†": r"$^\dagger$",
     "≈": r"$\approx$",
     "×": r"$\times$",
+    "±": r"$\pm$",
     "…": r"\dots{}",
     "°": r"$^\circ$",
 }

@@ -59,17 +59,34 @@ def mean_intervals(values: np.ndarray, resamples: int, seed: int) -> list[Interv
     enough = known.sum(axis=0) >= 2
     if not enough.any():
         return [None] * values.shape[1]
-    columns, known = values[:, enough], known[:, enough]
+    found = iter(percentile_intervals(resampled_means(values[:, enough], resamples, seed)))
+    return [next(found) if has else None for has in enough]
+
+
+def resampled_means(values: np.ndarray, resamples: int, seed: int) -> np.ndarray:
+    """Means of each column over images that are drawn with repetitions, each time as many as there are.
+
+    Args:
+        values: one row per image, (N, C) float; NaN where an image has no value, but not in all of a column.
+        resamples: how often.
+        seed: of the drawing; the same seed and number of images draw the same ones.
+    Returns:
+        (resamples, C) float64; NaN where none of the images that have a value was drawn.
+    """
+    known = np.isfinite(values)  # (N, C)
     # Counted from the first value, so that a constant column gives exactly 0.
-    origin = columns[known.argmax(axis=0), np.arange(columns.shape[1])]
-    means = origin + _resampled_means(np.where(known, columns - origin, 0.0), known, resamples, seed)
+    origin = values[known.argmax(axis=0), np.arange(values.shape[1])]
+    return origin + _drawn_means(np.where(known, values - origin, 0.0), known, resamples, seed)
+
+
+def percentile_intervals(means: np.ndarray) -> list[Interval]:
+    """The interval of each column of resampled means, (resamples, C)."""
     tail = 50 * (1 - LEVEL)
     ends = np.nanpercentile(means, [tail, 100 - tail], axis=0)  # (2, C)
-    found = iter(ends.T.tolist())
-    return [Interval(*next(found)) if has else None for has in enough]
+    return [Interval(*pair) for pair in ends.T.tolist()]
 
 
-def _resampled_means(values: np.ndarray, known: np.ndarray, resamples: int, seed: int) -> np.ndarray:
+def _drawn_means(values: np.ndarray, known: np.ndarray, resamples: int, seed: int) -> np.ndarray:
     """Means of resamples, (resamples, C). How often an image was drawn is its weight: a product of matrices."""
     rng = np.random.default_rng(seed)
     count = len(values)

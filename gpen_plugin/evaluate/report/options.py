@@ -21,6 +21,9 @@ class ReportOptions:
         bootstrap_resamples: how many resamples the 95 % intervals rest on.
         bootstrap_seed: of their drawing.
         curves: whether curves of the metrics are drawn where there are several conditions.
+        labels: a CSV file of labels, which the means are broken down by: a head line, then an image per line, its key
+            or file name first; ~ for no breakdown.
+        label_columns: which columns of it are used, in this order; ~ for all but the first.
     Raises:
         OptionError: names the key, what came and what was expected.
     """
@@ -33,6 +36,8 @@ class ReportOptions:
     bootstrap_resamples: int = 10_000
     bootstrap_seed: int = 0
     curves: bool = True
+    labels: str | None = None
+    label_columns: Sequence[str] | None = None
 
     def __post_init__(self):
         least = {"sheet_tile": 16, "embedded_size": 16, "bootstrap_resamples": 100}
@@ -45,6 +50,15 @@ class ReportOptions:
             object.__setattr__(self, "sheet_images", tuple(self.sheet_images))  # YAML brings lists
             if not self.sheet_images:
                 raise OptionError("sheet_images", "got an empty list", "a number from 1, or a list of image keys")
+
+        if self.label_columns is not None:
+            self._check_label_columns(list(self.label_columns))
+
+    def _check_label_columns(self, columns: list[str]) -> None:
+        if self.labels is None:
+            raise OptionError("label_columns", "given without labels", "the file that has them", "Add labels: FILE.csv")
+        if not columns or len(set(columns)) < len(columns):
+            raise OptionError("label_columns", f"got {columns}", "names of columns, each once, or ~ for all")
 
     @classmethod
     def from_options(cls, given: Mapping, where: str = "report") -> "ReportOptions":

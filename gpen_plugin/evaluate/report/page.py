@@ -6,6 +6,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from gpen_plugin.evaluate.report.breakdown import Breakdown
+from gpen_plugin.evaluate.report.breakdown_tables import SIGNS, heading, shown
 from gpen_plugin.evaluate.report.embedded import choose_cards, embedded_cards
 from gpen_plugin.evaluate.report.options import ReportOptions
 from gpen_plugin.evaluate.report.summary import Summary, one_line
@@ -23,7 +25,9 @@ class Figure(NamedTuple):
     uri: str
 
 
-def page(root: Path, summary: Summary, figures: list[Figure], options: ReportOptions) -> str:
+def page(
+    root: Path, summary: Summary, figures: list[Figure], options: ReportOptions, breakdown: Breakdown | None = None
+) -> str:
     """Fill the page.
 
     Args:
@@ -31,6 +35,7 @@ def page(root: Path, summary: Summary, figures: list[Figure], options: ReportOpt
         summary: the tables.
         figures: curves and sheets.
         options: how many pictures are put inside.
+        breakdown: by labels, where there are any.
     Returns:
         HTML that names no address outside of its folder.
     """
@@ -47,6 +52,10 @@ def page(root: Path, summary: Summary, figures: list[Figure], options: ReportOpt
         summary=summary,
         results=results,
         figures=figures,
+        breakdown=breakdown,
+        heading=heading,
+        shown=shown,
+        signs=SIGNS,
         embedded_size=options.embedded_size,
         inside=pictures.cards,
         wanted=len(results.keys) * len(results.conditions),

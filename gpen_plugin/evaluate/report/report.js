@@ -16,12 +16,14 @@
 
   /* ---- tables ---- */
 
-  const intervals = document.getElementById("show-intervals");
-  const table = document.querySelector(".numbers");
-  const toggle = () => table.classList.toggle("with-intervals", intervals.checked);
-  intervals.addEventListener("change", toggle);
-  toggle();
+  for (const check of document.querySelectorAll(".check input")) {
+    const tables = check.closest("section").querySelectorAll(".numbers");
+    const toggle = () => tables.forEach((each) => each.classList.toggle("with-intervals", check.checked));
+    check.addEventListener("change", toggle);
+    toggle();
+  }
 
+  const table = document.querySelector("#table .numbers");
   const body = table.tBodies[0];
   const listed = [...body.rows];
   const heads = [...table.querySelectorAll("th[data-lower]")];

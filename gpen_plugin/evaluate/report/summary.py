@@ -4,8 +4,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from gpen_plugin.evaluate.pooling import pooled
 from gpen_plugin.evaluate.report.intervals import Difference, Interval, differences_of, intervals_of
 from gpen_plugin.evaluate.report.ranking import Cell, Cells, Place, cells_of, is_complete, was_tried
+from gpen_plugin.evaluate.report.spread import Spread, spreads_of
 from gpen_plugin.evaluate.results import Column, Results, Row
 
 LISTED_FAILURES = 20
@@ -24,10 +26,11 @@ class Summary:
     """Results, ranked and with intervals.
 
     Attributes:
-        results: what was measured.
+        results: what was measured, a row per method.
         cells: every number.
         intervals: 95 % intervals of those that are means.
         differences: of the methods from the best one of a column.
+        spreads: between the runs of those methods that were trained several times.
         resamples: how many the intervals rest on.
         seed: of the drawing of resamples.
     """
@@ -36,16 +39,18 @@ class Summary:
     cells: Cells
     intervals: dict[Place, Interval]
     differences: dict[Place, Difference]
+    spreads: dict[Place, Spread]
     resamples: int
     seed: int
 
     @classmethod
     def of(cls, results: Results, resamples: int, seed: int) -> "Summary":
-        """Rank `results` and find the intervals."""
-        cells = cells_of(results)
-        intervals = intervals_of(results, resamples, seed)
-        differences = differences_of(results, cells, resamples, seed)
-        return cls(results, cells, intervals, differences, resamples, seed)
+        """Pool the runs of each method, rank the methods and find the intervals."""
+        table = pooled(results)
+        cells = cells_of(table)
+        intervals = intervals_of(table, resamples, seed)
+        differences = differences_of(table, cells, resamples, seed)
+        return cls(table, cells, intervals, differences, spreads_of(results, table), resamples, seed)
 
     @property
     def by_scale(self) -> bool:
@@ -60,6 +65,11 @@ class Summary:
     def cell(self, row: Row, head: Head) -> Cell:
         """A number of the table."""
         return self.cells[row.name, head.condition, head.column.name]
+
+    def spread_text(self, row: Row, head: Head) -> str:
+        """The standard deviation between runs as it stands behind the number, e.g. ``± 0.12``; empty without runs."""
+        spread = self.spreads.get(Place(row.name, head.condition, head.column.name))
+        return f"± {spread.deviation:.{head.column.decimals}f}" if spread else ""
 
     def is_short(self, row: Row, head: Head) -> bool:
         """Whether the cell gets a dagger: it was meant to be filled, and lacks images that others have."""
@@ -81,6 +91,7 @@ class Summary:
         return [
             f"Protocol: {self.results.fingerprint['line']}",
             *self._how_to_read(),
+            *self._what_runs_tell(),
             *(f"{column.head}: {note}" for column in self.results.columns if (note := self._note_of(column))),
             *self._unranked(),
             *self._failures(),
@@ -105,6 +116,19 @@ class Summary:
         if of_sets:
             listed = ", ".join(of_sets)
             yield f"No intervals for {listed}: a resample with repetitions biases a distance between sets."
+
+    def _what_runs_tell(self) -> Iterator[str]:
+        counts: dict[str, int] = {}
+        for place, spread in self.spreads.items():
+            counts[place.row] = len(spread.values)
+        if counts:
+            listed = ", ".join(f"{name} ({count})" for name, count in counts.items())
+            yield (
+                "± is the standard deviation (n - 1) between the runs of a method, each with weights of its own:"
+                f" {listed}. The value is the mean over the runs, image by image. Intervals and differences are over"
+                " the images, for these very runs: how far another training would be off is told by ± alone. Pictures"
+                " are the first run's, and the values beside them means."
+            )
 
     def _unranked(self) -> Iterator[str]:
         unrestored, valueless = [], {column.label: [] for column in self.results.columns}

@@ -82,7 +82,9 @@ def _markdown_cell(summary: Summary, row: Row, head: Head) -> str:
 
 def _signs(summary: Summary, row: Row, head: Head) -> str:
     """What stands behind a number."""
-    return ("†" if summary.is_short(row, head) else "") + (" ≈" if summary.is_near_best(row, head) else "")
+    spread = summary.spread_text(row, head)
+    signs = "†" if summary.is_short(row, head) else ""
+    return signs + (f" {spread}" if spread else "") + (" ≈" if summary.is_near_best(row, head) else "")
 
 
 def _line(cells: list[str]) -> str:
@@ -94,7 +96,8 @@ def _latex_cells(summary: Summary, row: Row) -> list[str]:
     for head in summary.heads:
         cell = summary.cell(row, head)
         text = {"best": rf"\textbf{{{cell.text}}}", "second": rf"\underline{{{cell.text}}}"}.get(cell.mark, cell.text)
-        cells.append(text + latex_text(_signs(summary, row, head)))
+        signs = _signs(summary, row, head)
+        cells.append(text + (" " if signs.startswith(" ") else "") + latex_text(signs))
     return cells if summary.by_scale else [*cells, latex_text(summary.images_of(row))]
 
 
