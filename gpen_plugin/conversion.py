@@ -27,7 +27,7 @@ def convert_file(options: argparse.Namespace, target: "Target") -> None:
     source, left_out = read_networks(options.input[0], options.key)
     judge = None if options.discriminator is None else _read_judge(options.discriminator)
     chosen = choose(source, target, judge)
-    content = convert(chosen, target.layout, options.resample_kernel)
+    content = convert(chosen, target.layout, options.resample_kernel, half=options.half)
     make_folder(options.output.parent)
     checkpoint.write(options.output, content)
     left_out += [f"{one.entry} ({one.spec})" for one in source if one not in chosen.values()]
@@ -69,28 +69,39 @@ def choose(networks: Sequence[Network], target: "Target", judge: Network | None 
     return chosen | {target.judge: judges[0]} if target.judge else chosen
 
 
-def convert(chosen: dict[str, Network], layout: Layout, resample_kernel: Sequence[float] | None = None) -> dict:
+def convert(
+    chosen: dict[str, Network], layout: Layout, resample_kernel: Sequence[float] | None = None, *, half: bool = False
+) -> dict:
     """Rename the tensors of networks.
 
     Args:
         chosen: as `choose` gives them.
         layout: the names to write.
         resample_kernel: taps of FIR filters that the files do not store; ``None`` means 1 3 3 1.
+        half: whether the tensors become float16, which every reader of ours turns back into float32.
     Returns:
         What the file is to hold, ready for `checkpoint.write`.
     Raises:
-        CheckpointError: the layout has no names for a network.
+        CheckpointError: the layout has no names for a network, or a value is too large for half precision.
         OptionError: `resample_kernel` is not what a network was built with.
     """
     renamed = {}
     for network in dict.fromkeys(chosen.values()):
         tensors = to_layout(network.tensors, layout, _taps(network, resample_kernel), network.place)
         # a tensor that is a part of a larger one would be written with the whole of it
-        renamed[network] = {
-            name: tensor.clone(memory_format=torch.contiguous_format) for name, tensor in tensors.items()
-        }
+        separate = {name: tensor.clone(memory_format=torch.contiguous_format) for name, tensor in tensors.items()}
+        renamed[network] = _halved(separate, network.place) if half else separate
     content = {entry: renamed[network] for entry, network in chosen.items()}
     return content.get("", content)
+
+
+def _halved(tensors: checkpoint.StateDict, place: str) -> checkpoint.StateDict:
+    halved = {name: tensor.half() for name, tensor in tensors.items()}
+    for name, tensor in halved.items():
+        if not tensor.isfinite().all():
+            way_out = "Leave --half out, and look at the weights."
+            raise CheckpointError(place, f"{name} has values beyond half precision", "up to 65504", way_out)
+    return halved
 
 
 def read_networks(path: Path, key: str | None) -> tuple[list[Network], list[str]]:

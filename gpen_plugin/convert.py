@@ -3,7 +3,7 @@
     python -m gpen_plugin.convert INPUT -o OUTPUT --to ours|basicsr|authors|authors-training|modelscope|stylegan2
     python -m gpen_plugin.convert --inspect INPUT...
 
-Which network the input holds, its size and its widths are read off its tensors; no value changes.
+Which network the input holds, its size and its widths are read off its tensors; no value changes, but by --half.
 """
 
 import argparse
@@ -56,6 +56,7 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--discriminator", type=Path, help="file of the d that authors-training needs")
     taps_help = "taps of the FIR filters to write, default: the input's, or 1 3 3 1"
     parser.add_argument("--resample-kernel", type=float, nargs="+", metavar="TAP", help=taps_help)
+    parser.add_argument("--half", action="store_true", help="store the numbers in half precision, in half the room")
     parser.add_argument("--force", action="store_true", help="overwrite the output if it exists; never an input")
     parser.add_argument("--inspect", action="store_true", help="write nothing, say what each input is")
     return parser

@@ -253,3 +253,27 @@ def test_an_output_of_an_unknown_kind(tmp_path, capsys):
     source = saved(tmp_path / "a.pth", judge_of(16))
     assert convert(source, tmp_path / "b.onnx", "ours") == 1
     assert "--output: got b.onnx; expected a name that ends in .pth, .pt or .safetensors." in capsys.readouterr().err
+
+
+@each_network
+def test_half_precision_is_half_the_size_and_nearly_the_same(tmp_path, build):
+    net = built(build)
+    source = saved(tmp_path / "net.pth", net.state_dict())
+    for name, more in (("whole.safetensors", []), ("half.safetensors", ["--half"])):
+        assert convert(source, tmp_path / name, "ours", *more) == 0
+    sizes = [(tmp_path / name).stat().st_size for name in ("half.safetensors", "whole.safetensors")]
+    assert sizes[0] < 0.62 * sizes[1]  # names and shapes take their room in both
+    again = build()
+    assert checkpoint.load_into(again, tmp_path / "half.safetensors") == []
+    for one, other in zip(net.state_dict().values(), again.state_dict().values(), strict=True):
+        assert other.dtype == torch.float32
+        torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-4)
+
+
+def test_what_half_precision_cannot_hold_is_told(tmp_path, capsys):
+    tensors = weights(NETWORKS["GPENPrior concat"])
+    tensors["constant"][0, 0, 0, 0] = 1e6
+    source = saved(tmp_path / "net.pth", tensors)
+    assert convert(source, tmp_path / "half.pth", "ours", "--half") == 1
+    assert "constant has values beyond half precision" in capsys.readouterr().err
+    assert not (tmp_path / "half.pth").exists()
