@@ -1,0 +1,86 @@
+"""How long a training would take on machines that are not here: operations of its option file over a measured rate.
+
+    python benchmarks/training_cost.py -opt options/gpen_prior_1024.yml options/gpen_finetune.yml --rate 2e13 --gpus 1 8
+
+``--rate`` is what one GPU achieves in a training like this, in operations (a multiply-add as two) a second: not what is
+printed on it. No network is run; the estimate leaves out communication, data and validation.
+"""
+
+import argparse
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import yaml
+from measure import flop_of
+
+from gpen_plugin.archs import GPEN, GPENDiscriminator, GPENPrior
+
+NETWORKS = {"GPEN": GPEN, "GPENPrior": GPENPrior, "GPENDiscriminator": GPENDiscriminator}
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a training does.
+
+    Attributes:
+        pictures: it is shown, the iterations of the option file times its batch on one GPU.
+        per_picture: operations for one of them.
+        parameters: of G and D, whose gradients GPUs exchange at each iteration.
+    """
+
+    pictures: int
+    per_picture: float
+    parameters: int
+
+    def hours(self, rate: float, gpus: int = 1) -> float:
+        """Hours on so many GPUs that achieve `rate` operations a second each."""
+        return self.pictures * self.per_picture / rate / gpus / 3600
+
+
+def cost_of(opt: dict) -> Cost:
+    """The cost of a training, from its option file.
+
+    A backward pass costs a forward pass for the features and one for the weights. In fine-tuning G runs forward, and
+    back for both; D runs forward twice, back for both twice, and back to the pictures once. In a prior's training D
+    judges two sets of fakes, and the first of them is drawn without a way back. R1 runs D forward, back to the
+    pictures, back through that, and back for both; path length does the same with G on a part of the batch.
+    """
+    with torch.device("meta"):
+        net_g, net_d = (NETWORKS[opt[name]["type"]](**_arguments(opt[name])) for name in ("network_g", "network_d"))
+        size = opt["network_d"]["out_size"]
+        picture, code = torch.zeros(1, 3, size, size), torch.zeros(1, opt["network_g"].get("num_style_feat", 512))
+        is_prior = isinstance(net_g, GPENPrior)
+        of_g = flop_of(lambda: net_g(code if is_prior else picture))
+        of_d = flop_of(lambda: net_d(picture))
+    train = opt["train"]
+    per_picture = 4 * of_g + 8 * of_d if is_prior else 3 * of_g + 7 * of_d
+    per_picture += 6 * of_d / train["net_d_reg_every"]
+    if is_prior and train.get("path_reg_weight"):
+        per_picture += 6 * of_g / train["net_g_reg_every"] / train.get("path_batch_shrink", 1)
+    pictures = train["total_iter"] * opt["datasets"]["train"]["batch_size_per_gpu"]
+    return Cost(pictures, per_picture, sum(p.numel() for net in (net_g, net_d) for p in net.parameters()))
+
+
+def _arguments(section: dict) -> dict:
+    return {key: value for key, value in section.items() if key != "type"}
+
+
+def main() -> None:
+    """Print a line per option file."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("-opt", type=Path, nargs="+", required=True, metavar="FILE", help="option files of trainings")
+    parser.add_argument("--rate", type=float, required=True, help="operations a second that one GPU achieves")
+    parser.add_argument("--gpus", type=int, nargs="+", default=[1], help="numbers of GPUs (default 1)")
+    options = parser.parse_args()
+    for file in options.opt:
+        cost = cost_of(yaml.safe_load(file.read_text()))
+        hours = ", ".join(f"{cost.hours(options.rate, gpus):,.1f} h on {gpus}" for gpus in options.gpus)
+        print(
+            f"{file}: {cost.pictures / 1e6:.2f} M pictures, {cost.per_picture / 1e12:.3g} Tera operations each, "
+            f"{cost.parameters / 1e6:.1f} M parameters: {hours}"
+        )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,36 @@
+"""Operations of a training, held against those of the step that the benchmark of trainings counts."""
+
+import pytest
+import torch
+import yaml
+from conftest import REPOSITORY
+from training_cost import Cost, cost_of
+from training_step import arithmetic, model_of
+
+
+def options(name):
+    return yaml.safe_load((REPOSITORY / "options" / name).read_text())
+
+
+def test_a_step_of_fine_tuning_is_that_of_the_benchmark(monkeypatch):
+    opt = options("gpen_finetune_256.yml")
+    for name in ("network_g", "network_d"):
+        opt[name]["narrow"] = 1 / 16
+    monkeypatch.setattr(yaml, "safe_load", lambda text: opt)
+    model = model_of(256, "cpu")
+    usual, lazy = arithmetic(model)
+    assert cost_of(opt).per_picture * len(model.gt) == pytest.approx(usual + lazy / opt["train"]["net_d_reg_every"])
+
+
+def test_a_prior_costs_more_per_picture_than_its_networks_and_more_with_path_length():
+    opt = options("gpen_prior_256.yml")
+    whole = cost_of(opt)
+    opt["train"]["path_reg_weight"] = 0
+    assert cost_of(opt).per_picture < whole.per_picture
+    assert whole.pictures == opt["train"]["total_iter"] * opt["datasets"]["train"]["batch_size_per_gpu"]
+
+
+def test_hours():
+    assert Cost(3600, 1e12, 0).hours(1e12) == 1
+    assert Cost(3600, 1e12, 0).hours(1e12, 8) == 0.125
+    assert torch.get_default_device().type == "cpu"
