@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from gpen_plugin.errors import OptionError
-from gpen_plugin.evaluate.report import breakdown_tables, figures, table_data, tables
+from gpen_plugin.evaluate.report import against, breakdown_tables, figures, table_data, tables
 from gpen_plugin.evaluate.report.breakdown import Breakdown
 from gpen_plugin.evaluate.report.embedded import lossless_uri, packed_picture
 from gpen_plugin.evaluate.report.labels import read_labels
@@ -48,7 +48,8 @@ def write_report(root: Path, results: Results, options: ReportOptions) -> list[P
         options: the section ``report:``.
     Returns:
         The files: table.md, .tex, .csv and .json, per_image.csv, breakdown.md and .csv where there are labels,
-        sheets/*.png, curves.png where there are several conditions, and report.html last.
+        against.md and .csv where a method is named, sheets/*.png, curves.png where there are several conditions, and
+        report.html last.
     Raises:
         OptionError: a package is missing, an image of ``sheet_images`` is not one of the evaluation, or a column of
             ``label_columns`` is none of the labels.
@@ -69,6 +70,9 @@ def write_report(root: Path, results: Results, options: ReportOptions) -> list[P
     if breakdown:
         texts["breakdown.md"] = breakdown_tables.breakdown_markdown(breakdown)
         texts["breakdown.csv"] = breakdown_tables.breakdown_csv(breakdown)
+    if options.against:
+        texts["against.md"] = against.against_markdown(summary, options.against)
+        texts["against.csv"] = against.against_csv(summary, options.against)
     for name, text in texts.items():
         write_text(root / name, text)
     shown = [*_curves(root, summary, options), *_sheets(root, summary.results, options)]

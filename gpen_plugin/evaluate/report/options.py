@@ -24,6 +24,7 @@ class ReportOptions:
         labels: a CSV file of labels, which the means are broken down by: a head line, then an image per line, its key
             or file name first; ~ for no breakdown.
         label_columns: which columns of it are used, in this order; ~ for all but the first.
+        against: a method that all others are held against, in a table of its own; ~ for none.
     Raises:
         OptionError: names the key, what came and what was expected.
     """
@@ -38,6 +39,7 @@ class ReportOptions:
     curves: bool = True
     labels: str | None = None
     label_columns: Sequence[str] | None = None
+    against: str | None = None
 
     def __post_init__(self):
         least = {"sheet_tile": 16, "embedded_size": 16, "bootstrap_resamples": 100}

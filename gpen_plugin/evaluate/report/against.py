@@ -1,0 +1,135 @@
+"""Every method against one of them: whether what it lacks, or has instead, makes a difference beyond chance."""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from gpen_plugin.evaluate.report.escaping import markdown_text
+from gpen_plugin.evaluate.report.intervals import Interval, mean_intervals
+from gpen_plugin.evaluate.report.ranking import Place
+from gpen_plugin.evaluate.report.summary import Head, Summary
+from gpen_plugin.evaluate.report.table_data import csv_text, number_text
+from gpen_plugin.evaluate.results import Row
+
+SIGNS = {"better": "▲", "worse": "▼", "": "≈"}
+
+
+@dataclass(frozen=True)
+class Step:
+    """How far a method is from the one that all are held against.
+
+    Attributes:
+        mean: its value less the other's: of images, over those that both have a value for; NaN if there is none.
+        interval: 95 %, over images; None for metrics of sets.
+        by_run: the same run by run, in the order of both lists of runs; empty unless one of the two has several, and
+            the other as many or a single one.
+        mark: whether the method is better or worse. Neither, where the interval holds 0 or the runs disagree; of a
+            metric of sets the runs alone tell.
+    """
+
+    mean: float
+    interval: Interval | None
+    by_run: tuple[float, ...]
+    mark: Literal["better", "worse", ""]
+
+
+def step(summary: Summary, row: Row, reference: str, head: Head) -> Step:
+    """Hold a method against `reference`, the name of another."""
+    results, column = summary.results, head.column
+    by_run = _by_run(summary, row.name, reference, head)
+    if column.of_sets:
+        mean = results.value(row.name, head.condition, column) - results.value(reference, head.condition, column)
+        return Step(mean, None, by_run, _mark(mean, None, by_run, column.lower_is_better))
+    both = [results.of_images(name, head.condition, column.name) for name in (row.name, reference)]
+    differences = both[0] - both[1]
+    mean = float(np.nanmean(differences)) if np.isfinite(differences).any() else math.nan
+    (interval,) = mean_intervals(differences[:, None], summary.resamples, summary.seed)
+    return Step(mean, interval, by_run, _mark(mean, interval, by_run, column.lower_is_better))
+
+
+def against_markdown(summary: Summary, reference: str) -> str:
+    """Per condition a table: methods as lines, metrics as columns; the difference, its interval, and the runs."""
+    results, parts = summary.results, [f"# {markdown_text(summary.results.title)}: less {markdown_text(reference)}"]
+    heads = ["Method", *(column.head for column in results.columns)]
+    for condition in results.conditions:
+        lines = [[*map(markdown_text, heads)], ["---", *["---:"] * len(results.columns)]]
+        for row in _others(summary, reference):
+            steps = (
+                (Head(column, condition), step(summary, row, reference, Head(column, condition)))
+                for column in results.columns
+            )
+            lines.append([markdown_text(row.name), *(_shown(each, head.column.decimals) for head, each in steps)])
+        parts += [f"## {markdown_text(condition)}"] if condition else []
+        parts.append("\n".join(f"| {' | '.join(line)} |" for line in lines))
+    parts.append("\n".join(f"- {markdown_text(note)}" for note in _notes(summary, reference)))
+    return "\n\n".join(parts) + "\n"
+
+
+def against_csv(summary: Summary, reference: str) -> str:
+    """One line per condition, method and metric."""
+    lines = []
+    for head in summary.heads:
+        for row in _others(summary, reference):
+            found = step(summary, row, reference, head)
+            ends = found.interval or (math.nan, math.nan)
+            runs = " ".join(map(number_text, found.by_run))
+            place = [head.condition, row.name, reference, head.column.name]
+            lines.append([*place, *map(number_text, (found.mean, *ends)), runs, found.mark])
+    return csv_text(
+        ["condition", "method", "against", "metric", "difference", "low", "high", "by_run", "mark"],
+        lines,
+    )
+
+
+def _others(summary: Summary, reference: str) -> Iterator[Row]:
+    return (row for row in summary.results.rows if row.name != reference)
+
+
+def _by_run(summary: Summary, name: str, reference: str, head: Head) -> tuple[float, ...]:
+    values = []
+    for method in (name, reference):
+        spread = summary.spreads.get(Place(method, head.condition, head.column.name))
+        single = summary.results.value(method, head.condition, head.column)
+        values.append(spread.values if spread else (single,))
+    longest = max(map(len, values))
+    if longest == 1 or any(len(each) not in (1, longest) for each in values):
+        return ()
+    one, other = (each * longest if len(each) == 1 else each for each in values)
+    return tuple(float(a - b) for a, b in zip(one, other, strict=True))
+
+
+def _mark(
+    mean: float, interval: Interval | None, by_run: tuple[float, ...], lower_is_better: bool
+) -> Literal["better", "worse", ""]:
+    evidence = [*(interval or ()), *by_run]
+    if not evidence or not all(math.isfinite(each) and each * mean > 0 for each in evidence):
+        return ""
+    return "better" if (mean < 0) == lower_is_better else "worse"
+
+
+def _shown(found: Step, decimals: int) -> str:
+    if math.isnan(found.mean):
+        return "-"
+    text = f"{SIGNS[found.mark]} {found.mean:+.{decimals}f}"
+    if found.interval:
+        text += f" [{found.interval.low:+.{decimals}f}, {found.interval.high:+.{decimals}f}]"
+    if found.by_run:
+        agreeing = sum(each * found.mean > 0 for each in found.by_run)
+        text += f", {agreeing}/{len(found.by_run)}"
+    return text
+
+
+def _notes(summary: Summary, reference: str) -> Iterator[str]:
+    yield f"Protocol: {summary.results.fingerprint['line']}"
+    yield (
+        f"Each value less that of {reference}, with the 95 % interval of the paired difference over images "
+        f"({summary.resamples} bootstrap resamples, seed {summary.seed}) and, behind it, in how many of the runs the "
+        "difference has this sign, run by run."
+    )
+    yield (
+        f"▲ better and ▼ worse than {reference}: the interval leaves 0 out and all runs agree (of a metric of sets, "
+        "which has no interval, all runs agree). ≈ not told apart."
+    )
