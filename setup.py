@@ -15,7 +15,10 @@ setup(
     license_files=["LICENSE"],
     python_requires=">=3.10",
     packages=find_packages(include=["gpen_plugin", "gpen_plugin.*"]),
-    package_data={f"gpen_plugin.{room}": ["*.html", "*.css", "*.js"] for room in ("evaluate.report", "study")},
+    package_data={
+        "gpen_plugin": ["weights/*"],
+        **{f"gpen_plugin.{room}": ["*.html", "*.css", "*.js"] for room in ("evaluate.report", "study")},
+    },
     py_modules=["gpen_plugin_hook"],
     # Said outright, an editable installation is one line on the path; otherwise setuptools adds a finder of its own,
     # which costs every start of the interpreter more than ours.
@@ -29,6 +32,7 @@ setup(
         "numpy",
         "pillow>=11.1",  # XMP in JPEG files
         "pyyaml",
+        "safetensors",  # the weights that come with this package
         "scipy",
         "setuptools<82; python_version >= '3.12'",  # brings back distutils, which BasicSR imports
         "tifffile",
@@ -41,7 +45,6 @@ setup(
         "evaluate": ["jinja2", "lpips", "matplotlib", "onnxruntime"],
         "heic": ["pillow-heif"],
         "export": ["onnx", "onnxruntime"],
-        "safetensors": ["safetensors"],
         "test": ["gfpgan", "pytest", "ruff", "selenium", "setuptools", "wheel"],
         "video": ["imageio-ffmpeg"],  # ffmpeg, for machines that have none
         "web": ["gradio"],

@@ -1,7 +1,7 @@
 """Published weight files: found on this machine, or else downloaded, checked and kept.
 
-They are looked for in the folders that ``$GPEN_PLUGIN_WEIGHTS`` names, in ``~/.cache/gpen_plugin/weights`` and among
-what PyTorch has downloaded. Where ``$GPEN_PLUGIN_OFFLINE`` is set, nothing is downloaded.
+They are looked for in the folders that ``$GPEN_PLUGIN_WEIGHTS`` names, in ``~/.cache/gpen_plugin/weights``, among
+what PyTorch has downloaded, and in this package. Where ``$GPEN_PLUGIN_OFFLINE`` is set, nothing is downloaded.
 """
 
 import contextlib
@@ -27,6 +27,7 @@ except ImportError:  # Windows
 
 FOLDERS = "GPEN_PLUGIN_WEIGHTS"  # environment: one or several folders, parted as in PATH
 OFFLINE = "GPEN_PLUGIN_OFFLINE"  # environment: anything but 0 forbids downloading
+PACKAGE = Path(__file__).parent / "weights"  # what this package brings along
 CHUNK = 1 << 20  # bytes
 PATIENCE = 30  # seconds that a server may keep silent
 SHORTEST_PREFIX = 8  # hex digits
@@ -113,7 +114,7 @@ def use_folder(folder: str | os.PathLike, where: str = "--weights-dir") -> None:
 def weight_folders() -> list[Path]:
     """The folders that are looked into, in this order."""
     named = [Path(osp.expanduser(folder)) for folder in os.environ.get(FOLDERS, "").split(os.pathsep) if folder]
-    return [*named, cache_folder(), Path(torch.hub.get_dir()) / "checkpoints"]
+    return [*named, cache_folder(), Path(torch.hub.get_dir()) / "checkpoints", PACKAGE]
 
 
 def cache_folder() -> Path:

@@ -171,7 +171,7 @@ def open_network(
         network = OnnxFaceNetwork(path, device, known)
     else:
         network = _of_weights(path, key, device, precision, known)
-    if known is not None:
+    if known is not None and not known.is_ours:
         zoo.tell_licence()
     return network
 

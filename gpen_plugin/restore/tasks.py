@@ -14,6 +14,7 @@ import numpy as np
 from gpen_plugin.data.face_labels import PALETTE, Palette, is_indexed, labels_of, painted
 from gpen_plugin.data.luminance import grey, luminance, with_luminance
 from gpen_plugin.errors import DataError, OptionError
+from gpen_plugin.restore.zoo import DEFAULT
 
 NEARLY_WHITE, WHITE = 240 / 255, 250 / 255  # of a stroke's pixels, and their mean: JPEG files darken strokes a little
 PURE = 254.9 / 255  # of those that are as they were painted
@@ -28,7 +29,7 @@ class Task(Protocol):
 
     Attributes:
         name: as the command line has it.
-        released: the authors' network for it, where nobody names another.
+        released: the network for it, where nobody names another: ours for restoring, else the authors'.
         aligned_only: whether whole photographs make no sense, but only pictures that each show one aligned face.
         keeps_grey: whether what comes of a grey photograph is to be grey.
     """
@@ -68,7 +69,7 @@ class Restore:
     """Blind face restoration: nothing is added to what the network does."""
 
     name = "restore"
-    released = "GPEN-BFR-512"
+    released = DEFAULT
     aligned_only = False
     keeps_grey = True
 

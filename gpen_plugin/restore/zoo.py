@@ -1,10 +1,14 @@
-"""The models that GPEN's authors released: what each is, how it wants its faces, and where its file is found."""
+"""The models that have a name: the one that comes with this package, and those that GPEN's authors released.
+
+What each is, how it wants its faces, and where its file is found.
+"""
 
 import contextlib
 import difflib
 import sys
 from dataclasses import dataclass, field, replace
 from os import path as osp
+from pathlib import Path
 from typing import Literal
 
 from gpen_plugin.checkpoint import NetworkSpec
@@ -48,7 +52,10 @@ class ReleasedModel:
         channel_multiplier: see `channels_of`.
         narrow: likewise.
         conventions: how it wants its faces.
-        kind: ``GPENDiscriminator`` for those that only trainings need.
+        kind: ``GPENDiscriminator`` or ``GPENPrior`` for those that only trainings need.
+        num_style_feat: length of its latent code.
+        num_mlp: layers of its mapping network.
+        is_ours: whether it comes with this package.
     """
 
     file: WeightFile
@@ -56,26 +63,29 @@ class ReleasedModel:
     channel_multiplier: float
     narrow: float = 1
     conventions: Conventions = field(default_factory=Conventions)
-    kind: Literal["GPEN", "GPENDiscriminator"] = "GPEN"
+    kind: Literal["GPEN", "GPENDiscriminator", "GPENPrior"] = "GPEN"
+    num_style_feat: int = 512
+    num_mlp: int = 8
+    is_ours: bool = False
 
     @property
     def name(self) -> str:
         """As it was released, e.g. ``GPEN-BFR-512``."""
-        return self.file.name.removesuffix(".pth")
+        return Path(self.file.name).stem
 
     @property
     def spec(self) -> NetworkSpec:
         """What the shapes in its file tell."""
-        whole = self.kind == "GPEN"
+        whole, draws = self.kind == "GPEN", self.kind != "GPENDiscriminator"
         return NetworkSpec(
             kind=self.kind,
             out_size=self.out_size,
             in_size=self.out_size if whole else None,
             channel_multiplier=self.channel_multiplier,
             narrow=self.narrow,
-            num_style_feat=512 if whole else None,
-            num_mlp=8 if whole else None,
-            noise_mode="concat" if whole else None,
+            num_style_feat=self.num_style_feat if draws else None,
+            num_mlp=self.num_mlp if draws else None,
+            noise_mode="concat" if draws else None,
             layout="authors",
         )
 
@@ -90,6 +100,15 @@ def _published(name: str, what: str, sha256: str | None = None) -> WeightFile:
     return WeightFile(f"{name}.pth", what, f"{PUBLISHED_AT}/{name}.pth", sha256)
 
 
+def _carried(name: str, what: str, kind: Literal["GPEN", "GPENDiscriminator", "GPENPrior"] = "GPEN") -> ReleasedModel:
+    """A model of 128 px whose file lies in this package; its faces are FairFace's, in dlib's framing."""
+    file = WeightFile(f"{name}.safetensors", f"{what}, 128 px; comes with this package", None, None)
+    faces, of_latents = Conventions(template="dlib"), {"num_style_feat": 128, "num_mlp": 4}
+    return ReleasedModel(file, 128, 1, narrow=0.125, conventions=faces, kind=kind, **of_latents, is_ours=True)
+
+
+DEFAULT = "GPEN-FairFace-128"
+
 # Digests are those under which public copies of the authors' files are stored; where none was found there is none, and
 # such a file is not downloaded.
 #
@@ -98,6 +117,9 @@ def _published(name: str, what: str, sha256: str | None = None) -> WeightFile:
 RELEASED = {
     model.name.lower(): model
     for model in (
+        _carried(DEFAULT, "restores faces"),
+        _carried(f"{DEFAULT}-D", "discriminator, for training on", "GPENDiscriminator"),
+        _carried(f"{DEFAULT}-prior", "draws faces, for training on", "GPENPrior"),
         ReleasedModel(
             _published(
                 "GPEN-BFR-256",
@@ -174,8 +196,8 @@ def nearest(name: str) -> str | None:
 
 
 def weight_files() -> list[WeightFile]:
-    """The files of all released models."""
-    return [model.file for model in RELEASED.values()]
+    """The files of all models that the authors released."""
+    return [model.file for model in RELEASED.values() if not model.is_ours]
 
 
 def tell_licence() -> None:
