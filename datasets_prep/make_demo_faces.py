@@ -24,12 +24,12 @@ from tqdm import tqdm
 
 from gpen_plugin.data.drawn_faces import draw_face
 from gpen_plugin.data.image_source import fit_square, open_folder_or_zip
+from gpen_plugin.data.portrait import EYES, portrait
 from gpen_plugin.errors import DataError, OptionError, told_plainly
 from gpen_plugin.picture_file import write_picture
 
 PORTRAIT_SHARE = 0.25  # of the training pictures: one person must not crowd out the drawn ones
 VAL_SEEDS = 1 << 32  # drawn faces of val count from here, those of train from 0
-EYES = ((206.0, 107.0), (243.0, 107.0))  # in scikit-image's portrait, pixels
 FFHQ_EYES = ((0.377, 0.469), (0.623, 0.469))  # in shares of the side
 
 
@@ -84,9 +84,9 @@ def _draw_faces(output: Path, options: argparse.Namespace) -> None:
     targets = [(output / f"train/drawn_{i:05d}.png", first + i) for i in range(options.train - crops)]
     targets += [(output / f"val/drawn_{i:05d}.png", VAL_SEEDS + first + i) for i in range(options.val)]
     _in_parallel(lambda target: write_picture(target[0], draw_face(target[1], options.size)), targets, "drawing")
-    portrait, rng = _portrait(), np.random.default_rng(options.seed)
+    photograph, rng = portrait(), np.random.default_rng(options.seed)
     for i in range(crops):
-        write_picture(output / f"train/portrait_{i:05d}.png", random_crop(portrait, options.size, rng))
+        write_picture(output / f"train/portrait_{i:05d}.png", random_crop(photograph, options.size, rng))
 
 
 def _in_parallel(work: Callable, items: Sequence, words: str) -> list:
@@ -95,18 +95,11 @@ def _in_parallel(work: Callable, items: Sequence, words: str) -> list:
         return list(tqdm(pool.map(work, items), total=len(items), desc=words, unit="face"))
 
 
-def _portrait() -> np.ndarray:
-    """Eileen Collins, photographed by NASA; public domain. (512, 512, 3) BGR uint8."""
-    from skimage.data import astronaut
-
-    return np.ascontiguousarray(astronaut()[:, :, ::-1])
-
-
-def random_crop(portrait: np.ndarray, size: int, rng: np.random.Generator) -> np.ndarray:
+def random_crop(photograph: np.ndarray, size: int, rng: np.random.Generator) -> np.ndarray:
     """The portrait's face in about FFHQ's framing, shifted, scaled, turned, mirrored and in another light.
 
     Args:
-        portrait: scikit-image's astronaut, (512, 512, 3) BGR uint8.
+        photograph: the portrait, (512, 512, 3) BGR uint8.
         size: side of the result.
         rng: what to draw from.
     Returns:
@@ -119,7 +112,7 @@ def random_crop(portrait: np.ndarray, size: int, rng: np.random.Generator) -> np
     turn = cv2.getRotationMatrix2D(((left_x + right_x) / 2, (left_y + right_y) / 2), rng.normal(0, 5), scale)
     centre = np.array([0.5, FFHQ_EYES[0][1]]) + rng.uniform(-0.05, 0.05, 2)
     turn[:, 2] += centre * big - ((left_x + right_x) / 2, (left_y + right_y) / 2)
-    crop = cv2.warpAffine(portrait, turn, (big, big), flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REFLECT_101)
+    crop = cv2.warpAffine(photograph, turn, (big, big), flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REFLECT_101)
     crop = cv2.resize(crop, (size, size), interpolation=cv2.INTER_AREA)
     if rng.random() < 0.5:
         crop = crop[:, ::-1]
