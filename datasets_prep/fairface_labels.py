@@ -7,7 +7,7 @@ The input is a folder or zip of pictures with a ``labels.csv``: file, age, gende
 them, and five landmarks, ``eye_l_x`` to ``mouth_r_y``, in pixels. What is added is measured, or was seen by eye:
 
     turned      |a - b| / (a + b), with a and b the distances from the nose to the two eyes; 0 is frontal
-    brightness  mean luma, 0 to 255, of the square that holds eyes, nose and mouth: of skin, and of its light
+    brightness  mean luma, 0 to 255, of the rectangle that holds eyes, nose and mouth: of skin, and of its light
     (--seen)    further columns of a file of one's own; pictures that are not in it get ``nothing``
 """
 
@@ -52,10 +52,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = parser().parse_args(argv)
     source = open_folder_or_zip(options.input, "--input")
     given = _rows(_labels_of(options.input), str(options.input), (*KEPT, *(f"{p}_{a}" for p in POINTS for a in "xy")))
-    seen = _rows(options.seen.read_text(encoding="utf-8"), str(options.seen), ()) if options.seen else {}
+    seen = _seen(options.seen) if options.seen else {}
     if strangers := sorted(seen.keys() - given.keys()):
         came = f"names {', '.join(strangers[:3])}"
         raise OptionError("--seen", came, f"pictures of {options.input}", "Mend the names.")
+    there = set(source.keys)
+    if absent := [file for file in given if Path(file).stem not in there]:
+        came = f"its {LABELS} names {', '.join(absent[:3])}, of which there is no picture"
+        raise DataError(str(options.input), came, "a picture for each line", "Mend the names, or remove the lines.")
     columns = [name for name in next(iter(seen.values()), {}) if name != "file"]
     lines = []
     for file, row in given.items():
@@ -79,15 +83,24 @@ def measured(face: np.ndarray, row: Mapping[str, str]) -> dict[str, str]:
 
     Args:
         face: (H, W, 3) BGR uint8.
-        row: its landmarks, ``eye_l_x`` and so on, in pixels.
+        row: its ``file``, and its landmarks, ``eye_l_x`` and so on, in pixels.
     Returns:
         ``turned`` and ``brightness``, as numbers in text.
+    Raises:
+        DataError: a landmark is no number, or none of the face is in the picture.
     """
-    points = {name: np.array([float(row[f"{name}_{axis}"]) for axis in "xy"]) for name in POINTS}
+    try:
+        points = {name: np.array([float(row[f"{name}_{axis}"]) for axis in "xy"]) for name in POINTS}
+    except ValueError as error:
+        raise DataError(row["file"], f"a landmark is no number ({error})", "pixels", "Mend its line.") from error
     left, right = (np.linalg.norm(points["nose"] - points[eye]) for eye in ("eye_l", "eye_r"))
     corners = np.stack(list(points.values()))  # (5, 2)
     (x0, y0), (x1, y1) = np.clip(np.round([corners.min(0), corners.max(0)]), 0, None).astype(int)
-    luma = cv2.cvtColor(face[y0 : y1 + 1, x0 : x1 + 1], cv2.COLOR_BGR2GRAY).mean()
+    inside = face[y0 : y1 + 1, x0 : x1 + 1]
+    if not inside.size:
+        came = f"its landmarks lie outside of the picture, {face.shape[1]} x {face.shape[0]} px"
+        raise DataError(row["file"], came, "pixels of the picture itself", "Mend its line.")
+    luma = cv2.cvtColor(inside, cv2.COLOR_BGR2GRAY).mean()
     return {"turned": f"{abs(left - right) / (left + right):.3f}", "brightness": f"{luma:.1f}"}
 
 
@@ -101,6 +114,13 @@ def _labels_of(path: Path) -> str:
         raise DataError(str(path), f"has no {LABELS} ({error})", "labels beside the pictures") from error
 
 
+def _seen(path: Path) -> dict[str, dict[str, str]]:
+    try:
+        return _rows(path.read_text(encoding="utf-8"), str(path), ())
+    except (OSError, UnicodeDecodeError) as error:
+        raise OptionError("--seen", f"{path} cannot be read ({error})", "a CSV file", "Mend the path.") from error
+
+
 def _rows(text: str, where: str, needed: Sequence[str]) -> dict[str, dict[str, str]]:
     """The lines of a CSV file by the name of their picture."""
     rows = list(csv.DictReader(io.StringIO(text)))
@@ -108,7 +128,11 @@ def _rows(text: str, where: str, needed: Sequence[str]) -> dict[str, dict[str, s
     if missing or not rows:
         came = f"has no column {missing[0]}" if missing else "has no line"
         raise DataError(where, came, f"columns {', '.join(('file', *needed))}", "Mend its first line.")
-    return {row["file"]: row for row in rows}
+    by_file = {row["file"]: row for row in rows}
+    if len(by_file) < len(rows) or any(None in (*row, *row.values()) for row in rows):
+        came = "names a picture twice, or has a line of another length than its first"
+        raise DataError(where, came, "one line for each picture", "Mend these lines.")
+    return by_file
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ from dataclasses import replace
 import torch
 
 from gpen_plugin import checkpoint
-from gpen_plugin.archs.layers import NoiseMode
+from gpen_plugin.archs.layers import NoiseMode, check_positive
 from gpen_plugin.archs.network_spec import NetworkSpec
 from gpen_plugin.conversion import choose, make_folder, read_networks
 from gpen_plugin.convert import TARGETS
@@ -48,19 +48,22 @@ def grown_spec(
         noise_mode: its new noise mode; ``None`` leaves it.
         channel_multiplier: of sizes above 32 px, where `spec` has none; 2 if not given.
     Raises:
-        OptionError: nothing would change, the size would shrink, or a discriminator was given a noise mode.
+        OptionError: nothing would change, the size would shrink, a discriminator was given a noise mode, or
+            `channel_multiplier` has nothing to act on.
     """
     if noise_mode and spec.noise_mode is None:
         raise OptionError("--noise-mode", f"got {noise_mode} for a {spec.kind}", "a generator", "Leave it out.")
-    out_size, noise_mode = out_size or spec.out_size, noise_mode or spec.noise_mode
+    out_size, noise_mode = spec.out_size if out_size is None else out_size, noise_mode or spec.noise_mode
     if out_size < spec.out_size:
         raise OptionError("--out-size", f"got {out_size}", f"more than the {spec.out_size} px that the file has")
     multiplier = spec.channel_multiplier
-    if channel_multiplier is not None and (multiplier is not None or out_size <= 32):
-        came, expected = f"got {channel_multiplier:g}", f"none: {spec} keeps its widths"
-        raise OptionError("--channel-multiplier", came, expected, "Leave it out.")
+    if channel_multiplier is not None:
+        check_positive("--channel-multiplier", channel_multiplier)
+        if multiplier is not None or out_size <= 32:
+            came, expected = f"got {channel_multiplier:g}", f"none: {spec} keeps its widths"
+            raise OptionError("--channel-multiplier", came, expected, "Leave it out.")
     if multiplier is None and out_size > 32:
-        multiplier = channel_multiplier or 2
+        multiplier = 2 if channel_multiplier is None else channel_multiplier
     in_size = None if spec.in_size is None else spec.in_size * out_size // spec.out_size
     target = replace(
         spec,
@@ -78,29 +81,38 @@ def grown_spec(
 def grow(tensors: checkpoint.StateDict, target: NetworkSpec, seed: int = 0) -> checkpoint.StateDict:
     """Fill a larger network, or one of another noise mode, with what a network has learnt.
 
-    What both have is copied; kernels get new columns for noise that is concatenated from now on, or lose them. The
-    finer blocks of a larger generator start with pictures of zeros: at first it draws what the smaller one draws,
-    enlarged. The noise weights start at zero in a new mode, as in a fresh prior. A larger discriminator or encoder has
-    a new stem and new outer blocks, with random weights.
+    What both have is copied; kernels get new columns for noise that is concatenated from now on, or lose them, and with
+    them what they made of it. The noise weights start at zero in a new mode, as in a fresh prior. The finer blocks of a
+    larger prior start with pictures of zeros: at first it draws what the smaller one draws, enlarged.
+
+    A larger discriminator or encoder has a new stem and new outer blocks, with random weights, whose features the old
+    blocks do not know yet: a larger `GPEN` has to learn anew what it is shown.
 
     Args:
-        tensors: of the network, in our layout.
+        tensors: of the network, in our layout, of any floating dtype.
         target: what it is to become, from `grown_spec`.
         seed: of what is new.
     Returns:
-        All tensors of the new network, on the CPU.
+        All tensors of the new network, float32, on the CPU.
     """
     before = checkpoint.describe(tensors)
     with torch.random.fork_rng([]):
         torch.manual_seed(seed)
         grown = build(target).state_dict()
     for name, fresh in grown.items():
-        old, picture = tensors.get(name), name.endswith("to_rgb.weight")
-        if picture:
+        old = tensors[name].to(fresh.dtype) if name in tensors else None
+        if name.endswith("to_rgb.weight"):
             grown[name] = torch.zeros_like(fresh) if old is None else _of_a_picture(old, fresh)
-        elif old is not None and not (name.endswith("noise_weight") and before.noise_mode != target.noise_mode):
+        elif old is not None and not _starts_anew(name, before, target):
             grown[name] = _resized(old, fresh)
     return grown
+
+
+def _starts_anew(name: str, before: NetworkSpec, target: NetworkSpec) -> bool:
+    """Whether a tensor that both have is of noise of another mode, or looks at pictures of another size."""
+    if name.endswith("noise_weight"):
+        return before.noise_mode != target.noise_mode
+    return "stem." in name and before.out_size != target.out_size
 
 
 def _resized(old: torch.Tensor, fresh: torch.Tensor) -> torch.Tensor:

@@ -6,6 +6,7 @@ from small_networks import OF_D, SMALL, built, same, saved, weights
 
 from gpen_plugin import checkpoint
 from gpen_plugin.archs import GPEN, GPENDiscriminator, GPENPrior
+from gpen_plugin.archs.layers import StyledConv, ToRGB
 from gpen_plugin.grow import main
 from gpen_plugin.weight_file import build
 
@@ -79,6 +80,53 @@ def test_concatenated_noise_is_dropped(tmp_path):
     assert torch.equal(other.blocks["8"].conv0.weight, small.blocks["8"].conv0.weight[:, :32])
 
 
+@pytest.mark.parametrize("after", ["none", "add"])
+def test_a_prior_that_reads_no_concatenated_noise_draws_the_same_without_it(tmp_path, after):
+    small = prior(64, "concat")
+    with torch.no_grad():
+        for layer in small.modules():
+            if isinstance(layer, StyledConv | ToRGB) and layer.weight.shape[1] % 2 == 0 and layer is not first(small):
+                layer.weight[:, layer.weight.shape[1] // 2 :] = 0
+    other = grown(tmp_path, small, "--noise-mode", after)
+    torch.testing.assert_close(pictures(other, noise=True)[-1], pictures(small)[-1])
+
+
+def first(net):
+    """The one convolution that reads the constant, and so no noise."""
+    return net.blocks["4"].conv1
+
+
+@pytest.mark.parametrize("build_small", [lambda: GPEN(16, **SMALL), lambda: GPENDiscriminator(16, **OF_D)])
+def test_what_looks_at_larger_pictures_has_a_new_stem(tmp_path, build_small):
+    small = built(build_small)
+    (name,) = (name for name in small.state_dict() if name.endswith("stem.weight"))
+    old, new = small.state_dict()[name], grown(tmp_path, small, "--out-size", 32).state_dict()[name]
+    assert old.shape == new.shape
+    assert not torch.equal(old, new)
+
+
+def test_a_whole_network_of_another_noise_mode_sees_as_before(tmp_path):
+    small = built(lambda: GPEN(16, **SMALL, noise_mode="add"))
+    other = grown(tmp_path, small, "--noise-mode", "concat")
+    ours, theirs = small.encoder.state_dict(), other.encoder.state_dict()
+    assert same(ours, theirs)
+
+
+def test_a_file_of_half_precision_grows_into_a_whole_one(tmp_path):
+    source = saved(
+        tmp_path / "half.pth", {name: value.half() for name, value in prior(16, "none").state_dict().items()}
+    )
+    assert main([str(source), "-o", str(tmp_path / "out.pth"), "--out-size", "32"]) == 0
+    assert {value.dtype for value in torch.load(tmp_path / "out.pth")["params"].values()} == {torch.float32}
+
+
+def test_a_grown_prior_is_embedded(tmp_path):
+    large = grown(tmp_path, prior(16, "none"), "--out-size", 32, "--noise-mode", "concat")
+    whole = GPEN(32, **WIDE)
+    assert checkpoint.load_into(whole.decoder, tmp_path / "grown.pth") == []
+    assert same(whole.decoder.state_dict(), large.state_dict())
+
+
 @pytest.mark.parametrize("mode", ["concat", "add", "none"])
 def test_noise_weights_stay_where_the_mode_stays(tmp_path, mode):
     small = prior(16, mode)
@@ -131,6 +179,8 @@ def test_the_seed_decides_what_is_new(tmp_path):
         ([], "expected another size or --noise-mode"),
         (["--noise-mode", "add"], "--noise-mode: got add for a GPENDiscriminator"),
         (["--out-size", "32", "--channel-multiplier", "1"], "--channel-multiplier: got 1; expected none"),
+        (["--out-size", "64", "--channel-multiplier", "0"], "--channel-multiplier: got 0.0; expected a number above 0"),
+        (["--out-size", "0"], "--out-size: got 0; expected more than the 32 px"),
     ],
 )
 def test_what_cannot_be_is_told(tmp_path, capsys, options, told):

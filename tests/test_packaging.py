@@ -80,7 +80,20 @@ def test_an_installation_is_active_and_adds_no_finder_but_ours(wheel, tmp_path):
 def test_the_verbs_are_commands(wheel):
     name = next(name for name in wheel.namelist() if name.endswith("entry_points.txt"))
     commands = dict(re.findall(r"(.+) = (.+)", wheel.read(name).decode()))
-    verbs = ("convert", "demo", "doctor", "evaluate", "export", "restore", "sample", "study", "test", "train")
+    verbs = (
+        "convert",
+        "demo",
+        "doctor",
+        "evaluate",
+        "export",
+        "grow",
+        "restore",
+        "sample",
+        "study",
+        "sweep",
+        "test",
+        "train",
+    )
     assert sorted(commands) == [f"gpen-{verb}" for verb in verbs]
     for place in commands.values():
         module, function = place.split(":")

@@ -7,10 +7,10 @@ from pathlib import Path
 from gpen_plugin.errors import GPENError, OptionError, join_errors
 from gpen_plugin.evaluate.methods import read_entry
 from gpen_plugin.evaluate.metric_columns import MetricColumn, metric_columns
-from gpen_plugin.evaluate.report.options import ReportOptions
+from gpen_plugin.evaluate.report.options import ReportOptions, check_reference
 from gpen_plugin.evaluate.runs import Run, runs_of
 from gpen_plugin.folder_name import folder_of
-from gpen_plugin.schema import check, unknown_name
+from gpen_plugin.schema import check
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ class EvaluationOptions:
             else:
                 problems += _caught(lambda entry=entry, name=name: runs.extend(_checked_runs(str(name), entry)))
         problems += _shared_folders(runs)
-        problems += _strange_reference(options)
+        problems += _caught(lambda: check_reference(options.report.get("against"), [*map(str, options.methods)]))
         problems += _read_where_written(options)
         if problems:
             raise join_errors(problems)
@@ -93,13 +93,6 @@ def _shared_folders(runs: Sequence[Run]) -> Iterator[OptionError]:
             came = f"would share the folder {folder} with '{names[folder]}'"
             yield OptionError(f"methods:{run.method}", came, "names that differ in letters and digits")
         names.setdefault(folder, run.name)
-
-
-def _strange_reference(options: EvaluationOptions) -> Iterator[OptionError]:
-    """A method that the others are to be held against, and that is none of them."""
-    name, methods = options.report.get("against"), [str(method) for method in options.methods]
-    if name is not None and name not in methods:
-        yield unknown_name(str(name), methods, "report:against")
 
 
 def _read_where_written(options: EvaluationOptions) -> Iterator[OptionError]:

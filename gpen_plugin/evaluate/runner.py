@@ -8,7 +8,7 @@ from gpen_plugin.evaluate.options import EvaluationOptions
 from gpen_plugin.evaluate.preparation import FOLDERS, PROTOCOL_FILE, Prepared, prepare
 from gpen_plugin.evaluate.protocols import build_protocol
 from gpen_plugin.evaluate.ranks import Ranks
-from gpen_plugin.evaluate.report import ReportOptions, check_report, write_report
+from gpen_plugin.evaluate.report import SOMETIMES, ReportOptions, check_report, write_report
 from gpen_plugin.evaluate.restoring import Restored, restore_all
 from gpen_plugin.evaluate.results import FILE, Results, delete_file, delete_folder, write_results
 
@@ -50,8 +50,7 @@ def _clear(options: EvaluationOptions) -> None:
         return
     for folder in FOLDERS:
         delete_folder(options.root / folder)
-    # The marks last: what is stopped in between is still known as ours.
-    for file in ("curves.png", "breakdown.md", "breakdown.csv", *marks):
+    for file in (*SOMETIMES, *marks):  # the marks last: what is stopped in between is still known as ours
         delete_file(options.root / file)
 
 

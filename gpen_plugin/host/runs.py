@@ -2,6 +2,7 @@
 
 import itertools
 import os
+import random
 import sys
 import sysconfig
 from collections import OrderedDict
@@ -62,7 +63,7 @@ def _checked_parse_options(original: Callable) -> Callable:
                 raise  # of the environment, say: --launcher pytorch without torchrun
             raise _told(error) from error
         opt = _Options(opt)
-        opt["manual_seed"] = _of_rank_0(opt["manual_seed"])  # without one in the file, the host draws one per rank
+        opt["manual_seed"] = _of_rank_0(_seed(opt["manual_seed"]))  # if the file has none, the host draws one per rank
         set_random_seed(opt["manual_seed"] + opt["rank"])  # the host does so before it reads --force_yml manual_seed=N
         _restore_forced_none(opt)
         _fill_in_paths(opt)
@@ -77,6 +78,15 @@ def _checked_parse_options(original: Callable) -> Callable:
         return opt, arguments
 
     return parse_options
+
+
+def _seed(given: object) -> int:
+    """The seed; one that is drawn where ~ was forced, which comes after the host's own drawing."""
+    if given is None:
+        return random.SystemRandom().randint(1, 10000)  # the usual generator has just been seeded
+    if not isinstance(given, int) or given < 0:
+        raise OptionError("manual_seed", f"got {given!r}", "a whole number from 0", "Or write ~ to have one drawn.")
+    return given
 
 
 def _of_rank_0(value: object) -> object:

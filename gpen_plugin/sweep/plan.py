@@ -67,11 +67,12 @@ def plan(options: SweepOptions, only: Sequence[str] = ()) -> list[Training]:
     Raises:
         OptionError: the base cannot be read or lacks ``train:total_iter``, or a change does not fit into it.
     """
+    names = [str(name) for name in options.variants]
     for name in only:
-        if name not in options.variants:
-            raise OptionError("--only", f"got {name}", "some of " + ", ".join(map(str, options.variants)))
+        if name not in names:
+            raise OptionError("--only", f"got {name}", "some of " + ", ".join(names))
     read_options(options.base, where="base")
-    chosen = [name for name in options.variants if not only or name in only]
+    chosen = [name for name in options.variants if not only or str(name) in only]
     return [_training(options, name, seed) for seed in options.seeds for name in chosen]
 
 

@@ -15,6 +15,10 @@ TURNED = "b.jpg,x,30-39,Male,East_Asian,20,20,40,20,26,20,24,30,36,30"
 FRONTAL = "a.jpg,x,20-29,Female,White,20,20,40,20,30,24,24,30,36,30"
 
 
+BESIDE = "a.jpg,x,20-29,Female,White" + ",200" * 10
+UNKNOWN = "a.jpg,x,20-29,Female,White," + ",20" * 9
+
+
 @pytest.fixture
 def faces(tmp_path):
     """A folder of two faces, black but for the square that holds the points."""
@@ -67,6 +71,27 @@ def test_labels_that_are_missing_are_told(faces, tmp_path, capsys):
     (faces / "labels.csv").unlink()
     assert made(faces, tmp_path / "labels.csv") == (1, [])
     assert "has no labels.csv" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("line", "told"),
+    [
+        (BESIDE, "a.jpg: its landmarks lie outside of the picture, 64 x 64 px"),
+        (UNKNOWN, "a.jpg: a landmark is no number"),
+        (FRONTAL.replace("a.jpg", "c.jpg"), "its labels.csv names c.jpg, of which there is no picture"),
+        (f"{FRONTAL}\n{FRONTAL}", "names a picture twice"),
+        (f"{FRONTAL},7", "a line of another length"),
+    ],
+)
+def test_lines_that_cannot_be_right_are_told(faces, tmp_path, capsys, line, told):
+    (faces / "labels.csv").write_text(f"{HEAD}\n{line}\n")
+    assert made(faces, tmp_path / "labels.csv") == (1, [])
+    assert told in capsys.readouterr().err
+
+
+def test_a_list_of_what_was_seen_that_is_not_there(faces, tmp_path, capsys):
+    assert made(faces, tmp_path / "labels.csv", "--seen", tmp_path / "none.csv") == (1, [])
+    assert "--seen: " in capsys.readouterr().err
 
 
 def test_the_list_of_what_was_seen_is_sound():

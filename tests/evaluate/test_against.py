@@ -2,6 +2,7 @@
 
 import csv
 import io
+import math
 from dataclasses import replace
 
 import pytest
@@ -70,6 +71,34 @@ def test_of_sets_the_runs_alone_tell():
     assert (single.mean, single.by_run, single.mark) == (0, (-1, 1), "")
 
 
+def test_runs_are_compared_over_the_images_that_both_have():
+    """A rival that fails on the one easy image is no worse for it: on the others it is better, in every run."""
+    values = {"Rival, run 0": [21.0, 23.0, None], "Rival, run 1": [23.0, 25.0, 60.0]}
+    values |= {"GPEN, run 0": [20.0, 22.0, 60.0], "GPEN, run 1": [22.0, 24.0, 62.0]}
+    summary = summary_of(values)
+    rival, single = against(summary, "Rival"), against(summary_of({"One": [21.5, 23.5, None], **GPEN}), "One")
+    assert rival.mean == pytest.approx(1)
+    assert rival.by_run == pytest.approx((1, 1))
+    assert rival.mark == "better"
+    assert single.by_run == pytest.approx((1.5, -0.5))
+
+
+def test_one_image_tells_nothing():
+    found = against(summary_of({"Bilinear": [20.0], "GPEN, run 0": [21.0], "GPEN, run 1": [22.0]}), "Bilinear")
+    assert found.by_run == pytest.approx((-1, -2))
+    assert (found.interval, found.mark) == (None, "")
+
+
+def test_a_run_that_failed_altogether_leaves_nothing_to_compare():
+    summary = summary_of(
+        {"Rival, run 0": [1.0, 2.0], "Rival, run 1": [None, None], **{k: v[:2] for k, v in GPEN.items()}}
+    )
+    found = against(summary, "Rival")
+    assert math.isnan(found.mean)
+    assert (found.interval, found.by_run, found.mark) == (None, (), "")
+    assert "| Rival | - |" in against_markdown(summary, "GPEN")
+
+
 def test_no_run_no_verdict_on_a_set():
     summary = Summary.of(made_results({"Bilinear": [1, 2], "GPEN": [3, 4]}, columns=(FID,)), 200, 0)
     assert against(summary, "Bilinear", FID).mark == ""
@@ -87,12 +116,31 @@ def test_tables():
     assert psnr["mark"] == "worse"
 
 
-def test_the_report_writes_it_if_asked(tmp_path):
+def test_nothing_is_never_minus_nothing():
+    text = against_markdown(summary_of({"Bilinear": [21.001, 22.999, 25.0], **GPEN}), "GPEN")
+    assert "≈ +0.00 [+0.00, +0.00]" in text
+    assert "-0.00" not in text
+
+
+def test_what_agreeing_runs_are_worth_is_told():
+    text = against_markdown(summary_of({"Bilinear": [20.0, 21.0, 22.0], **GPEN}), "GPEN")
+    assert "- Of runs that differ by chance alone, two agree in one of two cases, and three in one of four.\n" in text
+
+
+def test_the_report_writes_it_if_asked_and_leaves_none_of_before(tmp_path):
     results: Results = made_results({"Bilinear": [20.0, 21.0], "GPEN": [22.0, 23.0]})
     draw_pictures(tmp_path, results)
-    written = write_report(tmp_path, results, ReportOptions(against="GPEN"))
-    assert {tmp_path / "against.md", tmp_path / "against.csv"} <= set(written)
-    assert tmp_path / "against.md" not in write_report(tmp_path, results, ReportOptions())
+    against = {tmp_path / "against.md", tmp_path / "against.csv"}
+    assert against <= set(write_report(tmp_path, results, ReportOptions(against="GPEN")))
+    assert all(file.is_file() for file in against)
+    assert not against & set(write_report(tmp_path, results, ReportOptions()))
+    assert not any(file.exists() for file in against)
+
+
+def test_a_stranger_is_refused_by_the_report_too(tmp_path):
+    results = made_results({"Bilinear": [20.0, 21.0], "GPEN": [22.0, 23.0]})
+    with pytest.raises(OptionError, match=r"report:against: got 'GPEM'; expected one of .*GPEN"):
+        write_report(tmp_path, results, ReportOptions(against="GPEM"))
 
 
 def test_a_stranger_is_refused_before_the_work():
@@ -102,5 +150,5 @@ def test_a_stranger_is_refused_before_the_work():
         "methods": {"GPEN": {"type": "bilinear"}},
         "report": {"against": "GPEM"},
     }
-    with pytest.raises(OptionError, match=r"report:against: got 'GPEM'.*Did you mean 'GPEN'"):
+    with pytest.raises(OptionError, match=r"report:against: got 'GPEM'; expected one of .*GPEN"):
         EvaluationOptions.from_mapping(given)

@@ -93,7 +93,19 @@ def test_eight_numbers_are_groups_and_nine_are_cut_into_thirds():
 def test_equal_numbers_stay_together():
     groups = named([1] * 10 + [2, 3, 4, 5, 6, 7, 8, 9])
     assert [len(members) for members in groups.values()] == [10, 2, 6]
-    assert list(groups) == ["1.0 to 1.0", "2.0 to 3.0", "4.0 to 9.0"]
+    assert list(groups) == ["1.0", "2.0 to 3.0", "4.0 to 9.0"]
+
+
+@pytest.mark.parametrize(
+    ("numbers", "groups"),
+    [
+        ([*range(1, 10), *[99] * 20], {"1 to 9": 9, "99": 20}),
+        ([*[0] * 20, *range(1, 10)], {"0.0": 20, "1.0 to 9.0": 9}),
+        ([*range(1, 5), *[5] * 20, *range(6, 12)], {"1 to 4": 4, "5": 20, "6 to 11": 6}),
+    ],
+)
+def test_a_number_that_most_images_have_is_a_group_and_swallows_no_other(numbers, groups):
+    assert {name: len(members) for name, members in named(numbers).items()} == groups
 
 
 def test_thirds_that_would_be_called_alike_have_more_decimals():

@@ -127,6 +127,23 @@ def test_a_forced_seed_is_the_networks_too(tmp_path, monkeypatch, write_options,
     assert torch.initial_seed() == 7
 
 
+def test_a_forced_seed_may_be_none_for_one_that_is_drawn(tmp_path, monkeypatch, write_options, options):
+    words = ["train.py", "-opt", str(write_options(options)), "--force_yml", "manual_seed=~"]
+    monkeypatch.setattr(sys, "argv", words)
+    monkeypatch.setattr(sys, "excepthook", sys.excepthook)
+    seeds = {basicsr.train.parse_options(str(tmp_path), is_train=True)[0]["manual_seed"] for _ in range(5)}
+    assert len(seeds) > 1
+    assert torch.initial_seed() in seeds
+
+
+def test_a_forced_seed_that_is_no_number_is_told(tmp_path, monkeypatch, write_options, options):
+    words = ["train.py", "-opt", str(write_options(options)), "--force_yml", "manual_seed=one"]
+    monkeypatch.setattr(sys, "argv", words)
+    monkeypatch.setattr(sys, "excepthook", sys.excepthook)
+    with pytest.raises(OptionError, match="manual_seed: got 'one'"):
+        basicsr.train.parse_options(str(tmp_path), is_train=True)
+
+
 def test_our_errors_are_printed_without_a_traceback_and_others_as_ever(monkeypatch, capsys):
     seen = []
     monkeypatch.setattr(sys, "argv", ["train.py"])

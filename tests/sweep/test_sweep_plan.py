@@ -72,6 +72,11 @@ def test_some_variants():
         plan(options, ["GPEM"])
 
 
+def test_a_variant_may_be_a_number_in_yaml():
+    options = SweepOptions.from_mapping(SWEEP | {"variants": {64: {}, 128: {}}})
+    assert [training.variant for training in plan(options, ["128"])] == ["128"]
+
+
 @pytest.mark.parametrize(
     ("value", "read"),
     [

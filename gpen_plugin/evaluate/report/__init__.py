@@ -12,13 +12,16 @@ from gpen_plugin.evaluate.report import against, breakdown_tables, figures, tabl
 from gpen_plugin.evaluate.report.breakdown import Breakdown
 from gpen_plugin.evaluate.report.embedded import lossless_uri, packed_picture
 from gpen_plugin.evaluate.report.labels import read_labels
-from gpen_plugin.evaluate.report.options import ReportOptions
+from gpen_plugin.evaluate.report.options import ReportOptions, check_reference
 from gpen_plugin.evaluate.report.page import Figure, page
 from gpen_plugin.evaluate.report.summary import Summary
-from gpen_plugin.evaluate.results import Results, write_text
+from gpen_plugin.evaluate.results import Results, delete_file, write_text
 from gpen_plugin.picture_file import write_picture
 
-__all__ = ["ReportOptions", "check_report", "write_report"]
+__all__ = ["SOMETIMES", "ReportOptions", "check_report", "write_report"]
+
+SOMETIMES = ("breakdown.md", "breakdown.csv", "against.md", "against.csv", "curves.png")
+"""Files that not every report has."""
 
 
 def check_report(options: ReportOptions) -> None:
@@ -52,13 +55,14 @@ def write_report(root: Path, results: Results, options: ReportOptions) -> list[P
         report.html last.
     Raises:
         OptionError: a package is missing, an image of ``sheet_images`` is not one of the evaluation, or a column of
-            ``label_columns`` is none of the labels.
+            ``label_columns`` is none of the labels, or ``against`` is none of the methods.
         DataError: a file cannot be written, or the labels cannot be read.
     """
     _require_packages()
     _check_keys(results, options)
     labels = read_labels(options)
     summary = Summary.of(results, options.bootstrap_resamples, options.bootstrap_seed)
+    check_reference(options.against, [row.name for row in summary.results.rows])
     texts = {
         "table.md": tables.markdown(summary),
         "table.tex": tables.latex(summary),
@@ -73,6 +77,8 @@ def write_report(root: Path, results: Results, options: ReportOptions) -> list[P
     if options.against:
         texts["against.md"] = against.against_markdown(summary, options.against)
         texts["against.csv"] = against.against_csv(summary, options.against)
+    for name in SOMETIMES:
+        delete_file(root / name)  # of an earlier report: it would be taken for a part of this one
     for name, text in texts.items():
         write_text(root / name, text)
     shown = [*_curves(root, summary, options), *_sheets(root, summary.results, options)]

@@ -1,18 +1,18 @@
-"""Every method against one of them: whether what it lacks, or has instead, makes a difference beyond chance."""
+"""Every method against one of them: how much what it lacks, or has instead, makes a difference, and how surely."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 
+from gpen_plugin.evaluate.pooling import by_method
 from gpen_plugin.evaluate.report.escaping import markdown_text
 from gpen_plugin.evaluate.report.intervals import Interval, mean_intervals
-from gpen_plugin.evaluate.report.ranking import Place
 from gpen_plugin.evaluate.report.summary import Head, Summary
 from gpen_plugin.evaluate.report.table_data import csv_text, number_text
-from gpen_plugin.evaluate.results import Row
+from gpen_plugin.evaluate.results import Results, Row
 
 SIGNS = {"better": "▲", "worse": "▼", "": "≈"}
 
@@ -23,11 +23,11 @@ class Step:
 
     Attributes:
         mean: its value less the other's: of images, over those that both have a value for; NaN if there is none.
-        interval: 95 %, over images; None for metrics of sets.
-        by_run: the same run by run, in the order of both lists of runs; empty unless one of the two has several, and
-            the other as many or a single one.
-        mark: whether the method is better or worse. Neither, where the interval holds 0 or the runs disagree; of a
-            metric of sets the runs alone tell.
+        interval: 95 %, over images; None for metrics of sets, and below two images.
+        by_run: `mean` of each run, in the order of both lists of runs; empty unless one of the two has several, and
+            the other as many or a single one, or where nothing can be compared.
+        mark: whether the method is better or worse. Neither, where the interval holds 0 or is missing, or the runs
+            disagree; of a metric of sets the runs alone tell.
     """
 
     mean: float
@@ -42,12 +42,13 @@ def step(summary: Summary, row: Row, reference: str, head: Head) -> Step:
     by_run = _by_run(summary, row.name, reference, head)
     if column.of_sets:
         mean = results.value(row.name, head.condition, column) - results.value(reference, head.condition, column)
-        return Step(mean, None, by_run, _mark(mean, None, by_run, column.lower_is_better))
+        return Step(mean, None, by_run, _mark(mean, by_run, column.lower_is_better))
     both = [results.of_images(name, head.condition, column.name) for name in (row.name, reference)]
     differences = both[0] - both[1]
     mean = float(np.nanmean(differences)) if np.isfinite(differences).any() else math.nan
     (interval,) = mean_intervals(differences[:, None], summary.resamples, summary.seed)
-    return Step(mean, interval, by_run, _mark(mean, interval, by_run, column.lower_is_better))
+    evidence = [*interval, *by_run] if interval else []
+    return Step(mean, interval, by_run, _mark(mean, evidence, column.lower_is_better))
 
 
 def against_markdown(summary: Summary, reference: str) -> str:
@@ -89,22 +90,25 @@ def _others(summary: Summary, reference: str) -> Iterator[Row]:
 
 
 def _by_run(summary: Summary, name: str, reference: str, head: Head) -> tuple[float, ...]:
-    values = []
-    for method in (name, reference):
-        spread = summary.spreads.get(Place(method, head.condition, head.column.name))
-        single = summary.results.value(method, head.condition, head.column)
-        values.append(spread.values if spread else (single,))
-    longest = max(map(len, values))
-    if longest == 1 or any(len(each) not in (1, longest) for each in values):
+    one, other = (_values_by_run(summary.measured, method, head) for method in (name, reference))
+    runs = max(len(one), len(other))
+    if runs == 1 or any(len(each) not in (1, runs) for each in (one, other)):
         return ()
-    one, other = (each * longest if len(each) == 1 else each for each in values)
-    return tuple(float(a - b) for a, b in zip(one, other, strict=True))
+    differences = one - other  # (R, N)
+    shared = np.isfinite(differences).all(axis=0)
+    return tuple(differences[:, shared].mean(axis=1).tolist()) if shared.any() else ()
 
 
-def _mark(
-    mean: float, interval: Interval | None, by_run: tuple[float, ...], lower_is_better: bool
-) -> Literal["better", "worse", ""]:
-    evidence = [*(interval or ()), *by_run]
+def _values_by_run(measured: Results, method: str, head: Head) -> np.ndarray:
+    """A line per run: the value of every image, (R, N), or of the set, (R, 1)."""
+    rows, (column, condition) = by_method(measured.rows)[method], head
+    if column.of_sets:
+        return np.array([[measured.value(row.name, condition, column)] for row in rows])
+    return np.stack([measured.of_images(row.name, condition, column.name) for row in rows])
+
+
+def _mark(mean: float, evidence: Sequence[float], lower_is_better: bool) -> Literal["better", "worse", ""]:
+    """The direction, if all the evidence is on one side of 0."""
     if not evidence or not all(math.isfinite(each) and each * mean > 0 for each in evidence):
         return ""
     return "better" if (mean < 0) == lower_is_better else "worse"
@@ -113,13 +117,17 @@ def _mark(
 def _shown(found: Step, decimals: int) -> str:
     if math.isnan(found.mean):
         return "-"
-    text = f"{SIGNS[found.mark]} {found.mean:+.{decimals}f}"
+    text = f"{SIGNS[found.mark]} {_signed(found.mean, decimals)}"
     if found.interval:
-        text += f" [{found.interval.low:+.{decimals}f}, {found.interval.high:+.{decimals}f}]"
+        text += f" [{', '.join(_signed(end, decimals) for end in found.interval)}]"
     if found.by_run:
         agreeing = sum(each * found.mean > 0 for each in found.by_run)
         text += f", {agreeing}/{len(found.by_run)}"
     return text
+
+
+def _signed(number: float, decimals: int) -> str:
+    return f"{round(number, decimals) + 0.0:+.{decimals}f}"  # no -0.00
 
 
 def _notes(summary: Summary, reference: str) -> Iterator[str]:
@@ -133,3 +141,4 @@ def _notes(summary: Summary, reference: str) -> Iterator[str]:
         f"▲ better and ▼ worse than {reference}: the interval leaves 0 out and all runs agree (of a metric of sets, "
         "which has no interval, all runs agree). ≈ not told apart."
     )
+    yield "Of runs that differ by chance alone, two agree in one of two cases, and three in one of four."

@@ -102,7 +102,8 @@ def _without_ending(name: str) -> str:
 def groups_of(labels: Labels, keys: Sequence[str]) -> tuple[list[Group], list[str]]:
     """Divide the images by each column of the labels.
 
-    A column of more than eight different numbers is cut into three groups of equal count; equal numbers stay together.
+    A column of more than eight different numbers is cut into three groups of about equal count, or two: equal numbers
+    stay together.
 
     Args:
         labels: of images.
@@ -150,8 +151,10 @@ def _names(texts: Sequence[str]) -> list[str]:
         return list(texts)
     values = np.array(numbers)
     ordered = np.sort(values)
-    bounds = [ordered[math.ceil(len(values) * part / THIRDS) - 1] for part in range(1, THIRDS)]
-    group_of = np.searchsorted(bounds, values)
+    starts = np.flatnonzero(np.diff(ordered)) + 1  # of each number but the smallest
+    wanted = [math.ceil(len(values) * part / THIRDS) for part in range(1, THIRDS)]
+    cuts = {int(starts[np.abs(starts - place).argmin()]) for place in wanted}
+    group_of = np.searchsorted(ordered[sorted(cuts)], values, side="right")
     ends = {group: (values[group_of == group].min(), values[group_of == group].max()) for group in set(group_of)}
     names = _ranges(ends, max(0, 1 - math.floor(math.log10(ordered[-1] - ordered[0]))))
     return [names[group] for group in group_of]
@@ -161,7 +164,8 @@ def _ranges(ends: Mapping[int, tuple[float, float]], decimals: int) -> dict[int,
     """The ends of each group in words, with as few decimals as tell the groups apart."""
     names = {}
     for more in range(decimals, decimals + 17):
-        names = {group: f"{_printed(low, more)} to {_printed(high, more)}" for group, (low, high) in ends.items()}
+        printed = {group: [_printed(end, more) for end in pair] for group, pair in ends.items()}
+        names = {group: " to ".join(dict.fromkeys(pair)) for group, pair in printed.items()}
         if len(set(names.values())) == len(names):
             break
     return names

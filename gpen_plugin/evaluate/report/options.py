@@ -66,3 +66,10 @@ class ReportOptions:
     def from_options(cls, given: Mapping, where: str = "report") -> "ReportOptions":
         """Build the options from YAML; errors name the whole key path, ``where`` in front."""
         return build(cls, given, where)
+
+
+def check_reference(name: object, methods: Sequence[str]) -> None:
+    """Raise an `OptionError` unless ``against``, which may be None, names one of the methods."""
+    if name is not None and name not in methods:
+        way_out = "Name a method, or write ~ for no such table."
+        raise OptionError("report:against", f"got '{name}'", f"one of {', '.join(methods)}", way_out)

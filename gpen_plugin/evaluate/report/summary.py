@@ -27,6 +27,7 @@ class Summary:
 
     Attributes:
         results: what was measured, a row per method.
+        measured: the same, a row per run of a method that was trained several times.
         cells: every number.
         intervals: 95 % intervals of those that are means.
         differences: of the methods from the best one of a column.
@@ -36,6 +37,7 @@ class Summary:
     """
 
     results: Results
+    measured: Results
     cells: Cells
     intervals: dict[Place, Interval]
     differences: dict[Place, Difference]
@@ -50,7 +52,7 @@ class Summary:
         cells = cells_of(table)
         intervals = intervals_of(table, resamples, seed)
         differences = differences_of(table, cells, resamples, seed)
-        return cls(table, cells, intervals, differences, spreads_of(results, table), resamples, seed)
+        return cls(table, results, cells, intervals, differences, spreads_of(results, table), resamples, seed)
 
     @property
     def by_scale(self) -> bool:
