@@ -16,6 +16,7 @@ import shutil
 import sys
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import cv2
@@ -30,7 +31,7 @@ from gpen_plugin.picture_file import write_picture
 
 PORTRAIT_SHARE = 0.25  # of the training pictures: one person must not crowd out the drawn ones
 VAL_SEEDS = 1 << 32  # drawn faces of val count from here, those of train from 0
-FFHQ_EYES = ((0.377, 0.469), (0.623, 0.469))  # in shares of the side
+FRAMINGS = {"ffhq": ((0.377, 0.469), (0.623, 0.469)), "dlib": ((0.316, 0.296), (0.679, 0.296))}  # eyes, of the side
 
 
 def parser() -> argparse.ArgumentParser:
@@ -41,6 +42,7 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("-s", "--size", type=int, default=128, help="side of the pictures (default 128)")
     parser.add_argument("--train", type=int, default=400, help="how many to train on, at most (default 400)")
     parser.add_argument("--val", type=int, default=24, help="how many to keep apart (default 24)")
+    parser.add_argument("--framing", choices=FRAMINGS, default="ffhq", help="how faces fill the picture (default ffhq)")
     parser.add_argument("--seed", type=int, default=0, help="of the drawn faces and of the crops (default 0)")
     return parser
 
@@ -83,10 +85,13 @@ def _draw_faces(output: Path, options: argparse.Namespace) -> None:
     first = options.seed * 1_000_003
     targets = [(output / f"train/drawn_{i:05d}.png", first + i) for i in range(options.train - crops)]
     targets += [(output / f"val/drawn_{i:05d}.png", VAL_SEEDS + first + i) for i in range(options.val)]
-    _in_parallel(lambda target: write_picture(target[0], draw_face(target[1], options.size)), targets, "drawing")
+    draw = partial(drawn, size=options.size, framing=options.framing)
+    _in_parallel(lambda target: write_picture(target[0], draw(target[1])), targets, "drawing")
     photograph, rng = portrait(), np.random.default_rng(options.seed)
     for i in range(crops):
-        write_picture(output / f"train/portrait_{i:05d}.png", random_crop(photograph, options.size, rng))
+        write_picture(
+            output / f"train/portrait_{i:05d}.png", random_crop(photograph, options.size, rng, options.framing)
+        )
 
 
 def _in_parallel(work: Callable, items: Sequence, words: str) -> list:
@@ -95,22 +100,36 @@ def _in_parallel(work: Callable, items: Sequence, words: str) -> list:
         return list(tqdm(pool.map(work, items), total=len(items), desc=words, unit="face"))
 
 
-def random_crop(photograph: np.ndarray, size: int, rng: np.random.Generator) -> np.ndarray:
-    """The portrait's face in about FFHQ's framing, shifted, scaled, turned, mirrored and in another light.
+def drawn(seed: int, size: int, framing: str) -> np.ndarray:
+    """A drawn face, which comes in FFHQ's framing, in this one: (size, size, 3) BGR uint8."""
+    if framing == "ffhq":
+        return draw_face(seed, size)
+    (left, top), (right, _) = FRAMINGS["ffhq"]
+    (own_left, own_top), (own_right, _) = FRAMINGS[framing]
+    share = (right - left) / (own_right - own_left)  # of the drawn picture that is kept
+    whole = draw_face(seed, round(size / share))
+    x, y = (round((place - own * share) * len(whole)) for place, own in ((left, own_left), (top, own_top)))
+    return np.ascontiguousarray(whole[y : y + size, x : x + size])
+
+
+def random_crop(photograph: np.ndarray, size: int, rng: np.random.Generator, framing: str = "ffhq") -> np.ndarray:
+    """The portrait's face in about this framing, shifted, scaled, turned, mirrored and in another light.
 
     Args:
         photograph: the portrait, (512, 512, 3) BGR uint8.
         size: side of the result.
         rng: what to draw from.
+        framing: see `FRAMINGS`.
     Returns:
         (size, size, 3) BGR uint8.
     """
     big = 2 * size  # reduced at the end, so that nothing aliases
     (left_x, left_y), (right_x, right_y) = EYES
-    scale = (FFHQ_EYES[1][0] - FFHQ_EYES[0][0]) * big / math.hypot(right_x - left_x, right_y - left_y)
+    eyes = FRAMINGS[framing]
+    scale = (eyes[1][0] - eyes[0][0]) * big / math.hypot(right_x - left_x, right_y - left_y)
     scale *= rng.uniform(0.8, 1.1)
     turn = cv2.getRotationMatrix2D(((left_x + right_x) / 2, (left_y + right_y) / 2), rng.normal(0, 5), scale)
-    centre = np.array([0.5, FFHQ_EYES[0][1]]) + rng.uniform(-0.05, 0.05, 2)
+    centre = np.array([0.5, eyes[0][1]]) + rng.uniform(-0.05, 0.05, 2)
     turn[:, 2] += centre * big - ((left_x + right_x) / 2, (left_y + right_y) / 2)
     crop = cv2.warpAffine(photograph, turn, (big, big), flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REFLECT_101)
     crop = cv2.resize(crop, (size, size), interpolation=cv2.INTER_AREA)

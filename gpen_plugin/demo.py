@@ -94,7 +94,9 @@ def _prepare(options: dict, arguments: argparse.Namespace) -> None:
     given = ["--input", arguments.faces] if arguments.faces else []
     train = arguments.train or (4000 if arguments.faces else 400)
     counts = ["--train", train, "--val", options["datasets"]["val"]["num_images"]]
-    _python("datasets_prep/make_demo_faces.py", "--output", DATA / "faces", "--size", size, *counts, *given)
+    framing = ["--framing", "ffhq" if arguments.scratch or arguments.variants else "dlib"]
+    where = ["--output", DATA / "faces", "--size", size, *framing]
+    _python("datasets_prep/make_demo_faces.py", *where, *counts, *given)
     for part in ("train", "val"):
         source, target = DATA / "faces" / part, DATA / f"{part}.lmdb"
         _python("datasets_prep/make_lmdb.py", "--input", source, "--output", target, "--size", size)

@@ -44,7 +44,7 @@ def _network(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "-m",
         "--model",
-        help="a released name, a weight file or an ONNX file (default: GPEN-FairFace-128, which comes with this package, or the task's own)",
+        help="a name, a weight file or an ONNX file (default: GPEN-FairFace-128, which is here, or the task's own)",
     )
     group.add_argument("--key", help="entry of the weight file, e.g. params_ema; default: the averaged weights")
     group.add_argument(
