@@ -13,11 +13,7 @@ from gpen_plugin.errors import GPENError
 from gpen_plugin.host import registered
 from gpen_plugin.preflight import check_run
 
-OPTION_FILES = sorted(
-    file
-    for file in (REPOSITORY / "options").rglob("*.yml")
-    if file.parent.name != "evaluate" and not file.name.startswith("sweep_")
-)
+OPTION_FILES = sorted(file for file in (REPOSITORY / "options").rglob("*.yml") if "\nmodel_type:" in file.read_text())
 
 
 def parsed(options: dict, is_train: bool = True) -> dict:

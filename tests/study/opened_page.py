@@ -22,10 +22,19 @@ class Page:
         browser.execute_cdp_cmd("Browser.setDownloadBehavior", found)
         self.open()
         browser.execute_script("localStorage.clear()")
-        browser.refresh()
+        self.refresh()
 
     def open(self):
         self.browser.get((self.folder / "study.html").as_uri())
+
+    def refresh(self):
+        """Load the page anew, and wait for the new one: on a busy machine the driver is back before it."""
+        self.browser.execute_script("window.isOld = true")
+        self.browser.refresh()
+        until = time.monotonic() + 20
+        while not self.browser.execute_script("return !window.isOld && document.readyState === 'complete'"):
+            assert time.monotonic() < until, "the page did not load anew"
+            time.sleep(0.02)
 
     def begin(self, name=""):
         self.one("#name").send_keys(name)

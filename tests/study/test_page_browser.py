@@ -58,7 +58,7 @@ def test_round_trip(page):
     page.drag(".cell:nth-child(4) .tile", ".slot:nth-child(3)")
     page.one(".cell:nth-child(2) .tile").click()
     assert page.letters() == ["B", "A", "C"]
-    page.browser.refresh()
+    page.refresh()
     assert page.letters() == ["B", "A", "C"]
     assert page.one("#progress-text").text == "Face 3 of 3 · 3 ranked"
     path, votes = page.export()
@@ -96,7 +96,7 @@ def test_undo_taking_out_and_moving(page):
     assert page.letters() == ["A", "B", ""]
     page.drag(".slot:nth-child(2) .thumb", ".slot:nth-child(1)")
     assert page.letters() == ["B", "A", ""]
-    page.browser.refresh()
+    page.refresh()
     page.press(Keys.BACKSPACE)
     assert page.letters() == ["A", "B", ""]
     page.browser.execute_script("document.querySelector('.slot:nth-child(1) .thumb').focus()")
