@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 ARGS ?=
 FACES ?=
+SCRATCH ?=
 VARIANTS ?=
 
 PY := $(VENV)/bin/python
@@ -11,15 +12,16 @@ READY := $(VENV)/.ready-$(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.ve
 .PHONY: help demo tables test lint format bench doctor clean
 
 help:
-	@echo "make demo [FACES=folder or zip]  train a small prior and a small GPEN here, and restore faces with it"
-	@echo "make demo VARIANTS=1             the four networks of the paper's Table 1, side by side"
+	@echo "make demo [FACES=folder or zip]  restore a portrait, and train the model that comes along on for faces"
+	@echo "make demo SCRATCH=1              both stages from nothing: a small prior, then a small GPEN"
+	@echo "make demo VARIANTS=1             the four networks of the paper's Table 1 so, side by side"
 	@echo "make tables [FACES=...]          Tables 1, 2 and 3 of the networks that make demo VARIANTS=1 has trained"
 	@echo "make test [ARGS='-k hook']       run the tests"
 	@echo "make bench [ARGS='--device cuda'] measure speed, and write benchmarks/RESULTS.md"
 	@echo "make lint | format | doctor | clean"
 
 demo: $(READY)
-	$(PY) -m gpen_plugin.demo $(if $(FACES),--faces "$(FACES)") $(if $(VARIANTS),--variants)
+	$(PY) -m gpen_plugin.demo $(if $(FACES),--faces "$(FACES)") $(if $(SCRATCH),--scratch) $(if $(VARIANTS),--variants)
 
 tables: $(READY)
 	@test -f experiments/gpen_demo_noise_add/models/net_g_latest.pth \

@@ -30,7 +30,6 @@ from gpen_plugin.training_log import last_iteration
 
 PRIOR_OPTIONS = Path("options/gpen_demo_prior.yml")
 OPTIONS = Path("options/gpen_demo.yml")
-SHIPPED = "GPEN-FairFace-128"
 TRAIN_ON = Path("options/gpen_finetune_shipped.yml")  # from the model that comes with the package
 DATA = Path("datasets/demo")
 OUTPUT = Path("demo")
@@ -119,20 +118,21 @@ def _from_nothing(all_variants: bool) -> dict[str, Path]:
     return {name: _weights(f"gpen_demo_{_folder(name)}") for name in variants}
 
 
-def _trained_on(experiment: str) -> dict[str, str | Path]:
+def _trained_on(experiment: str) -> dict[str, Path | None]:
     """The model that comes with the package, and the same after more training."""
     _train(TRAIN_ON, {"name": experiment})
-    return {"as it comes": SHIPPED, "trained on": _weights(experiment)}
+    return {"as it comes": None, "trained on": _weights(experiment)}
 
 
-def _restore(name: str, model: str | Path) -> None:
-    """The degraded faces, restored."""
+def _restore(name: str, weights: Path | None) -> None:
+    """The degraded faces, restored; without weights by what the package brings along."""
     output = OUTPUT / "restored" / _folder(name)
-    _python("-m", "gpen_plugin.restore", OUTPUT / "degraded", "-o", output, "--aligned", "-m", model)
+    model = ["-m", weights] if weights else []
+    _python("-m", "gpen_plugin.restore", OUTPUT / "degraded", "-o", output, "--aligned", *model)
 
 
 def _folder(variant: str) -> str:
-    return variant.lower().replace("/", "").replace("-", "_")
+    return variant.lower().replace("/", "").replace("-", "_").replace(" ", "_")
 
 
 def _weights(experiment: str) -> Path:

@@ -35,7 +35,6 @@ EXTRAS = (  # package, what for, name of the extra
     ("onnx", "gpen-export", "export"),
     ("onnxruntime", "ONNX files", "export"),
     ("pillow-heif", "HEIC photographs", "heic"),
-    ("safetensors", "safetensors files", "safetensors"),
 )
 INSTALL_HOST = "pip install --no-build-isolation --use-pep517 basicsr"
 INSTALL_CHECKOUT = "pip install --no-deps --no-build-isolation --use-pep517 --editable ."

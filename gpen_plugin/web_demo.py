@@ -176,7 +176,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         Exit status.
     """
     parser = argparse.ArgumentParser(prog="gpen-demo", description=__doc__.partition(": ")[2])
-    parser.add_argument("-m", "--model", default="GPEN-FairFace-128", help="as in gpen-restore (default %(default)s)")
+    parser.add_argument("-m", "--model", help="as in gpen-restore")
     parser.add_argument("--device", default="auto", help="as in gpen-restore (default %(default)s)")
     parser.add_argument("--template", help="as in gpen-restore")
     parser.add_argument("--detector", default="auto", choices=("auto", "retinaface", "yunet", "haar"))

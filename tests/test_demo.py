@@ -57,7 +57,7 @@ def test_report_measures_both_against_the_original_and_draws_the_sheet(val, caps
 
 def test_wrong_faces_leave_an_earlier_demo_alone(val, capsys):
     demo.OPTIONS.parent.mkdir()
-    for options in (demo.OPTIONS, demo.PRIOR_OPTIONS):
+    for options in (demo.OPTIONS, demo.PRIOR_OPTIONS, demo.TRAIN_ON):
         shutil.copy(REPOSITORY / options, options)
     assert demo.main(["--faces", "nowhere"]) == 1
     assert "--faces: nowhere is not there" in capsys.readouterr().err

@@ -16,7 +16,7 @@ from gpen_plugin.restore.report import JobReport, Report
 from gpen_plugin.restore.request import Request
 from gpen_plugin.restore.restorer import Restorer
 from gpen_plugin.restore.running import Outputs, Runner
-from gpen_plugin.restore.tasks import Inpaint, task_called
+from gpen_plugin.restore.tasks import Inpaint
 from gpen_plugin.restore.variants import VariedNetwork, variation_of
 
 
@@ -62,7 +62,7 @@ def _restore(jobs: Sequence[Job], runner: Runner, report: Report) -> None:
 
 def _restorer(arguments: Namespace) -> Restorer:
     return Restorer(
-        arguments.model or task_called(arguments.task or "restore").released,
+        arguments.model,
         key=arguments.key,
         device=arguments.device,
         precision=arguments.precision,

@@ -34,8 +34,8 @@ class Restorer:
     Detector and mask are opened at their first use, so that aligned faces need neither.
 
     Args:
-        model: a released name (``GPEN-BFR-512``), a weight file of ours, of BasicSR or of GPEN's authors, an ONNX file,
-            or a `FaceNetwork`.
+        model: a name (``GPEN-BFR-512``), a weight file of ours, of BasicSR or of GPEN's authors, an ONNX file, or a
+            `FaceNetwork`; None takes the task's own: for restoring, the one that comes with this package.
         key: entry of a weight file, e.g. ``params_ema``; None takes the averaged weights where there are any.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:1`` or ``mps``; ``auto`` takes a GPU where there is one.
         precision: ``fp32`` or ``bf16``, of the network alone.
@@ -63,7 +63,7 @@ class Restorer:
 
     def __init__(
         self,
-        model: str | PathLike | FaceNetwork,
+        model: str | PathLike | FaceNetwork | None = None,
         *,
         key: str | None = None,
         device: str | torch.device = "auto",
@@ -88,6 +88,8 @@ class Restorer:
         _check("batch", batch, 1)
         _check("min_face", min_face, 1)
         self.device = torch_device(device)
+        given = task_called(task or "restore") if task is None or isinstance(task, str) else task
+        model = given.released if model is None else model
         closed = isinstance(model, str | PathLike)
         arguments = {"key": key, "device": self.device, "precision": precision}
         self.network = open_network(model, **arguments) if closed else model

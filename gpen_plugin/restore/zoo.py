@@ -52,7 +52,7 @@ class ReleasedModel:
         channel_multiplier: see `channels_of`.
         narrow: likewise.
         conventions: how it wants its faces.
-        kind: ``GPENDiscriminator`` or ``GPENPrior`` for those that only trainings need.
+        kind: ``GPENDiscriminator`` for those that only trainings need.
         num_style_feat: length of its latent code.
         num_mlp: layers of its mapping network.
         is_ours: whether it comes with this package.
@@ -63,7 +63,7 @@ class ReleasedModel:
     channel_multiplier: float
     narrow: float = 1
     conventions: Conventions = field(default_factory=Conventions)
-    kind: Literal["GPEN", "GPENDiscriminator", "GPENPrior"] = "GPEN"
+    kind: Literal["GPEN", "GPENDiscriminator"] = "GPEN"
     num_style_feat: int = 512
     num_mlp: int = 8
     is_ours: bool = False
@@ -76,16 +76,16 @@ class ReleasedModel:
     @property
     def spec(self) -> NetworkSpec:
         """What the shapes in its file tell."""
-        whole, draws = self.kind == "GPEN", self.kind != "GPENDiscriminator"
+        whole = self.kind == "GPEN"
         return NetworkSpec(
             kind=self.kind,
             out_size=self.out_size,
             in_size=self.out_size if whole else None,
             channel_multiplier=self.channel_multiplier,
             narrow=self.narrow,
-            num_style_feat=self.num_style_feat if draws else None,
-            num_mlp=self.num_mlp if draws else None,
-            noise_mode="concat" if draws else None,
+            num_style_feat=self.num_style_feat if whole else None,
+            num_mlp=self.num_mlp if whole else None,
+            noise_mode="concat" if whole else None,
             layout="authors",
         )
 
@@ -100,7 +100,7 @@ def _published(name: str, what: str, sha256: str | None = None) -> WeightFile:
     return WeightFile(f"{name}.pth", what, f"{PUBLISHED_AT}/{name}.pth", sha256)
 
 
-def _carried(name: str, what: str, kind: Literal["GPEN", "GPENDiscriminator", "GPENPrior"] = "GPEN") -> ReleasedModel:
+def _carried(name: str, what: str, kind: Literal["GPEN", "GPENDiscriminator"] = "GPEN") -> ReleasedModel:
     """A model of 128 px whose file lies in this package; its faces are FairFace's, in dlib's framing."""
     file = WeightFile(f"{name}.safetensors", f"{what}, 128 px; comes with this package", None, None)
     faces, of_latents = Conventions(template="dlib"), {"num_style_feat": 128, "num_mlp": 4}
@@ -119,7 +119,6 @@ RELEASED = {
     for model in (
         _carried(DEFAULT, "restores faces"),
         _carried(f"{DEFAULT}-D", "discriminator, for training on", "GPENDiscriminator"),
-        _carried(f"{DEFAULT}-prior", "draws faces, for training on", "GPENPrior"),
         ReleasedModel(
             _published(
                 "GPEN-BFR-256",

@@ -186,7 +186,7 @@ def test_a_file_that_lacks_a_tensor_and_one_with_another_filter(tmp_path):
     [
         (
             "nowhere/net_g.pth",
-            r"^nowhere/net_g.pth: there is no such file; expected a weight file, or one of GPEN-BFR",
+            r"^nowhere/net_g.pth: there is no such file; expected a weight file, or one of GPEN-FairFace",
         ),
         ("GPEN-BFR-521", r"there is no such file; .*GPEN-Seg2face-512\. Did you mean GPEN-BFR-512\?"),
         ("models/GPEN-BFR-512.pth", r"there is no such file; .*Did you mean GPEN-BFR-512\?"),

@@ -9,7 +9,7 @@ from published_folders import lonely_machine
 from gpen_plugin import fetch
 from gpen_plugin.archs import GPEN, GPENDiscriminator
 from gpen_plugin.archs.authors_keys import to_authors
-from gpen_plugin.checkpoint import describe
+from gpen_plugin.checkpoint import describe, read
 from gpen_plugin.errors import CheckpointError
 from gpen_plugin.fetch import cache_folder, find_weights, look_for
 from gpen_plugin.restore import zoo
@@ -67,8 +67,11 @@ def test_every_model_is_one_of_ours_by_its_sizes(name):
     """Built on the meta device, described by its shapes: what `check` will say of the true file."""
     model, other = RELEASED[name], RELEASED["gpen-bfr-2048" if "2048" not in name else "gpen-bfr-256"]
     with torch.device("meta"):
-        build = GPEN if model.kind == "GPEN" else GPENDiscriminator
-        net = build(model.out_size, channel_multiplier=model.channel_multiplier, narrow=model.narrow)
+        widths = {"channel_multiplier": model.channel_multiplier, "narrow": model.narrow}
+        if model.kind == "GPEN":
+            net = GPEN(model.out_size, num_style_feat=model.num_style_feat, num_mlp=model.num_mlp, **widths)
+        else:
+            net = GPENDiscriminator(model.out_size, **widths)
     spec = describe(net.state_dict())
     model.check(spec, "file")
     with pytest.raises(
@@ -86,6 +89,25 @@ def test_the_published_files_hold_as_many_numbers(name):
     tensors = to_authors(net.state_dict(), (1, 3, 3, 1)).values()
     beyond = PUBLISHED_BYTES[name] - sum(tensor.numel() * tensor.element_size() for tensor in tensors)
     assert 300 < beyond / len(tensors) < 500
+
+
+@pytest.mark.parametrize("name", [name for name, model in RELEASED.items() if model.is_ours])
+def test_what_comes_with_the_package_is_there_and_small(name):
+    """On a machine that has nothing else, and what a network's file may weigh in a repository."""
+    model = RELEASED[name]
+    path = find_weights(model.file)
+    assert path.parent == fetch.PACKAGE
+    assert path.stat().st_size < 16 * 2**20
+    state = read(path)
+    model.check(describe(state), "file")
+    assert all(tensor.isfinite().all() for tensor in state.values())
+    assert {tensor.dtype for tensor in state.values()} == {torch.float16}
+
+
+def test_a_file_of_the_users_comes_before_the_packages(folder):
+    file = RELEASED[zoo.DEFAULT.lower()].file
+    (folder / file.name).write_bytes(b"x")
+    assert look_for(file) == folder / file.name
 
 
 def test_files_have_a_digest_or_are_not_downloaded():
