@@ -19,6 +19,12 @@ QUIET = 0.25
 its norm, so what is new takes from what was there: about 3 % with this, 29 % with kernels of full size. With none at
 all noise would never be learnt, for its weight starts at zero too, and neither of two zeros gets a gradient."""
 
+PAIRS = 6
+"""Channels of a picture's colours, as they are and negated."""
+
+NEGATIVE_SLOPE = 0.2
+"""Of every leaky ReLU."""
+
 
 def grow_file(options: argparse.Namespace) -> None:
     """Write the one file that a command line asks for, and tell what is in it."""
@@ -85,8 +91,9 @@ def grow(tensors: checkpoint.StateDict, target: NetworkSpec, seed: int = 0) -> c
     them what they made of it. The noise weights start at zero in a new mode, as in a fresh prior. The finer blocks of a
     larger prior start with pictures of zeros: at first it draws what the smaller one draws, enlarged.
 
-    A larger discriminator or encoder has a new stem and new outer blocks, with random weights, whose features the old
-    blocks do not know yet: a larger `GPEN` has to learn anew what it is shown.
+    A larger discriminator or encoder has a new stem and new outer blocks. They begin by halving the picture and doing
+    what the old stem did, so that the old blocks see what they know: at first a larger `GPEN` restores, and a larger
+    discriminator judges, what the smaller one would. That takes six channels; narrower ones begin at random.
 
     Args:
         tensors: of the network, in our layout, of any floating dtype.
@@ -105,7 +112,58 @@ def grow(tensors: checkpoint.StateDict, target: NetworkSpec, seed: int = 0) -> c
             grown[name] = torch.zeros_like(fresh) if old is None else _of_a_picture(old, fresh)
         elif old is not None and not _starts_anew(name, before, target):
             grown[name] = _resized(old, fresh)
+    if before.out_size != target.out_size and target.kind != "GPENPrior":
+        _see_through(grown, tensors, before, target)
     return grown
+
+
+def _see_through(grown: checkpoint.StateDict, tensors: checkpoint.StateDict, before: NetworkSpec, target: NetworkSpec):
+    """Let the new outer layers hand the picture on, and the last of them be the old stem.
+
+    A colour goes as a pair of channels, as it is and negated, for a leaky ReLU is undone by the difference of the two.
+    """
+    encoder = "encoder." if target.kind == "GPEN" else ""
+    size, smallest = (target.in_size, before.in_size) if encoder else (target.out_size, before.out_size)
+    stem = grown[f"{encoder}stem.weight"]
+    if any(len(grown[name]) < PAIRS for name in _outer(encoder, size, smallest)):
+        return
+    stem[:PAIRS] = torch.cat([torch.eye(3), -torch.eye(3)])[:, :, None, None]
+    unit = torch.cat([torch.eye(3), -torch.eye(3)])
+    while size > smallest:
+        size //= 2
+        old = tensors[f"{encoder}stem.weight"][:, :, 0, 0].float()
+        onward, bias = (unit, None) if size > smallest else (old, tensors[f"{encoder}stem.bias"].float())
+        if encoder:
+            _hand_on(grown, f"encoder.down.{size}", onward, bias)
+        else:  # its sum with the skip path is divided by the root of 2
+            _hand_on(grown, f"blocks.{2 * size}.conv1", unit, None)
+            _hand_on(grown, f"blocks.{2 * size}.conv2", onward, bias, gain=math.sqrt(2))
+            grown[f"blocks.{2 * size}.skip.weight"][: len(onward)] = 0
+
+
+def _hand_on(
+    grown: checkpoint.StateDict, layer: str, colours: torch.Tensor, bias: torch.Tensor | None, gain: float = 1
+) -> None:
+    """Let the first channels of a layer be linear in the picture that comes as pairs: `colours` is (O, 3)."""
+    weight = grown[f"{layer}.weight"]
+    scale = 1 / math.sqrt(weight[0].numel())
+    slope = (1 + NEGATIVE_SLOPE) * math.sqrt(2)  # of the difference of a pair behind its leaky ReLUs
+    middle, rows = weight.shape[2] // 2, len(colours)
+    weight[:rows] = 0
+    weight[:rows, :PAIRS, middle, middle] = torch.cat([colours, -colours], dim=1) * gain / (slope * scale)
+    if bias is not None:
+        grown[f"{layer}.bias"][:] = bias * gain
+
+
+def _outer(encoder: str, size: int, smallest: int) -> list[str]:
+    """The weights of layers that hand pairs on."""
+    names = [f"{encoder}stem.weight"]
+    while size > smallest:
+        size //= 2
+        names += [] if encoder else [f"blocks.{2 * size}.conv1.weight"]
+        if size > smallest:
+            names.append(f"encoder.down.{size}.weight" if encoder else f"blocks.{2 * size}.conv2.weight")
+    return names
 
 
 def _starts_anew(name: str, before: NetworkSpec, target: NetworkSpec) -> bool:

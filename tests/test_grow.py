@@ -8,6 +8,7 @@ from gpen_plugin import checkpoint
 from gpen_plugin.archs import GPEN, GPENDiscriminator, GPENPrior
 from gpen_plugin.archs.layers import StyledConv, ToRGB
 from gpen_plugin.grow import main
+from gpen_plugin.ops.upfirdn import fir_kernel, upfirdn2d
 from gpen_plugin.weight_file import build
 
 WIDE = {"num_style_feat": 8, "num_mlp": 2, "channel_multiplier": 1, "narrow": 0.0625}
@@ -96,13 +97,45 @@ def first(net):
     return net.blocks["4"].conv1
 
 
+def halved(x, times):
+    """By the networks' own filter."""
+    for _ in range(times):
+        x = upfirdn2d(x, fir_kernel((1, 3, 3, 1)), down=2, pad=(1, 1))
+    return x
+
+
+@pytest.mark.parametrize("times", [1, 2])
+def test_a_larger_encoder_sees_what_the_smaller_one_saw(tmp_path, times):
+    small = built(lambda: GPEN(32, **WIDE | {"narrow": 0.25}))
+    torch.nn.init.normal_(small.encoder.stem.bias)
+    large = grown(tmp_path, small, "--out-size", 32 << times)
+    x = torch.rand(2, 3, 32 << times, 32 << times)
+    with torch.no_grad():
+        (z, features), (old_z, old_features) = large.encoder(x), small.encoder(halved(x, times))
+    for one, other in zip([z, *features[: len(old_features)]], [old_z, *old_features], strict=True):
+        inner = ... if one.ndim == 2 else (..., slice(1, -1), slice(1, -1))
+        assert one.ndim == 2 or one.shape == other.shape
+        torch.testing.assert_close(one[inner], other[inner], atol=2e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("times", [1, 2])
+def test_a_larger_discriminator_judges_what_the_smaller_one_judged(tmp_path, times):
+    small = built(lambda: GPENDiscriminator(32, channel_multiplier=1, narrow=0.25))
+    torch.nn.init.normal_(small.stem.bias)
+    large = grown(tmp_path, small, "--out-size", 32 << times)
+    x = torch.rand(3, 3, 32 << times, 32 << times)
+    with torch.no_grad():
+        torch.testing.assert_close(large(x), small(halved(x, times)), atol=2e-4, rtol=1e-4)
+
+
 @pytest.mark.parametrize("build_small", [lambda: GPEN(16, **SMALL), lambda: GPENDiscriminator(16, **OF_D)])
-def test_what_looks_at_larger_pictures_has_a_new_stem(tmp_path, build_small):
+def test_with_too_few_channels_for_a_picture_the_stem_is_new(tmp_path, build_small):
     small = built(build_small)
     (name,) = (name for name in small.state_dict() if name.endswith("stem.weight"))
     old, new = small.state_dict()[name], grown(tmp_path, small, "--out-size", 32).state_dict()[name]
     assert old.shape == new.shape
     assert not torch.equal(old, new)
+    assert new.std() > 0.5
 
 
 def test_a_whole_network_of_another_noise_mode_sees_as_before(tmp_path):
