@@ -12,6 +12,7 @@ from gpen_plugin.archs.network_spec import NetworkSpec
 from gpen_plugin.conversion import choose, make_folder, read_networks
 from gpen_plugin.convert import TARGETS
 from gpen_plugin.errors import OptionError
+from gpen_plugin.ops import bias_act
 from gpen_plugin.weight_file import build
 
 QUIET = 0.25
@@ -21,9 +22,6 @@ all noise would never be learnt, for its weight starts at zero too, and neither 
 
 PAIRS = 6
 """Channels of a picture's colours, as they are and negated."""
-
-NEGATIVE_SLOPE = 0.2
-"""Of every leaky ReLU."""
 
 
 def grow_file(options: argparse.Namespace) -> None:
@@ -125,20 +123,20 @@ def _see_through(grown: checkpoint.StateDict, tensors: checkpoint.StateDict, bef
     encoder = "encoder." if target.kind == "GPEN" else ""
     size, smallest = (target.in_size, before.in_size) if encoder else (target.out_size, before.out_size)
     stem = grown[f"{encoder}stem.weight"]
-    if any(len(grown[name]) < PAIRS for name in _outer(encoder, size, smallest)):
+    if len(stem) < PAIRS:  # it is the narrowest of the new layers
         return
-    stem[:PAIRS] = torch.cat([torch.eye(3), -torch.eye(3)])[:, :, None, None]
+    old, bias = (tensors[f"{encoder}stem.{part}"].float() for part in ("weight", "bias"))
     unit = torch.cat([torch.eye(3), -torch.eye(3)])
+    stem[:PAIRS] = unit[:, :, None, None]
     while size > smallest:
         size //= 2
-        old = tensors[f"{encoder}stem.weight"][:, :, 0, 0].float()
-        onward, bias = (unit, None) if size > smallest else (old, tensors[f"{encoder}stem.bias"].float())
+        what = (unit, None) if size > smallest else (old[:, :, 0, 0], bias)
         if encoder:
-            _hand_on(grown, f"encoder.down.{size}", onward, bias)
+            _hand_on(grown, f"encoder.down.{size}", *what)
         else:  # its sum with the skip path is divided by the root of 2
             _hand_on(grown, f"blocks.{2 * size}.conv1", unit, None)
-            _hand_on(grown, f"blocks.{2 * size}.conv2", onward, bias, gain=math.sqrt(2))
-            grown[f"blocks.{2 * size}.skip.weight"][: len(onward)] = 0
+            _hand_on(grown, f"blocks.{2 * size}.conv2", *what, gain=math.sqrt(2))
+            grown[f"blocks.{2 * size}.skip.weight"][: len(what[0])] = 0
 
 
 def _hand_on(
@@ -147,23 +145,13 @@ def _hand_on(
     """Let the first channels of a layer be linear in the picture that comes as pairs: `colours` is (O, 3)."""
     weight = grown[f"{layer}.weight"]
     scale = 1 / math.sqrt(weight[0].numel())
-    slope = (1 + NEGATIVE_SLOPE) * math.sqrt(2)  # of the difference of a pair behind its leaky ReLUs
+    up, down = bias_act(torch.tensor([[1.0, -1.0]]), torch.zeros(2))[0]
+    slope = up - down  # of the difference of a pair behind its leaky ReLUs
     middle, rows = weight.shape[2] // 2, len(colours)
     weight[:rows] = 0
     weight[:rows, :PAIRS, middle, middle] = torch.cat([colours, -colours], dim=1) * gain / (slope * scale)
     if bias is not None:
         grown[f"{layer}.bias"][:] = bias * gain
-
-
-def _outer(encoder: str, size: int, smallest: int) -> list[str]:
-    """The weights of layers that hand pairs on."""
-    names = [f"{encoder}stem.weight"]
-    while size > smallest:
-        size //= 2
-        names += [] if encoder else [f"blocks.{2 * size}.conv1.weight"]
-        if size > smallest:
-            names.append(f"encoder.down.{size}.weight" if encoder else f"blocks.{2 * size}.conv2.weight")
-    return names
 
 
 def _starts_anew(name: str, before: NetworkSpec, target: NetworkSpec) -> bool:

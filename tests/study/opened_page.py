@@ -10,6 +10,10 @@ from gpen_plugin.study.__main__ import main
 from gpen_plugin.study.key_file import read_key
 
 
+# A blank document that comes between the two is complete, too, but shows no screen.
+DRAWN_ANEW = "return !window.isOld && document.querySelector('main:not([hidden])') !== null"
+
+
 class Page:
     """A study of three images and three methods, opened by a new voter."""
 
@@ -32,7 +36,7 @@ class Page:
         self.browser.execute_script("window.isOld = true")
         self.browser.refresh()
         until = time.monotonic() + 20
-        while not self.browser.execute_script("return !window.isOld && document.readyState === 'complete'"):
+        while not self.browser.execute_script(DRAWN_ANEW):
             assert time.monotonic() < until, "the page did not load anew"
             time.sleep(0.02)
 

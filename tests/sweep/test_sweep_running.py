@@ -36,6 +36,16 @@ def here(tmp_path, monkeypatch):
     monkeypatch.setattr(running, "BETWEEN_LOOKS", 0.02)
 
 
+@pytest.fixture(autouse=True)
+def heeding():
+    """As in the foreground: a shell's background and nohup let the tests begin with signals ignored."""
+    usual = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL, signal.SIGHUP: signal.SIG_DFL}
+    before = {kind: signal.signal(kind, handler) for kind, handler in usual.items()}
+    yield
+    for kind, handler in before.items():
+        signal.signal(kind, handler)
+
+
 def program(text: str) -> tuple[str, str]:
     path = Path("program.py")
     path.write_text(HEAD + textwrap.dedent(text))
