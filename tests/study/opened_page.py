@@ -9,7 +9,6 @@ from small_study import small_results
 from gpen_plugin.study.__main__ import main
 from gpen_plugin.study.key_file import read_key
 
-
 # A blank document that comes between the two is complete, too, but shows no screen.
 DRAWN_ANEW = "return !window.isOld && document.querySelector('main:not([hidden])') !== null"
 
