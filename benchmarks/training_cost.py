@@ -7,7 +7,7 @@ printed on it. No network is run; the estimate leaves out communication, data an
 """
 
 import argparse
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -72,9 +72,17 @@ def main() -> None:
     parser.add_argument("-opt", type=Path, nargs="+", required=True, metavar="FILE", help="option files of trainings")
     parser.add_argument("--rate", type=float, required=True, help="operations a second that one GPU achieves")
     parser.add_argument("--gpus", type=int, nargs="+", default=[1], help="numbers of GPUs (default 1)")
+    parser.add_argument(
+        "--pictures", type=float, metavar="N", help="shown pictures (default: the file's iterations by one GPU's batch)"
+    )
     options = parser.parse_args()
     for file in options.opt:
-        cost = cost_of(yaml.safe_load(file.read_text()))
+        opt = yaml.safe_load(file.read_text())
+        if "network_g" not in opt:
+            parser.error(f"{file} is no training: it has no network_g. Name the option file of one training.")
+        cost = cost_of(opt)
+        if options.pictures:
+            cost = replace(cost, pictures=round(options.pictures))
         hours = ", ".join(f"{cost.hours(options.rate, gpus):,.1f} h on {gpus}" for gpus in options.gpus)
         print(
             f"{file}: {cost.pictures / 1e6:.2f} M pictures, {cost.per_picture / 1e12:.3g} Tera operations each, "

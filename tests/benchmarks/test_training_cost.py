@@ -4,7 +4,7 @@ import pytest
 import torch
 import yaml
 from conftest import REPOSITORY
-from training_cost import Cost, cost_of
+from training_cost import Cost, cost_of, main
 from training_step import arithmetic, model_of
 
 
@@ -34,3 +34,15 @@ def test_hours():
     assert Cost(3600, 1e12, 0).hours(1e12) == 1
     assert Cost(3600, 1e12, 0).hours(1e12, 8) == 0.125
     assert torch.get_default_device().type == "cpu"
+
+
+def test_pictures_may_be_told_and_a_sweep_is_no_training(monkeypatch, capsys):
+    file = str(REPOSITORY / "options" / "evidence" / "prior_64.yml")
+    monkeypatch.setattr("sys.argv", ["training_cost.py", "-opt", file, "--rate", "1e12", "--pictures", "2e6"])
+    main()
+    assert "2.00 M pictures" in capsys.readouterr().out
+    sweep = str(REPOSITORY / "options" / "evidence" / "sweep_64.yml")
+    monkeypatch.setattr("sys.argv", ["training_cost.py", "-opt", sweep, "--rate", "1e12"])
+    with pytest.raises(SystemExit):
+        main()
+    assert "sweep_64.yml is no training" in capsys.readouterr().err
