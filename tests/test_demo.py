@@ -12,6 +12,7 @@ from conftest import REPOSITORY
 from gpen_plugin import demo
 from gpen_plugin.data import GPENDegradationDataset
 from gpen_plugin.data.drawn_faces import draw_face
+from gpen_plugin.restore.zoo import DEFAULT, RELEASED
 
 OPTIONS = yaml.safe_load((REPOSITORY / demo.OPTIONS).read_text())
 
@@ -91,3 +92,37 @@ def test_the_demos_second_stage_embeds_what_its_first_trains():
     path = OPTIONS["path"]["pretrain_prior"].format(**OPTIONS["network_g"])
     assert path == f"experiments/{prior['name']}/models/net_g_latest.pth"
     assert path == str(demo._weights("gpen_demo_prior_concat"))
+
+
+def test_the_shipped_model_is_trained_on_at_its_own_sizes():
+    model = RELEASED[DEFAULT.lower()]
+    net_g = yaml.safe_load((REPOSITORY / demo.TRAIN_ON).read_text())["network_g"]
+    widths = ("out_size", "channel_multiplier", "narrow", "num_style_feat", "num_mlp")
+    assert [net_g[key] for key in widths] == [getattr(model, key) for key in widths]
+
+
+def test_without_scratch_the_portrait_and_both_models_are_restored(val, monkeypatch):
+    """What is typed, in its order; the training and the commands have tests of their own."""
+    demo.OPTIONS.parent.mkdir()
+    for options in (demo.OPTIONS, demo.PRIOR_OPTIONS, demo.TRAIN_ON):
+        shutil.copy(REPOSITORY / options, options)
+    typed = []
+
+    def restore(*command):
+        typed.append([str(word) for word in command])
+        if "--upscale" in command:
+            spoilt, enlarged = (command[command.index("gpen_plugin.restore") + at] for at in (1, 3))
+            cv2.imwrite(str(enlarged), cv2.resize(cv2.imread(str(spoilt)), (512, 512)))
+
+    monkeypatch.setattr(demo, "_python", restore)
+    monkeypatch.setattr(demo, "_prepare", lambda *_: None)
+    monkeypatch.setattr(demo, "_train", lambda options, changes: typed.append([str(options), changes["name"]]))
+    monkeypatch.setattr(demo, "_report", lambda names: typed.append(names))
+    assert demo.main([]) == 0
+    portrait, training, as_it_comes, trained_on, reported = typed
+    assert portrait[:3] == ["-m", "gpen_plugin.restore", "demo/portrait/photograph.png"]
+    assert training == ["options/gpen_finetune_shipped.yml", "gpen_demo_shipped"]
+    assert "-m" not in as_it_comes[2:]
+    assert trained_on[-2:] == ["-m", "experiments/gpen_demo_shipped/models/net_g_latest.pth"]
+    assert reported == ["as it comes", "trained on"]
+    assert cv2.imread("demo/portrait.png").shape[1] == 3 * (256 + 4) + 4
