@@ -3,6 +3,7 @@
 import argparse
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -27,10 +28,12 @@ def convert_file(options: argparse.Namespace, target: "Target") -> None:
     source, left_out = read_networks(options.input[0], options.key)
     judge = None if options.discriminator is None else _read_judge(options.discriminator)
     chosen = choose(source, target, judge)
+    left_out += [f"{one.entry} ({one.spec})" for one in source if one not in chosen.values()]
+    if options.blend:
+        chosen = blend(chosen, choose(read_networks(options.blend, options.key)[0], target, judge), options.share)
     content = convert(chosen, target.layout, options.resample_kernel, half=options.half)
     make_folder(options.output.parent)
     checkpoint.write(options.output, content)
-    left_out += [f"{one.entry} ({one.spec})" for one in source if one not in chosen.values()]
     print(f"{options.output}: written as {options.to}")
     _tell(target, chosen, left_out)
 
@@ -67,6 +70,35 @@ def choose(networks: Sequence[Network], target: "Target", judge: Network | None 
     raw = next((one for one in candidates if one.entry not in AVERAGED), averaged)
     chosen = {target.raw: raw, target.averaged: averaged}  # of a flat file the second, for both names are empty
     return chosen | {target.judge: judges[0]} if target.judge else chosen
+
+
+def blend(chosen: dict[str, Network], others: dict[str, Network], share: float) -> dict[str, Network]:
+    """Networks between two states of one, weight by weight: Wang et al., ESRGAN, ECCVW 2018, section 3.4.
+
+    It makes sense where one was trained on from the other, or both from a third: weights of trainings that began apart
+    have nothing to do with each other.
+
+    Args:
+        chosen: as `choose` gives them.
+        others: likewise, of the other file.
+        share: of `others`, from 0 to 1.
+    Returns:
+        As `chosen`.
+    Raises:
+        OptionError: the share is not within 0 and 1.
+        CheckpointError: the files hold networks of different kinds or sizes.
+    """
+    if not 0 <= share <= 1:
+        raise OptionError("--share", f"got {share:g}", "a number from 0 to 1")
+    return {entry: _between(network, others[entry], share) for entry, network in chosen.items()}
+
+
+def _between(one: Network, other: Network, share: float) -> Network:
+    shapes = [{name: tensor.shape for name, tensor in network.tensors.items()} for network in (one, other)]
+    if one.spec.kind != other.spec.kind or shapes[0] != shapes[1]:
+        raise CheckpointError(f"--blend: {other.place}", f"holds {other.spec}", f"{one.spec}, as {one.place}")
+    tensors = {name: torch.lerp(tensor, other.tensors[name], share) for name, tensor in one.tensors.items()}
+    return replace(one, place=f"{one.place} and, to {share:g}, {other.place}", tensors=tensors)
 
 
 def convert(

@@ -3,7 +3,8 @@
     python -m gpen_plugin.convert INPUT -o OUTPUT --to ours|basicsr|authors|authors-training|modelscope|stylegan2
     python -m gpen_plugin.convert --inspect INPUT...
 
-Which network the input holds, its size and its widths are read off its tensors; no value changes, but by --half.
+Which network the input holds, its size and its widths are read off its tensors; no value changes, but by --half and
+--blend.
 """
 
 import argparse
@@ -56,6 +57,9 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--discriminator", type=Path, help="file of the d that authors-training needs")
     taps_help = "taps of the FIR filters to write, default: the input's, or 1 3 3 1"
     parser.add_argument("--resample-kernel", type=float, nargs="+", metavar="TAP", help=taps_help)
+    blend_help = "file of the same network in another state: the output lies between the two, weight by weight"
+    parser.add_argument("--blend", type=Path, metavar="OTHER", help=blend_help)
+    parser.add_argument("--share", type=float, default=0.5, help="of OTHER, between 0 and 1 (default 0.5)")
     parser.add_argument("--half", action="store_true", help="store the numbers in half precision, in half the room")
     parser.add_argument("--force", action="store_true", help="overwrite the output if it exists; never an input")
     parser.add_argument("--inspect", action="store_true", help="write nothing, say what each input is")
@@ -78,7 +82,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             command.error("give one input, --output and --to; or --inspect")
         if options.discriminator is not None and not TARGETS[options.to].judge:
             command.error(f"--discriminator: --to {options.to} holds one network; convert the discriminator on its own")
-        inputs = [path for path in (*options.input, options.discriminator) if path is not None]
+        inputs = [path for path in (*options.input, options.discriminator, options.blend) if path is not None]
         check_output(options.output, inputs, options.force)
 
     from gpen_plugin.conversion import convert_file, inspect_file  # brings PyTorch
