@@ -14,7 +14,6 @@ import numpy as np
 from gpen_plugin.data.face_labels import PALETTE, Palette, is_indexed, labels_of, painted
 from gpen_plugin.data.luminance import grey, luminance, with_luminance
 from gpen_plugin.errors import DataError, OptionError
-from gpen_plugin.restore.zoo import DEFAULT
 
 NEARLY_WHITE, WHITE = 240 / 255, 250 / 255  # of a stroke's pixels, and their mean: JPEG files darken strokes a little
 PURE = 254.9 / 255  # of those that are as they were painted
@@ -69,7 +68,7 @@ class Restore:
     """Blind face restoration: nothing is added to what the network does."""
 
     name = "restore"
-    released = DEFAULT
+    released = "GPEN-FairFace-128"
     aligned_only = False
     keeps_grey = True
 

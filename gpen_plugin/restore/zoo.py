@@ -14,6 +14,7 @@ from typing import Literal
 from gpen_plugin.checkpoint import NetworkSpec
 from gpen_plugin.errors import CheckpointError
 from gpen_plugin.fetch import WeightFile, cache_folder
+from gpen_plugin.restore.tasks import Restore
 
 PUBLISHED_AT = "https://public-vigen-video.oss-cn-shanghai.aliyuncs.com/robin/models"
 MODELSCOPE = "https://www.modelscope.cn/models/damo/cv_gpen_image-portrait-enhancement-hires/files"
@@ -107,7 +108,7 @@ def _carried(name: str, what: str, kind: Literal["GPEN", "GPENDiscriminator"] = 
     return ReleasedModel(file, 128, 1, narrow=0.125, conventions=faces, kind=kind, **of_latents, is_ours=True)
 
 
-DEFAULT = "GPEN-FairFace-128"
+DEFAULT = Restore.released
 
 # Digests are those under which public copies of the authors' files are stored; where none was found there is none, and
 # such a file is not downloaded.
