@@ -59,6 +59,11 @@ def scale_of(matrix: np.ndarray) -> float:
     return math.sqrt(abs(np.linalg.det(matrix[:, :2])))
 
 
+def side_in_photograph(crop: np.ndarray, matrix: np.ndarray) -> float:
+    """Side of what a crop, (S, S, ...), shows: in pixels of the photograph that the matrix leads from."""
+    return len(crop) / scale_of(matrix)
+
+
 def inverse(matrix: np.ndarray) -> np.ndarray:
     """The way back, (2, 3) float64."""
     back = np.linalg.inv(matrix[:, :2])

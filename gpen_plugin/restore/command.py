@@ -70,6 +70,7 @@ def _restorer(arguments: Namespace) -> Restorer:
         detector=arguments.detector,
         detector_file=arguments.detector_file,
         min_face=arguments.min_face,
+        max_face=arguments.max_face,
         template=arguments.template,
         mask=arguments.mask,
         alpha=arguments.alpha,

@@ -76,6 +76,11 @@ def _faces(group: argparse._ArgumentGroup) -> None:
         "--min-face", type=float, default=16, help="leave smaller faces alone, in pixels (default %(default)s)"
     )
     group.add_argument(
+        "--max-face",
+        type=float,
+        help="leave larger ones alone (default: 160 without --model, which sees 128; else none)",
+    )
+    group.add_argument(
         "--template",
         help="how faces are aligned: ffhq, gpen, arcface, dlib, or ten numbers (default: as the model wants it)",
     )

@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from gpen_plugin.restore.alignment import side_in_photograph
 from gpen_plugin.restore.photograph import Photograph
 
 
@@ -46,6 +47,13 @@ class RestoredFace:
     restored: np.ndarray
     identity: float | None = None
     kept: str | None = None
+
+
+def too_large(face: RestoredFace, most: float | None) -> str | None:
+    """Why a face is larger than a network makes better: it fills more than `most` pixels. None if it is not."""
+    if most is None or face.detected is None or side_in_photograph(face.crop, face.matrix) <= most:
+        return None
+    return f"fills more than {most:g} px, this network's most: name a larger --model, or --max-face"
 
 
 @dataclass(frozen=True, eq=False)

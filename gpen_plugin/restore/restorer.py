@@ -15,7 +15,7 @@ from gpen_plugin.restore.alignment import after_scaling, align, can_be_aligned, 
 from gpen_plugin.restore.background import open_background
 from gpen_plugin.restore.cores import on_cores
 from gpen_plugin.restore.detection import open_detector
-from gpen_plugin.restore.face import DetectedFace, Restoration, RestoredFace
+from gpen_plugin.restore.face import DetectedFace, Restoration, RestoredFace, too_large
 from gpen_plugin.restore.face_network import FaceNetwork, open_network, torch_device
 from gpen_plugin.restore.fidelity import keep_color, make_grey, open_gate
 from gpen_plugin.restore.masks import open_mask, share
@@ -24,8 +24,10 @@ from gpen_plugin.restore.photograph import Photograph, read_photograph
 from gpen_plugin.restore.pixel_values import as_uint8, stored, unit
 from gpen_plugin.restore.tasks import Task, task_called
 from gpen_plugin.restore.templates import parse_template
+from gpen_plugin.restore.zoo import DEFAULT
 
 Image = np.ndarray | Photograph | str | PathLike
+LARGEST = 1.25  # times what the shipped network sees: beyond it would blur a sharp face
 
 
 class Restorer:
@@ -43,6 +45,8 @@ class Restorer:
         detector: ``auto``, ``retinaface``, ``yunet`` or ``haar``; ``auto`` takes the first of these that can be had.
         detector_file: the detector's weights, where they are not to be looked for.
         min_face: side of the smallest face that is restored, in pixels.
+        max_face: of the largest, with what the network is shown around it. None: any; where nobody named a model, 1.25
+            times what the small one that comes along sees.
         template: how faces are aligned: ``ffhq``, ``gpen``, ``arcface``, ``dlib`` or ten numbers; None takes the
             model's own.
         mask: ``auto``, ``soft`` or ``parsing``: what of a restored face goes into the photograph.
@@ -72,6 +76,7 @@ class Restorer:
         detector: str = "auto",
         detector_file: str | PathLike | None = None,
         min_face: float = 16,
+        max_face: float | None = None,
         template: str | None = None,
         mask: str = "auto",
         alpha: float | None = None,
@@ -87,8 +92,10 @@ class Restorer:
         _check("upscale", upscale, 1, 16)
         _check("batch", batch, 1)
         _check("min_face", min_face, 1)
+        _check("max_face", max_face, 1)
         self.device = torch_device(device)
         given = task_called(task or "restore") if task is None or isinstance(task, str) else task
+        is_default = model is None and given.released == DEFAULT
         model = given.released if model is None else model
         closed = isinstance(model, str | PathLike)
         arguments = {"key": key, "device": self.device, "precision": precision}
@@ -101,6 +108,7 @@ class Restorer:
         self.template = parse_template(template or self.network.template)
         self.alpha = self.network.alpha if alpha is None else alpha
         self.upscale, self.batch, self.keep_color = upscale, batch, keep_color
+        self.max_face = LARGEST * self.network.in_size if max_face is None and is_default else max_face
         self._gate = open_gate(identity, identity_model, self.device)
         self._background = open_background(background, device=self.device, tile=tile) if background else None
         self._detector_arguments = (detector, detector_file, min_face)
@@ -170,7 +178,7 @@ class Restorer:
             raise OptionError(f"task {self.task.name}", came, "aligned faces", "Pass --aligned (aligned=True).")
         photographs = [_photograph(image) for image in images]
         if aligned:
-            located = [[_whole(photograph)] for photograph in photographs]
+            located = [[_Located(None, np.eye(2, 3), unit(photograph.pixels))] for photograph in photographs]
         else:
             found = [self.find(photograph) for photograph in photographs] if faces is None else faces
             located = [
@@ -205,6 +213,7 @@ class Restorer:
                 yield self._judged(RestoredFace(face.detected, face.matrix, face.crop, restored, kept=kept))
 
     def _judged(self, face: RestoredFace) -> RestoredFace:
+        face = replace(face, kept=face.kept or too_large(face, self.max_face))
         if self._gate is None:
             return face
         likeness = self._gate(face.crop, face.restored, self.template)
@@ -268,11 +277,6 @@ class _Located:
     detected: DetectedFace | None
     matrix: np.ndarray
     crop: np.ndarray
-
-
-def _whole(photograph: Photograph) -> _Located:
-    """A picture that is one aligned face."""
-    return _Located(None, np.eye(2, 3), unit(photograph.pixels))
 
 
 def _photograph(image: Image) -> Photograph:

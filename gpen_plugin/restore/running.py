@@ -10,7 +10,7 @@ from tqdm import tqdm
 
 from gpen_plugin.errors import DataError, GPENError, MissingFileError, OptionError, plain_message
 from gpen_plugin.picture_file import write_picture
-from gpen_plugin.restore.alignment import scale_of
+from gpen_plugin.restore.alignment import side_in_photograph
 from gpen_plugin.restore.face import DetectedFace, Restoration, RestoredFace
 from gpen_plugin.restore.inputs import Job
 from gpen_plugin.restore.photograph import Photograph, read_photograph, write_photograph
@@ -169,7 +169,8 @@ class Runner:
 
 def _too_large(faces: Sequence[RestoredFace]) -> list[str]:
     """What is to be said of faces that the network sees much smaller than they are."""
-    found = [(len(face.crop) / scale_of(face.matrix), len(face.crop)) for face in faces if face.detected is not None]
+    shown = [face for face in faces if face.detected is not None and face.kept is None]
+    found = [(side_in_photograph(face.crop, face.matrix), len(face.crop)) for face in shown]
     large = [round(side) for side, seen in found if side > MUCH * seen]
     if not large:
         return []

@@ -10,8 +10,10 @@ from restorer_parts import FACES, brighter, photograph, restorer
 from gpen_plugin import GPEN
 from gpen_plugin.errors import OptionError, ShapeError
 from gpen_plugin.restore import Restorer
+from gpen_plugin.restore.alignment import side_in_photograph
 from gpen_plugin.restore.fidelity import IdentityGate
 from gpen_plugin.restore.photograph import Photograph
+from gpen_plugin.restore.zoo import DEFAULT
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "metrics"))
 
@@ -221,3 +223,25 @@ def test_a_grey_photograph_stays_grey_where_a_network_enlarges_it():
     assert result.shape == (480, 640, 3)
     assert (result[..., 0] == result[..., 2]).all()
     assert (made.restore(photograph()).picture[..., 2] > photograph().mean()).any()
+
+
+def test_faces_larger_than_asked_for_are_left_alone():
+    picture = photograph()
+    sides = sorted(round(side_in_photograph(face.crop, face.matrix)) for face in restorer().restore(picture).faces)
+    most = (sides[0] + sides[1]) / 2
+    made = restorer(brighter, max_face=most)
+    result = made.restore(picture)
+    kept = [face.kept for face in sorted(result.faces, key=lambda face: side_in_photograph(face.crop, face.matrix))]
+    assert kept == [None, f"fills more than {most:g} px, this network's most: name a larger --model, or --max-face"]
+    assert (result.picture != picture).any()
+    assert (restorer(brighter, max_face=1).restore(picture).picture == picture).all()
+    whole = made.restore(np.full((200, 200, 3), 99, np.uint8), aligned=True)
+    assert whole.faces[0].kept is None
+
+
+def test_only_where_nobody_named_a_model_large_faces_are_left_alone():
+    assert Restorer(device="cpu").max_face == 160
+    assert Restorer(DEFAULT, device="cpu").max_face is None
+    assert Restorer(device="cpu", max_face=500).max_face == 500
+    with pytest.raises(OptionError, match="max_face: got 0"):
+        Restorer(device="cpu", max_face=0)
