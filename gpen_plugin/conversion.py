@@ -30,7 +30,8 @@ def convert_file(options: argparse.Namespace, target: "Target") -> None:
     chosen = choose(source, target, judge)
     left_out += [f"{one.entry} ({one.spec})" for one in source if one not in chosen.values()]
     if options.blend:
-        chosen = blend(chosen, choose(read_networks(options.blend, options.key)[0], target, judge), options.share)
+        share = 0.5 if options.share is None else options.share
+        chosen = blend(chosen, choose(read_networks(options.blend, options.key)[0], target, judge), share)
     content = convert(chosen, target.layout, options.resample_kernel, half=options.half)
     make_folder(options.output.parent)
     checkpoint.write(options.output, content)
@@ -97,7 +98,8 @@ def _between(one: Network, other: Network, share: float) -> Network:
     shapes = [{name: tensor.shape for name, tensor in network.tensors.items()} for network in (one, other)]
     if one.spec.kind != other.spec.kind or shapes[0] != shapes[1]:
         raise CheckpointError(f"--blend: {other.place}", f"holds {other.spec}", f"{one.spec}, as {one.place}")
-    tensors = {name: torch.lerp(tensor, other.tensors[name], share) for name, tensor in one.tensors.items()}
+    pairs = {name: (tensor.float(), other.tensors[name].float()) for name, tensor in one.tensors.items()}  # or half
+    tensors = {name: torch.lerp(*pair, share) for name, pair in pairs.items()}
     return replace(one, place=f"{one.place} and, to {share:g}, {other.place}", tensors=tensors)
 
 

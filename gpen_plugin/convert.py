@@ -59,7 +59,7 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--resample-kernel", type=float, nargs="+", metavar="TAP", help=taps_help)
     blend_help = "file of the same network in another state: the output lies between the two, weight by weight"
     parser.add_argument("--blend", type=Path, metavar="OTHER", help=blend_help)
-    parser.add_argument("--share", type=float, default=0.5, help="of OTHER, between 0 and 1 (default 0.5)")
+    parser.add_argument("--share", type=float, help="of OTHER, from 0 to 1 (default 0.5)")
     parser.add_argument("--half", action="store_true", help="store the numbers in half precision, in half the room")
     parser.add_argument("--force", action="store_true", help="overwrite the output if it exists; never an input")
     parser.add_argument("--inspect", action="store_true", help="write nothing, say what each input is")
@@ -82,6 +82,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             command.error("give one input, --output and --to; or --inspect")
         if options.discriminator is not None and not TARGETS[options.to].judge:
             command.error(f"--discriminator: --to {options.to} holds one network; convert the discriminator on its own")
+        if options.share is not None and options.blend is None:
+            command.error("--share: it is of --blend, which is missing")
         inputs = [path for path in (*options.input, options.discriminator, options.blend) if path is not None]
         check_output(options.output, inputs, options.force)
 

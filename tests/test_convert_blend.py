@@ -54,3 +54,19 @@ def test_a_share_is_one(tmp_path, capsys):
     first = saved(tmp_path / "one.pth", weights(NETWORKS["GPEN concat"]))
     assert blend(first, first, tmp_path / "blend.pth", "--share", 2) == 1
     assert "--share: got 2; expected a number from 0 to 1" in capsys.readouterr().err
+
+
+def test_a_share_of_nothing_is_refused(tmp_path, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        main(["one.pth", "-o", str(tmp_path / "b.pth"), "--to", "ours", "--share", "0.3"])
+    assert "--share: it is of --blend, which is missing" in capsys.readouterr().err
+
+
+def test_a_file_in_half_precision_is_blended_with_a_whole_one(tmp_path):
+    """As the weights that come with the package are, with those of a training from them."""
+    one, other = (weights(NETWORKS["GPEN concat"], seed) for seed in (1, 2))
+    first = saved(tmp_path / "one.pth", {name: tensor.half() for name, tensor in one.items()})
+    assert blend(first, saved(tmp_path / "other.pth", other), tmp_path / "blend.pth") == 0
+    for name, tensor in torch.load(tmp_path / "blend.pth").items():
+        assert tensor.dtype == torch.float32
+        torch.testing.assert_close(tensor, (one[name].half().float() + other[name]) / 2)
