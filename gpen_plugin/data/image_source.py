@@ -7,7 +7,7 @@ suffix, so a picture has the same key in a folder and in the LMDB that was made 
 import os
 import zipfile
 import zlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Protocol
 
@@ -41,7 +41,7 @@ class FolderSource:
         root: the folder.
         where: key path or argument that names it, for messages.
     Raises:
-        DataError: no such folder, no pictures in it, or two files share a key.
+        DataError: no such folder, a folder in it that cannot be read, no pictures in it, or two files share a key.
     """
 
     def __init__(self, root: str | os.PathLike, where: str):
@@ -51,8 +51,8 @@ class FolderSource:
             raise DataError(where, came, "a folder of pictures", "Mend the path, or put the pictures there.")
         if root.suffix == ".lmdb":
             raise DataError(where, f"{root} is an LMDB", "a folder of pictures", "Use io_backend: type: lmdb with it.")
-        found = (Path(parent, file) for parent, _, files in os.walk(root, followlinks=True) for file in files)
-        self._files = _by_key((path.relative_to(root).as_posix() for path in found), str(root), where)
+        found = (path.relative_to(root).as_posix() for path in _files_below(root, where))
+        self._files = _by_key(found, str(root), where)
         self._root, self._client = root, None
         self.keys = list(self._files)
 
@@ -158,12 +158,45 @@ def open_source(path: str | os.PathLike, where: str) -> ImageSource:
     return LmdbSource(path, where) if path.suffix == ".lmdb" else open_folder_or_zip(path, where)
 
 
+def _files_below(root: Path, where: str) -> Iterator[Path]:
+    """All files of a folder and of the folders in it. Links to folders are followed.
+
+    Each folder is listed once, and a link to a folder that holds the link or `root` is not followed: a link that leads
+    back must not multiply a data set, and a link to the parent of ``train`` must not add ``val`` to it.
+    """
+
+    def fail(error: OSError) -> None:
+        came = f"{error.filename} cannot be read ({error.strerror})"
+        raise DataError(where, came, "a folder that you may read", "Change its permissions, or remove it.") from error
+
+    listed: set[str] = set()  # by real path
+    folders = [root]  # links come after all real folders, so that a file keeps the shorter of two keys
+    for start in folders:
+        target = os.path.realpath(start)
+        holders = [Path(os.path.realpath(folder)) for folder in (root, start.parent)]
+        if start != root and any(holder.is_relative_to(target) for holder in holders):
+            continue
+        for parent, below, files in os.walk(start, onerror=fail):
+            here = os.path.realpath(parent)
+            if here in listed:
+                below.clear()
+                continue
+            listed.add(here)
+            below[:] = sorted(name for name in below if not _is_passed_over(name))
+            folders += [path for path in (Path(parent, name) for name in below) if path.is_symlink()]
+            yield from (Path(parent, name) for name in files)
+
+
+def _is_passed_over(name: str) -> bool:
+    """Hidden files, what macOS adds to archives, and the folder that Linux keeps at the top of a disk."""
+    return name.startswith(".") or name in ("__MACOSX", "lost+found")
+
+
 def _by_key(paths: Iterable[str], root: str, where: str) -> Mapping[str, str]:
-    """Sort out the picture files among `paths`, by key. Hidden files and what macOS adds to archives do not count."""
+    """Sort out the picture files among `paths`, by key."""
     files: dict[str, str] = {}
     for path in map(PurePosixPath, paths):
-        hidden = any(part.startswith(".") or part == "__MACOSX" for part in path.parts)
-        if hidden or path.suffix.lower() not in PICTURE_SUFFIXES:
+        if any(map(_is_passed_over, path.parts)) or path.suffix.lower() not in PICTURE_SUFFIXES:
             continue
         key = str(path.with_suffix(""))
         if key in files:

@@ -1,6 +1,7 @@
 """Every kind of picture is read, in every kind of place, and what cannot be read is named."""
 
 import io
+import os
 import pickle
 import zipfile
 from pathlib import Path
@@ -105,6 +106,51 @@ def test_folder_keys_and_pictures(tmp_path):
     assert source.keys == ["b/face.with.dots", "b/face_0", "b/face_1", "face_0"]
     np.testing.assert_array_equal(source.read("b/face_1"), colour_picture(1))
     assert source.name("b/face_1") == str(tmp_path / "b" / "face_1.png")
+
+
+def test_a_link_that_leads_back_adds_nothing(tmp_path):
+    """Neither to the folder itself nor to the one above it, with which the validation set would be trained on."""
+    write_faces(tmp_path / "data/train", 2)
+    write_faces(tmp_path / "data/train/sub", 2)
+    write_faces(tmp_path / "data/val", 2)
+    (tmp_path / "data/train/sub/up").symlink_to("..")
+    (tmp_path / "data/train/parent").symlink_to("../")
+    (tmp_path / "data/train/top").symlink_to(tmp_path)
+    keys = ["face_0", "face_1", "sub/face_0", "sub/face_1"]
+    assert FolderSource(tmp_path / "data/train", "it").keys == keys
+    (tmp_path / "link").symlink_to("data/train")
+    assert FolderSource(tmp_path / "link", "it").keys == keys
+
+
+def test_linked_folders_are_read_once_under_their_own_place(tmp_path):
+    write_faces(tmp_path / "disk/a", 1)
+    write_faces(tmp_path / "disk/a/deep", 1)
+    write_faces(tmp_path / "disk/b", 1)
+    write_faces(tmp_path / "set/own", 1)
+    (tmp_path / "disk/b/back").symlink_to("..")
+    for name, target in {"again": "own", "first": "../disk/a", "whole": "../disk", "z": "../disk/a/deep"}.items():
+        (tmp_path / "set" / name).symlink_to(target)
+    (tmp_path / "set/one.png").symlink_to("own/face_0.png")  # links to files make subsets of data
+    expected = ["first/deep/face_0", "first/face_0", "one", "own/face_0", "whole/b/face_0"]
+    assert FolderSource(tmp_path / "set", "it").keys == expected
+
+
+def test_a_folder_that_cannot_be_read_is_named(tmp_path, monkeypatch):
+    write_faces(tmp_path, 1)
+    for name in ("closed", ".hidden", "lost+found"):
+        (tmp_path / name).mkdir()
+    scandir = os.scandir
+
+    def refusing(folder):
+        if Path(folder).name in ("closed", ".hidden", "lost+found"):
+            raise PermissionError(13, "Permission denied", str(folder))
+        return scandir(folder)
+
+    monkeypatch.setattr(os, "scandir", refusing)  # the tests may run as root, who may read everything
+    with pytest.raises(DataError, match=r"it: .*closed cannot be read \(Permission denied\); expected a folder"):
+        FolderSource(tmp_path, "it")
+    (tmp_path / "closed").rmdir()
+    assert FolderSource(tmp_path, "it").keys == ["face_0"]
 
 
 def test_zip_and_folder_agree(tmp_path):
