@@ -16,7 +16,10 @@ from gpen_plugin.restore.ffmpeg import CONTAINERS
 from gpen_plugin.restore.photograph import WRITTEN_SUFFIXES
 
 SEARCHED_PICTURES = (*PICTURE_SUFFIXES, ".gif", ".heic", ".heif", ".avif", ".jp2", ".jfif")
-VIDEO_SUFFIXES = (".mp4", ".mov", ".m4v", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".wmv", ".flv", ".3gp", ".ogv")
+VIDEO_SUFFIXES = (  # of files and streams, camcorders and discs among them
+    ".mp4 .m4v .mov .qt .f4v .3gp .3gpp .3g2 .mkv .mk3d .webm .avi .divx .dv .dif .wmv .asf .flv .ogv .ogm .rm .rmvb "
+    ".mpg .mpeg .mpe .mpv .m1v .m2v .vob .evo .vro .mod .tod .ts .tp .trp .mts .m2t .m2ts .mxf .gxf .wtv .dvr-ms"
+).split()
 WRITTEN_VIDEOS = tuple(CONTAINERS)
 _FROM_ARCHIVES = "__MACOSX"  # a folder that macOS adds, of what are no pictures
 _WHAT = "a picture, a video, a folder of them, or a pattern such as 'in/*.jpg'"
@@ -171,7 +174,7 @@ def _is_hidden(name: str) -> bool:
 
 
 def _searched_suffixes() -> tuple[str, ...]:
-    return SEARCHED_PICTURES + VIDEO_SUFFIXES
+    return (*SEARCHED_PICTURES, *VIDEO_SUFFIXES)
 
 
 def _identity(path: Path) -> Identity | None:

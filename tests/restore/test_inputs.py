@@ -49,6 +49,13 @@ def test_a_folder_is_searched_and_its_tree_is_repeated(tree):
     assert not (tree / "out").exists()
 
 
+@pytest.mark.parametrize("name", ["clip.mts", "clip.M2TS", "clip.ts", "VTS_01_1.VOB", "tape.dv", "film.m2v", "a.3g2"])
+def test_videos_of_camcorders_discs_and_phones_are_found(tree, name):
+    (tree / "in" / name).write_text(name)
+    job = next(job for job in expand(["in"], "out") if job.source.name == name)
+    assert (job.kind, job.target.suffix) == ("video", ".mp4")
+
+
 def test_a_folder_alone_without_those_in_it(tree):
     found = [source for source, _ in pairs(expand(["in"], "out", recursive=False))]
     assert found == ["in/a.png", "in/b.JPG", "in/film.avi"]
