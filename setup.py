@@ -46,7 +46,7 @@ setup(
         "heic": ["pillow-heif"],
         "export": ["onnx", "onnxruntime"],
         "test": ["gfpgan", "pytest", "ruff", "selenium", "setuptools", "wheel"],
-        "video": ["imageio-ffmpeg"],  # ffmpeg, for machines that have none
+        "video": ["av>=17"],  # brings FFmpeg
         "web": ["gradio"],
     },
     entry_points={

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 OPENCVS = ("opencv-python", "opencv-python-headless", "opencv-contrib-python", "opencv-contrib-python-headless")
 TENSORBOARDS = ("tensorboard", "tb-nightly")
 EXTRAS = (  # package, what for, name of the extra
+    ("av", "videos", "video"),
     ("gradio", "gpen-demo", "web"),
     ("onnx", "gpen-export", "export"),
     ("onnxruntime", "ONNX files", "export"),
@@ -203,11 +204,6 @@ def published_weights() -> Iterator[Finding]:
 
 def extras() -> Iterator[Finding]:
     """What is needed for single things alone."""
-    from gpen_plugin.restore.ffmpeg import find_ffmpeg
-
-    advice = 'Videos lose their sound without it. Install ffmpeg, or: pip install "gpen_plugin[video]"'
-    ffmpeg = find_ffmpeg()
-    yield Finding("extras", "ffmpeg", str(ffmpeg or "not here"), "" if ffmpeg else advice)
     for name, use, extra in EXTRAS:
         missing = f'not installed; for {use}: pip install "gpen_plugin[{extra}]"'
         yield Finding("extras", name, _version(name) or missing)

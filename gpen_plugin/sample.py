@@ -1,10 +1,9 @@
 """``python -m gpen_plugin.sample -m net_g_latest.pth -o samples.png``: what a GAN prior draws."""
 
 import argparse
-import contextlib
-import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,7 +11,7 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
-from gpen_plugin.errors import DataError, OptionError, told_plainly
+from gpen_plugin.errors import MissingFileError, OptionError, told_plainly
 from gpen_plugin.picture_file import write_picture
 from gpen_plugin.sheet import mosaic
 
@@ -138,7 +137,7 @@ def _interpolate(sampler: "PriorSampler", options: argparse.Namespace) -> int:
     count = frames * ways + 1
     pictures = _shown(sampler, sampler.between(options.seeds, frames, options.space), count)
     if suffix == ".mp4":
-        _write_film(options.output, pictures, count)
+        _write_film(options.output, pictures)
     elif not suffix:
         for number, picture in enumerate(pictures):
             write_picture(options.output / f"{number:05d}.png", picture)
@@ -154,28 +153,19 @@ def _shown(sampler: "PriorSampler", drawings: Iterable["Drawing"], count: int) -
     return iter(tqdm(sampler(drawings), total=count, unit="picture", disable=count <= 4 * sampler.batch))
 
 
-def _write_film(path: Path, pictures: Iterator[np.ndarray], count: int) -> None:
-    """Write an MP4 under a temporary name, look whether all frames are there, then rename it."""
-    unfinished = path.with_name(f".{path.stem}.{os.getpid()}.part.mp4")
+def _write_film(path: Path, pictures: Iterator[np.ndarray]) -> None:
+    """Write an MP4, whole or not at all."""
+    from gpen_plugin.restore.video_writer import VideoTarget
+
+    duration = Fraction(1, FRAMES_PER_SECOND)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        first = next(pictures)
-        codec = cv2.VideoWriter_fourcc(*"mp4v")
-        film = cv2.VideoWriter(str(unfinished), codec, FRAMES_PER_SECOND, (first.shape[1], first.shape[0]))
-        film.write(first)
-        for picture in pictures:
-            film.write(picture)
-        film.release()
-        if int(cv2.VideoCapture(str(unfinished)).get(cv2.CAP_PROP_FRAME_COUNT)) != count:
-            raise OSError("OpenCV did not write all frames")
-        os.replace(unfinished, path)
-    except (OSError, cv2.error) as error:
-        expected = "a writable folder with space left, and an OpenCV that writes MP4"
-        way_out = "Without one, name a folder (no suffix): the frames go there."
-        raise DataError(str(path), f"cannot be written ({error})", expected, way_out) from error
-    finally:
-        with contextlib.suppress(OSError):
-            unfinished.unlink(missing_ok=True)
+        target = VideoTarget(path, None, Fraction(FRAMES_PER_SECOND))
+    except MissingFileError as error:
+        way_out = f"{error.way_out}, or name a folder (no suffix): the frames go there."
+        raise MissingFileError(error.where, error.came, way_out=way_out) from error
+    with target:
+        for number, picture in enumerate(pictures):
+            target.write(picture, number * duration, duration)
 
 
 def _device(name: str) -> str:

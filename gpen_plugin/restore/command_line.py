@@ -8,7 +8,7 @@ EPILOG = """
 examples:
   gpen-restore old.jpg -o restored                           every face of a photograph
   gpen-restore album/ 'scans/*.tif' -o restored --compare    folders and globs, with before/after pictures
-  gpen-restore film.mp4 -o restored                          a video, sound kept where ffmpeg is
+  gpen-restore film.mp4 -o restored                          a video, with its sound and subtitles
   gpen-restore faces/ -o restored --aligned -m net_g_latest.pth
 
 exit status: 0 all was done, 1 something failed (what it does not stop is done), 2 unknown or missing options,

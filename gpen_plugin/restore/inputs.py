@@ -12,14 +12,15 @@ from typing import Literal
 
 from gpen_plugin.data.image_source import PICTURE_SUFFIXES
 from gpen_plugin.errors import DataError, GPENError, OptionError, join_errors
-from gpen_plugin.restore.ffmpeg import CONTAINERS
 from gpen_plugin.restore.photograph import WRITTEN_SUFFIXES
+from gpen_plugin.restore.video_writer import CONTAINERS
 
 SEARCHED_PICTURES = (*PICTURE_SUFFIXES, ".gif", ".heic", ".heif", ".avif", ".jp2", ".jfif")
-VIDEO_SUFFIXES = (  # of files and streams, camcorders and discs among them
-    ".mp4 .m4v .mov .qt .f4v .3gp .3gpp .3g2 .mkv .mk3d .webm .avi .divx .dv .dif .wmv .asf .flv .ogv .ogm .rm .rmvb "
-    ".mpg .mpeg .mpe .mpv .m1v .m2v .vob .evo .vro .mod .tod .ts .tp .trp .mts .m2t .m2ts .mxf .gxf .wtv .dvr-ms"
-).split()
+_FILMS = (".mp4", ".m4v", ".mov", ".qt", ".f4v", ".mkv", ".mk3d", ".webm", ".avi", ".divx", ".wmv", ".asf", ".flv")
+_STREAMED = (".3gp", ".3gpp", ".3g2", ".ogv", ".ogm", ".rm", ".rmvb", ".ts", ".tp", ".trp", ".mxf", ".gxf", ".wtv")
+_OF_CAMCORDERS = (".mts", ".m2t", ".m2ts", ".mod", ".tod", ".dv", ".dif", ".dvr-ms")
+_OF_DISCS = (".mpg", ".mpeg", ".mpe", ".mpv", ".m1v", ".m2v", ".vob", ".evo", ".vro")
+VIDEO_SUFFIXES = (*_FILMS, *_STREAMED, *_OF_CAMCORDERS, *_OF_DISCS)
 WRITTEN_VIDEOS = tuple(CONTAINERS)
 _FROM_ARCHIVES = "__MACOSX"  # a folder that macOS adds, of what are no pictures
 _WHAT = "a picture, a video, a folder of them, or a pattern such as 'in/*.jpg'"

@@ -52,12 +52,11 @@ def _endings(arguments: Namespace) -> list[str]:
 
 
 def _check_videos(arguments: Namespace, jobs: Sequence[Job]) -> None:
-    """Refuse options that only photographs have, rather than pass over them."""
-    video = next((job for job in jobs if job.kind == "video"), None)
+    """Refuse options that only photographs have where there is none; else each video gets a note, see `Runner`."""
     given = [name for name in ("aligned", "save_faces", "variants", "reference") if getattr(arguments, name)]
-    if video is not None and given:
-        where, came = f"--{given[0].replace('_', '-')}", f"got it for the video {video.source}"
-        raise OptionError(where, came, "photographs", "Leave it out, or restore videos apart.")
+    if given and all(job.kind == "video" for job in jobs):
+        where, came = f"--{given[0].replace('_', '-')}", f"got it for the video {jobs[0].source}"
+        raise OptionError(where, came, "photographs", "Leave it out.")
 
 
 def _check_aligned(arguments: Namespace) -> None:

@@ -149,6 +149,11 @@ class Runner:
         return self._outputs.folder / room / relative.with_name(relative.name + ending)
 
     def _video(self, job: Job) -> JobReport:
+        if self._aligned:
+            error = DataError(str(job.source), "is a video, and --aligned is for images of one face")
+            return _failure(job, error)
+        options = (("--save-faces", self._outputs.faces), ("--variants", bool(self._variants)))
+        left_out = [f"{option} is for photographs: left out for this video" for option, given in options if given]
         try:
             compare = self._beside(COMPARED, job, "") if self._outputs.compare else None
             with tqdm(total=VideoSource(job.source).expected, desc=job.source.name, unit="frame", leave=False) as bar:
@@ -164,7 +169,7 @@ class Runner:
             return _failure(job, error)
         figures = asdict(report)
         notes = figures.pop("notes")
-        return JobReport(job.source, job.target, video=figures, notes=notes)
+        return JobReport(job.source, job.target, video=figures, notes=(*notes, *left_out))
 
 
 def _too_large(faces: Sequence[RestoredFace]) -> list[str]:

@@ -4,7 +4,8 @@ import contextlib
 import itertools
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from fractions import Fraction
 from pathlib import Path
 from typing import Protocol
 
@@ -14,7 +15,8 @@ from gpen_plugin.restore.alignment import can_be_aligned
 from gpen_plugin.restore.face import DetectedFace, Restoration
 from gpen_plugin.restore.stability import StabilityMeter
 from gpen_plugin.restore.tracking import CutFinder, FaceTracker, TrackedFace
-from gpen_plugin.restore.video_file import VideoSource, VideoTarget
+from gpen_plugin.restore.video_file import VideoSource
+from gpen_plugin.restore.video_writer import VideoTarget
 from gpen_plugin.sheet import side_by_side
 
 
@@ -55,10 +57,11 @@ class VideoReport:
 
 @dataclass(frozen=True, eq=False)
 class _Frame:
-    """A picture on its way: how often it is shown, and its faces."""
+    """A frame on its way: when and how long it is shown, in seconds, and its faces."""
 
     picture: np.ndarray
-    times: int
+    time: Fraction
+    duration: Fraction
     faces: Sequence[TrackedFace] = ()
 
 
@@ -74,7 +77,7 @@ def restore_video(
     """Restore every face of a video. Only as many frames are held in memory as are looked ahead, and a batch.
 
     Args:
-        source: a video that OpenCV can read.
+        source: a video that FFmpeg can read.
         target: the result, ``.mp4``, ``.mov`` or ``.mkv``; whole or not at all.
         restorer: finds and restores faces.
         batch: frames that are restored at once.
@@ -85,6 +88,7 @@ def restore_video(
     Raises:
         DataError: the source cannot be read, or the target cannot be written.
         OptionError: a kind of video that is not written, or the target is the source.
+        MissingFileError: PyAV is not installed.
     """
     video, tracker, meter = VideoSource(source), FaceTracker(), StabilityMeter()
     frames = faces = 0
@@ -97,9 +101,9 @@ def restore_video(
             for frame, result in zip(group, results, strict=True):
                 restored = result.photograph.pixels
                 meter.add(frame.picture, restored, frame.faces)
-                written.write(restored, frame.times)
+                written.write(restored, frame.time, frame.duration)
                 if beside is not None:
-                    beside.write(side_by_side(frame.picture, restored), frame.times)
+                    beside.write(side_by_side(frame.picture, restored), frame.time, frame.duration)
                 faces += len(result.faces)
             frames += len(group)
             if progress is not None:
@@ -113,11 +117,11 @@ def restore_video(
 def _tracked(video: VideoSource, restorer: FaceRestorer, tracker: FaceTracker) -> Iterator[_Frame]:
     """Each frame, as soon as it is certain where its faces are."""
     starts_shot, waiting = CutFinder(), deque()
-    for picture, times in video:
+    for picture, time, duration in video:
         cut = starts_shot(picture)
         found = [face for face in restorer.find(picture) if can_be_aligned(face.landmarks)]
         certain = tracker.add(found, cut=cut)
-        waiting.append(_Frame(picture, times))
+        waiting.append(_Frame(picture, time, duration))
         yield from _with_faces(waiting, certain)
     yield from _with_faces(waiting, tracker.finish())
 
@@ -125,7 +129,7 @@ def _tracked(video: VideoSource, restorer: FaceRestorer, tracker: FaceTracker) -
 def _with_faces(waiting: deque[_Frame], certain: Sequence[Sequence[TrackedFace]]) -> Iterator[_Frame]:
     for faces in certain:
         frame = waiting.popleft()
-        yield _Frame(frame.picture, frame.times, [face for face in faces if can_be_aligned(face.face.landmarks)])
+        yield replace(frame, faces=[face for face in faces if can_be_aligned(face.face.landmarks)])
 
 
 def _groups(frames: Iterator[_Frame], size: int) -> Iterator[list[_Frame]]:

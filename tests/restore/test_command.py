@@ -1,4 +1,6 @@
 import json
+import sys
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -173,20 +175,58 @@ def test_home_is_found_for_what_lies_beside(run, tmp_path, monkeypatch):
     assert files(tmp_path / "out") == ["a.png", "compare/a.png.png"]
 
 
+def write_film(path: Path, count: int = 4) -> None:
+    av = pytest.importorskip("av", reason='videos need PyAV: pip install "gpen_plugin[video]"')
+    with av.open(str(path), "w") as film:
+        stream = film.add_stream("mjpeg", rate=10)
+        stream.width, stream.height, stream.pix_fmt = 320, 240, "yuvj420p"
+        for _ in range(count):
+            film.mux(stream.encode(av.VideoFrame.from_ndarray(photograph(), format="bgr24")))
+        film.mux(stream.encode(None))
+
+
 def test_a_video(run, tmp_path):
-    writer = cv2.VideoWriter(str(tmp_path / "film.avi"), cv2.VideoWriter.fourcc(*"MJPG"), 10, (320, 240))
-    for _ in range(4):
-        writer.write(photograph())
-    writer.release()
+    write_film(tmp_path / "film.avi")
     status, said = run("film.avi", "-o", "out", "--report", "report.json")
     assert status == 0
-    (written,) = files(tmp_path / "out")
+    assert files(tmp_path / "out") == ["film.mp4"]
     (job,) = json.loads((tmp_path / "report.json").read_text())["jobs"]
     assert job["video"]["frames"] == 4
     assert job["video"]["faces"] == 8
     assert "flicker of faces" in said.out
-    reader = cv2.VideoCapture(str(tmp_path / "out" / written))
+    reader = cv2.VideoCapture(str(tmp_path / "out" / "film.mp4"))
     assert reader.get(cv2.CAP_PROP_FRAME_COUNT) == 4
+
+
+@pytest.mark.parametrize("option", [["--save-faces"], ["--variants", 1]])
+def test_a_video_among_photographs_goes_without_what_these_have(run, tmp_path, option):
+    (tmp_path / "album").mkdir()
+    write_film(tmp_path / "album" / "film.avi")
+    write(tmp_path / "album" / "a.png")
+    status, said = run("album", "-o", "out", *option)
+    assert status == 0
+    assert {"a.png", "film.mp4"} <= set(files(tmp_path / "out"))
+    assert f"{option[0]} is for photographs: left out for this video" in said.err
+
+
+def test_a_video_among_aligned_faces_is_refused_alone(run, tmp_path):
+    (tmp_path / "album").mkdir()
+    (tmp_path / "album" / "film.avi").write_bytes(b"")
+    write(tmp_path / "album" / "a.png")
+    status, said = run("album", "-o", "out", "--aligned")
+    assert status == 1
+    assert files(tmp_path / "out") == ["a.png"]
+    assert "film.avi: is a video, and --aligned is for images of one face" in said.err
+
+
+def test_a_video_without_pyav_is_refused_alone(run, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "av", None)
+    (tmp_path / "film.mp4").write_bytes(b"")
+    write(tmp_path / "a.png")
+    status, said = run("film.mp4", "a.png", "-o", "out")
+    assert status == 1
+    assert files(tmp_path / "out") == ["a.png"]
+    assert 'Run: pip install "gpen_plugin[video]"' in said.err
 
 
 def test_the_onnx_file_gives_the_same(run, tmp_path, weights):

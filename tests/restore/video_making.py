@@ -1,6 +1,8 @@
 """Small videos, and a restorer that needs no network."""
 
-import subprocess
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from fractions import Fraction
 from pathlib import Path
 
 import cv2
@@ -9,13 +11,14 @@ import pytest
 
 from gpen_plugin.data.drawn_faces import draw_face
 from gpen_plugin.restore.face import DetectedFace, Restoration, RestoredFace
-from gpen_plugin.restore.ffmpeg import find_ffmpeg
 from gpen_plugin.restore.photograph import Photograph
 from gpen_plugin.restore.templates import pixels, template
 
+av = pytest.importorskip("av", reason='videos need PyAV: pip install "gpen_plugin[video]"')
+
 WIDTH, HEIGHT, SIDE = 96, 64, 48
-FFMPEG = find_ffmpeg()
-needs_ffmpeg = pytest.mark.skipif(FFMPEG is None, reason="ffmpeg is not there; pip install imageio-ffmpeg")
+RATE, SOUND_RATE = 25, 16000
+EXACT = 0x4 | 0x40000 | 0x2000  # swscale's flags for bicubic, accurate rounding and full chroma
 
 
 def frame(number: int, width: int = WIDTH, height: int = HEIGHT) -> np.ndarray:
@@ -32,28 +35,177 @@ def where(number: int) -> DetectedFace:
     return DetectedFace(np.array([8.0 + number, 8, 8 + number + SIDE, 8 + SIDE]), landmarks, 0.9, "made")
 
 
-def write_avi(path: Path, count: int = 12, rate: float = 25, size: tuple[int, int] = (WIDTH, HEIGHT)) -> Path:
-    """Motion JPEG, which every OpenCV writes, without sound."""
-    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"MJPG"), rate, size)
-    for number in range(count):
-        writer.write(frame(number, *size))
-    writer.release()
+@dataclass
+class Track:
+    """A stream of video to be written.
+
+    Attributes:
+        images: (H, W, 3) uint8 BGR, or frames of PyAV.
+        codec: its encoder.
+        pixels: pixel format.
+        times: when each is shown, in seconds; None for a constant rate.
+        marks: disposition.
+        options: of the encoder.
+        settings: attributes of the codec context.
+    """
+
+    images: Sequence
+    codec: str = "libx264"
+    pixels: str = "yuv420p"
+    times: Sequence[float] | None = None
+    rate: Fraction = Fraction(RATE)
+    marks: int | None = None
+    options: dict[str, str] = field(default_factory=dict)
+    settings: dict[str, object] = field(default_factory=dict)
+
+
+@dataclass
+class Tone:
+    """A stream of sound to be written: silence, in which a tone starts and ends."""
+
+    codec: str = "aac"
+    rate: int = SOUND_RATE
+    seconds: float = 0.48
+    start: float = 0.0
+    tone: tuple[float, float] = (0.1, 0.3)
+    language: str | None = None
+    marks: int | None = None
+
+
+def write_video(
+    path: Path,
+    *tracks: Track,
+    sound: Sequence[Tone] = (),
+    subtitles: Sequence[tuple[float, float, str]] = (),
+    title: str | None = None,
+    prepare: Callable | None = None,
+) -> Path:
+    """Write a file with PyAV.
+
+    Args:
+        path: its suffix chooses the format.
+        tracks: streams of video.
+        sound: streams of sound.
+        subtitles: start, end and text of each.
+        title: of the file.
+        prepare: called with the container before anything is written.
+    """
+    with av.open(str(path), "w") as container:
+        if title:
+            container.metadata["title"] = title
+        packets = []
+        for track in tracks:
+            packets += _encode_track(container, track)
+        for tone in sound:
+            packets += _encode_tone(container, tone)
+        if subtitles:
+            packets += _encode_subtitles(container, subtitles)
+        if prepare is not None:
+            prepare(container)
+        packets.sort(key=lambda packet: packet.dts * packet.time_base)
+        container.mux(packets)
     return path
 
 
-def ffmpeg(*arguments: str | Path) -> str:
-    """Run it; returns what it says, which with `-i` alone is what a file holds."""
-    done = subprocess.run([FFMPEG, "-hide_banner", "-y", *map(str, arguments)], capture_output=True, text=True)
-    assert done.returncode == 0 or len(arguments) == 2, done.stderr
-    return done.stderr
+def write_avi(path: Path, count: int = 12, rate: float = RATE, size: tuple[int, int] = (WIDTH, HEIGHT)) -> Path:
+    """Motion JPEG without sound."""
+    images = [frame(number, *size) for number in range(count)]
+    rate = Fraction(rate).limit_denominator(1001)
+    return write_video(path, Track(images, "mjpeg", "yuvj420p", rate=rate, options={"qmin": "2", "qmax": "3"}))
 
 
-def write_with_sound(path: Path, *options: str, count: int = 12) -> Path:
-    """The frames with a tone of the same length; `options` choose the codecs."""
-    silent = write_avi(path.with_name("silent.avi"), count)
-    tone = ("-f", "lavfi", "-i", f"sine=440:duration={count / 25}")
-    ffmpeg("-i", silent, *tone, "-metadata", "title=A face", *options, path)
-    return path
+def write_with_sound(path: Path, codec: str = "aac", count: int = 12) -> Path:
+    """H.264 with sound of the same length, and a title."""
+    track = Track([frame(number) for number in range(count)], options={"crf": "8"})
+    return write_video(path, track, sound=[Tone(codec, seconds=count / RATE)], title="A face")
+
+
+def codecs(path: Path, kind: str) -> list[str]:
+    """Names of the codecs of all streams of a kind."""
+    with av.open(str(path)) as container:
+        return [stream.codec_context.codec.canonical_name for stream in container.streams if stream.type == kind]
+
+
+def packets_of(path: Path, kind: str = "audio", number: int = 0) -> list[bytes]:
+    """What is in the packets of a stream."""
+    with av.open(str(path)) as container:
+        stream = getattr(container.streams, kind)[number]
+        return [bytes(packet) for packet in container.demux(stream) if packet.size]
+
+
+def tone_in(path: Path, number: int = 0) -> tuple[float, float]:
+    """When the tone starts and ends, in seconds."""
+    loud = []
+    with av.open(str(path)) as container:
+        for heard in container.decode(container.streams.audio[number]):
+            values = heard.to_ndarray().astype(float)
+            values = values.reshape(-1, heard.layout.nb_channels)[:, 0] if not heard.format.is_planar else values[0]
+            values /= 32768 if heard.format.name.startswith("s16") else 1
+            start = float(heard.pts * heard.time_base)
+            loud += [start + place / heard.sample_rate for place in np.flatnonzero(np.abs(values) > 0.1)]
+    return min(loud), max(loud)
+
+
+def _encode_track(container, track: Track) -> list:
+    stream = container.add_stream(track.codec, rate=track.rate, options=track.options)
+    first = track.images[0]
+    height, width = first.shape[:2] if isinstance(first, np.ndarray) else (first.height, first.width)
+    stream.width, stream.height, stream.pix_fmt = width, height, track.pixels
+    stream.codec_context.time_base = 1 / track.rate if track.times is None else Fraction(1, 1000)
+    for name, value in track.settings.items():
+        setattr(stream.codec_context, name, value)
+    if track.marks is not None:
+        stream.disposition = track.marks
+    packets = []
+    for number, image in enumerate(track.images):
+        shown = image
+        if isinstance(image, np.ndarray):
+            shown = av.VideoFrame.from_ndarray(image, format="bgr24")
+            if track.pixels != "bgr24":
+                shown = shown.reformat(format=track.pixels, interpolation=EXACT)
+        shown.pts = number if track.times is None else round(track.times[number] * 1000)
+        shown.time_base = stream.codec_context.time_base
+        packets += stream.encode(shown)
+    return packets + stream.encode(None)
+
+
+def _encode_tone(container, tone: Tone) -> list:
+    stream = container.add_stream(tone.codec, rate=tone.rate)
+    stream.layout = "mono"
+    if tone.language:
+        stream.metadata["language"] = tone.language
+    if tone.marks is not None:
+        stream.disposition = tone.marks
+    seconds = np.arange(round(tone.seconds * tone.rate)) / tone.rate
+    heard = (seconds >= tone.tone[0]) & (seconds < tone.tone[1])
+    values = (np.sin(seconds * 2 * np.pi * 2000) * heard * 20000).astype(np.int16)
+    packets, length = [], 160
+    for start in range(0, len(values), length):
+        part = av.AudioFrame.from_ndarray(values[None, start : start + length], format="s16", layout="mono")
+        part.sample_rate, part.time_base = tone.rate, Fraction(1, tone.rate)
+        part.pts = start + round(tone.start * tone.rate)
+        packets += stream.encode(part)
+    return packets + stream.encode(None)
+
+
+def _encode_subtitles(container, subtitles: Sequence[tuple[float, float, str]]) -> list:
+    from av.subtitles.subtitle import SubtitleSet
+
+    stream = container.add_stream("srt")
+    stream.codec_context.subtitle_header = (
+        b"[Script Info]\nScriptType: v4.00+\n\n[V4+ Styles]\nFormat: Name, Fontname, Fontsize\n"
+        b"Style: Default,Arial,16\n\n[Events]\nFormat: Layer, Start, End, Style, Name, MarginL, MarginR, MarginV, "
+        b"Effect, Text\n"
+    )
+    packets = []
+    for number, (start, end, text) in enumerate(subtitles):
+        line = f"{number},0,Default,,0,0,0,,{text}".encode()
+        packet = stream.codec_context.encode_subtitle(SubtitleSet.create(line, 0, round((end - start) * 1000)))
+        packet.stream, packet.time_base = stream, Fraction(1, 1000)
+        packet.pts = packet.dts = round(start * 1000)
+        packet.duration = round((end - start) * 1000)
+        packets.append(packet)
+    return packets
 
 
 class FakeRestorer:
