@@ -169,14 +169,14 @@ class GPENFaceDataset(Dataset):
 
     def _item(self, key: str, rng: np.random.Generator) -> dict:
         """All of an item but ``skipped``. Mirroring is the first draw."""
-        return self._shown(key, self._face(key, self._mirrored(rng)))
+        return self._shown(key, self._face(key, self._mirrored(rng), rng))
 
     def _mirrored(self, rng: np.random.Generator) -> bool:
         """Draw whether a picture is mirrored. The draw is made with `use_hflip` off too, so the later ones stay."""
         return self.options.phase == "train" and rng.random() < 0.5 and self.options.use_hflip
 
-    def _face(self, key: str, mirrored: bool) -> np.ndarray:
-        """The face, (out_size, out_size, 3) BGR uint8."""
+    def _face(self, key: str, mirrored: bool, rng: np.random.Generator) -> np.ndarray:
+        """The face, (out_size, out_size, 3) BGR uint8; a subclass may draw changes to it from `rng`."""
         face = fit_square(self._gt.read(key), self.options.out_size)
         return cv2.flip(face, 1) if mirrored else face
 

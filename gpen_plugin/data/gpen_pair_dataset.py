@@ -51,7 +51,7 @@ class GPENPairDataset(GPENFaceDataset, ABC):
 
     def _item(self, key: str, rng: np.random.Generator) -> dict:
         mirrored = self._mirrored(rng)
-        face = self._face(key, mirrored)
+        face = self._face(key, mirrored, rng)
         return {"lq_path": self._gt.name(key), **self._partner(key, face, mirrored, rng), **self._shown(key, face)}
 
     @abstractmethod
