@@ -29,7 +29,7 @@ class DegradationOptions(PairOptions):
             leave good faces as they are.
         mild_degradation: the keys of `DegradationRanges`, for these pairs.
         gray_prob: in training, share of the faces that lose their colour, as input and as ground truth.
-        tint_prob: share of the faces that become monochrome with a tint, such as sepia, as input and ground truth.
+        tint_prob: in training, share of the faces that become monochrome with a tint, such as sepia, likewise as both.
         color_jitter: in training, each channel of a face is multiplied by a factor from 1 - `color_jitter` to 1 +
             `color_jitter`, as input and ground truth.
     """

@@ -230,3 +230,70 @@ def test_wrong_options_name_their_key(folder, change, words):
 def test_all_problems_are_told_together(folder):
     with pytest.raises(GPENError, match=r"(?s)2 problems.*:in_size.*:degradation:noise_range"):
         GPENDegradationDataset(opt(folder, in_size=64, degradation={"noise_range": [3, 1]}))
+
+
+def test_mild_pairs_are_nearly_as_sharp_as_their_truth(folder):
+    heavy = {"kernel_size": [9, 9], "kernel_list": ["iso"], "kernel_prob": [1], "blur_sigma": [4, 4]}
+    clean = {"kernel_size": [1, 1], "downsample_range": [1, 1], "noise_range": [0, 0], "jpeg_range": [100, 100]}
+    given = {"degradation": heavy, "mild_degradation": clean}
+    dataset = GPENDegradationDataset(opt(folder, mild_prob=0.5, value_range=[0, 1], **given))
+    errors = np.array([_error(dataset[SampleIndex(0, 0, place)]) for place in range(60)])
+    mild = errors < 0.05  # JPEG of quality 100 halves the colour's resolution
+    assert 15 < mild.sum() < 45
+    assert errors[~mild].min() > 2 * errors[mild].max()
+
+
+def _error(item: dict) -> float:
+    return float((item["lq"] - item["gt"]).square().mean().sqrt())
+
+
+@pytest.mark.parametrize("name", ["gray_prob", "tint_prob"])
+def test_monochrome_faces_are_monochrome_as_input_and_as_truth(folder, name):
+    dataset = GPENDegradationDataset(opt(folder, value_range=[0, 1], **{name: 1.0}))
+    gt = torch.stack([dataset[SampleIndex(i, 0, i)]["gt"] for i in range(6)])
+    red, green, blue = gt.unbind(1)
+    if name == "gray_prob":
+        assert torch.equal(red, green)
+        assert torch.equal(green, blue)
+        return
+    assert (blue <= green + 1 / 255).all()
+    assert (red - blue).amax(dim=(1, 2)).min() > 0.02
+    # one hue: every channel is a function of luma that rises, so all of them rise together
+    for face in gt.mul(255).round().flatten(2).transpose(1, 2):
+        colors = torch.tensor(sorted(set(map(tuple, face.tolist()))))
+        assert (colors.diff(dim=0) >= 0).all()
+
+
+def test_color_jitter_scales_the_channels_of_both(folder):
+    plain, jittered = (
+        GPENDegradationDataset(opt(folder, value_range=[0, 255], color_jitter=jitter)) for jitter in (0, 0.2)
+    )
+    before, after = (dataset[SampleIndex(0, 0, 7)]["gt"] for dataset in (plain, jittered))
+    inside = (before > 60) & (before < 200)
+    factors = [(after[c][inside[c]] / before[c][inside[c]]) for c in range(3)]
+    for factor in factors:
+        assert factor.max() - factor.min() < 2 * 0.5 / 60 + 1e-3  # rounding to whole levels, on either side
+        assert 0.79 < factor.mean() < 1.21
+    assert max(f.mean() for f in factors) - min(f.mean() for f in factors) > 0.01
+
+
+def test_validation_never_changes_colours(folder):
+    changed = GPENDegradationDataset(opt(folder, phase="val", gray_prob=1.0, color_jitter=0.5))
+    assert same(changed[1], GPENDegradationDataset(opt(folder, phase="val"))[1])
+
+
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        ({"mild_prob": 1.5}, "mild_prob: got 1.5; expected a number from 0 to 1"),
+        ({"mild_prob": 0.3}, "mild_degradation: missing, and mild_prob is 0.3"),
+        ({"gray_prob": 0.6, "tint_prob": 0.6}, "gray_prob and tint_prob: got 0.6 and 0.6"),
+        (
+            {"mild_prob": 0.3, "mild_degradation": {"noise_range": [3, 1]}},
+            "mild_degradation:noise_range: got \\[3, 1\\]",
+        ),
+    ],
+)
+def test_wrong_shares_are_refused(folder, wrong, words):
+    with pytest.raises(GPENError, match=words):
+        GPENDegradationDataset(opt(folder, **wrong))

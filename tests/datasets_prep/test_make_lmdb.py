@@ -297,3 +297,41 @@ def test_name_that_is_too_long(faces, output, capsys, tmp_path):
     assert run(faces, output) == 0
     assert "its name is too long for LMDB" in capsys.readouterr().err
     assert len(LmdbSource(output, "").keys) == 11
+
+
+def test_deblocking_lowers_the_grid_and_keeps_the_face():
+    smooth = cv2.GaussianBlur(np.random.default_rng(0).normal(128, 300, (96, 96, 3)), (0, 0), 6)
+    truth = np.clip(smooth, 0, 255).astype(np.uint8)
+    blocked = cv2.imdecode(cv2.imencode(".jpg", truth, [cv2.IMWRITE_JPEG_QUALITY, 20])[1], cv2.IMREAD_COLOR)
+    deblocked = make_lmdb.deblock(blocked, 20)
+
+    def grid(image):
+        """Mean step across the edges of the blocks, over the mean step elsewhere."""
+        steps = np.abs(np.diff(image.astype(float), axis=1)).mean(axis=(0, 2))
+        edge = np.arange(1, len(steps) + 1) % 8 == 0
+        return steps[edge].mean() / steps[~edge].mean()
+
+    def error(image):
+        return np.square(image.astype(float) - truth).mean()
+
+    assert grid(blocked) > 1.5
+    assert grid(deblocked) < 1 + (grid(blocked) - 1) / 2
+    assert error(deblocked) < error(blocked)
+
+
+def test_sharpening_raises_contrast_at_an_edge_alone():
+    edge = np.full((16, 16, 3), 100, np.uint8)
+    edge[:, 8:] = 150
+    sharp = make_lmdb.sharpen(edge, 0.8)
+    assert sharp[8, 7, 0] < 100
+    assert sharp[8, 8, 0] > 150
+    np.testing.assert_array_equal(sharp[:, [0, -1]], edge[:, [0, -1]])
+
+
+def test_deblocking_and_sharpening_are_part_of_how_a_file_was_made(faces, output, capsys):
+    assert run(faces, output, "--deblock", "75", "--sharpen", "0.5") == 0
+    made, source = LmdbSource(output, "here"), FolderSource(faces, "here")
+    expected = make_lmdb.sharpen(fit_square(make_lmdb.deblock(source.read("000"), 75), 32), 0.5)
+    np.testing.assert_array_equal(made.read("000"), expected)
+    assert run(faces, output) == 1
+    assert "deblock 75, not None" in capsys.readouterr().err
