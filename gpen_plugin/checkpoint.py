@@ -19,9 +19,10 @@ from typing import BinaryIO
 import torch
 from torch import nn
 
-from gpen_plugin.archs.authors_keys import decoder_of, foreign_filters, to_ours, without_module_prefix
+from gpen_plugin.archs.authors_keys import decoder_of, foreign_filters, to_ours
 from gpen_plugin.archs.network_spec import NetworkSpec, contents, describe
 from gpen_plugin.errors import CheckpointError
+from gpen_plugin.wrapper_prefixes import without_wrapper_prefixes
 
 __all__ = [
     "OF_DISCRIMINATOR",
@@ -54,7 +55,7 @@ def read(path: str | os.PathLike, key: str | None = None, order: Sequence[str] =
         key: which entry of a nested file; ``None`` takes the first of `order` that is there, or a flat file itself.
         order: entries to look for.
     Returns:
-        A flat state dict on the CPU, in the file's own layout, without ``module.`` before the keys.
+        A flat state dict on the CPU, in the file's own layout, without the prefixes of wrappers (``module.``, ``_orig_mod.``).
     Raises:
         CheckpointError: the file is missing, damaged, holds anything but weights, or has no such entry.
     """
@@ -62,7 +63,7 @@ def read(path: str | os.PathLike, key: str | None = None, order: Sequence[str] =
     entry = _entry(path, content, key, order)
     if not entry or not all(isinstance(value, torch.Tensor) for value in entry.values()):
         raise CheckpointError(str(path), contents(entry), "tensors by name", "Name the right entry or file.")
-    return without_module_prefix(entry)
+    return without_wrapper_prefixes(entry)
 
 
 def read_whole(path: str | os.PathLike) -> Mapping:

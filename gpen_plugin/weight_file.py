@@ -9,10 +9,11 @@ import torch
 
 from gpen_plugin import checkpoint
 from gpen_plugin.archs import GPEN, GPENDiscriminator, GPENPrior
-from gpen_plugin.archs.authors_keys import recognise, to_ours, without_module_prefix
+from gpen_plugin.archs.authors_keys import recognise, to_ours
 from gpen_plugin.archs.layouts import USUAL_TAPS, same_taps, taps_of
 from gpen_plugin.archs.network_spec import NetworkSpec
 from gpen_plugin.errors import CheckpointError
+from gpen_plugin.wrapper_prefixes import without_wrapper_prefixes
 
 _CLASSES = {"GPEN": GPEN, "GPENPrior": GPENPrior, "GPENDiscriminator": GPENDiscriminator}
 
@@ -73,7 +74,7 @@ def entries(path: str | os.PathLike) -> dict[str | None, object]:
 def is_network(value: object) -> bool:
     """Whether an entry has the names of one of our networks, whole or not."""
     tensors = isinstance(value, Mapping) and value and all(isinstance(item, torch.Tensor) for item in value.values())
-    return bool(tensors) and recognise(without_module_prefix(value)) is not None
+    return bool(tensors) and recognise(without_wrapper_prefixes(value)) is not None
 
 
 def network_of(path: str | os.PathLike, entry: str | None, value: Mapping[str, torch.Tensor]) -> Network:
@@ -87,7 +88,7 @@ def network_of(path: str | os.PathLike, entry: str | None, value: Mapping[str, t
         CheckpointError: it is of none of our networks, or has tensors too few, too many or misshapen.
     """
     place = str(path) if entry is None else f"{path} [{entry}]"
-    plain = without_module_prefix(value)
+    plain = without_wrapper_prefixes(value)
     spec, tensors = checkpoint.describe(plain, place), to_ours(plain)
     with torch.device("meta"):
         own = build(spec).state_dict()

@@ -43,10 +43,31 @@ def test_entries_of_the_authors_training_file(tmp_path):
     assert same(to_authors(judge.state_dict()), content["d"])
 
 
-def test_a_flat_file_with_a_wrappers_prefix(tmp_path):
-    state_dict = prior().state_dict()
-    torch.save({f"module.{key}": tensor for key, tensor in state_dict.items()}, tmp_path / "net.pth")
-    assert same(checkpoint.read(tmp_path / "net.pth"), state_dict)
+@pytest.mark.parametrize("prefix", ["module.", "_orig_mod.", "module._orig_mod.", "_orig_mod.module.module."])
+@pytest.mark.parametrize("entry", [None, "params_ema"])
+def test_files_with_the_prefixes_of_wrappers(tmp_path, prefix, entry):
+    net = prior()
+    content = {f"{prefix}{key}": tensor for key, tensor in net.state_dict().items()}
+    torch.save(content if entry is None else {entry: content}, tmp_path / "net.pth")
+    assert same(checkpoint.read(tmp_path / "net.pth"), net.state_dict())
+    other = prior()
+    checkpoint.load_into(other, tmp_path / "net.pth")
+    assert same(other.state_dict(), net.state_dict())
+
+
+def test_a_file_of_a_network_with_a_compiled_part(tmp_path):
+    net = GPEN(16, **SMALL)
+    plain = dict(net.state_dict())
+    net.decoder = torch.compile(net.decoder, backend="eager")
+    assert any(key.startswith("decoder._orig_mod.") for key in net.state_dict())
+    torch.save(net.state_dict(), tmp_path / "net.pth")
+    assert same(checkpoint.read(tmp_path / "net.pth"), plain)
+
+
+def test_keys_that_would_become_one_stay(tmp_path):
+    content = {"x": torch.zeros(1), "_orig_mod.x": torch.ones(1)}
+    torch.save(content, tmp_path / "net.pth")
+    assert checkpoint.read(tmp_path / "net.pth").keys() == content.keys()
 
 
 def test_safetensors(tmp_path):

@@ -135,7 +135,7 @@ def test_nested_files_do_not_fit_into_safetensors(tmp_path, capsys):
 
 def test_prefixes_go_and_half_precision_stays(tmp_path):
     ours = {key: tensor.half() for key, tensor in weights(NETWORKS["GPEN concat"]).items()}
-    wrapped = {f"module.{key}": tensor for key, tensor in to_authors(ours).items()}
+    wrapped = {f"module._orig_mod.{key}": tensor for key, tensor in to_authors(ours).items()}
     assert convert(saved(tmp_path / "a.pth", wrapped), tmp_path / "b.pth", "ours") == 0
     made = torch.load(tmp_path / "b.pth")
     assert same(made, ours)

@@ -20,13 +20,14 @@ ALLOWED = {
     "late_names": set(),
     "folder_name": set(),
     "training_log": set(),
+    "wrapper_prefixes": set(),
     "ops": {"errors"},
     "host": {"errors", "ops", "data.sample_index"},
     "data": {"errors", "schema", "host", "late_names"},
     "losses": {"errors", "host"},
-    "metrics": {"errors", "schema", "host", "fetch", "late_names"},
-    "archs": {"errors", "host", "ops"},
-    "checkpoint": {"errors", "archs"},
+    "metrics": {"errors", "schema", "host", "fetch", "late_names", "wrapper_prefixes"},
+    "archs": {"errors", "host", "ops", "wrapper_prefixes"},
+    "checkpoint": {"errors", "archs", "wrapper_prefixes"},
     "models": {"errors", "host", "losses", "checkpoint", "sheet", "metrics", "archs"},
 }
 WITHOUT_THE_HOST = (

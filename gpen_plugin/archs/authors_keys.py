@@ -16,6 +16,7 @@ from torch import nn
 
 from gpen_plugin.archs.stylegan2_keys import is_fixed_noise, stylegan2_name
 from gpen_plugin.ops import fir_kernel
+from gpen_plugin.wrapper_prefixes import without_wrapper_prefixes
 
 Kind = Literal["GPEN", "GPENPrior", "GPENDiscriminator"]
 Layout = Literal["ours", "authors", "stylegan2"]
@@ -55,13 +56,6 @@ class Pair(NamedTuple):
 def recognise(keys: Collection[str]) -> tuple[Kind, Layout] | None:
     """Which network, in whose layout, a state dict with these keys is of; ``None`` if of none of ours."""
     return next((found for marks, found in _MARKS.items() if all(mark in keys for mark in marks)), None)
-
-
-def without_module_prefix(state_dict: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Take off the ``module.`` that parallel wrappers put before each key, where all keys have it."""
-    while state_dict and all(key.startswith("module.") for key in state_dict):
-        state_dict = {key.removeprefix("module."): tensor for key, tensor in state_dict.items()}
-    return dict(state_dict)
 
 
 def to_ours(state_dict: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
@@ -163,7 +157,9 @@ def accept_authors_layout(
     The authors' FIR filters are held against the network's own: with other filters it would be another network.
     """
     inner = {key.removeprefix(prefix): tensor for key, tensor in state_dict.items() if key.startswith(prefix)}
-    plain = without_module_prefix(inner)
+    if inner.keys() == module.state_dict().keys():  # nothing to rename, e.g. where a part of it is compiled
+        return
+    plain = without_wrapper_prefixes(inner)
     error_msgs.extend(foreign_filters(module, plain))
     for key in inner:
         del state_dict[prefix + key]

@@ -8,13 +8,14 @@ from torch import nn
 
 from gpen_plugin.errors import CheckpointError, OptionError
 from gpen_plugin.fetch import read_weights
+from gpen_plugin.wrapper_prefixes import without_wrapper_prefixes
 
 ENTRIES = ("params_ema", "params", "state_dict")  # where nested files keep a network, the first that is there
 FEW = 4  # so many tensors are named in a message
 
 
 def tensors_in(path: str | os.PathLike) -> dict[str, torch.Tensor]:
-    """The weights of the network that a file holds, without the ``module.`` of parallel wrappers before each name.
+    """The weights of the network that a file holds, without the prefixes of wrappers.
 
     Args:
         path: a file of torch.save's: flat, or with the weights under one of `ENTRIES`.
@@ -25,9 +26,7 @@ def tensors_in(path: str | os.PathLike) -> dict[str, torch.Tensor]:
     entry = next((content[name] for name in ENTRIES if isinstance(content.get(name), Mapping)), content)
     if not entry or not all(isinstance(value, torch.Tensor) for value in entry.values()):
         raise CheckpointError(str(path), "holds no weights", "tensors by name", "Name the right file.")
-    while all(name.startswith("module.") for name in entry):
-        entry = {name.removeprefix("module."): tensor for name, tensor in entry.items()}
-    return dict(entry)
+    return without_wrapper_prefixes(entry)
 
 
 def frozen(network: nn.Module, tensors: Mapping[str, torch.Tensor], place: str, device: torch.device) -> nn.Module:

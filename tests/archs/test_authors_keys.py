@@ -94,13 +94,21 @@ def test_our_tensors_survive_the_way_there_and_back(build):
 
 
 @each_network
-@pytest.mark.parametrize("prefix", ["", "module."])
+@pytest.mark.parametrize("prefix", ["", "module.", "_orig_mod.", "module._orig_mod.", "_orig_mod.module._orig_mod."])
 def test_loads_the_authors_names_strictly(build, prefix):
     source, target = build(), build()
     state_dict = {prefix + key: tensor for key, tensor in to_authors(source.state_dict()).items()}
     given = list(state_dict)
     target.load_state_dict(state_dict, strict=True)
     assert list(state_dict) == given, "the caller's mapping stays as it was"
+    assert all(torch.equal(a, b) for a, b in zip(source.parameters(), target.parameters(), strict=True))
+
+
+def test_a_network_with_a_compiled_part_loads_its_own_tensors():
+    source, target = (NETWORKS["GPEN 16"]() for _ in range(2))
+    for net in (source, target):
+        net.decoder = torch.compile(net.decoder, backend="eager")
+    target.load_state_dict(source.state_dict(), strict=True)
     assert all(torch.equal(a, b) for a, b in zip(source.parameters(), target.parameters(), strict=True))
 
 
