@@ -55,7 +55,7 @@ def read(path: str | os.PathLike, key: str | None = None, order: Sequence[str] =
         key: which entry of a nested file; ``None`` takes the first of `order` that is there, or a flat file itself.
         order: entries to look for.
     Returns:
-        A flat state dict on the CPU, in the file's own layout, without the prefixes of wrappers (``module.``, ``_orig_mod.``).
+        A flat state dict on the CPU, in the file's own layout, without ``module.`` and ``_orig_mod.`` in the keys.
     Raises:
         CheckpointError: the file is missing, damaged, holds anything but weights, or has no such entry.
     """

@@ -21,9 +21,9 @@ import yaml
 from tqdm import tqdm
 
 from gpen_plugin.data.degradation import DegradationRanges, degrade_small, recipe_rng, sample_recipe
-from gpen_plugin.data.image_source import open_folder_or_zip
+from gpen_plugin.data.image_source import FolderSource, open_folder_or_zip
 from gpen_plugin.data.portrait import portrait
-from gpen_plugin.errors import DataError, GPENError, told_plainly
+from gpen_plugin.errors import DataError, GPENError, OptionError, told_plainly
 from gpen_plugin.picture_file import write_picture
 from gpen_plugin.sheet import sheet
 from gpen_plugin.training_log import last_iteration
@@ -71,7 +71,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     from_nothing = arguments.scratch or arguments.variants
     options = yaml.safe_load((OPTIONS if from_nothing else TRAIN_ON).read_text())
     if arguments.faces:
+        arguments.faces = arguments.faces.expanduser()
         open_folder_or_zip(arguments.faces, "--faces")  # before an earlier demo is cleared away
+        _check_outside(arguments.faces)
     started = time.monotonic()
     _prepare(options, arguments)
     _degrade(options["datasets"]["val"])
@@ -83,6 +85,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     _report(list(networks))
     print(f"Took {time.monotonic() - started:.0f} s.")
     return 0
+
+
+def _check_outside(faces: Path) -> None:
+    """Refuse faces in a folder that the demo clears."""
+    for folder in (DATA, OUTPUT):
+        if faces.resolve().is_relative_to(folder.resolve()):
+            came = f"got {faces}, which lies in {folder}"
+            raise OptionError(
+                "--faces", came, "another folder", f"Move it: the demo removes {folder} before it starts."
+            )
 
 
 def _prepare(options: dict, arguments: argparse.Namespace) -> None:
@@ -162,9 +174,9 @@ def _train(options: Path, changes: Mapping[str, str]) -> None:
 def _degrade(data: dict) -> None:
     """The validation's faces, degraded as the validation degrades them: one picture each, at its own small size."""
     ranges = DegradationRanges(**data["degradation"])
-    for path, face in _pictures(DATA / "faces" / "val"):
-        recipe = sample_recipe(ranges, recipe_rng(data["seed"], path.stem))
-        write_picture(OUTPUT / "degraded" / path.name, degrade_small(face, recipe))
+    for key, face in _validation_faces():
+        recipe = sample_recipe(ranges, recipe_rng(data["seed"], key))
+        write_picture(OUTPUT / "degraded" / f"{key}.png", degrade_small(face, recipe))
 
 
 def _restore_portrait() -> None:
@@ -184,10 +196,10 @@ def _restore_portrait() -> None:
 def _report(variants: Sequence[str]) -> None:
     """Figures of all restored faces, and a picture of the first few."""
     rows, versions = [], {}
-    for path, original in _pictures(DATA / "faces" / "val"):
-        degraded = cv2.imread(str(OUTPUT / "degraded" / path.name))
+    for key, original in _validation_faces():
+        degraded = cv2.imread(str(OUTPUT / "degraded" / f"{key}.png"))
         bilinear = cv2.resize(degraded, original.shape[1::-1], interpolation=cv2.INTER_LINEAR)
-        restored = {name: cv2.imread(str(OUTPUT / "restored" / _folder(name) / path.name)) for name in variants}
+        restored = {name: cv2.imread(str(OUTPUT / "restored" / _folder(name) / f"{key}.png")) for name in variants}
         rows.append((degraded, bilinear, *restored.values(), original))
         for name, picture in {"degraded, enlarged bilinearly": bilinear, **restored}.items():
             versions.setdefault(name, []).append((picture, original))
@@ -212,9 +224,10 @@ def _figures(pairs: Sequence[tuple[np.ndarray, np.ndarray]]) -> list[float]:
     return [*means, sum(calculate_swd(one, other) for one, other in pairs) / len(pairs)]
 
 
-def _pictures(folder: Path) -> Iterator[tuple[Path, np.ndarray]]:
-    for path in sorted(folder.glob("*.png")):
-        yield path, cv2.imread(str(path))
+def _validation_faces() -> Iterator[tuple[str, np.ndarray]]:
+    """The faces kept apart by key, which is the path below their folder without the suffix, as in val.lmdb."""
+    faces = FolderSource(DATA / "faces" / "val", "faces")
+    return ((key, faces.read(key)) for key in faces.keys)
 
 
 def _python(*command: object) -> None:

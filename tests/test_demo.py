@@ -2,8 +2,10 @@
 
 import re
 import shutil
+from pathlib import Path
 
 import cv2
+import make_demo_faces
 import numpy as np
 import pytest
 import yaml
@@ -40,6 +42,37 @@ def test_degraded_pictures_are_those_of_the_validation(val):
         np.testing.assert_allclose(item["lq"].permute(1, 2, 0).numpy(), enlarged * 2 - 1, atol=1e-5)
 
 
+@pytest.mark.parametrize("zipped", [False, True])
+def test_faces_in_subfolders_are_all_degraded_and_measured(tmp_path, monkeypatch, capsys, zipped):
+    """Subfolders with files of the same names, also inside a zip file, as FFHQ and compressed folders have them."""
+    monkeypatch.chdir(tmp_path)
+    for index in range(20):
+        path = tmp_path / "own" / "faces" / ("00000", "01000")[index % 2] / f"{index // 2:05d}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        cv2.imwrite(str(path), draw_face(index, 64))
+    given = shutil.make_archive("own", "zip", "own") if zipped else "own"
+    output = demo.DATA / "faces"
+    assert make_demo_faces.main(["--input", str(given), "--output", str(output), "--size", "64"]) == 0
+    val = {path.relative_to(output / "val") for path in (output / "val").rglob("*.png")}
+    assert len(val) == 4
+    assert len({path.name for path in val}) < 4, "two faces of one name"
+    data = OPTIONS["datasets"]["val"]
+    demo._degrade(data)
+    options = {**data, "phase": "val", "dataroot_gt": str(output / "val"), "io_backend": {"type": "disk"}}
+    faces = GPENDegradationDataset(options)
+    assert len(faces) == 4
+    for item in faces:
+        degraded = demo.OUTPUT / "degraded" / Path(item["gt_path"]).relative_to(output / "val")
+        enlarged = cv2.resize(cv2.imread(str(degraded)), (64, 64), interpolation=cv2.INTER_LINEAR)[..., ::-1]
+        expected = (item["lq"].permute(1, 2, 0).numpy() + 1) * 127.5
+        np.testing.assert_allclose(enlarged, expected, atol=1)  # rounded to 8 bits after the enlargement
+    shutil.copytree(output / "val", demo.OUTPUT / "restored" / "gpen")
+    demo._report(["GPEN"])
+    printed = capsys.readouterr().out
+    assert "4 faces that training never saw" in printed
+    assert re.search(r"GPEN +inf +1\.0000 +0\.0", printed)
+
+
 def test_report_measures_both_against_the_original_and_draws_the_sheet(val, capsys):
     demo._degrade(OPTIONS["datasets"]["val"])
     restored = demo.OUTPUT / "restored" / "wo_ft"
@@ -62,6 +95,15 @@ def test_wrong_faces_leave_an_earlier_demo_alone(val, capsys):
         shutil.copy(REPOSITORY / options, options)
     assert demo.main(["--faces", "nowhere"]) == 1
     assert "--faces: nowhere is not there" in capsys.readouterr().err
+    assert len(list(val.iterdir())) == 2
+
+
+def test_faces_that_the_demo_would_remove_are_refused(val, capsys):
+    demo.OPTIONS.parent.mkdir()
+    for options in (demo.OPTIONS, demo.PRIOR_OPTIONS, demo.TRAIN_ON):
+        shutil.copy(REPOSITORY / options, options)
+    assert demo.main(["--faces", str(val)]) == 1
+    assert "expected another folder. Move it: the demo removes datasets/demo" in capsys.readouterr().err
     assert len(list(val.iterdir())) == 2
 
 

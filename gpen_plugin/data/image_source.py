@@ -193,10 +193,11 @@ def _is_passed_over(name: str) -> bool:
 
 
 def _by_key(paths: Iterable[str], root: str, where: str) -> Mapping[str, str]:
-    """Sort out the picture files among `paths`, by key."""
+    """Sort out the picture files among `paths`, by key. Names in an archive that lead out of it are passed over."""
     files: dict[str, str] = {}
     for path in map(PurePosixPath, paths):
-        if any(map(_is_passed_over, path.parts)) or path.suffix.lower() not in PICTURE_SUFFIXES:
+        outside = path.is_absolute()  # ".." counts as hidden
+        if outside or any(map(_is_passed_over, path.parts)) or path.suffix.lower() not in PICTURE_SUFFIXES:
             continue
         key = str(path.with_suffix(""))
         if key in files:

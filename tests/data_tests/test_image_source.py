@@ -160,6 +160,8 @@ def test_zip_and_folder_agree(tmp_path):
             file.write(path, path.relative_to(tmp_path / "in"))
         file.writestr("__MACOSX/deep/._face_0.png", b"x")
         file.writestr("labels.csv", "x")
+        for outside in ("/tmp/outside.png", "../outside.png"):  # keys become names of files
+            file.writestr(outside, encoded(COLOUR, ".png"))
     folder, zipped = (open_folder_or_zip(tmp_path / name, "here") for name in ("in", "faces.zip"))
     assert isinstance(zipped, ZipSource)
     assert zipped.keys == folder.keys == ["deep/face_0", "deep/face_1", "deep/face_2"]

@@ -15,9 +15,7 @@ def network() -> nn.Sequential:
 
 
 @pytest.mark.parametrize("entry", [None, "params_ema", "params", "state_dict"])
-@pytest.mark.parametrize(
-    "prefix", ["", "module.", "module.module.", "_orig_mod.", "module._orig_mod.", "_orig_mod.module."]
-)
+@pytest.mark.parametrize("prefix", ["", "module.", "module.module.", "_orig_mod.", "module._orig_mod."])
 def test_layouts_of_files(tmp_path, entry, prefix):
     tensors = network().state_dict()
     content = {f"{prefix}{name}": tensor for name, tensor in tensors.items()}
