@@ -47,7 +47,7 @@ setup(
         "export": ["onnx", "onnxruntime"],
         "test": ["gfpgan", "pytest", "ruff", "selenium", "setuptools", "wheel"],
         "video": ["av>=17"],  # brings FFmpeg
-        "web": ["gradio"],
+        "web": ["gradio>=6"],
     },
     entry_points={
         "console_scripts": [

@@ -40,13 +40,13 @@ _PREVIEW = [cv2.IMWRITE_JPEG_QUALITY, 95, cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.
 # Gradio's own slider and gallery cannot be operated by keyboard and have no alternative texts.
 _STYLE = """
 .stage { display: grid; justify-items: center; align-content: center; background: var(--background-fill-secondary); }
-.compare { --position: 50%; position: relative; overflow: hidden; container-type: inline-size;
+.compare { position: relative; overflow: hidden; container-type: inline-size;
   aspect-ratio: var(--ratio); width: min(100%, calc(640px * var(--ratio))); }
 .stage:fullscreen .compare { width: min(100vw, calc(100vh * var(--ratio))); }
 .compare img { position: absolute; inset: 0; width: 100%; height: 100%; margin: 0; max-width: none; }
-.compare .after { clip-path: inset(0 0 0 var(--position)); }
-.compare .line { position: absolute; inset: 0 auto 0 var(--position); width: 2px; margin-left: -1px; background: #fff;
-  box-shadow: 0 0 3px #000; }
+.compare .after { clip-path: inset(0 0 0 var(--position, 50%)); }
+.compare .line { position: absolute; inset: 0 auto 0 var(--position, 50%); width: 2px; margin-left: -1px;
+  background: #fff; box-shadow: 0 0 3px #000; }
 .compare .line::after { content: "◂ ▸"; position: absolute; top: 50%; left: 50%; padding: .4em .6em;
   transform: translate(-50%, -50%); border-radius: 2em; font: 14px/1 sans-serif; white-space: nowrap; color: #000;
   background: #fff; box-shadow: 0 0 3px #000; }
@@ -56,7 +56,7 @@ _STYLE = """
 .compare:has(input:focus-visible) { outline: 3px solid var(--color-accent); outline-offset: -3px; }
 .compare b { position: absolute; transform: translate(-50%, -100%); min-width: 1.6em; padding: .1em .3em; color: #fff;
   border-radius: 1em; background: #000a; text-align: center; font: bold clamp(8px, 1.4cqw, 14px)/1.4 sans-serif; }
-.plain .compare b { display: none; }
+&.plain .compare b { display: none; }
 .compare b.alone { background: #fffc; color: #000; outline: 1px dashed #000; }
 .stage div + div { justify-self: end; display: flex; gap: 1em; padding: .3em .6em; font-size: .85em; }
 .stage button { text-decoration: underline; color: var(--body-text-color); }
@@ -69,14 +69,12 @@ _STYLE = """
 """
 _COMPARE = """
 let position = 50, numbered = true;
-const show = () => {  // also after each new result, which replaces all within the element
-  const stage = element.querySelector('.stage');
-  if (!stage) return;
-  const [compare, input, numbers] = ['.compare', 'input', '.numbers'].map(name => stage.querySelector(name));
-  input.value = position;
-  compare.style.setProperty('--position', position + '%');
-  stage.classList.toggle('plain', !numbered);
-  numbers.setAttribute('aria-pressed', numbered);
+const show = () => {  // also after each new result, which changes what is within the element
+  element.style.setProperty('--position', position + '%');
+  element.classList.toggle('plain', !numbered);
+  const [input, numbers] = ['input', '.numbers'].map(name => element.querySelector(name));
+  if (input) input.value = position;
+  if (numbers && numbers.ariaPressed !== String(numbered)) numbers.ariaPressed = String(numbered);
 };
 element.addEventListener('input', event => { position = event.target.value; show(); });
 element.addEventListener('click', event => {
@@ -84,7 +82,7 @@ element.addEventListener('click', event => {
   if (!event.target.matches('.large')) return;
   if (document.fullscreenElement) document.exitFullscreen(); else element.querySelector('.stage').requestFullscreen();
 });
-new MutationObserver(show).observe(element, {childList: true, subtree: true});
+new MutationObserver(show).observe(element, {childList: true, subtree: true, attributeFilter: ['aria-pressed']});
 """
 _ANNOUNCE = "element.setAttribute('role', 'status'); element.setAttribute('aria-live', 'polite');"
 
@@ -279,7 +277,7 @@ def build(page: Page):
         path, notes = page.file(visit, page.blended(visit, picked, alpha))
         return path, summary(visit) + _paragraphs([f"Note: {note}." for note in notes])
 
-    # Uploads, and results that were not asked to be removed earlier, are removed by Gradio.
+    # Gradio removes uploads, and results that are not replaced earlier.
     with gradio.Blocks(title=TITLE, analytics_enabled=False, delete_cache=(HOUR // 12, HOUR)) as blocks:
         gradio.Markdown(f"# {TITLE}")
         visit = gradio.State(time_to_live=HOUR, delete_callback=page.forget)
@@ -330,23 +328,23 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments.max_upload <= 0:
         raise OptionError("--max-upload", f"got {arguments.max_upload:g}", "a number above 0")
     login = _login(arguments.login)
-    _gradio()  # before the model is opened, which takes longer
-
-    from gpen_plugin.restore import Restorer  # brings PyTorch
-
-    restorer = Restorer(
-        arguments.model,
-        device=arguments.device,
-        template=arguments.template,
-        detector=arguments.detector,
-        detector_file=arguments.detector_file,
-        max_face=arguments.max_face,
-        upscale=arguments.upscale,
-        keep_color=arguments.keep_color,
-    )
-    print(f"network: {restorer.network.description}\nfaces: {restorer.detector.notice}", flush=True)
     with _interrupted_by_signals(), tempfile.TemporaryDirectory(prefix="gpen-demo-") as folder:
         os.environ["GRADIO_TEMP_DIR"] = folder  # uploads and results lie there and are removed with it
+        _gradio()  # before the model is opened, which takes longer
+
+        from gpen_plugin.restore import Restorer  # brings PyTorch
+
+        restorer = Restorer(
+            arguments.model,
+            device=arguments.device,
+            template=arguments.template,
+            detector=arguments.detector,
+            detector_file=arguments.detector_file,
+            max_face=arguments.max_face,
+            upscale=arguments.upscale,
+            keep_color=arguments.keep_color,
+        )
+        print(f"network: {restorer.network.description}\nfaces: {restorer.detector.notice}", flush=True)
         _serve(build(Page(restorer, Path(folder))), arguments, login)
     return 0
 
