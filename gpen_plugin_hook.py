@@ -5,8 +5,10 @@ small finder and imports nothing: whoever never imports BasicSR never sees PyTor
 because importing ``gpen_plugin.anything`` would run the whole package.
 """
 
+import os
 import sys
 
+SWITCH = "GPEN_PLUGIN"  # GPEN_PLUGIN=0 leaves BasicSR as it is, unless a program imports gpen_plugin itself
 HOST, PLUGIN = "basicsr", "gpen_plugin"
 
 # What the plugin enters into each of the host's registries.
@@ -38,6 +40,8 @@ ITS_HEIR = "torchvision.transforms.functional"
 
 def install() -> None:
     """Watch for the import of BasicSR, or catch up with it. Calling it again changes nothing."""
+    if os.environ.get(SWITCH) == "0" and PLUGIN not in sys.modules:
+        return
     # by name, because after a reload of this module the class is another one
     if not any(type(finder).__module__ == __name__ for finder in sys.meta_path):
         sys.meta_path.insert(0, HostFinder())

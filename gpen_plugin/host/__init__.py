@@ -8,7 +8,16 @@ host's reading of an option file and its first write. Mends replace attributes i
 from gpen_plugin.host.cuda_ops import cuda_ops_built, offer_cuda_ops
 from gpen_plugin.host.data import DATA_MENDS, before_first_batch, place_in_epoch, seconds_waited
 from gpen_plugin.host.mend import Mend
-from gpen_plugin.host.registration import open_registries, register, registered
+from gpen_plugin.host.named_classes import names_ours, trains_ours
+from gpen_plugin.host.registration import (
+    REGISTRY_MENDS,
+    is_our_own,
+    is_ours,
+    open_registries,
+    register,
+    registered,
+    resolve,
+)
 from gpen_plugin.host.resumption import RESUME_MENDS, state_to_resume
 from gpen_plugin.host.runs import RUN_MENDS, before_run
 
@@ -18,16 +27,21 @@ __all__ = [
     "before_first_batch",
     "before_run",
     "cuda_ops_built",
+    "is_our_own",
+    "is_ours",
     "mend_host",
+    "names_ours",
     "open_registries",
     "place_in_epoch",
     "register",
     "registered",
+    "resolve",
     "seconds_waited",
     "state_to_resume",
+    "trains_ours",
 ]
 
-MENDS: tuple[Mend, ...] = (*RUN_MENDS, *RESUME_MENDS, *DATA_MENDS)
+MENDS: tuple[Mend, ...] = (*REGISTRY_MENDS, *RUN_MENDS, *RESUME_MENDS, *DATA_MENDS)
 
 
 def mend_host() -> None:

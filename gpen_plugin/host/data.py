@@ -106,7 +106,7 @@ def _timed_and_counted(original: Callable) -> Callable:
         began = time.perf_counter()
         batch = original(self)
         _feed.waited += time.perf_counter() - began
-        if isinstance(batch, Mapping):
+        if isinstance(batch, Mapping) and knows_places(getattr(self.ori_loader, "dataset", None)):
             _feed.images += _images_in(batch)
         return batch
 

@@ -1,9 +1,15 @@
 """How a class of ours enters BasicSR's registries."""
 
+import inspect
+import logging
 import threading
 from collections.abc import Callable, Iterable
+from functools import wraps
 
 from gpen_plugin.errors import RegistryClashError
+from gpen_plugin.host.mend import Mend
+
+HOST_SUFFIX = "basicsr"  # the host enters some of its classes as NAME_basicsr, and finds them by NAME
 
 _turn = threading.RLock()
 _waiting: list[tuple[str, type]] = []
@@ -46,6 +52,49 @@ def open_registries() -> None:
 def registered(kind: str) -> dict[str, Callable]:
     """What one of the host's registries holds, by name. `kind` is as in `register`."""
     return dict(iter(_registry(kind)))  # not dict(registry): it has keys() and is no mapping
+
+
+def resolve(kind: str, name: object) -> Callable | None:
+    """What the host finds in a registry under `name`, with its own suffix too; None if nothing. `kind` as above."""
+    if not isinstance(name, str):
+        return None
+    held = registered(kind)
+    return held.get(name) or held.get(f"{name}_{HOST_SUFFIX}")
+
+
+def is_ours(entry: object) -> bool:
+    """Whether a registered class or function is of this package, or derived from one of its classes."""
+    return any(map(is_our_own, inspect.getmro(entry) if inspect.isclass(entry) else (entry,)))
+
+
+def is_our_own(entry: object) -> bool:
+    """Whether a registered class or function is defined in this package."""
+    return getattr(entry, "__module__", "").partition(".")[0] == __name__.partition(".")[0]
+
+
+def _replace_ours(original: Callable) -> Callable:
+    @wraps(original)
+    def _do_register(self: object, name: str, entry: object, *suffix: str | None, **named: str | None) -> None:
+        held = getattr(self, "_obj_map", {}).get(name)
+        if held is not None and is_our_own(held) and not is_our_own(entry) and not any((*suffix, *named.values())):
+            del self._obj_map[name]
+            where = f"{entry.__module__} takes the place of {held.__module__}"
+            logging.getLogger("basicsr").warning(f"{name}: {where} in BasicSR's {self._name} registry.")
+        original(self, name, entry, *suffix, **named)
+
+    return _do_register
+
+
+REGISTRY_MENDS = (
+    Mend(
+        "a name of this package cannot be given to another class",
+        "the registry asserts that a name is free, so a project with a calculate_lpips of its own would not start",
+        "1.4.2, master",
+        "basicsr.utils.registry",
+        "Registry._do_register",
+        _replace_ours,
+    ),
+)
 
 
 def _enter(kind: str, cls: type) -> None:

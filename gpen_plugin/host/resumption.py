@@ -11,6 +11,7 @@ from functools import wraps
 from gpen_plugin.errors import CheckpointError, OptionError
 from gpen_plugin.host.data import resumed_at, resumed_from
 from gpen_plugin.host.mend import Mend
+from gpen_plugin.host.named_classes import trains_ours
 
 
 def state_to_resume(opt: Mapping) -> str | None:
@@ -39,10 +40,15 @@ def _states(folder: str) -> list[str]:
 def _incomplete(state: str, opt: Mapping) -> list[str]:
     """Those of a checkpoint's files that are not there or were cut short; a file of torch.save's ends with a table."""
     number = os.path.splitext(os.path.basename(state))[0]
-    labels = [name.removeprefix("network_") for name in opt if name.startswith("network_") and opt[name]]
     models = os.path.join(os.path.dirname(os.path.dirname(state)), "models")
+    labels = [name.removeprefix("network_") for name in _saved_networks(opt)]
     networks = [os.path.join(models, f"net_{label}_{number}.pth") for label in labels]
     return [path for path in (state, *networks) if not zipfile.is_zipfile(path)]
+
+
+def _saved_networks(opt: Mapping) -> list[str]:
+    """The sections of the networks that our models save; others are the business of a model that is derived of ours."""
+    return [name for name in ("network_g", "network_d") if opt.get(name)]
 
 
 def _load_resume_state_anywhere(original: Callable) -> Callable:
@@ -51,8 +57,10 @@ def _load_resume_state_anywhere(original: Callable) -> Callable:
         import torch
         from basicsr.utils import check_resume
 
-        path = opt["path"]["resume_state"] = _agreed(state_to_resume(opt))
         resumed_at(epoch=0, images=0, iteration=0)
+        if not trains_ours(opt):
+            return original(opt)
+        path = opt["path"]["resume_state"] = _agreed(state_to_resume(opt))
         if opt["auto_resume"] and opt["rank"] == 0:
             _tell_what_is_passed_over(opt, path)
         if not path:
@@ -72,8 +80,7 @@ def _load_resume_state_anywhere(original: Callable) -> Callable:
             ) from error
         _expect_something_to_do(state["iter"], opt["train"]["total_iter"], path)
         check_resume(opt, state["iter"])
-        names = [name for name in opt if name.startswith("network_") and opt[name]]
-        for name in names:
+        for name in _saved_networks(opt):
             # check_resume changes params_ema alone; a run that began with a flat file (~) now resumes from ours
             opt["path"][name.replace("network_", "param_key_")] = "params"
             if name not in (opt["path"].get("ignore_resume_networks") or ()):
@@ -128,7 +135,9 @@ def _expect_network(network: str, state: str) -> None:
 def _epochs_that_suffice(original: Callable) -> Callable:
     @wraps(original)
     def create_train_val_dataloader(opt: Mapping, logger: logging.Logger) -> tuple:
-        loader, sampler, val_loaders, _, total_iter = original(opt, logger)
+        loader, sampler, val_loaders, last, total_iter = original(opt, logger)
+        if not trains_ours(opt):
+            return loader, sampler, val_loaders, last, total_iter
         epoch, iteration = resumed_from()
         # the host's loop ends after the epoch of this number, so the one that it begins with may be nearly over
         last = epoch + math.ceil((total_iter - iteration) / max(1, len(loader)))

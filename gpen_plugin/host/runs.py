@@ -1,12 +1,14 @@
-"""How a run of the host begins and spreads over processes: options, folders, devices."""
+"""How a run of the host begins and spreads over processes: options, folders, devices.
 
-import itertools
+A run that names no class of this package is left as it is: what changes there is what would end in an error without.
+"""
+
 import os
 import random
 import sys
 import sysconfig
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import wraps
 
@@ -15,7 +17,9 @@ import yaml
 from gpen_plugin.errors import GPENError, OptionError, plain_message
 from gpen_plugin.host.data import knows_places
 from gpen_plugin.host.mend import Mend
-from gpen_plugin.host.registration import registered
+from gpen_plugin.host.named_classes import names_ours, trains_ours
+from gpen_plugin.host.option_text import is_seed, read_command_line, seed_error
+from gpen_plugin.host.registration import is_ours, resolve
 from gpen_plugin.host.resumption import mend_script
 
 _checks: list[Callable[[Mapping], None]] = []
@@ -27,7 +31,8 @@ def before_run(check: Callable[[Mapping], None]) -> None:
         _checks.append(check)
 
 
-READING_ERRORS = (FileNotFoundError, IsADirectoryError, yaml.YAMLError, KeyError, TypeError, AttributeError)
+# what the host's parser ends in where a section is empty or a key missing
+READING_ERRORS = (KeyError, TypeError, AttributeError)
 READ_BY_THE_PARSER = ("name", "num_gpu", "datasets", "path", "val", "logger")
 
 
@@ -47,30 +52,43 @@ def _outside_site_packages(root: str) -> str:
 
 
 def _checked_parse_options(original: Callable) -> Callable:
+    from basicsr.utils import options as host_options
     from basicsr.utils import set_random_seed
 
     @wraps(original)
     def parse_options(root_path: str, is_train: bool = True) -> tuple[dict, object]:
+        try:
+            text = read_command_line()
+        except OptionError:
+            _speak_plainly()
+            raise
+        if text is None or not names_ours(text.outline()):
+            return original(root_path, is_train=is_train)
         _speak_plainly()
+        text.check()
+        forced_values = host_options._postprocess_yml_value
+        host_options._postprocess_yml_value = _reads_yaml(forced_values, text.forced)
         try:
             opt, arguments = original(_outside_site_packages(root_path), is_train=is_train)
-        except (OSError, yaml.YAMLError, LookupError, TypeError, AttributeError, ValueError) as error:
-            if "--force_yml" in sys.argv:
-                _check_forced()
+        except (*READING_ERRORS, ValueError, LookupError, yaml.YAMLError) as error:
+            text.check_forced()
             if not isinstance(error, READING_ERRORS):
                 raise
             if isinstance(error, KeyError) and error.args[0] not in READ_BY_THE_PARSER:
                 raise  # of the environment, say: --launcher pytorch without torchrun
-            raise _told(error) from error
+            raise _explained(error) from error
+        finally:
+            host_options._postprocess_yml_value = forced_values
         opt = _Options(opt)
         opt["manual_seed"] = _of_rank_0(_seed(opt["manual_seed"]))  # if the file has none, the host draws one per rank
         set_random_seed(opt["manual_seed"] + opt["rank"])  # the host does so before it reads --force_yml manual_seed=N
         _restore_forced_none(opt)
-        _fill_in_paths(opt)
+        if trains_ours(opt):
+            _fill_in_paths(opt)
         train_set = opt["datasets"].get("train") or {}
         if opt["num_gpu"] == 0 and train_set.get("prefetch_mode") == "cuda":
             train_set["prefetch_mode"] = None  # a CUDA stream cannot exist here; the same file serves a GPU
-        if knows_places(registered("dataset").get(train_set.get("type"))):
+        if knows_places(resolve("dataset", train_set.get("type"))):
             train_set.setdefault("seed", opt["manual_seed"])  # else another manual_seed would change nothing there
         for check in _checks:
             check(opt)
@@ -84,8 +102,8 @@ def _seed(given: object) -> int:
     """The seed; one that is drawn where ~ was forced, which comes after the host's own drawing."""
     if given is None:
         return random.SystemRandom().randint(1, 10000)  # the usual generator has just been seeded
-    if not isinstance(given, int) or given < 0:
-        raise OptionError("manual_seed", f"got {given!r}", "a whole number from 0", "Or write ~ to have one drawn.")
+    if not is_seed(given):
+        raise seed_error(repr(given))
     return given
 
 
@@ -100,7 +118,7 @@ def _of_rank_0(value: object) -> object:
 
 def _restore_forced_none(opt: Mapping) -> None:
     """``--force_yml network_g:noise_mode=none`` comes as ~: the parser takes it for nothing, YAML for a text."""
-    if _generator(opt).get("noise_mode", "") is None:
+    if is_ours(resolve("arch", _generator(opt).get("type"))) and _generator(opt).get("noise_mode", "") is None:
         opt["network_g"]["noise_mode"] = "none"
 
 
@@ -119,37 +137,12 @@ def _fill_in_paths(opt: Mapping) -> None:
                 raise OptionError(f"path:{key}", f"got {path}", expected, "Mend the path.") from error
 
 
-def _check_forced() -> None:
-    """Raise an `OptionError` for an entry of ``--force_yml`` that the host cannot put into the option file."""
-    words = sys.argv[sys.argv.index("--force_yml") + 1 :]
-    file = sys.argv[sys.argv.index("-opt") + 1] if "-opt" in sys.argv[:-1] else os.devnull
-    with open(file) as stream:
-        options = yaml.safe_load(stream)
-    for entry in itertools.takewhile(lambda word: not word.startswith("-"), words):
-        where = f"--force_yml {entry}"
-        if entry.count("=") != 1:
-            raise OptionError(where, f"{entry.count('=')} signs =", "key=value or section:key=value", "Write one.")
-        section, path = options, []
-        for key in entry.partition("=")[0].split(":")[:-1]:
-            path.append(key)
-            section = section.get(key) if isinstance(section, Mapping) else None
-            if not isinstance(section, Mapping):
-                came = f"the option file has no section {':'.join(path)}"
-                raise OptionError(where, came, "a key of a section that is there", "Write it into the option file.")
-
-
-def _told(error: Exception) -> OptionError:
+def _explained(error: Exception) -> OptionError:
     """What the host's parser stumbled over, in words."""
     if isinstance(error, KeyError):
         return OptionError(str(error).strip("'"), "missing", "this key in every option file", "Add it.")
-    if isinstance(error, OSError):  # no such file, or a folder
-        return OptionError("-opt", str(error), "an option file", "Mend the path.")
-    came = " ".join(str(error).split())  # YAML's messages have lines
-    if isinstance(error, yaml.YAMLError):
-        return OptionError("-opt", f"is no YAML: {came}", "an option file", "Mend that line.")
-    return OptionError(
-        "-opt", came, "sections with keys, as in options/gpen_finetune.yml", "Look for an empty section."
-    )
+    came, expected = " ".join(str(error).split()), "sections with keys, as in options/gpen_finetune.yml"
+    return OptionError("-opt", came, expected, "Look for an empty section.")
 
 
 def _speak_plainly() -> None:
@@ -168,9 +161,13 @@ def _speak_plainly() -> None:
     sys.excepthook = excepthook
 
 
-def _as_yaml_reads_it(original: Callable) -> Callable:
-    @wraps(original)
+def _reads_yaml(original: Callable[[str], object], entries: Sequence[str]) -> Callable[[str], object]:
+    """How values of ``--force_yml`` are read: as in an option file. The host asks for one after the other."""
+    keys = iter([entry.partition("=")[0].strip() for entry in entries])
+
     def _postprocess_yml_value(value: str) -> object:
+        if next(keys, None) == "name":
+            return value  # always a text, be it 512
         read = original(value)
         if isinstance(read, str):
             read = yaml.safe_load(read)
@@ -184,7 +181,9 @@ def _as_yaml_reads_it(original: Callable) -> Callable:
 def _folders_without_weights(original: Callable) -> Callable:
     @wraps(original)
     def make_exp_dirs(opt: Mapping) -> None:
-        folders = {key: path for key, path in opt["path"].items() if path is not None and "pretrain" not in key}
+        folders = {key: path for key, path in opt["path"].items() if path is not None}
+        if trains_ours(opt):
+            folders = {key: path for key, path in folders.items() if "pretrain" not in key}
         original({**opt, "path": folders})
 
     return make_exp_dirs
@@ -224,19 +223,12 @@ RUN_MENDS = (
         "option files are not checked",
         "a misspelt key is ignored or ends in a KeyError, after the earlier experiment was renamed; 1.4.2 started as "
         "`python -m basicsr.train` writes experiments into site-packages; `prefetch_mode: cuda` needs a GPU; "
-        "--force_yml manual_seed=N does not reach the networks' first weights",
+        "--force_yml manual_seed=N does not reach the networks' first weights, and negative numbers, 1e-4 and mappings "
+        "stay texts in it",
         "1.4.2, master",
         "basicsr.utils.options",
         "parse_options",
         _checked_parse_options,
-    ),
-    Mend(
-        "--force_yml reads few values",
-        "negative numbers, 1e-4 and mappings stay texts",
-        "1.4.2, master",
-        "basicsr.utils.options",
-        "_postprocess_yml_value",
-        _as_yaml_reads_it,
     ),
     Mend(
         "every path is made a folder",

@@ -29,7 +29,8 @@ def experiment(tmp_path):
 def parsed(experiment, **more) -> dict:
     path = {"training_states": str(experiment / "training_states"), "models": str(experiment / "models")}
     networks = {"network_g": {}, "network_d": {"a": 1}}
-    return {"auto_resume": True, "rank": 0, "num_gpu": 0, **networks, "path": path, "train": {"total_iter": 9}} | more
+    given = {"model_type": "GPENModel", "path": path, "train": {"total_iter": 9}}
+    return {"auto_resume": True, "rank": 0, "num_gpu": 0, **networks, **given} | more
 
 
 def test_newest_state_is_found_where_the_experiment_lies(experiment, tmp_path):
@@ -111,7 +112,7 @@ def test_ranks_that_find_different_states_stop(monkeypatch):
 def test_epochs_suffice_for_the_last_iteration(monkeypatch, epoch, iteration, length, last):
     monkeypatch.setattr(data, "_feed", data.Feed(resumed=(epoch, 0, iteration)))
     create = resumption._epochs_that_suffice(lambda opt, logger: (range(length), "sampler", [], -1, 10))
-    assert create({}, None) == (range(length), "sampler", [], last, 10)
+    assert create({"model_type": "GPENModel"}, None) == (range(length), "sampler", [], last, 10)
 
 
 def test_the_script_itself_is_mended_once(monkeypatch):
