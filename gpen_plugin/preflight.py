@@ -4,31 +4,29 @@ BasicSR moves an earlier experiment of the same name aside as soon as it has rea
 with them is found here, as much of it at once as makes sense, and told by key path.
 """
 
+import inspect
 import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 import torch
-from basicsr.models import lr_scheduler
 
 from gpen_plugin import checkpoint, schema
+from gpen_plugin.archs import GPEN, GPENDiscriminator, GPENPrior
 from gpen_plugin.errors import CheckpointError, DataError, GPENError, OptionError, join_errors
-from gpen_plugin.host import registered, state_to_resume
+from gpen_plugin.host import is_our_own, registered, resolve, state_to_resume
+from gpen_plugin.models import GPENModel, GPENPriorModel
+from gpen_plugin.models.adversarial_model import AdversarialModel
 from gpen_plugin.models.augmentation import AugmentOptions
 from gpen_plugin.models.file_options import FileOptions, LoggerOptions, PathOptions, PriorValOptions, ValOptions
-from gpen_plugin.models.train_options import AdamOptions, OptimOptions, PriorTrainOptions, TrainOptions
-from gpen_plugin.preflight_agreement import agreement, metrics
+from gpen_plugin.models.train_options import AdamOptions, OptimOptions
+from gpen_plugin.preflight_agreement import HOST_DATASETS, agreement, metrics
 from gpen_plugin.preflight_machine import devices
+from gpen_plugin.preflight_trials import loggers, loss_trial, scheduler_problems
 
 ADDED_BY_THE_HOST = {"dist", "rank", "world_size", "auto_resume", "is_train", "root_path"}
 PATHS_ADDED_BY_THE_HOST = {"models", "training_states", "log", "visualization"}
-SCHEDULERS = {
-    "MultiStepLR": lr_scheduler.MultiStepRestartLR,
-    "MultiStepRestartLR": lr_scheduler.MultiStepRestartLR,
-    "CosineAnnealingRestartLR": lr_scheduler.CosineAnnealingRestartLR,
-}
 PRIOR_FILES = "options/gpen_prior_1024.yml (_512, _256; the demo's is gpen_demo_prior.yml)"
-HOST_REFUSALS = (NotImplementedError, ValueError, AssertionError)  # how the host's losses refuse a value
 
 
 @dataclass(frozen=True)
@@ -36,75 +34,104 @@ class Stage:
     """What the option file of one of our models holds.
 
     Attributes:
-        train: data class of ``train:``.
-        val: data class of ``val:``.
+        model: the model; those derived from it are checked alike, and may have keys and networks of their own.
+        val: data class of ``val:``. That of ``train:`` is the model's `options_class`.
         networks: the classes whose parts or features the model uses.
         sections: data classes of the sections of ``train:``.
         losses: sections of ``train:`` that name a loss.
         example: an option file to look into.
     """
 
-    train: type
+    model: type[AdversarialModel]
     val: type
-    networks: Mapping[str, str]
+    networks: Mapping[str, type]
     sections: Mapping[str, type]
     losses: tuple[str, ...]
     example: str
 
 
-STAGES = {
-    "GPENPriorModel": Stage(
-        PriorTrainOptions,
+STAGES = (
+    Stage(
+        GPENPriorModel,
         PriorValOptions,
-        {"network_g": "GPENPrior", "network_d": "GPENDiscriminator"},
+        {"network_g": GPENPrior, "network_d": GPENDiscriminator},
         {"optim_g": AdamOptions, "optim_d": AdamOptions, "augment_opt": AugmentOptions},
         ("gan_opt",),
         "options/gpen_prior_512.yml",
     ),
-    "GPENModel": Stage(
-        TrainOptions,
+    Stage(
+        GPENModel,
         ValOptions,
-        {"network_g": "GPEN", "network_d": "GPENDiscriminator"},
+        {"network_g": GPEN, "network_d": GPENDiscriminator},
         {"optim": OptimOptions},
         ("pixel_opt", "gan_opt", "feature_matching_opt"),
         "options/gpen_finetune.yml",
     ),
-}
+)
+
+
+@dataclass(frozen=True)
+class Run:
+    """Options of a run, and what its model is.
+
+    Attributes:
+        opt: options as the host parsed them.
+        model: the registered class; None where there is none.
+        stage: of a model of ours, or of one derived from it; None for all others.
+    """
+
+    opt: Mapping
+    model: type | None
+    stage: Stage | None
+
+    @classmethod
+    def of(cls, opt: Mapping) -> "Run":
+        """The run of these options."""
+        model = resolve("model", opt.get("model_type"))
+        ours = (stage for stage in STAGES if inspect.isclass(model) and issubclass(model, stage.model))
+        return cls(opt, model, next(ours, None))
+
+    @property
+    def as_published(self) -> bool:
+        """Whether the model is one of ours itself: the schema then lists all keys that anything reads."""
+        return self.stage is not None and is_our_own(self.model)
 
 
 def check_run(opt: Mapping) -> None:
     """Raise one error that lists what is wrong with the options of a run.
 
-    A run with another model of the host is checked only where it names a network or data set of ours. What has to
-    agree is compared once each part is right in itself.
+    Of a run with another model only those networks and data sets are looked at that are ours. Classes of the user's
+    own, derived from ours or not, are taken as they are. What has to agree is compared once each part is right in
+    itself.
 
     Args:
         opt: options as the host parsed them.
     Raises:
         GPENError: one line per problem: key path, value, what was expected, the way out.
     """
-    ours = opt.get("model_type") in STAGES
-    stages: list[Callable[[Mapping], Iterator[GPENError]]] = [_model, _structure] if ours else [_model]
-    stages += [lambda opt: [*_networks(opt), *_datasets(opt), *_files(opt), *(_training(opt) if ours else [])]]
-    stages += [lambda opt: [*_weights(opt), *agreement(opt), *(metrics(opt) if ours else [])]]
+    run = Run.of(opt)
+    ours = run.stage is not None
+    stages: list[Callable[[Run], Iterator[GPENError]]] = [_model, _structure] if ours else [_model]
+    stages += [lambda run: [*_networks(run), *_datasets(run), *([*_files(run), *_training(run)] if ours else [])]]
+    stages += [lambda run: [*(_weights(run) if ours else []), *agreement(opt), *(metrics(opt) if ours else [])]]
     for stage in stages:
-        problems = [*stage(opt)]
+        problems = [*stage(run)]
         if problems:
             raise join_errors(problems)
 
 
-def _model(opt: Mapping) -> Iterator[GPENError]:
-    if opt.get("model_type") not in registered("model"):
-        yield schema.unknown_name(opt.get("model_type"), list(registered("model")), "model_type")
+def _model(run: Run) -> Iterator[GPENError]:
+    if run.model is None:
+        yield schema.unknown_name(run.opt.get("model_type"), list(registered("model")), "model_type")
 
 
-def _structure(opt: Mapping) -> Iterator[GPENError]:
+def _structure(run: Run) -> Iterator[GPENError]:
     """Unknown and missing keys of the sections, and the values of those that have no class of their own."""
-    yield from schema.problems_of(FileOptions, _without(opt, ADDED_BY_THE_HOST))
-    stage = STAGES[opt["model_type"]]
+    opt, stage = run.opt, run.stage
+    yield from _keys(run, FileOptions, _without(opt, ADDED_BY_THE_HOST), "")
     sections = {"path": PathOptions, "val": stage.val}
     if opt["is_train"]:
-        sections |= {"train": stage.train, "logger": LoggerOptions}
+        sections |= {"train": run.model.options_class, "logger": LoggerOptions}
         for name in ("network_d", "train", "logger"):
             if not opt.get(name):
                 yield OptionError(name, "missing", "a section of every training", f"See {stage.example}.")
@@ -113,76 +140,96 @@ def _structure(opt: Mapping) -> Iterator[GPENError]:
     elif not opt.get("val"):
         yield OptionError("val", "missing", "a section of every test", "See options/gpen_test.yml.")
     for name, target in sections.items():
-        if opt.get(name):
-            yield from _section(target, _without(opt[name], PATHS_ADDED_BY_THE_HOST), name)
-    yield from devices(opt)
+        given = _without(opt.get(name), PATHS_ADDED_BY_THE_HOST)
+        if not given:
+            continue
+        problems = [*_keys(run, target, given, name)]
+        yield from problems
+        if not problems and (run.as_published or name == "train"):
+            yield from _trial(lambda target=target, given=given: target(**given), name)
+    yield from devices(opt, alone_only=issubclass(run.model, GPENPriorModel))
+    yield from loggers(opt)
 
 
-def _training(opt: Mapping) -> Iterator[GPENError]:
+def _keys(run: Run, target: type, given: object, where: str) -> Iterator[GPENError]:
+    """Problems of a section's keys and types. A derived model may read more keys, but ``train:`` is its own schema."""
+    if isinstance(given, Mapping) and not run.as_published and where != "train":
+        given = {key: value for key, value in given.items() if key in inspect.signature(target).parameters}
+    yield from schema.problems_of(target, given, where)
+
+
+def _training(run: Run) -> Iterator[GPENError]:
     """Optimisers, scheduler and losses."""
+    opt, stage = run.opt, run.stage
     if not opt["is_train"]:
         return
-    train, stage = opt["train"], STAGES[opt["model_type"]]
+    train = opt["train"]
     for name, target in stage.sections.items():
         if train.get(name) is not None:
             yield from _section(target, train[name], f"train:{name}")
-    yield from _named(SCHEDULERS, train["scheduler"], "train:scheduler", given={"optimizer", "last_epoch"})
-    losses = registered("loss")
+    if run.model.setup_schedulers is stage.model.setup_schedulers:
+        yield from scheduler_problems(train["scheduler"], train["total_iter"], "train:scheduler")
     for name in stage.losses:
         options, where = train.get(name), f"train:{name}"
         if options:
-            problems = _named(losses, options, where)
-            yield from problems or _trial(lambda options=options: _loss_for(opt, options), where)
+            problems = [*_type_of("loss", options, where)]
+            yield from problems or [*_keys_of_class("loss", options, where)] or loss_trial(opt, name, where)
 
 
-def _loss_for(opt: Mapping, options: Mapping) -> object:
-    """Build a loss as the model will, and ask it for its layers if it has any."""
-    try:
-        loss = registered("loss")[options["type"]](**_without(options, {"type"}))
-    except HOST_REFUSALS as error:
-        if isinstance(error, GPENError):
-            raise
-        came = " ".join(str(error).split())
-        raise OptionError(options["type"], came, "values that this loss takes", "Change them.") from error
-    if hasattr(loss, "chosen_layers") and _is_size(opt["network_d"].get("out_size")):
-        loss.chosen_layers(int(opt["network_d"]["out_size"]).bit_length() - 2)  # as many as D has: log2(size) - 1
-    return loss
-
-
-def _networks(opt: Mapping) -> Iterator[GPENError]:
+def _networks(run: Run) -> Iterator[GPENError]:
     """Networks of ours: keys by their signature, values by building them without memory."""
-    archs = registered("arch")
-    for name in _network_names(opt):
-        problems = [*_type_of(archs, opt[name], name)]
-        needed = STAGES[opt["model_type"]].networks.get(name) if opt.get("model_type") in STAGES else None
-        if not problems and needed and not issubclass(archs[opt[name]["type"]], archs[needed]):
-            came = f"got {opt[name]['type']}"
-            problems = [OptionError(f"{name}:type", came, needed, "Other networks run under BasicSR's own models.")]
-        if not problems and _ours(archs[opt[name]["type"]]):
-            arguments = _without(opt[name], {"type"})
-            problems = schema.problems_of(archs[opt[name]["type"]], arguments, name) or [
-                *_trial(lambda name=name: _on_no_device(opt[name]), name)
+    for name in _network_names(run.opt):
+        section = run.opt[name]
+        needed = run.stage.networks.get(name) if run.as_published else None
+        problems = [*_type_of("arch", section, name)] if needed else []
+        cls = _class_of("arch", section)
+        if not problems and needed and not (inspect.isclass(cls) and issubclass(cls, needed)):
+            came, way_out = f"got {section['type']}", "Other networks run under BasicSR's own models."
+            problems = [OptionError(f"{name}:type", came, needed.__name__, way_out)]
+        if not problems and cls is not None and is_our_own(cls):
+            problems = schema.problems_of(cls, _without(section, {"type"}), name) or [
+                *_trial(lambda section=section: _on_no_device(section), name)
             ]
         yield from problems
 
 
-def _datasets(opt: Mapping) -> Iterator[GPENError]:
-    """Data sets: ours thoroughly, of the others only that their folders exist."""
-    known = registered("dataset")
-    for phase, data in opt["datasets"].items():
-        where = f"datasets:{phase}"
-        problems = [*_type_of(known, data, where)]
-        if not problems and _ours(known[data["type"]]):
-            cls = known[data["type"]]
+def _datasets(run: Run) -> Iterator[GPENError]:
+    """Data sets: ours thoroughly; for a model of ours also what the host's loader and its own data sets need."""
+    for phase, data in run.opt["datasets"].items():
+        where, cls = f"datasets:{phase}", _class_of("dataset", data)
+        problems = [*_loader(run, phase, data)] if run.stage else []
+        of_ours = cls is not None and is_our_own(cls)
+        if not problems and (run.stage or of_ours) and "name" not in data:
+            problems = [OptionError(f"{where}:name", "missing", "what the log calls the set", "Add the key.")]
+        if not problems and of_ours:
             problems = _trial(lambda cls=cls, data=data, where=where: cls.check_options(data, where))
             if not problems and phase == "train":
-                problems = [*_enough(opt, data, len(cls(data)))]
-        elif not problems:
+                problems = [*_enough(run.opt, data, len(cls(data)))]
+        elif not problems and run.stage and cls.__name__ in HOST_DATASETS:
             for key in ("dataroot_gt", "dataroot_lq"):
                 if data.get(key) and not os.path.exists(data[key]):
                     came = f"{data[key]} is not there"
-                    problems.append(DataError(f"{where}:{key}", came, "a folder or LMDB", "Mend the path."))
+                    problems.append(DataError(f"{where}:{key}", came, "a folder or LMDB", "Check the path."))
         yield from problems
+
+
+def _loader(run: Run, phase: str, data: Mapping) -> Iterator[GPENError]:
+    """What the host reads of each data set, whatever its class."""
+    where = f"datasets:{phase}"
+    if run.opt["is_train"] and phase != "train" and phase.partition("_")[0] != "val":
+        yield OptionError(where, f"got {phase}", "train, val, or val_ and a word", "A training has no other sets.")
+    problems = [*_type_of("dataset", data, where)]
+    yield from problems
+    if problems:
+        return
+    if phase == "train":
+        for key in ("num_worker_per_gpu", "batch_size_per_gpu"):
+            if not isinstance(data.get(key), int):
+                came = f"got {data[key]!r}" if key in data else "missing"
+                yield OptionError(f"{where}:{key}", came, "a whole number", "See options/gpen_finetune.yml.")
+        if data.get("prefetch_mode") == "cuda" and data.get("pin_memory") is not True:
+            came = f"got {data['pin_memory']}" if "pin_memory" in data else "missing"
+            yield OptionError(f"{where}:pin_memory", came, "true, which prefetch_mode: cuda needs", "Set it.")
 
 
 def _enough(opt: Mapping, data: Mapping, pictures: int) -> Iterator[GPENError]:
@@ -196,12 +243,12 @@ def _enough(opt: Mapping, data: Mapping, pictures: int) -> Iterator[GPENError]:
         yield OptionError("datasets:train:batch_size_per_gpu", came, expected, way_out)
 
 
-def _files(opt: Mapping) -> Iterator[GPENError]:
+def _files(run: Run) -> Iterator[GPENError]:
     """Weight files that are not there or contradict each other."""
-    paths = opt["path"]
+    opt, paths = run.opt, run.opt["path"]
     if "training_states" in opt["path"] and state_to_resume(opt):
         return  # the host will put the files of the resumed state in their place
-    if paths.get("pretrain_prior") and opt.get("model_type") != "GPENModel":
+    if paths.get("pretrain_prior") and run.stage.model is not GPENModel:
         expected = "a training of GPENModel, which embeds it"
         yield OptionError("path:pretrain_prior", f"got {paths['pretrain_prior']}", expected, "Remove it.")
         return
@@ -210,7 +257,8 @@ def _files(opt: Mapping) -> Iterator[GPENError]:
         yield OptionError("path:pretrain_prior", came, "one of the two", "Remove one of them.")
         return
     for key, path in paths.items():
-        if key.startswith("pretrain_") and isinstance(path, str) and not os.path.isfile(path):
+        known = run.as_published or key in PathOptions.__dataclass_fields__
+        if known and key.startswith("pretrain_") and isinstance(path, str) and not os.path.isfile(path):
             came = f"{path} is {'a folder' if os.path.isdir(path) else 'not there'}"
             way_out = "Mend the path" + (", or write ~ to start without one." if opt["is_train"] else ".")
             if key == "pretrain_prior":
@@ -218,14 +266,15 @@ def _files(opt: Mapping) -> Iterator[GPENError]:
             yield CheckpointError(f"path:{key}", came, "a weight file", way_out)
 
 
-def _weights(opt: Mapping) -> Iterator[GPENError]:
+def _weights(run: Run) -> Iterator[GPENError]:
     """Weight files of our networks: readable, safe, of this size and width."""
-    archs = registered("arch")
+    opt = run.opt
     if "training_states" in opt["path"] and state_to_resume(opt):
         return  # the host will put the files of the resumed state in their place
     for name in _network_names(opt):
         path, where = opt["path"].get(f"pretrain_{name}"), f"path:pretrain_{name}"
-        if path and _ours(archs[opt[name]["type"]]):
+        cls = _class_of("arch", opt[name])
+        if path and cls is not None and is_our_own(cls):
             label = name.removeprefix("network_")
             key, strict = opt["path"].get(f"param_key_{label}", "params"), opt["path"].get(f"strict_load_{label}", True)
             yield from _trial(
@@ -239,7 +288,7 @@ def _weights(opt: Mapping) -> Iterator[GPENError]:
 def _prior(opt: Mapping) -> Iterator[GPENError]:
     """The weights that become the decoder."""
     path, where = opt["path"].get("pretrain_prior"), "path:pretrain_prior"
-    if path:
+    if path and is_our_own(_class_of("arch", opt["network_g"])):
         decoder, key = _on_no_device(opt["network_g"]).decoder, opt["path"].get("param_key_prior")
         yield from _trial(lambda: checkpoint.read_for(decoder, path, key, where=where))
 
@@ -256,7 +305,7 @@ def _trial(build: Callable[[], object], prefix: str = "") -> list[GPENError]:
 def _on_no_device(section: Mapping) -> torch.nn.Module:
     """The network of an option section, with shapes and without values: built in no time at any size."""
     with torch.device("meta"):
-        return registered("arch")[section["type"]](**_without(section, {"type"}))
+        return resolve("arch", section["type"])(**_without(section, {"type"}))
 
 
 def _section(target: type, given: object, where: str) -> list[GPENError]:
@@ -264,32 +313,27 @@ def _section(target: type, given: object, where: str) -> list[GPENError]:
     return schema.problems_of(target, given, where) or _trial(lambda: target(**given), where)
 
 
-def _named(known: Mapping, section: Mapping, where: str, given: set[str] = frozenset()) -> list[GPENError]:
-    """Problems of a section that names its class by ``type``; `given` are arguments that the code supplies."""
-    problems = [*_type_of(known, section, where)]
-    if problems:
-        return problems
-    supplied = dict.fromkeys(given, None)
-    return schema.problems_of(known[section["type"]], {**supplied, **_without(section, {"type"})}, where)
-
-
-def _type_of(known: Mapping, section: object, where: str) -> Iterator[OptionError]:
+def _type_of(kind: str, section: object, where: str) -> Iterator[OptionError]:
+    """Problems of the ``type`` of a section; `kind` is that of the registry."""
     if not isinstance(section, Mapping) or "type" not in section:
         yield OptionError(f"{where}:type", "missing", "the name of a class", "Add the key.")
-    elif section["type"] not in known:
-        yield schema.unknown_name(section["type"], list(known), f"{where}:type")
+    elif _class_of(kind, section) is None:
+        yield schema.unknown_name(section["type"], list(registered(kind)), f"{where}:type")
+
+
+def _class_of(kind: str, section: object) -> Callable | None:
+    """The class that a section names; None if none of that name is registered."""
+    return resolve(kind, section.get("type")) if isinstance(section, Mapping) else None
+
+
+def _keys_of_class(kind: str, section: Mapping, where: str) -> Iterator[OptionError]:
+    """Problems of the keys of a section whose class is found; of a class that is not ours the types are its own."""
+    cls = _class_of(kind, section)
+    yield from schema.problems_of(cls, _without(section, {"type"}), where, typed=is_our_own(cls))
 
 
 def _network_names(opt: Mapping) -> list[str]:
     return [name for name in opt if name.startswith("network_") and opt[name]]
-
-
-def _ours(cls: type) -> bool:
-    return cls.__module__.partition(".")[0] == __name__.partition(".")[0]
-
-
-def _is_size(value: object) -> bool:
-    return isinstance(value, int) and value > 0
 
 
 def _without(mapping: object, keys: set[str]) -> object:

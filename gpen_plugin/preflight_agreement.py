@@ -5,74 +5,85 @@ from collections.abc import Iterator, Mapping
 from dataclasses import fields
 from pathlib import Path
 
+from basicsr.models.sr_model import SRModel
+
 from gpen_plugin import schema
+from gpen_plugin.archs import GPEN, GPENDiscriminator, GPENPrior
 from gpen_plugin.data import GPENFaceDataset
 from gpen_plugin.errors import GPENError, OptionError
-from gpen_plugin.host import registered
+from gpen_plugin.host import is_our_own, registered, resolve, trains_ours
+from gpen_plugin.metric_keys import LOWER_IS_BETTER, OF_FEATURES, keys_of_metric
 from gpen_plugin.metrics.face_recognition import RecognitionSettings
 from gpen_plugin.metrics.feature_statistics import read_statistics
+from gpen_plugin.models import GPENPriorModel
+from gpen_plugin.preflight_trials import metric_trial
 
 NIQE_SMALLEST = 192  # pixels; the host's NIQE fits a Gaussian to blocks of 96 px, and one block has no covariance
-OF_THE_MODEL = {"type", "better"}  # keys of a metric that the host's model reads
 OF_PAIRS = ("calculate_psnr", "calculate_ssim", "calculate_lpips", "calculate_identity", "calculate_lmd")
-OF_FEATURES = ("calculate_fid", "calculate_kid")
-LOWER_IS_BETTER = ("calculate_niqe", "calculate_swd", "calculate_lpips", "calculate_lmd", *OF_FEATURES)
 BEST = dict.fromkeys(LOWER_IS_BETTER, "lower") | dict.fromkeys(("calculate_psnr", "calculate_ssim"), "higher")
 FILES = ("weights", "onnx", "model")  # keys of our metrics that name a file
-GIVEN = {"img", "img2"}  # arguments of a metric that the host supplies
+HOST_DATASETS = ("PairedImageDataset", "SingleImageDataset", "FFHQDataset")  # one folder a root; [0, 1], mean, std
 
 
 def agreement(opt: Mapping) -> Iterator[GPENError]:
-    """Sizes and ranges that have to be the same in several sections, where the generator is ours."""
+    """Sizes and ranges that have to be the same in several sections, where the generator is ours or derived of ours.
+
+    Of data sets that are not ours only a model of ours asks for a range; other models may do with it what they like.
+    """
     generator = opt.get("network_g") or {}
-    if generator.get("type") != "GPEN" and opt.get("model_type") != "GPENPriorModel":
+    network, ours = _class_of("arch", generator), trains_ours(opt)
+    if not _is_a(network, GPEN, GPENPrior):
         return
-    wanted = list(generator.get("value_range") or (-1, 1))
-    if opt.get("model_type") not in ("GPENModel", "GPENPriorModel") and wanted != [0, 1]:
+    wanted, size = _range_of_network(network, generator), generator.get("out_size")
+    if not ours and wanted not in (None, [0, 1]) and _shows_0_to_1(resolve("model", opt.get("model_type"))):
         expected = f"[0, 1], in which {opt.get('model_type')} reads pictures"
         yield OptionError("network_g:value_range", f"is {wanted}", expected, "Set it to [0, 1] there.")
     discriminator = opt.get("network_d") or {}
-    if discriminator.get("type") == "GPENDiscriminator":
-        yield from _same("network_d:out_size", discriminator.get("out_size"), "out_size", generator["out_size"])
-    size = generator.get("in_size") or generator["out_size"]
+    if size and _is_a(_class_of("arch", discriminator), GPENDiscriminator):
+        yield from _same("network_d:out_size", discriminator.get("out_size"), "out_size", size)
+    in_size = generator.get("in_size") or size
     for phase, data in opt["datasets"].items():
-        where = f"datasets:{phase}"
-        if "out_size" in data:
-            yield from _same(f"{where}:out_size", data["out_size"], "out_size", generator["out_size"])
-            yield from _same(f"{where}:in_size", data.get("in_size") or data["out_size"], "in_size", size)
-        yield from _same(f"{where}:{_range_key(data)}", _range_of(data), "value_range", wanted)
+        where, of_ours = f"datasets:{phase}", _is_a(_class_of("dataset", data), GPENFaceDataset)
+        if size and of_ours and "out_size" in data:
+            yield from _same(f"{where}:out_size", data["out_size"], "out_size", size)
+            yield from _same(f"{where}:in_size", data.get("in_size") or data["out_size"], "in_size", in_size)
+        if wanted and (ours or of_ours):
+            yield from _range_problem(data, where, wanted)
     names = [data.get("name") for data in opt["datasets"].values()]
     for phase, data in opt["datasets"].items():
-        if names.count(data.get("name")) > 1:
+        if ours and names.count(data.get("name")) > 1:
             came = f"got {data.get('name')!r}, which another set has too"
             yield OptionError(f"datasets:{phase}:name", came, "a name per set", "Their results would be mixed up.")
 
 
 def metrics(opt: Mapping) -> Iterator[GPENError]:
     """Metrics of the validation, and what they need."""
-    known = registered("metric")
+    of_sets = _is_a(resolve("model", opt["model_type"]), GPENPriorModel)
     without_truth = [name for name, data in opt["datasets"].items() if name != "train" and not data.get("dataroot_gt")]
     for name, metric in ((opt.get("val") or {}).get("metrics") or {}).items():
         where = f"val:metrics:{name}"
         kind = metric.get("type") if isinstance(metric, Mapping) else None
-        if kind not in known:
-            yield schema.unknown_name(kind, list(known), f"{where}:type")
+        function = resolve("metric", kind)
+        if function is None:
+            yield schema.unknown_name(kind, list(registered("metric")), f"{where}:type")
             continue
-        keys = [*keys_of_metric(known[kind], metric, where)]
-        yield from keys
-        yield from _direction(kind, metric, where)
-        if known[kind].__module__.startswith("gpen_plugin."):
-            yield from _files(kind, metric, where)
+        problems = keys = [*keys_of_metric(function, metric, where)]
+        if is_our_own(function) or function.__module__.startswith("basicsr."):
+            problems = [*problems, *_direction(kind, metric, where)]
+        if is_our_own(function):
+            problems = [*problems, *_files(kind, metric, where)]
         if kind == "calculate_identity" and not keys:
-            yield from _recogniser(metric, where)
+            problems = [*problems, *_recogniser(metric, where)]
         size = opt["network_g"].get("out_size", NIQE_SMALLEST)
         if kind == "calculate_niqe" and size < NIQE_SMALLEST:
             came = f"NIQE of pictures of {size} px"
-            yield OptionError(where, came, f"at least {NIQE_SMALLEST} px", "Remove this metric.")
-        if kind in OF_PAIRS and opt["model_type"] == "GPENPriorModel":
+            problems.append(OptionError(where, came, f"at least {NIQE_SMALLEST} px", "Remove this metric."))
+        if kind in OF_PAIRS and of_sets:
             came = f"got {kind}, which compares a picture with its partner"
             way_out = "Use calculate_swd, calculate_fid or calculate_kid."
-            yield OptionError(f"{where}:type", came, "a metric of sets, for samples have no partners", way_out)
+            expected = "a metric of sets, for samples have no partners"
+            problems.append(OptionError(f"{where}:type", came, expected, way_out))
+        yield from problems or metric_trial(metric, size, where)
         of_features = kind in OF_FEATURES and not metric.get("statistics")
         if without_truth and (of_features or kind in (*OF_PAIRS, "calculate_swd")):
             came = f"needs ground truth, which datasets:{without_truth[0]} has not"
@@ -112,26 +123,6 @@ def _recogniser(metric: Mapping, where: str) -> Iterator[GPENError]:
         yield error.under(where)
 
 
-def keys_of_metric(function: object, metric: Mapping, where: str) -> Iterator[GPENError]:
-    """Keys of a metric against its signature; the host's take any further key and ignore it."""
-    if function.__module__.startswith("gpen_plugin."):
-        pictures = dict.fromkeys(GIVEN)
-        problems = schema.problems_of(function, pictures | {k: v for k, v in metric.items() if k != "type"}, where)
-        yield from (problem for problem in problems if not problem.where.endswith(tuple(f":{name}" for name in GIVEN)))
-        return
-    parameters = inspect.signature(function).parameters.values()
-    named = [p for p in parameters if p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL) and p.name not in GIVEN]
-    if function.__module__.startswith("basicsr."):
-        names = [p.name for p in named]
-        for key in metric:
-            if key not in OF_THE_MODEL and key not in names:
-                yield schema.unknown_key(key, names, where)
-    for p in named:
-        if p.default is p.empty and p.name not in metric:
-            way_out = "Add crop_border: 0." if p.name == "crop_border" else "Add the key."
-            yield OptionError(f"{where}:{p.name}", "missing", "this key in every use of the metric", way_out)
-
-
 def _same(where: str, value: object, of_generator: str, expected: object) -> Iterator[OptionError]:
     if value != expected:
         advice = "Give both the same value." + (_HOW_RANGES if of_generator == "value_range" else "")
@@ -141,20 +132,54 @@ def _same(where: str, value: object, of_generator: str, expected: object) -> Ite
 _HOW_RANGES = " BasicSR's own sets give [0, 1], and [-1, 1] with mean and std of [0.5, 0.5, 0.5]."
 
 
-def _range_key(data: Mapping) -> str:
-    return "value_range" if _of_ours(data) else "mean and std"
+def _range_of_network(network: type, section: Mapping) -> list[float] | None:
+    """The range of a generator's images: its option, else the default of its class; None if neither tells."""
+    parameter = inspect.signature(network).parameters.get("value_range")
+    default = (-1, 1) if parameter is None and is_our_own(network) else getattr(parameter, "default", None)
+    return _pair(section.get("value_range") or default)
 
 
-def _range_of(data: Mapping) -> list[float]:
-    """The range of the pictures that a data set gives."""
-    if _of_ours(data):
-        return list(data.get("value_range") or GPENFaceDataset.options_class.value_range)
+def _range_problem(data: Mapping, where: str, wanted: list[float]) -> Iterator[OptionError]:
+    """A data set that gives images in another range than `wanted`, or does not say in which."""
+    cls = _class_of("dataset", data)
+    of_ours = _is_a(cls, GPENFaceDataset)
+    default = cls.options_class.value_range if of_ours else None
+    told = data.get("value_range") or getattr(cls, "value_range", default)
+    if told is not None:
+        pair = _pair(told)
+        if pair is not None:  # a property of an object that is not built yet tells nothing
+            yield from _same(f"{where}:value_range", pair, "value_range", wanted)
+    elif data.get("std") or cls.__name__ in HOST_DATASETS:
+        yield from _same(f"{where}:mean and std", _normalised(data), "value_range", wanted)
+    else:
+        expected = f"the range of its images; network_g:value_range is {wanted}"
+        way_out = f"Write value_range: {wanted} if {cls.__name__} gives that, or give the class an attribute of it."
+        yield OptionError(f"{where}:value_range", "missing", expected, way_out)
+
+
+def _normalised(data: Mapping) -> list[float]:
+    """The range of what a data set of the host's gives, after its ``mean`` and ``std``."""
     if not data.get("std"):
         return [0, 1]
-    mean, std = (data["mean"] or [0])[0], data["std"][0]
+    mean, std = (data.get("mean") or [0])[0], data["std"][0]
     return [round((value - mean) / std, 6) for value in (0, 1)]
 
 
-def _of_ours(data: Mapping) -> bool:
-    known = registered("dataset")
-    return data.get("type") in known and issubclass(known[data["type"]], GPENFaceDataset)
+def _pair(value: object) -> list[float] | None:
+    """Two numbers, lowest and highest; None for anything else."""
+    numbers = isinstance(value, list | tuple) and all(isinstance(number, int | float) for number in value)
+    return list(value) if numbers and len(value) == 2 else None
+
+
+def _shows_0_to_1(model: object) -> bool:
+    """Whether a model reads images as the host's SRModel does; others, such as GFPGANModel, read [-1, 1]."""
+    methods = ("get_current_visuals", "nondist_validation")
+    return _is_a(model, SRModel) and all(getattr(model, name) is getattr(SRModel, name) for name in methods)
+
+
+def _class_of(kind: str, section: object) -> object:
+    return resolve(kind, section.get("type")) if isinstance(section, Mapping) else None
+
+
+def _is_a(cls: object, *bases: type) -> bool:
+    return inspect.isclass(cls) and issubclass(cls, bases)

@@ -7,8 +7,13 @@ import torch
 from gpen_plugin.errors import GPENError, OptionError
 
 
-def devices(opt: Mapping) -> Iterator[GPENError]:
-    """GPUs that are not there, cannot do what is wanted, or would be used in a way that does not work."""
+def devices(opt: Mapping, *, alone_only: bool) -> Iterator[GPENError]:
+    """GPUs that are not there, cannot do what is wanted, or would be used in a way that does not work.
+
+    Args:
+        opt: options as the host parsed them.
+        alone_only: whether each GPU needs a process of its own.
+    """
     train, number = opt.get("train") or {}, opt.get("num_gpu")
     if not isinstance(number, int):
         return  # the host has put a number in place of auto
@@ -18,7 +23,7 @@ def devices(opt: Mapping) -> Iterator[GPENError]:
         return
     # without a launcher the host wraps networks in DataParallel, through which no path length and no compiled code goes
     alone = number > 1 and opt["is_train"] and not opt.get("dist")
-    if alone and (opt["model_type"] == "GPENPriorModel" or train.get("compile")):
+    if alone and (alone_only or train.get("compile")):
         way_out = f"Start with torchrun --nproc_per_node={number} and --launcher pytorch, or use 1."
         yield OptionError("num_gpu", f"got {number} without a launcher", "one process per GPU", way_out)
     if number and train.get("precision") == "bf16" and not torch.cuda.is_bf16_supported(including_emulation=False):

@@ -17,28 +17,31 @@ Built = typing.TypeVar("Built")
 FEW = 5  # so many names are listed in a message
 
 
-def problems_of(target: Callable, given: object, where: str = "") -> list[OptionError]:
+def problems_of(target: Callable, given: object, where: str = "", *, typed: bool = True) -> list[OptionError]:
     """List what is wrong with calling ``target(**given)``; nothing is called.
 
     Args:
         target: a function, class or data class with annotated parameters.
         given: the mapping from YAML.
         where: key path of the mapping, e.g. ``network_g``; empty for the top level.
+        typed: whether the annotations are what a value has to be. Those of other people's classes need not be.
     Returns:
         One `OptionError` per problem: unknown keys (with the nearest right one), missing ones, wrong types.
     """
     if not isinstance(given, Mapping):
         return [OptionError(where or "the option file", f"got {_shown(given)}", "a mapping of keys to values")]
-    parameters = inspect.signature(target).parameters
-    hints = typing.get_type_hints(target.__init__ if inspect.isclass(target) else target)
-    problems = [unknown_key(key, list(parameters), where) for key in given if key not in parameters]
+    of_all_kinds = inspect.signature(target).parameters
+    parameters = {name: p for name, p in of_all_kinds.items() if p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)}
+    takes_any = any(p.kind is p.VAR_KEYWORD for p in of_all_kinds.values())
+    hints = typing.get_type_hints(target.__init__ if inspect.isclass(target) else target) if typed else {}
+    problems = [unknown_key(key, list(parameters), where) for key in given if key not in parameters and not takes_any]
     for name, parameter in parameters.items():
         path = f"{where}:{name}" if where else name
         if name not in given:
             if parameter.default is parameter.empty:
                 problems.append(OptionError(path, "missing", describe(hints.get(name)), "Add the key."))
         elif name in hints and not fits(given[name], hints[name]):
-            problems.append(_wrong_type(path, given[name], hints[name], parameter.default))
+            problems.append(wrong_type(path, given[name], hints[name], parameter.default))
     return problems
 
 
@@ -125,7 +128,8 @@ def describe(hint: object) -> str:
     return names.get(kind, "a mapping" if kind is Mapping else getattr(kind, "__name__", "a value"))
 
 
-def _wrong_type(path: str, value: object, hint: object, default: object) -> OptionError:
+def wrong_type(path: str, value: object, hint: object, default: object = None) -> OptionError:
+    """The error for a value that does not fit the annotation `hint`."""
     return OptionError(path, f"got {_shown(value)}", describe(hint), _advice(value, hint, default))
 
 

@@ -44,6 +44,14 @@ def test_the_hook_costs_less_than_5_ms(site):
     assert min(milliseconds() for _ in range(5)) < 5
 
 
+@pytest.mark.parametrize(("switch", "seen"), [("0", "False"), ("1", "True"), ("", "True")])
+def test_a_switch_leaves_the_host_as_it_is(guest, switch, seen):
+    program = "import sys, basicsr; print('gpen_plugin' in sys.modules)"
+    assert guest.run("-c", program, GPEN_PLUGIN=switch) == seen
+    program = "import sys, gpen_plugin, basicsr; from basicsr.train import look_up; print(look_up('GPEN'))"
+    assert guest.run("-c", program, GPEN_PLUGIN=switch) == "gpen_plugin.archs"  # asked for by name
+
+
 def test_a_hook_that_is_gone_does_not_spoil_the_interpreter(site):
     (site.packages / "gpen_plugin_hook.py").unlink()
     assert site.execute("print('fine')") == "fine"

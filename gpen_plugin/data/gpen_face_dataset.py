@@ -32,10 +32,10 @@ class FaceOptions:
     """The keys of a `GPENFaceDataset` in an option file.
 
     Args:
-        name: what the host calls the set in its log.
-        type: the class of the set.
         dataroot_gt: folder or LMDB with the faces.
         out_size: side of a face; pictures of another size are cropped to the central square and resized.
+        name: what the host calls the set in its log; it has to be in every option file.
+        type: the class of the set, likewise.
         phase: set by the host: ``train``, ``val`` or ``test``.
         io_backend: see `IoBackend`; for every root.
         use_hflip: mirror half of the pictures, in training only.
@@ -53,10 +53,10 @@ class FaceOptions:
         persistent_workers: keep the processes from one epoch to the next.
     """
 
-    name: str
-    type: str
     dataroot_gt: str
     out_size: int
+    name: str = ""
+    type: str = ""
     phase: Literal["train", "val", "test"] = "train"
     io_backend: Mapping = field(default_factory=dict)
     use_hflip: bool = False

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from gpen_plugin import preflight_agreement
 from gpen_plugin.errors import GPENError, OptionError, join_errors
 from gpen_plugin.evaluate.results import Column
-from gpen_plugin.host import registered
+from gpen_plugin.host import registered, resolve
+from gpen_plugin.metric_keys import LOWER_IS_BETTER, keys_of_metric
 from gpen_plugin.metrics.accumulator import SetAccumulator
 from gpen_plugin.schema import problems_of, unknown_name
 
@@ -87,14 +87,14 @@ def metric_columns(metrics: Mapping) -> list[MetricColumn]:
     columns = []
     for name, entry in metrics.items():
         where = f"metrics:{name}"
-        if not isinstance(entry, Mapping) or entry.get("type") not in registered("metric"):
-            kind = entry.get("type") if isinstance(entry, Mapping) else entry
+        kind = entry.get("type") if isinstance(entry, Mapping) else entry
+        function = resolve("metric", kind)
+        if function is None or not isinstance(entry, Mapping):
             problems.append(unknown_name(kind, list(registered("metric")), f"{where}:type"))
             continue
-        function = registered("metric")[entry["type"]]
         found = problems_of(ColumnOptions, {k: v for k, v in entry.items() if k in OF_A_COLUMN}, where)
         of_the_metric = {key: value for key, value in entry.items() if key not in ("label", "decimals", "against")}
-        found += preflight_agreement.keys_of_metric(function, of_the_metric, where)
+        found += keys_of_metric(function, of_the_metric, where)
         problems += found
         if not found:
             columns.append(_column(str(name), function, entry))
@@ -139,7 +139,7 @@ def _better(options: ColumnOptions, function: Callable, arguments: Mapping) -> s
         return "lower"
     if default is not None and isinstance(default.default, str):
         return default.default
-    return "lower" if options.type in preflight_agreement.LOWER_IS_BETTER else "higher"
+    return "lower" if options.type in LOWER_IS_BETTER else "higher"
 
 
 def _label(label: str, options: ColumnOptions, arguments: Mapping, of_pairs_of_sets: bool) -> str:

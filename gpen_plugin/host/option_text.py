@@ -80,6 +80,8 @@ class OptionText:
             yield from _bad_name(forced[-1])
         elif name is not None and _is_nothing(name):
             yield OptionError("name", "is empty", "a name for the folder of this experiment")
+        elif name is not None and not isinstance(name, yaml.ScalarNode):
+            yield OptionError("name", f"got {_shown(name)}", "a text")
         elif name is not None and not _is_text(name):
             came = f"got {_shown(name)}, which YAML reads as {_kind(name)}"
             yield OptionError("name", came, "a text", f'Write it in quotes: name: "{_shown(name)}"')

@@ -129,7 +129,7 @@ def _generator(opt: Mapping) -> Mapping:
 def _fill_in_paths(opt: Mapping) -> None:
     """Names in braces of a weight file's path stand for keys of the generator: ``prior_{out_size}_{noise_mode}``."""
     for key, path in opt["path"].items():
-        if isinstance(path, str) and key.startswith("pretrain_"):
+        if isinstance(path, str) and key.startswith(("pretrain_network", "pretrain_prior")):
             try:
                 opt["path"][key] = os.path.expanduser(path.format(**_generator(opt)))
             except (KeyError, IndexError, ValueError, AttributeError) as error:
@@ -183,7 +183,7 @@ def _folders_without_weights(original: Callable) -> Callable:
     def make_exp_dirs(opt: Mapping) -> None:
         folders = {key: path for key, path in opt["path"].items() if path is not None}
         if trains_ours(opt):
-            folders = {key: path for key, path in folders.items() if "pretrain" not in key}
+            folders.pop("pretrain_prior", None)  # a file
         original({**opt, "path": folders})
 
     return make_exp_dirs

@@ -10,7 +10,7 @@ import torch
 
 from gpen_plugin.errors import MissingFileError, OptionError
 from gpen_plugin.fetch import WeightFile, find_weights
-from gpen_plugin.host import registered
+from gpen_plugin.host import registered, resolve
 from gpen_plugin.metrics.face_templates import ARCFACE_SIDE
 from gpen_plugin.metrics.measuring_network import chosen_device, frozen, tensors_in
 from gpen_plugin.metrics.onnx_file import open_onnx
@@ -101,14 +101,14 @@ def onnx_recogniser(path: str, side: int | None, channels: str | None, device: s
 
 
 def _registered_class(name: object) -> type:
-    if name not in registered("arch") and name == GFPGANS["type"]:
+    if resolve("arch", name) is None and name == GFPGANS["type"]:
         try:
             importlib.import_module("gfpgan.archs.arcface_arch")  # registers it
         except ImportError as error:
             came = f"ResNetArcFace comes with the package gfpgan, which cannot be imported ({error})"
             way_out = "Run: pip install gfpgan. Or name another network, or an ONNX file."
             raise MissingFileError("network", came, way_out=way_out) from error
-    classes = registered("arch")
-    if name not in classes:
-        raise unknown_name(name, sorted(classes), "network:type")
-    return classes[name]
+    found = resolve("arch", name)
+    if found is None:
+        raise unknown_name(name, sorted(registered("arch")), "network:type")
+    return found

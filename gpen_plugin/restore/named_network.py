@@ -10,7 +10,7 @@ from torch import nn
 
 from gpen_plugin import checkpoint, schema
 from gpen_plugin.errors import CheckpointError, OptionError
-from gpen_plugin.host import registered
+from gpen_plugin.host import registered, resolve
 from gpen_plugin.host.foreign_archs import lend_plain_ops
 
 OF_NO_REGISTRY = "One that no registry holds goes by its dotted path."
@@ -103,11 +103,11 @@ def _network_class(name: object, where: str, elsewhere: str) -> Callable[..., nn
         raise OptionError(where, f"got {name}" if name else "missing", "the name of a network", "Add the key.")
     module, _, attribute = name.rpartition(".")
     if not module:
-        archs = registered("arch")
-        if name not in archs:
-            error = schema.unknown_name(name, list(archs), where)
+        found = resolve("arch", name)
+        if found is None:
+            error = schema.unknown_name(name, list(registered("arch")), where)
             raise OptionError(where, error.came, error.expected, f"{error.way_out} {elsewhere}")
-        return archs[name]
+        return found
     found = getattr(imported(module, where), attribute, None)
     if not inspect.isclass(found) or not issubclass(found, nn.Module):
         raise OptionError(where, f"{module} has no network {attribute}", "the dotted path of a class of networks")

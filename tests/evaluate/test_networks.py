@@ -251,3 +251,10 @@ def test_repeatable_leaves_settings_and_draws_as_they_were():
     assert torch.equal(torch.get_rng_state(), state)
     after = torch.backends.cudnn.benchmark, torch.backends.cudnn.deterministic, torch.backends.cudnn.allow_tf32
     assert after == before
+
+
+def test_networks_that_basicsr_registers_under_its_suffix():
+    """`register(suffix='basicsr')`: BasicSR finds SRVGGNetCompact_basicsr under the shorter name, too."""
+    section = {"type": "SRVGGNetCompact", "num_feat": 4, "num_conv": 1, "upscale": 1}
+    restored = method({**ECHO, "network": section})(degraded(size=8))
+    assert restored.shape == (8, 8, 3)
