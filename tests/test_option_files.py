@@ -267,10 +267,10 @@ def test_from_release_fine_tunes_files_of_two_widths(faces, train, tmp_path):
         ("name=mine", "mine"),
     ],
 )
-def test_forced_values_are_read_as_yaml_reads_them(entry, read):
-    from basicsr.utils import options as host_options
-
-    value = host_options._postprocess_yml_value(entry.partition("=")[2])
+def test_forced_values_are_read_as_yaml_reads_them(parse, entry, read):
+    value = parse(OPTIONS / "gpen_finetune.yml", "--force_yml", entry)
+    for key in entry.partition("=")[0].split(":"):
+        value = value[key]
     assert value == read
     assert type(value) is type(read)
 
