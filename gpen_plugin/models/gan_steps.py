@@ -24,11 +24,13 @@ Precision = Callable[[], AbstractContextManager]
 @contextmanager
 def frozen(net: nn.Module) -> Iterator[None]:
     """Gradients pass through `net` but do not reach its parameters."""
+    learning = [parameter for parameter in net.parameters() if parameter.requires_grad]
     net.requires_grad_(False)
     try:
         yield
     finally:
-        net.requires_grad_(True)
+        for parameter in learning:
+            parameter.requires_grad_(True)
 
 
 def generator_step(

@@ -8,7 +8,8 @@ from torch._functorch import config as compiled
 
 from gpen_plugin.host import register
 from gpen_plugin.models.adversarial_model import AdversarialModel
-from gpen_plugin.models.paired_steps import paired_steps
+from gpen_plugin.models.gan_steps import Losses
+from gpen_plugin.models.paired_steps import loss_value, paired_steps
 from gpen_plugin.models.train_options import OptimOptions, TrainOptions
 from gpen_plugin.models.validation import Tally
 from gpen_plugin.sheet import sheet
@@ -48,13 +49,20 @@ class GPENModel(AdversarialModel):
         super().start_from_files()
 
     def setup_optimizers(self) -> None:
-        """One Adam, three groups: encoder, decoder, discriminator (paper, section 4.2)."""
+        """One Adam, three groups: encoder, decoder, discriminator (paper, section 4.2).
+
+        What a subclass of `GPEN` adds beside its encoder and decoder learns at the encoder's rate.
+        """
         optim = OptimOptions(**self.settings.optim)
         generator = self.get_bare_model(self.net_g)
-        parts = {"encoder": generator.encoder, "decoder": generator.decoder, "discriminator": self.net_d}
+        encoder, decoder = list(generator.encoder.parameters()), list(generator.decoder.parameters())
+        known = {id(parameter) for parameter in (*encoder, *decoder)}
+        # after the encoder's own, so that a state of the encoder alone still fits
+        encoder += [parameter for parameter in generator.parameters() if id(parameter) not in known]
+        parts = {"encoder": encoder, "decoder": decoder, "discriminator": list(self.net_d.parameters())}
         groups = [
-            {"name": name, "params": list(net.parameters()), "lr": rate}
-            for (name, net), rate in zip(parts.items(), optim.rates(), strict=True)
+            {"name": name, "params": parameters, "lr": rate}
+            for (name, parameters), rate in zip(parts.items(), optim.rates(), strict=True)
             if not (name == "decoder" and self.settings.freeze_decoder)
         ]
         if optim.lazy_lr_scaling and self.settings.r1_reg_weight > 0:
@@ -73,12 +81,24 @@ class GPENModel(AdversarialModel):
             self.gt,
             gan=self.loss_gan,
             guard=self.guard,
-            pixel=self.loss_pixel,
+            content=self.content_losses,
             feature_matching=self.loss_feature_matching,
             autocast=self.autocast,
         )
         losses |= self.lazy_r1(current_iter, self.optimizer, self.gt)
         self.end_of_iteration(losses, self.settings.ema_decay)
+
+    def content_losses(self, fake: torch.Tensor, real: torch.Tensor) -> Losses:
+        """The generator's loss terms that do not involve the discriminator; a subclass adds its own here.
+
+        Args:
+            fake: the generator's images, (N, 3, H, W), in its value range.
+            real: the ground truth, same shape.
+        Returns:
+            Weighted terms, scalars with their graph, by their names in the log: ``l_g_...``.
+        """
+        term = loss_value(self.loss_pixel, fake, real) if self.loss_pixel is not None else None
+        return {} if term is None else {"l_g_pix": term}
 
     def get_current_visuals(self) -> OrderedDict:
         """LQ, result and GT in [0, 1]: here pictures leave the model's value range."""

@@ -9,6 +9,7 @@ from contextlib import nullcontext
 import torch
 from torch import nn
 
+from gpen_plugin.errors import OptionError
 from gpen_plugin.models.gan_steps import Losses, Precision, verdict
 from gpen_plugin.models.step_guard import StepGuard
 
@@ -21,7 +22,7 @@ def paired_steps(
     *,
     gan: Callable,
     guard: StepGuard,
-    pixel: Callable | None = None,
+    content: Callable[[torch.Tensor, torch.Tensor], Losses] | None = None,
     feature_matching: Callable | None = None,
     autocast: Precision = nullcontext,
 ) -> Losses:
@@ -38,7 +39,7 @@ def paired_steps(
         real: the true pictures, same shape.
         gan: the host's GAN loss, called as ``gan(logits, target_is_real, is_disc)``.
         guard: takes the steps, each if all of it is finite.
-        pixel: content loss of (fake, real).
+        content: (fake, real) -> further weighted terms of G's loss, such as L_C, by their names in the log.
         feature_matching: loss of (features of fake, features of real).
         autocast: the precision in which the discriminator runs.
     Returns:
@@ -50,8 +51,8 @@ def paired_steps(
         fake_logits, fake_features = net_d(shown, return_features=True)
         real_logits, real_features = net_d(real, return_features=True)
     terms = {"l_g_gan": gan(fake_logits.float(), True, is_disc=False)}
-    if pixel is not None:
-        terms["l_g_pix"] = pixel(shown, real)
+    if content is not None:
+        terms |= content(shown.float(), real)
     if feature_matching is not None:
         terms["l_g_feat"] = feature_matching(fake_features, real_features)
     (slope,) = torch.autograd.grad(sum(terms.values()), shown, retain_graph=True)
@@ -63,7 +64,7 @@ def paired_steps(
 
     optimizer.zero_grad(set_to_none=True)
     loss_d = gan(real_logits.float(), True, is_disc=True) + gan(fake_logits.float(), False, is_disc=True)
-    loss_d.backward(inputs=list(net_d.parameters()))
+    loss_d.backward(inputs=[parameter for parameter in net_d.parameters() if parameter.requires_grad])
     norm_d = guard.step("d", optimizer, {"l_d": loss_d.detach()})
     return {
         **terms,
@@ -73,6 +74,29 @@ def paired_steps(
         "grad_norm_g": norm_g,
         "grad_norm_d": norm_d,
     }
+
+
+def loss_value(loss: Callable, fake: torch.Tensor, real: torch.Tensor) -> torch.Tensor | None:
+    """The value of a content loss.
+
+    Args:
+        loss: called as ``loss(fake, real)``. It returns a scalar, or several of which some may be None, as BasicSR's
+            PerceptualLoss does (content, style): their sum counts.
+        fake: the generator's images, (N, 3, H, W).
+        real: the ground truth, same shape.
+    Returns:
+        A scalar with its graph; None where the loss returns no term.
+    Raises:
+        OptionError: the loss returns something else.
+    """
+    returned = loss(fake, real)
+    terms = [term for term in (returned if isinstance(returned, (tuple, list)) else [returned]) if term is not None]
+    for term in terms:
+        if not torch.is_tensor(term) or term.numel() != 1:
+            got = f"a tensor of shape {tuple(term.shape)}" if torch.is_tensor(term) else f"{type(term).__name__}"
+            expected = "a scalar tensor, or several of which each may be None"
+            raise OptionError(f"{type(loss).__name__}", f"returned {got}", expected, "Use reduction: mean.")
+    return sum(term.reshape(()) for term in terms) if terms else None
 
 
 def _shares(terms: Losses) -> Losses:

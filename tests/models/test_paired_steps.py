@@ -39,7 +39,7 @@ def test_both_steps_by_hand(gan, pictures):
         real,
         gan=gan,
         guard=StepGuard(),
-        pixel=lambda a, b: 0.7 * F.l1_loss(a, b),
+        content=lambda a, b: {"l_g_pix": 0.7 * F.l1_loss(a, b)},
         feature_matching=lambda a, b: 0.02 * sum((p - q).abs().sum() for p, q in zip(a, b, strict=True)),
     )
     fake_logits, real_logits = (0.3 * picture.sum(dim=(1, 2, 3)) + 0.1 for picture in pictures)
@@ -106,7 +106,8 @@ class Setting:
         self.optimizer.step()
 
     def paired(self, lq: torch.Tensor, real: torch.Tensor) -> None:
-        how = {"pixel": self.pixel, "feature_matching": self.feature_matching, "autocast": self.autocast}
+        content = lambda fake, real: {"l_g_pix": self.pixel(fake, real)}  # noqa: E731
+        how = {"content": content, "feature_matching": self.feature_matching, "autocast": self.autocast}
         paired_steps(self.net_d, self.optimizer, self.draw(lq), real, gan=self.gan, guard=self.guard, **how)
 
     def weights(self) -> dict[str, torch.Tensor]:

@@ -1,0 +1,160 @@
+"""Networks, models and losses of a user's own that build on ours."""
+
+from dataclasses import dataclass
+
+import pytest
+import torch
+from basicsr.models import build_model
+from basicsr.utils.registry import ARCH_REGISTRY, LOSS_REGISTRY, MODEL_REGISTRY
+from models.test_gpen_model import batch, ready
+from torch import nn
+
+from gpen_plugin.archs import GPEN, GPENDiscriminator
+from gpen_plugin.errors import OptionError
+from gpen_plugin.models.gpen_model import GPENModel
+from gpen_plugin.models.paired_steps import loss_value
+from gpen_plugin.models.train_options import TrainOptions
+
+
+class GPENWithHead(GPEN):
+    """Parameters outside encoder and decoder: a layer, and one that stands alone."""
+
+    def __init__(self, **options):
+        super().__init__(**options)
+        self.head = nn.Conv2d(3, 3, 1)
+        self.gain = nn.Parameter(torch.ones(()))
+
+    def forward(self, *arguments, **options):
+        return self.gain * self.head(super().forward(*arguments, **options))
+
+
+class DiscriminatorWithFixedLayer(GPENDiscriminator):
+    """One parameter that does not learn."""
+
+    def __init__(self, **options):
+        super().__init__(**options)
+        next(self.parameters()).requires_grad_(False)
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptionsWithTotalVariation(TrainOptions):
+    """One key more than `TrainOptions`."""
+
+    smoothness: float = 0.0
+
+
+class GPENModelWithTotalVariation(GPENModel):
+    """A loss term of its own."""
+
+    options_class = OptionsWithTotalVariation
+
+    def content_losses(self, fake, real):
+        variation = fake.diff(dim=3).abs().mean() + fake.diff(dim=2).abs().mean()
+        return super().content_losses(fake, real) | {"l_g_tv": self.settings.smoothness * variation}
+
+
+class PairLoss(nn.Module):
+    """Returns what BasicSR's PerceptualLoss does: content and style, either of which may be None."""
+
+    def __init__(self, content: float | None = 1.0, style: float | None = 1.0):
+        super().__init__()
+        self.weights = (content, style)
+
+    def forward(self, fake, real):
+        values = (fake - real).abs().mean(), (fake.mean() - real.mean()).abs()
+        return tuple(None if w is None else w * value for w, value in zip(self.weights, values, strict=True))
+
+
+@pytest.fixture(autouse=True)
+def registered():
+    entries = [
+        (ARCH_REGISTRY, GPENWithHead),
+        (ARCH_REGISTRY, DiscriminatorWithFixedLayer),
+        (MODEL_REGISTRY, GPENModelWithTotalVariation),
+        (LOSS_REGISTRY, PairLoss),
+    ]
+    for registry, cls in entries:
+        registry.register(cls)
+    yield
+    for registry, cls in entries:
+        del registry._obj_map[cls.__name__]
+
+
+@pytest.mark.parametrize("freeze_decoder", [False, True])
+def test_every_parameter_of_a_subclass_of_gpen_learns(options, freeze_decoder):
+    options["network_g"]["type"] = "GPENWithHead"
+    options["train"]["freeze_decoder"] = freeze_decoder
+    model = build_model(ready(options))
+    (optimizer,) = model.optimizers
+    groups = {group["name"]: group for group in optimizer.param_groups}
+    held = [id(parameter) for group in optimizer.param_groups for parameter in group["params"]]
+    frozen = {id(parameter) for parameter in model.net_g.decoder.parameters()} if freeze_decoder else set()
+    expected = [id(p) for net in (model.net_g, model.net_d) for p in net.parameters() if id(p) not in frozen]
+    assert sorted(held) == sorted(expected)
+    assert len(list(model.net_g.encoder.parameters())) + 3 == len(groups["encoder"]["params"])
+    before = [p.detach().clone() for p in (*model.net_g.head.parameters(), model.net_g.gain)]
+    model.feed_data(batch())
+    model.optimize_parameters(1)
+    after = [*model.net_g.head.parameters(), model.net_g.gain]
+    assert not any(torch.equal(old, new) for old, new in zip(before, after, strict=True))
+
+
+def test_the_groups_of_gpen_itself_hold_what_earlier_states_hold_in_their_order(options):
+    model = build_model(ready(options))
+    groups = model.optimizers[0].param_groups
+    for group, net in zip(groups, (model.net_g.encoder, model.net_g.decoder, model.net_d), strict=True):
+        assert [id(parameter) for parameter in group["params"]] == [id(parameter) for parameter in net.parameters()]
+
+
+@pytest.mark.parametrize("fixture", ["options", "prior_options"])
+def test_a_discriminator_keeps_its_fixed_parameters(fixture, request):
+    options = request.getfixturevalue(fixture)
+    options["network_d"]["type"] = "DiscriminatorWithFixedLayer"
+    model = build_model(ready(options))
+    fixed = next(model.net_d.parameters())
+    before = fixed.detach().clone()
+    for iteration in (1, 2):
+        model.feed_data(batch())
+        model.optimize_parameters(iteration)
+    assert torch.equal(fixed, before)
+    assert not fixed.requires_grad
+
+
+def test_a_subclass_of_the_model_adds_a_loss_term_with_a_key_of_its_own(options):
+    options["model_type"] = "GPENModelWithTotalVariation"
+    options["train"]["smoothness"] = 0.5
+    model = build_model(ready(options))
+    model.feed_data(batch())
+    model.optimize_parameters(1)
+    log = model.get_current_log()
+    assert log["l_g_tv"] > 0
+    assert {"l_g_pix", "share_tv"} <= set(log)
+
+
+def test_a_pixel_loss_may_return_several_terms(options):
+    options["train"]["pixel_opt"] = {"type": "PairLoss"}
+    model = build_model(ready(options))
+    model.feed_data(batch())
+    model.optimize_parameters(1)
+    fake, real = model.output.detach(), model.gt
+    expected = (fake - real).abs().mean() + (fake.mean() - real.mean()).abs()
+    assert model.losses["l_g_pix"].item() == pytest.approx(expected.item(), rel=1e-5)
+
+
+def test_terms_that_are_none_do_not_count(options):
+    fake, real = torch.zeros(1, 3, 4, 4), torch.full((1, 3, 4, 4), 0.25)
+    assert loss_value(PairLoss(style=None), fake, real).item() == 0.25
+    assert loss_value(PairLoss(content=None, style=None), fake, real) is None
+    options["train"]["pixel_opt"] = {"type": "PairLoss", "content": None, "style": None}
+    model = build_model(ready(options))
+    model.feed_data(batch())
+    model.optimize_parameters(1)
+    assert "l_g_pix" not in model.get_current_log()
+
+
+@pytest.mark.parametrize(
+    ("returned", "got"), [(torch.ones(2, 3), r"a tensor of shape \(2, 3\)"), ("text", "str"), ([1.0], "float")]
+)
+def test_a_loss_that_returns_no_scalar_is_refused(returned, got):
+    with pytest.raises(OptionError, match=f"function: returned {got}; expected a scalar tensor, or several"):
+        loss_value(lambda fake, real: returned, torch.zeros(1), torch.zeros(1))
