@@ -1,5 +1,6 @@
 """What both trainings share: networks in their precision, the average, validation, checkpoints, resuming."""
 
+import warnings
 from collections import OrderedDict
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
@@ -18,14 +19,14 @@ from gpen_plugin import checkpoint
 from gpen_plugin.host import place_in_epoch
 from gpen_plugin.models import training_state
 from gpen_plugin.models.average import move_average
-from gpen_plugin.models.changed_options import settings_of, take_from_file
+from gpen_plugin.models.changed_options import changes_between, load_optimizers, recorded_options
 from gpen_plugin.models.draws import Draws
 from gpen_plugin.models.fused_adam import KERNEL, keep_fused
 from gpen_plugin.models.gan_steps import Losses, r1_step
 from gpen_plugin.models.loader_watch import LoaderWatch
 from gpen_plugin.models.step_guard import StepGuard
 from gpen_plugin.models.train_options import AdversarialOptions
-from gpen_plugin.models.validation import Pictures, Tally, measure, picture_path
+from gpen_plugin.models.validation import ImageNames, Pictures, Tally, measure, picture_path
 
 
 class AdversarialModel(SRModel):
@@ -44,6 +45,8 @@ class AdversarialModel(SRModel):
         self.last_state: dict | None = None  # the training state that was written or read last
         self.num_skipped = 0  # unreadable pictures that the data set replaced, since the start of this process
         self.settings = self.options_class(**opt["train"]) if opt["is_train"] else None
+        # for the training state; now, because the host removes the scheduler's type when it builds it
+        self.recorded = recorded_options(opt, self.settings) if opt["is_train"] else None
         super().__init__(opt)
         self.draws = Draws(opt["manual_seed"] or 0, opt["rank"], opt["world_size"], self.device)
         if not self.is_train and not opt["path"].get("pretrain_network_g"):
@@ -169,11 +172,12 @@ class AdversarialModel(SRModel):
         """Restore and measure a set, log the results, keep the best, write the page."""
         name = dataloader.dataset.opt["name"]
         options = self.opt["val"]
+        names = ImageNames(dataloader.dataset) if save_img else None
 
         def restore(batch: Mapping, index: int) -> Pictures:
             pictures = self.pictures_of(batch, index)
             if save_img:
-                imwrite(pictures["result"], picture_path(self.opt, batch, name, current_iter))
+                imwrite(pictures["result"], picture_path(self.opt, names.of(batch), name, current_iter))
             return pictures
 
         tally = measure(
@@ -265,6 +269,7 @@ class AdversarialModel(SRModel):
             "best_metric_results": training_state.plain(getattr(self, "best_metric_results", {})),
             "sampler": place_in_epoch(),
             "random": training_state.of_every_rank(training_state.random_state()),
+            "options": self.recorded,
             **self.own_state(),
         }
         self._write_last_state()
@@ -279,15 +284,25 @@ class AdversarialModel(SRModel):
         return {"last_r1": float(self.last_r1), "guard": self.guard.state_dict()}
 
     def resume_training(self, resume_state: dict) -> None:
-        """Take up everything where the state left it; what the option file says otherwise by now, it rules.
+        """Take up everything where the state left it; where the option file differs by now, the option file wins.
 
         Raises:
             CheckpointError: the state is not one of this model.
         """
-        training_state.check(resume_state, self.opt["path"].get("resume_state"), self.own_state())
-        settings = settings_of(self.optimizers, self.schedulers)
-        super().resume_training(resume_state)
-        take_from_file(settings, self.optimizers, self.schedulers)
+        path = self.opt["path"].get("resume_state")
+        training_state.check(resume_state, path, self.own_state())
+        held = resume_state.get("options", self.recorded)  # states of earlier versions have none
+        changes = changes_between(held, self.recorded)
+        applied = load_optimizers(
+            resume_state,
+            self.optimizers,
+            self.schedulers,
+            lambda: self._advance_schedules(resume_state["iter"]),
+            where=f"path:resume_state: {path}",
+            same_warmup=held["train"]["warmup_iter"] == self.settings.warmup_iter,
+        )
+        for change in changes or applied:
+            get_root_logger().warning(f"The option file was changed since the state was saved: {change}")
         self.last_state = resume_state  # a validation that did not come to its end is added to it
         if self.opt["rank"] == 0:
             training_state.take_over(self.opt["path"], resume_state["iter"], self.opt["logger"].get("keep_last"))
@@ -296,3 +311,10 @@ class AdversarialModel(SRModel):
         self.last_r1 = torch.tensor(resume_state["last_r1"], device=self.device)
         self.guard.load_state_dict(resume_state["guard"])
         training_state.go_on_drawing(resume_state["random"], self.opt["rank"], self.opt["world_size"])
+
+    def _advance_schedules(self, iteration: int) -> None:
+        """Move fresh schedulers to where a training from the start would be after so many iterations."""
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # no optimizer steps in between
+            for i in range(1, iteration + 1):
+                self.update_learning_rate(i, warmup_iter=self.settings.warmup_iter)

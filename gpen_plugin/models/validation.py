@@ -2,15 +2,16 @@
 
 import logging
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from os import path as osp
 
 import numpy as np
 from basicsr.metrics import calculate_metric
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
+from gpen_plugin.data import GPENFaceDataset
 from gpen_plugin.models.training_state import of_every_rank
 
 Pictures = dict[str, np.ndarray]
@@ -76,20 +77,77 @@ def measure(
     return total
 
 
-def picture_path(opt: Mapping, batch: Mapping, dataset: str, current_iter: int) -> str:
+class ImageNames:
+    """The names of the images of a set, for files: flat where these are unique, else with their sub-folders.
+
+    Images of one name that differ in their suffix keep it. Of a set whose images cannot be listed before they are read
+    (one of a user's own), the names keep their sub-folders.
+
+    Args:
+        dataset: has the host's ``opt``, and gives items with ``lq_path`` or ``gt_path``.
+    """
+
+    def __init__(self, dataset: Dataset):
+        roots = (dataset.opt.get(key) for key in ("dataroot_lq", "dataroot_gt"))
+        roots = (osp.join(osp.normpath(root), "") for root in roots if isinstance(root, str) and root)
+        self._roots = sorted(roots, key=len, reverse=True)  # one may lie in the other
+        if isinstance(dataset, GPENFaceDataset):
+            keys = names = dataset.keys  # without suffix
+        else:
+            keys = [self._key(path) for path in _listed_paths(dataset)]
+            names = [_without_suffix(key) for key in keys]
+        self._with_suffix = not _unique(names)
+        names = keys if self._with_suffix else names
+        self._flat = bool(names) and _unique([osp.basename(name) for name in names])
+
+    def of(self, batch: Mapping) -> str:
+        """The name of the image of a batch: a relative path with '/' between folders, without suffix."""
+        key = self._key(_path_of(batch)[0])
+        name = key if self._with_suffix else _without_suffix(key)
+        return osp.basename(name) if self._flat else name
+
+    def _key(self, path: str) -> str:
+        """The path below the root of the set, without parts that would lead out of the folder of results."""
+        path = osp.normpath(path)
+        root = next((root for root in self._roots if path.startswith(root)), "")
+        parts = path.removeprefix(root).replace("\\", "/").split("/")
+        return "/".join(part for part in parts if part not in ("", ".", "..") and not part.endswith(":"))
+
+
+def _path_of(item: Mapping) -> str | Sequence[str]:
+    return item["lq_path" if "lq_path" in item else "gt_path"]
+
+
+def _listed_paths(dataset: Dataset) -> list[str]:
+    """The paths that the items of one of the host's sets will have; none where there is no such list."""
+    paths = getattr(dataset, "paths", None) or []
+    paths = [_path_of(path) if isinstance(path, Mapping) else path for path in paths]
+    return paths if all(isinstance(path, str) for path in paths) else []
+
+
+def _unique(names: Sequence[str]) -> bool:
+    return len(set(names)) == len(names)
+
+
+def _without_suffix(path: str) -> str:
+    return osp.splitext(path)[0]
+
+
+def picture_path(opt: Mapping, name: str, dataset: str, current_iter: int) -> str:
     """The host's place for a restored picture.
 
     Args:
         opt: options of the run.
-        batch: with one picture; its name is that of the file that it came from.
-        dataset: the set's name.
+        name: from `ImageNames`.
+        dataset: the set's name; a folder of its own when testing, and in training where there are several sets.
         current_iter: counts in training only.
     """
     folder = opt["path"]["visualization"]
-    name = osp.splitext(osp.basename(batch["lq_path" if "lq_path" in batch else "gt_path"][0]))[0]
-    if opt["is_train"]:
-        return osp.join(folder, name, f"{name}_{current_iter}.png")
-    return osp.join(folder, dataset, f"{name}_{opt['val'].get('suffix') or opt['name']}.png")
+    if not opt["is_train"]:
+        return osp.join(folder, dataset, f"{name}_{opt['val'].get('suffix') or opt['name']}.png")
+    if sum(phase.startswith("val") for phase in opt["datasets"]) > 1:
+        folder = osp.join(folder, dataset)
+    return osp.join(folder, name, f"{osp.basename(name)}_{current_iter}.png")
 
 
 def _share(dataloader: DataLoader, rank: int, world_size: int, progress: bool) -> Iterator[tuple[int, Mapping]]:

@@ -5,63 +5,224 @@ import copy
 import pytest
 import torch
 from basicsr.models import lr_scheduler
+from models.test_gpen_model import assert_same, ready
 
 from gpen_plugin.errors import CheckpointError
-from gpen_plugin.models.changed_options import settings_of, take_from_file
+from gpen_plugin.models.changed_options import Change, changes_between, load_optimizers, recorded_options
+from gpen_plugin.models.train_options import TrainOptions
 from gpen_plugin.models.training_state import best_so_far, check
 
 
-def adam(lr: float = 0.1, betas: tuple = (0.0, 0.9), **schedule):
-    group = {"name": "encoder", "params": [torch.nn.Parameter(torch.ones(1))], "lr": lr}
-    optimizer = torch.optim.Adam([group], betas=betas)
-    return optimizer, lr_scheduler.MultiStepRestartLR(optimizer, **{"milestones": [2, 9], "gamma": 0.5, **schedule})
+def multi_step(optimizer, milestones=(2, 9), gamma=0.5):
+    return lr_scheduler.MultiStepRestartLR(optimizer, list(milestones), gamma=gamma)
+
+
+def cosine(optimizer, periods=(20,)):
+    return lr_scheduler.CosineAnnealingRestartLR(optimizer, list(periods))
+
+
+def adam(lr: float = 0.1, betas: tuple = (0.0, 0.9), groups=("encoder", "decoder")):
+    groups = [{"name": name, "params": [torch.nn.Parameter(torch.ones(2))], "lr": lr} for name in groups]
+    return torch.optim.Adam(groups, betas=betas)
+
+
+def steps(optimizer, scheduler, number):
+    rates = []
+    for _ in range(number):
+        sum(p.sum() for group in optimizer.param_groups for p in group["params"]).backward()
+        optimizer.step()
+        scheduler.step()
+        rates.append(optimizer.param_groups[0]["lr"])
+    return rates
+
+
+def after_four_steps(make=multi_step, **how) -> dict:
+    optimizer = adam(**how)
+    scheduler = make(optimizer)
+    steps(optimizer, scheduler, 4)
+    return {"iter": 5, "optimizers": [optimizer.state_dict()], "schedulers": [scheduler.state_dict()]}
 
 
 def resumed(state, optimizer, scheduler):
-    settings = settings_of([optimizer], [scheduler])
-    optimizer.load_state_dict(copy.deepcopy(state[0]))
-    scheduler.load_state_dict(copy.deepcopy(state[1]))
-    take_from_file(settings, [optimizer], [scheduler])
-    return optimizer.param_groups[0]
+    def advance():
+        for _ in range(4):
+            scheduler.step()
+
+    return load_optimizers(copy.deepcopy(state), [optimizer], [scheduler], advance, where="5.state")
 
 
-@pytest.fixture
-def state():
-    """After four steps: the rate was halved at the second."""
-    optimizer, scheduler = adam()
-    for _ in range(4):
-        optimizer.step()
-        scheduler.step()
-    return optimizer.state_dict(), scheduler.state_dict()
+def test_an_unchanged_file_changes_nothing():
+    state, optimizer = after_four_steps(), adam()
+    scheduler = multi_step(optimizer)
+    assert resumed(state, optimizer, scheduler) == []
+    assert_same(optimizer.state_dict(), state["optimizers"][0])
+    assert scheduler.state_dict() == state["schedulers"][0]
 
 
-def test_an_unchanged_file_changes_nothing(state):
-    optimizer, scheduler = adam()
-    resumed(state, optimizer, scheduler)
-    assert optimizer.state_dict()["param_groups"] == state[0]["param_groups"]
-    assert scheduler.state_dict() == state[1]
+@pytest.mark.parametrize("before", [multi_step, cosine], ids=["MultiStepLR", "Cosine"])
+@pytest.mark.parametrize("after", [multi_step, cosine], ids=["MultiStepLR", "Cosine"])
+@pytest.mark.parametrize("lr", [0.1, 0.02])
+def test_the_rate_is_that_of_a_training_from_the_start_under_the_file(before, after, lr):
+    optimizer, unstopped = adam(lr=lr), adam(lr=lr)
+    scheduler = after(optimizer)
+    changes = resumed(after_four_steps(before), optimizer, scheduler)
+    expected = steps(unstopped, after(unstopped), 10)
+    assert [optimizer.param_groups[0]["lr"], *steps(optimizer, scheduler, 6)] == expected[3:]
+    assert (Change("initial_lr of encoder", 0.1, 0.02) in changes) == (lr == 0.02)
+    assert any(change.key.startswith("scheduler:") for change in changes) == (before is not after)
 
 
-def test_a_changed_rate_scales_the_present_one_and_the_schedule_goes_on(state):
-    optimizer, scheduler = adam(lr=0.02)
-    group = resumed(state, optimizer, scheduler)
-    assert group["lr"] == pytest.approx(0.01)
-    assert group["initial_lr"] == 0.02
-    for _ in range(5):
-        optimizer.step()
-        scheduler.step()
-    assert group["lr"] == pytest.approx(0.005)  # the ninth step is a milestone
+def test_changed_settings_of_a_schedule_rule_from_the_start():
+    optimizer = adam(betas=(0.5, 0.99))
+    scheduler = multi_step(optimizer, (3, 6), 0.1)
+    changes = resumed(after_four_steps(), optimizer, scheduler)
+    assert {change.key for change in changes} == {
+        "betas of encoder",
+        "betas of decoder",
+        "scheduler:milestones",
+        "scheduler:gamma",
+    }
+    assert optimizer.param_groups[0]["betas"] == (0.5, 0.99)
+    assert optimizer.param_groups[0]["lr"] == pytest.approx(0.01)
+    assert steps(optimizer, scheduler, 2)[-1] == pytest.approx(0.001)
 
 
-def test_changed_betas_and_milestones_are_taken(state):
-    optimizer, scheduler = adam(betas=(0.5, 0.99), milestones=[2, 6], gamma=0.1)
-    group = resumed(state, optimizer, scheduler)
-    assert group["betas"] == (0.5, 0.99)
-    assert group["lr"] == pytest.approx(0.05)  # what was, stays
-    for _ in range(2):
-        optimizer.step()
-        scheduler.step()
-    assert group["lr"] == pytest.approx(0.005)
+def test_a_group_that_is_gone_is_dropped_and_a_new_one_starts_without_moments():
+    both, one = after_four_steps(), after_four_steps(groups=("decoder",))
+    optimizer = adam(groups=("decoder",))
+    (change,) = resumed(both, optimizer, multi_step(optimizer))
+    assert str(change) == "groups of the optimizer: ['encoder', 'decoder'] -> ['decoder']"
+    held = both["optimizers"][0]["state"][1]["exp_avg"]
+    assert torch.equal(optimizer.state[optimizer.param_groups[0]["params"][0]]["exp_avg"], held)
+    optimizer = adam()
+    resumed(one, optimizer, multi_step(optimizer))
+    encoder, decoder = (group["params"][0] for group in optimizer.param_groups)
+    assert encoder not in optimizer.state
+    assert optimizer.state[decoder]["step"] == 4
+    assert [group["lr"] for group in optimizer.param_groups] == [0.05, 0.05]
+
+
+def test_moments_of_another_network_are_refused():
+    state, optimizer = (
+        after_four_steps(),
+        torch.optim.Adam(
+            [
+                {"name": name, "params": [torch.nn.Parameter(torch.ones(3))], "lr": 0.1}
+                for name in ("encoder", "decoder")
+            ]
+        ),
+    )
+    with pytest.raises(CheckpointError, match=r"5\.state: a moment of shape \(2,\) in group encoder; expected \(3,\)"):
+        resumed(state, optimizer, multi_step(optimizer))
+    state["optimizers"] *= 2
+    with pytest.raises(CheckpointError, match=r"5\.state: holds 2 optimizers; expected .* which has 1"):
+        resumed(state, optimizer, multi_step(optimizer))
+
+
+def test_changes_are_named_by_key_path(options):
+    opt = ready(options)
+    before = recorded_options(opt, TrainOptions(**opt["train"]))
+    train = opt["train"] | {
+        "scheduler": {"type": "CosineAnnealingRestartLR", "periods": [6]},
+        "pixel_opt": {"type": "MSELoss", "loss_weight": 2.0, "reduction": "mean"},
+        "feature_matching_opt": None,
+        "r1_reg_weight": 1,
+        "warmup_iter": 3,
+        "freeze_decoder": True,
+    }
+    opt["datasets"]["train"] |= {"dataroot_gt": "other", "batch_size_per_gpu": 1, "num_worker_per_gpu": 4}
+    opt["datasets"]["train"]["degradation"]["noise_range"] = (0, 5)
+    changes = changes_between(before, recorded_options(opt, TrainOptions(**train)))
+    faces = options["datasets"]["train"]["dataroot_gt"]
+    assert sorted(map(str, changes)) == [
+        "datasets:train:batch_size_per_gpu: 2 -> 1",
+        f"datasets:train:dataroot_gt: {faces} -> other",
+        "datasets:train:degradation:noise_range: ~ -> [0, 5]",
+        "datasets:val:degradation:noise_range: ~ -> [0, 5]",  # the sections share it
+        "train:feature_matching_opt:loss_weight: 0.02 -> ~",
+        "train:feature_matching_opt:type: DiscriminatorFeatureMatchingLoss -> ~",
+        "train:freeze_decoder: False -> True",
+        "train:pixel_opt:loss_weight: 1.0 -> 2.0",
+        "train:pixel_opt:type: L1Loss -> MSELoss",
+        "train:r1_reg_weight: 10 -> 1",
+        "train:scheduler:gamma: 0.5 -> ~",
+        "train:scheduler:milestones: [5] -> ~",
+        "train:scheduler:periods: ~ -> [6]",
+        "train:scheduler:type: MultiStepLR -> CosineAnnealingRestartLR",
+    ]
+
+
+def test_what_is_recorded_is_read_by_a_loader_of_weights_alone(options, tmp_path):
+    from collections import OrderedDict
+    from datetime import date
+
+    opt = ready(options)
+    opt["datasets"]["val"] = OrderedDict(name=date(2026, 1, 1), sizes=({"a": 1}, None), type="x")
+    recorded = recorded_options(opt, TrainOptions(**opt["train"]))
+    torch.save(recorded, tmp_path / "x")
+    assert torch.load(tmp_path / "x", weights_only=True) == recorded
+    assert recorded["datasets"]["val"] == {"name": "2026-01-01", "sizes": [{"a": 1}, None], "type": "x"}
+
+
+@pytest.mark.parametrize("freeze", [(False, True), (True, False)], ids=["frozen later", "freed later"])
+def test_the_decoder_may_be_frozen_or_freed_when_resuming(options, train, tmp_path, freeze):
+    options["logger"] |= {"use_tb_logger": False}
+    options["val"] = None
+    options["train"] |= {"total_iter": 3, "freeze_decoder": freeze[0]}
+    train(options)
+    options["train"] |= {"total_iter": 6, "freeze_decoder": freeze[1]}
+    folder = train(options, tmp_path, "--auto_resume")
+    before, after = (torch.load(folder / f"models/net_g_{i}.pth", weights_only=True)["params"] for i in (3, 6))
+    moved = {name.split(".")[0] for name, tensor in after.items() if not torch.equal(tensor, before[name])}
+    assert moved == ({"encoder"} if freeze[1] else {"encoder", "decoder"})
+    assert f"train:freeze_decoder: {freeze[0]} -> {freeze[1]}" in last_log(folder)
+
+
+@pytest.mark.parametrize("recorded", [True, False], ids=["", "an earlier version's state"])
+def test_a_training_resumed_with_another_schedule_data_and_loss(options, train, tmp_path, recorded, faces):
+    options["logger"] |= {"use_tb_logger": False}
+    options["val"] = None
+    options["train"] |= {"total_iter": 3, "warmup_iter": -1}
+    options["train"]["scheduler"] = {"type": "CosineAnnealingRestartLR", "periods": [3]}
+    folder = train(options)
+    if not recorded:
+        state = torch.load(folder / "training_states/3.state", weights_only=True)
+        del state["options"]
+        torch.save(state, folder / "training_states/3.state")
+    options["train"]["total_iter"] = 6
+    options["train"]["scheduler"] = {"type": "MultiStepLR", "milestones": [4], "gamma": 0.1}
+    options["train"]["pixel_opt"]["loss_weight"] = 0.5
+    options["datasets"]["train"]["batch_size_per_gpu"] = 1
+    folder = train(options, tmp_path, "--auto_resume")
+    state = torch.load(folder / "training_states/6.state", weights_only=True)
+    rates = [group["lr"] for group in state["optimizers"][0]["param_groups"]]
+    assert rates == pytest.approx([2e-4, 2e-5, 2e-6])
+    log = last_log(folder)
+    told = [line.rpartition("was saved: ")[2] for line in log.splitlines() if "The option file was changed" in line]
+    if recorded:
+        assert "train:scheduler:type: CosineAnnealingRestartLR -> MultiStepLR" in told
+        assert "train:pixel_opt:loss_weight: 1.0 -> 0.5" in told
+        assert "datasets:train:batch_size_per_gpu: 2 -> 1" in told
+    else:
+        assert sorted(line.partition(" ")[0] for line in told) == [
+            f"scheduler:{key}:" for key in ("gamma", "milestones", "restarts")
+        ]
+
+
+def test_a_changed_warm_up_rules_from_the_start(options, train, tmp_path):
+    options["logger"] |= {"use_tb_logger": False, "save_checkpoint_freq": 2}
+    options["val"] = None
+    options["train"] |= {"total_iter": 2, "warmup_iter": 1000}
+    train(options)
+    options["train"] |= {"total_iter": 4, "warmup_iter": -1}
+    folder = train(options, tmp_path, "--auto_resume")
+    state = torch.load(folder / "training_states/4.state", weights_only=True)
+    assert [group["lr"] for group in state["optimizers"][0]["param_groups"]] == pytest.approx([2e-3, 2e-4, 2e-5])
+    assert "train:warmup_iter: 1000 -> -1" in last_log(folder)
+
+
+def last_log(folder) -> str:
+    return max(folder.glob("train_*.log"), key=lambda path: path.stat().st_mtime).read_text()
 
 
 def test_best_results_follow_the_metrics_of_the_file():
@@ -100,5 +261,7 @@ def test_a_training_resumed_with_another_rate_and_metric(fixture, request, train
     assert first <= 0.0002
     assert last <= first
     assert state["best_metric_results"]["val"]["swd"]["iter"] == 6
-    log = max(folder.glob("train_*.log"), key=lambda path: path.stat().st_mtime).read_text()
-    assert "The option file was changed since the state was saved: initial_lr of" in log
+    told = [line for line in last_log(folder).splitlines() if "The option file was changed since the state" in line]
+    rates = [line for line in told if ":lr: 0.002 -> 0.0002" in line]
+    assert len(rates) == (1 if fixture == "options" else 2)
+    assert any("was saved: val:metrics:swd:type: ~ -> calculate_swd" in line for line in told)

@@ -3,19 +3,24 @@
 import logging
 import math
 import pickle
+import shutil
+import sys
 
+import basicsr.test
+import make_lmdb
 import numpy as np
 import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
 
+from gpen_plugin.data import GPENDegradationDataset
 from gpen_plugin.metrics import availability, inception_features
 from gpen_plugin.metrics.frechet_distance import FrechetSets, calculate_fid
 from gpen_plugin.metrics.kernel_distance import calculate_kid  # noqa: F401 - registers it
 from gpen_plugin.models import validation
 from gpen_plugin.models.gpen_model import GPENModel
-from gpen_plugin.models.validation import Tally
+from gpen_plugin.models.validation import ImageNames, Tally
 
 NAN = math.nan
 
@@ -126,3 +131,100 @@ def test_a_priors_samples_are_compared_as_a_set(prior_options, train, monkeypatc
     assert scalars(folder, "metrics/val/fid") == pytest.approx([fid for _, fid in seen])
     best = torch.load(folder / "training_states/6.state", weights_only=True)["best_metric_results"]["val"]["fid"]
     assert best["val"] == pytest.approx(min(fid for _, fid in seen))
+
+
+class Paths(Dataset):
+    """A set as the host or a user may have it; its images are named by paths."""
+
+    def __init__(self, paths, listed=True, **opt):
+        self.opt = {"name": "set", **opt}
+        self.items = [{"lq_path": path} for path in paths]
+        if listed:
+            self.paths = paths if listed == "texts" else self.items
+
+    def __len__(self):
+        return len(self.items)
+
+    def __getitem__(self, index):
+        return self.items[index]
+
+
+def named(dataset) -> list[str]:
+    names = ImageNames(dataset)
+    return [names.of({key: [value] for key, value in dataset[i].items()}) for i in range(len(dataset))]
+
+
+@pytest.mark.parametrize(
+    ("paths", "expected"),
+    [
+        (["/d/ann/1.png", "/d/bob/2.png"], ["1", "2"]),
+        (["/d/ann/1.png", "/d/bob/1.png", "/d/3.png"], ["ann/1", "bob/1", "3"]),
+        (["/d/1.png", "/d/1.jpg"], ["1.png", "1.jpg"]),
+        (["/d/ann/1.png", "/d/ann/1.jpg", "/d/bob/1.png"], ["ann/1.png", "ann/1.jpg", "bob/1.png"]),
+        (["/elsewhere/a/1.png", "/d/../e/1.png"], ["elsewhere/a/1", "e/1"]),
+        (["ann/00.1", "ann/00.2"], ["00.1", "00.2"]),  # keys of an LMDB, which have no suffix
+        (["ann/1", "../bob/1", "/bob/2"], ["ann/1", "bob/1", "bob/2"]),
+    ],
+)
+@pytest.mark.parametrize("root", ["/d", "/d/", "/d/./"])
+@pytest.mark.parametrize("listed", ["texts", "mappings"])
+def test_names_of_images_are_unique_and_stay_below_the_folder(paths, expected, root, listed):
+    assert named(Paths(paths, listed, dataroot_lq=root)) == expected
+
+
+def test_names_of_a_set_without_a_list_keep_their_folders():
+    paths = ["/d/lq/ann/1.png", "/d/lq/bob/1.png", "shards/7.tar/2.png"]
+    expected = ["ann/1", "bob/1", "shards/7.tar/2"]
+    assert named(Paths(paths, listed=False, dataroot_gt="/d", dataroot_lq="/d/lq")) == expected
+
+
+@pytest.fixture
+def people(faces, tmp_path):
+    """Two images of one name in two folders, one of them named by its parent folder as well, and a third."""
+    for number, name in enumerate(("people/people/0001.png", "people/bob/0001.png", "people/cem.x.png")):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(faces / f"face_{number}.png", tmp_path / name)
+    return tmp_path / "people"
+
+
+EXPECTED = ["bob/0001", "cem.x", "people/0001"]
+
+
+@pytest.mark.parametrize("backend", ["disk", "lmdb"])
+def test_names_of_our_sets(people, backend, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    root = "people"
+    if backend == "lmdb":
+        root = "people.lmdb"
+        make_lmdb.main(["--input", "people", "--output", root, "--size", "32"])
+    opt = {"name": "set", "type": "x", "dataroot_gt": root, "out_size": 32, "phase": "val"}
+    opt["io_backend"] = {"type": backend}
+    assert named(GPENDegradationDataset(opt)) == EXPECTED
+    assert named(GPENDegradationDataset({**opt, "num_images": 2})) == ["0001", "cem.x"]
+
+
+def test_a_test_writes_each_image_under_its_folder(test_options, people, tmp_path, monkeypatch, write_options):
+    test_options["datasets"]["test_1"] |= {"dataroot_gt": str(people), "num_images": None}
+    monkeypatch.setattr(sys, "argv", ["test.py", "-opt", str(write_options(test_options))])
+    monkeypatch.setattr(sys, "excepthook", sys.excepthook)
+    basicsr.test.test_pipeline(str(tmp_path))
+    folder = tmp_path / "results/small_test/visualization"
+    assert written(folder) == [f"test/{name}_small_test.png" for name in EXPECTED]
+
+
+@pytest.mark.parametrize("sets", [1, 2])
+def test_a_training_writes_each_image_under_its_folder(options, train, people, sets):
+    options["logger"] |= {"use_tb_logger": False}
+    options["val"] |= {"val_freq": 6, "save_img": True, "grid_images": 0, "metrics": None}
+    options["datasets"]["val"] |= {"dataroot_gt": str(people), "num_images": None}
+    if sets == 2:
+        options["datasets"]["val_2"] = {**options["datasets"]["val"], "name": "second", "seed": 1}
+    folder = train(options)
+    expected = [f"{name}/{name.rpartition('/')[2]}_6.png" for name in EXPECTED]
+    if sets == 2:
+        expected = sorted(f"{name}/{path}" for name in ("val", "second") for path in expected)
+    assert written(folder / "visualization") == expected
+
+
+def written(folder) -> list[str]:
+    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*.png"))
