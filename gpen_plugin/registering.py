@@ -25,10 +25,21 @@ def register_all() -> None:
             getattr(room, name)  # importing enters it
     for room in ROOMS:
         import_module(f"gpen_plugin.{room}")  # and not its names: a room that is on its way has none yet
-    host.before_run(_check_run)  # at last: the host's own runs must not meet a package that cannot be imported
+    # at last: the host's own runs must not meet a package that cannot be imported
+    host.before_run(_check_run)
+    host.before_run(_claim_run)
 
 
 def _check_run(opt: Mapping) -> None:
     from gpen_plugin.preflight import check_run
 
     check_run(opt)
+
+
+def _claim_run(opt: Mapping) -> None:
+    """Refuse a second run of one name, where the model is ours or derived from ours."""
+    from gpen_plugin.models.adversarial_model import AdversarialModel
+
+    model = host.registered("model").get(opt.get("model_type"))
+    if isinstance(model, type) and issubclass(model, AdversarialModel):
+        host.claim_run(opt)

@@ -19,6 +19,7 @@ from gpen_plugin.host.registration import (
     resolve,
 )
 from gpen_plugin.host.resumption import RESUME_MENDS, state_to_resume
+from gpen_plugin.host.run_lock import claim_run
 from gpen_plugin.host.runs import RUN_MENDS, before_run
 
 __all__ = [
@@ -26,6 +27,7 @@ __all__ = [
     "Mend",
     "before_first_batch",
     "before_run",
+    "claim_run",
     "cuda_ops_built",
     "is_our_own",
     "is_ours",
