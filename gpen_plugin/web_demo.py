@@ -59,7 +59,7 @@ _STYLE = """
 &.plain .compare b { display: none; }
 .compare b.alone { background: #fffc; color: #000; outline: 1px dashed #000; }
 .stage div + div { justify-self: end; display: flex; gap: 1em; padding: .3em .6em; font-size: .85em; }
-.stage button { text-decoration: underline; color: var(--body-text-color); }
+.stage button { margin: 0; padding: .2em .8em; font-size: 1em; color: var(--body-text-color); }
 .stage button[aria-pressed=false] { text-decoration: line-through; }
 .faces { display: grid; gap: 12px; grid-template-columns: repeat(auto-fill, minmax(max(140px, 22%), 1fr)); }
 .faces figure { margin: 0; border: 1px solid var(--border-color-primary); border-radius: 4px; overflow: hidden; }
