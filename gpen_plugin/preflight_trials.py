@@ -100,9 +100,15 @@ def loss_trial(opt: Mapping, name: str, where: str) -> Iterator[GPENError]:
     options = opt["train"][name]
     cls = resolve("loss", options["type"])
     arguments = {key: value for key, value in options.items() if key != "type"}
-    if cls is PerceptualLoss:
-        came = "got PerceptualLoss, which gives two losses"
-        yield OptionError(f"{where}:type", came, "a loss that gives one", "Register one that adds up what you need.")
+    if cls is PerceptualLoss and name != "pixel_opt":
+        yield OptionError(f"{where}:type", "got PerceptualLoss, which gives two losses", "a loss that gives one")
+    elif cls is PerceptualLoss:
+        low = (opt["network_g"].get("value_range") or (-1, 1))[0]
+        if bool(options.get("range_norm")) != (low < 0):
+            expected = f"{str(low < 0).lower()}, for images from {low:g} to 1"
+            yield OptionError(f"{where}:range_norm", f"got {options.get('range_norm', False)}", expected)
+        else:  # not called: its layers need larger images than 4 px
+            yield from _tried(lambda: cls(**arguments), where)
     elif is_our_own(cls):
         yield from _tried(lambda: _ask_for_layers(cls(**arguments), opt), where)
     elif cls.__module__ in LOSS_MODULES:

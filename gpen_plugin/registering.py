@@ -38,8 +38,5 @@ def _check_run(opt: Mapping) -> None:
 
 def _claim_run(opt: Mapping) -> None:
     """Refuse a second run of one name, where the model is ours or derived from ours."""
-    from gpen_plugin.models.adversarial_model import AdversarialModel
-
-    model = host.registered("model").get(opt.get("model_type"))
-    if isinstance(model, type) and issubclass(model, AdversarialModel):
+    if host.trains_ours(opt):
         host.claim_run(opt)

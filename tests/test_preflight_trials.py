@@ -2,10 +2,12 @@
 
 import sys
 import types
+from contextlib import nullcontext
 
 import numpy as np
 import pytest
 import torch
+from basicsr.losses import basic_loss
 from basicsr.metrics import calculate_metric
 from basicsr.models.lr_scheduler import CosineAnnealingRestartLR, MultiStepRestartLR
 from test_preflight import parsed, put
@@ -82,9 +84,14 @@ def test_a_scheduler_of_many_iterations_is_tried_at_few(options, monkeypatch):
         ("train:pixel_opt:reduction", "none", r"train:pixel_opt:reduction: the loss has the shape \[2, 3, 4, 4\]"),
         ("train:pixel_opt", {"type": "GANLoss", "gan_type": "wgan", "x": 1}, "train:pixel_opt:x: unknown key"),
         (
+            "train:gan_opt",
+            {"type": "PerceptualLoss", "layer_weights": {}},
+            "train:gan_opt:type: got PerceptualLoss, which gives two losses; expected a loss that gives one",
+        ),
+        (
             "train:pixel_opt",
             {"type": "PerceptualLoss", "layer_weights": {}},
-            "got PerceptualLoss, which gives two",
+            "train:pixel_opt:range_norm: got False; expected true, for images from -1 to 1",
         ),
         ("val:metrics:psnr:crop_border", "0", "val:metrics:psnr:crop_border: got '0'.*Write 0 without quotes"),
         ("val:metrics:psnr:crop_border", None, "val:metrics:psnr: TypeError"),
@@ -101,6 +108,20 @@ def test_a_scheduler_of_many_iterations_is_tried_at_few(options, monkeypatch):
 def test_values_that_would_end_the_training_later(options, path, value, message):
     put(options, path, value)
     with pytest.raises(GPENError, match=message):
+        check_run(parsed(options))
+
+
+@pytest.mark.parametrize("offline", [False, True])
+def test_a_perceptual_loss_is_built_before_the_run(options, monkeypatch, offline):
+    def extractor(**_):
+        if offline:
+            raise OSError("no network")
+        return torch.nn.Identity()
+
+    monkeypatch.setattr(basic_loss, "VGGFeatureExtractor", extractor)
+    perceptual = {"type": "PerceptualLoss", "layer_weights": {"conv5_4": 1.0}, "range_norm": True}
+    put(options, "train:pixel_opt", perceptual)
+    with pytest.raises(GPENError, match="train:pixel_opt: OSError: no network") if offline else nullcontext():
         check_run(parsed(options))
 
 

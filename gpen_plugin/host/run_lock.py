@@ -13,7 +13,7 @@ except ImportError:  # not on Windows, where nothing is locked
     fcntl = None
 
 from gpen_plugin.errors import OptionError
-from gpen_plugin.host.runs import _of_rank_0
+from gpen_plugin.host.runs import of_rank_0
 
 
 def claim_run(opt: Mapping) -> None:
@@ -28,7 +28,7 @@ def claim_run(opt: Mapping) -> None:
         OptionError: another process runs in this folder; says which.
     """
     folder = opt["path"]["experiments_root" if opt["is_train"] else "results_root"]
-    holder = _of_rank_0(_lock(opt, folder) if opt["rank"] == 0 else None)
+    holder = of_rank_0(_lock(opt, folder) if opt["rank"] == 0 else None)
     if holder is not None:
         got = f"got {opt['name']!r}, and {folder} is in use by {holder}"
         hint = "Wait for that run or stop it, or give this one another name."

@@ -80,7 +80,7 @@ def _checked_parse_options(original: Callable) -> Callable:
         finally:
             host_options._postprocess_yml_value = forced_values
         opt = _Options(opt)
-        opt["manual_seed"] = _of_rank_0(_seed(opt["manual_seed"]))  # if the file has none, the host draws one per rank
+        opt["manual_seed"] = of_rank_0(_seed(opt["manual_seed"]))  # if the file has none, the host draws one per rank
         set_random_seed(opt["manual_seed"] + opt["rank"])  # the host does so before it reads --force_yml manual_seed=N
         _restore_forced_none(opt)
         if trains_ours(opt):
@@ -107,7 +107,8 @@ def _seed(given: object) -> int:
     return given
 
 
-def _of_rank_0(value: object) -> object:
+def of_rank_0(value: object) -> object:
+    """The value of rank 0; every rank has to call this."""
     import torch.distributed
 
     values = [value]
