@@ -46,7 +46,7 @@ setup(
         "heic": ["pillow-heif"],
         "export": ["onnx", "onnxruntime"],
         "test": ["gfpgan", "pytest", "ruff", "selenium", "setuptools", "wheel"],
-        "video": ["av>=17"],  # brings FFmpeg
+        "video": ["av>=17.1"],  # brings FFmpeg
         "web": ["gradio>=6"],
     },
     entry_points={
