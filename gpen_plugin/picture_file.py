@@ -3,7 +3,9 @@
 import contextlib
 import os
 import threading
+from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 import cv2
 import numpy as np
@@ -20,6 +22,11 @@ def write_picture(path: str | os.PathLike, picture: np.ndarray) -> None:
     Raises:
         DataError: the picture could not be encoded or written.
     """
+    write_whole(path, encode_picture(path, picture))
+
+
+def encode_picture(path: str | os.PathLike, picture: np.ndarray) -> bytes:
+    """The contents of the file that `write_picture` writes; nothing is written. DataError if it cannot be encoded."""
     path = Path(path)
     try:
         encoded, data = cv2.imencode(path.suffix, picture)
@@ -27,7 +34,7 @@ def write_picture(path: str | os.PathLike, picture: np.ndarray) -> None:
         raise _not_written(path, error) from error
     if not encoded:
         raise _not_written(path, f"OpenCV does not write {path.suffix}")
-    write_whole(path, data.tobytes())
+    return data.tobytes()
 
 
 def write_whole(path: str | os.PathLike, data: bytes) -> None:
@@ -40,11 +47,26 @@ def write_whole(path: str | os.PathLike, data: bytes) -> None:
         DataError: the file could not be written; what was there before is as it was.
     """
     path = Path(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise _not_written(path, error) from error
+    with whole_file(path) as file:
+        file.write(data)
+
+
+@contextlib.contextmanager
+def whole_file(path: Path) -> Iterator[BinaryIO]:
+    """A new file to write to, in a folder that is there. It gets its name when the block has ended without an error.
+
+    Raises:
+        DataError: the file could not be written; what was there before is as it was.
+    """
     # Not after the picture, whose name may be as long as the disk allows.
     temporary = path.with_name(f".{os.getpid()}.{threading.get_ident()}.part")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_bytes(data)
+        with temporary.open("w+b") as file:
+            yield file
         os.replace(temporary, path)
     except OSError as error:
         raise _not_written(path, error) from error

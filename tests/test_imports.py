@@ -23,7 +23,7 @@ ALLOWED = {
     "wrapper_prefixes": set(),
     "ops": {"errors"},
     "host": {"errors", "ops", "data.sample_index"},
-    "data": {"errors", "schema", "host", "late_names"},
+    "data": {"errors", "schema", "host", "late_names", "restore.photo_decoding"},  # the one reader of image files
     "losses": {"errors", "host"},
     "metrics": {"errors", "schema", "host", "fetch", "late_names", "wrapper_prefixes"},
     "archs": {"errors", "host", "ops", "wrapper_prefixes"},

@@ -5,6 +5,7 @@ suffix, so a picture has the same key in a folder and in the LMDB that was made 
 """
 
 import os
+import warnings
 import zipfile
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
@@ -16,8 +17,10 @@ import numpy as np
 
 from gpen_plugin.data.lmdb_file import check_lmdb, key_of, read_meta_info
 from gpen_plugin.errors import DataError
+from gpen_plugin.restore.photo_decoding import decode
 
-PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".ppm", ".pgm")
+_USUAL = (".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".bmp", ".tif", ".tiff", ".ppm", ".pgm")
+PICTURE_SUFFIXES = (*_USUAL, ".gif", ".heic", ".heif", ".avif", ".jp2")
 _ZIP_ERRORS = (OSError, RuntimeError, NotImplementedError, EOFError, ValueError, zipfile.BadZipFile, zlib.error)
 _WHOLE_FILE = "a whole picture file of " + ", ".join(PICTURE_SUFFIXES)
 
@@ -216,10 +219,10 @@ def _file_client(backend: str, **arguments: str):
 
 
 def decode_picture(data: bytes, name: str) -> np.ndarray:
-    """Decode any common picture.
+    """Decode any common picture as `restore` does, which see for orientation, pages and colours, then to 8 bits of BGR.
 
-    Grey and palette pictures become colour; 16 bits become 8 by rounding value / 257; transparency is put on white; the
-    EXIF orientation of JPEG files is applied.
+    Grey and palette pictures become colour; 16 bits become 8 by rounding value / 257; transparency is put on white. A
+    file that is cut off is refused.
 
     Args:
         data: contents of the file.
@@ -229,32 +232,15 @@ def decode_picture(data: bytes, name: str) -> np.ndarray:
     Raises:
         DataError: names the picture.
     """
-    # IMREAD_UNCHANGED keeps transparency, which a JPEG never has, and ignores orientation, which often only a JPEG has.
-    flags = cv2.IMREAD_COLOR if data[:2] == b"\xff\xd8" else cv2.IMREAD_UNCHANGED
-    try:
-        picture = cv2.imdecode(np.frombuffer(data, np.uint8), flags) if data else None
-    except cv2.error:
-        picture = None
-    if picture is None:
-        raise DataError(name, f"cannot be decoded ({len(data):,} bytes)", _WHOLE_FILE, "Replace or remove it.")
-    return _three_channels(_eight_bits(picture, name))
-
-
-def _eight_bits(picture: np.ndarray, name: str) -> np.ndarray:
-    if picture.dtype == np.uint8:
-        return picture
-    if picture.dtype == np.uint16:
-        return np.rint(picture / 257.0).astype(np.uint8)
-    raise DataError(name, f"has values of type {picture.dtype}", "8 or 16 bits per channel", "Convert or remove it.")
-
-
-def _three_channels(picture: np.ndarray) -> np.ndarray:
-    if picture.ndim == 2:
-        return cv2.cvtColor(picture, cv2.COLOR_GRAY2BGR)
-    if picture.shape[2] == 3:
-        return picture
-    alpha = picture[:, :, 3:].astype(np.float32) / 255
-    return np.rint(picture[:, :, :3] * alpha + 255 * (1 - alpha)).astype(np.uint8)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Pillow's, on oddities of the file that do not matter here
+        samples = decode(data, name).samples  # [H, W, C], grey, grey and alpha, BGR, or BGR and alpha
+    if samples.dtype == np.uint16:
+        samples = np.rint(samples / 257.0).astype(np.uint8)
+    if samples.shape[2] in (2, 4):
+        alpha = samples[:, :, -1:].astype(np.float32) / 255
+        samples = np.rint(samples[:, :, :-1] * alpha + 255 * (1 - alpha)).astype(np.uint8)
+    return np.repeat(samples, 3, axis=2) if samples.shape[2] == 1 else samples
 
 
 def fit_square(picture: np.ndarray, size: int) -> np.ndarray:

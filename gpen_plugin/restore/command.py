@@ -4,18 +4,20 @@ import sys
 import time
 from argparse import Namespace
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 from tqdm import tqdm
 
 from gpen_plugin import fetch
-from gpen_plugin.errors import DataError, OptionError
-from gpen_plugin.restore.inputs import Job
+from gpen_plugin.errors import DataError, OptionError, plain_message
+from gpen_plugin.restore.inputs import Inputs
+from gpen_plugin.restore.outputs import Outputs
 from gpen_plugin.restore.photograph import read_photograph
 from gpen_plugin.restore.report import JobReport, Report
 from gpen_plugin.restore.request import Request
 from gpen_plugin.restore.restorer import Restorer
-from gpen_plugin.restore.running import Outputs, Runner
+from gpen_plugin.restore.running import Runner
 from gpen_plugin.restore.tasks import Inpaint
 from gpen_plugin.restore.variants import VariedNetwork, variation_of
 
@@ -25,39 +27,65 @@ def run(arguments: Namespace, request: Request) -> int:
     started = time.monotonic()
     if arguments.weights_dir:
         fetch.use_folder(arguments.weights_dir)
-    outputs = Outputs(request.folder, arguments.save_faces, arguments.compare)
-    outputs.check(request.jobs)
-    restorer = _restorer(arguments)
-    restorer.restore_all([], aligned=arguments.aligned)  # fails on what no photograph could mend
-    runner = Runner(restorer, outputs, _variants(arguments, restorer, request.endings), aligned=arguments.aligned)
-    print(f"network: {restorer.network.description}")
-    if not arguments.aligned:
-        print(f"faces: {restorer.detector.notice}\nmasks: {restorer.mask.notice}")
-    report = Report(restorer.network.description, vars(arguments), len(request.jobs), arguments.aligned)
+    inputs = request.inputs
+    outputs = Outputs(
+        request.folder, faces=arguments.save_faces, compare=arguments.compare, overwrite=arguments.overwrite
+    )
+    outputs.check_names(inputs.jobs)
+    outputs.open()
     try:
-        _restore(request.jobs, runner, report)
+        restorer = _restorer(arguments)
+        restorer.restore_all([], aligned=arguments.aligned)  # fails on what no photograph could mend
+        runner = Runner(restorer, outputs, _variants(arguments, restorer, request.endings), aligned=arguments.aligned)
+        print(f"network: {restorer.network.description}")
+        if not arguments.aligned:
+            print(f"faces: {restorer.detector.notice}\nmasks: {restorer.mask.notice}")
+        report = Report(
+            restorer.network.description,
+            vars(arguments),
+            len(inputs.jobs) + len(inputs.unreadable),
+            arguments.aligned,
+            passed_over=inputs.passed_over,
+            has_file=bool(arguments.report),
+        )
+        try:
+            _restore(inputs, runner, report)
+        finally:
+            report.seconds = time.monotonic() - started
+            print(report.summary(), flush=True)
+            is_written = not arguments.report or _write(report, arguments.report)
+        return report.status if is_written else 1
     finally:
-        report.seconds = time.monotonic() - started
-        print(report.summary(), flush=True)
-        if arguments.report:
-            report.write(arguments.report)
-    return report.status
+        outputs.close()
 
 
-def _restore(jobs: Sequence[Job], runner: Runner, report: Report) -> None:
+def _restore(inputs: Inputs, runner: Runner, report: Report) -> None:
     """Run the jobs, and tell of each as soon as it is done."""
-    with tqdm(total=len(jobs), unit="input") as progress:
+    with tqdm(total=report.total, unit="input") as progress:
 
         def done(job: JobReport) -> None:
-            report.jobs.append(job)
-            progress.set_postfix(faces=sum(each.found for each in report.jobs), refresh=False)
+            report.add(job)
+            progress.set_postfix(faces=report.faces, refresh=False)
             progress.update()
             if job.error is not None:
                 progress.write(f"gpen_plugin: failed: {job.error}", file=sys.stderr)
             for note in job.notes:
                 progress.write(f"{job.source}: {note}", file=sys.stderr)
 
-        runner(jobs, done)
+        for folder, error in inputs.unreadable:
+            done(JobReport(folder, None, error=plain_message(error)))
+        runner(inputs.jobs, done)
+
+
+def _write(report: Report, path: Path) -> bool:
+    """Write the report file; where that fails, print the report, so that it is not lost, and return False."""
+    try:
+        report.write(path)
+        return True
+    except DataError as error:
+        print(f"gpen_plugin: {plain_message(error)} The report follows.", file=sys.stderr)
+        print(report.to_json(), flush=True)
+        return False
 
 
 def _restorer(arguments: Namespace) -> Restorer:

@@ -12,7 +12,7 @@ examples:
   gpen-restore faces/ -o restored --aligned -m net_g_latest.pth
 
 exit status: 0 all was done, 1 something failed (what it does not stop is done), 2 unknown or missing options,
-3 no face in any photograph, 130 stopped by hand
+3 no face in any photograph, 130 stopped by hand, 143 stopped by SIGTERM (each written file is whole)
 """
 
 
@@ -30,8 +30,9 @@ def parser() -> argparse.ArgumentParser:
         "--output",
         type=Path,
         required=True,
-        help="a folder; or a file name, for a single photograph or video; results of before are replaced",
+        help="a folder; or a file name, for a single photograph or video",
     )
+    parser.add_argument("--overwrite", action="store_true", help="replace files that are there; else they are errors")
     _network(parser.add_argument_group("network"))
     _faces(parser.add_argument_group("faces"))
     _result(parser.add_argument_group("result"))

@@ -1,5 +1,6 @@
 """What is known of a face: where it was found, and what became of it."""
 
+import math
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -53,7 +54,16 @@ def too_large(face: RestoredFace, most: float | None) -> str | None:
     """Why a face is larger than a network makes better: it fills more than `most` pixels. None if it is not."""
     if most is None or face.detected is None or side_in_photograph(face.crop, face.matrix) <= most:
         return None
-    return f"fills more than {most:g} px, this network's most: name a larger --model, or --max-face"
+    return f"fills more than {most:g} px, too large for this network: pass -m GPEN-BFR-512, or --max-face"
+
+
+def too_small(face: RestoredFace, least: float) -> str | None:
+    """Why a face is smaller than asked for. None if it is not."""
+    if face.detected is None:
+        return None
+    left, top, right, bottom = face.detected.box
+    is_small = math.sqrt(max(0, (right - left) * (bottom - top))) < least
+    return f"smaller than {least:g} px (--min-face)" if is_small else None
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,10 +73,12 @@ class Restoration:
     Attributes:
         photograph: the result, with the metadata of the input; larger by the factor that was asked for.
         faces: one entry for each face found, the most certain first.
+        unchanged: whether its pixels are those of the input, since nothing was restored or enlarged.
     """
 
     photograph: Photograph
     faces: list[RestoredFace] = field(default_factory=list)
+    unchanged: bool = False
 
     @property
     def picture(self) -> np.ndarray:

@@ -1,21 +1,21 @@
 """What is to be restored, and where each result goes, before any work begins."""
 
 import glob
+import hashlib
 import os
 import unicodedata
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import product
 from pathlib import Path
 from typing import Literal
 
 from gpen_plugin.data.image_source import PICTURE_SUFFIXES
 from gpen_plugin.errors import DataError, GPENError, OptionError, join_errors
-from gpen_plugin.restore.photograph import WRITTEN_SUFFIXES
+from gpen_plugin.restore.photograph import RAW_SUFFIXES, WRITTEN_SUFFIXES
 from gpen_plugin.restore.video_writer import CONTAINERS
 
-SEARCHED_PICTURES = (*PICTURE_SUFFIXES, ".gif", ".heic", ".heif", ".avif", ".jp2", ".jfif")
 _FILMS = (".mp4", ".m4v", ".mov", ".qt", ".f4v", ".mkv", ".mk3d", ".webm", ".avi", ".divx", ".wmv", ".asf", ".flv")
 _STREAMED = (".3gp", ".3gpp", ".3g2", ".ogv", ".ogm", ".rm", ".rmvb", ".ts", ".tp", ".trp", ".mxf", ".gxf", ".wtv")
 _OF_CAMCORDERS = (".mts", ".m2t", ".m2ts", ".mod", ".tod", ".dv", ".dif", ".dvr-ms")
@@ -49,6 +49,35 @@ class Job:
 
 
 @dataclass(frozen=True)
+class Inputs:
+    """What a command line means.
+
+    Attributes:
+        jobs: the files to restore.
+        passed_over: files of searched folders and patterns that are neither photographs nor videos: a name each, and
+            what it is.
+        unreadable: folders that could not be searched, and why.
+    """
+
+    jobs: list[Job]
+    passed_over: list[str]
+    unreadable: list[tuple[Path, DataError]]
+
+
+@dataclass
+class _Rest:
+    """What a search has met beside photographs and videos; see `Inputs`."""
+
+    passed_over: list[Path] = field(default_factory=list)
+    unreadable: list[tuple[Path, DataError]] = field(default_factory=list)
+
+    def add_unreadable(self, error: OSError) -> None:
+        folder = Path(error.filename)
+        came = f"is a folder that cannot be read ({error.strerror})"
+        self.unreadable.append((folder, DataError(str(folder), came, "a readable folder", "Change its permissions.")))
+
+
+@dataclass(frozen=True)
 class _Found:
     """A file of the input, and its place below the folder that was given, without a folder its name alone."""
 
@@ -68,14 +97,15 @@ def expand(
     *,
     endings: Sequence[str] = (),
     recursive: bool = True,
-) -> list[Job]:
+) -> Inputs:
     """Find the files that are meant, and name their targets. Nothing is read or written.
 
     An input is a file, whatever its suffix; a folder, searched for pictures and videos by suffix; or a pattern, where
-    no such file exists. Hidden files are left out.
+    no such file exists. Hidden files are left out, and what else a folder or pattern holds is passed over.
     Targets repeat the folders below a folder that was given. They keep the suffix of PNG, JPEG, WebP, TIFF and BMP
-    files, and of MP4, MOV and MKV; other pictures become PNG, other videos MP4. Where two would have one name, each
-    gets its origin into its name: ``x_jpg.png`` and ``x_png.png``, or ``a_x.png`` and ``b_x.png``.
+    files, and of MP4, MOV and MKV; other pictures become PNG, other videos MP4. Where two would have one name, on any
+    disk, each gets its origin into its name: ``x_jpg.png`` and ``x_png.png``, ``a_x.png`` and ``b_x.png``, or a digest
+    of its path.
 
     Args:
         inputs: files, folders and patterns; what is named twice is done once.
@@ -84,81 +114,92 @@ def expand(
         endings: of the further results of each file; see `Job.written`.
         recursive: whether folders in folders are searched.
     Returns:
-        Files in the order of the inputs, those of a folder or pattern sorted.
+        Files in the order of the inputs, those of a folder or pattern sorted; and what cannot be restored.
     Raises:
         DataError: inputs that are not there, or hold nothing to restore; all of them are named.
-        OptionError: an output among the inputs, a file for several of them, two results of one name, or a suffix that
-            is not written.
+        OptionError: an output among the inputs, a file for several of them, or a suffix that is not written.
     """
     output = Path(output).expanduser()
     if suffix is not None:
         suffix = f".{suffix.lower().removeprefix('.')}"
         _check_suffix("--suffix", suffix, "picture")
-    found = _found(inputs, recursive)
+    rest = _Rest()
+    found = _found(inputs, recursive, rest)
+    passed_over = sorted({f"{path} ({_kind_of_rest(path)})" for path in rest.passed_over})
     if _is_file_name(output):
         jobs = [_only_job(found, output, suffix)]
         _spare_files(jobs, endings)
-        return jobs
+        return Inputs(jobs, passed_over, rest.unreadable)
     if output.exists() and not output.is_dir():
         raise OptionError("--output", f"got {output}, which is a file", "a folder", "Name another one.")
     places = _distinct({file.source: file.place.with_suffix(_target_suffix(file, suffix)) for file in found})
     jobs = [Job(file.source, file.kind, output / places[file.source]) for file in found]
     _spare_folders(inputs, jobs, output)
     _spare_files(jobs, endings)
-    return jobs
+    return Inputs(jobs, passed_over, rest.unreadable)
 
 
-def _found(inputs: Sequence[str | os.PathLike], recursive: bool) -> list[_Found]:
+def _found(inputs: Sequence[str | os.PathLike], recursive: bool, rest: _Rest) -> list[_Found]:
     found: dict[object, _Found] = {}
     problems: list[GPENError] = []
     for given in inputs:
         try:
-            for file in _files(os.fspath(given), recursive):
+            for file in _files(os.fspath(given), recursive, rest):
                 found.setdefault(_entry(file.source), file)
         except DataError as problem:
             problems.append(problem)
     if not inputs:
         problems.append(DataError("INPUT", "nothing is given", _WHAT))
+    if not found:
+        problems += [error for _, error in rest.unreadable]
     if problems:
         raise join_errors(problems)
     return list(found.values())
 
 
-def _files(given: str, recursive: bool) -> list[_Found]:
+def _files(given: str, recursive: bool, rest: _Rest) -> list[_Found]:
     """The files that one input means."""
     path = Path(given).expanduser()
     if os.path.lexists(path):  # before patterns, as names may hold brackets
-        found = _of_path(path, recursive)
-        if not found:
-            raise DataError(given, "holds no picture and no video", _WHAT, "Name another folder.")
+        met = len(rest.passed_over), len(rest.unreadable)
+        found = _of_path(path, recursive, rest)
+        if not found and len(rest.unreadable) == met[1]:
+            number = len(rest.passed_over) - met[0]
+            others = f" ({number} other file{'s' * (number != 1)})" if number else ""
+            raise DataError(given, f"holds no picture and no video{others}", _WHAT, "Name another folder.")
         return found
     if not glob.has_magic(given):
         raise DataError(given, "is not there", _WHAT, "Mend the path.")
-    matches = _matches(str(path))
-    found = [file for match in matches for file in _of_path(match, recursive)]
+    matches = _matches(str(path), rest)
+    found = [file for match in matches for file in _of_path(match, recursive, rest)]
     if not found:
         raise DataError(given, "matches no picture and no video", _WHAT, "Mend the pattern.")
     return found
 
 
-def _matches(pattern: str) -> list[Path]:
+def _matches(pattern: str, rest: _Rest) -> list[Path]:
     """Folders, pictures and videos that a pattern means."""
-    found = (Path(match) for match in sorted(glob.glob(pattern, recursive=True)))
-    known = [match for match in found if match.is_dir() or match.suffix.lower() in _searched_suffixes()]
-    return [match for match in known if _FROM_ARCHIVES not in match.parts]
+    matches = (Path(match) for match in sorted(glob.glob(pattern, recursive=True)))
+    found = []
+    for match in matches:
+        if _FROM_ARCHIVES in match.parts:
+            continue
+        known = match.is_dir() or match.suffix.lower() in _searched_suffixes()
+        (found if known else rest.passed_over).append(match)
+    return found
 
 
-def _of_path(path: Path, recursive: bool) -> list[_Found]:
+def _of_path(path: Path, recursive: bool, rest: _Rest) -> list[_Found]:
     if not path.is_dir():
         return [_Found(path, Path(path.name), searched=False)]
-    places = sorted(_search(path, recursive), key=lambda place: place.parts)
+    places = sorted(_search(path, recursive, rest), key=lambda place: place.parts)
     return [_Found(path / place, place, searched=True) for place in places]
 
 
-def _search(folder: Path, recursive: bool) -> Iterator[Path]:
+def _search(folder: Path, recursive: bool, rest: _Rest) -> Iterator[Path]:
     """Places of pictures and videos below a folder. A folder that links lead to again is searched once."""
     seen = set()
-    for parent, folders, files in os.walk(folder, followlinks=True):
+    for parent, folders, files in os.walk(folder, followlinks=True, onerror=rest.add_unreadable):
         here = _identity(Path(parent))
         if here in seen:
             folders.clear()
@@ -166,16 +207,28 @@ def _search(folder: Path, recursive: bool) -> Iterator[Path]:
         seen.add(here)
         folders[:] = sorted(name for name in folders if recursive and not _is_hidden(name))
         for name in files:
-            if not _is_hidden(name) and Path(name).suffix.lower() in _searched_suffixes():
-                yield (Path(parent) / name).relative_to(folder)
+            path = Path(parent) / name
+            if _is_hidden(name):
+                continue
+            if path.suffix.lower() in _searched_suffixes():
+                yield path.relative_to(folder)
+            else:
+                rest.passed_over.append(path)
+
+
+def _kind_of_rest(path: Path) -> str:
+    suffix = path.suffix.lower()
+    if suffix in RAW_SUFFIXES:
+        return "raw"
+    return suffix.removeprefix(".") or "no suffix"
 
 
 def _is_hidden(name: str) -> bool:
-    return name.startswith(".") or name == _FROM_ARCHIVES
+    return name.startswith(".") or name in (_FROM_ARCHIVES, "lost+found")  # the second: of Linux, at the top of a disk
 
 
 def _searched_suffixes() -> tuple[str, ...]:
-    return (*SEARCHED_PICTURES, *VIDEO_SUFFIXES)
+    return (*PICTURE_SUFFIXES, *VIDEO_SUFFIXES)
 
 
 def _identity(path: Path) -> Identity | None:
@@ -255,8 +308,9 @@ def _names_by_origin(sources: list[Path], places: dict[Path, Path], taken: set[s
         folded = {_folded(place.as_posix()) for place in named.values()}
         if len(folded) == len(sources) and not folded & taken:
             return named
-    came = f"{sources[0]} and {sources[1]} would have one name"
-    raise OptionError("--output", came, "inputs whose names differ", "Restore them into two folders.")
+    # As same.png and SAME.PNG in one folder, which are one file on many disks.
+    digests = {source: hashlib.sha256(os.fsencode(path)).hexdigest()[:8] for source, path in full.items()}
+    return {source: places[source].with_stem(f"{places[source].stem}_{digest}") for source, digest in digests.items()}
 
 
 def _spare_folders(inputs: Sequence[str | os.PathLike], jobs: list[Job], output: Path) -> None:

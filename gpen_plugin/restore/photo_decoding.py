@@ -12,13 +12,18 @@ from PIL import Image, ImageCms
 
 from gpen_plugin.errors import DataError
 from gpen_plugin.restore.photo_metadata import orientation_of
+from gpen_plugin.restore.tiff_pages import tiff_pages, with_first_page
 
+LIMIT = 250  # megapixels
 # Not all that Pillow opens: PostScript is a program, and some formats accept any file that begins like theirs.
 _FORMATS = ("PNG", "JPEG", "MPO", "WEBP", "TIFF", "BMP", "DIB", "GIF", "PPM", "AVIF", "JPEG2000", "QOI", "HEIF")
 _HEIC_BRANDS = (b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"mif1", b"msf1")
 _TO_PLAIN_MODE = {"1": "L", "PA": "RGBA", "RGBX": "RGB", "YCbCr": "RGB"}
 _PLAIN_MODES = ("L", "LA", "RGB", "RGBA")
-_FRAMES = {"TIFF": "pages", "MPO": "pictures", "HEIF": "pictures"}
+_FRAMES = {"MPO": "pictures", "HEIF": "pictures"}
+_TRANSPARENCY = (1, 2)  # of the kinds of extra channels of a TIFF file
+_BLOCK = 16  # pixels: side of the largest blocks of a JPEG file
+_END_OF_JPEG = b"\xff\xd9"
 _EXPECTED = "a whole PNG, JPEG, WebP, TIFF, BMP, GIF, AVIF or HEIC file"
 _WAY_OUT = "Replace or remove it."
 # The mark that its place is counted from, the place, and by how much the number there is less.
@@ -40,16 +45,20 @@ class Decoded:
         samples: uint8 or uint16, (H, W, C), upright: grey, grey and alpha, BGR, or BGR and alpha.
         keeps_profile: whether the pixels are still in the colour space of the file's profile.
         notes: what was left out or changed.
+        damage: what is missing of the file.
+        pages: of a TIFF file, without previews of others; else 1.
     """
 
     image: Image.Image
     samples: np.ndarray
     keeps_profile: bool
     notes: list[str]
+    damage: list[str]
+    pages: int
 
 
-def decode(data: bytes, name: str, limit: float) -> Decoded:
-    """Decode the first picture of a file, turned as its orientation says.
+def decode(data: bytes, name: str, limit: float = LIMIT, *, page: int = 0, partly: bool = False) -> Decoded:
+    """Decode the first picture of a file, or a page of a TIFF file, turned as its orientation says.
 
     AVIF, HEIC and JPEG 2000 are read with 8 bits per channel.
 
@@ -57,27 +66,42 @@ def decode(data: bytes, name: str, limit: float) -> Decoded:
         data: contents of the file.
         name: of the file, for messages.
         limit: most megapixels to decode; checked before anything is decoded.
+        page: of a TIFF file, from 0.
+        partly: whether a JPEG file that is cut off is decoded as far as it goes; grey from there.
     Raises:
         DataError: names the file: no picture, damaged, too large, or of values that are not 8 or 16 bits.
     """
+    starts, previews = tiff_pages(data)
+    data = with_first_page(data, starts[page]) if starts else data
     image = _opened(data, name)
     megapixels = image.width * image.height / 1e6
     if megapixels > limit:
         came = f"is {image.width:,} x {image.height:,} pixels, {megapixels:,.0f} megapixels"
         raise DataError(name, came, f"{limit:g} megapixels at most", "Make it smaller first.")
+    notes, damage = _notes(image, previews), []
     try:
-        notes = _frame_notes(image)
         samples, turned, keeps_profile = _samples(image, data, name, notes)
     except DataError:
         raise
     # A damaged file makes Pillow's decoders fail in many ways, not with OSError alone.
     except Exception as error:
         came = f"cannot be decoded ({_first_line(error)}; {len(data):,} bytes)"
-        raise DataError(name, came, _EXPECTED, _WAY_OUT) from error
+        damaged = DataError(name, came, _EXPECTED, _WAY_OUT)
+        if not (partly and image.format in ("JPEG", "MPO")):
+            raise damaged from error
+        image = _opened(data + _END_OF_JPEG, name)
+        try:
+            samples, turned, keeps_profile = _samples(image, data, name, notes)
+        except Exception:
+            raise damaged from error
+        rows = _rows_that_are_there(samples)
+        if rows <= _BLOCK:  # the last block that is decoded is none of the file's
+            raise damaged from error
+        damage.append(f"the file is cut off: {rows} of {len(samples)} rows could be read, and restored")
     samples = samples if samples.ndim == 3 else samples[:, :, None]  # (H, W, C)
     if not turned:
         samples = _upright(samples, orientation_of(image))
-    return Decoded(image, np.ascontiguousarray(samples), keeps_profile, notes)
+    return Decoded(image, np.ascontiguousarray(samples), keeps_profile, notes, damage, max(1, len(starts)))
 
 
 def _opened(data: bytes, name: str) -> Image.Image:
@@ -115,9 +139,23 @@ def _without_pillow_limit() -> Iterator[None]:
             Image.MAX_IMAGE_PIXELS = usual
 
 
-def _frame_notes(image: Image.Image) -> list[str]:
-    count = getattr(image, "n_frames", 1)
-    return [f"first of {count} {_FRAMES.get(image.format, 'frames')}"] if count > 1 else []
+def _notes(image: Image.Image, previews: int) -> list[str]:
+    """What of the file is not decoded."""
+    notes = []
+    if image.format == "TIFF":
+        if previews:
+            notes.append(f"{previews} preview{'s' * (previews != 1)} left out")
+        if any(kind not in _TRANSPARENCY for kind in image.tag_v2.get(338, ())):
+            notes.append("a channel beside the colours, such as infrared, left out")
+    elif (count := getattr(image, "n_frames", 1)) > 1:
+        notes.append(f"first of {count} {_FRAMES.get(image.format, 'frames')}, the others are left out")
+    return notes
+
+
+def _rows_that_are_there(samples: np.ndarray) -> int:
+    """How many rows of a JPEG file that is cut off could be read: the decoder gives mid-grey for the others."""
+    there = np.flatnonzero((samples != 128).reshape(len(samples), -1).any(axis=1))
+    return int(there[-1]) + 1 if len(there) else 0
 
 
 def _samples(image: Image.Image, data: bytes, name: str, notes: list[str]) -> tuple[np.ndarray, bool, bool]:
@@ -128,6 +166,8 @@ def _samples(image: Image.Image, data: bytes, name: str, notes: list[str]) -> tu
         return *_deep_tiff(image, data), True
     if image.mode.startswith("I;16") or (image.format == "PPM" and image.mode == "I"):
         return _deep_grey(image, _bits(image, data), name), False, True
+    if image.format == "BMP" and image.mode == "RGB":  # twice as fast, and trainings read databases of them
+        return _decoded_by_opencv(data, np.uint8), False, True
     if (bits := _bits(image, data)) > 8:
         notes.append(f"{bits} bits reduced to 8")
     if image.mode in ("CMYK", "LAB"):
@@ -185,6 +225,8 @@ def _deep_tiff(image: Image.Image, data: bytes) -> tuple[np.ndarray, bool]:
     tags = image.tag_v2
     in_planes = tags.get(284) == 2
     samples = _decoded_in_planes(data) if in_planes else _decoded_by_opencv(data)
+    if image.mode == "RGB":  # a fourth channel is no transparency
+        samples = samples[:, :, :3]
     if tags.get(338) == (1,):  # colours already multiplied by alpha
         alpha = np.maximum(samples[:, :, 3:], 1).astype(np.float32)
         samples[:, :, :3] = np.rint(np.minimum(samples[:, :, :3] / alpha, 1) * 65535)
@@ -207,11 +249,12 @@ def _deep_grey(image: Image.Image, bits: int, name: str) -> np.ndarray:
     return 65535 - samples if white_is_zero else samples
 
 
-def _decoded_by_opencv(data: bytes) -> np.ndarray:
+def _decoded_by_opencv(data: bytes, dtype: type = np.uint16) -> np.ndarray:
     """With all 16 bits, which Pillow has for grey pictures alone."""
-    samples = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
-    if samples is None or samples.dtype != np.uint16:
-        raise OSError("its 16 bits are damaged, or of a kind that OpenCV does not read")
+    flags = cv2.IMREAD_COLOR if dtype == np.uint8 else cv2.IMREAD_UNCHANGED
+    samples = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
+    if samples is None or samples.dtype != dtype:
+        raise OSError("it is damaged, or of a kind that OpenCV does not read")
     return samples
 
 

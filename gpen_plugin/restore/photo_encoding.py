@@ -1,10 +1,12 @@
 """From a photograph to the contents of a file, in the formats that photographs are written in."""
 
 import io
+import os
 import struct
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import BinaryIO
 
 import cv2
 import numpy as np
@@ -16,6 +18,7 @@ _USUAL_QUALITY = 95
 _JPEG_SEGMENT = 65533  # most bytes of one segment, its length field apart
 _ROWS_PER_STRIP = 256
 _ZLIB_LEVEL = 3  # in a third of the time of 6, the usual one, files within some hundredths of its
+_TIFF_HEADER = b"II*\0" + bytes(4)
 _NAMES = {
     "exif": "EXIF",
     "icc": "the colour profile",
@@ -35,11 +38,13 @@ class Origin:
         one_channel: grey in one channel, with or without alpha.
         lossless: whether the file holds its pixels exactly.
         tables: quantization tables of a JPEG file, 64 divisors each.
+        format: of the file, as Pillow names it; empty without one.
     """
 
     one_channel: bool = False
     lossless: bool = True
     tables: tuple[tuple[int, ...], ...] = ()
+    format: str = ""
 
 
 @dataclass(frozen=True)
@@ -66,6 +71,7 @@ class _Encoder:
     """A format: how it is written, and what it holds beside 8 bits of colour."""
 
     write: Callable[[_Page], bytes]
+    formats: tuple[str, ...]  # as Pillow names what is read
     alpha: bool
     deep: bool
     holds: tuple[str, ...]
@@ -76,7 +82,7 @@ def origin_of(image: Image.Image, samples: np.ndarray, data: bytes) -> Origin:
     jpeg = image.format in ("JPEG", "MPO")
     lossy = jpeg or image.format in ("AVIF", "HEIF", "JPEG2000") or (image.format == "WEBP" and not _is_vp8l(data))
     tables = tuple(tuple(table) for table in image.quantization.values()) if jpeg else ()
-    return Origin(samples.shape[2] <= 2, not lossy, tables)
+    return Origin(samples.shape[2] <= 2, not lossy, tables, image.format)
 
 
 def encode(
@@ -101,6 +107,44 @@ def encode(
     Raises:
         OSError, ValueError, OverflowError: the encoder refuses, e.g. as the picture is too large for its format.
     """
+    page, lost = _page(suffix, pixels, alpha, metadata, origin, quality)
+    return ENCODERS[suffix].write(page), lost
+
+
+class TiffPages:
+    """The pages of a TIFF file, written one after another.
+
+    Args:
+        file: open for writing, empty.
+    """
+
+    def __init__(self, file: BinaryIO):
+        self._file, self._link = file, 4  # where the place of the next page is to be written
+        file.write(_TIFF_HEADER)
+
+    def add(self, pixels: np.ndarray, alpha: np.ndarray | None, metadata: Metadata, origin: Origin) -> list[str]:
+        """Write a page; see `encode`. What it could not hold, one line each."""
+        page, lost = _page(".tif", pixels, alpha, metadata, origin, None)
+        start = self._file.seek(0, os.SEEK_END)
+        start += self._file.write(b"\0" * (start % 2))  # pages begin at even places
+        data = _tiff_page(page, start)
+        self._file.write(data)
+        self._file.seek(self._link)
+        self._file.write(struct.pack("<I", start))
+        (entries,) = struct.unpack_from("<H", data)
+        self._link = start + 2 + 12 * entries
+        return lost
+
+
+def _page(
+    suffix: str,
+    pixels: np.ndarray,
+    alpha: np.ndarray | None,
+    metadata: Metadata,
+    origin: Origin,
+    quality: int | None,
+) -> tuple[_Page, list[str]]:
+    """What an encoder gets, and what its format could not hold; see `encode`."""
     encoder, lost = ENCODERS[suffix], []
     if alpha is not None and not encoder.alpha:
         if alpha.min() < np.iinfo(alpha.dtype).max:
@@ -117,7 +161,7 @@ def encode(
     if page.dtype == np.uint16 and page.shape[2] == 2:
         page = page[:, :, [0, 0, 0, 1]]  # what others read, as few know grey with alpha in 16 bits
     fitting, left_out = _fitting(metadata, encoder, page.shape[2], suffix)
-    return encoder.write(_Page(page, fitting, origin, quality)), lost + left_out
+    return _Page(page, fitting, origin, quality), lost + left_out
 
 
 def _fitting(metadata: Metadata, encoder: _Encoder, channels: int, suffix: str) -> tuple[Metadata, list[str]]:
@@ -225,11 +269,16 @@ def _bmp(page: _Page) -> bytes:
 
 
 def _tiff(page: _Page) -> bytes:
-    """Written here, as neither Pillow nor OpenCV writes 16 bits with metadata."""
+    first = len(_TIFF_HEADER)
+    return _TIFF_HEADER[:4] + struct.pack("<I", first) + _tiff_page(page, first)
+
+
+def _tiff_page(page: _Page, start: int) -> bytes:
+    """A page at an even place of a file. Written here, as neither Pillow nor OpenCV writes 16 bits with metadata."""
     height, width, channels = page.samples.shape
     bits = page.samples.dtype.itemsize * 8
     strips = [_strip(page.samples[top : top + _ROWS_PER_STRIP]) for top in range(0, height, _ROWS_PER_STRIP)]
-    directory = TiffImagePlugin.ImageFileDirectory_v2()
+    directory = TiffImagePlugin.ImageFileDirectory_v2(_TIFF_HEADER)
     add_to_tiff(directory, replace(page.metadata, exif=page.exif))
     for tag, value in {
         256: width,
@@ -247,9 +296,7 @@ def _tiff(page: _Page) -> bytes:
     directory[273] = tuple(np.cumsum([0, *map(len, strips[:-1])]).tolist())  # from the end of the directory
     if channels in (2, 4):
         directory[338] = 2  # transparency, by which colours are not multiplied
-    file = io.BytesIO()
-    directory.save(file)
-    return file.getvalue() + b"".join(strips)
+    return directory.tobytes(start) + b"".join(strips)
 
 
 def _strip(rows: np.ndarray) -> bytes:
@@ -277,14 +324,14 @@ def _is_vp8l(webp: bytes) -> bool:
 
 
 _EVERYTHING = ("exif", "icc", "xmp", "resolution")
-_JPEG = _Encoder(_jpeg, alpha=False, deep=False, holds=(*_EVERYTHING, "photoshop", "comment"))
-_TIFF = _Encoder(_tiff, alpha=True, deep=True, holds=(*_EVERYTHING, "photoshop"))
+_JPEG = _Encoder(_jpeg, ("JPEG", "MPO"), alpha=False, deep=False, holds=(*_EVERYTHING, "photoshop", "comment"))
+_TIFF = _Encoder(_tiff, ("TIFF",), alpha=True, deep=True, holds=(*_EVERYTHING, "photoshop"))
 ENCODERS = {
-    ".png": _Encoder(_png, alpha=True, deep=True, holds=(*_EVERYTHING, "png_text")),
+    ".png": _Encoder(_png, ("PNG",), alpha=True, deep=True, holds=(*_EVERYTHING, "png_text")),
     ".jpg": _JPEG,
     ".jpeg": _JPEG,
-    ".webp": _Encoder(_webp, alpha=True, deep=False, holds=("exif", "icc", "xmp")),
+    ".webp": _Encoder(_webp, ("WEBP",), alpha=True, deep=False, holds=("exif", "icc", "xmp")),
     ".tif": _TIFF,
     ".tiff": _TIFF,
-    ".bmp": _Encoder(_bmp, alpha=False, deep=False, holds=("resolution",)),
+    ".bmp": _Encoder(_bmp, ("BMP",), alpha=False, deep=False, holds=("resolution",)),
 }

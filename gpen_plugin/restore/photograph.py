@@ -1,23 +1,60 @@
 """Photographs in and out without harm: depth, transparency, colour profile and all that the file says are kept."""
 
+import contextlib
 import os
 import stat
+import struct
 import warnings
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
+from typing import BinaryIO
 
 import cv2
 import numpy as np
 
 from gpen_plugin.errors import DataError, OptionError, ShapeError
 from gpen_plugin.picture_file import write_whole
-from gpen_plugin.restore.photo_decoding import decode
-from gpen_plugin.restore.photo_encoding import ENCODERS, Origin, encode, origin_of
+from gpen_plugin.restore.photo_decoding import LIMIT, decode
+from gpen_plugin.restore.photo_encoding import ENCODERS, Origin, TiffPages, encode, origin_of
 from gpen_plugin.restore.photo_metadata import Metadata, read_metadata
+from gpen_plugin.restore.tint import is_monochrome
 
 WRITTEN_SUFFIXES = tuple(ENCODERS)
-RAW_SUFFIXES = (".dng", ".cr2", ".cr3", ".nef", ".arw", ".orf", ".rw2", ".raf", ".pef", ".srw")
+RAW_SUFFIXES = (  # of cameras
+    ".3fr",
+    ".ari",
+    ".arw",
+    ".cap",
+    ".cr2",
+    ".cr3",
+    ".crw",
+    ".dcr",
+    ".dng",
+    ".erf",
+    ".fff",
+    ".gpr",
+    ".iiq",
+    ".k25",
+    ".kdc",
+    ".mef",
+    ".mos",
+    ".mrw",
+    ".nef",
+    ".nrw",
+    ".orf",
+    ".pef",
+    ".ptx",
+    ".raf",
+    ".raw",
+    ".rw2",
+    ".rwl",
+    ".sr2",
+    ".srf",
+    ".srw",
+    ".x3f",
+)
 FEW = 64  # one pixel of so many, each way, tells of nearly all photographs that they are not grey
 _PICTURE = "a picture file"
 _DTYPES = ("uint8", "uint16")
@@ -33,6 +70,10 @@ class Photograph:
         metadata: what goes into the new file too.
         origin: how the file stored its pixels, for writing them alike.
         notes: what reading left out or changed, e.g. ``first of 12 frames``.
+        damage: what is missing of the file, e.g. ``it is cut off: 400 of 600 rows could be read``.
+        pages: how many the file holds; each is a photograph, see `read_pages`.
+        monochrome: whether it shows no colours, only a tint. None: see `is_monochrome`. The frames of a film get one
+            answer for all.
     Raises:
         ShapeError: pixels or alpha of another shape or dtype.
     """
@@ -42,6 +83,9 @@ class Photograph:
     metadata: Metadata = field(default_factory=Metadata)
     origin: Origin = field(default_factory=Origin)
     notes: tuple[str, ...] = ()
+    damage: tuple[str, ...] = ()
+    pages: int = 1
+    monochrome: bool | None = None
 
     def __post_init__(self):
         _check("pixels", self.pixels, (*self.pixels.shape[:2], 3), _DTYPES)
@@ -76,6 +120,11 @@ class Photograph:
         few = self.pixels[::FEW, ::FEW]
         return _is_grey(few) and _is_grey(self.pixels)
 
+    @cached_property
+    def shows_no_colour(self) -> bool:
+        """Whether restored faces are to gain no colour: it is grey, or grey but for the tint of paper or toning."""
+        return self.grey or (is_monochrome(self.pixels) if self.monochrome is None else self.monochrome)
+
     def with_pixels(self, pixels: np.ndarray) -> "Photograph":
         """The same photograph with other pixels.
 
@@ -95,11 +144,11 @@ class Photograph:
         return replace(self, pixels=pixels, alpha=alpha)
 
 
-def read_photograph(path: str | os.PathLike, limit: float = 250) -> Photograph:
-    """Read a photograph of any common format: the first one, if the file holds several.
+def read_photograph(path: str | os.PathLike, limit: float = LIMIT) -> Photograph:
+    """Read a photograph of any common format: the first page or frame, if the file holds several.
 
     PNG and TIFF keep 16 bits; the orientation that the file states is applied. Colours stay in the file's profile, but
-    CMYK and Lab become sRGB.
+    CMYK and Lab become sRGB. Of a JPEG file that is cut off, what there is.
 
     Args:
         path: PNG, JPEG, WebP, TIFF, BMP, GIF, AVIF, JPEG 2000, PPM, or HEIC where pillow-heif is installed.
@@ -107,17 +156,48 @@ def read_photograph(path: str | os.PathLike, limit: float = 250) -> Photograph:
     Raises:
         DataError: names the file, which is not there, no picture, damaged or too large.
     """
+    first = next(read_pages(path, limit))
+    if first.pages == 1:
+        return first
+    return replace(first, notes=(f"first of {first.pages} pages, the others are left out", *first.notes))
+
+
+def read_pages(path: str | os.PathLike, limit: float = LIMIT) -> Iterator[Photograph]:
+    """Read the pages of a TIFF file one after another, each with its metadata; of other files the one photograph.
+
+    Pages that the file calls previews of others are left out.
+
+    Args:
+        path: see `read_photograph`.
+        limit: most megapixels of a page.
+    Raises:
+        DataError: see `read_photograph`.
+    """
     path = Path(path)
     data = _contents(path, limit)
+    number, pages = 0, 1
+    while number < pages:
+        page = _decoded(data, path, limit, number)
+        yield page
+        number, pages = number + 1, page.pages
+
+
+def _decoded(data: bytes, path: Path, limit: float, page: int) -> Photograph:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Pillow's, on oddities of the file that do not matter here
-        decoded = decode(data, str(path), limit)
+        decoded = decode(data, str(path), limit, page=page, partly=True)
         metadata, notes = read_metadata(decoded.image, data)
         origin = origin_of(decoded.image, decoded.samples, data)
     if not decoded.keeps_profile:
         metadata = replace(metadata, icc=b"")
-    notes = (*decoded.notes, *notes)
-    return replace(Photograph.of(decoded.samples), metadata=metadata, origin=origin, notes=notes)
+    return replace(
+        Photograph.of(decoded.samples),
+        metadata=metadata,
+        origin=origin,
+        notes=(*decoded.notes, *notes),
+        damage=tuple(decoded.damage),
+        pages=decoded.pages,
+    )
 
 
 def write_photograph(path: str | os.PathLike, photograph: Photograph, quality: int | None = None) -> tuple[str, ...]:
@@ -137,24 +217,70 @@ def write_photograph(path: str | os.PathLike, photograph: Photograph, quality: i
         OptionError: an unknown suffix, or another quality.
         DataError: the file could not be written.
     """
+    data, lost = encode_photograph(path, photograph, quality)
+    write_whole(path, data)
+    return lost
+
+
+def encode_photograph(
+    path: str | os.PathLike, photograph: Photograph, quality: int | None = None
+) -> tuple[bytes, tuple[str, ...]]:
+    """The contents of the file that `write_photograph` writes, and what it returns. Nothing is written."""
     path = Path(path)
     if path.suffix.lower() not in ENCODERS:
         came = f"has the suffix {path.suffix}" if path.suffix else "has no suffix"
         raise OptionError(str(path), came, "one of " + ", ".join(WRITTEN_SUFFIXES), "Name it otherwise.")
     if quality is not None and not 1 <= quality <= 100:
         raise OptionError("quality", f"got {quality}", "1 to 100", "95 is near to no loss.")
-    parts = (photograph.pixels, photograph.alpha, photograph.metadata, photograph.origin)
+    with _encoding(path):
+        data, lost = encode(path.suffix.lower(), *_parts(photograph), quality)
+    return data, tuple(lost)
+
+
+class TiffWriter:
+    """Writes photographs as the pages of one TIFF file.
+
+    Args:
+        file: open for writing, empty.
+        path: its name, for messages.
+    """
+
+    def __init__(self, file: BinaryIO, path: Path):
+        self._pages, self._path = TiffPages(file), path
+
+    def add(self, photograph: Photograph) -> tuple[str, ...]:
+        """Write the next page; what it could not hold, one line each. DataError if it cannot be encoded."""
+        with _encoding(self._path):
+            return tuple(self._pages.add(*_parts(photograph)))
+
+
+def has_format_of(path: Path, photograph: Photograph) -> bool:
+    """Whether a file of this name has the format that the photograph was read from."""
+    return photograph.origin.format in ENCODERS[path.suffix.lower()].formats
+
+
+def holds_pages(target: Path, source: Path) -> None:
+    """Raise a `DataError` if a file of this name cannot hold the pages of the source."""
+    if ENCODERS[target.suffix.lower()] is not ENCODERS[".tif"]:
+        came = f"holds several pages, and a {target.suffix} file holds one"
+        raise DataError(str(source), came, "a .tif file for the result", "Leave the suffix out, or pass --suffix .tif.")
+
+
+@contextlib.contextmanager
+def _encoding(path: Path) -> Iterator[None]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Pillow's, on oddities of the metadata
-            data, lost = encode(path.suffix.lower(), *parts, quality)
-    except (OSError, ValueError, OverflowError, cv2.error) as error:
-        way_out = "Choose another format, such as PNG."
-        raise DataError(
-            str(path), f"cannot be encoded ({error})", "a size that the format can hold", way_out
-        ) from error
-    write_whole(path, data)
-    return tuple(lost)
+            yield
+    except (OSError, ValueError, OverflowError, struct.error, cv2.error) as error:
+        if isinstance(error, OSError) and error.errno is not None:  # of the disk, not of an encoder
+            raise
+        came, way_out = f"cannot be encoded ({error})", "Choose another format, such as PNG."
+        raise DataError(str(path), came, "a size that the format can hold", way_out) from error
+
+
+def _parts(photograph: Photograph) -> tuple[np.ndarray, np.ndarray | None, Metadata, Origin]:
+    return photograph.pixels, photograph.alpha, photograph.metadata, photograph.origin
 
 
 def _is_grey(pixels: np.ndarray) -> bool:

@@ -1,12 +1,13 @@
 """What a command line of ``gpen-restore`` asks for, as far as it can be checked before PyTorch is imported."""
 
+import os
 from argparse import Namespace
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from gpen_plugin.errors import OptionError
-from gpen_plugin.restore.inputs import Job, expand
+from gpen_plugin.restore.inputs import Inputs, Job, expand
 
 
 @dataclass(frozen=True)
@@ -14,12 +15,12 @@ class Request:
     """Inputs that are there, and options that go together.
 
     Attributes:
-        jobs: the files to restore.
+        inputs: the files to restore.
         folder: where results go.
         endings: what is put behind the names of further results.
     """
 
-    jobs: Sequence[Job]
+    inputs: Inputs
     folder: Path
     endings: Sequence[str]
 
@@ -33,12 +34,16 @@ class Request:
         """
         if arguments.report and arguments.report.suffix.lower() != ".json":  # which might be a photograph
             raise OptionError("--report", f"got {arguments.report}", "a name that ends in .json")
+        if arguments.report and not arguments.overwrite and os.path.lexists(arguments.report):
+            way_out = "Pass --overwrite to replace it, or name another file."
+            raise OptionError("--report", f"{arguments.report} is there already", "a new file", way_out)
         endings = _endings(arguments)
-        jobs = expand(arguments.inputs, arguments.output, arguments.suffix, endings=endings)
-        _check_videos(arguments, jobs)
+        inputs = expand(arguments.inputs, arguments.output, arguments.suffix, endings=endings)
+        _check_videos(arguments, inputs.jobs)
         _check_aligned(arguments)
         output = arguments.output.expanduser()
-        return cls(jobs, output.parent if output == jobs[0].target else output, endings)
+        is_file = any(output == job.target for job in inputs.jobs)
+        return cls(inputs, output.parent if is_file else output, endings)
 
 
 def _endings(arguments: Namespace) -> list[str]:

@@ -15,7 +15,7 @@ from gpen_plugin.restore.alignment import after_scaling, align, can_be_aligned, 
 from gpen_plugin.restore.background import open_background
 from gpen_plugin.restore.cores import on_cores
 from gpen_plugin.restore.detection import open_detector
-from gpen_plugin.restore.face import DetectedFace, Restoration, RestoredFace, too_large
+from gpen_plugin.restore.face import DetectedFace, Restoration, RestoredFace, too_large, too_small
 from gpen_plugin.restore.face_network import FaceNetwork, open_network, torch_device
 from gpen_plugin.restore.fidelity import keep_color, make_grey, open_gate
 from gpen_plugin.restore.masks import open_mask, share
@@ -24,9 +24,11 @@ from gpen_plugin.restore.photograph import Photograph, read_photograph
 from gpen_plugin.restore.pixel_values import as_uint8, stored, unit
 from gpen_plugin.restore.tasks import Task, task_called
 from gpen_plugin.restore.templates import parse_template
+from gpen_plugin.restore.tint import keep_tint
 from gpen_plugin.restore.zoo import DEFAULT
 
 Image = np.ndarray | Photograph | str | PathLike
+MIN_FACE = 16  # pixels; what is smaller is not looked for
 LARGEST = 1.25  # times what the shipped network sees: beyond it would blur a sharp face
 
 
@@ -75,7 +77,7 @@ class Restorer:
         task: str | Task | None = None,
         detector: str = "auto",
         detector_file: str | PathLike | None = None,
-        min_face: float = 16,
+        min_face: float = MIN_FACE,
         max_face: float | None = None,
         template: str | None = None,
         mask: str = "auto",
@@ -111,7 +113,8 @@ class Restorer:
         self.max_face = LARGEST * self.network.in_size if max_face is None and is_default else max_face
         self._gate = open_gate(identity, identity_model, self.device)
         self._background = open_background(background, device=self.device, tile=tile) if background else None
-        self._detector_arguments = (detector, detector_file, min_face)
+        self._detector_arguments = (detector, detector_file, min(min_face, MIN_FACE))
+        self.min_face = min_face
         self._mask_name = mask
         self._detector = self._mask = None
 
@@ -185,7 +188,7 @@ class Restorer:
                 on_cores(partial(self._located, photograph), each)
                 for photograph, each in zip(photographs, found, strict=True)
             ]
-        flat = [(photograph.grey, face) for photograph, each in zip(photographs, located, strict=True) for face in each]
+        flat = [(photograph, face) for photograph, each in zip(photographs, located, strict=True) for face in each]
         restored = self._restored(flat)
         finish = self._aligned_result if aligned else self.paste_back
         return [
@@ -198,22 +201,23 @@ class Restorer:
         matrix = align(face.landmarks, self.template, size)
         return _Located(face, matrix, warp(photograph.pixels, matrix, (size, size)))
 
-    def _restored(self, located: Sequence[tuple[bool, "_Located"]]) -> Iterator[RestoredFace]:
+    def _restored(self, located: Sequence[tuple[Photograph, "_Located"]]) -> Iterator[RestoredFace]:
         """Each face through the network, in batches, and what is kept of the input."""
         for start in range(0, len(located), self.batch):
             part = located[start : start + self.batch]
             outputs = self.network([self.task.before(face.crop, self.network.in_size) for _, face in part])
-            for (grey, face), output in zip(part, outputs, strict=True):
+            for (photograph, face), output in zip(part, outputs, strict=True):
                 restored = self.task.after(face.crop, output)
                 if self.keep_color:
                     restored = keep_color(restored, face.crop)
-                if grey and self.task.keeps_grey:
-                    restored = make_grey(restored)
+                if self.task.keeps_grey and photograph.shows_no_colour:
+                    restored = make_grey(restored) if photograph.grey else keep_tint(restored, face.crop)
                 kept = self.task.idle(face.crop)
                 yield self._judged(RestoredFace(face.detected, face.matrix, face.crop, restored, kept=kept))
 
     def _judged(self, face: RestoredFace) -> RestoredFace:
-        face = replace(face, kept=face.kept or too_large(face, self.max_face))
+        kept = face.kept or too_small(face, self.min_face) or too_large(face, self.max_face)
+        face = replace(face, kept=kept)
         if self._gate is None:
             return face
         likeness = self._gate(face.crop, face.restored, self.template)
@@ -225,7 +229,8 @@ class Restorer:
         before = cv2.resize(face.crop, face.restored.shape[1::-1], interpolation=cv2.INTER_LINEAR)
         alpha = 0 if face.kept else self.alpha
         result = face.restored if alpha == 1 else before + np.float32(alpha) * (face.restored - before)
-        return Restoration(photograph.with_pixels(stored(result, photograph.pixels.dtype)), faces)
+        unchanged = alpha == 0 and before.shape == face.crop.shape
+        return Restoration(photograph.with_pixels(stored(result, photograph.pixels.dtype)), faces, unchanged)
 
     def paste_back(self, image: Image, faces: Sequence[RestoredFace], *, alpha: float | None = None) -> Restoration:
         """Put restored faces into their photograph; nothing goes through the network.
@@ -238,7 +243,7 @@ class Restorer:
         photograph = _photograph(image)
         canvas = self._canvas(photograph)
         alpha = self.alpha if alpha is None else alpha
-        shown = [face for face in faces if face.kept is None]
+        shown = [face for face in faces if face.kept is None and alpha > 0]
         if shown:
             height, width = photograph.pixels.shape[:2]
             scale = canvas.shape[1] / width, canvas.shape[0] / height
@@ -253,7 +258,8 @@ class Restorer:
                 for face, matrix, mask in zip(shown, matrices, share(masks, frames), strict=True)
             ]
             paste_all(canvas, pieces, alpha)
-        return Restoration(photograph.with_pixels(canvas), list(faces))
+        unchanged = not shown and self._background is None and canvas.shape == photograph.pixels.shape
+        return Restoration(photograph.with_pixels(canvas), list(faces), unchanged)
 
     def _canvas(self, photograph: Photograph) -> np.ndarray:
         """The photograph at the size of the result, a copy."""
@@ -262,8 +268,9 @@ class Restorer:
         if self._background is None and (height, width) == pixels.shape[:2]:
             return pixels.copy()
         larger = self._background(pixels) if self._background else pixels
-        if self._background and photograph.grey:  # networks tint what is grey
-            larger = make_grey(larger)
+        if self._background and photograph.shows_no_colour:  # networks colour what is grey
+            grey = photograph.grey
+            larger = make_grey(larger) if grey else stored(keep_tint(unit(larger), unit(pixels)), larger.dtype)
         if larger.shape[:2] == (height, width):
             return larger
         interpolation = cv2.INTER_AREA if larger.shape[0] > height else cv2.INTER_CUBIC

@@ -1,20 +1,30 @@
 """Do the jobs of ``gpen-restore``: read, restore in batches, write; a job that fails is reported and the rest done."""
 
+import contextlib
+import itertools
+import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 
 import cv2
 import numpy as np
 from tqdm import tqdm
 
-from gpen_plugin.errors import DataError, GPENError, MissingFileError, OptionError, plain_message
-from gpen_plugin.picture_file import write_picture
+from gpen_plugin.errors import DataError, GPENError, MissingFileError, plain_message
 from gpen_plugin.restore.alignment import side_in_photograph
 from gpen_plugin.restore.face import DetectedFace, Restoration, RestoredFace
 from gpen_plugin.restore.inputs import Job
-from gpen_plugin.restore.photograph import Photograph, read_photograph, write_photograph
-from gpen_plugin.restore.report import JobReport
+from gpen_plugin.restore.outputs import FACES, OutputError, Outputs
+from gpen_plugin.restore.photograph import (
+    Photograph,
+    TiffWriter,
+    encode_photograph,
+    has_format_of,
+    holds_pages,
+    read_pages,
+)
+from gpen_plugin.restore.report import FaceReport, JobReport
 from gpen_plugin.restore.restorer import Restorer
 from gpen_plugin.restore.video import restore_video
 from gpen_plugin.restore.video_file import VideoSource
@@ -22,32 +32,6 @@ from gpen_plugin.sheet import side_by_side
 
 TOGETHER = 64_000_000  # pixels of photographs and results that are held at once, besides one that is larger
 MUCH = 2  # times the network's input: from here on a larger network is recommended
-FACES, COMPARED = "faces", "compare"  # rooms of the output folder
-# Memory that is wanting, too: OpenCV has an error of its own for that.
-_FAILURES = (GPENError, MemoryError, cv2.error)
-
-
-@dataclass(frozen=True)
-class Outputs:
-    """What is written beside the results.
-
-    Attributes:
-        folder: of `faces` and `compare`.
-        faces: each face before and after.
-        compare: photographs side by side.
-    """
-
-    folder: Path
-    faces: bool
-    compare: bool
-
-    def check(self, jobs: Sequence[Job]) -> None:
-        """Raise an `OptionError` where results would lie among faces or comparisons, which may have their names."""
-        for option, room, asked in (("--save-faces", FACES, self.faces), ("--compare", COMPARED, self.compare)):
-            met = next((job for job in jobs if (self.folder / room) in job.target.parents), None)
-            if asked and met is not None:
-                came = f"would write to {self.folder / room}, where the result of {met.source} goes"
-                raise OptionError(option, came, way_out="Restore the inputs of that folder apart.")
 
 
 class Runner:
@@ -55,13 +39,16 @@ class Runner:
 
     Args:
         restorer: does the work.
-        outputs: what is written beside the results.
+        outputs: writes the files.
         variants: restorers of further results, by the endings of their names; see `Job.written`.
         aligned: whether each picture shows one aligned face.
     """
 
     def __init__(self, restorer: Restorer, outputs: Outputs, variants: Mapping[str, Restorer], *, aligned: bool):
-        self._restorer, self._outputs, self._variants, self._aligned = restorer, outputs, variants, aligned
+        self._restorer, self._outputs, self._aligned = restorer, outputs, aligned
+        self._restorers = {"": restorer, **variants}
+        self._variants = variants
+        self._lost: OutputError | None = None
 
     def __call__(self, jobs: Sequence[Job], done: Callable[[JobReport], None]) -> None:
         """Do the jobs, photographs first.
@@ -71,24 +58,39 @@ class Runner:
             done: called for each, as soon as its result is written.
         Raises:
             MissingFileError: weights that all photographs need are not to be had.
+            OutputError: nothing more can be written.
         """
+
+        def finish(report: JobReport) -> None:
+            done(report)
+            if self._lost is not None:
+                raise self._lost
+
         pictures = [job for job in jobs if job.kind == "picture"]
-        for group in self._groups(pictures, done):
+        for group in self._groups(pictures, finish):
             for report in self._of_group(group):
-                done(report)
+                finish(report)
         for job in jobs:
             if job.kind == "video":
-                done(self._video(job))
+                finish(self._video(job))
 
-    def _groups(self, jobs: Sequence[Job], done: Callable[[JobReport], None]) -> Iterator[list[tuple[Job, Photograph]]]:
+    def _groups(
+        self, jobs: Sequence[Job], finish: Callable[[JobReport], None]
+    ) -> Iterator[list[tuple[Job, Photograph]]]:
         """Readable photographs, as many at once as share batches and fit into memory; the others are done with."""
         group, pixels = [], 0
-        results = (1 + len(self._variants)) * self._restorer.upscale**2
+        results = len(self._restorers) * self._restorer.upscale**2
         for job in jobs:
+            self._outputs.check()
             try:
-                photograph = read_photograph(job.source)
-            except _FAILURES as error:
-                done(_failure(job, error))
+                self._outputs.refuse_existing(job, list(self._variants))
+                pages = read_pages(job.source)
+                photograph = next(pages)
+            except Exception as error:
+                finish(self._failure(job, error))
+                continue
+            if photograph.pages > 1:
+                finish(self._of_pages(job, itertools.chain([photograph], pages)))
                 continue
             size = photograph.pixels.shape[0] * photograph.pixels.shape[1] * (1 + results)
             if group and (len(group) == self._restorer.batch or pixels + size > TOGETHER):
@@ -99,63 +101,103 @@ class Runner:
         if group:
             yield group
 
-    def _of_group(self, group: Sequence[tuple[Job, Photograph]]) -> list[JobReport]:
-        """Restore together; where that fails, one by one, so that only the guilty one is lost."""
+    def _of_group(self, group: Sequence[tuple[Job, Photograph]]) -> Iterator[JobReport]:
+        """Restore together; where that fails, one by one, so that only the one that fails is lost."""
         try:
-            photographs = [photograph for _, photograph in group]
-            faces = None if self._aligned else [self._restorer.find(photograph) for photograph in photographs]
-            results = {"": self._restored(self._restorer, photographs, faces)}
-            for name, restorer in self._variants.items():
-                results[name] = self._restored(restorer, photographs, faces)
+            results = self._restored([photograph for _, photograph in group])
         except MissingFileError:  # costs all of them
             raise
-        except _FAILURES as error:
+        except Exception as error:
             if len(group) == 1:
-                return [_failure(group[0][0], error)]
-            return [report for one in group for report in self._of_group([one])]
-        return [
-            self._written(job, photograph, {name: result[place] for name, result in results.items()})
-            for place, (job, photograph) in enumerate(group)
-        ]
+                yield self._failure(group[0][0], error)
+                return
+            for one in group:
+                yield from self._of_group([one])
+            return
+        for (job, photograph), result in zip(group, results, strict=True):
+            yield self._written(job, photograph, result)
 
-    def _restored(
+    def _restored(self, photographs: list[Photograph]) -> list[dict[str, Restoration]]:
+        """Of each photograph, the results by the endings of their names."""
+        faces = None if self._aligned else [self._restorer.find(photograph) for photograph in photographs]
+        results = {ending: self._restore(restorer, photographs, faces) for ending, restorer in self._restorers.items()}
+        return [{ending: each[place] for ending, each in results.items()} for place in range(len(photographs))]
+
+    def _restore(
         self, restorer: Restorer, photographs: list[Photograph], faces: list[list[DetectedFace]] | None
     ) -> list[Restoration]:
         return restorer.restore_all(photographs, aligned=self._aligned, faces=faces)
 
     def _written(self, job: Job, photograph: Photograph, results: Mapping[str, Restoration]) -> JobReport:
         try:
-            notes = dict.fromkeys((*photograph.notes, *_too_large(results[""].faces)))
-            for (name, result), path in zip(results.items(), job.written(self._variants), strict=True):
-                notes |= dict.fromkeys(write_photograph(path, result.photograph))
-                if self._outputs.faces:
-                    self._write_faces(job, name, result)
-                if self._outputs.compare:
-                    beside = side_by_side(photograph.pixels, result.photograph.pixels)
-                    write_picture(self._beside(COMPARED, job, f"{name}.png"), beside)
-        except _FAILURES as error:
-            return _failure(job, error)
-        return JobReport(job.source, job.target, results[""].faces, notes=tuple(notes))
+            self._write_beside(job, photograph, results)
+            notes = dict.fromkeys(_too_large(results[""].faces))
+            for result, path in zip(results.values(), job.written(self._variants), strict=True):
+                if result.unchanged and has_format_of(path, photograph):
+                    self._outputs.write(path, job.source.read_bytes())
+                    notes |= dict.fromkeys(photograph.damage)
+                else:
+                    data, lost = encode_photograph(path, result.photograph)
+                    self._outputs.write(path, data)
+                    notes |= dict.fromkeys((*photograph.damage, *photograph.notes, *lost))
+        except Exception as error:
+            return self._failure(job, error)
+        return JobReport(job.source, job.target, [FaceReport.of(face) for face in results[""].faces], notes=[*notes])
 
-    def _write_faces(self, job: Job, name: str, result: Restoration) -> None:
-        for number, face in enumerate(result.faces):
-            for what, picture in (("before", face.crop), ("after", face.restored)):
-                path = self._beside(FACES, job, f"{name}_{number:02d}_{what}.png")
-                write_picture(path, np.rint(picture * 255).astype(np.uint8))
+    def _of_pages(self, job: Job, pages: Iterator[Photograph]) -> JobReport:
+        """Restore a TIFF file page by page into files of as many pages."""
+        paths, faces, notes = job.written(self._variants), [], {}
+        try:
+            holds_pages(job.target, job.source)
+            with contextlib.ExitStack() as stack:
+                files = [stack.enter_context(self._outputs.new_file(path)) for path in paths]
+                writers = [TiffWriter(file, path) for file, path in zip(files, paths, strict=True)]
+                unchanged = [True for _ in paths]
+                for number, page in enumerate(pages, 1):
+                    (results,) = self._restored([page])
+                    self._write_beside(job, page, results, f"_p{number}")
+                    faces += [FaceReport.of(face, number) for face in results[""].faces]
+                    found = [*page.damage, *page.notes, *_too_large(results[""].faces)]
+                    for place, result in enumerate(results.values()):
+                        found += writers[place].add(result.photograph)
+                        unchanged[place] &= result.unchanged
+                    notes |= dict.fromkeys(f"page {number}: {note}" for note in found)
+                for file, same in zip(files, unchanged, strict=True):
+                    if same:
+                        file.seek(0)
+                        file.write(job.source.read_bytes())
+                        file.truncate()
+        except MissingFileError:
+            raise
+        except Exception as error:
+            return self._failure(job, error)
+        return JobReport(job.source, job.target, faces, notes=[] if all(unchanged) else [*notes])
 
-    def _beside(self, room: str, job: Job, ending: str) -> Path:
-        """A path below OUTPUT/room that mirrors the target's own; its suffix stays, so that a.jpg and a.png do."""
-        relative = job.target.relative_to(self._outputs.folder)
-        return self._outputs.folder / room / relative.with_name(relative.name + ending)
+    def _write_beside(
+        self, job: Job, photograph: Photograph, results: Mapping[str, Restoration], page: str = ""
+    ) -> None:
+        """Write what is asked for beside the results."""
+        for ending, result in results.items():
+            if self._outputs.faces:
+                for number, face in enumerate(result.faces):
+                    for what, pixels in (("before", face.crop), ("after", face.restored)):
+                        path = self._outputs.beside(FACES, job, f"{ending}{page}_{number:02d}_{what}.png")
+                        self._outputs.write_picture(path, np.rint(pixels * 255).astype(np.uint8))
+            if self._outputs.compare:
+                both = side_by_side(photograph.pixels, result.photograph.pixels)
+                self._outputs.write_picture(self._outputs.compared(job, f"{ending}{page}"), both)
 
     def _video(self, job: Job) -> JobReport:
-        if self._aligned:
-            error = DataError(str(job.source), "is a video, and --aligned is for images of one face")
-            return _failure(job, error)
         options = (("--save-faces", self._outputs.faces), ("--variants", bool(self._variants)))
         left_out = [f"{option} is for photographs: left out for this video" for option, given in options if given]
         try:
-            compare = self._beside(COMPARED, job, "") if self._outputs.compare else None
+            if self._aligned:
+                raise DataError(str(job.source), "is a video, and --aligned is for images of one face")
+            self._outputs.check()
+            self._outputs.refuse_existing(job, [])
+            compare = self._outputs.compared(job) if self._outputs.compare else None
+            for path in filter(None, (job.target, compare)):
+                self._outputs.make_parents(path)
             with tqdm(total=VideoSource(job.source).expected, desc=job.source.name, unit="frame", leave=False) as bar:
                 report = restore_video(
                     job.source,
@@ -165,11 +207,17 @@ class Runner:
                     compare=compare,
                     progress=bar.update,
                 )
-        except _FAILURES as error:
-            return _failure(job, error)
+        except Exception as error:
+            return self._failure(job, error)
         figures = asdict(report)
         notes = figures.pop("notes")
         return JobReport(job.source, job.target, video=figures, notes=(*notes, *left_out))
+
+    def _failure(self, job: Job, error: Exception) -> JobReport:
+        self._lost = self._lost or self._outputs.loss(error)
+        if not isinstance(error, GPENError):
+            error = _explained(job.source, error)
+        return JobReport(job.source, job.target, error=plain_message(error))
 
 
 def _too_large(faces: Sequence[RestoredFace]) -> list[str]:
@@ -183,8 +231,12 @@ def _too_large(faces: Sequence[RestoredFace]) -> list[str]:
     return [f"a face fills {max(large)} px, and the network sees {seen}: a network of a larger size would do it better"]
 
 
-def _failure(job: Job, error: Exception) -> JobReport:
-    if not isinstance(error, GPENError):
-        reason = " ".join(str(error).split()) or "out of memory"
-        error = DataError(str(job.source), f"cannot be restored ({reason})", way_out="Make it or --upscale smaller.")
-    return JobReport(job.source, job.target, error=plain_message(error))
+def _explained(source: Path, error: Exception) -> DataError:
+    """An error of ours for one that was not foreseen: memory that is wanting, or a mistake in this program."""
+    text = " ".join(str(error).split())
+    if isinstance(error, MemoryError | cv2.error) or "out of memory" in text:
+        came = f"cannot be restored ({text or 'out of memory'})"
+        return DataError(str(source), came, way_out="Make it or --upscale smaller.")
+    frame = traceback.extract_tb(error.__traceback__)[-1]
+    came = f"cannot be restored ({type(error).__name__}: {text}, in {Path(frame.filename).name}, line {frame.lineno})"
+    return DataError(str(source), came, way_out="The other inputs are restored. Please report this with the file.")

@@ -9,6 +9,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import tifffile
 from make_pictures import colour_picture, write_faces, write_lmdb
 from PIL import Image
 
@@ -68,23 +69,41 @@ def test_palette():
     assert decode_picture(by_pillow(image, "PNG"), "a.png").tolist() == expected
 
 
-def test_orientation_of_a_photograph():
-    image = Image.fromarray(np.full((10, 20, 3), 80, np.uint8))
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF"])
+def test_orientation_is_applied_whatever_the_format(kind):
+    image = Image.fromarray(COLOUR[:, :, ::-1])
     exif = image.getexif()
     exif[0x0112] = 6  # the camera was held upright
-    assert decode_picture(by_pillow(image, "JPEG", exif=exif), "a.jpg").shape == (20, 10, 3)
+    data = by_pillow(image, kind, exif=exif, **({"lossless": True} if kind == "WEBP" else {}))
+    decoded = decode_picture(data, "a")
+    assert decoded.shape == (40, 24, 3)
+    if kind != "JPEG":
+        np.testing.assert_array_equal(decoded, np.rot90(COLOUR, -1))
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_infrared_is_no_transparency(dtype):
+    samples = np.concatenate([COLOUR, COLOUR[:, :, :1]], axis=2).astype(dtype) * (257 if dtype == np.uint16 else 1)
+    stream = io.BytesIO()
+    tifffile.imwrite(stream, samples[:, :, [2, 1, 0, 3]], photometric="rgb", extrasamples=["unspecified"])
+    np.testing.assert_array_equal(decode_picture(stream.getvalue(), "a.tif"), COLOUR)
+
+
+def test_a_jpeg_that_is_cut_off_is_refused():
+    with pytest.raises(DataError, match=r"a\.jpg: cannot be decoded"):
+        decode_picture(encoded(colour_picture(0, 300, 200), ".jpg")[:-2000], "a.jpg")
 
 
 @pytest.mark.parametrize(
     "data", [b"", b"no picture", encoded(COLOUR)[:200], encoded(COLOUR, ".jpg")[:300], encoded(COLOUR, ".jpg")[:-40]]
 )
 def test_damaged_files_are_named(data):
-    with pytest.raises(DataError, match=r"some/face\.png: cannot be decoded"):
+    with pytest.raises(DataError, match=r"some/face\.png: (cannot be (decoded|opened)|is no picture)"):
         decode_picture(data, "some/face.png")
 
 
 def test_floating_point_pictures_are_refused():
-    with pytest.raises(DataError, match=r"a\.tif: has values of type float32; expected 8 or 16 bits"):
+    with pytest.raises(DataError, match=r"a\.tif: .*; expected"):
         decode_picture(encoded(COLOUR.astype(np.float32) / 255, ".tif"), "a.tif")
 
 

@@ -9,7 +9,7 @@ import torch
 from command_runs import files, run, weights, write  # noqa: F401 - fixtures
 from restorer_parts import Detector, face_at, photograph
 
-from gpen_plugin.restore import restorer, running
+from gpen_plugin.restore import outputs, restorer, running
 
 
 def test_a_folder(run, tmp_path):
@@ -88,15 +88,15 @@ def test_missing_weights_are_told_of_once(run, tmp_path, monkeypatch):
 def test_stopped_by_hand(run, tmp_path, monkeypatch):
     for place, name in enumerate("abc"):
         write(tmp_path / f"in/{name}.png", place)
-    write_whole, written = running.write_photograph, []
+    write_whole, written = outputs.Outputs.write, []
 
-    def stop_at_the_second(path, *arguments):
+    def stop_at_the_second(self, path, data):
         written.append(path)
         if len(written) == 2:
             raise KeyboardInterrupt
-        return write_whole(path, *arguments)
+        write_whole(self, path, data)
 
-    monkeypatch.setattr(running, "write_photograph", stop_at_the_second)
+    monkeypatch.setattr(outputs.Outputs, "write", stop_at_the_second)
     status, said = run("in", "-o", "out", "--batch", 1, "--report", "report.json")
     assert status == 130
     assert files(tmp_path / "out") == ["a.png"]
@@ -115,7 +115,7 @@ def test_what_is_held_at_once_counts_results(run, tmp_path, monkeypatch):
     for upscale, variants, groups in ((1, 0, [4]), (2, 0, [1] * 4), (1, 1, [2, 2, 2, 2])):
         monkeypatch.setattr(running, "TOGETHER", 8 * height * width)
         together.clear()
-        assert run("in", "-o", "out", "--upscale", upscale, "--variants", variants)[0] == 0
+        assert run("in", "-o", "out", "--upscale", upscale, "--variants", variants, "--overwrite")[0] == 0
         assert [number for number in together if number] == groups
 
 

@@ -1,4 +1,6 @@
+import errno
 import os
+import re
 from pathlib import Path
 
 import pytest
@@ -31,12 +33,16 @@ def tree(tmp_path, monkeypatch) -> Path:
     return tmp_path
 
 
+def jobs_of(*arguments, **options) -> list[Job]:
+    return expand(*arguments, **options).jobs
+
+
 def pairs(jobs: list[Job]) -> list[tuple[str, str]]:
     return [(job.source.as_posix(), job.target.as_posix()) for job in jobs]
 
 
 def test_a_folder_is_searched_and_its_tree_is_repeated(tree):
-    jobs = expand(["in"], "out")
+    jobs = jobs_of(["in"], "out")
     assert pairs(jobs) == [
         ("in/a.png", "out/a.png"),
         ("in/b.JPG", "out/b.JPG"),
@@ -52,24 +58,24 @@ def test_a_folder_is_searched_and_its_tree_is_repeated(tree):
 @pytest.mark.parametrize("name", ["clip.mts", "clip.M2TS", "clip.ts", "VTS_01_1.VOB", "tape.dv", "film.m2v", "a.3g2"])
 def test_videos_of_camcorders_discs_and_phones_are_found(tree, name):
     (tree / "in" / name).write_text(name)
-    job = next(job for job in expand(["in"], "out") if job.source.name == name)
+    job = next(job for job in jobs_of(["in"], "out") if job.source.name == name)
     assert (job.kind, job.target.suffix) == ("video", ".mp4")
 
 
 def test_a_folder_alone_without_those_in_it(tree):
-    found = [source for source, _ in pairs(expand(["in"], "out", recursive=False))]
+    found = [source for source, _ in pairs(jobs_of(["in"], "out", recursive=False))]
     assert found == ["in/a.png", "in/b.JPG", "in/film.avi"]
 
 
 @pytest.mark.parametrize("suffix", ["webp", ".WEBP"])
 def test_a_suffix_for_all_pictures(tree, suffix):
-    targets = [target for _, target in pairs(expand(["in"], "out", suffix))]
+    targets = [target for _, target in pairs(jobs_of(["in"], "out", suffix))]
     assert targets[:4] == ["out/a.webp", "out/b.webp", "out/deep/c.webp", "out/deep/er/d.webp"]
     assert targets[4:] == ["out/deep/film.MOV", "out/film.mp4"]
 
 
 def test_files_go_by_their_names_alone_and_once_each(tree):
-    jobs = expand(["in/deep/er/d.tiff", "in/deep/../a.png", str(tree / "in/a.png"), "in/notes.txt"], "out")
+    jobs = jobs_of(["in/deep/er/d.tiff", "in/deep/../a.png", str(tree / "in/a.png"), "in/notes.txt"], "out")
     assert pairs(jobs) == [
         ("in/deep/er/d.tiff", "out/d.tiff"),
         ("in/deep/../a.png", "out/a.png"),
@@ -78,30 +84,30 @@ def test_files_go_by_their_names_alone_and_once_each(tree):
 
 
 def test_a_file_that_its_folder_brings_too_is_done_once(tree):
-    assert len(expand(["in/a.png", "in"], "out")) == 6
+    assert len(jobs_of(["in/a.png", "in"], "out")) == 6
 
 
 def test_two_links_to_one_picture_are_two_pictures(tree):
     os.link("in/a.png", "in/hard.png")
     (tree / "in/soft.png").symlink_to(tree / "in/a.png")
-    targets = [target for _, target in pairs(expand(["in"], "out", recursive=False))]
+    targets = [target for _, target in pairs(jobs_of(["in"], "out", recursive=False))]
     assert targets == ["out/a.png", "out/b.JPG", "out/film.mp4", "out/hard.png", "out/soft.png"]
 
 
 def test_folders_that_lead_in_a_circle_are_searched_once(tree):
     (tree / "in/deep/again").symlink_to(tree / "in")
     (tree / "in/other").symlink_to(tree / "other")
-    found = [source for source, _ in pairs(expand(["in"], "out"))]
+    found = [source for source, _ in pairs(jobs_of(["in"], "out"))]
     assert len(found) == 7
     assert "in/other/a.png" in found
 
 
 def test_patterns_are_expanded_where_the_shell_does_not(tree):
-    assert pairs(expand(["in/*.png", "in/**/*.tiff"], "out")) == [
+    assert pairs(jobs_of(["in/*.png", "in/**/*.tiff"], "out")) == [
         ("in/a.png", "out/a.png"),
         ("in/deep/er/d.tiff", "out/d.tiff"),
     ]
-    assert [source for source, _ in pairs(expand(["in/*"], "out"))] == [
+    assert [source for source, _ in pairs(jobs_of(["in/*"], "out"))] == [
         "in/a.png",
         "in/b.JPG",
         "in/deep/c.heic",
@@ -114,14 +120,14 @@ def test_patterns_are_expanded_where_the_shell_does_not(tree):
 def test_a_name_with_brackets_wins_over_the_pattern(tree):
     for name in ("a[1].png", "a1.png"):
         (tree / "in" / name).write_text(name)
-    assert pairs(expand(["in/a[1].png"], "out")) == [("in/a[1].png", "out/a[1].png")]
+    assert pairs(jobs_of(["in/a[1].png"], "out")) == [("in/a[1].png", "out/a[1].png")]
     (tree / "in/a[1].png").unlink()
-    assert pairs(expand(["in/a[1].png"], "out")) == [("in/a1.png", "out/a1.png")]
+    assert pairs(jobs_of(["in/a[1].png"], "out")) == [("in/a1.png", "out/a1.png")]
 
 
 def test_home_is_found(tree, monkeypatch):
     monkeypatch.setenv("HOME", str(tree))
-    jobs = expand(["~/in/a.png"], "~/out")
+    jobs = jobs_of(["~/in/a.png"], "~/out")
     assert jobs == [Job(tree / "in/a.png", "picture", tree / "out/a.png")]
 
 
@@ -142,15 +148,15 @@ def test_an_input_without_a_picture_is_named(tree, inputs, message):
 
 
 def test_one_file_may_be_given_a_name(tree):
-    assert pairs(expand(["in/a.png"], "new/best.jpg")) == [("in/a.png", "new/best.jpg")]
-    assert pairs(expand(["in/a.png"], "in/best.png", "png")) == [("in/a.png", "in/best.png")]
-    assert pairs(expand(["in/film.avi"], "best.mkv", "png")) == [("in/film.avi", "best.mkv")]
-    assert pairs(expand(["in/b.*"], "best.jpg")) == [("in/b.JPG", "best.jpg")]
+    assert pairs(jobs_of(["in/a.png"], "new/best.jpg")) == [("in/a.png", "new/best.jpg")]
+    assert pairs(jobs_of(["in/a.png"], "in/best.png", "png")) == [("in/a.png", "in/best.png")]
+    assert pairs(jobs_of(["in/film.avi"], "best.mkv", "png")) == [("in/film.avi", "best.mkv")]
+    assert pairs(jobs_of(["in/b.*"], "best.jpg")) == [("in/b.JPG", "best.jpg")]
 
 
 def test_a_folder_may_be_called_like_a_file(tree):
     (tree / "album.png").mkdir()
-    assert pairs(expand(["in/a.png"], "album.png")) == [("in/a.png", "album.png/a.png")]
+    assert pairs(jobs_of(["in/a.png"], "album.png")) == [("in/a.png", "album.png/a.png")]
 
 
 @pytest.mark.parametrize(
@@ -175,16 +181,16 @@ def test_outputs_that_do_not_fit(tree, inputs, output, suffix, message):
 
 def test_targets_of_one_name_say_where_they_come_from(tree):
     (tree / "in/a.jpg").write_text("a")
-    assert pairs(expand(["in/a.png", "other/a.png", "in/b.JPG"], "out")) == [
+    assert pairs(jobs_of(["in/a.png", "other/a.png", "in/b.JPG"], "out")) == [
         ("in/a.png", "out/in_a.png"),
         ("other/a.png", "out/other_a.png"),
         ("in/b.JPG", "out/b.JPG"),
     ]
-    assert pairs(expand(["in"], "out", "png", recursive=False))[:2] == [
+    assert pairs(jobs_of(["in"], "out", "png", recursive=False))[:2] == [
         ("in/a.jpg", "out/a_jpg.png"),
         ("in/a.png", "out/a_png.png"),
     ]
-    assert pairs(expand(["in/a.jpg", "in/a.png", "other/a.png"], "out", "png")) == [
+    assert pairs(jobs_of(["in/a.jpg", "in/a.png", "other/a.png"], "out", "png")) == [
         ("in/a.jpg", "out/in_a_jpg.png"),
         ("in/a.png", "out/in_a_png.png"),
         ("other/a.png", "out/other_a_png.png"),
@@ -195,20 +201,62 @@ def test_targets_that_a_disc_without_case_confuses(tree):
     (tree / "in/A.PNG").write_text("another")
     (tree / "other/é.png").write_text("one spelling")
     (tree / "in/é.png").write_text("another spelling")
-    targets = [target for _, target in pairs(expand(["in/A.PNG", "other/a.png", "in/é.png", "other/é.png"], "out"))]
+    targets = [target for _, target in pairs(jobs_of(["in/A.PNG", "other/a.png", "in/é.png", "other/é.png"], "out"))]
     assert targets == ["out/in_A.PNG", "out/other_a.png", "out/in_é.png", "out/other_é.png"]
+
+
+def test_names_that_differ_in_case_alone_get_a_digest(tree):
+    for name in ("same.png", "SAME.PNG"):
+        (tree / "other" / name).write_text(name)
+    targets = dict(pairs(jobs_of(["other"], "out")))
+    assert len({target.casefold() for target in targets.values()}) == 3
+    assert re.fullmatch(r"out/same_[0-9a-f]{8}\.png", targets["other/same.png"])
+    assert re.fullmatch(r"out/SAME_[0-9a-f]{8}\.PNG", targets["other/SAME.PNG"])
+    assert dict(pairs(jobs_of(["other", "in"], "out")))["other/same.png"] == targets["other/same.png"]
+
+
+def test_what_a_folder_or_pattern_holds_beside_is_named(tree):
+    for name in ("in/IMG_1.DNG", "in/scan", "in/deep/page.pdf"):
+        (tree / name).write_text(name)
+    (tree / "in/old.jpe").write_text("a picture")
+    found = expand(["in"], "out")
+    assert "in/old.jpe" in [job.source.as_posix() for job in found.jobs]
+    expected = ["in/IMG_1.DNG (raw)", "in/deep/page.pdf (pdf)", "in/notes.txt (txt)", "in/scan (no suffix)"]
+    assert found.passed_over == expected
+    assert expand(["in/*"], "out").passed_over == expected
+    assert expand(["in/*.png"], "out").passed_over == []
+    with pytest.raises(DataError, match=r"empty: holds no picture and no video \(1 other file\)"):
+        expand(["empty"], "out")
+
+
+def test_a_folder_that_cannot_be_read_is_named(tree, monkeypatch):
+    scan = os.scandir
+
+    def locked(path):  # permissions do not stop root
+        if Path(path).name == "deep":
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+        return scan(path)
+
+    monkeypatch.setattr(os, "scandir", locked)
+    found = expand(["in"], "out")
+    assert len(found.jobs) == 3
+    ((folder, error),) = found.unreadable
+    assert folder == Path("in/deep")
+    assert "in/deep: is a folder that cannot be read (Permission denied)" in str(error)
+    with pytest.raises(DataError, match=r"in/deep: is a folder that cannot be read"):
+        expand(["in/deep"], "out")
 
 
 def test_names_by_origin_do_not_hit_others(tree):
     (tree / "in/a.jpg").write_text("a")
     (tree / "in/a_jpg.png").write_text("named like the origin")
-    targets = [target for _, target in pairs(expand(["in"], "out", "png", recursive=False))]
+    targets = [target for _, target in pairs(jobs_of(["in"], "out", "png", recursive=False))]
     assert len({target.lower() for target in targets}) == len(targets) == 5
     assert "out/a_jpg.png" in targets
 
 
 def test_names_do_not_depend_on_the_order_of_the_inputs(tree):
-    there, back = (dict(pairs(expand(inputs, "out"))) for inputs in (["in", "other"], ["other", "in"]))
+    there, back = (dict(pairs(jobs_of(inputs, "out"))) for inputs in (["in", "other"], ["other", "in"]))
     assert there == back
     assert there["other/a.png"] == "out/other_a.png"
 
@@ -250,19 +298,13 @@ def test_originals_are_never_targets(tree, given, output, suffix):
 
 @pytest.mark.parametrize("given", ["in", "in/**", "in/*", "."])
 def test_an_output_in_a_folder_that_is_searched_must_be_new(tree, given):
-    assert ("in/a.png", "in/new/a.png") in pairs(expand(["in"], "in/new"))
+    assert ("in/a.png", "in/new/a.png") in pairs(jobs_of(["in"], "in/new"))
     with pytest.raises(OptionError, match=r"--output: got in/deep, and inputs are .* or remove it if it holds results"):
         expand([given], "in/deep")
     (tree / "in/new/deep").mkdir(parents=True)
     (tree / "in/new/deep/x.png").write_text("an original, or a result: nobody knows")
     with pytest.raises(OptionError, match=r"--output: got in/new, and inputs are where results would be written"):
         expand(["in"], "in/new")
-
-
-def test_results_of_before_are_replaced_in_a_folder_of_their_own(tree):
-    (tree / "out").mkdir()
-    (tree / "out/a.png").write_text("of the run before")
-    assert ("in/a.png", "out/a.png") in pairs(expand(["in"], "out"))
 
 
 def test_further_results_hit_no_input_and_no_other_result(tree):
@@ -273,9 +315,9 @@ def test_further_results_hit_no_input_and_no_other_result(tree):
         expand(["in"], "out", endings=["_1", "_2"])
     with pytest.raises(OptionError, match=r"in/a_1\.png, which is one of the inputs"):
         expand(["in/a_1.png"], "in/a.png", endings=["_1"])
-    (job,) = expand(["in/b.JPG"], "out", endings=["_1"])
+    (job,) = jobs_of(["in/b.JPG"], "out", endings=["_1"])
     assert [path.as_posix() for path in job.written(["_1"])] == ["out/b.JPG", "out/b_1.JPG"]
 
 
 def test_an_output_around_the_input_is_another_folder(tree):
-    assert pairs(expand(["in/a.png"], ".")) == [("in/a.png", "a.png")]
+    assert pairs(jobs_of(["in/a.png"], ".")) == [("in/a.png", "a.png")]

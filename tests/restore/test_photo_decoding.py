@@ -170,7 +170,7 @@ def test_the_first_frame_of_several_is_taken_with_a_note(tmp_path, kind):
         path, kind, save_all=True, append_images=frames[1:], **({"lossless": True} if kind == "WEBP" else {})
     )
     photograph = read_photograph(path)
-    assert photograph.notes == (f"first of 3 {'pages' if kind == 'TIFF' else 'frames'}",)
+    assert photograph.notes == (f"first of 3 {'pages' if kind == 'TIFF' else 'frames'}, the others are left out",)
     assert photograph.pixels[3, 3].tolist() == [0, 0, 250]
     assert photograph.origin.lossless
 
@@ -206,7 +206,7 @@ def test_files_that_are_no_picture(tmp_path, monkeypatch, name, data, message):
 @pytest.mark.parametrize(
     ("suffix", "dtype"),
     [
-        *((suffix, "uint8") for suffix in (".png", ".jpg", ".tif", ".bmp", ".webp")),
+        *((suffix, "uint8") for suffix in (".png", ".tif", ".bmp", ".webp")),
         (".png", "uint16"),
         (".tif", "uint16"),
     ],
@@ -218,6 +218,51 @@ def test_half_a_picture_is_refused(tmp_path, suffix, dtype, fraction):
     with pytest.raises(DataError, match=f"a{suffix}: (cannot be|is no picture)") as caught:
         read_photograph(tmp_path / f"a{suffix}")
     assert len(str(caught.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize("progressive", [False, True])
+@pytest.mark.parametrize("mode", ["RGB", "L"])
+def test_a_jpeg_that_is_cut_off_is_read_as_far_as_it_goes(tmp_path, mode, progressive):
+    whole = Image.fromarray(bgr(noise(3, height=300, width=200))).convert(mode)
+    whole.save(tmp_path / "whole.jpg", progressive=progressive)
+    data = (tmp_path / "whole.jpg").read_bytes()
+    (tmp_path / "a.jpg").write_bytes(data[: int(len(data) * 0.7)])
+    photograph, expected = read_photograph(tmp_path / "a.jpg"), read_photograph(tmp_path / "whole.jpg")
+    assert expected.damage == ()
+    (said,) = photograph.damage
+    assert said.startswith("the file is cut off: ")
+    assert said.endswith(" of 300 rows could be read, and restored")
+    rows = int(said.split(": ")[1].split()[0])
+    assert (rows == 300) if progressive else (150 < rows < 250)
+    if not progressive:
+        whole_rows = rows - 33  # the last row of blocks, 16 pixels, is cut, and colours are smoothed across its borders
+        np.testing.assert_array_equal(photograph.pixels[:whole_rows], expected.pixels[:whole_rows])
+        assert (photograph.pixels[rows:] == 128).all()
+
+
+def test_of_a_jpeg_that_ends_before_its_pixels_nothing_is_read(tmp_path):
+    image(noise(3, height=300, width=200)).save(tmp_path / "whole.jpg")
+    data = (tmp_path / "whole.jpg").read_bytes()
+    (tmp_path / "a.jpg").write_bytes(data[: data.index(b"\xff\xda") + 14])  # after the header of the pixels
+    with pytest.raises(DataError, match=r"a\.jpg: cannot be (decoded|opened)"):
+        read_photograph(tmp_path / "a.jpg")
+
+
+@pytest.mark.parametrize(("dtype", "planes"), [("uint8", False), ("uint16", False), ("uint16", True)])
+@pytest.mark.parametrize("extra", ["unspecified", "unassalpha"])
+def test_only_transparency_is_read_as_transparency(tmp_path, dtype, extra, planes):
+    samples = noise(4, dtype, 40, 50)
+    layout = {"planarconfig": "separate"} if planes else {}
+    stored = np.ascontiguousarray(samples.transpose(2, 0, 1)) if planes else samples
+    tifffile.imwrite(tmp_path / "a.tif", stored, photometric="rgb", extrasamples=[extra], **layout)
+    photograph = read_photograph(tmp_path / "a.tif")
+    np.testing.assert_array_equal(photograph.pixels, bgr(samples))
+    if extra == "unspecified":  # as scanners write infrared
+        assert photograph.alpha is None
+        assert photograph.notes == ("a channel beside the colours, such as infrared, left out",)
+    else:
+        np.testing.assert_array_equal(photograph.alpha, samples[:, :, 3])
+        assert photograph.notes == ()
 
 
 def test_a_limit_of_megapixels(tmp_path):

@@ -35,7 +35,7 @@ def test_heic_is_read_with_its_exif_and_written_as_png(tmp_path):
 def test_heic_with_transparency_and_of_several_pictures(tmp_path):
     Image.fromarray(quarters(4)).save(tmp_path / "a.heic", save_all=True, append_images=[Image.new("RGB", (32, 32))])
     photograph = read_photograph(tmp_path / "a.heic")
-    assert photograph.notes == ("first of 2 pictures",)
+    assert photograph.notes == ("first of 2 pictures, the others are left out",)
     assert photograph.pixels.shape == (64, 96, 3)
     assert photograph.alpha[0, 0] < 8
     assert photograph.alpha[40, 40] > 247

@@ -1,4 +1,5 @@
 import errno
+import io
 import os
 from pathlib import Path
 
@@ -208,18 +209,20 @@ def test_a_quality_that_there_is_not(tmp_path, quality):
 
 @pytest.mark.parametrize(("place", "reason"), [("write", errno.ENOSPC), ("replace", errno.EACCES)])
 def test_a_failed_write_leaves_everything_as_it_was(tmp_path, monkeypatch, place, reason):
-    def half(path: Path, data: bytes) -> int:
-        with path.open("wb") as file:
-            file.write(data[: len(data) // 2])
+    def refuse(*arguments: object) -> None:
         raise OSError(reason, os.strerror(reason))
 
-    def refuse(source: str, target: str) -> None:
-        raise OSError(reason, os.strerror(reason))
+    class Full(io.FileIO):
+        def write(self, data: bytes) -> int:
+            super().write(data[: len(data) // 2])
+            refuse()
 
     (tmp_path / "a.png").write_bytes(b"what was there")
-    monkeypatch.setattr(*((Path, "write_bytes", half) if place == "write" else (os, "replace", refuse)))
+    opened = (Path, "open", lambda path, mode: Full(path, "w"))
+    monkeypatch.setattr(*(opened if place == "write" else (os, "replace", refuse)))
     with pytest.raises(DataError, match=rf"a\.png: cannot be written .*{os.strerror(reason)}"):
         write_photograph(tmp_path / "a.png", Photograph(bgr(noise(3))))
+    monkeypatch.undo()
     assert [path.name for path in tmp_path.iterdir()] == ["a.png"]
     assert (tmp_path / "a.png").read_bytes() == b"what was there"
 

@@ -1,23 +1,27 @@
 import json
 import math
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from gpen_plugin.restore.face import RestoredFace
-from gpen_plugin.restore.report import JobReport, Report
+from gpen_plugin.restore.report import FaceReport, JobReport, Report
 
 TARGET = Path("out")
 
 
-def face(kept: str | None = None) -> RestoredFace:
+def face(kept: str | None = None) -> FaceReport:
     crop = np.zeros((8, 8, 3), np.float32)
-    return RestoredFace(None, np.eye(2, 3), crop, crop, kept=kept)
+    return FaceReport.of(RestoredFace(None, np.eye(2, 3), crop, crop, kept=kept))
 
 
 def report(*jobs: JobReport, aligned: bool = False, total: int | None = None) -> Report:
-    return Report("network", {}, len(jobs) if total is None else total, aligned, list(jobs), seconds=2)
+    made = Report("network", {}, len(jobs) if total is None else total, aligned, seconds=2)
+    for job in jobs:
+        made.add(job)
+    return made
 
 
 def test_the_summary_names_what_was_left_out():
@@ -31,6 +35,7 @@ def test_the_summary_names_what_was_left_out():
     assert report(*jobs, total=5).summary().splitlines() == [
         "3 of 5 inputs written, 4 faces, 2.0 s",
         "not written: c.png",
+        "not begun: 1 input",
         "no face in: b.png",
         "3 faces left alone (identity 0.25 is below 0.5; identity 0.40 is below 0.5) in: a.png, d.png",
     ]
@@ -60,10 +65,35 @@ def test_the_status(jobs, aligned, status):
 
 
 def test_the_file_is_json_whatever_the_recogniser_and_the_options_gave(tmp_path):
-    unknown = RestoredFace(None, np.eye(2, 3), np.zeros((8, 8, 3), np.float32), np.zeros((8, 8, 3)), identity=math.nan)
-    made = report(JobReport(Path("a.png"), TARGET, [unknown]))
+    crop = np.zeros((8, 8, 3), np.float32)
+    unknown = FaceReport.of(RestoredFace(None, np.eye(2, 3), crop, crop, identity=math.nan))
+    made = report(
+        JobReport(Path("a.png"), TARGET, [unknown]), JobReport(Path("b.png"), TARGET, error="b.png: is empty")
+    )
     made.settings = {"output": TARGET, "alpha": 0.5}
     made.write(tmp_path / "report.json")
     read = json.loads((tmp_path / "report.json").read_text(), parse_constant=pytest.fail)
     assert read["jobs"][0]["faces"][0]["identity"] is None
+    assert [job["target"] for job in read["jobs"]] == ["out", "out"]
     assert read["settings"] == {"output": "out", "alpha": 0.5}
+
+
+def test_what_was_passed_over_and_not_begun_is_counted_and_named():
+    made = Report("network", {}, 3, passed_over=["in/IMG_1.DNG (raw)", "in/x (no suffix)"])
+    made.add(JobReport(Path("a.png"), TARGET, [face()]))
+    assert made.summary().splitlines()[1:] == [
+        "not begun: 2 inputs",
+        "passed over: 2 files: in/IMG_1.DNG (raw), in/x (no suffix)",
+    ]
+    assert made.status == 1
+    assert json.loads(made.to_json())["passed_over"] == ["in/IMG_1.DNG (raw)", "in/x (no suffix)"]
+
+
+def test_a_report_keeps_no_images_and_without_a_file_no_list():
+    crop = np.zeros((8, 8, 3), np.float32)
+    references = sys.getrefcount(crop)
+    made = Report("network", {}, 1, has_file=False)
+    made.add(JobReport(Path("a.png"), TARGET, [FaceReport.of(RestoredFace(None, np.eye(2, 3), crop, crop))] * 2))
+    assert sys.getrefcount(crop) == references
+    assert made.faces == 2
+    assert json.loads(made.to_json())["jobs"] == []

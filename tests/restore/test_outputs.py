@@ -1,0 +1,312 @@
+"""Nothing that was there is replaced, what was not changed is copied, and a lost output folder ends the run."""
+
+import errno
+import gc
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import weakref
+
+import cv2
+import pytest
+from command_runs import files, run, weights, write  # noqa: F401 - fixtures
+from PIL import Image
+from restorer_parts import FACES, Detector, photograph
+
+from gpen_plugin.errors import DataError
+from gpen_plugin.restore import outputs, restorer, running
+from gpen_plugin.restore.outputs import Outputs, fitting_name
+
+
+@pytest.mark.parametrize("suffix", [".png", ".jpg", ".webp", ".tif", ".bmp"])
+def test_a_photograph_in_which_nothing_was_restored_is_copied(run, tmp_path, suffix):
+    source = tmp_path / f"a{suffix}"
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    options = {} if suffix == ".bmp" else {"exif": exif}
+    Image.fromarray(photograph()).save(source, **options)
+    assert run(source.name, "-o", "none", detector=Detector())[0] == 3
+    assert run(source.name, "-o", "alone", "--max-face", 16)[0] == 0
+    assert run(source.name, "-o", "blended", "--alpha", 0)[0] == 0
+    for folder in ("none", "alone", "blended"):
+        assert (tmp_path / folder / source.name).read_bytes() == source.read_bytes()
+    assert run(source.name, "-o", "restored")[0] == 0
+    assert (tmp_path / "restored" / source.name).read_bytes() != source.read_bytes()
+
+
+def test_an_unchanged_photograph_is_encoded_where_another_format_or_size_is_asked_for(run, tmp_path):
+    write(tmp_path / "a.png")
+    (tmp_path / "wrong.jpg").write_bytes((tmp_path / "a.png").read_bytes())
+    run("a.png", "wrong.jpg", "-o", "jpg", "--suffix", "jpg", detector=Detector())
+    assert [Image.open(tmp_path / "jpg" / name).format for name in ("a.jpg", "wrong.jpg")] == ["JPEG"] * 2
+    run("a.png", "-o", "large", "--upscale", 2, detector=Detector())
+    assert Image.open(tmp_path / "large/a.png").size == (640, 480)
+
+
+def test_of_an_animation_the_other_frames_are_reported_unless_it_is_copied(run, tmp_path):
+    frames = [Image.fromarray(photograph(seed=seed)) for seed in range(3)]
+    frames[0].save(tmp_path / "a.webp", save_all=True, append_images=frames[1:], lossless=True)
+    said = run("a.webp", "-o", "copied", detector=Detector())[1]
+    assert "frames" not in said.err
+    assert Image.open(tmp_path / "copied/a.webp").n_frames == 3
+    assert "a.webp: first of 3 frames, the others are left out" in run("a.webp", "-o", "restored")[1].err
+
+
+def test_a_jpeg_that_is_cut_off_is_restored_and_reported(run, tmp_path):
+    Image.fromarray(photograph(480, 320)).save(tmp_path / "whole.jpg")
+    data = (tmp_path / "whole.jpg").read_bytes()
+    (tmp_path / "a.jpg").write_bytes(data[: len(data) * 3 // 4])
+    status, said = run("a.jpg", "-o", "out")
+    assert status == 0
+    assert "a.jpg: the file is cut off: " in said.err
+    assert Image.open(tmp_path / "out/a.jpg").size == (320, 480)
+    assert "the file is cut off" in run("a.jpg", "-o", "copied", detector=Detector())[1].err
+
+
+def test_nothing_of_an_earlier_run_is_replaced_unless_asked_for(run, tmp_path):
+    for place, name in enumerate(("a/x.png", "b/x.png", "b/y.png")):
+        write(tmp_path / name, place)
+    assert run("a/x.png", "-o", "out", "--report", "report.json")[0] == 0
+    first = (tmp_path / "out/x.png").read_bytes()
+    status, said = run("b", "-o", "out")
+    assert status == 1
+    assert "failed: out/x.png: is there already; expected a new file. Pass --overwrite" in said.err
+    assert (tmp_path / "out/x.png").read_bytes() == first
+    assert files(tmp_path / "out") == ["x.png", "y.png"]
+    status, said = run("b", "-o", "out2", "--report", "report.json")
+    assert status == 1
+    assert "--report: report.json is there already" in said.err
+    assert not (tmp_path / "out2").exists()
+    assert run("b", "-o", "out", "--report", "report.json", "--overwrite")[0] == 0
+    assert (tmp_path / "out/x.png").read_bytes() != first
+
+
+@pytest.mark.parametrize("there", ["compare/a.png.png", "faces/a.png_00_before.png", "a_1.png", "compare/a.png_1.png"])
+def test_nothing_that_stands_beside_is_replaced(run, tmp_path, there):
+    write(tmp_path / "a.png")
+    path = tmp_path / "out" / there
+    path.parent.mkdir(parents=True)
+    path.write_text("of an earlier run")
+    status, said = run("a.png", "-o", "out", "--compare", "--save-faces", "--variants", 1)
+    assert status == 1
+    assert f"out/{there}: is there already" in said.err
+    assert files(tmp_path / "out") == [there]
+    assert path.read_text() == "of an earlier run"
+
+
+def test_names_that_differ_in_case_do_not_stop_the_batch(run, tmp_path):
+    for place, name in enumerate(("in/same.png", "in/SAME.PNG", "in/b.png")):
+        write(tmp_path / name, place)
+    assert run("in", "-o", "out")[0] == 0
+    assert len({name.casefold() for name in files(tmp_path / "out")}) == 3
+
+
+def test_the_output_folder_is_tested_before_the_work(run, tmp_path, monkeypatch):
+    write(tmp_path / "a.png")
+    (tmp_path / "file").write_text("no folder")
+    status, said = run("a.png", "-o", "file/out")
+    assert status == 1
+    assert "--output: file/out cannot be written to (Not a directory)" in said.err
+
+    def refuse(**options):
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    monkeypatch.setattr(outputs.tempfile, "TemporaryFile", refuse)
+    status, said = run("a.png", "-o", "new/out")
+    assert status == 1
+    assert "--output: new/out cannot be written to (Read-only file system)" in said.err
+    assert not (tmp_path / "new").exists()
+
+
+def stop_after(monkeypatch, number, then):
+    """Let the writing of the file after the first few begin with `then`."""
+    write_whole, written = Outputs.write, []
+
+    def write(self, path, data):
+        written.append(path)
+        if len(written) == number + 1:
+            then()
+        write_whole(self, path, data)
+
+    monkeypatch.setattr(Outputs, "write", write)
+    return written
+
+
+def test_a_full_disk_ends_the_run_and_the_report_tells(run, tmp_path, monkeypatch):
+    for place, name in enumerate("abcde"):
+        write(tmp_path / f"in/{name}.png", place)
+
+    def full():
+        try:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        except OSError as error:
+            raise DataError("b.png", "cannot be written") from error
+
+    written = stop_after(monkeypatch, 1, full)
+    status, said = run("in", "-o", "out", "--batch", 1, "--report", "report.json")
+    assert status == 1
+    assert len(written) == 2
+    assert "gpen_plugin: error: out: No space left on device" in said.err
+    assert "1 of 5 inputs written" in said.out
+    assert "not begun: 3 inputs" in said.out
+    jobs = json.loads((tmp_path / "report.json").read_text())["jobs"]
+    assert [(job["target"], "error" in job) for job in jobs] == [("out/a.png", False), ("out/b.png", True)]
+
+
+def test_a_report_that_cannot_be_written_is_printed(run, tmp_path):
+    write(tmp_path / "a.png")
+    (tmp_path / "file").write_text("no folder")
+    status, said = run("a.png", "-o", "out", "--report", "file/report.json")
+    assert status == 1
+    assert "file/report.json: cannot be written" in said.err
+    assert json.loads(said.out[said.out.index("{") :])["jobs"][0]["target"] == "out/a.png"
+
+
+@pytest.mark.parametrize("batch", [1, 8])
+def test_an_output_folder_that_is_lost_is_not_made_anew(run, tmp_path, monkeypatch, batch):
+    for place, name in enumerate(("a.png", "sub/b.png", "sub/c.png")):
+        write(tmp_path / "in" / name, place)
+    stop_after(monkeypatch, 1, lambda: shutil.rmtree(tmp_path / "out"))
+    status, said = run("in", "-o", "out", "--batch", batch)
+    assert status == 1
+    assert "error: out: is not there any more, or on another disk" in said.err
+    assert "not begun: 1 input" in said.out
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_output_folder_on_another_disk_is_not_written_to(tmp_path):
+    folder = Outputs(tmp_path)
+    folder.open()
+    folder._device += 1  # as when a disk is taken away from the folder that it was mounted on
+    with pytest.raises(DataError, match="is not there any more, or on another disk"):
+        folder.write(tmp_path / "a.png", b"")
+    assert files(tmp_path) == []
+
+
+@pytest.mark.parametrize("error", [KeyError("x"), ZeroDivisionError("division by zero"), RuntimeError("no idea")])
+def test_what_nobody_foresaw_costs_its_photograph_alone(run, tmp_path, monkeypatch, error):
+    for place, name in enumerate("abc"):
+        write(tmp_path / f"in/{name}.png", place)
+    whole, wrong = restorer.Restorer.paste_back, photograph(seed=1)
+
+    def paste_back(self, image, *arguments):
+        if (image.pixels == wrong).all():
+            raise error
+        return whole(self, image, *arguments)
+
+    monkeypatch.setattr(restorer.Restorer, "paste_back", paste_back)
+    status, said = run("in", "-o", "out")
+    assert status == 1
+    assert files(tmp_path / "out") == ["a.png", "c.png"]
+    assert f"failed: in/b.png: cannot be restored ({type(error).__name__}: " in said.err
+    assert "test_outputs.py, line " in said.err
+
+
+def test_an_unreadable_folder_is_a_failure(run, tmp_path, monkeypatch):
+    write(tmp_path / "in/a.png")
+    write(tmp_path / "in/locked/b.png")
+    scan = os.scandir
+
+    def locked(path="."):  # permissions do not stop root
+        if os.fspath(path).endswith("locked"):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), path)
+        return scan(path)
+
+    monkeypatch.setattr(os, "scandir", locked)
+    status, said = run("in", "-o", "out")
+    assert status == 1
+    assert "failed: in/locked: is a folder that cannot be read (Permission denied)" in said.err
+    assert "not written: in/locked" in said.out
+    assert files(tmp_path / "out") == ["a.png"]
+
+
+def test_what_a_folder_holds_beside_is_said_once(run, tmp_path):
+    write(tmp_path / "in/a.png")
+    (tmp_path / "in/IMG_1.DNG").write_bytes(b"raw")
+    status, said = run("in", "-o", "out")
+    assert status == 0
+    assert (said.out + said.err).count("passed over") == 1
+    assert "passed over: 1 file: in/IMG_1.DNG (raw)" in said.out
+
+
+@pytest.mark.parametrize("letter", ["x", "é"])
+def test_faces_of_long_names_are_saved(run, tmp_path, letter):
+    name = letter * (250 // len(letter.encode())) + ".png"
+    write(tmp_path / name)
+    assert run(name, "-o", "out", "--save-faces", "--compare")[0] == 0
+    assert len(files(tmp_path / "out")) == 1 + 2 * len(FACES) + 1
+    others = {fitting_name(letter * 300 + end, "_00_before.png") for end in "ab"}
+    assert len(others) == 2
+    assert {len(os.fsencode(other)) <= 255 for other in others} == {True}
+
+
+def test_faces_below_the_least_size_are_said_to_be_left_alone(run, tmp_path):
+    source = write(tmp_path / "a.png")
+    status, said = run("a.png", "-o", "out", "--min-face", 500)
+    assert status == 0
+    assert "2 faces left alone (smaller than 500 px (--min-face)) in: a.png" in said.out
+    assert (tmp_path / "out/a.png").read_bytes() == source.read_bytes()
+
+
+SLOW = """
+import sys, time
+from restorer_parts import FACES, Detector
+from gpen_plugin.restore import restorer, outputs
+restorer.open_detector = lambda *a, **b: Detector(*FACES)
+whole = outputs.whole_file
+def slow(path):
+    print("writing", flush=True)
+    time.sleep(0.3)
+    return whole(path)
+outputs.whole_file = slow
+from gpen_plugin.restore.__main__ import main
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+def test_sigterm_ends_as_ctrl_c_does(tmp_path, weights):
+    for place in range(20):
+        write(tmp_path / f"in/{place:02d}.png", place)
+    words = ["in", "-o", "out", "--batch", "1", "--report", "report.json", "--mask", "soft", "--device", "cpu"]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"}
+    with subprocess.Popen(
+        [sys.executable, "-c", SLOW, *words, "--model", str(weights)],
+        cwd=tmp_path,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        lines = []
+        while sum("writing" in line for line in lines) < 3:
+            lines.append(process.stdout.readline())
+        process.send_signal(signal.SIGTERM)
+        _, err = process.communicate()
+    assert process.returncode == 143, err
+    assert "stopped; each file that is written is whole" in err
+    written = files(tmp_path / "out")
+    assert 2 <= len(written) < 20
+    assert not [name for name in written if name.endswith(".part")]
+    assert all(cv2.imread(str(tmp_path / "out" / name)).shape == (240, 320, 3) for name in written)
+    jobs = json.loads((tmp_path / "report.json").read_text())["jobs"]
+    assert len(jobs) in (len(written), len(written) - 1)  # the signal may come between a file and its report
+
+
+def test_results_are_counted_not_kept(run, tmp_path, monkeypatch):
+    for place in range(3):
+        write(tmp_path / f"in/{place}.png", place)
+    alive = []
+    whole = running.FaceReport.of
+
+    def of(face, page=None):
+        alive.append(weakref.ref(face.crop))
+        return whole(face, page)
+
+    monkeypatch.setattr(running.FaceReport, "of", of)
+    assert run("in", "-o", "out", "--batch", 1, "--report", "report.json")[0] == 0
+    gc.collect()
+    assert len(alive) == 3 * len(FACES)
+    assert [crop() for crop in alive] == [None] * len(alive)
