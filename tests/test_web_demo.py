@@ -148,7 +148,7 @@ def test_a_face_that_was_left_alone_is_reported_and_can_be_restored(page, visit)
 def test_what_reading_changed_is_reported(page, tmp_path):
     frames = [Image.fromarray(photograph()[..., ::-1]), Image.new("RGB", photograph().shape[1::-1])]
     frames[0].save(tmp_path / "a.gif", save_all=True, append_images=frames[1:])
-    assert "Note: first of 2 frames." in summary(page.put_in(str(tmp_path / "a.gif")))
+    assert "Note: first of 2 frames, the others are left out." in summary(page.put_in(str(tmp_path / "a.gif")))
     frames[0].convert("CMYK").save(tmp_path / "a.jpg")
     assert "Note: CMYK converted to sRGB." in summary(page.put_in(str(tmp_path / "a.jpg")))
 

@@ -232,9 +232,14 @@ def decode_picture(data: bytes, name: str) -> np.ndarray:
     Raises:
         DataError: names the picture.
     """
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # Pillow's, on oddities of the file that do not matter here
-        samples = decode(data, name).samples  # [H, W, C], grey, grey and alpha, BGR, or BGR and alpha
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Pillow's, on oddities of the file that do not matter here
+            samples = decode(data, name).samples  # [H, W, C], grey, grey and alpha, BGR, or BGR and alpha
+    except DataError as error:
+        said = "cannot be decoded"
+        came = error.came if error.came.startswith(said) else f"{said}: it {error.came}"
+        raise DataError(name, came, _WHOLE_FILE, "Replace or remove it.") from error
     if samples.dtype == np.uint16:
         samples = np.rint(samples / 257.0).astype(np.uint8)
     if samples.shape[2] in (2, 4):

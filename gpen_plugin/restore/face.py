@@ -54,7 +54,7 @@ def too_large(face: RestoredFace, most: float | None) -> str | None:
     """Why a face is larger than a network makes better: it fills more than `most` pixels. None if it is not."""
     if most is None or face.detected is None or side_in_photograph(face.crop, face.matrix) <= most:
         return None
-    return f"fills more than {most:g} px, too large for this network: pass -m GPEN-BFR-512, or --max-face"
+    return f"fills more than {most:g} px: pass a larger network, as -m GPEN-BFR-512, or a larger --max-face"
 
 
 def too_small(face: RestoredFace, least: float) -> str | None:

@@ -148,7 +148,7 @@ def read_photograph(path: str | os.PathLike, limit: float = LIMIT) -> Photograph
     """Read a photograph of any common format: the first page or frame, if the file holds several.
 
     PNG and TIFF keep 16 bits; the orientation that the file states is applied. Colours stay in the file's profile, but
-    CMYK and Lab become sRGB. Of a JPEG file that is cut off, what there is.
+    CMYK and Lab become sRGB. Of a JPEG file that is cut off, what there is. The notes tell all of this.
 
     Args:
         path: PNG, JPEG, WebP, TIFF, BMP, GIF, AVIF, JPEG 2000, PPM, or HEIC where pillow-heif is installed.
@@ -157,9 +157,8 @@ def read_photograph(path: str | os.PathLike, limit: float = LIMIT) -> Photograph
         DataError: names the file, which is not there, no picture, damaged or too large.
     """
     first = next(read_pages(path, limit))
-    if first.pages == 1:
-        return first
-    return replace(first, notes=(f"first of {first.pages} pages, the others are left out", *first.notes))
+    left_out = [f"first of {first.pages} pages, the others are left out"] if first.pages > 1 else []
+    return replace(first, notes=(*first.damage, *left_out, *first.notes))
 
 
 def read_pages(path: str | os.PathLike, limit: float = LIMIT) -> Iterator[Photograph]:

@@ -98,12 +98,12 @@ def test_a_jpeg_that_is_cut_off_is_refused():
     "data", [b"", b"no picture", encoded(COLOUR)[:200], encoded(COLOUR, ".jpg")[:300], encoded(COLOUR, ".jpg")[:-40]]
 )
 def test_damaged_files_are_named(data):
-    with pytest.raises(DataError, match=r"some/face\.png: (cannot be (decoded|opened)|is no picture)"):
+    with pytest.raises(DataError, match=r"some/face\.png: cannot be decoded"):
         decode_picture(data, "some/face.png")
 
 
 def test_floating_point_pictures_are_refused():
-    with pytest.raises(DataError, match=r"a\.tif: .*; expected"):
+    with pytest.raises(DataError, match=r"a\.tif: cannot be decoded"):
         decode_picture(encoded(COLOUR.astype(np.float32) / 255, ".tif"), "a.tif")
 
 

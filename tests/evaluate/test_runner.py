@@ -159,7 +159,9 @@ def test_an_unreadable_image_is_left_out_for_all_and_told(given, faces, tmp_path
     results = run(given)
     assert results.keys == ["face_0", "face_2", "face_3"]
     (note,) = results.notes
-    assert note.startswith("left out: face_1: cannot be decoded (10 bytes); expected a whole picture file")
+    assert note.startswith(
+        "left out: face_1: cannot be decoded: it is no picture of a kind that can be read (10 bytes); expected"
+    )
 
 
 def test_a_metric_that_this_size_does_not_allow_says_so(given):

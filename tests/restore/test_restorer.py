@@ -232,7 +232,10 @@ def test_faces_larger_than_asked_for_are_left_alone():
     made = restorer(brighter, max_face=most)
     result = made.restore(picture)
     kept = [face.kept for face in sorted(result.faces, key=lambda face: side_in_photograph(face.crop, face.matrix))]
-    assert kept == [None, f"fills more than {most:g} px, this network's most: name a larger --model, or --max-face"]
+    assert kept == [
+        None,
+        f"fills more than {most:g} px: pass a larger network, as -m GPEN-BFR-512, or a larger --max-face",
+    ]
     assert (result.picture != picture).any()
     assert (restorer(brighter, max_face=1).restore(picture).picture == picture).all()
     whole = made.restore(np.full((200, 200, 3), 99, np.uint8), aligned=True)
