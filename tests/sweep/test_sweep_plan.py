@@ -10,6 +10,7 @@ from basicsr.utils import options as hosts_options
 from conftest import REPOSITORY
 
 from gpen_plugin.errors import OptionError
+from gpen_plugin.host.runs import _reads_yaml
 from gpen_plugin.sweep.options import SweepOptions, forced
 from gpen_plugin.sweep.plan import Training, plan
 
@@ -88,7 +89,7 @@ def test_a_variant_may_be_a_number_in_yaml():
 def test_the_host_reads_what_the_file_says(value, read):
     key, _, text = forced("section:key", value).partition("=")
     assert key == "section:key"
-    found = hosts_options._postprocess_yml_value(text)
+    found = _reads_yaml(hosts_options._postprocess_yml_value, [f"{key}={text}"])(text)
     assert found == read
     assert type(found) is type(read)
 
