@@ -1,6 +1,9 @@
 """What several tests share: faces that the tests draw themselves, and option files small enough for a test."""
 
+import os
+import shutil
 import sys
+import tempfile
 from pathlib import Path
 
 import cv2
@@ -14,8 +17,12 @@ import gpen_plugin  # noqa: F401 - before BasicSR, which 1.4.2 cannot be importe
 REPOSITORY = Path(__file__).parents[1]
 
 
-def pytest_configure():
-    torch.set_num_threads(1)  # small networks: threads cost more than they bring, and results stay the same
+def pytest_configure(config):
+    # small networks: threads cost more than they bring, and results stay the same
+    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", 1)))
+    # kernels that torch.compile built on another processor, or before a change, may be wrong here
+    folder = os.environ["TORCHINDUCTOR_CACHE_DIR"] = tempfile.mkdtemp(prefix="gpen_plugin_kernels_")
+    config.add_cleanup(lambda: shutil.rmtree(folder, ignore_errors=True))
 
 
 @pytest.fixture(scope="session")

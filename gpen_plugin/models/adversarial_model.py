@@ -1,10 +1,14 @@
 """What both trainings share: networks in their precision, the average, validation, checkpoints, resuming."""
 
+import hashlib
+import os
+import platform
 import warnings
 from collections import OrderedDict
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from os import path as osp
+from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
@@ -27,6 +31,31 @@ from gpen_plugin.models.loader_watch import LoaderWatch
 from gpen_plugin.models.step_guard import StepGuard
 from gpen_plugin.models.train_options import AdversarialOptions
 from gpen_plugin.models.validation import ImageNames, Pictures, Tally, measure, picture_path
+
+
+def separate_kernel_caches() -> None:
+    """Give each kind of processor its own folder of kernels that torch.compile has built, unless the user set one.
+
+    The inductor compiles for the processor at hand, but looks kernels up by their source. Where unlike machines share
+    the folder, kernels of one crash on another or compute wrong numbers there.
+    """
+    # imported here, because it takes seconds
+    from torch._inductor.runtime.runtime_utils import cache_dir, default_cache_dir
+
+    folder = default_cache_dir()
+    if cache_dir() == osp.abspath(folder):
+        os.environ["TORCHINDUCTOR_CACHE_DIR"] = f"{folder}_{processor_digest()}"
+
+
+def processor_digest() -> str:
+    """Eight hexadecimal digits that differ where the instructions do which compiled kernels may use."""
+    described = [platform.machine(), platform.processor(), torch.backends.cpu.get_cpu_capability()]
+    listed = Path("/proc/cpuinfo")  # Linux alone has it
+    if listed.is_file():
+        first = listed.read_text(errors="replace").partition("\n\n")[0]
+        keys = ("vendor_id", "cpu family", "model", "model name", "flags", "CPU part", "Features", "isa", "uarch")
+        described += [line for line in first.splitlines() if line.partition(":")[0].strip() in keys]
+    return hashlib.sha256("\n".join(described).encode()).hexdigest()[:8]
 
 
 class AdversarialModel(SRModel):
@@ -57,6 +86,7 @@ class AdversarialModel(SRModel):
         if self.device.type == "cpu":
             net = net.to(memory_format=torch.channels_last)
         if self.settings and self.settings.compile:
+            separate_kernel_caches()
             get_root_logger().info("The first steps take minutes, for the networks are compiled meanwhile.")
             net.compile(backend=self.settings.compile)
         net = super().model_to_device(net)

@@ -1,12 +1,15 @@
 """`train:precision` and `train:compile`, in both models: close to what they replace, and never where it would harm."""
 
 import copy
+import os
+import tempfile
 
 import pytest
 import torch
 from basicsr.models import build_model
 
 from gpen_plugin.models import GPENModel, gan_steps
+from gpen_plugin.models.adversarial_model import processor_digest
 
 LOSSES = {
     "GPENModel": {"l_g_gan", "l_g_pix", "l_g_feat", "l_d", "l_d_r1"},
@@ -107,3 +110,21 @@ def test_compiled_networks_give_the_same_losses_and_are_compiled_once(both):
     assert not counts["graph_break"]
     assert model.net_g.state_dict().keys() == model.net_g_ema.state_dict().keys()
     torch.compiler.reset()
+
+
+def test_each_kind_of_processor_has_a_kernel_cache_of_its_own(options, monkeypatch, tmp_path):
+    """Temporary folders and homes are shared between unlike machines, and one's kernels crash on another."""
+    runtime = pytest.importorskip("torch._inductor.runtime.runtime_utils")
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", runtime.default_cache_dir())  # what importing the inductor does
+    build(options, compile="aot_eager")
+    assert os.environ["TORCHINDUCTOR_CACHE_DIR"] == f"{runtime.default_cache_dir()}_{processor_digest()}"
+    here = processor_digest()
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX1024")
+    assert processor_digest() != here
+
+
+def test_a_kernel_cache_that_the_user_set_stays(options, monkeypatch, tmp_path):
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
+    build(options, compile="aot_eager")
+    assert os.environ["TORCHINDUCTOR_CACHE_DIR"] == str(tmp_path)

@@ -1,5 +1,7 @@
 """What holds the fast ops to their references: values, gradients and gradients of gradients, however tensors come."""
 
+import math
+
 import pytest
 import torch
 
@@ -15,7 +17,11 @@ OPS = {  # how it is called, and what it takes after x
     "modulated_conv to a picture": (lambda *given: modulated_conv(*given, demodulate=False), [(3, 5, 1, 1), "style"]),
     "modulated_conv, up": (lambda *given: modulated_conv(*given, up=True, kernel=DOUBLE), [(4, 5, 3, 3), "style"]),
 }
-ROUNDING = {torch.float32: 1e-6, torch.bfloat16: 1e-2}  # of the largest value
+# Three sums follow one another: value, gradient, gradient of its square. The roundings of n terms add up like a random
+# walk, to sqrt(n) times one. float32 adds up to 3 * 7 * 9 positions in its own precision. bfloat16 is accumulated in
+# float32, except over the 4 * 4 taps of a filter on processors without bfloat16 convolutions.
+ROUNDINGS = {torch.float32: 3 * math.sqrt(3 * 7 * 9), torch.bfloat16: 3 * math.sqrt(4 * 4)}
+STEP = 2.0**-20  # small enough to be linear, large beside the roundings of float64
 
 
 def inputs_of(op, dtype, layout, shape):
@@ -36,21 +42,34 @@ def derivatives(op, impl, inputs):
     return out, *first, *second
 
 
+def effect_of_one_rounding(op, inputs, truth):
+    """By how much each result moves, at most, when each input moves by one unit of relative error; in float64."""
+    largest = [0.0] * len(truth)
+    for seed in range(8):
+        generator = torch.Generator().manual_seed(seed)
+        signs = [torch.randint(0, 2, tensor.shape, generator=generator) * 2 - 1 for tensor in inputs]
+        moved = [tensor.double() * (1 + STEP * sign) for tensor, sign in zip(inputs, signs, strict=True)]
+        changes = [(a - b).abs().max().item() for a, b in zip(derivatives(op, "reference", moved), truth, strict=True)]
+        largest = [max(pair) for pair in zip(largest, changes, strict=True)]
+    return [each / STEP for each in largest]
+
+
 @pytest.mark.parametrize("shape", [(1, 5, 8, 8), (3, 5, 7, 9), (2, 5, 3, 6)], ids=str)
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last], ids=["contiguous", "channels last"])
-@pytest.mark.parametrize("dtype", ROUNDING, ids=str)
+@pytest.mark.parametrize("dtype", ROUNDINGS, ids=str)
 @pytest.mark.parametrize("op", OPS)
-def test_is_as_exact_as_the_reference_to_the_second_derivative(op, dtype, layout, shape):
+def test_both_are_exact_to_rounding_up_to_the_second_derivative(op, dtype, layout, shape):
     inputs = inputs_of(op, dtype, layout, shape)
     truth = derivatives(op, "reference", [tensor.double() for tensor in inputs])
-    theirs, ours = derivatives(op, "reference", inputs), derivatives(op, "fast", inputs)
-    for exact, plain, fast in zip(truth, theirs, ours, strict=True):
-        assert fast.dtype == plain.dtype == dtype
-        assert fast.shape == plain.shape
-        largest = exact.abs().max().item()
-        assert largest > 0
-        errors = [(each.double() - exact).abs().max().item() for each in (plain, fast)]
-        assert errors[1] <= 2 * errors[0] + ROUNDING[dtype] * largest
+    allowed = [
+        ROUNDINGS[dtype] * torch.finfo(dtype).eps / 2 * effect for effect in effect_of_one_rounding(op, inputs, truth)
+    ]
+    for impl in ("reference", "fast"):
+        for exact, given, tolerance in zip(truth, derivatives(op, impl, inputs), allowed, strict=True):
+            assert given.dtype == dtype
+            assert given.shape == exact.shape
+            assert 0 < tolerance < exact.abs().max() / 2, "or zeros would pass"
+            assert (given.double() - exact).abs().max().item() <= tolerance
 
 
 @pytest.mark.parametrize("op", OPS)

@@ -40,7 +40,7 @@ def test_fast_equals_reference(demodulate, up, size):
     x, weight, style = example(size)
     arguments = {"demodulate": demodulate, "up": up, "kernel": kernel_for(up)}
     fast = modulated_conv(x, weight, style, impl="fast", **arguments)
-    assert fast.shape == (2, 2, 8, 8) if up else (2, 2, 4, 4)
+    assert fast.shape == ((2, 2, 8, 8) if up else (2, 2, 4, 4))
     torch.testing.assert_close(fast, modulated_conv(x, weight, style, impl="reference", **arguments))
 
 

@@ -41,10 +41,11 @@ def naive(x, kernel, up, down, pad):
 
 
 @pytest.mark.parametrize("impl", ["reference", "fast"])
+@pytest.mark.parametrize("taps", [(4, 3), (4, 4)], ids=str)
 @pytest.mark.parametrize(("up", "down", "pad"), CASES)
-def test_equals_naive_loops(up, down, pad, impl):
+def test_equals_naive_loops(up, down, pad, taps, impl):
     x = torch.randn(2, 3, 6, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-    kernel = lopsided_kernel()
+    kernel = lopsided_kernel(*taps)
     out = upfirdn2d(x, kernel, up, down, pad, impl=impl)
     for n, c in itertools.product(range(2), range(3)):
         expected = naive(x[n, c].numpy(), kernel.numpy(), up, down, pad)
