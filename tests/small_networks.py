@@ -1,8 +1,12 @@
 """Networks of every kind, small enough for files in a test."""
 
+import copy
+import math
+
 import torch
 
 from gpen_plugin.archs import GPEN, GPENDiscriminator, GPENPrior
+from gpen_plugin.archs.layers import EqualConv2d, StyledConv, ToRGB
 
 OF_D = {"channel_multiplier": 1, "narrow": 0.04}
 SMALL = {"num_style_feat": 8, "num_mlp": 2, **OF_D}
@@ -24,6 +28,41 @@ def built(build, seed=0):
         for parameter in net.parameters():
             parameter.add_(torch.randn_like(parameter), alpha=0.1)
     return net
+
+
+# A layer rounds its features up to four times (style, convolution, filter, activation), which adds up like a random
+# walk to sqrt(4) times one rounding; as much again is margin. Half precision is accumulated in float32, but float32 in
+# itself: over up to 20 channels of 9 taps.
+ROUNDINGS = {torch.float16: 4.0, torch.float32: 4.0 * math.sqrt(20 * 9)}
+STEP = 2.0**-20  # small enough to be linear, large beside the roundings of float64
+
+
+@torch.no_grad()
+def rounding_error(net, images, dtype) -> tuple[float, float]:
+    """By how much rounding to `dtype` may change what a GPEN makes of `images`: the largest change, and the rms.
+
+    How far a network amplifies roundings is measured in float64: each layer's kernel and result move by a small
+    relative amount, whose sign is random.
+    """
+    images, exact = images.double(), copy.deepcopy(net).double().eval()
+    truth, largest, rms = exact(images), 0.0, 0.0
+    for seed in range(4):
+        generator = torch.Generator().manual_seed(seed)
+
+        def move(tensor, generator=generator):
+            return tensor * (1 + STEP * (torch.randint(0, 2, tensor.shape, generator=generator) * 2 - 1))
+
+        moved = copy.deepcopy(exact)
+        moved.decoder.constant.copy_(move(moved.decoder.constant))
+        for layer in moved.modules():
+            if isinstance(layer, (EqualConv2d, StyledConv, ToRGB)):
+                layer.weight.copy_(move(layer.weight))
+                layer.register_forward_hook(lambda layer, given, result, move=move: move(result))
+        change = moved(images) - truth
+        largest = max(largest, change.abs().max().item())
+        rms = max(rms, change.square().mean().sqrt().item())
+    roundings = ROUNDINGS[dtype] * torch.finfo(dtype).eps / 2 / STEP
+    return largest * roundings, rms * roundings
 
 
 def weights(build, seed=0):

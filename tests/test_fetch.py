@@ -196,10 +196,10 @@ def test_the_server_has_no_such_file(server):
 def test_no_network(server):
     server.server_close()
     file = server.file()
-    with pytest.raises(MissingFileError) as caught:
+    begin = r"^weights: weights\.pth \(a test's\) is not on this machine, and downloading failed: "
+    with pytest.raises(MissingFileError, match=begin) as caught:
         find_weights(file)
     told = str(caught.value)
-    assert told.startswith("weights: weights.pth (a test's) is not on this machine, and downloading failed: ")
     assert told.endswith(
         f". Get it from {file.url} and put it into {cache_folder()}, or name its folder in $GPEN_PLUGIN_WEIGHTS."
     )

@@ -193,7 +193,7 @@ def test_a_clash_leaves_the_host_mended_and_its_own_runs_alone(monkeypatch):
     monkeypatch.setattr(host, "mend_host", lambda: called.append("mended"))
     monkeypatch.setattr(host, "before_run", lambda check: called.append("checked"))
     monkeypatch.setattr(host, "open_registries", clash)
-    with pytest.raises(RegistryClashError):
+    with pytest.raises(RegistryClashError, match="BasicSR's arch registry"):
         register_all()
     assert called == ["mended"]
 
@@ -258,7 +258,7 @@ def test_the_hosts_options_are_told_as_they_are(monkeypatch):
         raise Caught(told(parser))
 
     monkeypatch.setattr(argparse.ArgumentParser, "parse_args", catch)
-    with pytest.raises(Caught) as caught:
+    with pytest.raises(Caught, match="--launcher") as caught:
         hosts_options.parse_options.__gpen_mends__("")
     assert caught.value.args[0] == told(run_options.parser("gpen-train", ""))
 

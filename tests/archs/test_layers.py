@@ -46,9 +46,9 @@ def test_good_sizes(size):
 
 @pytest.mark.parametrize(("size", "nearest"), [(500, 512), (8, 16), (4096, 2048), (0, 16), (-64, 16)])
 def test_bad_sizes_say_the_nearest_good_one(size, nearest):
-    with pytest.raises(OptionError) as caught:
+    told = rf"^out_size: got {size}; expected a power of two from 16 to 2048\. Use {nearest}\.$"
+    with pytest.raises(OptionError, match=told):
         check_size("out_size", size)
-    assert str(caught.value) == f"out_size: got {size}; expected a power of two from 16 to 2048. Use {nearest}."
 
 
 def test_normalise_gives_unit_mean_square():

@@ -43,6 +43,6 @@ def test_pictures_may_be_told_and_a_sweep_is_no_training(monkeypatch, capsys):
     assert "2.00 M pictures" in capsys.readouterr().out
     sweep = str(REPOSITORY / "options" / "evidence" / "sweep_64.yml")
     monkeypatch.setattr("sys.argv", ["training_cost.py", "-opt", sweep, "--rate", "1e12"])
-    with pytest.raises(SystemExit):
+    with pytest.raises(SystemExit, match="2"):
         main()
     assert "sweep_64.yml is no training" in capsys.readouterr().err

@@ -234,7 +234,7 @@ def test_a_name_too_long_for_an_lmdb(gt, output, capsys):
     ],
 )
 def test_arguments_that_do_not_go_together(output, capsys, arguments, words):
-    with pytest.raises(SystemExit):
+    with pytest.raises(SystemExit, match="2"):
         make_eval_pairs.main([*arguments, "--output", str(output)])
     assert words in capsys.readouterr().err
 

@@ -56,6 +56,6 @@ def test_agrees_with_the_hosts_copy_where_that_works(size, scale):
 
 
 def test_one_pixel_which_the_hosts_copy_cannot_make():
-    with pytest.raises(RuntimeError):
+    with pytest.raises(RuntimeError, match="must match the size"):
         imresize(noise(64).astype(np.float32), 1 / 64)
     assert reduce_bicubic(noise(64), 1).shape == (1, 1, 3)

@@ -171,11 +171,11 @@ def test_a_stopped_training_goes_on(entry, tmp_path, monkeypatch):
     def stopped(training, gt, step):
         seen.append(step)
         if step == 5 and seen.count(5) == 1:
-            raise KeyboardInterrupt
+            raise KeyboardInterrupt("at step 5")
         return losses(training, gt, step)
 
     monkeypatch.setattr(psp_training.PSPTraining, "losses", stopped)
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(KeyboardInterrupt, match="at step 5"):
         build(entry, "m", CPU, tmp_path / "stopped")
     resumed = build(entry, "m", CPU, tmp_path / "stopped")
     assert seen == [0, 1, 2, 3, 4, 5, 4, 5]

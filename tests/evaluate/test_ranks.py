@@ -53,12 +53,13 @@ def test_a_device_that_is_not_there_is_told():
 
 
 def test_as_many_threads_as_torchrun_gives_whatever_the_machine_has():
+    before = torch.get_num_threads()
     torch.set_num_threads(2)
     try:
         Ranks.of_this_process("cpu")
         assert torch.get_num_threads() == 1
     finally:
-        torch.set_num_threads(1)
+        torch.set_num_threads(before)
 
 
 def test_a_launcher_that_was_killed_is_not_waited_for_for_days(monkeypatch):

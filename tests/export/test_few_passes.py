@@ -1,6 +1,6 @@
 import pytest
 import torch
-from small_networks import NETWORKS, SMALL, built
+from small_networks import NETWORKS, SMALL, built, rounding_error
 
 from gpen_plugin.archs import GPEN
 from gpen_plugin.export.few_passes import in_few_passes
@@ -21,7 +21,7 @@ def pictures(net, count=2):
 def test_the_same_pictures(kind):
     net = built(KINDS[kind]).eval()
     x = pictures(net)
-    assert (in_few_passes(net)(x) - net(x)).abs().max() < 1e-5
+    assert (in_few_passes(net)(x) - net(x)).abs().max() < rounding_error(net, x, torch.float32)[0] < 1e-3
 
 
 @torch.no_grad()
@@ -31,7 +31,7 @@ def test_a_network_in_half_precision_stays_in_it():
     half = to_half_precision(net, [x])
     given = in_few_passes(half)(x)
     assert given.dtype == torch.float32
-    assert 0 < (given - net(x)).abs().max() < 2e-2
+    assert 0 < (given - net(x)).abs().max() < rounding_error(net, x, torch.float16)[0] < 0.1
 
 
 @torch.no_grad()

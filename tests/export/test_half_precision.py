@@ -3,7 +3,7 @@ import copy
 import numpy as np
 import pytest
 import torch
-from small_networks import NETWORKS, built
+from small_networks import NETWORKS, built, rounding_error
 
 from gpen_plugin.export import Plan, export
 from gpen_plugin.export.checking import probes
@@ -53,8 +53,9 @@ def test_networks_that_plain_half_precision_breaks_give_the_same_picture(kind, g
     assert not (plain - expected).abs().max() < 0.1
     half = to_half_precision(net, probes(net.in_size, None, seed=9))
     gap = half(pictures) - expected
-    assert gap.abs().max() < 1e-2
-    assert gap.square().mean().sqrt() < 2e-3
+    largest, rms = rounding_error(usual, pictures, torch.float16)
+    assert gap.abs().max() < largest < 0.1
+    assert gap.square().mean().sqrt() < rms
 
 
 @torch.no_grad()
@@ -97,7 +98,7 @@ def test_a_layer_without_features_stays_one():
     net.decoder.blocks["8"].conv1.modulation.weight[0] = net.decoder.blocks["8"].conv1.modulation.bias[0] = 0
     batches = probes(net.in_size, None)
     half = to_half_precision(net, batches)
-    assert (half(batches[1]) - net(batches[1])).abs().max() < 1e-2
+    assert (half(batches[1]) - net(batches[1])).abs().max() < rounding_error(net, batches[1], torch.float16)[0] < 0.1
 
 
 def test_the_file_holds_halves_and_takes_and_gives_float32(tmp_path):
@@ -105,7 +106,8 @@ def test_the_file_holds_halves_and_takes_and_gives_float32(tmp_path):
     pytest.importorskip("onnxruntime")
     net = with_large_features(built(NETWORKS["GPEN concat"]).eval())
     exported = export(net, tmp_path / "model.onnx", Plan(precision="fp16"), {})
-    assert exported.difference.largest < 5e-3
+    largest, _ = rounding_error(built(NETWORKS["GPEN concat"]), torch.cat(probes(net.in_size, None)), torch.float16)
+    assert exported.difference.largest < largest / 2  # of the range from -1 to 1
     graph = onnx.load(exported.path).graph
     stored = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in graph.initializer}
     kernels = [stored[node.input[1]] for node in graph.node if node.op_type == "Conv"]

@@ -17,9 +17,11 @@ from gpen_plugin.host import MENDS, data, mend_host, register, registered, runs
 
 @pytest.mark.parametrize("mend", MENDS, ids=lambda mend: mend.attribute)
 def test_every_fault_that_is_present_is_mended(mend):
-    assert not mend.present() or mend.mended()
     assert mend.reason
     assert mend.versions
+    if not mend.present():
+        pytest.skip("this host does not have the fault")
+    assert mend.mended()
 
 
 def test_mending_again_changes_nothing():

@@ -229,10 +229,10 @@ def test_a_failed_write_leaves_everything_as_it_was(tmp_path, monkeypatch, place
 
 def test_an_interruption_leaves_no_temporary_file(tmp_path, monkeypatch):
     def interrupt(source: str, target: str) -> None:
-        raise KeyboardInterrupt
+        raise KeyboardInterrupt("before renaming")
 
     monkeypatch.setattr(os, "replace", interrupt)
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(KeyboardInterrupt, match="before renaming"):
         write_photograph(tmp_path / "a.png", Photograph(bgr(noise(3))))
     assert not list(tmp_path.iterdir())
 

@@ -139,5 +139,5 @@ def test_mistakes_on_the_command_line_are_one_line(weights, tmp_path, capsys, mo
     assert len(error.strip().splitlines()) == 1
     assert not table.exists()
     for option in (["-o", "table.txt"], ["--draws", "0"]):
-        with pytest.raises(SystemExit):
+        with pytest.raises(SystemExit, match="2"):
             main([*given, *option])

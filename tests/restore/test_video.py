@@ -109,7 +109,7 @@ def test_few_frames_are_in_memory(tmp_path, monkeypatch):
     assert max(ahead) == AHEAD + 4
 
 
-@pytest.mark.parametrize("error", [DataError("a frame"), KeyboardInterrupt()])
+@pytest.mark.parametrize("error", [DataError("a frame"), KeyboardInterrupt("Ctrl-C")])
 def test_nothing_is_left_of_a_video_that_failed(tmp_path, error):
     class Failing(FakeRestorer):
         def restore_all(self, images, *, faces):
@@ -118,7 +118,7 @@ def test_nothing_is_left_of_a_video_that_failed(tmp_path, error):
             return super().restore_all(images, faces=faces)
 
     source = write_avi(tmp_path / "in.avi", 20)
-    with pytest.raises(type(error)):
+    with pytest.raises(type(error), match=str(error)):
         restore_video(source, tmp_path / "out.mp4", Failing(), batch=4)
     assert [path.name for path in tmp_path.iterdir()] == ["in.avi"]
 

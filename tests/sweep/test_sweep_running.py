@@ -1,5 +1,6 @@
 """Trainings side by side. They are small programs here, which print and write what a training of the host would."""
 
+import errno
 import os
 import re
 import signal
@@ -153,10 +154,10 @@ def test_what_ends_the_sweep_ends_its_trainings(kind):
         time.sleep(600)
         """
     before = signal.getsignal(getattr(signal, kind))
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(KeyboardInterrupt, match="^$"):
         run_all(trainings(*"abc"), Place(2), Path("sweeps"), program(text))
     for name in "ab":
-        with pytest.raises(ProcessLookupError):
+        with pytest.raises(ProcessLookupError, match=os.strerror(errno.ESRCH)):
             os.kill(int(Path(name).read_text()), 0)
     assert not Path("c").exists()
     assert signal.getsignal(getattr(signal, kind)) is before
@@ -170,9 +171,9 @@ def test_one_that_does_not_heed_is_killed(monkeypatch):
         os.kill(os.getppid(), signal.SIGINT)
         time.sleep(600)
         """
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(KeyboardInterrupt, match="^$"):
         run_all(trainings("a"), Place(1), Path("sweeps"), program(text))
-    with pytest.raises(ProcessLookupError):
+    with pytest.raises(ProcessLookupError, match=os.strerror(errno.ESRCH)):
         os.kill(int(Path("a").read_text()), 0)
 
 
