@@ -164,7 +164,7 @@ def test_a_missing_section_is_named(options):
 def test_several_mistakes_come_together(options):
     put(options, "network_g:out_size", 500)
     put(options, "train:optim:lr_ratio", [1, 2])
-    with pytest.raises(GPENError, match="(?s)network_g:out_size.*train:optim:lr_ratio"):
+    with pytest.raises(GPENError, match=r"(?s)network_g:out_size.*train:optim:lr_ratio"):
         check_run(parsed(options))
 
 

@@ -56,7 +56,7 @@ def test_each_mistake_says_where_what_and_how(given, message):
 
 
 def test_all_problems_come_at_once():
-    with pytest.raises(OptionError, match="^3 problems:") as caught:
+    with pytest.raises(OptionError, match=r"^3 problems:") as caught:
         schema.check(network, {"out_sizes": 1, "narrow": "x"}, "network_g")
     assert str(caught.value).count("\n  - ") == 3
 

@@ -66,12 +66,12 @@ def test_the_arms_seconds_are_those_of_one_call_however_often_it_is_repeated():
 def test_results_that_differ_end_the_benchmark():
     expected = torch.tensor([0.0, 2.0])
     assert held_together(expected, expected + 1e-4) == "largest difference 5.0e-05 of the range"
-    for wrong, told in (
+    for wrong, reason in (
         (expected + 1e-3, "differ by 5.0e-04 of the range"),
         (expected * float("nan"), "differ by nan"),
         (expected[:1], "differ in shape"),
     ):
-        with pytest.raises(SystemExit, match=told):
+        with pytest.raises(SystemExit, match=reason):
             held_together(expected, wrong)
 
 

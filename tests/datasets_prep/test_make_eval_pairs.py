@@ -70,7 +70,8 @@ def test_bfr_read_back(option_file, output, flags, suffix, backend):
         np.testing.assert_array_equal(found.lq, wanted.lq)
         np.testing.assert_array_equal(found.gt, wanted.gt)
         lq = dataset[i]["lq"].numpy().transpose(1, 2, 0)[:, :, ::-1]
-        np.testing.assert_array_equal(lq, resize_bilinear(wanted.lq, 24))
+        # OpenCV resizes planes and images by different code; each rounds two interpolations of values up to 1
+        np.testing.assert_allclose(lq, resize_bilinear(wanted.lq, 24), rtol=0, atol=4 * np.finfo(np.float32).eps)
     manifest = json.loads((output / "pairs.json").read_text())
     assert manifest["images"] == {key: made.degradation(key, "") for key in made.keys}
     fingerprint = take_fingerprint(made, (made.case(*place) for place in all_cases(made)))

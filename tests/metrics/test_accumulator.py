@@ -83,7 +83,7 @@ def test_a_set_that_is_not_whole_has_no_value(place):
 def test_nothing_else_can_be_added(other):
     with pytest.raises(TypeError, match="unsupported operand"):
         Lengths("no") + other
-    with pytest.raises(TypeError, match="unsupported operand|can only concatenate str"):
+    with pytest.raises(TypeError, match=r"unsupported operand|can only concatenate str"):
         other + Lengths("no")
     total = Lengths("no")
     with pytest.raises(TypeError, match="unsupported operand"):

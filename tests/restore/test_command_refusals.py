@@ -37,7 +37,7 @@ def test_the_originals_are_spared(run, tmp_path):
 def test_mistakes_on_the_command_line(run, tmp_path, words, said):
     write(tmp_path / "a.png")
     if said is None:
-        with pytest.raises(SystemExit, match="^2$"):
+        with pytest.raises(SystemExit, match=r"^2$"):
             run(*words)
     else:
         status, output = run(*words)

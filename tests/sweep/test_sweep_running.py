@@ -154,7 +154,7 @@ def test_what_ends_the_sweep_ends_its_trainings(kind):
         time.sleep(600)
         """
     before = signal.getsignal(getattr(signal, kind))
-    with pytest.raises(KeyboardInterrupt, match="^$"):
+    with pytest.raises(KeyboardInterrupt, match=r"^$"):
         run_all(trainings(*"abc"), Place(2), Path("sweeps"), program(text))
     for name in "ab":
         with pytest.raises(ProcessLookupError, match=os.strerror(errno.ESRCH)):
@@ -171,7 +171,7 @@ def test_one_that_does_not_heed_is_killed(monkeypatch):
         os.kill(os.getppid(), signal.SIGINT)
         time.sleep(600)
         """
-    with pytest.raises(KeyboardInterrupt, match="^$"):
+    with pytest.raises(KeyboardInterrupt, match=r"^$"):
         run_all(trainings("a"), Place(1), Path("sweeps"), program(text))
     with pytest.raises(ProcessLookupError, match=os.strerror(errno.ESRCH)):
         os.kill(int(Path("a").read_text()), 0)
