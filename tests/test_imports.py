@@ -28,12 +28,22 @@ ALLOWED = {
     "metrics": {"errors", "schema", "host", "fetch", "late_names", "wrapper_prefixes"},
     "archs": {"errors", "host", "ops", "wrapper_prefixes"},
     "checkpoint": {"errors", "archs", "wrapper_prefixes"},
-    "models": {"errors", "host", "losses", "checkpoint", "sheet", "metrics", "archs"},
+    "models": {"errors", "host", "data", "losses", "checkpoint", "sheet", "metrics", "archs"},
 }
 MAY_IMPORT_ALL = {
     "",  # gpen_plugin itself
     *("checkout", "conversion", "convert", "demo", "doctor", "evaluate", "export", "grow", "growth", "preflight"),
-    *("preflight_agreement", "preflight_machine", "prior_sampler", "registering", "restore", "run_options", "sample"),
+    *(
+        "preflight_agreement",
+        "preflight_machine",
+        "preflight_trials",
+        "metric_keys",
+        "prior_sampler",
+        "registering",
+        "restore",
+        "run_options",
+        "sample",
+    ),
     *("study", "sweep", "test", "train", "web_demo", "weight_file"),
 }
 WITHOUT_THE_HOST = (

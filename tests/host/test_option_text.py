@@ -88,10 +88,9 @@ def test_seeds_that_a_generator_would_refuse(options, parse, seed):
 def test_keys_that_are_written_twice_are_named_with_both_lines(options, parse):
     content = text_of(options).replace("batch_size_per_gpu: 2", "batch_size_per_gpu: 2\n    batch_size_per_gpu: 3")
     content += "path: {}\n"
-    with pytest.raises(OptionError) as caught:
+    with pytest.raises(OptionError, match="2 problems") as caught:
         parse(content)
     message = str(caught.value)
-    assert "2 problems" in message
     assert "datasets:train:batch_size_per_gpu: is written twice, in lines" in message
     assert "- path: is written twice" in message
 

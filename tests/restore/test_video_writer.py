@@ -238,11 +238,11 @@ def write_and_raise(video: VideoTarget, error: BaseException) -> None:
         raise error
 
 
-@pytest.mark.parametrize("error", [DataError("a frame"), KeyboardInterrupt()])
+@pytest.mark.parametrize("error", [DataError("a frame"), KeyboardInterrupt("Ctrl-C")])
 def test_an_interruption_leaves_what_was_there(tmp_path, error):
     source = write_avi(tmp_path / "in.avi")
     (tmp_path / "out.mp4").write_bytes(b"an older result")
-    with pytest.raises(type(error)):
+    with pytest.raises(type(error), match=str(error)):
         write_and_raise(VideoTarget(tmp_path / "out.mp4", source, Fraction(RATE)), error)
     assert (tmp_path / "out.mp4").read_bytes() == b"an older result"
     assert left_in(tmp_path) == ["in.avi", "out.mp4"]
