@@ -36,7 +36,7 @@ QUICKTIME_LANGUAGES = {"deu": "ger", "nld": "dut", "ell": "gre", "isl": "ice", "
 """By ISO 639-2/T: under what other code FFmpeg can write a language into .mov; it would leave these out."""
 TEXTS = {"subrip", "ass", "ssa", "webvtt", "mov_text", "text"}  # codecs of subtitles that are no images
 FINE = 10_000  # ticks per second at least
-KINDS = {"audio": "sound", "subtitle": "subtitles", "data": "data", "attachment": "attachments", "video": "cover"}
+KINDS = {"audio": "sound", "subtitle": "subtitles", "data": "data", "attachment": "attachments"}
 STALE = ("BPS", "DURATION", "NUMBER_OF", "_STATISTICS", "ENCODER", "MAJOR_BRAND", "MINOR_VERSION", "COMPATIBLE_BRANDS")
 """How metadata begin that the old file has of itself."""
 
@@ -309,6 +309,11 @@ class _Companions:
         for stream in source.streams:
             if stream.index in moving or stream.discard.name == "all":
                 continue
+            if stream.type == "video":
+                self.notes.append("cover image left out")
+                continue
+            if stream.type == "data" and "timecode" in stream.metadata:  # the muxer makes it
+                continue
             way = _way(stream, output, suffix)
             if way is None:
                 left_out.setdefault(KINDS.get(stream.type, stream.type), []).append(_codec(stream))
@@ -345,6 +350,8 @@ class _Companions:
 def _way(stream: "Stream", output: "OutputContainer", suffix: str) -> "_Copy | _Sound | _Text | None":
     """How a stream gets into another file, which has it then; None if it does not."""
     container, codec = CONTAINERS[suffix], _codec(stream)
+    if stream.type == "data" and not stream.name:  # of a codec that FFmpeg does not know, it refuses files at their end
+        return None
     if not codec.startswith(container.foreign) and _can_be_held(stream, suffix):
         way = _Copy(output.add_stream_from_template(stream))
     elif stream.type == "audio" and stream.codec_context is not None and stream.codec_context.sample_rate:

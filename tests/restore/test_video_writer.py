@@ -204,6 +204,16 @@ def test_what_a_file_cannot_hold_is_left_out_and_told(tmp_path):
     assert copied(source, tmp_path / "out.mkv") == []
 
 
+def test_a_time_code_is_kept(tmp_path):
+    def mark(container):
+        container.streams.video[0].metadata["timecode"] = "01:00:00:00"
+
+    source = write_video(tmp_path / "in.mov", faces(), prepare=mark)
+    assert copied(source, tmp_path / "out.mov") == []
+    with av.open(str(tmp_path / "out.mov")) as container:
+        assert [stream.metadata["timecode"] for stream in container.streams.data] == ["01:00:00:00"]
+
+
 def test_chapters_are_kept(tmp_path):
     def mark(container):
         parts = [{"id": 0, "start": 0, "end": 240, "time_base": Fraction(1, 1000), "metadata": {"title": "One"}}]
