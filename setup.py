@@ -12,7 +12,7 @@ setup(
     long_description=(ROOT / "README.md").read_text(encoding="utf-8") if (ROOT / "README.md").exists() else "",
     long_description_content_type="text/markdown",
     license="Apache-2.0",
-    license_files=["LICENSE"],
+    license_files=["LICENSE", "gpen_plugin/weights/YuNet.LICENSE.txt"],
     python_requires=">=3.10",
     packages=find_packages(include=["gpen_plugin", "gpen_plugin.*"]),
     package_data={
@@ -23,18 +23,18 @@ setup(
     # Said outright, an editable installation is one line on the path; otherwise setuptools adds a finder of its own,
     # which costs every start of the interpreter more than ours.
     package_dir={"": "."},
-    # OpenCV and TensorBoard are left to BasicSR: each comes under two names that own the same files
-    # (opencv-python, opencv-python-headless; tensorboard, tb-nightly), and whichever is there will do.
+    # Restoring, export, conversion and evaluation. BasicSR is for training alone: the extra `train`.
+    # opencv-python and opencv-python-headless own the same files, so that a package can ask for one only. It is the one
+    # that BasicSR, facexlib and gfpgan ask for: where these are, their OpenCV stays as it is.
     install_requires=[
-        "basicsr>=1.4.2",
-        "facexlib>=0.3.0",
-        "lmdb",
+        "jinja2",  # reports of evaluations
+        "matplotlib",
         "numpy",
+        "opencv-python>=4.8,<6",
         "pillow>=11.1",  # XMP in JPEG files
         "pyyaml",
         "safetensors",  # the weights that come with this package
         "scipy",
-        "setuptools<82; python_version >= '3.12'",  # brings back distutils, which BasicSR imports
         "tifffile",
         "torch>=2.6",
         "torchvision",
@@ -42,10 +42,17 @@ setup(
     ],
     extras_require={
         "demo": ["scikit-image"],
-        "evaluate": ["jinja2", "lpips", "matplotlib", "onnxruntime"],
+        "evaluate": ["lpips", "onnxruntime"],
         "heic": ["pillow-heif"],
         "export": ["onnx", "onnxruntime"],
         "test": ["gfpgan", "pytest", "ruff", "selenium", "setuptools", "wheel"],
+        "train": [
+            "basicsr>=1.4.2",
+            "facexlib>=0.3.0",  # the 98 landmarks of calculate_lmd; RetinaFace, ParseNet
+            "lmdb<2",
+            "opencv-python<5",  # BasicSR 1.4.2 fails with OpenCV 5
+            "setuptools<82; python_version >= '3.12'",  # brings back distutils, which BasicSR imports
+        ],
         "video": ["av>=17.1"],  # brings FFmpeg
         "web": ["gradio>=6"],
     },
@@ -70,5 +77,6 @@ setup(
         "Programming Language :: Python :: 3.11",
         "Programming Language :: Python :: 3.12",
         "Programming Language :: Python :: 3.13",
+        "Programming Language :: Python :: 3.14",
     ],
 )

@@ -1,34 +1,40 @@
-"""Tell what is installed, what BasicSR's faults are here, and what to do about each problem.
+"""Tell what is installed, whether restoring works, what BasicSR's faults are here, and what to do about each problem.
 
     python -m gpen_plugin.doctor [--json]
 
-It runs without BasicSR, and with a broken one. The exit code is 1 if something stops GPEN from working.
+It runs without BasicSR, which only training needs, and with a broken one. The exit code is 1 if something stops GPEN
+from working.
 """
 
 import argparse
 import json
+import os
 import platform
 import re
 import site
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from importlib import metadata
 from importlib.machinery import PathFinder
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
+from unittest import mock
 
 import gpen_plugin
 import gpen_plugin_hook
 from gpen_plugin.checkout import host_of_scripts, is_checkout
-from gpen_plugin.errors import GPENError
+from gpen_plugin.errors import INSTALL_FACEXLIB, INSTALL_HOST, GPENError
 
 if TYPE_CHECKING:
     from gpen_plugin.fetch import WeightFile
 
 OPENCVS = ("opencv-python", "opencv-python-headless", "opencv-contrib-python", "opencv-contrib-python-headless")
+FACE, BORDER = 128, 64  # pixels of the drawn image
 TENSORBOARDS = ("tensorboard", "tb-nightly")
 EXTRAS = (  # package, what for, name of the extra
     ("av", "videos", "video"),
@@ -37,7 +43,6 @@ EXTRAS = (  # package, what for, name of the extra
     ("onnxruntime", "ONNX files", "export"),
     ("pillow-heif", "HEIC photographs", "heic"),
 )
-INSTALL_HOST = "pip install --no-build-isolation --use-pep517 basicsr"
 INSTALL_CHECKOUT = "pip install --no-deps --no-build-isolation --use-pep517 --editable ."
 
 # What an error says while BasicSR is imported -> what to do about it.
@@ -46,9 +51,9 @@ REMEDIES = {
     "functional_tensor": "Install this package (pip install .), so that its start-up file mends BasicSR's import.",
     "distutils": 'Python 3.12 has no distutils, setuptools has: pip install "setuptools<82"',
     "basicsr.version": f"BasicSR's own set-up writes that file. In a fresh checkout of it, run: {INSTALL_CHECKOUT}",
-    "libGL": "Install the system's libgl1, or opencv-python-headless in place of opencv-python.",
+    "libGL": "This machine has no libGL. Run: pip uninstall -y opencv-python; pip install opencv-python-headless",
     "cannot import name": "A changed copy of BasicSR in another project: start elsewhere, or take it off PYTHONPATH.",
-    "No module named": "Install the module that is named, or BasicSR again with what it needs: " + INSTALL_HOST,
+    "No module named": "Install the module that is named, or gpen_plugin again with all that it needs: pip install .",
 }
 
 
@@ -73,26 +78,49 @@ class Finding:
 
 def examine() -> list[Finding]:
     """Look at everything; the findings in the order of the report."""
-    failure = _failure()
-    findings = [*versions(), *packages_in_conflict(), *where_host(failure), *where_plugin()]
-    if failure is None:
-        findings += [*faults(), *names_registered(), *published_weights(), *extras(), *cuda()]
+    findings = [*versions(), *packages_in_conflict(), *restoring()]
+    can_restore = not any(finding.fatal for finding in findings)
+    with_host = find_spec(gpen_plugin_hook.HOST) is not None
+    failure = _failure() if with_host else None
+    if with_host:
+        findings += [*where_host(failure), *where_plugin()]
+    else:
+        without = f"not installed. Only training needs it: {INSTALL_HOST}"
+        findings.append(Finding("host", "BasicSR", without))
+    if can_restore and with_host and failure is None:
+        findings += [*faults(), *names_registered()]
+    if can_restore:
+        findings += [*published_weights(), *extras(), *cuda()]
     return findings
 
 
 def versions() -> Iterator[Finding]:
     """Versions of what GPEN runs on."""
     python = platform.python_version()
-    advice = "" if (3, 10) <= sys.version_info[:2] <= (3, 13) else "Python 3.10 to 3.13 are the tested ones."
+    advice = "" if (3, 10) <= sys.version_info[:2] <= (3, 14) else "Use Python 3.10 to 3.14."
     yield Finding("versions", "python", python, advice)
     yield Finding("versions", "gpen_plugin", gpen_plugin.__version__)
-    for name in ("torch", "torchvision", "basicsr", "numpy", "scipy", "lmdb"):
+    for name in ("torch", "torchvision", "numpy", "scipy", "basicsr", "lmdb"):
         yield Finding("versions", name, _version(name) or "not installed as a package")
-    opencv = " and ".join(f"{name} {_version(name)}" for name in OPENCVS if _version(name))
-    yield Finding("versions", "opencv", opencv or "not installed as a package")
-    facexlib = _version("facexlib")
-    advice = "" if facexlib else "The best detector and the masks by faces' outlines need it: pip install facexlib"
-    yield Finding("versions", "facexlib", facexlib or "not installed", advice)
+    yield _opencv()
+    without = f"not installed. RetinaFace, masks by the face's outline and 98 landmarks need it: {INSTALL_FACEXLIB}"
+    yield Finding("versions", "facexlib", _version("facexlib") or without)
+
+
+def _opencv() -> Finding:
+    """The version that is imported, and the packages that brought it."""
+    packages = " and ".join(f"{name} {_version(name)}" for name in OPENCVS if _version(name))
+    try:
+        from cv2 import __version__ as version
+    except Exception as error:  # a missing libGL; NumPy 2 under OpenCV before 4.10
+        return Finding("versions", "opencv", f"{packages}: {error}", _remedy(error), True)
+    came = f"{version} (of {packages or 'no package'})"
+    numbers = tuple(map(int, re.findall(r"\d+", version)[:2]))
+    newest = 5 if _version("basicsr") else 6  # BasicSR 1.4.2 fails with OpenCV 5
+    if (4, 8) <= numbers < (newest, 0):
+        return Finding("versions", "opencv", came)
+    name = next((name for name in OPENCVS if _version(name)), OPENCVS[0])
+    return Finding("versions", "opencv", came, f'Run: pip install "{name}>=4.8,<{newest}"')
 
 
 def packages_in_conflict() -> Iterator[Finding]:
@@ -109,6 +137,34 @@ def packages_in_conflict() -> Iterator[Finding]:
         seen = f"{torch}, but torchvision {torchvision} wants {wanted[1]}"
         advice = f"Install the pair: pip install torch=={wanted[1]} torchvision=={torchvision}"
         yield Finding("packages in conflict", "torch and torchvision", seen, advice, True)
+
+
+def restoring() -> Iterator[Finding]:
+    """Whether a small drawn face is found and restored, with what comes in this package."""
+    begun = time.perf_counter()
+    try:
+        with mock.patch.dict(os.environ, {"GPEN_PLUGIN_OFFLINE": "1"}):
+            seen = _restored_face()
+    except Exception as error:  # of any kind
+        value = f"failed: {type(error).__name__}: {error}"
+        yield Finding("restoring", "a drawn face", value, _remedy(error), True)
+        return
+    yield Finding("restoring", "a drawn face", f"{seen} in {time.perf_counter() - begun:.1f} s with loading")
+
+
+def _restored_face() -> str:
+    import cv2
+    import numpy as np
+
+    from gpen_plugin.data.drawn_faces import draw_face
+    from gpen_plugin.restore import Restorer
+
+    image = cv2.copyMakeBorder(draw_face(0, FACE), BORDER, BORDER, BORDER, BORDER, cv2.BORDER_REPLICATE)
+    result = Restorer(device="cpu", detector="yunet", mask="soft").restore(image)
+    found = len(result.faces)
+    if found != 1 or result.faces[0].kept or not np.any(result.picture != image):
+        raise RuntimeError(f"{found} faces found; expected one, which is restored")
+    return "found by YuNet and restored"
 
 
 def _failure() -> Exception | None:
@@ -191,14 +247,14 @@ def names_registered() -> Iterator[Finding]:
 
 def published_weights() -> Iterator[Finding]:
     """Which of the files that metrics and restoring can use are here. No training needs one."""
-    from gpen_plugin.metrics import awing, inception_features, perceptual, recognition_network, yunet
+    from gpen_plugin.metrics import awing, inception_features, perceptual, recognition_network
     from gpen_plugin.restore import background, masks, zoo
     from gpen_plugin.restore.detection import retinaface
 
     files = [inception_features.INCEPTION, *perceptual.BACKBONES.values(), recognition_network.GFPGANS_WEIGHTS]
     yield from _whereabouts("weights of metrics", [*files, awing.PUBLISHED])
     networks = [published.file for published in background.PUBLISHED.values()]
-    faces = [retinaface.PUBLISHED, yunet.PUBLISHED, masks.PARSENET]
+    faces = [retinaface.PUBLISHED, masks.PARSENET]
     yield from _whereabouts("weights for restoring", [*zoo.weight_files(), *faces, *networks])
 
 
@@ -228,6 +284,8 @@ def cuda() -> Iterator[Finding]:
 
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else "none: everything runs on the CPU"
     yield Finding("CUDA", "device", device)
+    if _version("basicsr") is None:
+        return
     built = "built, used on the GPU" if cuda_ops_built() else "not built: plain PyTorch is used"
     yield Finding("CUDA", "BasicSR's CUDA ops", built)
 
@@ -242,15 +300,8 @@ def _version(name: str) -> str | None:
 def _remedy(failure: Exception) -> str:
     if isinstance(failure, GPENError) and failure.way_out:
         return failure.way_out
-    if getattr(failure, "name", None) != gpen_plugin_hook.HOST:
-        known = [advice for words, advice in REMEDIES.items() if words in str(failure)]
-        return known[0] if known else "See the whole error with: python -c 'import basicsr; from gpen_plugin import *'"
-    if sys.version_info >= (3, 13):
-        return (
-            "BasicSR 1.4.2 cannot be built by Python 3.13; its wheel fits every Python. Build it with an older one "
-            "(python3.12 -m pip wheel --no-deps basicsr==1.4.2), then: pip install basicsr-1.4.2-py3-none-any.whl"
-        )
-    return "Install PyTorch first (pip install torch torchvision setuptools wheel), then: " + INSTALL_HOST
+    known = [advice for words, advice in REMEDIES.items() if words in str(failure)]
+    return known[0] if known else "See the whole error with: python -c 'import basicsr; from gpen_plugin import *'"
 
 
 def report(findings: Sequence[Finding]) -> str:

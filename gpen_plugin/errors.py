@@ -9,6 +9,10 @@ from collections.abc import Callable, Sequence
 from functools import wraps
 
 
+INSTALL_HOST = 'pip install "gpen_plugin[train]"'  # what training needs: BasicSR, LMDB
+INSTALL_FACEXLIB = "pip install facexlib"
+
+
 class GPENError(Exception):
     """Base of all errors that a user can cause and mend.
 

@@ -8,7 +8,11 @@ import contextlib
 import hashlib
 import http.client
 import os
+import queue
+import socket
+import threading
 import urllib.error
+import urllib.parse
 import urllib.request
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -29,7 +33,8 @@ FOLDERS = "GPEN_PLUGIN_WEIGHTS"  # environment: one or several folders, parted a
 OFFLINE = "GPEN_PLUGIN_OFFLINE"  # environment: anything but 0 forbids downloading
 PACKAGE = Path(__file__).parent / "weights"  # what this package brings along
 CHUNK = 1 << 20  # bytes
-PATIENCE = 30  # seconds that a server may keep silent
+TO_CONNECT = 2  # seconds for finding the server's address and connecting to it
+PATIENCE = 30  # seconds that a server may keep silent once it is connected
 SHORTEST_PREFIX = 8  # hex digits
 
 
@@ -61,6 +66,7 @@ def find_weights(file: WeightFile, given: str | None = None, where: str = "weigh
 
     Only what is downloaded is held against the digest: a file of that name that somebody put there is taken as it is.
     A download that fails is not tried again in this process; one that broke off goes on where it was in the next.
+    Where the network drops packets, two seconds tell, and no other file is tried either.
 
     Args:
         file: which.
@@ -80,12 +86,14 @@ def find_weights(file: WeightFile, given: str | None = None, where: str = "weigh
     found = look_for(file)
     if found is not None:
         return found
-    reason = _why_not(file) or _failures.get(file)
+    reason = _why_not(file) or _failures.get(file) or _network.failure
     if reason is None:
         try:
             return _download(file, cache_folder())
         except (OSError, http.client.HTTPException, ValueError) as error:
-            reason = _failures[file] = f"downloading failed: {' '.join(str(error).split()) or type(error).__name__}"
+            reason = _failures[file] = (
+                _network.failure or f"downloading failed: {' '.join(str(error).split()) or type(error).__name__}"
+            )
     published = f"from {file.url} " if file.url else ""
     came = f"{file.name} ({file.what}) is not on this machine, and {reason}"
     named = f" as {' or '.join((file.name, *file.also))}" if file.also else ""
@@ -152,6 +160,51 @@ def sha256_of(path: str | os.PathLike) -> str:
 _failures: dict[WeightFile, str] = {}  # a metric asks again at each picture, and each time could wait for the network
 
 
+class _Network:
+    """What this process knows of its network.
+
+    Attributes:
+        failure: why nothing can be downloaded; None as long as that is not known.
+    """
+
+    failure: str | None = None
+
+    def connect(self, url: str) -> None:
+        """Connect to the server of `url`, or to the proxy that leads there, to see whether that works.
+
+        Raises:
+            OSError: it does not, or takes longer than `TO_CONNECT` seconds.
+        """
+        place = urllib.parse.urlsplit(url)
+        proxy = urllib.request.getproxies().get(place.scheme)
+        if proxy and not urllib.request.proxy_bypass(place.hostname):
+            place = urllib.parse.urlsplit(proxy if "://" in proxy else f"http://{proxy}")
+        address = place.hostname, place.port or (443 if place.scheme == "https" else 80)
+        outcome: queue.SimpleQueue[OSError | None] = queue.SimpleQueue()
+
+        def attempt() -> None:
+            try:
+                socket.create_connection(address, timeout=TO_CONNECT).close()
+                outcome.put(None)
+            except OSError as error:
+                outcome.put(error)
+
+        # a thread, because looking up a name takes as long as the system wants
+        threading.Thread(target=attempt, daemon=True).start()
+        try:
+            error = outcome.get(timeout=TO_CONNECT)
+        except queue.Empty:
+            error = TimeoutError()
+        if isinstance(error, TimeoutError):
+            self.failure = f"there is no network ({address[0]} was not reached within {TO_CONNECT} s)"
+            raise TimeoutError(self.failure)
+        if error is not None:
+            raise error
+
+
+_network = _Network()
+
+
 def _shown(path: Path) -> str:
     """As people write it, and without their name: what is told of here goes into logs and reports."""
     home = osp.expanduser("~")
@@ -198,6 +251,7 @@ def _alone_in(folder: Path) -> Iterator[None]:
 def _transfer(url: str, part: Path, name: str) -> bool:
     """Download into `part`, from where it ends if the server can do that; returns whether it was so."""
     begun = part.stat().st_size if part.exists() else 0
+    _network.connect(url)
     try:
         response = _ask(url, begun)
     except urllib.error.HTTPError as error:

@@ -4,6 +4,8 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
 
+from gpen_plugin.errors import INSTALL_HOST
+
 
 def late_names(
     package: str, modules: Mapping[str, Sequence[str]]
@@ -24,6 +26,8 @@ def late_names(
         try:
             module = import_module(f"{package}.{places.get(name, name)}")
         except Exception as error:  # of any kind: a torchvision for another torch ends in a RuntimeError
+            if isinstance(error, ModuleNotFoundError) and error.name == "basicsr":
+                raise ImportError(f"{package}.{name} needs BasicSR. Run: {INSTALL_HOST}") from error
             raise ImportError(
                 f"{package}.{name} cannot be loaded ({type(error).__name__}: {error}). "
                 "Run `python -m gpen_plugin.doctor` for the way out."

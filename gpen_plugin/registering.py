@@ -9,7 +9,7 @@ from importlib import import_module
 
 from gpen_plugin import data, host, metrics
 
-ROOMS = ("archs", "losses", "models")
+ROOMS = ("archs", "losses")
 
 
 def register_all() -> None:
@@ -20,14 +20,21 @@ def register_all() -> None:
     """
     host.mend_host()
     host.open_registries()
-    for room in (data, metrics):
-        for name in room.__all__:
-            getattr(room, name)  # importing enters it
-    for room in ROOMS:
-        import_module(f"gpen_plugin.{room}")  # and not its names: a room that is on its way has none yet
+    import_rooms()
+    import_module("gpen_plugin.models")
     # at last: the host's own runs must not meet a package that cannot be imported
     host.before_run(_check_run)
     host.before_run(_claim_run)
+
+
+def import_rooms() -> None:
+    """Import everything of ours that is entered and needs no host: archs, data sets, losses, metrics."""
+    for room in (data, metrics):
+        for name in room.__all__:
+            getattr(room, name)  # importing enters it
+    import_module("gpen_plugin.metrics.psnr_ssim")
+    for room in ROOMS:
+        import_module(f"gpen_plugin.{room}")  # and not its names: a room that is on its way has none yet
 
 
 def _check_run(opt: Mapping) -> None:

@@ -4,8 +4,9 @@ import argparse
 import sys
 from collections.abc import Callable, Sequence
 from importlib import import_module
+from importlib.util import find_spec
 
-from gpen_plugin.errors import MissingFileError, OptionError
+from gpen_plugin.errors import INSTALL_HOST, MissingFileError, OptionError
 
 
 def parser(prog: str, description: str) -> argparse.ArgumentParser:
@@ -46,8 +47,10 @@ def host_pipeline(command: str) -> Callable[[str], None]:
     """Import what the host's script runs: ``train_pipeline`` for ``train``, ``test_pipeline`` for ``test``.
 
     Raises:
-        MissingFileError: BasicSR cannot be imported.
+        MissingFileError: BasicSR is not installed, or cannot be imported.
     """
+    if find_spec("basicsr") is None:
+        raise MissingFileError("BasicSR", "is not installed", way_out=f"Training needs it. Run: {INSTALL_HOST}")
     try:
         return getattr(import_module(f"basicsr.{command}"), f"{command}_pipeline")
     except Exception as error:  # of any kind: a torchvision for another torch ends in a RuntimeError

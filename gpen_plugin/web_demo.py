@@ -355,7 +355,7 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("-m", "--model", help="as in gpen-restore")
     parser.add_argument("--device", default="auto", help="as in gpen-restore (default %(default)s)")
     parser.add_argument("--template", help="as in gpen-restore")
-    parser.add_argument("--detector", default="auto", choices=("auto", "retinaface", "yunet", "haar"))
+    parser.add_argument("--detector", default="auto", choices=("auto", "retinaface", "yunet"))
     parser.add_argument("--detector-file", type=Path, help="as in gpen-restore")
     parser.add_argument("--max-face", type=float, help="as in gpen-restore")
     parser.add_argument("--upscale", type=float, default=1, help="as in gpen-restore (default %(default)s)")

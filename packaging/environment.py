@@ -13,7 +13,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 SUPPORTED = ((3, 10), (3, 13))
 HOST = "basicsr==1.4.2"
-EXTRAS = "demo,evaluate,export,heic,test,video,web"  # all
+EXTRAS = "demo,evaluate,export,heic,test,train,video,web"  # all
 CONSTRAINTS = ROOT / "constraints.txt"
 
 

@@ -51,11 +51,50 @@ def packages(requires: str = "", **versions: str) -> dict[str, str]:
 
 
 def test_without_the_host(site):
+    """BasicSR is not missed; PyTorch and OpenCV are."""
     told = site.start("-m", "gpen_plugin.doctor")
     assert told.returncode == 1
-    assert "ModuleNotFoundError: No module named 'basicsr'" in told.stdout
-    assert "pip install" in told.stdout
+    assert 'BasicSR: not installed. Only training needs it: pip install "gpen_plugin[train]"' in told.stdout
+    assert "a drawn face: failed: ModuleNotFoundError: No module named 'cv2'" in told.stdout
     assert told.stdout.endswith("GPEN cannot work here.\n")
+
+
+@pytest.mark.parametrize(
+    ("version", "basicsr", "remedy"),
+    [
+        ("4.8.0", None, ""),
+        ("4.14.0", "1.4.2", ""),
+        ("5.0.0-dev", None, ""),
+        ("4.7.0", None, 'pip install "opencv-python>=4.8,<6"'),
+        ("5.0.0", "1.4.2", 'pip install "opencv-python>=4.8,<5"'),
+        ("6.0.0", None, 'pip install "opencv-python>=4.8,<6"'),
+    ],
+)
+def test_opencvs_versions(monkeypatch, version, basicsr, remedy):
+    installed = {"opencv-python": version, "basicsr": basicsr}
+    monkeypatch.setattr(doctor, "_version", installed.get)
+    monkeypatch.setattr("cv2.__version__", version)
+    found = doctor._opencv()
+    assert found.value == f"{version} (of opencv-python {version})"
+    assert remedy in found.remedy
+    assert bool(found.remedy) == bool(remedy)
+    assert not found.fatal
+
+
+def test_a_drawn_face_is_restored():
+    (found,) = doctor.restoring()
+    assert found.value.startswith("found by YuNet and restored in ")
+    assert not found.fatal
+
+
+def test_a_broken_installation_fails(monkeypatch):
+    def fail():
+        raise RuntimeError("0 faces found; expected one, which is restored")
+
+    monkeypatch.setattr(doctor, "_restored_face", fail)
+    (found,) = doctor.restoring()
+    assert found.fatal
+    assert "RuntimeError: 0 faces found" in found.value
 
 
 @pytest.mark.parametrize(
@@ -163,7 +202,7 @@ def test_a_whole_installation_and_a_checkout_that_python_passes_over(tmp_path):
     assert {finding["value"] for finding in faults} <= {"mended", "not present"}
     assert "mended" in {finding["value"] for finding in faults}
     files = [finding["value"] for finding in found.values() if finding["topic"].startswith("weights ")]
-    assert len(files) == 19
+    assert len(files) == 18
     assert all(Path(value).is_file() or value.startswith("not here; ") for value in files)
     assert {name for name, _, _ in doctor.EXTRAS} <= found.keys()
     assert found["BasicSR's CUDA ops"]["value"].startswith(("built", "not built"))

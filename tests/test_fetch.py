@@ -34,6 +34,7 @@ def folders(tmp_path, monkeypatch) -> dict[str, Path]:
     monkeypatch.setenv(fetch.FOLDERS, os.pathsep.join(map(str, named)))
     monkeypatch.delenv(fetch.OFFLINE, raising=False)
     monkeypatch.setattr(fetch, "_failures", {})
+    monkeypatch.setattr(fetch._network, "failure", None)
     torchs = tmp_path / "torch" / "hub" / "checkpoints"
     return {"first": named[0], "second": named[1], "cache": cache_folder(), "torch": torchs}
 
@@ -172,6 +173,57 @@ def test_a_silent_server_is_not_waited_for(server, monkeypatch):
     server.silent_for = 0.5
     with pytest.raises(MissingFileError, match="downloading failed: timed out"):
         find_weights(server.file())
+
+
+class DroppingNetwork:
+    """Looking up a name and connecting take longer than anybody waits."""
+
+    def __init__(self):
+        self.tried, self.over = [], threading.Event()
+
+    def create_connection(self, address, timeout):
+        self.tried.append((address, timeout))
+        self.over.wait(10)
+        raise OSError
+
+
+@pytest.fixture
+def dropping(monkeypatch):
+    network = DroppingNetwork()
+    monkeypatch.setattr(fetch.socket, "create_connection", network.create_connection)
+    monkeypatch.setattr(fetch.urllib.request, "getproxies", dict)
+    monkeypatch.setattr(fetch, "TO_CONNECT", 0.05)
+    yield network
+    network.over.set()
+
+
+def test_a_network_that_drops_packets_is_tried_once_for_all_files(dropping):
+    files = [WeightFile(f"{i}.pth", "a test's", f"https://host{i}.test/x.pth", DIGEST) for i in range(3)]
+    for file in (*files, files[0]):
+        with pytest.raises(
+            MissingFileError, match=r"there is no network \(host0\.test was not reached within 0\.05 s\)"
+        ):
+            find_weights(file)
+    assert dropping.tried == [(("host0.test", 443), 0.05)]
+
+
+def test_two_seconds_are_what_it_takes():
+    assert fetch.TO_CONNECT == 2
+
+
+def test_a_proxy_is_what_has_to_answer(dropping, monkeypatch):
+    monkeypatch.setattr(fetch.urllib.request, "getproxies", lambda: {"https": "http://proxy.test:3128"})
+    monkeypatch.setattr(fetch.urllib.request, "proxy_bypass", lambda host: False)
+    with pytest.raises(MissingFileError, match=r"proxy\.test was not reached"):
+        find_weights(WeightFile("x.pth", "a test's", "https://host.test/x.pth", DIGEST))
+    assert dropping.tried == [(("proxy.test", 3128), 0.05)]
+
+
+def test_a_server_that_refuses_says_nothing_of_the_others(server):
+    gone = WeightFile("gone.pth", "a test's", "http://127.0.0.1:9/gone.pth", DIGEST)
+    with pytest.raises(MissingFileError, match="downloading failed: "):
+        find_weights(gone)
+    assert find_weights(server.file()).read_bytes() == CONTENT
 
 
 def test_a_disk_without_locks(server, monkeypatch):

@@ -17,7 +17,7 @@ ALLOWED = {
     "picture_file": {"errors"},
     "fetch": {"errors"},
     "sheet": set(),
-    "late_names": set(),
+    "late_names": {"errors"},
     "folder_name": set(),
     "training_log": set(),
     "wrapper_prefixes": set(),

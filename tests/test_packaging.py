@@ -22,6 +22,7 @@ SOURCES = ("gpen_plugin", "packaging", "gpen_plugin_hook.py", "setup.py", "pypro
 
 
 PAGES = (".html", ".css", ".js")
+REQUIREMENT = r"^Requires-Dist: ([\w-]+)([^;\n]*)(.*)"
 
 
 @pytest.fixture(scope="module")
@@ -102,6 +103,15 @@ def test_the_verbs_are_commands(wheel):
 
 
 @pytest.mark.parametrize("wheel", ["build_wheel"], indirect=True)
+def test_yunet_comes_with_its_licence(wheel):
+    names = wheel.namelist()
+    assert {"gpen_plugin/weights/YuNet.onnx", "gpen_plugin/weights/YuNet.LICENSE.txt"} <= set(names)
+    licence = wheel.read("gpen_plugin/weights/YuNet.LICENSE.txt").decode()
+    for words in ("libfacedetection.train", "OpenMMLab", "This file was changed", "Apache License"):
+        assert words in licence
+
+
+@pytest.mark.parametrize("wheel", ["build_wheel"], indirect=True)
 def test_the_pages_have_their_templates(wheel):
     ours = {path.relative_to(ROOT).as_posix() for path in (ROOT / "gpen_plugin").rglob("*") if path.suffix in PAGES}
     assert {Path(name).suffix for name in ours} == set(PAGES)
@@ -111,10 +121,14 @@ def test_the_pages_have_their_templates(wheel):
 def test_the_metadata(wheel):
     metadata = wheel.read(next(name for name in wheel.namelist() if name.endswith("METADATA"))).decode()
     assert f"\nVersion: {runpy.run_path(str(ROOT / 'gpen_plugin/version.py'))['__version__']}\n" in metadata
-    names = re.findall(r"^Requires-Dist: ([\w-]+)([^;\n]*)", metadata, re.MULTILINE)
-    assert {"torch", "torchvision", "basicsr", "facexlib", "lmdb", "numpy"} <= {name for name, _ in names}
+    names = [(name, wanted) for name, wanted, _ in re.findall(REQUIREMENT, metadata, re.MULTILINE)]
+    core = {name for name, _, marker in re.findall(REQUIREMENT, metadata, re.MULTILINE) if "extra ==" not in marker}
+    training = {name for name, _, marker in re.findall(REQUIREMENT, metadata, re.MULTILINE) if '"train"' in marker}
+    assert {"torch", "torchvision", "opencv-python", "numpy"} <= core
+    assert {"basicsr", "facexlib", "lmdb"} <= training
+    assert not {"basicsr", "facexlib", "lmdb", "gfpgan", "onnxruntime"} & core
     assert not [name for name, wanted in names if "==" in wanted], "ranges here; pins are in constraints.txt"
-    assert not {"opencv-python", "tensorboard", "tb-nightly"} & {name for name, _ in names}
+    assert not {"opencv-python-headless", "tensorboard", "tb-nightly"} & {name for name, _ in names}
 
 
 def constraints() -> dict[str, Requirement]:

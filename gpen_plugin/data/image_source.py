@@ -17,6 +17,7 @@ import numpy as np
 
 from gpen_plugin.data.lmdb_file import check_lmdb, key_of, read_meta_info
 from gpen_plugin.errors import DataError
+from gpen_plugin.host import host_module
 from gpen_plugin.restore.photo_decoding import decode
 
 _USUAL = (".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".bmp", ".tif", ".tiff", ".ppm", ".pgm")
@@ -56,15 +57,13 @@ class FolderSource:
             raise DataError(where, f"{root} is an LMDB", "a folder of pictures", "Use io_backend: type: lmdb with it.")
         found = (path.relative_to(root).as_posix() for path in _files_below(root, where))
         self._files = _by_key(found, str(root), where)
-        self._root, self._client = root, None
+        self._root = root
         self.keys = list(self._files)
 
     def read(self, key: str) -> np.ndarray:
         """See `ImageSource`."""
-        if self._client is None:
-            self._client = _file_client("disk")
         try:
-            data = self._client.get(self.name(key))
+            data = Path(self.name(key)).read_bytes()
         except OSError as error:
             raise DataError(self.name(key), f"cannot be read ({error.strerror})", _WHOLE_FILE) from error
         return decode_picture(data, self.name(key))
@@ -97,7 +96,8 @@ class LmdbSource:
     def read(self, key: str) -> np.ndarray:
         """See `ImageSource`."""
         if self._process != os.getpid():
-            self._client, self._process = _file_client("lmdb", db_paths=self._path), os.getpid()
+            files = host_module("basicsr.utils", "reading an LMDB").FileClient
+            self._client, self._process = files("lmdb", db_paths=self._path), os.getpid()
         data = self._client.get(self._stored[key])
         if data is None:
             raise DataError(self._path, f"the key '{self._stored[key]}' of its meta_info.txt is not stored", "all keys")
@@ -210,12 +210,6 @@ def _by_key(paths: Iterable[str], root: str, where: str) -> Mapping[str, str]:
     if not files:
         raise DataError(where, f"{root} holds no pictures", "files " + ", ".join(PICTURE_SUFFIXES))
     return dict(sorted(files.items()))
-
-
-def _file_client(backend: str, **arguments: str):
-    from basicsr.utils import FileClient
-
-    return FileClient(backend, **arguments)
 
 
 def decode_picture(data: bytes, name: str) -> np.ndarray:

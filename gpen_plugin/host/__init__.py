@@ -11,6 +11,8 @@ from gpen_plugin.host.mend import Mend
 from gpen_plugin.host.named_classes import names_ours, trains_ours
 from gpen_plugin.host.registration import (
     REGISTRY_MENDS,
+    host_is_installed,
+    host_module,
     is_our_own,
     is_ours,
     open_registries,
@@ -29,6 +31,8 @@ __all__ = [
     "before_run",
     "claim_run",
     "cuda_ops_built",
+    "host_is_installed",
+    "host_module",
     "is_our_own",
     "is_ours",
     "mend_host",

@@ -2,9 +2,13 @@
 
 import sys
 
+from gpen_plugin.host.registration import host_is_installed
+
 
 def cuda_ops_built() -> bool:
     """Whether BasicSR was built with its StyleGAN2 extensions (``BASICSR_EXT=True`` or ``BASICSR_JIT=True``)."""
+    if not host_is_installed():
+        return False
     import basicsr.ops.fused_act
     import basicsr.ops.upfirdn2d  # noqa: F401
 

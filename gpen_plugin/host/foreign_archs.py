@@ -8,6 +8,7 @@ import torch
 
 from gpen_plugin.host.cuda_ops import cuda_ops_built
 from gpen_plugin.host.mend import Mend
+from gpen_plugin.host.registration import host_is_installed, host_module
 from gpen_plugin.ops import bias_act
 
 
@@ -58,8 +59,9 @@ OP_MENDS = (
 
 def lend_plain_ops() -> None:
     """Let the host's networks run without its extensions. Where these were compiled, nothing changes."""
-    for mend in OP_MENDS:
-        mend.apply()
+    if host_is_installed():
+        for mend in OP_MENDS:
+            mend.apply()
 
 
 @contextlib.contextmanager
@@ -68,7 +70,7 @@ def vgg_without_download() -> Iterator[None]:
 
     It would fetch those of ImageNet and build the classifier, and then throw both away.
     """
-    from basicsr.archs import vgg_arch
+    vgg_arch = host_module("basicsr.archs.vgg_arch", "DFDNet")
     from torchvision.models import vgg
 
     def features_of(layers: str) -> Callable[..., SimpleNamespace]:

@@ -7,6 +7,8 @@ from unittest import mock
 import torch
 from torch import nn
 
+from gpen_plugin.host.registration import host_module
+
 
 def inception_with(weights: Mapping[str, torch.Tensor]) -> nn.Module:
     """The host's Inception v3 of the FID, with given weights.
@@ -21,10 +23,10 @@ def inception_with(weights: Mapping[str, torch.Tensor]) -> nn.Module:
         The network, in evaluation mode and frozen. It takes (N, 3, 299, 299) RGB in [-1, 1], and gives a list of one
         tensor, (N, 2048, 1, 1).
     Raises:
+        MissingFileError: BasicSR is not installed.
         RuntimeError: the weights are of another network.
     """
-    from basicsr.archs import inception
-
+    inception = host_module("basicsr.archs.inception", "Inception v3, for FID and KID")
     with (
         mock.patch.object(inception, "LOCAL_FID_WEIGHTS", ""),
         mock.patch.object(inception, "load_url", return_value=weights),

@@ -5,18 +5,21 @@ import logging
 import threading
 from collections.abc import Callable, Iterable
 from functools import wraps
+from importlib import import_module
+from importlib.util import find_spec
+from types import ModuleType
 
-from gpen_plugin.errors import RegistryClashError
+from gpen_plugin.errors import INSTALL_HOST, MissingFileError, RegistryClashError
 from gpen_plugin.host.mend import Mend
 
 HOST_SUFFIX = "basicsr"  # the host enters some of its classes as NAME_basicsr, and finds them by NAME
 
 _turn = threading.RLock()
-_waiting: list[tuple[str, type]] = []
+_waiting: list[tuple[str, type, bool]] = []
 _open = False
 
 
-def register(kind: str) -> Callable[[type], type]:
+def register(kind: str, *, unless_taken: bool = False) -> Callable[[type], type]:
     """Class decorator: enter a class under its own name in one of BasicSR's registries.
 
     Before BasicSR has been imported the class waits for that: a network can be used without it. Entering the same
@@ -24,6 +27,7 @@ def register(kind: str) -> Callable[[type], type]:
 
     Args:
         kind: ``arch``, ``model``, ``dataset``, ``loss`` or ``metric``.
+        unless_taken: leave the name to whoever has it; for what stands in for something of the host's.
     Raises:
         RegistryClashError: the name is taken by another module; both modules are named.
     """
@@ -31,9 +35,9 @@ def register(kind: str) -> Callable[[type], type]:
     def enter(cls: type) -> type:
         with _turn:
             if _open:
-                _enter(kind, cls)
+                _enter(kind, cls, unless_taken)
             else:
-                _waiting.append((kind, cls))
+                _waiting.append((kind, cls, unless_taken))
         return cls
 
     return enter
@@ -50,7 +54,14 @@ def open_registries() -> None:
 
 
 def registered(kind: str) -> dict[str, Callable]:
-    """What one of the host's registries holds, by name. `kind` is as in `register`."""
+    """What one of the host's registries holds, by name; where the host is not installed, what is ours.
+
+    Args:
+        kind: as in `register`.
+    """
+    if not host_is_installed():
+        import_module("gpen_plugin.registering").import_rooms()
+        return {cls.__name__: cls for own, cls, _ in _waiting if own == kind}
     return dict(iter(_registry(kind)))  # not dict(registry): it has keys() and is no mapping
 
 
@@ -97,11 +108,30 @@ REGISTRY_MENDS = (
 )
 
 
-def _enter(kind: str, cls: type) -> None:
+def host_is_installed() -> bool:
+    """Whether there is a BasicSR to import, working or not."""
+    return find_spec("basicsr") is not None
+
+
+def host_module(name: str, purpose: str) -> ModuleType:
+    """Import a module of the host's.
+
+    Args:
+        name: e.g. ``basicsr.archs.vgg_arch``.
+        purpose: what needs it, for the error.
+    Raises:
+        MissingFileError: BasicSR is not installed.
+    """
+    if not host_is_installed():
+        raise MissingFileError(purpose, "needs BasicSR, which is not installed", way_out=f"Run: {INSTALL_HOST}")
+    return import_module(name)
+
+
+def _enter(kind: str, cls: type, unless_taken: bool) -> None:
     name, held = cls.__name__, registered(kind).get(cls.__name__)
     if held is None:
         _registry(kind).register(cls)
-    elif (held.__module__, held.__qualname__) != (cls.__module__, cls.__qualname__):
+    elif not unless_taken and (held.__module__, held.__qualname__) != (cls.__module__, cls.__qualname__):
         raise RegistryClashError(
             f"BasicSR's {kind} registry",
             f"'{name}' of {cls.__module__} is already registered by {held.__module__}",

@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 import torch
 
-from gpen_plugin.errors import MissingFileError
+from gpen_plugin.errors import INSTALL_FACEXLIB, MissingFileError
 from gpen_plugin.fetch import WeightFile, find_weights
 from gpen_plugin.metrics.measuring_network import chosen_device, frozen, tensors_in
 
@@ -76,6 +76,6 @@ def _architecture() -> type:
     try:
         from facexlib.alignment.awing_arch import FAN
     except ImportError as error:
-        came, way_out = "the package facexlib is not installed", "Run: pip install facexlib. Or write detector: yunet."
+        came, way_out = "the package facexlib is not installed", f"Run: {INSTALL_FACEXLIB}. Or write detector: yunet."
         raise MissingFileError("detector", came, way_out=way_out) from error
     return FAN

@@ -69,10 +69,10 @@ def _faces(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--detector",
         default="auto",
-        choices=("auto", "retinaface", "yunet", "haar"),
-        help="default: the best that is here",
+        choices=("auto", "retinaface", "yunet"),
+        help="default: retinaface if its weights are on this machine, else yunet",
     )
-    group.add_argument("--detector-file", type=Path, help="its weights, if they are not to be looked for")
+    group.add_argument("--detector-file", type=Path, help="RetinaFace's weights, if they are not to be looked for")
     group.add_argument(
         "--min-face", type=float, default=16, help="leave smaller faces alone, in pixels (default %(default)s)"
     )

@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 import torch
 
-from gpen_plugin.errors import MissingFileError, OptionError
+from gpen_plugin.errors import INSTALL_FACEXLIB, MissingFileError, OptionError
 from gpen_plugin.fetch import WeightFile, find_weights, look_for
 from gpen_plugin.metrics.measuring_network import frozen, tensors_in
 from gpen_plugin.restore.alignment import between, inverse, joined, scale_of, warp
@@ -25,7 +25,7 @@ PARSENET = WeightFile(
 PARSED_SIDE = 512  # pixels of the faces that ParseNet was trained on, in FFHQ's framing
 CLASSES = 19
 NO_FACE = (0, 14, 16, 17, 18)  # background, hat, necklace, neck, clothes; the others are skin, features, hair, earrings
-WITHOUT_FACEXLIB = "Run: pip install facexlib. Or use mask soft."
+WITHOUT_FACEXLIB = f"Run: {INSTALL_FACEXLIB}. Or use mask soft."
 FEATHER = 0.03  # of the side: standard deviation of the parsing mask's soft edge
 
 CHIN = 0.75  # of the way from the eyes to the mouth, which the chin lies below the mouth
@@ -95,6 +95,7 @@ class ParsingMask:
     Args:
         template: (5, 2), fractions of the side: how the faces are aligned.
         device: where the network is to work.
+        download: whether its weights may be downloaded where they are not found.
     Raises:
         MissingFileError: its weights, or the package facexlib, are missing.
         CheckpointError: the file cannot be read, or is of another network.
@@ -102,8 +103,11 @@ class ParsingMask:
 
     name = "parsing"
 
-    def __init__(self, template: np.ndarray, device: str | torch.device = "cpu"):
-        file = str(look_for(PARSENET) or _facexlibs_own() or _downloaded())  # before facexlib, which takes seconds
+    def __init__(self, template: np.ndarray, device: str | torch.device = "cpu", *, download: bool = True):
+        found = look_for(PARSENET) or _facexlibs_own()
+        if found is None and not download:
+            raise MissingFileError("mask", f"{PARSENET.name} is not on this machine")
+        file = str(found or _downloaded())  # before facexlib, which takes seconds
         self._network = frozen(_parsenet(), tensors_in(file), file, torch.device(device))
         self._device, self._template = torch.device(device), template
         self.notice = "parsing, the outline of each face and its hair, by facexlib's ParseNet"
@@ -132,7 +136,7 @@ def open_mask(
     """A maker of masks by name.
 
     Args:
-        name: ``auto`` is ``parsing`` where its weights are or can be had, else ``soft``; the notice says which and why.
+        name: ``auto`` is ``parsing`` where its weights are on this machine, else ``soft``; the notice says which.
         device: where a network is to work.
         template: (5, 2), fractions of the side: how the faces are aligned.
     Raises:
@@ -147,9 +151,9 @@ def open_mask(
     if name != "auto":
         raise OptionError("mask", f"got {name!r}", "auto, soft or parsing")
     try:
-        return ParsingMask(template, device)
+        return ParsingMask(template, device, download=False)
     except MissingFileError:
-        return SoftMask(template, "soft, as ParseNet, for masks by the outline, is missing (--mask parsing tells why)")
+        return SoftMask(template)
 
 
 def share(masks: Sequence[np.ndarray], matrices: Sequence[np.ndarray]) -> list[np.ndarray]:

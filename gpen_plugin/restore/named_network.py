@@ -9,8 +9,8 @@ import torch
 from torch import nn
 
 from gpen_plugin import checkpoint, schema
-from gpen_plugin.errors import CheckpointError, OptionError
-from gpen_plugin.host import registered, resolve
+from gpen_plugin.errors import INSTALL_HOST, CheckpointError, OptionError
+from gpen_plugin.host import host_is_installed, registered, resolve
 from gpen_plugin.host.foreign_archs import lend_plain_ops
 
 OF_NO_REGISTRY = "One that no registry holds goes by its dotted path."
@@ -106,6 +106,8 @@ def _network_class(name: object, where: str, elsewhere: str) -> Callable[..., nn
         found = resolve("arch", name)
         if found is None:
             error = schema.unknown_name(name, list(registered("arch")), where)
+            if not host_is_installed():
+                elsewhere = f"For BasicSR's networks, run: {INSTALL_HOST}. {elsewhere}"
             raise OptionError(where, error.came, error.expected, f"{error.way_out} {elsewhere}")
         return found
     found = getattr(imported(module, where), attribute, None)

@@ -44,8 +44,8 @@ class Restorer:
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:1`` or ``mps``; ``auto`` takes a GPU where there is one.
         precision: ``fp32`` or ``bf16``, of the network alone.
         task: ``restore``, ``colorize``, ``inpaint``, ``seg2face`` or a `Task`; None takes the model's own.
-        detector: ``auto``, ``retinaface``, ``yunet`` or ``haar``; ``auto`` takes the first of these that can be had.
-        detector_file: the detector's weights, where they are not to be looked for.
+        detector: ``retinaface``, ``yunet`` or ``auto``: RetinaFace if its weights are on this machine, else YuNet.
+        detector_file: RetinaFace's weights, where they are not to be looked for.
         min_face: side of the smallest face that is restored, in pixels.
         max_face: of the largest, with what the network is shown around it. None: any; where nobody named a model, 1.25
             times what the small one that comes along sees.

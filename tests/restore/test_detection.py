@@ -226,41 +226,31 @@ def bare(tmp_path, monkeypatch):
     return tmp_path
 
 
-def test_auto_takes_what_needs_no_download_and_says_why(bare):
+def test_auto_takes_yunet_where_retinaface_is_not_there(bare):
     detector = open_detector()
-    assert detector.name == "haar"
-    assert "\n" not in detector.notice
-    for part in ("found by OpenCV's Haar", "RetinaFace (facexlib) is missing", "YuNet is missing (--detector yunet"):
-        assert part in detector.notice
-    assert "missing" not in open_detector("haar").notice
+    assert (detector.name, detector.notice) == ("yunet", "found by YuNet")
 
 
-@pytest.mark.parametrize("name", ["retinaface", "yunet"])
-def test_what_is_asked_for_by_name_is_not_replaced(bare, name):
+def test_what_is_asked_for_by_name_is_not_replaced(bare):
     with pytest.raises(MissingFileError, match="is not on this machine"):
-        open_detector(name)
+        open_detector("retinaface")
+    with pytest.raises(MissingFileError, match=r"detector_file: .* is not there"):
+        open_detector(file=bare / "my.pth")
 
 
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"name": "dlib"}, "detector: got 'dlib'; expected one of auto, retinaface, yunet, haar"),
+        ({"name": "haar"}, "detector: got 'haar'; expected one of auto, retinaface, yunet"),
         ({"threshold": 1.5}, "threshold: got 1.5"),
         ({"min_size": 0}, "min_size: got 0"),
-        ({"name": "haar", "file": "x.onnx"}, "detector_file: got x.onnx for haar"),
-        ({"file": "x.xml"}, "detector_file: got x.xml; expected an .onnx file of YuNet or a .pth file"),
+        ({"name": "yunet", "file": "x.pth"}, "detector_file: got x.pth; expected a .pth file of RetinaFace"),
+        ({"file": "x.onnx"}, "detector_file: got x.onnx; expected a .pth file of RetinaFace"),
     ],
 )
 def test_wrong_arguments(settings, message):
     with pytest.raises(OptionError, match=message.replace(".", r"\.")):
         open_detector(**settings)
-
-
-@pytest.mark.parametrize("suffix", [".onnx", ".pth"])
-def test_a_file_tells_its_detector(bare, monkeypatch, suffix):
-    with pytest.raises(MissingFileError, match=r"detector_file: .* is not there") as raised:
-        open_detector(file=bare / f"my{suffix}")
-    assert ("YuNet" if suffix == ".onnx" else "RetinaFace") in str(raised.value)
 
 
 def test_steps_between_scales_leave_no_gap():

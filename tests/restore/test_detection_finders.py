@@ -1,131 +1,54 @@
-"""The three finders: YuNet on small files that the tests make, RetinaFace on random weights, Haar on a portrait."""
+"""The two finders: YuNet on drawn faces, RetinaFace on random weights."""
 
 import sys
 import urllib.request
 import warnings
-from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 import torch
 
+from gpen_plugin.data.drawn_faces import draw_face
 from gpen_plugin.errors import CheckpointError, MissingFileError
-from gpen_plugin.metrics.yunet import STRIDES
-from gpen_plugin.restore.detection import haar, open_detector, retinaface, yunet
-from gpen_plugin.restore.detection.haar import HaarFinder
+from gpen_plugin.metrics.yunet import Guesses, yunet_network
+from gpen_plugin.restore.detection import open_detector, retinaface, yunet
 from gpen_plugin.restore.detection.retinaface import RetinaFaceFinder
 from gpen_plugin.restore.detection.yunet import YuNetFinder
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "metrics"))
 CPU = torch.device("cpu")
 
 
-@pytest.fixture(scope="module")
-def yunet_like(tmp_path_factory):
-    """A network with YuNet's outputs: each cell sees its own pixels, and any size is taken."""
-    onnx = pytest.importorskip("onnx")
-    pytest.importorskip("onnxruntime")
-    helper, from_array = onnx.helper, onnx.numpy_helper.from_array
-    rng = np.random.default_rng(0)
-    nodes, outputs, values = [], [], []
-    for stride in STRIDES:
-        for kind, width, scale, shift in (("cls", 1, 2, 0), ("obj", 1, 2, 0), ("bbox", 4, 0.2, 0.5), ("kps", 10, 1, 0)):
-            name = f"{kind}_{stride}"
-            weight = rng.normal(size=(width, 3, stride, stride)).astype(np.float32) * scale / stride / 255
-            values += [from_array(weight, f"{name}_w"), from_array(np.full(width, shift, np.float32), f"{name}_b")]
-            values.append(from_array(np.array([1, -1, width]), f"{name}_shape"))
-            inputs = ["input", f"{name}_w", f"{name}_b"]
-            nodes.append(
-                helper.make_node("Conv", inputs, [f"{name}_c"], kernel_shape=[stride] * 2, strides=[stride] * 2)
-            )
-            nodes.append(helper.make_node("Transpose", [f"{name}_c"], [f"{name}_t"], perm=[0, 2, 3, 1]))
-            last = f"{name}_r" if width == 1 else name
-            nodes.append(helper.make_node("Reshape", [f"{name}_t", f"{name}_shape"], [last]))
-            if width == 1:
-                nodes.append(helper.make_node("Sigmoid", [last], [name]))
-            outputs.append(helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [1, None, width]))
-    folder = tmp_path_factory.mktemp("yunet")
-
-    def write(side: int | str) -> Path:
-        picture = helper.make_tensor_value_info("input", onnx.TensorProto.FLOAT, [1, 3, side, side])
-        graph = helper.make_graph(nodes, "small", [picture], outputs, values)
-        path = folder / f"{side}.onnx"
-        onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 11)], ir_version=8), path)
-        return path
-
-    return write
+def test_yunet_finds_drawn_faces_where_they_are():
+    face = draw_face(0, 128)
+    image = cv2.copyMakeBorder(np.hstack([face, face]), 64, 64, 64, 64, cv2.BORDER_REPLICATE)
+    left, right = sorted(YuNetFinder(None)(image), key=lambda face: face.box[0])
+    assert left.detector == "yunet"
+    assert min(left.score, right.score) > 0.85
+    assert np.allclose(right.landmarks - left.landmarks, (128, 0), atol=3)
+    assert np.allclose(left.box, [93, 90, 159, 173], atol=4)
 
 
-def compared(one, other):
-    assert len(one) == len(other) > 3
-    for left, right in zip(one, other, strict=True):
-        assert np.allclose(left.box, right.box, atol=1e-3)
-        assert np.allclose(left.landmarks, right.landmarks, atol=1e-3)
-        assert left.score == pytest.approx(right.score, abs=1e-5)
+def test_yunet_says_each_face_once_and_only_certain_ones(monkeypatch):
+    boxes = np.array([[10, 10, 50, 50], [12, 10, 52, 50], [100, 10, 140, 50]], float)
+    guesses = Guesses(np.array([0.9, 0.85, 0.82]), np.zeros((3, 5, 2)), boxes)
+    monkeypatch.setattr(yunet, "yunet_network", lambda: lambda image, least: guesses)
+    faces = YuNetFinder(0.8)(np.zeros((64, 160, 3), np.uint8))
+    assert [face.score for face in faces] == [0.9, 0.82]
+    assert np.allclose(faces[0].box, boxes[0] - 0.5)
+    nothing = Guesses(np.zeros(0), np.zeros((0, 5, 2)), np.zeros((0, 4)))
+    monkeypatch.setattr(yunet, "yunet_network", lambda: lambda image, least: nothing)
+    assert YuNetFinder(0.8)(np.zeros((64, 160, 3), np.uint8)) == []
 
 
-@pytest.fixture
-def by_opencv():
-    if not hasattr(cv2, "FaceDetectorYN"):
-        pytest.skip("this OpenCV has no FaceDetectorYN")
-
-
-def without_opencv(monkeypatch, path, threshold):
+def test_yunet_needs_no_onnxruntime_and_nothing_that_came_late_to_opencv(monkeypatch, capfd):
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    monkeypatch.delattr(cv2.utils, "logging", raising=False)  # new in 4.13
     monkeypatch.delattr(cv2, "FaceDetectorYN", raising=False)
-    return YuNetFinder(path, CPU, threshold)
-
-
-def in_order(faces):
-    return sorted(faces, key=lambda face: (-face.score, *face.box))
-
-
-def test_opencv_and_onnxruntime_agree(by_opencv, yunet_like, monkeypatch):
-    """A size that is no multiple of the strides: both add black at the right and below."""
-    monkeypatch.setattr(yunet, "OVERLAPPING", 0.999)  # OpenCV rounds boxes before it holds them against each other
-    picture = np.random.default_rng(1).integers(0, 256, (70, 90, 3), dtype=np.uint8)
-    path = yunet_like(96)
-    opencv = YuNetFinder(path, CPU, 0.8)
-    assert "opencv" in opencv._look.__qualname__
-    other = without_opencv(monkeypatch, path, 0.8)
-    assert "onnxruntime" in other._look.__qualname__
-    assert other.tile == 96
-    compared(in_order(opencv(picture)), in_order(other(picture)))
-
-
-def test_a_file_that_fixes_no_size(yunet_like, monkeypatch):
-    """It gives what a file with a fixed, larger size gives, but for what that sees in the added black."""
-    picture = np.random.default_rng(1).integers(0, 256, (64, 96, 3), dtype=np.uint8)
-    free, fixed = (without_opencv(monkeypatch, yunet_like(side), 0.9) for side in ("side", 160))
-    assert (free.tile, fixed.tile) == (YuNetFinder.tile, 160)
-    compared(in_order(free(picture)), in_order(fixed(picture)))
-
-
-def test_what_opencv_refuses_goes_to_onnxruntime_without_a_word(by_opencv, yunet_like, monkeypatch, capfd):
-    def refuses(*arguments):
-        raise cv2.error("dynamic 'zero' shapes are not supported")
-
-    monkeypatch.setattr(cv2.FaceDetectorYN, "create", refuses)
-    detector = open_detector("yunet", file=yunet_like("side"))
-    assert "onnxruntime" in detector._finder._look.__qualname__
+    yunet_network.cache_clear()
+    image = cv2.copyMakeBorder(draw_face(1, 128), 64, 64, 64, 64, cv2.BORDER_REPLICATE)
+    assert len(open_detector("yunet")(image)) == 1
     assert capfd.readouterr() == ("", "")
-
-
-def test_a_damaged_file(tmp_path, capfd):
-    pytest.importorskip("onnxruntime")
-    (tmp_path / "damaged.onnx").write_bytes(b"no network")
-    with pytest.raises(CheckpointError, match=r"damaged\.onnx: cannot be opened"):
-        open_detector(file=tmp_path / "damaged.onnx")
-    assert capfd.readouterr() == ("", "")
-
-
-def test_a_file_of_another_network(tmp_path):
-    pytest.importorskip("onnxruntime")
-    pytest.importorskip("onnx")
-    from onnx_models import mean_colour
-
-    with pytest.raises(CheckpointError, match="expected those of YuNet"):
-        open_detector(file=mean_colour(tmp_path / "mean.onnx"))
 
 
 @pytest.fixture(scope="module")
@@ -195,68 +118,23 @@ def test_facexlibs_own_copy_is_found(tmp_path, monkeypatch, retinaface_file):
 
 def test_without_facexlib(monkeypatch):
     monkeypatch.setattr(retinaface.importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(MissingFileError, match="facexlib is not installed"):
+    with pytest.raises(MissingFileError, match=r"facexlib is not installed.* Run: pip install facexlib"):
         open_detector("retinaface")
+    assert open_detector().name == "yunet"
 
 
-EYES_NOSE_MOUTH = [[203, 101], [247, 102], [224, 128], [204, 142], [243, 144]]  # as a person sees them
-
-
-@pytest.fixture(scope="module")
-def portrait():
-    data = pytest.importorskip("skimage.data", reason="scikit-image, which ships a portrait, is not installed")
-    return np.ascontiguousarray(data.astronaut()[:300, 60:360, ::-1])
-
-
-def off(face, points):
-    """The landmarks' mean error in distances of the eyes."""
-    points = np.asarray(points, float)
-    return np.linalg.norm(face.landmarks - points, axis=1).mean() / np.linalg.norm(points[1] - points[0])
-
-
-def points_of(portrait_shift=60):
-    return np.array(EYES_NOSE_MOUTH, float) - (portrait_shift, 0)
-
-
-@pytest.mark.parametrize("scale", [0.4, 1, 2])
-def test_haar_finds_a_portrait(portrait, scale):
-    picture = cv2.resize(portrait, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
-    (face,) = open_detector("haar")(picture)
-    assert off(face, (points_of() + 0.5) * scale - 0.5) < 0.12
-    assert 0.65 < face.score <= 1
+def test_auto_downloads_nothing(monkeypatch, tmp_path, no_network):
+    monkeypatch.setattr(retinaface, "_facexlib", lambda: tmp_path)
+    monkeypatch.setattr(retinaface, "look_for", lambda file: None)
+    assert open_detector().name == "yunet"
 
 
 @pytest.mark.parametrize("quarters", [1, 2, 3])
-def test_haar_finds_a_portrait_that_lies(portrait, quarters):
-    (face,) = open_detector("haar")(np.rot90(portrait, quarters))
-    points = points_of()
+def test_a_portrait_that_lies(quarters):
+    image = cv2.copyMakeBorder(draw_face(2, 128), 64, 64, 64, 64, cv2.BORDER_REPLICATE)
+    (upright,) = open_detector("yunet")(image)
+    (face,) = open_detector("yunet")(np.ascontiguousarray(np.rot90(image, quarters)))
+    points = upright.landmarks
     for _ in range(quarters):
-        points = np.stack([points[:, 1], 299 - points[:, 0]], axis=1)
-    assert off(face, points) < 0.12
-
-
-@pytest.mark.parametrize("degrees", [-12, 12])
-def test_haars_eyes_follow_a_tilt(portrait, monkeypatch, degrees):
-    matrix = cv2.getRotationMatrix2D((164, 120), degrees, 1)
-    picture = cv2.warpAffine(portrait, matrix, (300, 300), borderMode=cv2.BORDER_REPLICATE)
-    points = points_of() @ matrix[:, :2].T + matrix[:, 2]
-    (face,) = open_detector("haar")(picture)
-    monkeypatch.setattr(HaarFinder, "_eye_pair", lambda self, face: None)
-    (rigid,) = open_detector("haar")(picture)
-    assert off(face, points) < 0.75 * off(rigid, points)
-
-
-def test_haar_finds_all_of_a_sheet(portrait):
-    sheet = np.tile(cv2.resize(portrait, (120, 120), interpolation=cv2.INTER_AREA), (2, 3, 1))
-    faces = open_detector("haar")(sheet)
-    middles = sorted(tuple((face.landmarks.mean(axis=0) // 120).astype(int)) for face in faces)
-    assert middles == [(x, y) for x in range(3) for y in range(2)]
-
-
-def test_haar_without_its_cascades(monkeypatch):
-    monkeypatch.setattr(haar, "FACES", "not_there.xml")
-    with pytest.raises(MissingFileError, match=r"came without not_there\.xml"):
-        open_detector("haar")
-    monkeypatch.delattr(cv2, "CascadeClassifier")
-    with pytest.raises(MissingFileError, match=r"OpenCV .* has no cascades of its own"):
-        open_detector("haar")
+        points = np.stack([points[:, 1], 255 - points[:, 0]], axis=1)
+    assert np.abs(face.landmarks - points).max() < 3

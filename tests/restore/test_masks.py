@@ -151,7 +151,6 @@ def test_without_weights(offline):
     pytest.importorskip("facexlib", reason="facexlib is not installed")
     maker = open_mask("auto")
     assert maker.name == "soft"
-    assert "ParseNet, for masks by the outline, is missing (--mask parsing tells why)" in maker.notice
     with pytest.raises(MissingFileError, match=r"mask: parsing_parsenet.pth .* is not on this machine"):
         open_mask("parsing")
 

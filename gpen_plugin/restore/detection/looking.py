@@ -29,8 +29,8 @@ class Detector(Protocol):
     """Finds the faces of a photograph.
 
     Attributes:
-        name: ``retinaface``, ``yunet`` or ``haar``.
-        notice: one line that says which it is, and why not a better one.
+        name: ``retinaface`` or ``yunet``.
+        notice: one line that says which it is.
     """
 
     name: str
@@ -196,7 +196,7 @@ def _best(faces: Sequence[DetectedFace]) -> float:
 
 def _spans(length: int, side: int, overlap: int) -> list[tuple[int, int]]:
     count = 1 if length <= side else math.ceil((length - overlap) / (side - overlap))
-    span = min(side, length)
+    span = min(side, math.ceil((length + (count - 1) * overlap) / count))
     return [(start, start + span) for start in np.linspace(0, length - span, count).round().astype(int).tolist()]
 
 

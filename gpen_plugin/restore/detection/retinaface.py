@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from gpen_plugin.errors import MissingFileError
+from gpen_plugin.errors import INSTALL_FACEXLIB, MissingFileError
 from gpen_plugin.fetch import WeightFile, find_weights, look_for
 from gpen_plugin.metrics.measuring_network import frozen, tensors_in
 from gpen_plugin.restore.face import DetectedFace
@@ -28,9 +28,10 @@ class RetinaFaceFinder:
     """A `Finder`.
 
     Args:
-        file: its weights; looked for here and in facexlib's folder, or downloaded, where none is given.
+        file: its weights; looked for here and in facexlib's folder where none is given.
         device: where it works.
         threshold: certainty from which something is a face, 0 to 1.
+        download: whether they may be downloaded where they are not found.
     Raises:
         MissingFileError: the file, or the package facexlib, is not to be had.
         CheckpointError: the file cannot be read, or is of another network.
@@ -42,9 +43,11 @@ class RetinaFaceFinder:
     finest = 4_000_000  # takes half a minute on one core
     turns = (90.0, 180.0, 270.0)
 
-    def __init__(self, file: str | os.PathLike | None, device: torch.device, threshold: float | None):
+    def __init__(
+        self, file: str | os.PathLike | None, device: torch.device, threshold: float | None, *, download: bool = True
+    ):
         folder = _facexlib()
-        path = str(_path(file, folder))
+        path = str(_path(file, folder, download))
         self._threshold = THRESHOLD if threshold is None else threshold
         self._network = frozen(_architecture(device), tensors_in(path), path, device)
 
@@ -63,15 +66,17 @@ def _facexlib() -> Path:
     """The folder of the package."""
     spec = importlib.util.find_spec("facexlib")
     if spec is None or not spec.submodule_search_locations:
-        raise MissingFileError("detector", "the package facexlib is not installed", way_out="Run: pip install facexlib")
+        raise MissingFileError("detector", "the package facexlib is not installed", way_out=f"Run: {INSTALL_FACEXLIB}")
     return Path(next(iter(spec.submodule_search_locations)))
 
 
-def _path(file: str | os.PathLike | None, facexlib: Path) -> Path:
+def _path(file: str | os.PathLike | None, facexlib: Path, download: bool) -> Path:
     if file is not None:
         return find_weights(PUBLISHED, str(file), "detector_file")
     kept = facexlib / "weights" / PUBLISHED.name  # where facexlib downloads to
     found = look_for(PUBLISHED) or (kept if kept.is_file() else None)
+    if found is None and not download:
+        raise MissingFileError("detector", f"{PUBLISHED.name} is not on this machine")
     return found or find_weights(PUBLISHED, where="detector")
 
 

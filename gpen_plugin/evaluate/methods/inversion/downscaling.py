@@ -4,7 +4,8 @@ from functools import lru_cache
 from typing import Literal
 
 import torch
-from basicsr.utils.matlab_functions import calculate_weights_indices
+
+from gpen_plugin.host import host_module
 
 Kernel = Literal["bicubic", "area"]
 
@@ -38,7 +39,8 @@ def resize_matrix(kernel: Kernel, size: int, wanted: int) -> torch.Tensor:
 
 def _bicubic(size: int, wanted: int) -> torch.Tensor:
     """The host's own weights, entered at the pixels that its mirrored border stands for."""
-    weights, indices, surplus, _ = calculate_weights_indices(size, wanted, wanted / size, "cubic", 4, True)
+    host = host_module("basicsr.utils.matlab_functions", "bicubic downscaling")
+    weights, indices, surplus, _ = host.calculate_weights_indices(size, wanted, wanted / size, "cubic", 4, True)
     source = (indices.long() - surplus) % (2 * size)  # the mirrored picture repeats after twice its size
     source = torch.where(source < size, source, 2 * size - 1 - source)
     return torch.zeros(wanted, size).scatter_add_(1, source, weights)

@@ -1,0 +1,93 @@
+"""Restoring, evaluating, exporting and converting without BasicSR, facexlib, LMDB and onnxruntime."""
+
+import os
+import subprocess
+import sys
+import textwrap
+
+import pytest
+from conftest import REPOSITORY
+
+WITHOUT = """
+import importlib.abc, sys
+
+class Refuse(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in {"basicsr", "facexlib", "lmdb", "gfpgan"}:
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+sys.meta_path.insert(0, Refuse())
+import importlib.util
+find = importlib.util.find_spec
+importlib.util.find_spec = lambda name, package=None: (
+    None if name.partition(".")[0] in {"basicsr", "facexlib", "lmdb", "gfpgan"} else find(name, package)
+)
+"""
+
+
+def python(program: str, cwd) -> str:
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY), "GPEN_PLUGIN_OFFLINE": "1", "HOME": str(cwd)}
+    command = [sys.executable, "-c", WITHOUT + textwrap.dedent(program)]
+    run = subprocess.run(command, capture_output=True, text=True, timeout=300, cwd=cwd, env=environment, check=False)
+    assert run.returncode == 0, run.stderr
+    return run.stdout
+
+
+def test_everything_but_training_is_imported(tmp_path):
+    program = """
+    import importlib, pkgutil, gpen_plugin
+    for module in pkgutil.walk_packages(gpen_plugin.__path__, "gpen_plugin."):
+        if not module.name.endswith("__main__"):
+            try:
+                importlib.import_module(module.name)
+            except ModuleNotFoundError as error:
+                print(module.name, error.name)
+    """
+    needing = set(python(program, tmp_path).split("\n")) - {""}
+    assert needing <= {"gpen_plugin.models basicsr", "gpen_plugin.preflight basicsr"}
+
+
+def test_a_face_is_found_and_restored_and_measured(tmp_path):
+    program = """
+    import cv2
+    from gpen_plugin import GPEN, Restorer
+    from gpen_plugin.data.drawn_faces import draw_face
+    from gpen_plugin.host import registered
+    from gpen_plugin.restore.__main__ import main
+
+    image = cv2.copyMakeBorder(draw_face(0, 128), 64, 64, 64, 64, cv2.BORDER_REPLICATE)
+    cv2.imwrite("face.png", image)
+    assert main(["face.png", "-o", "out.png"]) == 0
+    restored = cv2.imread("out.png")
+    metrics = registered("metric")
+    assert 20 < metrics["calculate_psnr"](restored, image, crop_border=0) < 60
+    assert metrics["calculate_lmd"](restored[64:-64, 64:-64], image[64:-64, 64:-64], detector="yunet") < 20
+    assert "GPEN" in registered("arch") and "GPENDegradationDataset" in registered("dataset")
+    """
+    python(program, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("program", "told"),
+    [
+        ("from gpen_plugin.train import main; open('o.yml', 'w').write('name: x'); main(['-opt', 'o.yml'])", "BasicSR"),
+        ("from gpen_plugin import GPENModel", "GPENModel needs BasicSR"),
+        (
+            "from gpen_plugin.host.inception import inception_with; inception_with({})",
+            "FID and KID: needs BasicSR, which is not installed",
+        ),
+    ],
+)
+def test_what_needs_the_host_says_how_to_install_it(tmp_path, program, told):
+    caught = f"""
+    import sys
+    sys.stderr = sys.stdout
+    try:
+        {program}
+    except Exception as error:
+        print(error)
+    """
+    said = python(caught, tmp_path)
+    assert told in said
+    assert 'pip install "gpen_plugin[train]"' in said
+    assert "Traceback" not in said
