@@ -83,10 +83,11 @@ def examine() -> list[Finding]:
     with_host = find_spec(gpen_plugin_hook.HOST) is not None
     failure = _failure() if with_host else None
     if with_host:
-        findings += [*where_host(failure), *where_plugin()]
+        findings += where_host(failure)
     else:
         without = f"not installed. Only training needs it: {INSTALL_HOST}"
         findings.append(Finding("host", "BasicSR", without))
+    findings += where_plugin()
     if can_restore and with_host and failure is None:
         findings += [*faults(), *names_registered()]
     if can_restore:

@@ -8,7 +8,6 @@ import sys
 from collections.abc import Callable, Sequence
 from functools import wraps
 
-
 INSTALL_HOST = 'pip install "gpen_plugin[train]"'  # what training needs: BasicSR, LMDB
 INSTALL_FACEXLIB = "pip install facexlib"
 

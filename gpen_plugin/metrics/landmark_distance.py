@@ -27,14 +27,13 @@ def calculate_lmd(
 ) -> float:
     """Mean distance of corresponding landmarks, in pixels of a 512 px picture whatever the pictures' size is.
 
-    In an option file: ``lmd: {type: calculate_lmd, better: lower}``. Values of the two detectors cannot be compared,
-    nor those of YuNet's files of any size and of 640 px, which see borders of other widths.
+    In an option file: ``lmd: {type: calculate_lmd, better: lower}``. Values of the two detectors cannot be compared.
 
     Args:
         img: a restored face, aligned, (H, W, 3) BGR uint8.
         img2: the ground truth, of the same size.
         detector: ``awing`` finds 98 landmarks and is what papers report; ``yunet`` finds five.
-        model: path of its file; by default it is looked for.
+        model: path of awing's file; by default it is looked for. YuNet's comes with this package.
         at_size: longer side of the picture in whose pixels the distance is given.
         device: ``auto``, ``cpu`` or ``cuda``.
         better: read by the host to find the best iteration; it takes ``higher`` where the key is left out.
