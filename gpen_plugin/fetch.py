@@ -91,9 +91,8 @@ def find_weights(file: WeightFile, given: str | None = None, where: str = "weigh
         try:
             return _download(file, cache_folder())
         except (OSError, http.client.HTTPException, ValueError) as error:
-            reason = _failures[file] = (
-                _network.failure or f"downloading failed: {' '.join(str(error).split()) or type(error).__name__}"
-            )
+            told = " ".join(str(error).split()) or type(error).__name__
+            reason = _failures[file] = _network.failure or f"downloading failed: {told}"
     published = f"from {file.url} " if file.url else ""
     came = f"{file.name} ({file.what}) is not on this machine, and {reason}"
     named = f" as {' or '.join((file.name, *file.also))}" if file.also else ""

@@ -200,9 +200,7 @@ def dropping(monkeypatch):
 def test_a_network_that_drops_packets_is_tried_once_for_all_files(dropping):
     files = [WeightFile(f"{i}.pth", "a test's", f"https://host{i}.test/x.pth", DIGEST) for i in range(3)]
     for file in (*files, files[0]):
-        with pytest.raises(
-            MissingFileError, match=r"there is no network \(host0\.test was not reached within 0\.05 s\)"
-        ):
+        with pytest.raises(MissingFileError, match=r"there is no network \(host0\.test was not reached"):
             find_weights(file)
     assert dropping.tried == [(("host0.test", 443), 0.05)]
 

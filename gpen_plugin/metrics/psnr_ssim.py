@@ -48,7 +48,7 @@ def calculate_ssim(
     test_y_channel: bool = False,
     better: Literal["higher"] = "higher",
 ) -> float:
-    """Structural similarity (Wang et al. 2004), the mean over the channels; 1 for equal images. See `calculate_psnr`."""
+    """Structural similarity (Wang et al. 2004), the mean over the channels; 1 for equal images. As `calculate_psnr`."""
     check_better(better, "higher", "Equal images have the value 1.")
     one, other = _prepared(img, img2, crop_border, test_y_channel, smallest=WINDOW)
     return float(np.mean([_ssim(one[..., channel], other[..., channel]) for channel in range(one.shape[2])]))

@@ -1,4 +1,4 @@
-"""YuNet: equal to what onnxruntime makes of the published file; landmarks of one face from guesses that the tests make."""
+"""YuNet: equal to what onnxruntime makes of the published file; landmarks from guesses that the tests make."""
 
 import cv2
 import numpy as np
@@ -74,7 +74,7 @@ def test_no_other_file_is_taken():
 
 def found(monkeypatch, *faces, shape=(SIDE, SIDE)):
     """What is made of guesses: (x, y, certainty), the middle of a face in pixels of the frame."""
-    points = np.array([EYES_NOSE_MOUTH + (x, y) for x, y, _ in faces]).reshape(-1, 5, 2)
+    points = np.array([EYES_NOSE_MOUTH + np.array([x, y]) for x, y, _ in faces]).reshape(-1, 5, 2)
     certainties = np.array([certainty for *_, certainty in faces])
 
     def network(image, least):
@@ -87,9 +87,9 @@ def found(monkeypatch, *faces, shape=(SIDE, SIDE)):
 
 
 def test_points_in_pixels_of_the_image(monkeypatch):
-    in_image = (EYES_NOSE_MOUTH + (4, -12)) * 112 / SIDE + 56
+    in_image = (EYES_NOSE_MOUTH + np.array([4, -12])) * 112 / SIDE + 56
     assert np.allclose(found(monkeypatch, (164, 148, 0.9), shape=(112, 112)), in_image - 0.5)
-    wide = (EYES_NOSE_MOUTH + (4, -12)) * 112 / SIDE + (56, 28)  # a border above and below
+    wide = (EYES_NOSE_MOUTH + np.array([4, -12])) * 112 / SIDE + (56, 28)  # a border above and below
     assert np.allclose(found(monkeypatch, (164, 148, 0.9), shape=(56, 112)), wide - 0.5)
 
 

@@ -48,10 +48,7 @@ def open_detector(
     if file is not None and (name == "yunet" or str(file).lower().endswith(".onnx")):
         hint = "YuNet's file comes with gpen_plugin: leave the option out."
         raise OptionError("detector_file", f"got {file}", "a .pth file of RetinaFace", hint)
-    if name == "yunet":
-        finder = YuNetFinder(threshold)
-    else:
-        finder = _retinaface_or_yunet(name, file, device, threshold)
+    finder = YuNetFinder(threshold) if name == "yunet" else _retinaface_or_yunet(name, file, device, threshold)
     return LookingDetector(finder, NOTICES[finder.name], min_size)
 
 
