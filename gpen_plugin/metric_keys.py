@@ -8,6 +8,7 @@ from gpen_plugin.errors import GPENError, OptionError
 
 OF_FEATURES = ("calculate_fid", "calculate_kid")
 LOWER_IS_BETTER = ("calculate_niqe", "calculate_swd", "calculate_lpips", "calculate_lmd", *OF_FEATURES)
+NIQE_SMALLEST = 192  # pixels; the host's NIQE fits a Gaussian to blocks of 96 px, and one block has no covariance
 OF_THE_MODEL = {"type", "better"}  # keys of a metric that the host's model reads
 GIVEN = {"img", "img2"}  # arguments of a metric that the host supplies
 

@@ -12,13 +12,12 @@ from gpen_plugin.archs import GPEN, GPENDiscriminator, GPENPrior
 from gpen_plugin.data import GPENFaceDataset
 from gpen_plugin.errors import GPENError, OptionError
 from gpen_plugin.host import is_our_own, registered, resolve, trains_ours
-from gpen_plugin.metric_keys import LOWER_IS_BETTER, OF_FEATURES, keys_of_metric
+from gpen_plugin.metric_keys import LOWER_IS_BETTER, NIQE_SMALLEST, OF_FEATURES, keys_of_metric
 from gpen_plugin.metrics.face_recognition import RecognitionSettings
 from gpen_plugin.metrics.feature_statistics import read_statistics
 from gpen_plugin.models import GPENPriorModel
 from gpen_plugin.preflight_trials import metric_trial
 
-NIQE_SMALLEST = 192  # pixels; the host's NIQE fits a Gaussian to blocks of 96 px, and one block has no covariance
 OF_PAIRS = ("calculate_psnr", "calculate_ssim", "calculate_lpips", "calculate_identity", "calculate_lmd")
 BEST = dict.fromkeys(LOWER_IS_BETTER, "lower") | dict.fromkeys(("calculate_psnr", "calculate_ssim"), "higher")
 FILES = ("weights", "onnx", "model")  # keys of our metrics that name a file

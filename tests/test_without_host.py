@@ -44,7 +44,8 @@ def test_everything_but_training_is_imported(tmp_path):
                 print(module.name, error.name)
     """
     needing = set(python(program, tmp_path).split("\n")) - {""}
-    assert needing <= {"gpen_plugin.models basicsr", "gpen_plugin.preflight basicsr"}
+    modules = ("models", "preflight", "preflight_agreement", "preflight_trials")
+    assert needing <= {f"gpen_plugin.{module} basicsr" for module in modules}
 
 
 def test_a_face_is_found_and_restored_and_measured(tmp_path):

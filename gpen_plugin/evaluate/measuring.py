@@ -17,7 +17,7 @@ from gpen_plugin.evaluate.ranks import Ranks, merged
 from gpen_plugin.evaluate.restoring import Restored
 from gpen_plugin.evaluate.results import picture_of
 from gpen_plugin.evaluate.telling import told
-from gpen_plugin.preflight_agreement import NIQE_SMALLEST
+from gpen_plugin.metric_keys import NIQE_SMALLEST
 
 Measured = dict[tuple[str, str, str], float]  # (condition, key, column) -> value; key is empty for metrics of sets
 WHOLE_SET = ""
