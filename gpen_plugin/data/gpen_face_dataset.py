@@ -17,6 +17,7 @@ from gpen_plugin.errors import DataError, GPENError, OptionError, join_errors
 from gpen_plugin.host import register
 from gpen_plugin.schema import problems_of
 
+LARGEST_ENLARGEMENT = 2  # of an image: what is enlarged more is no ground truth, and a warning says so
 _SOURCES = {"disk": FolderSource, "lmdb": LmdbSource}
 
 
@@ -123,6 +124,7 @@ class GPENFaceDataset(Dataset):
         self._gt = self.options.source("dataroot_gt", where)
         self.keys = self._gt.keys[: self.options.num_images]
         self._warned: set[str] = set()
+        self._warned_of_small = False
 
     @classmethod
     def check_options(cls, opt: Mapping, where: str) -> None:
@@ -177,7 +179,15 @@ class GPENFaceDataset(Dataset):
 
     def _face(self, key: str, mirrored: bool, rng: np.random.Generator) -> np.ndarray:
         """The face, (out_size, out_size, 3) BGR uint8; a subclass may draw changes to it from `rng`."""
-        face = fit_square(self._gt.read(key), self.options.out_size)
+        image = self._gt.read(key)
+        side = min(image.shape[:2])
+        if side * LARGEST_ENLARGEMENT < self.options.out_size and not self._warned_of_small:
+            self._warned_of_small = True  # once for the whole set: there may be thousands
+            logging.getLogger("basicsr").warning(
+                f"{self._gt.name(key)} has {side} px and is enlarged to {self.options.out_size} px as ground truth. "
+                "There may be more such images. Remove small images from dataroot_gt, or lower out_size."
+            )
+        face = fit_square(image, self.options.out_size)
         return cv2.flip(face, 1) if mirrored else face
 
     def _shown(self, key: str, face: np.ndarray) -> dict:

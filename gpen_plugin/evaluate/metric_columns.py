@@ -4,8 +4,9 @@ import hashlib
 import inspect
 import json
 import typing
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -100,7 +101,19 @@ def metric_columns(metrics: Mapping) -> list[MetricColumn]:
             columns.append(_column(str(name), function, entry))
     if problems:
         raise join_errors(problems)
-    return columns
+    return _with_different_heads(columns)
+
+
+def _with_different_heads(columns: Sequence[MetricColumn]) -> list[MetricColumn]:
+    """Columns that would have the same head get the names of the option file behind it."""
+    counts = Counter(column.column.label for column in columns)
+
+    def named(column: MetricColumn) -> MetricColumn:
+        if counts[column.column.label] == 1:
+            return column
+        return replace(column, column=replace(column.column, label=f"{column.column.label} ({column.name})"))
+
+    return [named(column) for column in columns]
 
 
 def _column(name: str, function: Callable, entry: Mapping) -> MetricColumn:

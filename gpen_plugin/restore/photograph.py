@@ -73,7 +73,7 @@ class Photograph:
         damage: what is missing of the file, e.g. ``it is cut off: 400 of 600 rows could be read``.
         pages: how many the file holds; each is a photograph, see `read_pages`.
         monochrome: whether it shows no colours, only a tint. None: see `is_monochrome`. The frames of a film get one
-            answer for all.
+            answer for a whole shot.
     Raises:
         ShapeError: pixels or alpha of another shape or dtype.
     """

@@ -13,7 +13,9 @@ import numpy as np
 
 from gpen_plugin.restore.alignment import can_be_aligned
 from gpen_plugin.restore.face import DetectedFace, Restoration
+from gpen_plugin.restore.photograph import Photograph
 from gpen_plugin.restore.stability import StabilityMeter
+from gpen_plugin.restore.tint import is_monochrome
 from gpen_plugin.restore.tracking import CutFinder, FaceTracker, TrackedFace
 from gpen_plugin.restore.video_file import VideoSource
 from gpen_plugin.restore.video_writer import VideoTarget
@@ -27,7 +29,7 @@ class FaceRestorer(Protocol):
         """See `Restorer.find`."""
 
     def restore_all(
-        self, images: Sequence[np.ndarray], *, faces: Sequence[Sequence[DetectedFace]]
+        self, images: Sequence[Photograph], *, faces: Sequence[Sequence[DetectedFace]]
     ) -> list[Restoration]:
         """See `Restorer.restore_all`."""
 
@@ -57,11 +59,12 @@ class VideoReport:
 
 @dataclass(frozen=True, eq=False)
 class _Frame:
-    """A frame on its way: when and how long it is shown, in seconds, and its faces."""
+    """A frame on its way: when and how long it is shown, in seconds, whether its shot had no colour yet, its faces."""
 
     picture: np.ndarray
     time: Fraction
     duration: Fraction
+    monochrome: bool
     faces: Sequence[TrackedFace] = ()
 
 
@@ -97,7 +100,8 @@ def restore_video(
         beside = stack.enter_context(VideoTarget(compare, source, video.rate, video.aspect)) if compare else None
         for group in _groups(_tracked(video, restorer, tracker), batch):
             located = [[each.face for each in frame.faces] for frame in group]
-            results = restorer.restore_all([frame.picture for frame in group], faces=located)
+            images = [Photograph(frame.picture, monochrome=frame.monochrome) for frame in group]
+            results = restorer.restore_all(images, faces=located)
             for frame, result in zip(group, results, strict=True):
                 restored = result.photograph.pixels
                 meter.add(frame.picture, restored, frame.faces)
@@ -116,12 +120,14 @@ def restore_video(
 
 def _tracked(video: VideoSource, restorer: FaceRestorer, tracker: FaceTracker) -> Iterator[_Frame]:
     """Each frame, as soon as it is certain where its faces are."""
-    starts_shot, waiting = CutFinder(), deque()
+    starts_shot, waiting, monochrome = CutFinder(), deque(), True
     for picture, time, duration in video:
         cut = starts_shot(picture)
+        # One frame in color settles it until the next cut: faces must not change between gray and color in a shot.
+        monochrome = (monochrome or cut) and is_monochrome(picture)
         found = [face for face in restorer.find(picture) if can_be_aligned(face.landmarks)]
         certain = tracker.add(found, cut=cut)
-        waiting.append(_Frame(picture, time, duration))
+        waiting.append(_Frame(picture, time, duration, monochrome))
         yield from _with_faces(waiting, certain)
     yield from _with_faces(waiting, tracker.finish())
 

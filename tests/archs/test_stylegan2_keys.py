@@ -69,8 +69,10 @@ def test_the_imported_prior_draws_the_hosts_pictures(size, respelled):
     expected, latents = theirs([z], noise=layers, return_latents=True)
     picture, codes = ours(z, shared, return_latents=True)
     assert expected.std() > 0.1
-    torch.testing.assert_close(codes, latents, atol=1e-5, rtol=1e-5)
-    torch.testing.assert_close(picture, expected, atol=1e-5, rtol=1e-5)
+    for given, wanted in ((codes, latents), (picture, expected)):
+        # The sums of a dozen layers, in another order: each value may be off by some steps of the largest one.
+        step = torch.finfo(torch.float32).eps * float(wanted.abs().max())
+        torch.testing.assert_close(given, wanted, atol=64 * step, rtol=0)
     silent = ours(z, [torch.zeros_like(noise) for noise in shared])
     assert (silent - expected).abs().max() > 1e-2, "the noise must matter, or nothing is shown"
 

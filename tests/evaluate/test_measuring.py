@@ -23,7 +23,7 @@ def metric(monkeypatch):
 
     def add(function):
         known = {**registered("metric"), function.__name__: function}
-        monkeypatch.setattr(columns_module, "registered", lambda kind: known)
+        monkeypatch.setattr(columns_module, "resolve", lambda kind, name: known.get(name))
         return {"type": function.__name__}
 
     return add
@@ -138,3 +138,21 @@ def test_settings_do_not_hold_the_place_of_a_file(tmp_path):
     assert settings[0] == settings[1]
     (tmp_path / "b" / "s.npz").write_bytes(b"another")
     assert metric_columns({"fid": entry})[0].column.settings != settings[0]
+
+
+def test_two_columns_of_one_metric_have_different_heads():
+    columns = metric_columns(
+        {
+            "psnr": {"type": "calculate_psnr", "crop_border": 0},
+            "psnr_y": {"type": "calculate_psnr", "crop_border": 0, "test_y_channel": True},
+            "ssim": {"type": "calculate_ssim", "crop_border": 0},
+        }
+    )
+    assert [column.column.label for column in columns] == ["PSNR (psnr)", "PSNR (psnr_y)", "SSIM"]
+    named = metric_columns(
+        {
+            "psnr": {"type": "calculate_psnr", "crop_border": 0},
+            "psnr_y": {"type": "calculate_psnr", "crop_border": 0, "label": "PSNR, luma"},
+        }
+    )
+    assert [column.column.label for column in named] == ["PSNR", "PSNR, luma"]

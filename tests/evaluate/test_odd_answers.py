@@ -47,7 +47,7 @@ def bicubic(monkeypatch):
 def metric(monkeypatch):
     def add(function):
         known = {**registered("metric"), function.__name__: function}
-        monkeypatch.setattr(columns_module, "registered", lambda kind: known)
+        monkeypatch.setattr(columns_module, "resolve", lambda kind, name: known.get(name))
         return {"type": function.__name__}
 
     return add

@@ -1,5 +1,7 @@
 """A video from end to end, with a restorer that needs no network."""
 
+from fractions import Fraction
+
 import numpy as np
 import pytest
 from video_making import HEIGHT, WIDTH, FakeRestorer, codecs, where, write_avi, write_with_sound
@@ -7,6 +9,8 @@ from video_making import HEIGHT, WIDTH, FakeRestorer, codecs, where, write_avi, 
 from gpen_plugin.errors import DataError
 from gpen_plugin.restore import video as video_module
 from gpen_plugin.restore.smoothing import AHEAD
+from gpen_plugin.restore.tint import is_monochrome
+from gpen_plugin.restore.tracking import FaceTracker
 from gpen_plugin.restore.video import restore_video
 from gpen_plugin.restore.video_file import VideoSource
 from gpen_plugin.sheet import GAP
@@ -130,3 +134,21 @@ def test_sound_and_length_are_kept(tmp_path):
     assert codecs(tmp_path / "out.mp4", "audio") == ["aac"]
     before, after = VideoSource(source), VideoSource(tmp_path / "out.mp4")
     assert (after.rate, after.expected) == (before.rate, before.expected) == (25, 20)
+
+
+def test_one_frame_in_color_settles_it_for_the_rest_of_a_shot():
+    rng = np.random.default_rng(0)
+    gray = np.repeat(rng.integers(60, 200, (96, 128, 1), np.uint8), 3, axis=2)
+    color = gray.copy()
+    color[:40, :, 2] = 255
+    other_shot = 255 - np.clip(gray // 4, 0, 255)
+    shots = [gray, gray, color, gray, gray, other_shot, other_shot]
+    video = [(image, Fraction(n, 25), Fraction(1, 25)) for n, image in enumerate(shots)]
+    tracked = video_module._tracked(video, FakeRestorer(blind=tuple(range(9))), FaceTracker())
+    assert [frame.monochrome for frame in tracked] == [True, True, False, False, False, True, True]
+
+
+def test_the_restorer_is_told_whether_frames_are_monochrome(tmp_path):
+    source, restorer = write_avi(tmp_path / "in.avi", 3), FakeRestorer()
+    restore_video(source, tmp_path / "out.mp4", restorer)
+    assert restorer.monochrome == [is_monochrome(image) for image, *_ in VideoSource(source)]

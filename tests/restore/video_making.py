@@ -220,6 +220,7 @@ class FakeRestorer:
         self.blind, self.scale = blind, scale
         self.looked_at = 0
         self.batches: list[list[list[DetectedFace]]] = []
+        self.monochrome: list[bool] = []  # of each frame, as it was asked for
 
     def find(self, image: np.ndarray) -> list[DetectedFace]:
         """The face, from how many frames were looked at."""
@@ -229,10 +230,11 @@ class FakeRestorer:
 
     def restore_all(self, images, *, faces) -> list[Restoration]:
         """Each picture 20 grey levels brighter."""
-        assert all(image.dtype == np.uint8 for image in images)
+        assert all(image.pixels.dtype == np.uint8 for image in images)
+        self.monochrome += [image.monochrome for image in images]
         self.batches.append([list(each) for each in faces])
         return [
-            Restoration(Photograph.of(self.brightened(image)), _restored(each))
+            Restoration(Photograph.of(self.brightened(image.pixels)), _restored(each))
             for image, each in zip(images, faces, strict=True)
         ]
 
