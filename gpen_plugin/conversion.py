@@ -17,7 +17,7 @@ from gpen_plugin.errors import CheckpointError, GPENError, OptionError, plain_me
 from gpen_plugin.weight_file import Network, entries, is_network, network_of, report
 
 if TYPE_CHECKING:
-    from gpen_plugin.convert import Target
+    from gpen_plugin.conversion_targets import Target
 
 AVERAGED = ("params_ema", "g_ema")
 """Entries that hold a running average of the weights; all others hold the weights themselves."""
@@ -64,13 +64,13 @@ def choose(networks: Sequence[Network], target: "Target", judge: Network | None 
     """
     generators = [network for network in networks if not network.is_discriminator]
     judges = [judge] if judge else [network for network in networks if network.is_discriminator]
-    if target.judge:
+    if target.discriminator:
         _check_pair(networks[0].place, generators, judges)
     candidates = generators or judges
     averaged = next((one for one in candidates if one.entry in AVERAGED), candidates[0])
     raw = next((one for one in candidates if one.entry not in AVERAGED), averaged)
     chosen = {target.raw: raw, target.averaged: averaged}  # of a flat file the second, for both names are empty
-    return chosen | {target.judge: judges[0]} if target.judge else chosen
+    return chosen | {target.discriminator: judges[0]} if target.discriminator else chosen
 
 
 def blend(chosen: dict[str, Network], others: dict[str, Network], share: float) -> dict[str, Network]:

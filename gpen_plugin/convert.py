@@ -10,41 +10,10 @@ Which network the input holds, its size and its widths are read off its tensors;
 import argparse
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+from gpen_plugin.conversion_targets import TARGETS
 from gpen_plugin.errors import OptionError, told_plainly
-
-if TYPE_CHECKING:
-    from gpen_plugin.archs.authors_keys import Layout
-
-
-@dataclass(frozen=True)
-class Target:
-    """A kind of file.
-
-    Attributes:
-        layout: whose names its tensors have.
-        raw: entry of the weights themselves; empty in a flat file, which holds the averaged ones where there are any.
-        averaged: entry of their average.
-        judge: entry of the discriminator; empty where a file holds one network and its average alone.
-    """
-
-    layout: "Layout"
-    raw: str = ""
-    averaged: str = ""
-    judge: str = ""
-
-
-TARGETS = {
-    "ours": Target("ours"),
-    "basicsr": Target("ours", "params", "params_ema"),
-    "authors": Target("authors"),
-    "authors-training": Target("authors", "g", "g_ema", "d"),
-    "modelscope": Target("authors"),
-    "stylegan2": Target("stylegan2", "params", "params_ema"),
-}
 
 
 def parser() -> argparse.ArgumentParser:
@@ -80,7 +49,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not options.inspect:
         if len(options.input) != 1 or options.output is None or options.to is None:
             command.error("give one input, --output and --to; or --inspect")
-        if options.discriminator is not None and not TARGETS[options.to].judge:
+        if options.discriminator is not None and not TARGETS[options.to].discriminator:
             command.error(f"--discriminator: --to {options.to} holds one network; convert the discriminator on its own")
         if options.share is not None and options.blend is None:
             command.error("--share: it is of --blend, which is missing")

@@ -10,7 +10,7 @@ from gpen_plugin import checkpoint
 from gpen_plugin.archs.layers import NoiseMode, check_positive
 from gpen_plugin.archs.network_spec import NetworkSpec
 from gpen_plugin.conversion import choose, make_folder, read_networks
-from gpen_plugin.convert import TARGETS
+from gpen_plugin.conversion_targets import TARGETS
 from gpen_plugin.errors import OptionError
 from gpen_plugin.ops import bias_act
 from gpen_plugin.weight_file import build

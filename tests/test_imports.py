@@ -32,7 +32,19 @@ ALLOWED = {
 }
 MAY_IMPORT_ALL = {
     "",  # gpen_plugin itself
-    *("checkout", "conversion", "convert", "demo", "doctor", "evaluate", "export", "grow", "growth", "preflight"),
+    *(
+        "checkout",
+        "conversion",
+        "conversion_targets",
+        "convert",
+        "demo",
+        "doctor",
+        "evaluate",
+        "export",
+        "grow",
+        "growth",
+        "preflight",
+    ),
     *(
         "preflight_agreement",
         "preflight_machine",
