@@ -24,7 +24,18 @@ def served(tmp_path_factory):
     """A page with a login and a small limit: the process, its address, its folder of temporary files and its output."""
     folder = tmp_path_factory.mktemp("temporary")
     environment = {**os.environ, "TMPDIR": str(folder), "GPEN_DEMO_PASSWORD": LOGIN[1]}
-    options = ["--host", "0.0.0.0", "--login", LOGIN[0], "--max-upload", "0.5", "--device", "cpu", "--detector", "haar"]
+    options = [
+        "--host",
+        "0.0.0.0",
+        "--login",
+        LOGIN[0],
+        "--max-upload",
+        "0.5",
+        "--device",
+        "cpu",
+        "--detector",
+        "yunet",
+    ]
     with open(folder / "printed.txt", "w") as printed:
         process = subprocess.Popen(
             [sys.executable, "-m", "gpen_plugin.web_demo", *options],

@@ -5,7 +5,8 @@ import os
 import socket
 import time
 import weakref
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 
 try:
     import fcntl
@@ -14,6 +15,19 @@ except ImportError:  # not on Windows, where nothing is locked
 
 from gpen_plugin.errors import OptionError
 from gpen_plugin.host.runs import of_rank_0
+
+_claims = True
+
+
+@contextmanager
+def no_claims() -> Iterator[None]:
+    """Option files are read and checked, and no run follows: nothing is reserved, and no folder is made."""
+    global _claims
+    _claims = False
+    try:
+        yield
+    finally:
+        _claims = True
 
 
 def claim_run(opt: Mapping) -> None:
@@ -27,6 +41,8 @@ def claim_run(opt: Mapping) -> None:
     Raises:
         OptionError: another process runs in this folder; says which.
     """
+    if not _claims:
+        return
     folder = opt["path"]["experiments_root" if opt["is_train"] else "results_root"]
     holder = of_rank_0(_lock(opt, folder) if opt["rank"] == 0 else None)
     if holder is not None:

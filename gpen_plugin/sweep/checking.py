@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence, Set
 from contextlib import redirect_stdout
 
 from gpen_plugin.errors import GPENError, OptionError, TrainingError, join_errors, plain_message, told_plainly
+from gpen_plugin.host.run_lock import no_claims
 from gpen_plugin.run_options import host_pipeline
 from gpen_plugin.sweep.plan import Training
 
@@ -56,7 +57,7 @@ def complaints(words: Sequence[str]) -> list[str]:
 
     sys.argv = ["train.py", *words]
     try:
-        with redirect_stdout(sys.stderr):
+        with redirect_stdout(sys.stderr), no_claims():
             parse_options(os.getcwd(), is_train=True)
     except GPENError as error:
         message = plain_message(error)

@@ -227,7 +227,7 @@ def test_a_network_and_a_file_that_do_not_fit(small_network):
 def test_without_gfpgan(tmp_path, monkeypatch):
     from gpen_plugin.metrics import recognition_network
 
-    monkeypatch.setattr(recognition_network, "registered", lambda kind: {})
+    monkeypatch.setattr(recognition_network, "resolve", lambda kind, name: None)
     monkeypatch.setitem(sys.modules, "gfpgan.archs.arcface_arch", None)
     with pytest.raises(MissingFileError, match=r"gfpgan, which cannot be imported \(.*arcface.*pip install gfpgan"):
         raising(noise(0), noise(1), weights=str(tmp_path / "any.pth"))
