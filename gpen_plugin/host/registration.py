@@ -27,7 +27,7 @@ def register(kind: str, *, unless_taken: bool = False) -> Callable[[type], type]
 
     Args:
         kind: ``arch``, ``model``, ``dataset``, ``loss`` or ``metric``.
-        unless_taken: leave the name to whoever has it; for what stands in for something of the host's.
+        unless_taken: do not register where another class has the name; for stand-ins for the host's own.
     Raises:
         RegistryClashError: the name is taken by another module; both modules are named.
     """

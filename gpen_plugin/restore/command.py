@@ -35,7 +35,7 @@ def run(arguments: Namespace, request: Request) -> int:
     outputs.open()
     try:
         restorer = _restorer(arguments)
-        restorer.restore_all([], aligned=arguments.aligned)  # fails on what no photograph could mend
+        restorer.restore_all([], aligned=arguments.aligned)  # fails where the options are wrong for every photograph
         runner = Runner(restorer, outputs, _variants(arguments, restorer, request.endings), aligned=arguments.aligned)
         print(f"network: {restorer.network.description}")
         if not arguments.aligned:
