@@ -91,7 +91,7 @@ def _follow_up(loader) -> None:
 
 def _bring_in_plugin() -> None:
     try:
-        from gpen_plugin.registering import register_all
+        from gpen_plugin.registration import register_all
 
         register_all()
     except Exception as error:  # whatever it is, the host can do its own work without the plugin
@@ -115,7 +115,7 @@ def _explaining(registry, kind, names, failure):
         if name in names and not (name in registry and get(name).__module__.startswith(f"{PLUGIN}.")):
             raise ImportError(
                 f"BasicSR's {kind} registry: '{name}' is missing because {PLUGIN} could not be loaded "
-                f"({type(failure).__name__}: {failure}). Run `python -m {PLUGIN}.doctor` for the way out."
+                f"({type(failure).__name__}: {failure}). Run `python -m {PLUGIN}.doctor` to see what to do."
             ) from failure
         return get(name, *arguments, **keywords)
 

@@ -58,18 +58,18 @@ setup(
     },
     entry_points={
         "console_scripts": [
-            "gpen-train = gpen_plugin.train:main",
-            "gpen-test = gpen_plugin.test:main",
+            "gpen-train = gpen_plugin.cli.train:main",
+            "gpen-test = gpen_plugin.cli.test:main",
             "gpen-sweep = gpen_plugin.sweep.__main__:main",
-            "gpen-convert = gpen_plugin.convert:main",
-            "gpen-grow = gpen_plugin.grow:main",
+            "gpen-convert = gpen_plugin.cli.convert:main",
+            "gpen-grow = gpen_plugin.cli.grow:main",
             "gpen-restore = gpen_plugin.restore.__main__:main",
             "gpen-evaluate = gpen_plugin.evaluate.__main__:main",
             "gpen-study = gpen_plugin.study.__main__:main",
-            "gpen-demo = gpen_plugin.web_demo:main",
+            "gpen-demo = gpen_plugin.cli.web_demo:main",
             "gpen-export = gpen_plugin.export.__main__:main",
-            "gpen-sample = gpen_plugin.sample:main",
-            "gpen-doctor = gpen_plugin.doctor:main",
+            "gpen-sample = gpen_plugin.cli.sample:main",
+            "gpen-doctor = gpen_plugin.cli.doctor:main",
         ]
     },
     classifiers=[

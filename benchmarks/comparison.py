@@ -18,7 +18,7 @@ class Comparison:
         our_seconds: the same, of the same rounds.
         target: the ratio wanted; ``None`` shows it for information.
         limit: the seconds that one call of ours may take at most; ``None`` sets none.
-        items: pictures, faces or steps of one call.
+        items: images, faces or steps of one call.
         flop: of one call of ours, a multiply-add counted as two.
         dtype: whose peak `flop` is held against: ``fp32`` or ``bf16``.
         peak: that peak, FLOP/s, measured in the same run; 0 where there is none.
@@ -69,7 +69,7 @@ class Comparison:
 
 @dataclass(frozen=True)
 class Plot:
-    """A picture of how cost grows, and the line under it.
+    """An image of how cost grows, and the line under it.
 
     Attributes:
         file: path from the folder of the benchmarks, with forward slashes.

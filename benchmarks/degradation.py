@@ -21,10 +21,16 @@ from measure import Comparison, compare, held_together, parser, report
 from torch.utils.data import DataLoader
 
 from gpen_plugin.data import GPENDegradationDataset
-from gpen_plugin.data.blur_kernels import gaussian_kernel, motion_kernel
-from gpen_plugin.data.degradation import DegradationRanges, DegradationRecipe, recipe_rng, sample_recipe
-from gpen_plugin.data.sample_index import SampleIndex
-from gpen_plugin.data.sparse_blur import blurred_small
+from gpen_plugin.data.degradation import (
+    DegradationRanges,
+    DegradationRecipe,
+    gaussian_kernel,
+    motion_kernel,
+    rng_from_key,
+    sample_recipe,
+)
+from gpen_plugin.data.sparse_blur import blur_downsample
+from gpen_plugin.host.data_cursor import SampleIndex
 
 PAIRS = 48  # of one call; as many as a batch are kept at a time
 KERNEL_SIZE = 41
@@ -42,7 +48,7 @@ def data_set(root: Path) -> GPENDegradationDataset:
 
 def ordinary_pair(place: SampleIndex) -> dict:
     """The pair that the data set makes for the same place of a run, made the ordinary way."""
-    rng = recipe_rng(0, place.epoch, place.position)
+    rng = rng_from_key(0, place.epoch, place.position)
     face = cv2.imread(str(png_folder() / f"{place:02d}.png")).astype(np.float32) / 255
     if rng.random() < 0.5:
         face = np.ascontiguousarray(face[:, ::-1])
@@ -57,7 +63,7 @@ def ordinary_pair(place: SampleIndex) -> dict:
 
 
 def ordinary_blur(face: np.ndarray, recipe: DegradationRecipe) -> np.ndarray:
-    """(I * k) downsampled by s: the whole picture is blurred, then made small."""
+    """(I * k) downsampled by s: the whole image is blurred, then made small."""
     blurred = cv2.filter2D(face, -1, kernel_of(recipe), borderType=cv2.BORDER_REFLECT_101)
     return cv2.resize(blurred, small_size(recipe)[::-1], interpolation=cv2.INTER_AREA)
 
@@ -76,9 +82,9 @@ def kernel_of(recipe: DegradationRecipe) -> np.ndarray:
     return np.pad(kernel[::-1, ::-1], (KERNEL_SIZE - recipe.kernel_size) // 2)
 
 
-def ordinary_tensor(picture: np.ndarray) -> torch.Tensor:
+def ordinary_tensor(image: np.ndarray) -> torch.Tensor:
     """BGR (H, W, 3) in [0, 1] to RGB (3, H, W) in [-1, 1]."""
-    rgb = cv2.cvtColor(picture, cv2.COLOR_BGR2RGB)
+    rgb = cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
     return torch.from_numpy(rgb.transpose(2, 0, 1)).sub(0.5).div_(0.5)
 
 
@@ -86,24 +92,24 @@ def agreement(ours: GPENDegradationDataset) -> str:
     """Hold both arms together; the script ends here if they differ.
 
     A value that lies on the edge between two bytes may be rounded either way, and JPEG spreads the difference: so the
-    blur is compared before the noise, and of the degraded pictures most have to be equal to the last bit but one.
+    blur is compared before the noise, and of the degraded images most have to be equal to the last bit but one.
     """
     equal, blurs = 0, []
     for place in PLACES:
         wanted, made = ordinary_pair(place), ours[place]
         held_together(wanted["gt"], made["gt"], tolerance=1e-6)
         equal += torch.allclose(wanted["lq"], made["lq"], rtol=0, atol=1e-5)
-        rng = recipe_rng(0, place.epoch, place.position)
+        rng = rng_from_key(0, place.epoch, place.position)
         rng.random()  # the mirror's draw
         recipe = sample_recipe(DegradationRanges(), rng)
         face = cv2.imread(str(png_folder() / f"{place:02d}.png"))
-        sparse = blurred_small(face, kernel_of(recipe), small_size(recipe), recipe.downsampler == "area") / 255
+        sparse = blur_downsample(face, kernel_of(recipe), small_size(recipe), recipe.downsampler == "area") / 255
         dense = ordinary_blur(face.astype(np.float32) / 255, recipe)
         blurs.append((torch.from_numpy(dense).flatten(), torch.from_numpy(sparse).flatten()))
     told = held_together(*map(torch.cat, zip(*blurs, strict=True)))
     if equal < 0.9 * PAIRS:
-        raise SystemExit(f"Only {equal} of {PAIRS} degraded pictures agree: nothing was timed.")
-    return f"{told} before noise and rounding; after them {equal} of {PAIRS} degraded pictures are equal"
+        raise SystemExit(f"Only {equal} of {PAIRS} degraded images agree: nothing was timed.")
+    return f"{told} before noise and rounding; after them {equal} of {PAIRS} degraded images are equal"
 
 
 def against_ordinary(root: Path, what: str, options: argparse.Namespace, target: float | None, note: str) -> Comparison:
@@ -122,7 +128,7 @@ def against_ordinary(root: Path, what: str, options: argparse.Namespace, target:
 
 
 def throughput(workers: int, seconds: float) -> float:
-    """Pictures per second through torch's `DataLoader`.
+    """Images per second through torch's `DataLoader`.
 
     Args:
         workers: processes that make pairs; with 0 the caller's own does.
@@ -132,10 +138,10 @@ def throughput(workers: int, seconds: float) -> float:
     batches = iter(DataLoader(data_set(lmdb_folder("bmp")), BATCH, sampler=endless, num_workers=workers))
     for _ in range(1 + 3 * workers):  # the workers have started, and what they had made ahead is used up
         next(batches)
-    begun, pictures = time.perf_counter(), 0
+    begun, images = time.perf_counter(), 0
     while time.perf_counter() < begun + seconds:
-        pictures += len(next(batches)["lq"])
-    return pictures / (time.perf_counter() - begun)
+        images += len(next(batches)["lq"])
+    return images / (time.perf_counter() - begun)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -144,7 +150,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     cv2.setNumThreads(options.threads)
     torch.set_num_threads(options.threads)
     kinds = [
-        (lmdb_folder("bmp"), "LMDB of BMP", 4.0, "The blur is computed only where the small picture looks at it."),
+        (lmdb_folder("bmp"), "LMDB of BMP", 4.0, "The blur is computed only where the small image looks at it."),
         (png_folder(), "folder of PNG", None, "Decoding PNG is most of what remains."),
     ]
     rows = [against_ordinary(root, what, options, target, note) for root, what, target, note in kinds]

@@ -17,9 +17,9 @@ from measure import Comparison, clock, compare, flop_of, held_together, not_meas
 from gpen_plugin import GPEN, Restorer
 from gpen_plugin.data.drawn_faces import draw_face
 from gpen_plugin.restore import DetectedFace
-from gpen_plugin.restore.alignment import align, inverse, warp
+from gpen_plugin.restore.alignment import align, invert_affine, warp
 from gpen_plugin.restore.masks import soft_mask
-from gpen_plugin.restore.templates import TEMPLATES, pixels
+from gpen_plugin.restore.templates import TEMPLATES, scale_template
 
 SIZE = 256  # pixels of the network's faces, at the released width
 HEIGHT, WIDTH = 3000, 4000
@@ -27,7 +27,7 @@ ROWS, COLUMNS = 5, 6
 DRAWN = 5  # different faces
 SIDES = 280, 540  # pixels of the smallest and largest face in FFHQ's framing
 TARGETS = {"cpu": 1.5, "cuda": 4}
-ROUNDING = 2 / 255  # each of two pictures was rounded to 8 bits, one of them between any two faces
+ROUNDING = 2 / 255  # each of two images was rounded to 8 bits, one of them between any two faces
 
 USUAL = "For information: the baseline of the target pastes within each face's own region, too, and is the harder one."
 
@@ -36,17 +36,17 @@ def photograph() -> tuple[np.ndarray, list[DetectedFace]]:
     """(HEIGHT, WIDTH, 3) BGR uint8, and where its faces are."""
     rng = np.random.default_rng(0)
     coarse = rng.integers(90, 166, (HEIGHT // 100, WIDTH // 100, 3)).astype(np.uint8)
-    picture, faces = cv2.resize(coarse, (WIDTH, HEIGHT), interpolation=cv2.INTER_CUBIC), []
+    image, faces = cv2.resize(coarse, (WIDTH, HEIGHT), interpolation=cv2.INTER_CUBIC), []
     drawn = [draw_face(seed, SIZE) for seed in range(DRAWN)]
     for number, side in enumerate(rng.integers(*SIDES, ROWS * COLUMNS)):
         row, column = divmod(number, COLUMNS)
         left = round((column + 0.5) * WIDTH / COLUMNS - side / 2)
         top = round((row + 0.5) * HEIGHT / ROWS - side / 2)
-        picture[top : top + side, left : left + side] = cv2.resize(drawn[number % DRAWN], (int(side), int(side)))
-        landmarks = pixels(TEMPLATES["ffhq"], side) + np.array([left, top])
+        image[top : top + side, left : left + side] = cv2.resize(drawn[number % DRAWN], (int(side), int(side)))
+        landmarks = scale_template(TEMPLATES["ffhq"], side) + np.array([left, top])
         box = np.array([left, top, left + side, top + side], np.float64)
         faces.append(DetectedFace(box, landmarks, 0.99, "drawn"))
-    return picture, faces
+    return image, faces
 
 
 def opened(device: str) -> Restorer:
@@ -58,34 +58,34 @@ def opened(device: str) -> Restorer:
         return Restorer(file, device=device, mask="soft")
 
 
-def in_turn(restorer: Restorer, picture: np.ndarray, faces: list[DetectedFace]) -> tuple[np.ndarray, list[np.ndarray]]:
+def in_turn(restorer: Restorer, image: np.ndarray, faces: list[DetectedFace]) -> tuple[np.ndarray, list[np.ndarray]]:
     """One `Restorer.restore` per face, each on the result of the one before."""
     restored = []
     for face in faces:
-        result = restorer.restore(picture, faces=[face])
-        picture = result.picture
+        result = restorer.restore(image, faces=[face])
+        image = result.image
         restored.append(result.faces[0].restored)
-    return picture, restored
+    return image, restored
 
 
-def as_usual(restorer: Restorer, picture: np.ndarray, faces: list[DetectedFace]) -> tuple[np.ndarray, list[np.ndarray]]:
+def as_usual(restorer: Restorer, image: np.ndarray, faces: list[DetectedFace]) -> tuple[np.ndarray, list[np.ndarray]]:
     """As face tools usually do it: face and mask are drawn on sheets as large as the photograph, which are blended."""
-    template, size, restored = TEMPLATES["ffhq"], picture.shape[1::-1], []
-    canvas, mask = picture.astype(np.float32), soft_mask(template, SIZE)
+    template, size, restored = TEMPLATES["ffhq"], image.shape[1::-1], []
+    canvas, mask = image.astype(np.float32), soft_mask(template, SIZE)
     for face in faces:
         matrix = align(face.landmarks, template, SIZE)
-        restored += restorer.network([warp(picture, matrix, (SIZE, SIZE))])
-        back = inverse(matrix)
+        restored += restorer.network([warp(image, matrix, (SIZE, SIZE))])
+        back = invert_affine(matrix)
         drawn = cv2.warpAffine(restored[-1] * np.float32(255), back, size)
         share = cv2.warpAffine(mask, back, size)[..., None]
         canvas = share * drawn + (1 - share) * canvas
     return np.rint(canvas).astype(np.uint8), restored
 
 
-def at_once(restorer: Restorer, picture: np.ndarray, faces: list[DetectedFace]) -> tuple[np.ndarray, list[np.ndarray]]:
+def at_once(restorer: Restorer, image: np.ndarray, faces: list[DetectedFace]) -> tuple[np.ndarray, list[np.ndarray]]:
     """Ours."""
-    result = restorer.restore(picture, faces=faces)
-    return result.picture, [face.restored for face in result.faces]
+    result = restorer.restore(image, faces=faces)
+    return result.image, [face.restored for face in result.faces]
 
 
 def least(restorer: Restorer, many: int, device: str) -> str:
@@ -113,20 +113,20 @@ def main() -> None:
     options = parser(__doc__, rounds=2).parse_args()
     torch.set_num_threads(options.threads)
     cv2.setNumThreads(options.threads)
-    restorer, (picture, faces) = opened(options.device), photograph()
+    restorer, (image, faces) = opened(options.device), photograph()
     flop = flop_of(lambda: restorer.network([np.zeros((SIZE, SIZE, 3), np.float32)]))  # of one face
 
     def row(arm: Callable, words: str, shown: list[DetectedFace], target: float | None, note: str = "") -> Comparison:
         return compare(
             f"{len(shown)} faces of a photograph of {WIDTH * HEIGHT / 1e6:g} megapixels, GPEN {SIZE} px, fp32",
-            (words, lambda: arm(restorer, picture, shown)),
-            ("Restorer.restore, all faces in one call", lambda: at_once(restorer, picture, shown)),
+            (words, lambda: arm(restorer, image, shown)),
+            ("Restorer.restore, all faces in one call", lambda: at_once(restorer, image, shown)),
             rounds=options.rounds,
             device=options.device,
             target=target,
             items=len(shown),
             flop=len(shown) * flop,
-            error=held(arm, restorer, picture, shown, same_pasting=arm is in_turn),
+            error=held(arm, restorer, image, shown, same_pasting=arm is in_turn),
             note=note,
         )
 

@@ -157,14 +157,14 @@ def workers(seconds: float = 3.0) -> Plot:
         rates.append(throughput(number, seconds))
         busy.append((_cpu_seconds() - before) / (time.perf_counter() - begun))
     axis = ("workers", WORKERS)
-    file = draw("workers", "Degradation at 512 px", axis, "pictures per second", {"pictures": rates}, octaves="")
+    file = draw("workers", "Degradation at 512 px", axis, "images per second", {"images": rates}, octaves="")
     told = ", ".join(f"{rate:.0f} with {number}" for number, rate in zip(WORKERS, rates, strict=True))
     best = max(range(len(WORKERS)), key=rates.__getitem__)
     cores = ", ".join(f"{used:.1f} with {number}" for used, number in zip(busy, WORKERS, strict=True))
     handed_over = BATCH * 2 * 3 * SIZE**2 * 4 / MIB  # lq and gt, float32
     return Plot(
         file,
-        f"Pictures a second: {told}; most with {WORKERS[best]} workers. Of {os.cpu_count()} cores, {cores} were "
+        f"Images a second: {told}; most with {WORKERS[best]} workers. Of {os.cpu_count()} cores, {cores} were "
         f"busy, the start of the workers included: where all are, more workers share what is there. A worker hands "
         f"over {handed_over:.0f} MiB a batch in shared memory, which the process itself need not.",
     )

@@ -12,7 +12,7 @@ import torch
 from measure import DTYPES, Comparison, compare, flop_of, held_together, not_measured, parser, peak_flop, report
 
 from gpen_plugin.archs import GPEN
-from gpen_plugin.archs.folding import fold
+from gpen_plugin.archs.inference import fold
 from gpen_plugin.ops import force_implementation
 
 RELEASED = {  # the widths of the released files

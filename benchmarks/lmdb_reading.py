@@ -21,7 +21,7 @@ TARGETS = {"bmp": 3.0, "png": None}
 
 
 def read_all(source: ImageSource) -> list[np.ndarray]:
-    """The pictures, (H, W, 3) BGR uint8."""
+    """The images, (H, W, 3) BGR uint8."""
     return [source.read(key) for key in source.keys]
 
 

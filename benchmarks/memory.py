@@ -11,7 +11,7 @@ from measure import Comparison, held_together, parser, peak_memory, report
 from torch import nn
 
 from gpen_plugin.archs import GPEN
-from gpen_plugin.archs.folding import fold
+from gpen_plugin.archs.inference import fold
 
 TARGET = 2
 SIZES = (512, 1024)

@@ -13,7 +13,7 @@ from measure import Comparison, compare, flop_of, held_together, not_measured, p
 
 from gpen_plugin.errors import MissingFileError
 from gpen_plugin.export import Plan, export
-from gpen_plugin.metrics.onnx_file import OnnxNetwork
+from gpen_plugin.nets.onnx_file import OnnxNetwork
 
 TARGETS = {FOLDED: 1, REFERENCE: None}
 LEFT_OUT = (

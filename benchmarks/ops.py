@@ -73,7 +73,7 @@ def rows(options: argparse.Namespace) -> list[Comparison]:
 def main() -> None:
     """Print one row per op and way."""
     command = parser(__doc__, rounds=5)
-    command.add_argument("--size", type=int, default=256, help="of the picture whose features of a quarter are taken")
+    command.add_argument("--size", type=int, default=256, help="of the image whose features of a quarter are taken")
     options = command.parse_args()
     torch.set_num_threads(options.threads)
     report("The ops alone", rows(options), options)

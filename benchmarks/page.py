@@ -30,7 +30,7 @@ class Part:
         machine: what it ran on, fact by name.
         settings: device, threads and rounds, in words.
         comparisons: its rows.
-        plots: its pictures.
+        plots: its images.
         left_out: what was tried there and did not pay.
         failure: why there is nothing of all this; empty where there is.
     """

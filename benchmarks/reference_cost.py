@@ -11,7 +11,7 @@ from basicsr.archs.stylegan2_arch import StyleGAN2Generator
 from measure import Comparison, compare, held_together, parser, report
 
 from gpen_plugin.archs import GPENPrior
-from gpen_plugin.host.foreign_archs import lend_plain_ops
+from gpen_plugin.host.patches import patch_missing_ops
 from gpen_plugin.ops import force_implementation
 
 SIZE, WIDTHS = 256, {"channel_multiplier": 1, "narrow": 0.5}
@@ -31,8 +31,8 @@ def generators(device: str) -> tuple[StyleGAN2Generator, GPENPrior]:
     return host.to(device), prior.to(device)
 
 
-def picture(batch: int, rounds: int, device: str) -> Comparison:
-    """Draw `batch` pictures both ways; the noise is there but weighs nothing, as in every fresh network."""
+def image(batch: int, rounds: int, device: str) -> Comparison:
+    """Draw `batch` images both ways; the noise is there but weighs nothing, as in every fresh network."""
     host, prior = generators(device)
     z, noise = torch.randn(batch, 512, device=device), prior.make_noise(batch)
 
@@ -62,8 +62,8 @@ def main() -> None:
     """Print one row per batch."""
     options = parser(__doc__, rounds=5).parse_args()
     torch.set_num_threads(options.threads)
-    lend_plain_ops()
-    report("The reference", [picture(batch, options.rounds, options.device) for batch in (1, 4)], options)
+    patch_missing_ops()
+    report("The reference", [image(batch, options.rounds, options.device) for batch in (1, 4)], options)
 
 
 if __name__ == "__main__":

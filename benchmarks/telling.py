@@ -32,7 +32,7 @@ def report(
         comparisons: its rows.
         options: of `parser`.
         left_out: what was tried and did not pay, a sentence with the figure each.
-        plots: pictures, and their lines.
+        plots: images, and their lines.
     """
     print(title)
     for name, fact in facts().items():

@@ -24,42 +24,42 @@ class Cost:
     """What a training does.
 
     Attributes:
-        pictures: it is shown, the iterations of the option file times its batch on one GPU.
-        per_picture: operations for one of them.
+        images: it is shown, the iterations of the option file times its batch on one GPU.
+        per_image: operations for one of them.
         parameters: of G and D, whose gradients GPUs exchange at each iteration.
     """
 
-    pictures: int
-    per_picture: float
+    images: int
+    per_image: float
     parameters: int
 
     def hours(self, rate: float, gpus: int = 1) -> float:
         """Hours on so many GPUs that achieve `rate` operations a second each."""
-        return self.pictures * self.per_picture / rate / gpus / 3600
+        return self.images * self.per_image / rate / gpus / 3600
 
 
 def cost_of(opt: dict) -> Cost:
     """The cost of a training, from its option file.
 
     A backward pass costs a forward pass for the features and one for the weights. In fine-tuning G runs forward, and
-    back for both; D runs forward twice, back for both twice, and back to the pictures once. In a prior's training D
+    back for both; D runs forward twice, back for both twice, and back to the images once. In a prior's training D
     judges two sets of fakes, and the first of them is drawn without a way back. R1 runs D forward, back to the
-    pictures, back through that, and back for both; path length does the same with G on a part of the batch.
+    images, back through that, and back for both; path length does the same with G on a part of the batch.
     """
     with torch.device("meta"):
         net_g, net_d = (NETWORKS[opt[name]["type"]](**_arguments(opt[name])) for name in ("network_g", "network_d"))
         size = opt["network_d"]["out_size"]
-        picture, code = torch.zeros(1, 3, size, size), torch.zeros(1, opt["network_g"].get("num_style_feat", 512))
+        image, code = torch.zeros(1, 3, size, size), torch.zeros(1, opt["network_g"].get("num_style_feat", 512))
         is_prior = isinstance(net_g, GPENPrior)
-        of_g = flop_of(lambda: net_g(code if is_prior else picture))
-        of_d = flop_of(lambda: net_d(picture))
+        of_g = flop_of(lambda: net_g(code if is_prior else image))
+        of_d = flop_of(lambda: net_d(image))
     train = opt["train"]
-    per_picture = 4 * of_g + 8 * of_d if is_prior else 3 * of_g + 7 * of_d
-    per_picture += 6 * of_d / train["net_d_reg_every"]
+    per_image = 4 * of_g + 8 * of_d if is_prior else 3 * of_g + 7 * of_d
+    per_image += 6 * of_d / train["net_d_reg_every"]
     if is_prior and train.get("path_reg_weight"):
-        per_picture += 6 * of_g / train["net_g_reg_every"] / train.get("path_batch_shrink", 1)
-    pictures = train["total_iter"] * opt["datasets"]["train"]["batch_size_per_gpu"]
-    return Cost(pictures, per_picture, sum(p.numel() for net in (net_g, net_d) for p in net.parameters()))
+        per_image += 6 * of_g / train["net_g_reg_every"] / train.get("path_batch_shrink", 1)
+    images = train["total_iter"] * opt["datasets"]["train"]["batch_size_per_gpu"]
+    return Cost(images, per_image, sum(p.numel() for net in (net_g, net_d) for p in net.parameters()))
 
 
 def _arguments(section: dict) -> dict:
@@ -73,7 +73,7 @@ def main() -> None:
     parser.add_argument("--rate", type=float, required=True, help="operations a second that one GPU achieves")
     parser.add_argument("--gpus", type=int, nargs="+", default=[1], help="numbers of GPUs (default 1)")
     parser.add_argument(
-        "--pictures", type=float, metavar="N", help="shown pictures (default: the file's iterations by one GPU's batch)"
+        "--images", type=float, metavar="N", help="shown images (default: the file's iterations by one GPU's batch)"
     )
     options = parser.parse_args()
     for file in options.opt:
@@ -81,11 +81,11 @@ def main() -> None:
         if "network_g" not in opt:
             parser.error(f"{file} is no training: it has no network_g. Name the option file of one training.")
         cost = cost_of(opt)
-        if options.pictures:
-            cost = replace(cost, pictures=round(options.pictures))
+        if options.images:
+            cost = replace(cost, images=round(options.images))
         hours = ", ".join(f"{cost.hours(options.rate, gpus):,.1f} h on {gpus}" for gpus in options.gpus)
         print(
-            f"{file}: {cost.pictures / 1e6:.2f} M pictures, {cost.per_picture / 1e12:.3g} Tera operations each, "
+            f"{file}: {cost.images / 1e6:.2f} M images, {cost.per_image / 1e12:.3g} Tera operations each, "
             f"{cost.parameters / 1e6:.1f} M parameters: {hours}"
         )
 

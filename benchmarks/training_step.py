@@ -4,8 +4,8 @@
     python benchmarks/training_step.py --device cuda
 
 Ours is `GPENModel` as options/gpen_finetune_SIZE.yml sets it up, on a GPU with ``precision: bf16``. The plain way is
-StyleGAN2's usual loop on the reference ops, in fp32: every step draws and judges its pictures anew. Both start from the
-same weights, and see the same pictures; their gradients are held together in fp32. R1 comes at every 16th iteration: it
+StyleGAN2's usual loop on the reference ops, in fp32: every step draws and judges its images anew. Both start from the
+same weights, and see the same images; their gradients are held together in fp32. R1 comes at every 16th iteration: it
 is timed alone, and a sixteenth of it counts.
 """
 
@@ -26,7 +26,7 @@ from gpen_plugin.ops import force_implementation
 
 OPTIONS = Path(__file__).parents[1] / "options"
 PLAIN = "the usual loop on the reference ops, fp32"
-USUAL = "The usual loop draws and judges its pictures anew in every step, and has torch's default Adam."
+USUAL = "The usual loop draws and judges its images anew in every step, and has torch's default Adam."
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,7 @@ class PlainTraining:
         self.optimizer_d = torch.optim.Adam(self.d.parameters(), lr=rates["discriminator"], betas=betas)
 
     def iteration(self) -> None:
-        """A step of G, one of D on the pictures from before it, and the average."""
+        """A step of G, one of D on the images from before it, and the average."""
         with force_implementation("reference"):
             with torch.no_grad():
                 fake = self.g(self.lq)
@@ -196,7 +196,7 @@ def arithmetic(model: GPENModel) -> tuple[float, float]:
     """Operations of a usual iteration and of R1, from those of a forward pass.
 
     A backward pass costs a forward pass for the features and one for the weights. G runs forward, and back for both. D
-    runs forward twice, back for both twice, and back to the pictures once. R1 runs D forward, back to the pictures,
+    runs forward twice, back for both twice, and back to the images once. R1 runs D forward, back to the images,
     back through that for features and weights, and back for both.
     """
     of_g, of_d = (flop_of(lambda net=net: net(model.lq)) for net in (model.net_g, model.net_d))

@@ -1,14 +1,14 @@
-"""Write the labels by which an evaluation on FairFace is broken down (``report: labels:``), one line per picture.
+"""Write the labels by which an evaluation on FairFace is broken down (``report: labels:``), one line per image.
 
     python datasets_prep/fairface_labels.py --input fairface_val_128.zip --output datasets/fairface/val_labels.csv \
         --seen datasets_prep/fairface_val_seen.csv
 
-The input is a folder or zip of pictures with a ``labels.csv``: file, age, gender, race as FairFace's annotators chose
+The input is a folder or zip of images with a ``labels.csv``: file, age, gender, race as FairFace's annotators chose
 them, and five landmarks, ``eye_l_x`` to ``mouth_r_y``, in pixels. What is added is measured, or was seen by eye:
 
     turned      |a - b| / (a + b), with a and b the distances from the nose to the two eyes; 0 is frontal
     brightness  mean luma, 0 to 255, of the rectangle that holds eyes, nose and mouth: of skin, and of its light
-    (--seen)    further columns of a file of one's own; pictures that are not in it get ``nothing``
+    (--seen)    further columns of a file of one's own; images that are not in it get ``nothing``
 """
 
 import argparse
@@ -23,8 +23,8 @@ import cv2
 import numpy as np
 
 from gpen_plugin.data.image_source import open_folder_or_zip
-from gpen_plugin.errors import DataError, OptionError, told_plainly
-from gpen_plugin.picture_file import write_whole
+from gpen_plugin.errors import DataError, OptionError, handle_errors
+from gpen_plugin.images.files import write_whole
 
 LABELS = "labels.csv"
 KEPT = ("race", "gender", "age")
@@ -34,13 +34,13 @@ POINTS = ("eye_l", "eye_r", "nose", "mouth_l", "mouth_r")
 def parser() -> argparse.ArgumentParser:
     """The command's options."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("-i", "--input", type=Path, required=True, help=f"folder or zip of pictures with {LABELS}")
+    parser.add_argument("-i", "--input", type=Path, required=True, help=f"folder or zip of images with {LABELS}")
     parser.add_argument("-o", "--output", type=Path, required=True, help="CSV file to write")
     parser.add_argument("--seen", type=Path, help="CSV file: file, and labels of one's own")
     return parser
 
 
-@told_plainly
+@handle_errors
 def main(argv: Sequence[str] | None = None) -> int:
     """Write the file.
 
@@ -54,12 +54,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     given = _rows(_labels_of(options.input), str(options.input), (*KEPT, *(f"{p}_{a}" for p in POINTS for a in "xy")))
     seen = _seen(options.seen) if options.seen else {}
     if strangers := sorted(seen.keys() - given.keys()):
-        came = f"names {', '.join(strangers[:3])}"
-        raise OptionError("--seen", came, f"pictures of {options.input}", "Mend the names.")
+        got = f"names {', '.join(strangers[:3])}"
+        raise OptionError("--seen", got, f"images of {options.input}", "Mend the names.")
     there = set(source.keys)
     if absent := [file for file in given if Path(file).stem not in there]:
-        came = f"its {LABELS} names {', '.join(absent[:3])}, of which there is no picture"
-        raise DataError(str(options.input), came, "a picture for each line", "Mend the names, or remove the lines.")
+        got = f"its {LABELS} names {', '.join(absent[:3])}, of which there is no image"
+        raise DataError(str(options.input), got, "an image for each line", "Mend the names, or remove the lines.")
     columns = [name for name in next(iter(seen.values()), {}) if name != "file"]
     lines = []
     for file, row in given.items():
@@ -74,7 +74,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     writer.writerows(lines)
     options.output.parent.mkdir(parents=True, exist_ok=True)
     write_whole(options.output, text.getvalue().encode())
-    print(f"{options.output}: {len(lines)} pictures, {', '.join(list(lines[0])[1:])}")
+    print(f"{options.output}: {len(lines)} images, {', '.join(list(lines[0])[1:])}")
     return 0
 
 
@@ -87,7 +87,7 @@ def measured(face: np.ndarray, row: Mapping[str, str]) -> dict[str, str]:
     Returns:
         ``turned`` and ``brightness``, as numbers in text.
     Raises:
-        DataError: a landmark is no number, or none of the face is in the picture.
+        DataError: a landmark is no number, or none of the face is in the image.
     """
     try:
         points = {name: np.array([float(row[f"{name}_{axis}"]) for axis in "xy"]) for name in POINTS}
@@ -98,8 +98,8 @@ def measured(face: np.ndarray, row: Mapping[str, str]) -> dict[str, str]:
     (x0, y0), (x1, y1) = np.clip(np.round([corners.min(0), corners.max(0)]), 0, None).astype(int)
     inside = face[y0 : y1 + 1, x0 : x1 + 1]
     if not inside.size:
-        came = f"its landmarks lie outside of the picture, {face.shape[1]} x {face.shape[0]} px"
-        raise DataError(row["file"], came, "pixels of the picture itself", "Mend its line.")
+        got = f"its landmarks lie outside of the image, {face.shape[1]} x {face.shape[0]} px"
+        raise DataError(row["file"], got, "pixels of the image itself", "Mend its line.")
     luma = cv2.cvtColor(inside, cv2.COLOR_BGR2GRAY).mean()
     return {"turned": f"{abs(left - right) / (left + right):.3f}", "brightness": f"{luma:.1f}"}
 
@@ -111,27 +111,27 @@ def _labels_of(path: Path) -> str:
         with ZipFile(path) as archive:
             return archive.read(LABELS).decode()
     except (OSError, KeyError) as error:
-        raise DataError(str(path), f"has no {LABELS} ({error})", "labels beside the pictures") from error
+        raise DataError(str(path), f"has no {LABELS} ({error})", "labels beside the images") from error
 
 
 def _seen(path: Path) -> dict[str, dict[str, str]]:
     try:
         return _rows(path.read_text(encoding="utf-8"), str(path), ())
     except (OSError, UnicodeDecodeError) as error:
-        raise OptionError("--seen", f"{path} cannot be read ({error})", "a CSV file", "Mend the path.") from error
+        raise OptionError("--seen", f"{path} cannot be read ({error})", "a CSV file", "Check the path.") from error
 
 
 def _rows(text: str, where: str, needed: Sequence[str]) -> dict[str, dict[str, str]]:
-    """The lines of a CSV file by the name of their picture."""
+    """The lines of a CSV file by the name of their image."""
     rows = list(csv.DictReader(io.StringIO(text)))
     missing = [name for name in ("file", *needed) if rows and name not in rows[0]]
     if missing or not rows:
-        came = f"has no column {missing[0]}" if missing else "has no line"
-        raise DataError(where, came, f"columns {', '.join(('file', *needed))}", "Mend its first line.")
+        got = f"has no column {missing[0]}" if missing else "has no line"
+        raise DataError(where, got, f"columns {', '.join(('file', *needed))}", "Mend its first line.")
     by_file = {row["file"]: row for row in rows}
     if len(by_file) < len(rows) or any(None in (*row, *row.values()) for row in rows):
-        came = "names a picture twice, or has a line of another length than its first"
-        raise DataError(where, came, "one line for each picture", "Mend these lines.")
+        got = "names an image twice, or has a line of another length than its first"
+        raise DataError(where, got, "one line for each image", "Mend these lines.")
     return by_file
 
 

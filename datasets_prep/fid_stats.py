@@ -1,11 +1,11 @@
-"""Write the statistics of a set of pictures, with which FID and KID compare restored or generated ones.
+"""Write the statistics of a set of images, with which FID and KID compare restored or generated ones.
 
     python datasets_prep/fid_stats.py --input datasets/ffhq/ffhq_512.lmdb --output datasets/ffhq_512.npz --features
 
 Then, in an option file: `fid: {type: calculate_fid, better: lower, statistics: datasets/ffhq_512.npz}`. KID needs the
-features of each picture, which `--features` adds: 8 kB per picture. pytorch-fid reads the file too.
+features of each image, which `--features` adds: 8 kB per image. pytorch-fid reads the file too.
 
-A picture that cannot be read is reported and left out; the statistics of the others are written, and the exit status
+An image that cannot be read is reported and left out; the statistics of the others are written, and the exit status
 is 1. The Inception weights are looked for in `--weights-dir`, `$GPEN_PLUGIN_WEIGHTS` and the cache, or downloaded.
 """
 
@@ -20,41 +20,41 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from gpen_plugin.data.image_source import ImageSource, fit_square, open_source
-from gpen_plugin.errors import DataError, OptionError, told_plainly
-from gpen_plugin.fetch import use_folder
+from gpen_plugin.checkpoints.download import add_search_dir
+from gpen_plugin.data.image_source import ImageSource, open_source, resize_square
+from gpen_plugin.errors import DataError, OptionError, handle_errors
 from gpen_plugin.metrics import inception_features
-from gpen_plugin.metrics.feature_statistics import Moments
+from gpen_plugin.metrics.fid import FeatureStats
 
-BATCH = 16  # pictures that the network sees at once
+BATCH = 16  # images that the network sees at once
 
 
 def parser() -> argparse.ArgumentParser:
     """The command's options."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("-i", "--input", type=Path, required=True, help="folder, zip file or LMDB of pictures")
+    parser.add_argument("-i", "--input", type=Path, required=True, help="folder, zip file or LMDB of images")
     parser.add_argument("-o", "--output", type=Path, required=True, help="file to make; its name ends in .npz")
-    parser.add_argument("-s", "--size", type=int, help="bring pictures to this side, as make_lmdb.py does")
-    parser.add_argument("--limit", type=int, help="use at most this many pictures, the first by name")
-    parser.add_argument("--features", action="store_true", help="keep the features of each picture, for KID")
+    parser.add_argument("-s", "--size", type=int, help="bring images to this side, as make_lmdb.py does")
+    parser.add_argument("--limit", type=int, help="use at most this many images, the first by name")
+    parser.add_argument("--features", action="store_true", help="keep the features of each image, for KID")
     parser.add_argument("--weights-dir", type=Path, help="folder with the Inception weights")
     parser.add_argument("--device", default="auto", help="auto (a GPU where there is one), cpu or cuda")
     return parser
 
 
-@told_plainly
+@handle_errors
 def main(argv: Sequence[str] | None = None) -> int:
     """Make a file of statistics.
 
     Args:
         argv: command line without the program's name; None for the real one.
     Returns:
-        Exit status: 0 if all pictures are in; 1 if some could not be read, or on an error; 130 if it was stopped.
+        Exit status: 0 if all images are in; 1 if some could not be read, or on an error; 130 if it was stopped.
     """
     options = parser().parse_args(argv)
     _check(options)
     if options.weights_dir:
-        use_folder(options.weights_dir)
+        add_search_dir(options.weights_dir)
     source = open_source(options.input, "--input")
     keys = source.keys[: options.limit]
     try:
@@ -64,7 +64,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print("\nStopped. Nothing was written.", file=sys.stderr)
         return 130
     left_out = len(keys) - len(used)
-    print(f"{options.output}: {len(used)} pictures" + (f", {left_out} left out." if left_out else "."))
+    print(f"{options.output}: {len(used)} images" + (f", {left_out} left out." if left_out else "."))
     return 1 if left_out else 0
 
 
@@ -84,37 +84,37 @@ def _check(options: argparse.Namespace) -> None:
 
 def _look_at(
     source: ImageSource, keys: Sequence[str], options: argparse.Namespace
-) -> tuple[list[str], Moments, list[np.ndarray]]:
-    """Keys of the pictures that could be read, the moments of their features, and these if they are to be kept."""
+) -> tuple[list[str], FeatureStats, list[np.ndarray]]:
+    """Keys of the images that could be read, the moments of their features, and these if they are to be kept."""
     used, parts, moments = [], [], None
-    for names, pictures in _batches(_readable(source, keys, options.size)):
-        features = inception_features.extract(pictures, options.device)
-        moments = moments or Moments(features.shape[1])
+    for names, images in _batches(_readable(source, keys, options.size)):
+        features = inception_features.extract(images, options.device)
+        moments = moments or FeatureStats(features.shape[1])
         moments.add(features)
         used += names
         parts += [features] if options.features else []
     if len(used) < 2:
-        raise DataError("--input", f"{options.input} has {len(used)} readable pictures", "at least 2")
+        raise DataError("--input", f"{options.input} has {len(used)} readable images", "at least 2")
     return used, moments, parts
 
 
 def _readable(source: ImageSource, keys: Sequence[str], size: int | None) -> Iterator[tuple[str, np.ndarray]]:
-    """Pictures by key; what cannot be read is reported."""
-    with tqdm(keys, unit="picture") as progress:
+    """Images by key; what cannot be read is reported."""
+    with tqdm(keys, unit="image") as progress:
         for key in progress:
             try:
-                picture = source.read(key)
+                image = source.read(key)
             except DataError as error:
                 progress.write(f"left out: {error}", file=sys.stderr)
                 continue
-            yield key, picture if size is None else fit_square(picture, size)
+            yield key, image if size is None else resize_square(image, size)
 
 
-def _batches(pictures: Iterator[tuple[str, np.ndarray]]) -> Iterator[tuple[list[str], list[np.ndarray]]]:
+def _batches(images: Iterator[tuple[str, np.ndarray]]) -> Iterator[tuple[list[str], list[np.ndarray]]]:
     names, batch = [], []
-    for name, picture in pictures:
+    for name, image in images:
         names.append(name)
-        batch.append(picture)
+        batch.append(image)
         if len(batch) == BATCH:
             yield names, batch
             names, batch = [], []
@@ -122,7 +122,7 @@ def _batches(pictures: Iterator[tuple[str, np.ndarray]]) -> Iterator[tuple[list[
         yield names, batch
 
 
-def _write(options: argparse.Namespace, used: list[str], moments: Moments, features: list[np.ndarray]) -> None:
+def _write(options: argparse.Namespace, used: list[str], moments: FeatureStats, features: list[np.ndarray]) -> None:
     """Write the file whole or not at all."""
     content = {
         "mu": moments.mean,

@@ -1,10 +1,10 @@
-"""Make the faces of the demo: two folders, train and val, of PNG pictures of one size.
+"""Make the faces of the demo: two folders, train and val, of PNG images of one size.
 
     python datasets_prep/make_demo_faces.py --output datasets/demo/faces --size 128
     python datasets_prep/make_demo_faces.py --output datasets/demo/faces --size 128 --input MY_FACES.zip
 
 Without --input, val holds drawn faces, and train holds other drawn faces and random crops of the portrait photograph
-that scikit-image ships. With --input, the pictures are ranked by a hash of their names, which is the same
+that scikit-image ships. With --input, the images are ranked by a hash of their names, which is the same
 everywhere: the first go to val, the next to train. Nothing of val is ever in train.
 """
 
@@ -23,13 +23,13 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
+from gpen_plugin.cli.demo import EYES, portrait
 from gpen_plugin.data.drawn_faces import draw_face
-from gpen_plugin.data.image_source import fit_square, open_folder_or_zip
-from gpen_plugin.data.portrait import EYES, portrait
-from gpen_plugin.errors import DataError, OptionError, told_plainly
-from gpen_plugin.picture_file import write_picture
+from gpen_plugin.data.image_source import open_folder_or_zip, resize_square
+from gpen_plugin.errors import DataError, OptionError, handle_errors
+from gpen_plugin.images.files import write_image
 
-PORTRAIT_SHARE = 0.25  # of the training pictures: one person must not crowd out the drawn ones
+PORTRAIT_SHARE = 0.25  # of the training images: one person must not crowd out the drawn ones
 VAL_SEEDS = 1 << 32  # drawn faces of val count from here, those of train from 0
 FRAMINGS = {"ffhq": ((0.377, 0.469), (0.623, 0.469)), "dlib": ((0.316, 0.296), (0.679, 0.296))}  # eyes, of the side
 
@@ -38,18 +38,18 @@ def parser() -> argparse.ArgumentParser:
     """The command's options."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("-o", "--output", type=Path, required=True, help="folder for train/ and val/")
-    parser.add_argument("-i", "--input", type=Path, help="folder or zip file of face pictures to use instead")
-    parser.add_argument("-s", "--size", type=int, default=128, help="side of the pictures (default 128)")
+    parser.add_argument("-i", "--input", type=Path, help="folder or zip file of face images to use instead")
+    parser.add_argument("-s", "--size", type=int, default=128, help="side of the images (default 128)")
     parser.add_argument("--train", type=int, default=400, help="how many to train on, at most (default 400)")
     parser.add_argument("--val", type=int, default=24, help="how many to keep apart (default 24)")
-    parser.add_argument("--framing", choices=FRAMINGS, default="ffhq", help="how faces fill the picture (default ffhq)")
+    parser.add_argument("--framing", choices=FRAMINGS, default="ffhq", help="how faces fill the image (default ffhq)")
     parser.add_argument("--seed", type=int, default=0, help="of the drawn faces and of the crops (default 0)")
     return parser
 
 
-@told_plainly
+@handle_errors
 def main(argv: Sequence[str] | None = None) -> int:
-    """Write the pictures.
+    """Write the images.
 
     Args:
         argv: command line without the program's name; None for the real one.
@@ -70,13 +70,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         _split_faces(options.input, unfinished, options)
     else:
         _draw_faces(unfinished, options)
-    counts = [len(_pictures(unfinished / name)) for name in ("train", "val")]
+    counts = [len(_images(unfinished / name)) for name in ("train", "val")]
     os.replace(unfinished, options.output)
     print(f"{options.output}: {counts[0]} faces to train on, {counts[1]} kept apart, {options.size} x {options.size}.")
     return 0
 
 
-def _pictures(folder: Path) -> list[Path]:
+def _images(folder: Path) -> list[Path]:
     return list(folder.rglob("*.png"))
 
 
@@ -86,12 +86,10 @@ def _draw_faces(output: Path, options: argparse.Namespace) -> None:
     targets = [(output / f"train/drawn_{i:05d}.png", first + i) for i in range(options.train - crops)]
     targets += [(output / f"val/drawn_{i:05d}.png", VAL_SEEDS + first + i) for i in range(options.val)]
     draw = partial(drawn, size=options.size, framing=options.framing)
-    _in_parallel(lambda target: write_picture(target[0], draw(target[1])), targets, "drawing")
+    _in_parallel(lambda target: write_image(target[0], draw(target[1])), targets, "drawing")
     photograph, rng = portrait(), np.random.default_rng(options.seed)
     for i in range(crops):
-        write_picture(
-            output / f"train/portrait_{i:05d}.png", random_crop(photograph, options.size, rng, options.framing)
-        )
+        write_image(output / f"train/portrait_{i:05d}.png", random_crop(photograph, options.size, rng, options.framing))
 
 
 def _in_parallel(work: Callable, items: Sequence, words: str) -> list:
@@ -106,7 +104,7 @@ def drawn(seed: int, size: int, framing: str) -> np.ndarray:
         return draw_face(seed, size)
     (left, top), (right, _) = FRAMINGS["ffhq"]
     (own_left, own_top), (own_right, _) = FRAMINGS[framing]
-    share = (right - left) / (own_right - own_left)  # of the drawn picture that is kept
+    share = (right - left) / (own_right - own_left)  # of the drawn image that is kept
     whole = draw_face(seed, round(size / share))
     x, y = (round((place - own * share) * len(whole)) for place, own in ((left, own_left), (top, own_top)))
     return np.ascontiguousarray(whole[y : y + size, x : x + size])
@@ -142,7 +140,7 @@ def random_crop(photograph: np.ndarray, size: int, rng: np.random.Generator, fra
 def _split_faces(path: Path, output: Path, options: argparse.Namespace) -> None:
     source = open_folder_or_zip(path, "--input")
     if len(source.keys) < 2:
-        raise DataError("--input", f"{path} holds one picture", "at least two: one to train on, one to keep apart")
+        raise DataError("--input", f"{path} holds one image", "at least two: one to train on, one to keep apart")
     ranked = sorted(source.keys, key=lambda key: hashlib.sha256(key.encode("utf-8", "surrogateescape")).digest())
     val = min(options.val, max(1, len(ranked) // 5))
     targets = [(output / "val", key) for key in ranked[:val]]
@@ -151,7 +149,7 @@ def _split_faces(path: Path, output: Path, options: argparse.Namespace) -> None:
     def copy(target: tuple[Path, str]) -> DataError | None:
         folder, key = target
         try:
-            write_picture(folder / f"{key}.png", fit_square(source.read(key), options.size))
+            write_image(folder / f"{key}.png", resize_square(source.read(key), options.size))
         except DataError as error:
             return error
         return None
@@ -159,8 +157,8 @@ def _split_faces(path: Path, output: Path, options: argparse.Namespace) -> None:
     for error in filter(None, _in_parallel(copy, targets, "reading")):
         print(f"left out: {error}", file=sys.stderr)
     for name in ("train", "val"):
-        if not _pictures(output / name):
-            raise DataError("--input", f"no picture of {path} for {name} can be read", "readable faces")
+        if not _images(output / name):
+            raise DataError("--input", f"no image of {path} for {name} can be read", "readable faces")
 
 
 if __name__ == "__main__":

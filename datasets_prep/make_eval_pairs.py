@@ -27,23 +27,23 @@ import lmdb
 import numpy as np
 from tqdm import tqdm
 
+from gpen_plugin.config.yaml_io import read_options
 from gpen_plugin.data.lmdb_file import lmdb_key
-from gpen_plugin.errors import DataError, OptionError, told_plainly
+from gpen_plugin.errors import DataError, OptionError, handle_errors
 from gpen_plugin.evaluate.case import Case
-from gpen_plugin.evaluate.preparation import holds_picture
+from gpen_plugin.evaluate.prepare import holds_image
 from gpen_plugin.evaluate.protocols import Protocol, build_protocol
 from gpen_plugin.evaluate.protocols.fingerprint import take_fingerprint
 from gpen_plugin.evaluate.protocols.image_list import listed
 from gpen_plugin.evaluate.results import write_text
-from gpen_plugin.option_file import read_options
-from gpen_plugin.picture_file import write_picture
+from gpen_plugin.images.files import write_image
 
 MANIFEST, BEGUN, MAKING = "pairs.json", "begun.json", ".making"
-COMPRESS_LEVEL = 1  # of the PNG pictures in an LMDB, as BasicSR's own
-BATCH = 128  # pictures per commit; the host's 5000 are held in memory
+COMPRESS_LEVEL = 1  # of the PNG images in an LMDB, as BasicSR's own
+BATCH = 128  # images per commit; the host's 5000 are held in memory
 LONGEST_KEY = 511  # bytes, fixed when the lmdb library is built
 
-Write = Callable[[str, str, np.ndarray], None]  # name of the set, key, picture
+Write = Callable[[str, str, np.ndarray], None]  # name of the set, key, image
 
 
 def parser() -> argparse.ArgumentParser:
@@ -62,7 +62,7 @@ def parser() -> argparse.ArgumentParser:
     return parser
 
 
-@told_plainly
+@handle_errors
 def main(argv: Sequence[str] | None = None) -> int:
     """Write the pairs of a protocol.
 
@@ -83,8 +83,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"\nStopped. The same command goes on with {arguments.output}.", file=sys.stderr)
         return 130
     except (OSError, lmdb.Error) as error:
-        came = f"cannot be written ({error})"
-        raise DataError(str(arguments.output), came, "a writable folder with space left") from error
+        got = f"cannot be written ({error})"
+        raise DataError(str(arguments.output), got, "a writable folder with space left") from error
     return 0
 
 
@@ -111,7 +111,7 @@ def _protocol_options(arguments: argparse.Namespace) -> object:
 
 
 def _spare_originals(options: Mapping, output: Path) -> None:
-    """Refuse an output where its pictures would be taken for originals later."""
+    """Refuse an output where its images would be taken for originals later."""
     for key, root in options.items():
         if key.startswith("dataroot_") and output.resolve().is_relative_to(Path(root).expanduser().resolve()):
             raise OptionError("--output", f"got {output}, which lies in {key} {root}", "a folder outside of it")
@@ -154,16 +154,16 @@ def _is_finished(output: Path, made_from: Mapping) -> bool:
     note = next((output / name for name in (MANIFEST, BEGUN) if (output / name).is_file()), None)
     if note is None:
         if output.exists() and (not output.is_dir() or any(output.iterdir())):
-            came = f"{output} exists and was not made by this script"
-            raise DataError("--output", came, "a new name", "Choose another name, or remove what is there.")
+            got = f"{output} exists and was not made by this script"
+            raise DataError("--output", got, "a new name", "Choose another name, or remove what is there.")
         write_text(output / BEGUN, json.dumps(made_from))
         return False
     held = _read_note(note)
     earlier = held["made_from"] if note.name == MANIFEST else held
     differing = [name for name in made_from if earlier.get(name) != json.loads(json.dumps(made_from[name]))]
     if differing:
-        came = f"{output} was begun with other {', '.join(differing)}"
-        raise DataError("--output", came, "the same command as before", "Choose another name, or remove it.")
+        got = f"{output} was begun with other {', '.join(differing)}"
+        raise DataError("--output", got, "the same command as before", "Choose another name, or remove it.")
     if note.name == MANIFEST:
         print(f"{output} is finished: {len(held['images'])} images, {len(held['unreadable'])} left out.")
     return note.name == MANIFEST
@@ -214,17 +214,17 @@ def _degradations(protocol: Protocol, key: str) -> dict[str, str] | str:
 def _folders(output: Path) -> Iterator[Write]:
     """A function that writes PNG files where there are none yet, or others than are wanted now."""
 
-    def write(name: str, key: str, picture: np.ndarray) -> None:
+    def write(name: str, key: str, image: np.ndarray) -> None:
         path = output / name / f"{key}.png"
-        if not holds_picture(path, picture):
-            write_picture(path, picture)
+        if not holds_image(path, image):
+            write_image(path, image)
 
     yield write
 
 
 @contextmanager
 def _lmdbs(output: Path) -> Iterator[Write]:
-    """A function that stores pictures in LMDBs, which get their names when all are whole."""
+    """A function that stores images in LMDBs, which get their names when all are whole."""
     from basicsr.utils.lmdb_util import LmdbMaker
 
     making = output / MAKING
@@ -232,13 +232,13 @@ def _lmdbs(output: Path) -> Iterator[Write]:
     making.mkdir()
     makers: dict[str, LmdbMaker] = {}
 
-    def write(name: str, key: str, picture: np.ndarray) -> None:
+    def write(name: str, key: str, image: np.ndarray) -> None:
         if name not in makers:
             path = str(making / f"{name}.lmdb")
             makers[name] = LmdbMaker(path, batch=BATCH, compress_level=COMPRESS_LEVEL)
-        encoded, png = cv2.imencode(".png", picture, [cv2.IMWRITE_PNG_COMPRESSION, COMPRESS_LEVEL])
+        encoded, png = cv2.imencode(".png", image, [cv2.IMWRITE_PNG_COMPRESSION, COMPRESS_LEVEL])
         assert encoded, "OpenCV was built without PNG"
-        makers[name].put(png.tobytes(), lmdb_key(key), picture.shape)
+        makers[name].put(png.tobytes(), lmdb_key(key), image.shape)
 
     try:
         yield write

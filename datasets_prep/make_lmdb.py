@@ -1,14 +1,14 @@
-"""Turn a folder or zip file of faces into an LMDB of pictures of one size, in BasicSR's format.
+"""Turn a folder or zip file of faces into an LMDB of images of one size, in BasicSR's format.
 
     python datasets_prep/make_lmdb.py --input FFHQ --output datasets/ffhq/ffhq_512.lmdb --size 512
 
-Stop it whenever you like and give the same command again: it goes on where it was. A picture is cropped to its central
+Stop it whenever you like and give the same command again: it goes on where it was. An image is cropped to its central
 square and resized; one that cannot be read is reported and left out. Keys are the names below the input without their
 suffix; what is not ASCII, and '%', is written %XX as in web addresses.
 
-Pictures are stored without loss: as PNG, or with `--format bmp` uncompressed, which every reader of the LMDB takes too.
+Images are stored without loss: as PNG, or with `--format bmp` uncompressed, which every reader of the LMDB takes too.
 A face of 512 x 512 pixels is about 0.45 MB as PNG, and decoding it takes more of a processor's time than all else that
-is done to a training picture; as BMP it is 0.79 MB, and read at the speed of the disk or, where the file fits there, of
+is done to a training image; as BMP it is 0.79 MB, and read at the speed of the disk or, where the file fits there, of
 memory. Whoever trains on few cores and has the room takes BMP.
 
 Whether a finished one is whole: `python datasets_prep/make_lmdb.py --verify datasets/ffhq/ffhq_512.lmdb` decodes all
@@ -38,12 +38,12 @@ import lmdb
 import numpy as np
 from tqdm import tqdm
 
-from gpen_plugin.data.image_source import ImageSource, decode_picture, fit_square, open_folder_or_zip
+from gpen_plugin.data.image_source import ImageSource, decode_image, open_folder_or_zip, resize_square
 from gpen_plugin.data.lmdb_file import BUILDING, META_INFO, Entry, check_length, check_lmdb, lmdb_key, read_meta_info
-from gpen_plugin.errors import DataError, OptionError, told_plainly
+from gpen_plugin.errors import DataError, OptionError, handle_errors
 
 MADE_FROM = "made_from.json"
-BATCH = 128  # pictures per commit, the most that is done again after a kill
+BATCH = 128  # images per commit, the most that is done again after a kill
 MAP_SIZE = 1 << 30  # bytes to begin with; it grows
 BLOCK = 8  # pixels, side of JPEG's blocks
 SHIFTS = tuple((y, x) for y in range(1, BLOCK, 2) for x in range(1, BLOCK, 2))
@@ -56,8 +56,8 @@ def parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("-i", "--input", type=Path, help="folder or zip file of faces")
     parser.add_argument("-o", "--output", type=Path, help="folder to make; its name ends in .lmdb")
-    parser.add_argument("-s", "--size", type=int, default=512, help="side of the stored pictures (default 512)")
-    parser.add_argument("--skip", type=int, default=0, help="leave out this many pictures, the first by name")
+    parser.add_argument("-s", "--size", type=int, default=512, help="side of the stored images (default 512)")
+    parser.add_argument("--skip", type=int, default=0, help="leave out this many images, the first by name")
     parser.add_argument("--limit", type=int, help="store at most this many of the others")
     parser.add_argument(
         "--format", choices=("png", "bmp"), default="png", help="small (png, the default) or fast (bmp)"
@@ -71,14 +71,14 @@ def parser() -> argparse.ArgumentParser:
     return parser
 
 
-@told_plainly
+@handle_errors
 def main(argv: Sequence[str] | None = None) -> int:
     """Make, go on making, or verify an LMDB.
 
     Args:
         argv: command line without the program's name; None for the real one.
     Returns:
-        Exit status: 0 if the LMDB is whole, be it without some unreadable pictures; 1 otherwise.
+        Exit status: 0 if the LMDB is whole, be it without some unreadable images; 1 otherwise.
     """
     options = _options(argv)
     _check(options)
@@ -91,8 +91,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"\nStopped. The same command goes on with {options.output}.", file=sys.stderr)
         return 130
     except (OSError, lmdb.Error) as error:
-        came = f"cannot be {'written' if options.input else 'read'} ({error})"
-        raise DataError(str(options.output), came, "a whole LMDB, in a folder with room") from error
+        got = f"cannot be {'written' if options.input else 'read'} ({error})"
+        raise DataError(str(options.output), got, "a whole LMDB, in a folder with room") from error
     return 0
 
 
@@ -125,29 +125,29 @@ def _check(options: argparse.Namespace) -> None:
     if options.compress_level is None:
         options.compress_level = {"png": 1, "bmp": 0}[options.format]
     elif options.format != "png":
-        came = f"got {options.compress_level} together with --format {options.format}"
-        raise OptionError("--compress-level", came, "--format png, the only one that compresses", "Leave it out.")
+        got = f"got {options.compress_level} together with --format {options.format}"
+        raise OptionError("--compress-level", got, "--format png, the only one that compresses", "Leave it out.")
 
 
 def _make(options: argparse.Namespace) -> None:
     source = open_folder_or_zip(options.input, "--input")
     keys = source.keys[options.skip :][: options.limit]
     if not keys:
-        raise OptionError("--skip", f"got {options.skip}", f"fewer than the {len(source.keys)} pictures of the input")
+        raise OptionError("--skip", f"got {options.skip}", f"fewer than the {len(source.keys)} images of the input")
     made_from = {
         "size": options.size,
         "format": options.format,
         "compress_level": options.compress_level,
         "deblock": options.deblock,
         "sharpen": options.sharpen,
-        "pictures": len(keys),
+        "images": len(keys),
         "names": hashlib.sha256("\n".join(keys).encode("utf-8", "surrogateescape")).hexdigest(),
     }
     if _is_finished(options.output, made_from):
         return
     unreadable = _fill(options, source, keys)
     stored = _finish(options, made_from, unreadable)
-    print(f"{options.output}: {stored} pictures of {options.size} x {options.size}, {len(unreadable)} left out.")
+    print(f"{options.output}: {stored} images of {options.size} x {options.size}, {len(unreadable)} left out.")
 
 
 def _is_finished(output: Path, made_from: dict) -> bool:
@@ -158,20 +158,20 @@ def _is_finished(output: Path, made_from: dict) -> bool:
         return False
     note = next((output / name for name in (BUILDING, MADE_FROM) if (output / name).is_file()), None)
     if note is None:
-        came = f"{output} exists and was not made by this script"
-        raise DataError("--output", came, "a new name", "Choose another name, or remove what is there.")
+        got = f"{output} exists and was not made by this script"
+        raise DataError("--output", got, "a new name", "Choose another name, or remove what is there.")
     # what older versions of this script did not have
     earlier = {"format": "png", "deblock": None, "sharpen": None, **json.loads(note.read_text())}
     for name, value in made_from.items():
         if earlier.get(name) != value:
-            words = "other pictures" if name == "names" else f"{name} {earlier.get(name)}, not {value}"
-            came = f"{output} was begun with {words}"
-            raise DataError("--output", came, "the same command as before", "Choose another name, or remove it.")
+            words = "other images" if name == "names" else f"{name} {earlier.get(name)}, not {value}"
+            got = f"{output} was begun with {words}"
+            raise DataError("--output", got, "the same command as before", "Choose another name, or remove it.")
     if note.name == BUILDING:
         return False
     check_lmdb(output, "--output")
     left_out = earlier["unreadable"]
-    print(f"{output} is finished: {made_from['pictures'] - len(left_out)} pictures, {len(left_out)} left out.")
+    print(f"{output} is finished: {made_from['images'] - len(left_out)} images, {len(left_out)} left out.")
     return True
 
 
@@ -186,7 +186,7 @@ def _fill(options: argparse.Namespace, source: ImageSource, keys: list[str]) -> 
             print(f"Going on with {options.output}: {len(keys) - len(missing)} of {len(keys)} are there.")
         encode = _encoder(source, options)
         batch = []
-        with tqdm(total=len(keys), initial=len(keys) - len(missing), unit="picture") as progress:
+        with tqdm(total=len(keys), initial=len(keys) - len(missing), unit="image") as progress:
             for key, encoded in _in_order(encode, missing, options.workers):
                 progress.update()
                 if isinstance(encoded, DataError):
@@ -207,22 +207,22 @@ def _is_stored(transaction: lmdb.Transaction, key: str) -> bool:
 
 
 def _encoder(source: ImageSource, options: argparse.Namespace) -> Callable[[str], bytes | DataError]:
-    """A function that any thread can call: key -> picture file, or what is wrong with the picture."""
+    """A function that any thread can call: key -> image file, or what is wrong with the image."""
     level = [cv2.IMWRITE_PNG_COMPRESSION, options.compress_level] if options.format == "png" else []
 
     def encode(key: str) -> bytes | DataError:
         try:
             if len(lmdb_key(key)) > LONGEST_KEY:
                 raise DataError(source.name(key), "its name is too long for LMDB", f"at most {LONGEST_KEY} bytes")
-            picture = source.read(key)
+            image = source.read(key)
             if options.deblock:
-                picture = deblock(picture, options.deblock)
-            picture = fit_square(picture, options.size)
+                image = deblock(image, options.deblock)
+            image = resize_square(image, options.size)
             if options.sharpen:
-                picture = sharpen(picture, options.sharpen)
+                image = sharpen(image, options.sharpen)
         except DataError as error:
             return error
-        written, data = cv2.imencode(f".{options.format}", picture, level)
+        written, data = cv2.imencode(f".{options.format}", image, level)
         assert written, f"OpenCV was built without {options.format}"
         return data.tobytes()
 
@@ -288,7 +288,7 @@ def _finish(options: argparse.Namespace, made_from: dict, unreadable: list[str])
     with lmdb.open(str(options.output), readonly=True) as environment, environment.begin() as transaction:
         names = sorted(name.decode("ascii") for name in transaction.cursor().iternext(values=False))
     if not names:
-        raise DataError("--input", f"none of the {len(unreadable)} pictures of {options.input} can be read", "faces")
+        raise DataError("--input", f"none of the {len(unreadable)} images of {options.input} can be read", "faces")
     line = f".png ({options.size},{options.size},3) {options.compress_level}\n"
     _write_whole(options.output / META_INFO, "".join(name + line for name in names))
     _write_whole(options.output / MADE_FROM, json.dumps({**made_from, "unreadable": unreadable}))
@@ -315,9 +315,9 @@ def _verify(options: argparse.Namespace) -> None:
             if data is None:
                 return "not stored"
             try:
-                shape = decode_picture(data, entry.lmdb_key).shape
+                shape = decode_image(data, entry.lmdb_key).shape
             except DataError as error:
-                return error.came
+                return error.got
             listed = (entry.height, entry.width, entry.channels)
             return None if shape == listed else f"has shape {shape}, not {listed}"
 
@@ -326,8 +326,8 @@ def _verify(options: argparse.Namespace) -> None:
                 bad += 1
                 tqdm.write(f"damaged: {entry.lmdb_key}: {found}", file=sys.stderr)
     if bad:
-        raise DataError(f"--verify {options.output}", f"{bad} of {len(entries)} pictures are damaged", "none")
-    print(f"{options.output}: all {len(entries)} pictures verified.")
+        raise DataError(f"--verify {options.output}", f"{bad} of {len(entries)} images are damaged", "none")
+    print(f"{options.output}: all {len(entries)} images verified.")
 
 
 if __name__ == "__main__":

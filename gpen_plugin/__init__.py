@@ -5,6 +5,7 @@ enter BasicSR's registries when BasicSR is imported, before or after (see `gpen_
 ``python basicsr/train.py -opt ...`` finds them without a change.
 """
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gpen_plugin.late_names import late_names
@@ -59,8 +60,14 @@ __all__ = [
 __getattr__, __dir__ = late_names(
     __name__,
     {
-        "archs": ("GPEN", "PSP", "GPENDiscriminator", "GPENPrior", "fold"),
-        "checkpoint": (),
+        "archs": (
+            "GPEN",
+            "PSP",
+            "GPENDiscriminator",
+            "GPENPrior",
+            "fold",
+        ),
+        "checkpoints": (),
         "data": (
             "GPENColorizationDataset",
             "GPENDegradationDataset",
@@ -78,10 +85,16 @@ __getattr__, __dir__ = late_names(
             "calculate_lpips",
             "calculate_swd",
         ),
-        "models": ("GPENModel", "GPENPriorModel"),
+        "models": (
+            "GPENModel",
+            "GPENPriorModel",
+        ),
         "ops": (),
         "restore": ("Restorer",),
     },
 )
+
+# `python -m gpen_plugin.train` and the like run the commands in cli/.
+__path__.append(str(Path(__file__).parent / "cli"))
 
 install()  # for a Python that did not do it at its start; at the end, for it may bring in the rooms at once

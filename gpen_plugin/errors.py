@@ -18,25 +18,25 @@ class GPENError(Exception):
     Args:
         where: a YAML key path as the host's ``--force_yml`` writes it (``network_g:out_size``), a file, or an
             argument. Given alone, it is the whole message (how an error comes back from a worker process).
-        came: what was found there.
+        got: what was found there.
         expected: what would have been right, without a full stop.
-        way_out: what to do now, a whole sentence.
+        hint: what to do now, a whole sentence.
     """
 
-    def __init__(self, where: str, came: str = "", expected: str = "", way_out: str = ""):
-        self.where, self.came, self.expected, self.way_out = where, came, expected, way_out
-        parts = [f"{where}: {came}" if came else where]
+    def __init__(self, where: str, got: str = "", expected: str = "", hint: str = ""):
+        self.where, self.got, self.expected, self.hint = where, got, expected, hint
+        parts = [f"{where}: {got}" if got else where]
         if expected:
             parts.append(f"; expected {expected}")
-        if expected or (way_out and came):
+        if expected or (hint and got):
             parts.append(".")
-        if way_out:
-            parts.append(f" {way_out}")
+        if hint:
+            parts.append(f" {hint}")
         super().__init__("".join(parts))
 
     def under(self, prefix: str) -> "GPENError":
         """The same error with its key path continued to the left: ``out_size`` -> ``network_g:out_size``."""
-        return type(self)(f"{prefix}:{self.where}", self.came, self.expected, self.way_out)
+        return type(self)(f"{prefix}:{self.where}", self.got, self.expected, self.hint)
 
 
 class OptionError(GPENError, ValueError):
@@ -44,7 +44,7 @@ class OptionError(GPENError, ValueError):
 
 
 class ShapeError(GPENError, ValueError):
-    """A tensor or picture whose shape does not fit."""
+    """A tensor or image whose shape does not fit."""
 
 
 class CheckpointError(GPENError, RuntimeError):
@@ -52,7 +52,7 @@ class CheckpointError(GPENError, RuntimeError):
 
 
 class DataError(GPENError, RuntimeError):
-    """A data folder, LMDB or picture that is missing or damaged."""
+    """A data folder, LMDB or image that is missing or damaged."""
 
 
 class MissingFileError(GPENError, FileNotFoundError):
@@ -81,7 +81,7 @@ def plain_message(error: GPENError) -> str:
     return str(error).rpartition(f"{type(error).__module__}.{type(error).__qualname__}: ")[2].strip()
 
 
-def told_plainly(main: Callable[..., int]) -> Callable[..., int]:
+def handle_errors(main: Callable[..., int]) -> Callable[..., int]:
     """Decorator of a command's ``main``: our errors end it with their message and status 1, without a traceback."""
 
     @wraps(main)

@@ -30,7 +30,7 @@ def late_names(
                 raise ImportError(f"{package}.{name} needs BasicSR. Run: {INSTALL_HOST}") from error
             raise ImportError(
                 f"{package}.{name} cannot be loaded ({type(error).__name__}: {error}). "
-                "Run `python -m gpen_plugin.doctor` for the way out."
+                "Run `python -m gpen_plugin.doctor` to see what to do."
             ) from error
         value = getattr(module, name) if name in places else module
         setattr(sys.modules[package], name, value)  # so that it is looked for once

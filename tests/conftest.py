@@ -27,16 +27,16 @@ def pytest_configure(config):
 
 @pytest.fixture(scope="session")
 def faces(tmp_path_factory) -> Path:
-    """A folder with eight 32 px pictures of ellipses on gradients: a face as far as a test is concerned."""
+    """A folder with eight 32 px images of ellipses on gradients: a face as far as a test is concerned."""
     folder = tmp_path_factory.mktemp("faces")
     for i in range(8):
         rng = np.random.default_rng(i)
         ramp = np.linspace(40, 200, 32, dtype=np.uint8)
-        picture = np.stack([np.tile(ramp, (32, 1))] * 3, axis=2).copy()
-        cv2.ellipse(picture, (16, 16), (9, 12), 0, 0, 360, tuple(map(int, rng.integers(90, 240, 3))), -1)
+        image = np.stack([np.tile(ramp, (32, 1))] * 3, axis=2).copy()
+        cv2.ellipse(image, (16, 16), (9, 12), 0, 0, 360, tuple(map(int, rng.integers(90, 240, 3))), -1)
         for x in (12, 20):
-            cv2.circle(picture, (x, 13), 2, tuple(map(int, rng.integers(0, 80, 3))), -1)
-        cv2.imwrite(str(folder / f"face_{i}.png"), picture)
+            cv2.circle(image, (x, 13), 2, tuple(map(int, rng.integers(0, 80, 3))), -1)
+        cv2.imwrite(str(folder / f"face_{i}.png"), image)
     return folder
 
 

@@ -101,7 +101,7 @@ PLUGIN = {
         import gpen_plugin_hook
         gpen_plugin_hook.install()
         """,
-    "gpen_plugin/registering.py": """
+    "gpen_plugin/registration.py": """
         def register_all():
             import basicsr
             assert basicsr.FINISHED

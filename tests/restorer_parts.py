@@ -38,9 +38,9 @@ class Detector:
     def __init__(self, *faces):
         self.faces = list(faces)
 
-    def __call__(self, picture):
-        assert picture.dtype == np.uint8
-        assert picture.ndim == 3
+    def __call__(self, image):
+        assert image.dtype == np.uint8
+        assert image.ndim == 3
         return self.faces
 
 

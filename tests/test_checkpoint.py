@@ -6,9 +6,9 @@ import resource
 import pytest
 import torch
 
-from gpen_plugin import checkpoint
 from gpen_plugin.archs import GPEN, GPENDiscriminator, GPENPrior
-from gpen_plugin.archs.authors_keys import to_authors
+from gpen_plugin.archs.key_maps import to_authors
+from gpen_plugin.checkpoints import checkpoint
 from gpen_plugin.errors import CheckpointError
 
 SMALL = {"num_style_feat": 8, "num_mlp": 2, "channel_multiplier": 1, "narrow": 0.04}
@@ -215,7 +215,7 @@ def test_missing_folder(tmp_path):
     ):
         checkpoint.write(path, {})
     with pytest.raises(CheckpointError, match=r"on its disk\. Ask the owner\.$"):
-        checkpoint.write(path, {}, way_out="Ask the owner.")
+        checkpoint.write(path, {}, hint="Ask the owner.")
 
 
 def test_a_folder_is_no_weight_file(tmp_path):

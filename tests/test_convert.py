@@ -6,10 +6,10 @@ import torch
 from basicsr.archs.stylegan2_arch import StyleGAN2Discriminator, StyleGAN2Generator
 from small_networks import NETWORKS, OF_D, SMALL, built, judge_of, same, saved, weights
 
-from gpen_plugin import checkpoint
-from gpen_plugin.archs.authors_keys import to_authors
-from gpen_plugin.archs.layouts import to_layout
-from gpen_plugin.convert import main
+from gpen_plugin.archs.key_maps import to_authors
+from gpen_plugin.checkpoints import checkpoint
+from gpen_plugin.checkpoints.layouts import to_layout
+from gpen_plugin.cli.convert import main
 
 each_network = pytest.mark.parametrize("build", NETWORKS.values(), ids=NETWORKS)
 
@@ -83,7 +83,7 @@ def test_one_set_of_weights_stands_for_both(tmp_path, key):
     assert os.path.getsize(tmp_path / "host.pth") < 1.5 * os.path.getsize(source), "equal weights are stored once"
 
 
-def test_a_file_for_the_authors_restores_the_same_picture(tmp_path):
+def test_a_file_for_the_authors_restores_the_same_image(tmp_path):
     net = built(NETWORKS["GPEN concat"])
     saved(tmp_path / "net_g.pth", {"params": weights(NETWORKS["GPEN concat"], 5), "params_ema": net.state_dict()})
     assert convert(tmp_path / "net_g.pth", tmp_path / "authors.pth", "authors") == 0

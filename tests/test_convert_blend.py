@@ -2,7 +2,7 @@ import pytest
 import torch
 from small_networks import NETWORKS, judge_of, same, saved, weights
 
-from gpen_plugin.convert import main
+from gpen_plugin.cli.convert import main
 
 
 def blend(one, other, target, *more):

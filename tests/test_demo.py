@@ -11,7 +11,7 @@ import pytest
 import yaml
 from conftest import REPOSITORY
 
-from gpen_plugin import demo
+from gpen_plugin.cli import demo
 from gpen_plugin.data import GPENDegradationDataset
 from gpen_plugin.data.drawn_faces import draw_face
 from gpen_plugin.restore.zoo import DEFAULT, RELEASED
@@ -30,7 +30,7 @@ def val(tmp_path, monkeypatch):
     return folder
 
 
-def test_degraded_pictures_are_those_of_the_validation(val):
+def test_degraded_images_are_those_of_the_validation(val):
     """What the restorer gets is, enlarged, what the network is validated on."""
     data = OPTIONS["datasets"]["val"]
     demo._degrade(data)
@@ -78,8 +78,8 @@ def test_report_measures_both_against_the_original_and_draws_the_sheet(val, caps
     restored = demo.OUTPUT / "restored" / "wo_ft"
     shutil.copytree(val, restored)
     for path in restored.iterdir():  # one grey level off: 20 log10(255) dB
-        picture = cv2.imread(str(path)).astype(int)
-        cv2.imwrite(str(path), np.where(picture < 255, picture + 1, picture - 1).astype(np.uint8))
+        image = cv2.imread(str(path)).astype(int)
+        cv2.imwrite(str(path), np.where(image < 255, image + 1, image - 1).astype(np.uint8))
     shutil.copytree(val, demo.OUTPUT / "restored" / "gpen")
     demo._report(["GPEN", "w/o-ft"])
     printed = capsys.readouterr().out

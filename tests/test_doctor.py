@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from fresh_python import REAL_HOST, ROOT, FreshPython, write
 
-from gpen_plugin import convert, doctor, sample
+from gpen_plugin.cli import convert, doctor, sample
 from gpen_plugin.errors import RegistryClashError
 from gpen_plugin_hook import NAMES
 
@@ -27,7 +27,7 @@ def test_it_is_called_as_the_other_commands_are(capsys):
     for command in (convert, doctor, sample):
         with pytest.raises(SystemExit, match="0"):
             command.main(["--help"])
-        assert capsys.readouterr().out.startswith(f"usage: python -m {command.__name__} [-h]")
+        assert capsys.readouterr().out.startswith(f"usage: python -m {command.__name__.replace('.cli', '')} [-h]")
 
 
 def ask(python: FreshPython, expected_code: int, **options: object) -> dict[str, dict]:

@@ -10,9 +10,9 @@ from types import SimpleNamespace
 import pytest
 from weight_server import CONTENT, DIGEST, Server
 
-from gpen_plugin import fetch
+from gpen_plugin.checkpoints import download
+from gpen_plugin.checkpoints.download import WeightFile, add_search_dir, cache_folder, find_weights
 from gpen_plugin.errors import MissingFileError, OptionError
-from gpen_plugin.fetch import WeightFile, cache_folder, find_weights, use_folder
 
 
 @pytest.fixture
@@ -31,10 +31,10 @@ def folders(tmp_path, monkeypatch) -> dict[str, Path]:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
     named = [tmp_path / "named", tmp_path / "also named"]
-    monkeypatch.setenv(fetch.FOLDERS, os.pathsep.join(map(str, named)))
-    monkeypatch.delenv(fetch.OFFLINE, raising=False)
-    monkeypatch.setattr(fetch, "_failures", {})
-    monkeypatch.setattr(fetch._network, "failure", None)
+    monkeypatch.setenv(download.FOLDERS, os.pathsep.join(map(str, named)))
+    monkeypatch.delenv(download.OFFLINE, raising=False)
+    monkeypatch.setattr(download, "_failures", {})
+    monkeypatch.setattr(download._network, "failure", None)
     torchs = tmp_path / "torch" / "hub" / "checkpoints"
     return {"first": named[0], "second": named[1], "cache": cache_folder(), "torch": torchs}
 
@@ -75,7 +75,7 @@ def test_a_given_path_is_the_only_one_that_counts(folders, server, tmp_path):
     (tmp_path / "mine.pth").write_bytes(b"y")
     assert find_weights(server.file(), str(tmp_path / "mine.pth")) == tmp_path / "mine.pth"
     expected = (
-        r"val:metrics:fid:weights: /not/there.pth is not there; expected weights.pth \(a test's\). Mend the path."
+        r"val:metrics:fid:weights: /not/there.pth is not there; expected weights.pth \(a test's\). Check the path."
     )
     with pytest.raises(MissingFileError, match=expected):
         find_weights(server.file(), "/not/there.pth", "val:metrics:fid:weights")
@@ -89,7 +89,7 @@ def test_a_folder_in_its_place(folders, server):
 
 
 def test_folders_that_cannot_be_looked_into_are_passed_by(server, monkeypatch):
-    monkeypatch.setenv(fetch.FOLDERS, os.pathsep.join(["x" * 5000, "~nobody_of_this_name/weights"]))
+    monkeypatch.setenv(download.FOLDERS, os.pathsep.join(["x" * 5000, "~nobody_of_this_name/weights"]))
     assert find_weights(server.file()) == cache_folder() / "weights.pth"
 
 
@@ -97,10 +97,10 @@ def test_a_folder_named_by_a_command_comes_first(folders, server, tmp_path):
     for folder in (folders["first"], tmp_path / "mine"):
         folder.mkdir()
         (folder / "weights.pth").write_bytes(b"x")
-    use_folder(tmp_path / "mine")
+    add_search_dir(tmp_path / "mine")
     assert find_weights(server.file()) == tmp_path / "mine" / "weights.pth"
     with pytest.raises(OptionError, match=r"--weights-dir: .*nowhere is not there; expected a folder"):
-        use_folder(tmp_path / "nowhere")
+        add_search_dir(tmp_path / "nowhere")
 
 
 @pytest.mark.parametrize("digits", [64, 8])
@@ -121,17 +121,17 @@ def test_another_content_is_not_kept(server):
 
 
 def test_broken_off_and_resumed(server, monkeypatch):
-    server.breaks_off_after = fetch.CHUNK + 99
+    server.breaks_off_after = download.CHUNK + 99
     with pytest.raises(MissingFileError, match=f"it broke off after 1,048,675 of {len(CONTENT):,} bytes"):
         find_weights(server.file())
-    assert (cache_folder() / "weights.pth.part").read_bytes() == CONTENT[: fetch.CHUNK + 99]
+    assert (cache_folder() / "weights.pth.part").read_bytes() == CONTENT[: download.CHUNK + 99]
     assert not (cache_folder() / "weights.pth").exists()
     server.breaks_off_after = None
     with pytest.raises(MissingFileError, match="broke off"):  # not tried again by this process
         find_weights(server.file())
-    monkeypatch.setattr(fetch, "_failures", {})  # another process
+    monkeypatch.setattr(download, "_failures", {})  # another process
     assert find_weights(server.file()).read_bytes() == CONTENT
-    assert server.asked == [None, f"bytes={fetch.CHUNK + 99}-"]
+    assert server.asked == [None, f"bytes={download.CHUNK + 99}-"]
     assert leftovers() == [".lock", "weights.pth"]
 
 
@@ -169,7 +169,7 @@ def test_a_server_that_does_not_say_how_much_comes(server, part):
 
 
 def test_a_silent_server_is_not_waited_for(server, monkeypatch):
-    monkeypatch.setattr(fetch, "PATIENCE", 0.1)
+    monkeypatch.setattr(download, "PATIENCE", 0.1)
     server.silent_for = 0.5
     with pytest.raises(MissingFileError, match="downloading failed: timed out"):
         find_weights(server.file())
@@ -190,9 +190,9 @@ class DroppingNetwork:
 @pytest.fixture
 def dropping(monkeypatch):
     network = DroppingNetwork()
-    monkeypatch.setattr(fetch.socket, "create_connection", network.create_connection)
-    monkeypatch.setattr(fetch.urllib.request, "getproxies", dict)
-    monkeypatch.setattr(fetch, "TO_CONNECT", 0.05)
+    monkeypatch.setattr(download.socket, "create_connection", network.create_connection)
+    monkeypatch.setattr(download.urllib.request, "getproxies", dict)
+    monkeypatch.setattr(download, "TO_CONNECT", 0.05)
     yield network
     network.over.set()
 
@@ -206,12 +206,12 @@ def test_a_network_that_drops_packets_is_tried_once_for_all_files(dropping):
 
 
 def test_two_seconds_are_what_it_takes():
-    assert fetch.TO_CONNECT == 2
+    assert download.TO_CONNECT == 2
 
 
 def test_a_proxy_is_what_has_to_answer(dropping, monkeypatch):
-    monkeypatch.setattr(fetch.urllib.request, "getproxies", lambda: {"https": "http://proxy.test:3128"})
-    monkeypatch.setattr(fetch.urllib.request, "proxy_bypass", lambda host: False)
+    monkeypatch.setattr(download.urllib.request, "getproxies", lambda: {"https": "http://proxy.test:3128"})
+    monkeypatch.setattr(download.urllib.request, "proxy_bypass", lambda host: False)
     with pytest.raises(MissingFileError, match=r"proxy\.test was not reached"):
         find_weights(WeightFile("x.pth", "a test's", "https://host.test/x.pth", DIGEST))
     assert dropping.tried == [(("proxy.test", 3128), 0.05)]
@@ -228,7 +228,7 @@ def test_a_disk_without_locks(server, monkeypatch):
     def flock(*_):
         raise OSError(37, "No locks available")
 
-    monkeypatch.setattr(fetch, "fcntl", SimpleNamespace(flock=flock, LOCK_EX=2))
+    monkeypatch.setattr(download, "fcntl", SimpleNamespace(flock=flock, LOCK_EX=2))
     assert find_weights(server.file()).read_bytes() == CONTENT
 
 
@@ -264,7 +264,7 @@ def test_no_network(server):
     ],
 )
 def test_what_is_never_downloaded(server, monkeypatch, value, sha256, reason):
-    monkeypatch.setenv(fetch.OFFLINE, value)
+    monkeypatch.setenv(download.OFFLINE, value)
     with pytest.raises(MissingFileError, match=f"is not on this machine, and {reason}. Get it from http"):
         find_weights(server.file(sha256))
     assert not server.asked

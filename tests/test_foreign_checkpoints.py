@@ -9,10 +9,10 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from gpen_plugin import checkpoint
 from gpen_plugin.archs import GPEN, GPENDiscriminator, GPENPrior
-from gpen_plugin.archs.authors_keys import to_authors
-from gpen_plugin.archs.layouts import to_layout
+from gpen_plugin.archs.key_maps import to_authors
+from gpen_plugin.checkpoints import checkpoint
+from gpen_plugin.checkpoints.layouts import to_layout
 from gpen_plugin.errors import CheckpointError
 
 OF_D = {"channel_multiplier": 1, "narrow": 0.04}

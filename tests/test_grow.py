@@ -4,12 +4,12 @@ import pytest
 import torch
 from small_networks import OF_D, SMALL, built, same, saved, weights
 
-from gpen_plugin import checkpoint
 from gpen_plugin.archs import GPEN, GPENDiscriminator, GPENPrior
 from gpen_plugin.archs.layers import StyledConv, ToRGB
-from gpen_plugin.grow import main
+from gpen_plugin.checkpoints import checkpoint
+from gpen_plugin.checkpoints.checkpoint import build
+from gpen_plugin.cli.grow import main
 from gpen_plugin.ops.upfirdn import fir_kernel, upfirdn2d
-from gpen_plugin.weight_file import build
 
 WIDE = {"num_style_feat": 8, "num_mlp": 2, "channel_multiplier": 1, "narrow": 0.0625}
 
@@ -25,12 +25,12 @@ def grown(tmp_path, net, *options):
     assert main([str(source), "-o", str(target), *map(str, options)]) == 0
     content = torch.load(target)
     assert same(content["params"], content["params_ema"])
-    large = build(checkpoint.describe(content["params"]))
+    large = build(checkpoint.infer_spec(content["params"]))
     large.load_state_dict(content["params"])
     return large
 
 
-def pictures(net, codes=4, noise=False):
+def images(net, codes=4, noise=False):
     torch.manual_seed(1)
     latents = net.to_latents(torch.randn(codes, 8))
     with torch.no_grad():
@@ -38,10 +38,10 @@ def pictures(net, codes=4, noise=False):
 
 
 @pytest.mark.parametrize("mode", ["concat", "add", "none"])
-def test_a_larger_prior_draws_the_same_pictures_inside_and_enlarged(tmp_path, mode):
+def test_a_larger_prior_draws_the_same_images_inside_and_enlarged(tmp_path, mode):
     small = prior(32, mode)
     large = grown(tmp_path, small, "--out-size", 128)
-    before, after = pictures(small), pictures(large)
+    before, after = images(small), images(large)
     for one, other in zip(before, after, strict=False):
         torch.testing.assert_close(one, other)
     assert after[-1].shape[-1] == 128
@@ -57,8 +57,8 @@ def test_a_larger_prior_draws_the_same_pictures_inside_and_enlarged(tmp_path, mo
 def test_another_noise_mode_draws_nearly_the_same_whatever_the_noise(tmp_path, before, after, close):
     small = prior(64, before)
     other = grown(tmp_path, small, "--noise-mode", after)
-    assert checkpoint.describe(other.state_dict()).noise_mode == after
-    old, changed = pictures(small)[-1], pictures(other, noise=True)[-1]
+    assert checkpoint.infer_spec(other.state_dict()).noise_mode == after
+    old, changed = images(small)[-1], images(other, noise=True)[-1]
     assert (old - changed).square().mean().sqrt() <= close * old.std()
 
 
@@ -89,7 +89,7 @@ def test_a_prior_that_reads_no_concatenated_noise_draws_the_same_without_it(tmp_
             if isinstance(layer, StyledConv | ToRGB) and layer.weight.shape[1] % 2 == 0 and layer is not first(small):
                 layer.weight[:, layer.weight.shape[1] // 2 :] = 0
     other = grown(tmp_path, small, "--noise-mode", after)
-    torch.testing.assert_close(pictures(other, noise=True)[-1], pictures(small)[-1])
+    torch.testing.assert_close(images(other, noise=True)[-1], images(small)[-1])
 
 
 def first(net):
@@ -127,7 +127,7 @@ def test_a_larger_discriminator_judges_what_the_smaller_one_judged(tmp_path, tim
 
 
 @pytest.mark.parametrize("build_small", [lambda: GPEN(16, **SMALL), lambda: GPENDiscriminator(16, **OF_D)])
-def test_with_too_few_channels_for_a_picture_the_stem_is_new(tmp_path, build_small):
+def test_with_too_few_channels_for_a_image_the_stem_is_new(tmp_path, build_small):
     small = built(build_small)
     (name,) = (name for name in small.state_dict() if name.endswith("stem.weight"))
     old, new = small.state_dict()[name], grown(tmp_path, small, "--out-size", 32).state_dict()[name]

@@ -4,8 +4,8 @@ import re
 
 import pytest
 
+from gpen_plugin.config.yaml_io import read_options
 from gpen_plugin.errors import OptionError
-from gpen_plugin.option_file import read_options
 
 TEXT = "name: x\nprotocol: {type: bfr, out_size: 64}\nempty:\n"
 

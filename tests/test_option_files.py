@@ -13,9 +13,9 @@ from conftest import REPOSITORY
 from small_networks import saved
 from test_preflight import parsed
 
-from gpen_plugin import checkpoint
 from gpen_plugin.archs import GPEN, GPENDiscriminator
-from gpen_plugin.archs.layouts import to_layout
+from gpen_plugin.checkpoints import checkpoint
+from gpen_plugin.checkpoints.layouts import to_layout
 from gpen_plugin.errors import OptionError
 from gpen_plugin.host import registered
 from gpen_plugin.preflight import check_run
@@ -67,7 +67,7 @@ def parse(tmp_path, monkeypatch):
     """The host's own parser, with our checks of a run left out."""
 
     def run(file: Path, *words: str) -> dict:
-        monkeypatch.setattr("gpen_plugin.host.runs._checks", [])
+        monkeypatch.setattr("gpen_plugin.host.run_hooks._checks", [])
         monkeypatch.setattr(sys, "argv", ["train.py", "-opt", str(file), *words])
         monkeypatch.setattr(sys, "excepthook", sys.excepthook)
         return parse_options(str(tmp_path))[0]
@@ -246,7 +246,7 @@ def test_from_release_fine_tunes_files_of_two_widths(faces, train, tmp_path):
         released[name] = build(**arguments(options[name])).state_dict()
         path = saved(tmp_path / f"{name}.pth", to_layout(released[name], "authors"))
         options["path"][f"pretrain_{name}"] = str(path)
-    widths = [checkpoint.describe(state).narrow for state in released.values()]
+    widths = [checkpoint.infer_spec(state).narrow for state in released.values()]
     assert widths[1] == 2 * widths[0]
     folder = train(options)
     for name, label in (("network_g", "net_g"), ("network_d", "net_d")):

@@ -77,7 +77,7 @@ def test_right_options_pass(options, test_options):
         ("datasets:train:degradation:jpeg_range", [50, 5], "datasets:train:degradation:jpeg_range"),
         ("val:metrics:psnr:type", "psnr", "val:metrics:psnr:type: got 'psnr'"),
         ("val:metrics:psnr", {"type": "calculate_psnr"}, "val:metrics:psnr:crop_border: missing"),
-        ("val:metrics:psnr:type", "calculate_niqe", "val:metrics:psnr: NIQE of pictures of 32 px"),
+        ("val:metrics:psnr:type", "calculate_niqe", "val:metrics:psnr: NIQE of images of 32 px"),
         ("path:pretrain_network_g", "/not/there.pth", "path:pretrain_network_g.*not/there"),
         ("path:pretrain_networkg", "x", "path:pretrain_networkg: unknown key.*Did you mean 'pretrain_network_g'"),
         ("logger:print_frequency", 1, "logger:print_frequency: unknown key.*Did you mean 'print_freq'"),
@@ -210,8 +210,8 @@ def test_a_wrong_size_is_told_once(options):
         check_run(parsed(options))
 
 
-def test_pictures_without_ground_truth_need_the_networks_range(test_options, faces):
-    """BasicSR's own reader of LQ pictures gives [0, 1] unless it is told otherwise."""
+def test_images_without_ground_truth_need_the_networks_range(test_options, faces):
+    """BasicSR's own reader of LQ images gives [0, 1] unless it is told otherwise."""
     wild = {"name": "wild", "type": "SingleImageDataset", "dataroot_lq": str(faces), "io_backend": {"type": "disk"}}
     test_options["datasets"] = {"test_1": wild}
     test_options["val"]["metrics"] = None
@@ -287,7 +287,7 @@ def test_the_papers_setting_is_the_papers():
 
 def test_a_released_file_passes_as_it_is(options, tmp_path):
     """A flat state dict under the authors' names, with their FIR buffers, at param_key ~."""
-    from gpen_plugin.archs.authors_keys import to_authors
+    from gpen_plugin.archs.key_maps import to_authors
 
     path = tmp_path / "released.pth"
     torch.save(to_authors(GPEN(32, num_style_feat=16, num_mlp=2, narrow=0.03125).state_dict(), (1, 3, 3, 1)), path)

@@ -5,9 +5,8 @@ import pytest
 from basicsr.metrics import calculate_niqe
 
 from gpen_plugin.errors import GPENError
-from gpen_plugin.metrics import frechet_distance, identity, kernel_distance, landmark_distance, perceptual  # noqa: F401
 from gpen_plugin.preflight import check_run
-from gpen_plugin.preflight_agreement import NIQE_SMALLEST
+from gpen_plugin.preflight.agreement import NIQE_SMALLEST
 
 
 def check(options: dict, *, is_train: bool = True, **metric) -> None:
@@ -78,8 +77,8 @@ def test_what_needs_ground_truth(test_options, faces, statistics, name):
         "std": [0.5] * 3,
     }
     better = {} if name == "identity" else {"better": "lower"}
-    way_out = "Give the metric statistics" if name in ("fid", "kid") else "Remove the metric or the set"
-    with pytest.raises(GPENError, match=f"it: needs ground truth, which datasets:test_2 has not.* {way_out}"):
+    hint = "Give the metric statistics" if name in ("fid", "kid") else "Remove the metric or the set"
+    with pytest.raises(GPENError, match=f"it: needs ground truth, which datasets:test_2 has not.* {hint}"):
         check(test_options, is_train=False, type=f"calculate_{name}", **better)
     if name in ("fid", "kid"):
         path = f"{statistics}/all.npz"
@@ -107,12 +106,12 @@ def test_named_files_have_to_be_there_and_published_ones_may_come_later(options,
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_how_small_pictures_the_hosts_niqe_takes():
+def test_how_small_images_the_hosts_niqe_takes():
     """One block of 96 px has no covariance: below two blocks a side the host fails, and a training with it."""
-    picture = np.random.default_rng(0).integers(0, 256, (NIQE_SMALLEST, NIQE_SMALLEST, 3), np.uint8)
-    assert np.isfinite(calculate_niqe(picture, 0))
+    image = np.random.default_rng(0).integers(0, 256, (NIQE_SMALLEST, NIQE_SMALLEST, 3), np.uint8)
+    assert np.isfinite(calculate_niqe(image, 0))
     with pytest.raises(np.linalg.LinAlgError, match="not converge"):
-        calculate_niqe(picture[1:, 1:], 0)
+        calculate_niqe(image[1:, 1:], 0)
 
 
 def test_metrics_of_others_may_name_what_is_no_file(options):

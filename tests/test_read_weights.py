@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from gpen_plugin.checkpoints.download import read_weights
 from gpen_plugin.errors import CheckpointError
-from gpen_plugin.fetch import read_weights
 
 
 class Malice:

@@ -6,11 +6,11 @@ import pytest
 import torch
 
 from gpen_plugin.archs import GPEN, GPENDiscriminator, GPENPrior
+from gpen_plugin.cli.sample import main
 from gpen_plugin.errors import CheckpointError, OptionError
-from gpen_plugin.prior_sampler import MEAN_OF, SHARED_SEED, PriorSampler
-from gpen_plugin.sample import main
+from gpen_plugin.restore.prior_sampler import MEAN_OF, SHARED_SEED, PriorSampler
 
-SIDE, CELL = 32, 34  # of a picture, and with the gap beside it
+SIDE, CELL = 32, 34  # of an image, and with the gap beside it
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +33,7 @@ def weights(net, tmp_path_factory):
 
 @pytest.fixture
 def command(weights, tmp_path):
-    """Runs the command and returns the picture that it wrote."""
+    """Runs the command and returns the image that it wrote."""
 
     def run(*arguments: str, output: str = "out.png") -> np.ndarray:
         assert main(["-m", str(weights), "-o", str(tmp_path / output), "--device", "cpu", *arguments]) == 0
@@ -43,9 +43,9 @@ def command(weights, tmp_path):
 
 
 def cell(table: np.ndarray, row: int, column: int) -> np.ndarray:
-    picture = table[row * CELL :, column * CELL :][:SIDE, :SIDE]
-    assert picture.shape == (SIDE, SIDE, 3)
-    return picture
+    image = table[row * CELL :, column * CELL :][:SIDE, :SIDE]
+    assert image.shape == (SIDE, SIDE, 3)
+    return image
 
 
 def draw(weights, *seeds: int, **settings) -> list[np.ndarray]:
@@ -58,15 +58,15 @@ def differ(one: np.ndarray, other: np.ndarray) -> int:
 
 
 def test_a_sample_is_what_the_prior_draws_from_the_seeds_stream(net, weights):
-    (picture,) = draw(weights, 7, truncation=0.7)
+    (image,) = draw(weights, 7, truncation=0.7)
     stream = torch.Generator().manual_seed(7)
     z, noise = torch.randn(1, 16, generator=stream), net.make_noise(1, stream)
     mean = net.mean_latent(MEAN_OF, torch.Generator().manual_seed(SHARED_SEED))
     with torch.no_grad():
         expected = net(z, noise, truncation=0.7, truncation_latent=mean)[0]
     expected = ((expected.permute(1, 2, 0).clamp(-1, 1) + 1) * 127.5).round().byte().numpy()[..., ::-1]
-    assert differ(picture, expected) <= 1
-    assert picture.std() > 1
+    assert differ(image, expected) <= 1
+    assert image.std() > 1
 
 
 @pytest.mark.parametrize("noise", ["random", "fixed", "zero"])
@@ -128,10 +128,10 @@ def test_grid(command, weights, tmp_path, capsys):
         "--rows", "2", "--columns", "3", "--seed", "5", "--separate", str(tmp_path / "each"), "--batch", "4"
     )
     assert table.shape == (2 * CELL - 2, 3 * CELL - 2, 3)
-    assert "6 pictures drawn" in capsys.readouterr().out
+    assert "6 images drawn" in capsys.readouterr().out
     assert sorted(path.name for path in (tmp_path / "each").iterdir()) == sorted(f"{n}.png" for n in range(5, 11))
-    for place, picture in enumerate(draw(weights, *range(5, 11))):
-        assert differ(cell(table, place // 3, place % 3), picture) <= 1
+    for place, image in enumerate(draw(weights, *range(5, 11))):
+        assert differ(cell(table, place // 3, place % 3), image) <= 1
         saved = cv2.imread(str(tmp_path / "each" / f"{5 + place}.png"))
         assert np.array_equal(saved, cell(table, place // 3, place % 3))
 
@@ -179,7 +179,7 @@ def test_a_table_shows_at_most_8_steps_a_row(command, capsys):
     for more in ([], ["--frames", "20"]):
         capsys.readouterr()
         assert np.array_equal(command(*arguments, *more), eight)
-        assert "17 pictures drawn" in capsys.readouterr().out
+        assert "17 images drawn" in capsys.readouterr().out
     assert command(*arguments, "--frames", "3").shape == (2 * CELL - 2, 4 * CELL - 2, 3)
 
 
@@ -261,8 +261,8 @@ def test_another_network_is_refused_by_name(other, message, tmp_path, capsys):
         (["--rows", "0"], "got 0; expected a whole number from 1"),
         (["--seed", "-1"], "expected"),
         (["--truncation", "much"], "--truncation: invalid float value: 'much'"),
-        (["-o", "samples"], "--output: got samples; expected a picture file such as samples.png\n"),
-        (["-o", "samples.mp4"], "got samples.mp4; expected a picture file"),
+        (["-o", "samples"], "--output: got samples; expected an image file such as samples.png\n"),
+        (["-o", "samples.mp4"], "got samples.mp4; expected an image file"),
         (["--mode", "interpolate", "-o", "samples.txt"], "a film (.mp4) or a folder (no suffix)"),
     ],
 )

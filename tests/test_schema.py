@@ -3,7 +3,7 @@ from typing import Literal
 
 import pytest
 
-from gpen_plugin import schema
+from gpen_plugin.config import schema
 from gpen_plugin.errors import CheckpointError, GPENError, OptionError, join_errors
 
 

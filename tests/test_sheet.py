@@ -1,10 +1,10 @@
 import numpy as np
 import pytest
 
-from gpen_plugin.sheet import GAP, mosaic, sheet, side_by_side
+from gpen_plugin.images.grid import GAP, mosaic, sheet, side_by_side
 
 
-def test_tiles_lie_where_they_should_and_small_pictures_are_enlarged_without_smoothing():
+def test_tiles_lie_where_they_should_and_small_images_are_enlarged_without_smoothing():
     board = (np.indices((2, 2)).sum(axis=0) % 2)[..., None].repeat(3, axis=2).astype(np.uint8) * 255
     page = sheet([[board, np.full((64, 64, 3), 7, np.uint8)]] * 3, ["degraded", "restored"], tile=32)
     header = page.shape[0] - 3 * (32 + GAP) - GAP
@@ -34,8 +34,8 @@ def shades(count: int, height: int = 3, width: int = 5) -> list[np.ndarray]:
     ("count", "columns", "rows_and_columns"), [(5, None, (2, 3)), (5, 2, (3, 2)), (1, None, (1, 1))]
 )
 def test_a_mosaic_is_filled_row_by_row(count, columns, rows_and_columns):
-    pictures = shades(count)
-    table = mosaic(pictures, columns, gap=1)
+    images = shades(count)
+    table = mosaic(images, columns, gap=1)
     rows, columns = rows_and_columns
     assert table.shape == (rows * 4 - 1, columns * 6 - 1, 3)
     for place in range(rows * columns):
@@ -65,7 +65,7 @@ def test_a_sheet_of_mosaics_resamples_nothing(columns):
         assert tile.astype(int).sum() == table.astype(int).sum() + 255 * 3 * (side * side - height * width)
 
 
-def test_a_picture_that_is_not_square_keeps_its_shape():
+def test_a_image_that_is_not_square_keeps_its_shape():
     wide = np.zeros((4, 16, 3), np.uint8)
     page = sheet([[wide]], ["wide"], tile=8)
     tile = page[page.shape[0] - 8 - GAP :][:8, GAP : GAP + 8]

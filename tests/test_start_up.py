@@ -15,11 +15,11 @@ import pytest
 from basicsr.utils import options as hosts_options
 from conftest import REPOSITORY
 
-from gpen_plugin import host, run_options
+from gpen_plugin import cli, host
 from gpen_plugin.errors import RegistryClashError
-from gpen_plugin.host import registration
+from gpen_plugin.host import registry
 from gpen_plugin.late_names import late_names
-from gpen_plugin.registering import register_all
+from gpen_plugin.registration import register_all
 from gpen_plugin.restore import command_line
 from gpen_plugin.restore.tasks import TASKS
 
@@ -85,7 +85,7 @@ ORDERS = [
     "import gpen_plugin, basicsr",
     "import gpen_plugin.archs.gpen_arch, basicsr",
     "import gpen_plugin.models.gan_prior_model",
-    "import gpen_plugin.registering, basicsr",
+    "import gpen_plugin.registration, basicsr",
     "import gpen_plugin.preflight",
     "from gpen_plugin import *",
     "import importlib, gpen_plugin; importlib.reload(gpen_plugin); import basicsr; importlib.reload(gpen_plugin)",
@@ -97,15 +97,15 @@ import cv2, lmdb, scipy.ndimage, scipy.optimize, scipy.stats, setuptools, torch.
 def check():
     import gpen_plugin_hook
     from basicsr.utils import registry
-    from gpen_plugin.host import MENDS
-    from gpen_plugin.host.runs import _checks
+    from gpen_plugin.host import PATCHES
+    from gpen_plugin.host.run_hooks import _checks
 
     for kind, names in gpen_plugin_hook.NAMES.items():
         held = dict(iter(getattr(registry, f"{kind.upper()}_REGISTRY")))
         for name in names:
             assert held[name].__module__.startswith("gpen_plugin."), (kind, name)
-    assert [mend.name for mend in MENDS if mend.present() and not mend.mended()] == []
-    assert [one.__module__ for one in _checks] == ["gpen_plugin.registering"] * 2  # the check, and the lock
+    assert [mend.name for mend in PATCHES if mend.present() and not mend.mended()] == []
+    assert [one.__module__ for one in _checks] == ["gpen_plugin.registration"] * 2  # the check, and the lock
 
 def forget_the_hook():
     sys.meta_path[:] = [finder for finder in sys.meta_path if type(finder).__module__ != "gpen_plugin_hook"]
@@ -158,31 +158,31 @@ def test_late_names_are_the_ones_that_editors_see(package):
 
 def test_a_class_waits_for_the_host(monkeypatch):
     held = {}
-    monkeypatch.setattr(registration, "_open", False)
-    monkeypatch.setattr(registration, "_waiting", [])
-    monkeypatch.setattr(registration, "registered", lambda kind: held)
+    monkeypatch.setattr(registry, "_open", False)
+    monkeypatch.setattr(registry, "_waiting", [])
+    monkeypatch.setattr(registry, "registered", lambda kind: held)
     hosts = SimpleNamespace(register=lambda cls: held.__setitem__(cls.__name__, cls))
-    monkeypatch.setattr(registration, "_registry", lambda kind: hosts)
+    monkeypatch.setattr(registry, "_registry", lambda kind: hosts)
     early, late = (type(name, (), {}) for name in ("Early", "Late"))
-    assert registration.register("arch")(early) is early
+    assert registry.register("arch")(early) is early
     assert held == {}
-    registration.open_registries()
+    registry.flush_pending()
     assert held == {"Early": early}
-    registration.register("arch")(late)
-    registration.open_registries()
+    registry.register("arch")(late)
+    registry.flush_pending()
     assert held == {"Early": early, "Late": late}
 
 
 def test_a_clash_is_told_each_time(monkeypatch):
     """The doctor asks again after BasicSR's import has asked."""
     other, ours = (type("GPEN", (), {"__module__": module}) for module in ("other.archs", "gpen_plugin.archs"))
-    monkeypatch.setattr(registration, "_open", False)
-    monkeypatch.setattr(registration, "_waiting", [])
-    monkeypatch.setattr(registration, "registered", lambda kind: {"GPEN": other})
-    registration.register("arch")(ours)
+    monkeypatch.setattr(registry, "_open", False)
+    monkeypatch.setattr(registry, "_waiting", [])
+    monkeypatch.setattr(registry, "registered", lambda kind: {"GPEN": other})
+    registry.register("arch")(ours)
     for _ in range(2):
         with pytest.raises(RegistryClashError, match=r"'GPEN' of gpen_plugin\.archs is already registered by other"):
-            registration.open_registries()
+            registry.flush_pending()
 
 
 def test_a_clash_leaves_the_host_mended_and_its_own_runs_alone(monkeypatch):
@@ -190,9 +190,9 @@ def test_a_clash_leaves_the_host_mended_and_its_own_runs_alone(monkeypatch):
         raise RegistryClashError("BasicSR's arch registry")
 
     called = []
-    monkeypatch.setattr(host, "mend_host", lambda: called.append("mended"))
+    monkeypatch.setattr(host, "apply_patches", lambda: called.append("mended"))
     monkeypatch.setattr(host, "before_run", lambda check: called.append("checked"))
-    monkeypatch.setattr(host, "open_registries", clash)
+    monkeypatch.setattr(host, "flush_pending", clash)
     with pytest.raises(RegistryClashError, match="BasicSR's arch registry"):
         register_all()
     assert called == ["mended"]
@@ -211,16 +211,17 @@ def test_a_host_that_cannot_be_imported_leads_to_the_doctor(command, tmp_path):
     """
     told = python(program, cwd=tmp_path)
     expected = "gpen_plugin: error: BasicSR: cannot be loaded (RuntimeError: operator nms does not exist)"
-    assert told == f"{expected}. Run `python -m gpen_plugin.doctor` for the way out.\n1\n"
+    assert told == f"{expected}. Run `python -m gpen_plugin.doctor` to see what to do.\n1\n"
 
 
 def test_modules_are_found_late():
     program = """
     import gpen_plugin
-    print(gpen_plugin.errors.GPENError.__name__, gpen_plugin.checkpoint.read.__name__, gpen_plugin.ops.__name__)
+    print(gpen_plugin.errors.GPENError.__name__, gpen_plugin.ops.__name__)
+    print(gpen_plugin.checkpoints.__name__)
     """
     told = python(program, cwd=REPOSITORY)
-    assert told == "GPENError read gpen_plugin.ops\n"
+    assert told == "GPENError gpen_plugin.ops\ngpen_plugin.checkpoints\n"
 
 
 def test_a_name_that_is_not_there():
@@ -260,7 +261,7 @@ def test_the_hosts_options_are_told_as_they_are(monkeypatch):
     monkeypatch.setattr(argparse.ArgumentParser, "parse_args", catch)
     with pytest.raises(Caught, match="--launcher") as caught:
         hosts_options.parse_options.__gpen_mends__("")
-    assert caught.value.args[0] == told(run_options.parser("gpen-train", ""))
+    assert caught.value.args[0] == told(cli.parser("gpen-train", ""))
 
 
 def test_the_tasks_of_the_command_are_all_there_are():

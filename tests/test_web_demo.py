@@ -8,11 +8,11 @@ import pytest
 from PIL import Image
 from restorer_parts import Detector, Network, face_at, photograph
 
-from gpen_plugin import web_demo
+from gpen_plugin.cli import web_demo
+from gpen_plugin.cli.web_demo import SHOWN, Page, comparison, gallery, main, shown, summary
 from gpen_plugin.errors import DataError
+from gpen_plugin.images.photograph import Photograph, read_photograph, write_photograph
 from gpen_plugin.restore import Restorer
-from gpen_plugin.restore.photograph import Photograph, read_photograph, write_photograph
-from gpen_plugin.web_demo import SHOWN, Page, comparison, gallery, main, shown, summary
 
 FACES = [face_at(230, 120, 70, score=0.9), face_at(90, 110, 100, score=0.7)]  # the most certain is the right one
 
@@ -33,11 +33,11 @@ def visit(page, tmp_path):
 
 def test_only_picked_faces_change(page, visit):
     before = photograph().astype(int)
-    first = page.blended(visit, [1], 1).picture - before
+    first = page.blended(visit, [1], 1).image - before
     assert first[105:115, 85:95].mean() > 40
     assert (first[115:125, 225:235] == 0).all()
-    assert (page.blended(visit, [], 1).picture == before).all()
-    half = page.blended(visit, [1, 2], 0.5).picture - before
+    assert (page.blended(visit, [], 1).image == before).all()
+    half = page.blended(visit, [1, 2], 0.5).image - before
     assert half[105:115, 85:95].mean() == pytest.approx(first[105:115, 85:95].mean() / 2, abs=1)
 
 
@@ -54,7 +54,7 @@ def test_the_file_to_download_has_all_pixels(page, visit):
     path, notes = page.file(visit, result)
     assert path.endswith("/uncle_restored.png")
     assert notes == ()
-    assert (read_photograph(path).pixels == result.picture).all()
+    assert (read_photograph(path).pixels == result.image).all()
 
 
 @pytest.mark.parametrize(
@@ -124,7 +124,7 @@ def test_visitors_take_turns(page, visit, tmp_path, monkeypatch):
     assert max(most) <= 2  # `restore` itself pastes back
 
 
-def test_what_is_not_a_picture(page, tmp_path):
+def test_what_is_not_a_image(page, tmp_path):
     (tmp_path / "text.png").write_text("no")
     with pytest.raises(DataError, match=r"text\.png"):
         page.put_in(str(tmp_path / "text.png"))
@@ -141,7 +141,7 @@ def test_a_face_that_was_left_alone_is_reported_and_can_be_restored(page, visit)
     )
     assert "1: left as it is<" in gallery(visit.faces)
     assert 'class="alone"' in comparison(visit, page.blended(visit, [2], 1))
-    changed = page.blended(visit, [1], 1).picture - photograph().astype(int)
+    changed = page.blended(visit, [1], 1).image - photograph().astype(int)
     assert changed[105:115, 85:95].mean() > 40
 
 
@@ -162,9 +162,9 @@ def test_names_and_notes_cannot_add_to_the_page(visit):
     assert "&lt;script&gt;" in summary(replace(visit, photograph=noted))
 
 
-def test_pictures_are_shown_no_larger_than_needed():
-    picture = photograph()
-    assert (shown(picture) == picture).all()
+def test_images_are_shown_no_larger_than_needed():
+    image = photograph()
+    assert (shown(image) == image).all()
     assert shown(np.zeros((SHOWN // 4, SHOWN * 2, 3), np.uint16)).shape == (SHOWN // 8, SHOWN, 3)
 
 

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from restorer_parts import Detector, Network, face_at, photograph
 
+from gpen_plugin.cli.web_demo import Page, build
 from gpen_plugin.restore import Restorer
-from gpen_plugin.web_demo import Page, build
 
 webdriver = pytest.importorskip("selenium.webdriver")
 pytest.importorskip("gradio")
@@ -77,18 +77,18 @@ class Visitor:
         cv2.imwrite(str(self.folder / "uncle.png"), photograph())
         self.put_in(self.folder / "uncle.png")
         self.wait(lambda: "2 faces found" in self.said())
-        self.wait(lambda: len(self.pictures()) == 2)
+        self.wait(lambda: len(self.images()) == 2)
 
     def said(self):
         return "".join(each.text for each in self.all("#said"))
 
-    def pictures(self):
-        """Addresses of the two pictures that are compared, before and after."""
+    def images(self):
+        """Addresses of the two images that are compared, before and after."""
         return [each.get_attribute("src") for each in self.all("#compared .compare img")]
 
     def until_after_is(self, other):
-        """Wait for another picture than this."""
-        return self.wait(lambda: len(self.pictures()) == 2 and self.pictures()[1] != other and self.pictures()[1])
+        """Wait for another image than this."""
+        return self.wait(lambda: len(self.images()) == 2 and self.images()[1] != other and self.images()[1])
 
     def download(self):
         """The file that the button gives, as what it changed in the photograph."""
@@ -109,7 +109,7 @@ LEFT, RIGHT = np.s_[105:115, 85:95], np.s_[115:125, 225:235]  # within the two f
 
 def test_a_photograph_is_restored_and_faces_are_picked(visitor):
     visitor.put_in_a_photograph()
-    before, after = visitor.pictures()
+    before, after = visitor.images()
     assert before != after
     both = visitor.download()
     assert both[LEFT].mean() > 40
@@ -130,13 +130,13 @@ def test_two_boxes_in_a_row_both_count(visitor):
     for box in visitor.wait(lambda: len(visitor.all("#picked input")) == 2 and visitor.all("#picked input")):
         box.click()  # the second while the first is at work
     assert (visitor.download() == 0).all()
-    visitor.wait(lambda: len(set(visitor.pictures())) == 1)
+    visitor.wait(lambda: len(set(visitor.images())) == 1)
 
 
 @pytest.mark.parametrize("ends", [(Keys.ENTER,), (Keys.TAB,), ()], ids=["Enter", "Tab", "nothing more"])
 def test_strength_by_typing(visitor, ends):
     visitor.put_in_a_photograph()
-    full, after = visitor.download(), visitor.pictures()[1]
+    full, after = visitor.download(), visitor.images()[1]
     (field,) = visitor.all("#alpha input[type=number]")
     field.send_keys(Keys.CONTROL, "a")
     field.send_keys("0.2", *ends)
@@ -146,7 +146,7 @@ def test_strength_by_typing(visitor, ends):
 
 def test_strength_by_arrow_keys(visitor):
     visitor.put_in_a_photograph()
-    full, after = visitor.download(), visitor.pictures()[1]
+    full, after = visitor.download(), visitor.images()[1]
     (handle,) = visitor.all("#alpha input[type=range]")
     handle.send_keys(*[Keys.ARROW_LEFT] * 10)
     visitor.until_after_is(after)
@@ -158,7 +158,7 @@ def test_strength_by_arrow_keys(visitor):
 def test_before_and_after_by_keyboard(visitor):
     """The boundary can be reached by Tab, moved by arrows, and stays where it is when the result changes."""
     visitor.put_in_a_photograph()
-    after = visitor.pictures()[1]
+    after = visitor.images()[1]
     visitor.all("#download")[0].send_keys(Keys.TAB)
     focused = visitor.browser.switch_to.active_element
     assert "Boundary" in focused.get_attribute("aria-label")
@@ -205,16 +205,16 @@ def test_nothing_sticks_out_on_a_telephone(visitor):
 def test_names_are_shown_as_they_are(visitor):
     """Gradio fills templates; what a visitor's file is called is no part of one."""
     name = "${1+1} {{value}} <b>.png"
-    (visitor.folder / name).write_text("no picture")
+    (visitor.folder / name).write_text("no image")
     visitor.put_in(visitor.folder / name)
-    visitor.wait(lambda: "no picture of a kind that can be read" in visitor.said())
+    visitor.wait(lambda: "no image of a kind that can be read" in visitor.said())
     assert "<b>" not in visitor.said() or "&lt;" not in visitor.said()
     assert not visitor.all("#said b")
 
 
-def test_what_is_not_a_picture_is_told(visitor):
-    (visitor.folder / "text.png").write_text("no picture")
+def test_what_is_not_a_image_is_told(visitor):
+    (visitor.folder / "text.png").write_text("no image")
     visitor.put_in(visitor.folder / "text.png")
-    visitor.wait(lambda: visitor.said().strip().startswith("text.png: is no picture of a kind that can be read"))
-    assert not visitor.pictures()
+    visitor.wait(lambda: visitor.said().strip().startswith("text.png: is no image of a kind that can be read"))
+    assert not visitor.images()
     assert not visitor.all("#download")[0].is_enabled()

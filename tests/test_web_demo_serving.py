@@ -10,7 +10,7 @@ import time
 import pytest
 from restorer_parts import photograph
 
-from gpen_plugin.restore.photograph import Photograph, write_photograph
+from gpen_plugin.images.photograph import Photograph, write_photograph
 
 pytest.importorskip("gradio")
 import httpx  # comes with Gradio

@@ -8,9 +8,9 @@ import yaml
 from basicsr.archs import build_network
 from small_networks import NETWORKS, judge_of, saved, weights
 
-from gpen_plugin.archs.authors_keys import to_authors
-from gpen_plugin.archs.layouts import to_layout
-from gpen_plugin.convert import main
+from gpen_plugin.archs.key_maps import to_authors
+from gpen_plugin.checkpoints.layouts import to_layout
+from gpen_plugin.cli.convert import main
 
 
 def inspected(capsys, *paths):

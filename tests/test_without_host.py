@@ -74,7 +74,7 @@ def test_a_face_is_found_and_restored_and_measured(tmp_path):
         ("from gpen_plugin.train import main; open('o.yml', 'w').write('name: x'); main(['-opt', 'o.yml'])", "BasicSR"),
         ("from gpen_plugin import GPENModel", "GPENModel needs BasicSR"),
         (
-            "from gpen_plugin.host.inception import inception_with; inception_with({})",
+            "from gpen_plugin.host.patches import inception_with; inception_with({})",
             "FID and KID: needs BasicSR, which is not installed",
         ),
     ],

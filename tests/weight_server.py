@@ -7,10 +7,10 @@ import time
 
 import numpy as np
 
-from gpen_plugin import fetch
-from gpen_plugin.fetch import WeightFile
+from gpen_plugin.checkpoints import download
+from gpen_plugin.checkpoints.download import WeightFile
 
-CONTENT = np.random.default_rng(0).bytes(3 * fetch.CHUNK + 12345)
+CONTENT = np.random.default_rng(0).bytes(3 * download.CHUNK + 12345)
 DIGEST = hashlib.sha256(CONTENT).hexdigest()
 
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
-from gpen_plugin.archs.authors_keys import accept_authors_layout
+from gpen_plugin.archs.key_maps import accept_authors_layout
 from gpen_plugin.archs.layers import (
     EqualLinear,
     NoiseMode,
@@ -16,12 +16,12 @@ from gpen_plugin.archs.layers import (
     check_positive,
     check_size,
     check_taps,
-    normalise,
+    normalize_2nd_moment,
     resolutions,
 )
 from gpen_plugin.errors import OptionError
 from gpen_plugin.host import register
-from gpen_plugin.ops.shapes import check_shape
+from gpen_plugin.ops.dispatch import check_shape
 
 
 class MappingNetwork(nn.Sequential):
@@ -39,11 +39,11 @@ class MappingNetwork(nn.Sequential):
         )
 
     def forward(self, z: torch.Tensor) -> torch.Tensor:
-        return super().forward(normalise(z))
+        return super().forward(normalize_2nd_moment(z))
 
 
 class GANBlock(nn.Module):
-    """The convolutions of one resolution and its picture (Figure 3b).
+    """The convolutions of one resolution and its image (Figure 3b).
 
     Args:
         in_channels: of the block before; ``None`` for the first block, which starts from the constant.
@@ -84,11 +84,11 @@ class GANBlock(nn.Module):
 
         Args:
             x: features of the block before, (N, C', H / 2, W / 2), or the constant, (N, C, 4, 4).
-            latents: one code per convolution and one for the picture, (N, len(convs) + 1, F).
+            latents: one code per convolution and one for the image, (N, len(convs) + 1, F).
             noise: (N or 1, C, H, W), which the block's convolutions share; ``None`` stands for zeros.
-            earlier: the picture of the block before, (N, 3, H / 2, W / 2), or ``None``.
+            earlier: the image of the block before, (N, 3, H / 2, W / 2), or ``None``.
         Returns:
-            Features (N, out_channels, H, W) and picture (N, 3, H, W).
+            Features (N, out_channels, H, W) and image (N, 3, H, W).
         """
         for index, conv in enumerate(self.convs):
             x = conv(x, latents[:, index], noise)
@@ -97,13 +97,13 @@ class GANBlock(nn.Module):
 
 @register("arch")
 class GPENPrior(nn.Module):
-    """The decoder of GPEN with its mapping network: z and noise in, picture out.
+    """The decoder of GPEN with its mapping network: z and noise in, image out.
 
     As in StyleGAN2, the noise weights start at zero: a fresh prior, and a prior under a fresh encoder, draws what its
     latent code alone says. Noise is one map per resolution, which the convolutions there share (section 3.2).
 
     Args:
-        out_size: height and width of the picture, a power of two from 16 to 2048.
+        out_size: height and width of the image, a power of two from 16 to 2048.
         num_style_feat: F, length of z and w.
         num_mlp: layers of the mapping network.
         channel_multiplier: factor of the channels above 32 px; 2 for the paper's and the released 512 model.
@@ -180,13 +180,13 @@ class GPENPrior(nn.Module):
         inject_index: int | torch.Tensor | None = None,
         return_latents: bool = False,
     ) -> torch.Tensor | tuple[torch.Tensor, torch.Tensor]:
-        """Draw a picture; `to_latents`, then `synthesise`, whose arguments these are.
+        """Draw an image; `to_latents`, then `synthesise`, whose arguments these are.
 
         Args:
             noise: ``None`` draws fresh noise.
             return_latents: whether the latent codes come back too.
         Returns:
-            The picture, (N, 3, `out_size`, `out_size`), about [-1, 1]; with `return_latents` a pair of it and the
+            The image, (N, 3, `out_size`, `out_size`), about [-1, 1]; with `return_latents` a pair of it and the
             latent codes, (N, num_latent, F).
         """
         latents = self.to_latents(
@@ -196,8 +196,8 @@ class GPENPrior(nn.Module):
             truncation_latent=truncation_latent,
             inject_index=inject_index,
         )
-        picture = self.synthesise(latents, self.make_noise(latents.shape[0]) if noise is None else noise)[-1]
-        return (picture, latents) if return_latents else picture
+        image = self.synthesise(latents, self.make_noise(latents.shape[0]) if noise is None else noise)[-1]
+        return (image, latents) if return_latents else image
 
     def to_latents(
         self,
@@ -230,34 +230,34 @@ class GPENPrior(nn.Module):
         codes = styles if input_is_latent else [self._map(z) for z in styles]
         if truncation != 1.0:
             if truncation_latent is None:
-                way_out = "Pass the prior's mean_latent(4096)."
+                hint = "Pass the prior's mean_latent(4096)."
                 raise OptionError(
-                    "truncation_latent", "got nothing", f"a latent code for truncation {truncation}", way_out
+                    "truncation_latent", "got nothing", f"a latent code for truncation {truncation}", hint
                 )
             codes = [torch.lerp(truncation_latent.expand_as(w), w, truncation) for w in codes]
         codes = [self._broadcast(w) for w in codes]
         return codes[0] if len(codes) == 1 else self._mix(*codes, inject_index)
 
     def synthesise(self, latents: torch.Tensor, noise: Sequence[torch.Tensor | None]) -> list[torch.Tensor]:
-        """Draw the pictures of all resolutions.
+        """Draw the images of all resolutions.
 
         Args:
             latents: (N, num_latent, F).
             noise: one map (N or 1, C, r, r) per resolution r from 4 to `out_size`; ``None`` stands for zeros.
         Returns:
-            Pictures (N, 3, r, r), coarse to fine; the last is the result, about [-1, 1].
+            Images (N, 3, r, r), coarse to fine; the last is the result, about [-1, 1].
         Raises:
             ShapeError: names the dimension.
         """
         check_shape("latents", latents, {"N": None, "codes": self.num_latent, "F": self.num_style_feat})
         self._check_noise(noise, latents.shape[0])
-        x, picture, start, pictures = self.constant.expand(latents.shape[0], -1, -1, -1), None, 0, []
+        x, image, start, images = self.constant.expand(latents.shape[0], -1, -1, -1), None, 0, []
         for block, shared in zip(self.blocks.values(), noise, strict=True):
             taken = len(block.convs)
-            x, picture = block(x, latents[:, start : start + taken + 1], shared, picture)
-            pictures.append(picture)
+            x, image = block(x, latents[:, start : start + taken + 1], shared, image)
+            images.append(image)
             start += taken
-        return pictures
+        return images
 
     def _draw(self, shape, generator):
         device = self.constant.device

@@ -6,9 +6,9 @@ from typing import NamedTuple
 import torch
 from torch import nn
 
-from gpen_plugin.archs import pictures
-from gpen_plugin.archs.authors_keys import accept_authors_layout
+from gpen_plugin.archs import layers
 from gpen_plugin.archs.gan_prior_arch import GPENPrior
+from gpen_plugin.archs.key_maps import accept_authors_layout
 from gpen_plugin.archs.layers import (
     DownConv2d,
     EqualConv2d,
@@ -21,16 +21,16 @@ from gpen_plugin.archs.layers import (
     resolutions,
 )
 from gpen_plugin.host import register
-from gpen_plugin.ops.shapes import check_shape
+from gpen_plugin.ops.dispatch import check_shape
 
 
 class Restoration(NamedTuple):
-    """What `GPEN` returns when more than the picture is asked for.
+    """What `GPEN` returns when more than the image is asked for.
 
     Attributes:
         image: (N, 3, out_size, out_size), in the value range of the input.
         latents: (N, num_latent, F), or ``None`` if not asked for.
-        rgbs: pictures (N, 3, r, r) of each resolution, coarse to fine, in the value range of the input; the last is
+        rgbs: images (N, 3, r, r) of each resolution, coarse to fine, in the value range of the input; the last is
             `image`; or ``None`` if not asked for.
     """
 
@@ -40,10 +40,10 @@ class Restoration(NamedTuple):
 
 
 class Encoder(nn.Module):
-    """Degraded picture -> latent code and one feature map per resolution.
+    """Degraded image -> latent code and one feature map per resolution.
 
     Args:
-        in_size: height and width of the picture, a power of two.
+        in_size: height and width of the image, a power of two.
         num_style_feat: F.
         channel_multiplier: as in `channels_of`.
         narrow: as in `channels_of`.
@@ -97,7 +97,7 @@ class GPEN(nn.Module):
         lr_mlp: factor of the mapping network's learning rate.
         resample_kernel: taps of the FIR filter of all resampling inside.
         noise_mode: ``concat`` (the paper's), ``add`` or ``none``, which leaves only z to speak for the input.
-        value_range: lowest and highest value of input and output pictures; (0, 1) in BasicSR's SRModel.
+        value_range: lowest and highest value of input and output images; (0, 1) in BasicSR's SRModel.
     Raises:
         OptionError: an argument is out of range.
     """
@@ -118,9 +118,9 @@ class GPEN(nn.Module):
         super().__init__()
         check_size("out_size", out_size)
         self.out_size, self.in_size = out_size, out_size if in_size is None else in_size
-        pictures.check_in_size(self.in_size, out_size)
+        layers.check_in_size(self.in_size, out_size)
         check_taps(resample_kernel)
-        self.value_range = pictures.checked_range(value_range)
+        self.value_range = layers.check_range(value_range)
         check_positive("num_style_feat", num_style_feat)
         self.encoder = Encoder(self.in_size, num_style_feat, channel_multiplier, narrow, resample_kernel)
         self.decoder = GPENPrior(
@@ -146,23 +146,24 @@ class GPEN(nn.Module):
         """Restore degraded faces.
 
         Args:
-            lq: RGB pictures of any height and width, (N, 3, H, W), float, in `value_range`. They are resized
-                bilinearly to `in_size`; pictures of that size are taken as they are, bit for bit.
+            lq: RGB images of any height and width, (N, 3, H, W), float, in `value_range`. They are resized
+                bilinearly to `in_size`; images of that size are taken as they are, bit for bit.
             restyle: what the decoder takes in place of the encoder's latent codes, as a function of these, both
                 (N, num_latent, F); ``None`` leaves them.
             return_latents: whether the latent codes come back too.
-            return_rgbs: whether the pictures of all resolutions come back too.
+            return_rgbs: whether the images of all resolutions come back too.
         Returns:
             (N, 3, out_size, out_size), about `value_range` (not clipped), or a `Restoration` if more is asked for.
         Raises:
             ShapeError: names the dimension.
         """
         check_shape("lq", lq, {"N": None, "C": 3, "H": None, "W": None})
-        z, features = self.encoder(pictures.resize(pictures.enter(lq, self.value_range), self.in_size))
+        z, features = self.encoder(layers.resize(layers.to_signed_range(lq, self.value_range), self.in_size))
         latents = self.decoder.to_latents(z)
         latents = latents if restyle is None else restyle(latents)
         rgbs = [
-            pictures.leave(rgb, self.value_range) for rgb in self.decoder.synthesise(latents, self._as_noise(features))
+            layers.from_signed_range(rgb, self.value_range)
+            for rgb in self.decoder.synthesise(latents, self._as_noise(features))
         ]
         if not (return_latents or return_rgbs):
             return rgbs[-1]

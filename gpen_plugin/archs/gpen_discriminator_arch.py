@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
-from gpen_plugin.archs.authors_keys import accept_authors_layout
+from gpen_plugin.archs.key_maps import accept_authors_layout
 from gpen_plugin.archs.layers import (
     DownConv2d,
     EqualConv2d,
@@ -18,7 +18,7 @@ from gpen_plugin.archs.layers import (
 )
 from gpen_plugin.errors import OptionError
 from gpen_plugin.host import register
-from gpen_plugin.ops.shapes import check_shape
+from gpen_plugin.ops.dispatch import check_shape
 
 
 class ResidualBlock(nn.Module):
@@ -42,14 +42,14 @@ class ResidualBlock(nn.Module):
 
 @register("arch")
 class GPENDiscriminator(nn.Module):
-    """Tells real pictures from restored ones. `load_state_dict` takes the authors' files too.
+    """Tells real images from restored ones. `load_state_dict` takes the authors' files too.
 
     Args:
-        out_size: height and width of the pictures, a power of two from 16 to 2048.
+        out_size: height and width of the images, a power of two from 16 to 2048.
         channel_multiplier: factor of the channels above 32 px.
         narrow: factor of all channels; the released 256 discriminator has 1 although its generator has 0.5.
         resample_kernel: taps of the blur before each halving.
-        stddev_group: over how many pictures at most the minibatch standard deviation is taken; of a batch that it
+        stddev_group: over how many images at most the minibatch standard deviation is taken; of a batch that it
             does not divide, the largest divisor below it is taken.
     Raises:
         OptionError: an argument is out of range.
@@ -83,10 +83,10 @@ class GPENDiscriminator(nn.Module):
     def forward(
         self, x: torch.Tensor, return_features: bool = False
     ) -> torch.Tensor | tuple[torch.Tensor, list[torch.Tensor]]:
-        """Judge pictures.
+        """Judge images.
 
         Args:
-            x: RGB pictures, (N, 3, out_size, out_size), float, in [-1, 1].
+            x: RGB images, (N, 3, out_size, out_size), float, in [-1, 1].
             return_features: whether the intermediate features come back too.
         Returns:
             Logits, (N, 1), high for real; with `return_features` a pair of them and a list: index 0 is the stem's

@@ -1,4 +1,4 @@
-"""The layers of StyleGAN2 that GPEN's networks are made of, and the one rule for sizes and widths."""
+"""The layers of StyleGAN2 that GPEN's networks are made of, the rule for sizes and widths, and value ranges."""
 
 import math
 from collections.abc import Sequence
@@ -71,12 +71,12 @@ def channels_of(resolution: int, channel_multiplier: float, narrow: float) -> in
     full = 512 if resolution <= 32 else 256 * 64 / resolution * channel_multiplier
     channels = int(full * narrow)
     if channels < 1:
-        came = f"got {narrow}, which with channel_multiplier {channel_multiplier} leaves {resolution} px no channel"
-        raise OptionError("narrow", came, f"at least {1 / full:g}" if full > 0 else "positive widths")
+        got = f"got {narrow}, which with channel_multiplier {channel_multiplier} leaves {resolution} px no channel"
+        raise OptionError("narrow", got, f"at least {1 / full:g}" if full > 0 else "positive widths")
     return channels
 
 
-def normalise(z: torch.Tensor) -> torch.Tensor:
+def normalize_2nd_moment(z: torch.Tensor) -> torch.Tensor:
     """Bring each latent code to a mean square of 1: (N, F) -> (N, F)."""
     return z * torch.rsqrt(z.square().mean(dim=1, keepdim=True) + 1e-8)
 
@@ -213,12 +213,12 @@ class StyledConv(nn.Module):
 
 
 class ToRGB(nn.Module):
-    """Modulated 1x1 convolution to a picture, added to the upsampled picture of the block before.
+    """Modulated 1x1 convolution to an image, added to the upsampled image of the block before.
 
     Args:
         in_channels: I.
         num_style_feat: F, length of a latent code.
-        resample_kernel: taps of the filter that doubles the earlier picture; ``None`` where there is none.
+        resample_kernel: taps of the filter that doubles the earlier image; ``None`` where there is none.
     """
 
     def __init__(self, in_channels: int, num_style_feat: int, resample_kernel: Sequence[float] | None):
@@ -231,18 +231,54 @@ class ToRGB(nn.Module):
         self.register_buffer("kernel", kernel, persistent=False)
 
     def forward(self, x: torch.Tensor, latent: torch.Tensor, earlier: torch.Tensor | None) -> torch.Tensor:
-        """Features (N, I, H, W), latent (N, F), picture (N, 3, H / 2, W / 2) or ``None`` -> (N, 3, H, W).
+        """Features (N, I, H, W), latent (N, F), image (N, 3, H / 2, W / 2) or ``None`` -> (N, 3, H, W).
 
-        Under autocasting the picture is summed up in the precision of the bias.
+        Under autocasting the image is summed up in the precision of the bias.
         """
         style = self.modulation(latent) * self.scale  # (N, I)
-        picture = modulated_conv(x, self.weight, style, demodulate=False) + self.bias[:, None, None]
+        image = modulated_conv(x, self.weight, style, demodulate=False) + self.bias[:, None, None]
         if earlier is None:
-            return picture
-        return picture + enlarged(earlier, self.kernel)
+            return image
+        return image + upsample2x(earlier, self.kernel)
 
 
-def enlarged(picture: torch.Tensor, kernel: torch.Tensor) -> torch.Tensor:
-    """Double a picture's height and width: (N, 3, H, W) -> (N, 3, 2 H, 2 W); `kernel` is (K, K), its sum 4."""
+def upsample2x(image: torch.Tensor, kernel: torch.Tensor) -> torch.Tensor:
+    """Double an image's height and width: (N, 3, H, W) -> (N, 3, 2 H, 2 W); `kernel` is (K, K), its sum 4."""
     surplus = kernel.shape[0] - 2
-    return upfirdn2d(picture, kernel, up=2, pad=((surplus + 1) // 2 + 1, surplus // 2))
+    return upfirdn2d(image, kernel, up=2, pad=((surplus + 1) // 2 + 1, surplus // 2))
+
+
+def check_in_size(in_size: int, out_size: int) -> None:
+    """Raise an `OptionError` unless `in_size` is a size of `check_size`, up to `out_size`."""
+    check_size("in_size", in_size)
+    if in_size > out_size:
+        hint = f"Use {out_size}, or leave in_size out."
+        raise OptionError("in_size", f"got {in_size}", f"at most out_size, which is {out_size}", hint)
+
+
+def check_range(value_range: tuple[float, float]) -> tuple[float, float]:
+    """The range as a tuple; an `OptionError` unless it is two values, the lower one first."""
+    if len(value_range) != 2 or not value_range[0] < value_range[1]:
+        expected = "two values, the lower one first"
+        raise OptionError("value_range", f"got {list(value_range)}", expected, "Use [-1, 1] or [0, 1].")
+    return tuple(value_range)
+
+
+def to_signed_range(image: torch.Tensor, value_range: tuple[float, float]) -> torch.Tensor:
+    """From the value range of the caller to [-1, 1]."""
+    low, high = value_range
+    return image if (low, high) == (-1, 1) else (image - low) * (2 / (high - low)) - 1
+
+
+def from_signed_range(image: torch.Tensor, value_range: tuple[float, float]) -> torch.Tensor:
+    """Back again."""
+    low, high = value_range
+    return image if (low, high) == (-1, 1) else (image + 1) * ((high - low) / 2) + low
+
+
+def resize(image: torch.Tensor, size: int) -> torch.Tensor:
+    """The "simple bilinear interpolator" of section 3.2: (N, 3, H, W) -> (N, 3, size, size), no antialiasing."""
+    if image.shape[2:] == (size, size):
+        return image
+    wide = image.to(torch.promote_types(image.dtype, torch.float32))  # bfloat16 rounds pixel positions
+    return F.interpolate(wide, size=(size, size), mode="bilinear", align_corners=False).to(image.dtype)

@@ -7,15 +7,15 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from gpen_plugin.archs import pictures
+from gpen_plugin.archs import layers
 from gpen_plugin.archs.gan_prior_arch import GPENPrior
 from gpen_plugin.archs.layers import DownConv2d, EqualConv2d, EqualLinear, NoiseMode, channels_of
 from gpen_plugin.host import register
-from gpen_plugin.ops.shapes import check_shape
+from gpen_plugin.ops.dispatch import check_shape
 
 COARSE, MEDIUM = 3, 4  # codes of these groups, StyleGAN's up to 8 and up to 32 px; the others are fine
 LARGEST_INPUT = 256
-PYRAMID = 4  # halvings from the picture to the coarsest level
+PYRAMID = 4  # halvings from the image to the coarsest level
 CENTRE_OF = 4096  # latents whose mean the encoder starts from
 
 
@@ -44,13 +44,13 @@ class CodeHead(nn.Module):
 
 
 class PyramidEncoder(nn.Module):
-    """Picture -> one offset of the mean latent code per place of the prior.
+    """Image -> one offset of the mean latent code per place of the prior.
 
     A feature pyramid: halving convolutions, then on the way back each level is the finer features plus the coarser
-    level enlarged. Coarse, medium and fine codes are read from levels of a 16th, an 8th and a 4th of the picture.
+    level enlarged. Coarse, medium and fine codes are read from levels of a 16th, an 8th and a 4th of the image.
 
     Args:
-        in_size: height and width of the picture, a power of two from 16.
+        in_size: height and width of the image, a power of two from 16.
         num_latent: codes in all, 6 or more.
         num_style_feat: F.
         channel_multiplier: as in `channels_of`.
@@ -119,7 +119,7 @@ class PSP(nn.Module):
         lr_mlp: factor of the mapping network's learning rate.
         resample_kernel: taps of the FIR filter of all resampling inside.
         noise_mode: the prior's.
-        value_range: lowest and highest value of input and output pictures; (0, 1) in BasicSR's SRModel.
+        value_range: lowest and highest value of input and output images; (0, 1) in BasicSR's SRModel.
     Raises:
         OptionError: an argument is out of range.
     """
@@ -142,8 +142,8 @@ class PSP(nn.Module):
             out_size, num_style_feat, num_mlp, channel_multiplier, narrow, lr_mlp, resample_kernel, noise_mode
         ).requires_grad_(False)
         self.out_size, self.in_size = out_size, min(LARGEST_INPUT, out_size) if in_size is None else in_size
-        pictures.check_in_size(self.in_size, out_size)
-        self.value_range = pictures.checked_range(value_range)
+        layers.check_in_size(self.in_size, out_size)
+        self.value_range = layers.check_range(value_range)
         self.encoder = PyramidEncoder(
             self.in_size, self.decoder.num_latent, num_style_feat, channel_multiplier, narrow, resample_kernel
         )
@@ -158,7 +158,7 @@ class PSP(nn.Module):
         """Restore degraded faces.
 
         Args:
-            lq: RGB pictures of any height and width, (N, 3, H, W), float, in `value_range`. They are resized
+            lq: RGB images of any height and width, (N, 3, H, W), float, in `value_range`. They are resized
                 bilinearly to `in_size`.
             return_latents: whether the encoder's offsets of the mean latent come back too.
         Returns:
@@ -167,11 +167,11 @@ class PSP(nn.Module):
             ShapeError: names the dimension.
         """
         check_shape("lq", lq, {"N": None, "C": 3, "H": None, "W": None})
-        entered = pictures.resize(pictures.enter(lq, self.value_range), self.in_size)
+        entered = layers.resize(layers.to_signed_range(lq, self.value_range), self.in_size)
         offsets = self.encoder(entered)  # (N, num_latent, F)
-        picture = self.decoder.synthesise(self.centre[:, None] + offsets, [None] * len(self.decoder.blocks))[-1]
-        picture = pictures.leave(picture, self.value_range)
-        return (picture, offsets) if return_latents else picture
+        image = self.decoder.synthesise(self.centre[:, None] + offsets, [None] * len(self.decoder.blocks))[-1]
+        image = layers.from_signed_range(image, self.value_range)
+        return (image, offsets) if return_latents else image
 
     def _after_loading(self, decoder: nn.Module, incompatible: object) -> None:
         self._find_centre()

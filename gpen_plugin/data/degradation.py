@@ -1,7 +1,7 @@
 """The degradation model of GPEN (Eq. 4): I_d = ((I * k) downsampled by s + n_sigma) JPEG_q, then bilinear resizing.
 
-Sampling and applying are apart: a `DegradationRecipe` is a small value that can be drawn from a seed, printed, stored
-as JSON and applied again to give the same picture. Needs numpy and OpenCV, neither BasicSR nor torch.
+Sampling and applying are apart: a `DegradationRecipe` is a small value that can be sampled from a seed, printed, stored
+as JSON and applied again to give the same image. Needs numpy and OpenCV, neither BasicSR nor torch.
 """
 
 import hashlib
@@ -13,10 +13,62 @@ from typing import Literal
 import cv2
 import numpy as np
 
-from gpen_plugin.data.blur_kernels import gaussian_kernel, motion_kernel
-from gpen_plugin.data.sparse_blur import blurred_small, sparse_blur_pays
+from gpen_plugin.config.schema import build, check
+from gpen_plugin.data.sparse_blur import blur_downsample, use_sparse_blur
 from gpen_plugin.errors import OptionError, ShapeError
-from gpen_plugin.schema import build, check
+
+
+def gaussian_kernel(size: int, sigma_x: float, sigma_y: float, angle: float = 0.0) -> np.ndarray:
+    """A normalised Gaussian, isotropic where both sigmas are equal.
+
+    Args:
+        size: side in pixels, odd.
+        sigma_x: standard deviation along the first axis, in pixels, above 0.
+        sigma_y: standard deviation across it.
+        angle: direction of the first axis, radians from the x axis of the image.
+    Returns:
+        (size, size) float32, sum 1.
+    """
+    offset = np.arange(size) - (size - 1) / 2
+    x, y = np.meshgrid(offset, offset)
+    along = (np.cos(angle) * x + np.sin(angle) * y) / sigma_x
+    across = (np.cos(angle) * y - np.sin(angle) * x) / sigma_y
+    kernel = np.exp(-0.5 * (along**2 + across**2))
+    return (kernel / kernel.sum()).astype(np.float32)
+
+
+def motion_kernel(size: int, angle: float, bend: float) -> np.ndarray:
+    """The track of a point while the camera moves at even speed along an arc.
+
+    The track is as long as the kernel is wide and its centre of mass is the kernel's centre, so that motion blurs an
+    image without shifting it.
+
+    Args:
+        size: side in pixels, odd.
+        angle: direction of the movement at half time, radians.
+        bend: how far the direction turns from start to end, radians in [-pi, pi]; 0 is a straight line.
+    Returns:
+        (size, size) float32, sum 1.
+    """
+    moments = 8 * size
+    heading = angle + bend * np.linspace(-0.5, 0.5, moments)
+    step = (size - 1) / moments
+    x, y = np.cumsum(np.cos(heading)) * step, np.cumsum(np.sin(heading)) * step
+    centre = (size - 1) / 2
+    return _spread(x - x.mean() + centre, y - y.mean() + centre, size)
+
+
+def _spread(x: np.ndarray, y: np.ndarray, size: int) -> np.ndarray:
+    """Share each point of equal weight among its four nearest pixels, as bilinear interpolation would."""
+    kernel = np.zeros((size + 1, size + 1))
+    left, top = np.floor(x).astype(int), np.floor(y).astype(int)
+    right_share, bottom_share = x - left, y - top
+    np.add.at(kernel, (top, left), (1 - bottom_share) * (1 - right_share))
+    np.add.at(kernel, (top, left + 1), (1 - bottom_share) * right_share)
+    np.add.at(kernel, (top + 1, left), bottom_share * (1 - right_share))
+    np.add.at(kernel, (top + 1, left + 1), bottom_share * right_share)
+    return (kernel[:size, :size] / kernel[:size, :size].sum()).astype(np.float32)
+
 
 KernelKind = Literal["iso", "aniso", "motion"]
 Downsampler = Literal["area", "bilinear"]
@@ -34,7 +86,7 @@ class DegradationRanges:
     Args:
         kernel_list: kinds of blur: ``iso`` and ``aniso`` (Gaussian), ``motion``.
         kernel_prob: how often each is drawn; sums to 1.
-        kernel_size: smallest and largest side of k, both odd; 1 leaves the picture sharp.
+        kernel_size: smallest and largest side of k, both odd; 1 leaves the image sharp.
         blur_sigma: standard deviation of the Gaussians.
         motion_bend: how far a motion turns, radians, either way.
         downsample_range: s, uniform.
@@ -43,7 +95,7 @@ class DegradationRanges:
         noise_range: standard deviation of the noise, uniform, in units of 1/255.
         jpeg_range: JPEG quality q, uniform over the whole numbers, both ends included.
     Raises:
-        OptionError: names the key, what came and what was expected.
+        OptionError: names the key, what was given and what was expected.
     """
 
     kernel_list: Sequence[KernelKind] = ("iso", "aniso", "motion")
@@ -66,8 +118,8 @@ class DegradationRanges:
         if not self.kernel_list:
             raise OptionError("kernel_list", "got an empty list", "at least one of 'iso', 'aniso', 'motion'")
         if len(self.kernel_prob) != len(self.kernel_list):
-            came = f"got {len(self.kernel_prob)} numbers for the {len(self.kernel_list)} kernels of kernel_list"
-            raise OptionError("kernel_prob", came, "one probability per kernel")
+            got = f"got {len(self.kernel_prob)} numbers for the {len(self.kernel_list)} kernels of kernel_list"
+            raise OptionError("kernel_prob", got, "one probability per kernel")
         if min(self.kernel_prob) < 0 or not math.isclose(sum(self.kernel_prob), 1, abs_tol=1e-6):
             raise OptionError("kernel_prob", f"got {list(self.kernel_prob)}", "probabilities that sum to 1")
 
@@ -98,7 +150,7 @@ def _check_range(name: str, given: tuple, lowest: float, highest: float) -> None
 
 @dataclass(frozen=True)
 class DegradationRecipe:
-    """One draw of k, s, n_sigma and q: everything needed to degrade a picture, and to do it again.
+    """One draw of k, s, n_sigma and q: everything needed to degrade an image, and to do it again.
 
     Args:
         kernel: kind of blur.
@@ -152,7 +204,7 @@ class DegradationRecipe:
         )
 
 
-def recipe_rng(*parts: str | int) -> np.random.Generator:
+def rng_from_key(*parts: str | int) -> np.random.Generator:
     """A random generator that is a function of `parts` alone, e.g. of a seed and the key of an image.
 
     The same on every machine, process and run, unlike Python's `hash`.
@@ -185,7 +237,7 @@ def sample_recipe(ranges: DegradationRanges, rng: np.random.Generator) -> Degrad
 
 
 def degrade(image: np.ndarray, recipe: DegradationRecipe, in_size: int) -> np.ndarray:
-    """Degrade a picture (Eq. 4) and resize it bilinearly to the network's input size.
+    """Degrade an image (Eq. 4) and resize it bilinearly to the network's input size.
 
     Args:
         image: (H, W, 3) BGR, uint8 or float in [0, 1].
@@ -194,14 +246,14 @@ def degrade(image: np.ndarray, recipe: DegradationRecipe, in_size: int) -> np.nd
     Returns:
         (in_size, in_size, 3) BGR float32 in [0, 1].
     Raises:
-        ShapeError: `image` is not a colour picture.
+        ShapeError: `image` is not a colour image.
     """
-    small = degrade_small(image, recipe)
+    small = degrade_lowres(image, recipe)
     return resize_bilinear(small, in_size)
 
 
-def degrade_small(image: np.ndarray, recipe: DegradationRecipe) -> np.ndarray:
-    """I_d of Eq. 4 at its own size, before it is enlarged again. Most pixels need not be blurred: see `blurred_small`.
+def degrade_lowres(image: np.ndarray, recipe: DegradationRecipe) -> np.ndarray:
+    """I_d of Eq. 4 at its own size, before it is enlarged. Most pixels need no blur: see `blur_downsample`.
 
     Args:
         image: (H, W, 3) BGR, uint8 or float in [0, 1].
@@ -209,22 +261,22 @@ def degrade_small(image: np.ndarray, recipe: DegradationRecipe) -> np.ndarray:
     Returns:
         (max(1, round(H / s)), max(1, round(W / s)), 3) BGR uint8.
     Raises:
-        ShapeError: `image` is not a colour picture.
+        ShapeError: `image` is not a colour image.
     """
-    picture = _checked(image)
-    size = tuple(max(1, round(side / recipe.downsample)) for side in picture.shape[:2])
-    if sparse_blur_pays(picture.shape, size, recipe.kernel_size**2):
-        picture = blurred_small(picture, _kernel(recipe), size, recipe.downsampler == "area")
+    pixels = _checked(image)
+    size = tuple(max(1, round(side / recipe.downsample)) for side in pixels.shape[:2])
+    if use_sparse_blur(pixels.shape, size, recipe.kernel_size**2):
+        pixels = blur_downsample(pixels, _kernel(recipe), size, recipe.downsampler == "area")
     else:
-        picture = cv2.resize(_blur(picture, recipe), size[::-1], interpolation=_RESIZERS[recipe.downsampler])
+        pixels = cv2.resize(_blur(pixels, recipe), size[::-1], interpolation=_RESIZERS[recipe.downsampler])
     unit = 1 if image.dtype == np.uint8 else 255
-    noise = np.random.Generator(np.random.PCG64(recipe.noise_seed)).standard_normal(picture.shape)
-    picture = np.clip(picture * unit + recipe.noise_sigma * noise, 0, 255)
-    return _jpeg(np.rint(picture).astype(np.uint8), recipe.jpeg_quality)
+    noise = np.random.Generator(np.random.PCG64(recipe.noise_seed)).standard_normal(pixels.shape)
+    pixels = np.clip(pixels * unit + recipe.noise_sigma * noise, 0, 255)
+    return _jpeg(np.rint(pixels).astype(np.uint8), recipe.jpeg_quality)
 
 
 def resize_bilinear(image: np.ndarray, size: int) -> np.ndarray:
-    """Resize a picture to the network's input, "using simple bilinear interpolator" (section 3.2).
+    """Resize an image to the network's input, "using simple bilinear interpolator" (section 3.2).
 
     Args:
         image: (H, W, 3), uint8 or float in [0, 1].
@@ -236,12 +288,12 @@ def resize_bilinear(image: np.ndarray, size: int) -> np.ndarray:
 
 
 def _unit_float(image: np.ndarray) -> np.ndarray:
-    picture = _checked(image)
-    return picture if picture.dtype == np.float32 else picture.astype(np.float32) / 255
+    pixels = _checked(image)
+    return pixels if pixels.dtype == np.float32 else pixels.astype(np.float32) / 255
 
 
 def _checked(image: np.ndarray) -> np.ndarray:
-    """The picture, uint8 as it came or float32."""
+    """The image, uint8 as it came or float32."""
     if image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
         raise ShapeError("image", f"got shape {image.shape}", "(H, W, 3) with H and W of at least 1")
     if image.dtype == np.uint8:
@@ -262,18 +314,18 @@ def _kernel(recipe: DegradationRecipe) -> np.ndarray:
 
 
 def _blur(image: np.ndarray, recipe: DegradationRecipe) -> np.ndarray:
-    """The whole blurred picture, float32 in the units of `image`."""
-    picture, border = image.astype(np.float32, copy=False), cv2.BORDER_REFLECT_101
+    """The whole blurred image, float32 in the units of `image`."""
+    pixels, border = image.astype(np.float32, copy=False), cv2.BORDER_REFLECT_101
     if recipe.kernel_size == 1:
-        return picture
+        return pixels
     if recipe.kernel == "iso":
         row = _kernel(recipe)[recipe.kernel_size // 2]
         row = row / row.sum()
-        return cv2.sepFilter2D(picture, -1, row, row, borderType=border)
-    return cv2.filter2D(picture, -1, _kernel(recipe), borderType=border)
+        return cv2.sepFilter2D(pixels, -1, row, row, borderType=border)
+    return cv2.filter2D(pixels, -1, _kernel(recipe), borderType=border)
 
 
-def _jpeg(picture: np.ndarray, quality: int) -> np.ndarray:
-    written, data = cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, quality])
+def _jpeg(image: np.ndarray, quality: int) -> np.ndarray:
+    written, data = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, quality])
     assert written, "OpenCV was built without JPEG"
     return cv2.imdecode(data, cv2.IMREAD_COLOR)

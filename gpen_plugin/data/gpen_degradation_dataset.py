@@ -6,10 +6,10 @@ from dataclasses import dataclass, field
 import cv2
 import numpy as np
 
-from gpen_plugin.data.degradation import DegradationRanges, degrade_small, sample_recipe
-from gpen_plugin.data.gpen_face_dataset import caught
-from gpen_plugin.data.gpen_pair_dataset import GPENPairDataset, PairOptions, check_partners
-from gpen_plugin.data.image_source import fit_square
+from gpen_plugin.data.degradation import DegradationRanges, degrade_lowres, sample_recipe
+from gpen_plugin.data.gpen_face_dataset import collect_errors
+from gpen_plugin.data.gpen_pair_dataset import GPENPairDataset, PairOptions, check_pairs
+from gpen_plugin.data.image_source import resize_square
 from gpen_plugin.errors import GPENError, OptionError
 from gpen_plugin.host import register
 
@@ -23,7 +23,7 @@ class DegradationOptions(PairOptions):
     """The keys of a `GPENDegradationDataset` in an option file: those of `PairOptions`, and these.
 
     Args:
-        dataroot_lq: folder or LMDB of pictures that are degraded already, paired by key; none are made then.
+        dataroot_lq: folder or LMDB of images that are degraded already, paired by key; none are made then.
         degradation: the keys of `DegradationRanges`.
         mild_prob: share of the pairs that are degraded by `mild_degradation` instead, so that the network learns to
             leave good faces as they are.
@@ -46,26 +46,26 @@ class DegradationOptions(PairOptions):
         """See `FaceOptions`."""
         problems: list[GPENError] = []
         if self.dataroot_lq and self.degradation:
-            came = f"given together with dataroot_lq {self.dataroot_lq}, whose pictures are degraded already"
-            problems.append(OptionError(f"{where}:degradation", came, "one of the two", "Remove one of them."))
+            got = f"given together with dataroot_lq {self.dataroot_lq}, whose images are degraded already"
+            problems.append(OptionError(f"{where}:degradation", got, "one of the two", "Remove one of them."))
         for name in ("degradation", "mild_degradation"):
             ranges = getattr(self, name)
-            problems += caught(lambda: DegradationRanges.from_options(ranges, f"{where}:{name}"))  # noqa: B023
+            problems += collect_errors(lambda: DegradationRanges.from_options(ranges, f"{where}:{name}"))  # noqa: B023
         for name in ("mild_prob", "gray_prob", "tint_prob", "color_jitter"):
             if not 0 <= getattr(self, name) <= 1:
                 problems.append(OptionError(f"{where}:{name}", f"got {getattr(self, name)}", "a number from 0 to 1"))
         if self.gray_prob + self.tint_prob > 1:
-            came = f"got {self.gray_prob} and {self.tint_prob}"
-            problems.append(OptionError(f"{where}:gray_prob and tint_prob", came, "a sum of at most 1"))
+            got = f"got {self.gray_prob} and {self.tint_prob}"
+            problems.append(OptionError(f"{where}:gray_prob and tint_prob", got, "a sum of at most 1"))
         if self.mild_prob and not self.mild_degradation:
-            came = f"missing, and mild_prob is {self.mild_prob}"
-            problems.append(OptionError(f"{where}:mild_degradation", came, "the ranges of the mild pairs"))
+            got = f"missing, and mild_prob is {self.mild_prob}"
+            problems.append(OptionError(f"{where}:mild_degradation", got, "the ranges of the mild pairs"))
         return [*super().value_problems(where), *problems]
 
     def check_sources(self, where: str) -> None:
         """See `FaceOptions`; each face needs its partner, too."""
         if self.dataroot_lq:
-            check_partners(self, where)
+            check_pairs(self, where)
         else:
             super().check_sources(where)
 
@@ -110,9 +110,9 @@ class GPENDegradationDataset(GPENPairDataset):
             # No draw is made for an option that is off, so that the pairs of older option files stay the same.
             mild = self.options.mild_prob > 0 and rng.random() < self.options.mild_prob
             recipe = sample_recipe(self.mild_ranges if mild else self.ranges, rng)
-            return {"lq": self._tensor(degrade_small(face, recipe), self.in_size)}
+            return {"lq": self._tensor(degrade_lowres(face, recipe), self.in_size)}
         lq = self._lq.read(key)[:, :: -1 if mirrored else 1]
-        return {"lq": self._tensor(fit_square(lq, min(lq.shape[:2])), self.in_size), "lq_path": self._lq.name(key)}
+        return {"lq": self._tensor(resize_square(lq, min(lq.shape[:2])), self.in_size), "lq_path": self._lq.name(key)}
 
 
 def scale_channels(image: np.ndarray, factors: np.ndarray) -> np.ndarray:

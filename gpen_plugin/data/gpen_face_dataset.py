@@ -10,12 +10,12 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
-from gpen_plugin.data.degradation import recipe_rng
-from gpen_plugin.data.image_source import FolderSource, ImageSource, LmdbSource, fit_square
-from gpen_plugin.data.sample_index import SampleIndex
+from gpen_plugin.config.schema import validate
+from gpen_plugin.data.degradation import rng_from_key
+from gpen_plugin.data.image_source import FolderSource, ImageSource, LmdbSource, resize_square
 from gpen_plugin.errors import DataError, GPENError, OptionError, join_errors
 from gpen_plugin.host import register
-from gpen_plugin.schema import problems_of
+from gpen_plugin.host.data_cursor import SampleIndex
 
 LARGEST_ENLARGEMENT = 2  # of an image: what is enlarged more is no ground truth, and a warning says so
 _SOURCES = {"disk": FolderSource, "lmdb": LmdbSource}
@@ -23,7 +23,7 @@ _SOURCES = {"disk": FolderSource, "lmdb": LmdbSource}
 
 @dataclass(frozen=True)
 class IoBackend:
-    """The section ``io_backend``: ``disk`` for a folder of pictures, ``lmdb`` for an LMDB in the host's format."""
+    """The section ``io_backend``: ``disk`` for a folder of images, ``lmdb`` for an LMDB in the host's format."""
 
     type: Literal["disk", "lmdb"] = "disk"
 
@@ -34,18 +34,18 @@ class FaceOptions:
 
     Args:
         dataroot_gt: folder or LMDB with the faces.
-        out_size: side of a face; pictures of another size are cropped to the central square and resized.
+        out_size: side of a face; images of another size are cropped to the central square and resized.
         name: what the host calls the set in its log; it has to be in every option file.
         type: the class of the set, likewise.
         phase: set by the host: ``train``, ``val`` or ``test``.
         io_backend: see `IoBackend`; for every root.
-        use_hflip: mirror half of the pictures, in training only.
-        value_range: of the pictures; (0, 1) for the host's own models.
-        seed: of all that is drawn for a picture.
-        num_images: use only this many pictures, the first in order of their keys.
-        on_error: ``raise``, or ``skip`` to log, count and replace a picture that cannot be read.
+        use_hflip: mirror half of the images, in training only.
+        value_range: of the images; (0, 1) for the host's own models.
+        seed: of all that is drawn for an image.
+        num_images: use only this many images, the first in order of their keys.
+        on_error: ``raise``, or ``skip`` to log, count and replace an image that cannot be read.
         scale: put here by the host, which copies a key of that name; faces have none.
-        num_worker_per_gpu: read, as all that follow, by the host's loader: processes that prepare pictures.
+        num_worker_per_gpu: read, as all that follow, by the host's loader: processes that prepare images.
         batch_size_per_gpu: items per step.
         dataset_enlarge_ratio: how often an epoch goes through the set.
         prefetch_mode: None, ``cpu`` or ``cuda``.
@@ -82,16 +82,16 @@ class FaceOptions:
             if value is not None and not (value > 0 if name == "dataset_enlarge_ratio" else value >= 1):
                 problems.append(OptionError(f"{where}:{name}", f"got {value}", "a number above 0"))
         if self.value_range[0] >= self.value_range[1]:
-            came, way_out = f"got {list(self.value_range)}", "Write [-1, 1] or [0, 1]."
-            problems.append(OptionError(f"{where}:value_range", came, "the smaller number first", way_out))
-        return [*problems, *problems_of(IoBackend, self.io_backend, f"{where}:io_backend")]
+            got, hint = f"got {list(self.value_range)}", "Write [-1, 1] or [0, 1]."
+            problems.append(OptionError(f"{where}:value_range", got, "the smaller number first", hint))
+        return [*problems, *validate(IoBackend, self.io_backend, f"{where}:io_backend")]
 
     def check_sources(self, where: str) -> None:
         """Open what the options name, values being right. DataError if it is not there."""
         self.source("dataroot_gt", where)
 
     def source(self, key: str, where: str) -> ImageSource:
-        """The pictures under the root that `key` names."""
+        """The images under the root that `key` names."""
         return _SOURCES[IoBackend(**self.io_backend).type](getattr(self, key), f"{where}:{key}")
 
 
@@ -100,7 +100,7 @@ class GPENFaceDataset(Dataset):
     """Faces from a folder or LMDB, as a GAN is shown them.
 
     An item is a mapping: ``gt`` (3, out_size, out_size), float32 RGB in `value_range`; ``gt_path``, the file, or for an
-    LMDB the key with ``.png``; with ``on_error: skip`` also ``skipped``, how many unreadable pictures were passed over
+    LMDB the key with ``.png``; with ``on_error: skip`` also ``skipped``, how many unreadable images were passed over
     to find this one.
 
     Whatever is drawn for an item is a function of the seed and of its place in the training (see `SampleIndex`), or in
@@ -128,7 +128,7 @@ class GPENFaceDataset(Dataset):
 
     @classmethod
     def check_options(cls, opt: Mapping, where: str) -> None:
-        """Find all that is wrong with the options of a data set, without reading a picture.
+        """Find all that is wrong with the options of a data set, without reading an image.
 
         Args:
             opt: the options.
@@ -136,10 +136,10 @@ class GPENFaceDataset(Dataset):
         Raises:
             GPENError: lists every problem by key path.
         """
-        problems: list[GPENError] = [*problems_of(cls.options_class, opt, where)]
+        problems: list[GPENError] = [*validate(cls.options_class, opt, where)]
         if not problems:
             options = cls.options_class(**opt)
-            problems = options.value_problems(where) or caught(lambda: options.check_sources(where))
+            problems = options.value_problems(where) or collect_errors(lambda: options.check_sources(where))
         if problems:
             raise join_errors(problems)
 
@@ -152,29 +152,29 @@ class GPENFaceDataset(Dataset):
         for step in range(len(self.keys)):
             key = self.keys[(first + step) % len(self.keys)]
             try:
-                item = self._item(key, rng if rng is not None else recipe_rng(self.options.seed, key))
+                item = self._item(key, rng if rng is not None else rng_from_key(self.options.seed, key))
                 # workers cannot count for the run: the number travels with the batch, and the model adds it up
                 return item | ({"skipped": step} if self.options.on_error == "skip" else {})
             except DataError as error:
                 if self.options.on_error == "raise":
                     raise
                 self._warn_once(key, error)
-        raise DataError(str(self.options.dataroot_gt), f"none of {len(self.keys)} pictures can be read", "at least one")
+        raise DataError(str(self.options.dataroot_gt), f"none of {len(self.keys)} images can be read", "at least one")
 
     def _rng(self, index: int) -> np.random.Generator | None:
         """Where the draws of a training item come from; None in validation, where they come from its key."""
         if self.options.phase != "train":
             return None
         if isinstance(index, SampleIndex):
-            return recipe_rng(self.options.seed, index.epoch, index.position)
-        return recipe_rng(self.options.seed, int(torch.randint(2**62, ())))
+            return rng_from_key(self.options.seed, index.epoch, index.position)
+        return rng_from_key(self.options.seed, int(torch.randint(2**62, ())))
 
     def _item(self, key: str, rng: np.random.Generator) -> dict:
         """All of an item but ``skipped``. Mirroring is the first draw."""
         return self._shown(key, self._face(key, self._mirrored(rng), rng))
 
     def _mirrored(self, rng: np.random.Generator) -> bool:
-        """Draw whether a picture is mirrored. The draw is made with `use_hflip` off too, so the later ones stay."""
+        """Draw whether an image is mirrored. The draw is made with `use_hflip` off too, so the later ones stay."""
         return self.options.phase == "train" and rng.random() < 0.5 and self.options.use_hflip
 
     def _face(self, key: str, mirrored: bool, rng: np.random.Generator) -> np.ndarray:
@@ -187,33 +187,33 @@ class GPENFaceDataset(Dataset):
                 f"{self._gt.name(key)} has {side} px and is enlarged to {self.options.out_size} px as ground truth. "
                 "There may be more such images. Remove small images from dataroot_gt, or lower out_size."
             )
-        face = fit_square(image, self.options.out_size)
+        face = resize_square(image, self.options.out_size)
         return cv2.flip(face, 1) if mirrored else face
 
     def _shown(self, key: str, face: np.ndarray) -> dict:
         return {"gt": self._tensor(face), "gt_path": self._gt.name(key)}
 
-    def _tensor(self, picture: np.ndarray, size: int | None = None) -> torch.Tensor:
+    def _tensor(self, image: np.ndarray, size: int | None = None) -> torch.Tensor:
         """BGR to RGB in the value range of the networks, and from one size to another bilinearly.
 
         Args:
-            picture: (H, W, 3), uint8, or float in [0, 1].
-            size: side of the result; None keeps the picture's.
+            image: (H, W, 3), uint8, or float in [0, 1].
+            size: side of the result; None keeps the image's.
         Returns:
             (3, H, W) or (3, size, size), float32.
         """
-        planes = self._planes(picture)
+        planes = self._planes(image)
         if size is not None and planes.shape[1:] != (size, size):
             planes = _resized(planes, size)
         return torch.from_numpy(planes)
 
-    def _planes(self, picture: np.ndarray) -> np.ndarray:
+    def _planes(self, image: np.ndarray) -> np.ndarray:
         """RGB in the value range, (3, H, W) float32, each value written once: what is large takes longest to touch."""
         low, high = (np.float32(end) for end in self.options.value_range)
         levels = np.arange(256, dtype=np.float32) / 255 * (high - low) + low
-        planes = np.empty((3, *picture.shape[:2]), np.float32)
-        for plane, channel in zip(planes[::-1], cv2.split(picture), strict=True):
-            if picture.dtype == np.uint8:
+        planes = np.empty((3, *image.shape[:2]), np.float32)
+        for plane, channel in zip(planes[::-1], cv2.split(image), strict=True):
+            if image.dtype == np.uint8:
                 cv2.LUT(channel, levels, dst=plane)
             else:
                 np.multiply(channel, high - low, out=plane)
@@ -234,7 +234,7 @@ def _resized(planes: np.ndarray, size: int) -> np.ndarray:
     return resized
 
 
-def caught(check: Callable[[], object]) -> list[GPENError]:
+def collect_errors(check: Callable[[], object]) -> list[GPENError]:
     """The error of ours that `check` raises, in a list: empty if it raises none."""
     try:
         check()

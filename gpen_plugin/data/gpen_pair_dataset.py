@@ -1,4 +1,4 @@
-"""Faces and, for each of them, the picture that a network is to make it of: what all sets of pairs share."""
+"""Faces and, for each of them, the image that a network is to make it of: what all sets of pairs share."""
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ class PairOptions(FaceOptions):
     """The keys of every set of pairs in an option file: those of `FaceOptions`, and this.
 
     Args:
-        in_size: side of the picture that the network is shown; `out_size` if left out.
+        in_size: side of the image that the network is shown; `out_size` if left out.
     """
 
     in_size: int | None = None
@@ -25,8 +25,8 @@ class PairOptions(FaceOptions):
         if self.in_size is not None and self.in_size < 1:
             problems.append(OptionError(f"{where}:in_size", f"got {self.in_size}", "a number above 0"))
         if self.in_size and self.in_size > self.out_size:
-            came, way_out = f"got {self.in_size}, above out_size {self.out_size}", "Lower in_size or raise out_size."
-            problems.append(OptionError(f"{where}:in_size", came, "at most out_size", way_out))
+            got, hint = f"got {self.in_size}, above out_size {self.out_size}", "Lower in_size or raise out_size."
+            problems.append(OptionError(f"{where}:in_size", got, "at most out_size", hint))
         return [*super().value_problems(where), *problems]
 
 
@@ -46,7 +46,7 @@ class GPENPairDataset(GPENFaceDataset, ABC):
 
     @property
     def in_size(self) -> int:
-        """Side of the picture that the network is shown."""
+        """Side of the image that the network is shown."""
         return self.options.in_size or self.options.out_size
 
     def _item(self, key: str, rng: np.random.Generator) -> dict:
@@ -68,12 +68,12 @@ class GPENPairDataset(GPENFaceDataset, ABC):
         """
 
 
-def check_partners(options: PairOptions, where: str) -> None:
-    """Raise a `DataError` unless each face of ``dataroot_gt`` has a picture of its key in ``dataroot_lq``."""
+def check_pairs(options: PairOptions, where: str) -> None:
+    """Raise a `DataError` unless each face of ``dataroot_gt`` has an image of its key in ``dataroot_lq``."""
     truth = options.source("dataroot_gt", where)
     partners = set(options.source("dataroot_lq", where).keys)
     lonely = [key for key in truth.keys[: options.num_images] if key not in partners]
     if lonely:
-        came = f"{options.dataroot_lq} has no '{lonely[0]}'" + (f" and {len(lonely) - 1} more" * (len(lonely) > 1))
-        expected = "a partner of the same name for each picture of dataroot_gt"
-        raise DataError(f"{where}:dataroot_lq", came, expected)
+        got = f"{options.dataroot_lq} has no '{lonely[0]}'" + (f" and {len(lonely) - 1} more" * (len(lonely) > 1))
+        expected = "a partner of the same name for each image of dataroot_gt"
+        raise DataError(f"{where}:dataroot_lq", got, expected)

@@ -1,7 +1,7 @@
-"""Where pictures come from: a folder, an LMDB or a zip file, behind one small interface.
+"""Where images come from: a folder, an LMDB or a zip file, behind one small interface.
 
 Every source lists its keys in sorted order. A key is the path below the root, with '/' between folders and without the
-suffix, so a picture has the same key in a folder and in the LMDB that was made of it.
+suffix, so an image has the same key in a folder and in the LMDB that was made of it.
 """
 
 import os
@@ -18,43 +18,43 @@ import numpy as np
 from gpen_plugin.data.lmdb_file import check_lmdb, key_of, read_meta_info
 from gpen_plugin.errors import DataError
 from gpen_plugin.host import host_module
-from gpen_plugin.restore.photo_decoding import decode
+from gpen_plugin.images.decode import decode
 
 _USUAL = (".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".bmp", ".tif", ".tiff", ".ppm", ".pgm")
-PICTURE_SUFFIXES = (*_USUAL, ".gif", ".heic", ".heif", ".avif", ".jp2")
+IMAGE_SUFFIXES = (*_USUAL, ".gif", ".heic", ".heif", ".avif", ".jp2")
 _ZIP_ERRORS = (OSError, RuntimeError, NotImplementedError, EOFError, ValueError, zipfile.BadZipFile, zlib.error)
-_WHOLE_FILE = "a whole picture file of " + ", ".join(PICTURE_SUFFIXES)
+_WHOLE_FILE = "a whole image file of " + ", ".join(IMAGE_SUFFIXES)
 
 
 class ImageSource(Protocol):
-    """Pictures by key."""
+    """Images by key."""
 
     keys: list[str]
 
     def read(self, key: str) -> np.ndarray:
-        """The picture, (H, W, 3) BGR uint8; DataError if it cannot be read."""
+        """The image, (H, W, 3) BGR uint8; DataError if it cannot be read."""
 
     def name(self, key: str) -> str:
         """What to call it to the user: a file as far as there is one."""
 
 
 class FolderSource:
-    """The pictures of a folder and of the folders in it, read through the host's file client.
+    """The images of a folder and of the folders in it, read through the host's file client.
 
     Args:
         root: the folder.
         where: key path or argument that names it, for messages.
     Raises:
-        DataError: no such folder, a folder in it that cannot be read, no pictures in it, or two files share a key.
+        DataError: no such folder, a folder in it that cannot be read, no images in it, or two files share a key.
     """
 
     def __init__(self, root: str | os.PathLike, where: str):
         root = Path(root)
         if not root.is_dir():
-            came = f"{root} is {'a file' if root.exists() else 'not there'}"
-            raise DataError(where, came, "a folder of pictures", "Mend the path, or put the pictures there.")
+            got = f"{root} is {'a file' if root.exists() else 'not there'}"
+            raise DataError(where, got, "a folder of images", "Check the path, or put the images there.")
         if root.suffix == ".lmdb":
-            raise DataError(where, f"{root} is an LMDB", "a folder of pictures", "Use io_backend: type: lmdb with it.")
+            raise DataError(where, f"{root} is an LMDB", "a folder of images", "Use io_backend: type: lmdb with it.")
         found = (path.relative_to(root).as_posix() for path in _files_below(root, where))
         self._files = _by_key(found, str(root), where)
         self._root = root
@@ -66,7 +66,7 @@ class FolderSource:
             data = Path(self.name(key)).read_bytes()
         except OSError as error:
             raise DataError(self.name(key), f"cannot be read ({error.strerror})", _WHOLE_FILE) from error
-        return decode_picture(data, self.name(key))
+        return decode_image(data, self.name(key))
 
     def name(self, key: str) -> str:
         """See `ImageSource`."""
@@ -74,7 +74,7 @@ class FolderSource:
 
 
 class LmdbSource:
-    """The pictures of an LMDB in the host's format, read through the host's file client.
+    """The images of an LMDB in the host's format, read through the host's file client.
 
     The database is opened at the first read, and again in each process: an open one survives neither a fork nor being
     pickled for a worker that is spawned.
@@ -101,7 +101,7 @@ class LmdbSource:
         data = self._client.get(self._stored[key])
         if data is None:
             raise DataError(self._path, f"the key '{self._stored[key]}' of its meta_info.txt is not stored", "all keys")
-        return decode_picture(data, f"{self._path}: {self.name(key)}")
+        return decode_image(data, f"{self._path}: {self.name(key)}")
 
     def name(self, key: str) -> str:
         """See `ImageSource`. The key with the suffix that meta_info.txt gives it, since a key may hold dots."""
@@ -112,13 +112,13 @@ class LmdbSource:
 
 
 class ZipSource:
-    """The pictures of a zip file; whatever else lies in it is passed over. May be read by several threads.
+    """The images of a zip file; whatever else lies in it is passed over. May be read by several threads.
 
     Args:
         path: the zip file.
         where: key path or argument that names it, for messages.
     Raises:
-        DataError: no such file, no zip file, no pictures in it, or two files share a key.
+        DataError: no such file, no zip file, no images in it, or two files share a key.
     """
 
     def __init__(self, path: str | os.PathLike, where: str):
@@ -126,7 +126,7 @@ class ZipSource:
         try:
             self._zip = zipfile.ZipFile(path)
         except (OSError, zipfile.BadZipFile) as error:
-            raise DataError(where, f"{path} cannot be read ({error})", "a zip file of pictures") from error
+            raise DataError(where, f"{path} cannot be read ({error})", "a zip file of images") from error
         self._files = _by_key(self._zip.namelist(), self._path, where)
         self.keys = list(self._files)
 
@@ -136,7 +136,7 @@ class ZipSource:
             data = self._zip.read(self._files[key])
         except _ZIP_ERRORS as error:
             raise DataError(self.name(key), f"cannot be read ({error})", _WHOLE_FILE) from error
-        return decode_picture(data, self.name(key))
+        return decode_image(data, self.name(key))
 
     def name(self, key: str) -> str:
         """See `ImageSource`."""
@@ -152,7 +152,7 @@ def open_source(path: str | os.PathLike, where: str) -> ImageSource:
     """What a path leads to, by its kind: an LMDB if its name ends in ``.lmdb``, else a zip file or a folder.
 
     Args:
-        path: of the pictures; ``~`` is the home folder.
+        path: of the images; ``~`` is the home folder.
         where: key path or argument that names it, for messages.
     Raises:
         DataError: see `LmdbSource`, `ZipSource` and `FolderSource`.
@@ -169,8 +169,8 @@ def _files_below(root: Path, where: str) -> Iterator[Path]:
     """
 
     def fail(error: OSError) -> None:
-        came = f"{error.filename} cannot be read ({error.strerror})"
-        raise DataError(where, came, "a folder that you may read", "Change its permissions, or remove it.") from error
+        got = f"{error.filename} cannot be read ({error.strerror})"
+        raise DataError(where, got, "a folder that you may read", "Change its permissions, or remove it.") from error
 
     listed: set[str] = set()  # by real path
     folders = [root]  # links come after all real folders, so that a file keeps the shorter of two keys
@@ -196,26 +196,26 @@ def _is_passed_over(name: str) -> bool:
 
 
 def _by_key(paths: Iterable[str], root: str, where: str) -> Mapping[str, str]:
-    """Sort out the picture files among `paths`, by key. Names in an archive that lead out of it are passed over."""
+    """Sort out the image files among `paths`, by key. Names in an archive that lead out of it are passed over."""
     files: dict[str, str] = {}
     for path in map(PurePosixPath, paths):
         outside = path.is_absolute()  # ".." counts as hidden
-        if outside or any(map(_is_passed_over, path.parts)) or path.suffix.lower() not in PICTURE_SUFFIXES:
+        if outside or any(map(_is_passed_over, path.parts)) or path.suffix.lower() not in IMAGE_SUFFIXES:
             continue
         key = str(path.with_suffix(""))
         if key in files:
-            came = f"{files[key]} and {path} in {root} share the key '{key}'"
-            raise DataError(where, came, "one picture per name, whatever the suffix", "Rename or remove one of them.")
+            got = f"{files[key]} and {path} in {root} share the key '{key}'"
+            raise DataError(where, got, "one image per name, whatever the suffix", "Rename or remove one of them.")
         files[key] = str(path)
     if not files:
-        raise DataError(where, f"{root} holds no pictures", "files " + ", ".join(PICTURE_SUFFIXES))
+        raise DataError(where, f"{root} holds no images", "files " + ", ".join(IMAGE_SUFFIXES))
     return dict(sorted(files.items()))
 
 
-def decode_picture(data: bytes, name: str) -> np.ndarray:
-    """Decode any common picture as `restore` does, which see for orientation, pages and colours, then to 8 bits of BGR.
+def decode_image(data: bytes, name: str) -> np.ndarray:
+    """Decode any common image as `restore` does, which see for orientation, pages and colours, then to 8 bits of BGR.
 
-    Grey and palette pictures become colour; 16 bits become 8 by rounding value / 257; transparency is put on white. A
+    Grey and palette images become colour; 16 bits become 8 by rounding value / 257; transparency is put on white. A
     file that is cut off is refused.
 
     Args:
@@ -224,7 +224,7 @@ def decode_picture(data: bytes, name: str) -> np.ndarray:
     Returns:
         (H, W, 3) BGR uint8.
     Raises:
-        DataError: names the picture.
+        DataError: names the image.
     """
     try:
         with warnings.catch_warnings():
@@ -232,8 +232,8 @@ def decode_picture(data: bytes, name: str) -> np.ndarray:
             samples = decode(data, name).samples  # [H, W, C], grey, grey and alpha, BGR, or BGR and alpha
     except DataError as error:
         said = "cannot be decoded"
-        came = error.came if error.came.startswith(said) else f"{said}: it {error.came}"
-        raise DataError(name, came, _WHOLE_FILE, "Replace or remove it.") from error
+        got = error.got if error.got.startswith(said) else f"{said}: it {error.got}"
+        raise DataError(name, got, _WHOLE_FILE, "Replace or remove it.") from error
     if samples.dtype == np.uint16:
         samples = np.rint(samples / 257.0).astype(np.uint8)
     if samples.shape[2] in (2, 4):
@@ -242,19 +242,19 @@ def decode_picture(data: bytes, name: str) -> np.ndarray:
     return np.repeat(samples, 3, axis=2) if samples.shape[2] == 1 else samples
 
 
-def fit_square(picture: np.ndarray, size: int) -> np.ndarray:
-    """Bring a picture to the side of the ground truth: the central square, then area (down) or bicubic (up) resizing.
+def resize_square(image: np.ndarray, size: int) -> np.ndarray:
+    """Bring an image to the side of the ground truth: the central square, then area (down) or bicubic (up) resizing.
 
     Args:
-        picture: (H, W, 3) uint8.
+        image: (H, W, 3) uint8.
         size: side of the result.
     Returns:
-        (size, size, 3) uint8; the picture itself if it has this size.
+        (size, size, 3) uint8; the image itself if it has this size.
     """
-    height, width = picture.shape[:2]
+    height, width = image.shape[:2]
     side = min(height, width)
     top, left = (height - side) // 2, (width - side) // 2
-    square = picture[top : top + side, left : left + side]
+    square = image[top : top + side, left : left + side]
     if side == size:
         return square
     return cv2.resize(square, (size, size), interpolation=cv2.INTER_AREA if side > size else cv2.INTER_CUBIC)

@@ -82,10 +82,10 @@ def check_lmdb(path: str | os.PathLike, where: str) -> None:
     stored = check_length(path, where)
     listed = len(read_meta_info(path, where))
     if listed == 0 or stored == 0:
-        raise DataError(where, f"{path} is empty", "at least one picture", _MAKE)
+        raise DataError(where, f"{path} is empty", "at least one image", _MAKE)
     if stored is not None and stored != listed:
-        came = f"{path} stores {stored} pictures, its {META_INFO} lists {listed}"
-        raise DataError(where, came, "the same number", _MAKE_AGAIN)
+        got = f"{path} stores {stored} images, its {META_INFO} lists {listed}"
+        raise DataError(where, got, "the same number", _MAKE_AGAIN)
 
 
 def check_length(path: str | os.PathLike, where: str) -> int | None:
@@ -114,8 +114,8 @@ def check_length(path: str | os.PathLike, where: str) -> int | None:
     newest = max(first, second or first, key=lambda meta: meta.transaction)
     needed = (newest.last_page + 1) * first.page_size
     if second is None or length < needed:
-        came = f"{data} is truncated: {length:,} bytes"
-        raise DataError(where, came, f"at least {max(needed, 2 * first.page_size):,} bytes", _MAKE_AGAIN)
+        got = f"{data} is truncated: {length:,} bytes"
+        raise DataError(where, got, f"at least {max(needed, 2 * first.page_size):,} bytes", _MAKE_AGAIN)
     return newest.entries
 
 

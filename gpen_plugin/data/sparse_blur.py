@@ -1,9 +1,9 @@
-"""Blur and downsampling of Eq. 4 in one go: the blurred picture is computed only where the small one looks at it.
+"""Blur and downsampling of Eq. 4 in one go: the blurred image is computed only where the small one looks at it.
 
 Correlation with a kernel and reading between pixels are both linear, so they may change places. A ``bilinear`` pixel of
-the small picture is the blurred picture at one point between four pixels. An ``area`` pixel is the mean over a box,
-that is a difference of four values of the blurred picture's summed-area table; that table is the blurred table of the
-sharp picture, and at the fractional edges of a box it is bilinear too. So both need a kernel's worth of values at a few
+the small image is the blurred image at one point between four pixels. An ``area`` pixel is the mean over a box,
+that is a difference of four values of the blurred image's summed-area table; that table is the blurred table of the
+sharp image, and at the fractional edges of a box it is bilinear too. So both need a kernel's worth of values at a few
 points of a field, and nothing else.
 """
 
@@ -17,34 +17,34 @@ _DIRECT, _FOURIER = 1, 8  # a pixel of a dense one; OpenCV filters kernels beyon
 _DIRECT_TAPS = 11 * 11
 
 
-def sparse_blur_pays(shape: tuple[int, ...], size: tuple[int, int], taps: int) -> bool:
-    """Whether `blurred_small` is faster than a blur of the whole picture.
+def use_sparse_blur(shape: tuple[int, ...], size: tuple[int, int], taps: int) -> bool:
+    """Whether `blur_downsample` is faster than a blur of the whole image.
 
     Args:
-        shape: of the picture, (H, W, ...).
-        size: height and width of the small picture.
+        shape: of the image, (H, W, ...).
+        size: height and width of the small image.
         taps: how many values the kernel has.
     """
     points = (size[0] + 1) * (size[1] + 1)
     return points * (taps + _POINT) < shape[0] * shape[1] * (_DIRECT if taps <= _DIRECT_TAPS else _FOURIER)
 
 
-def blurred_small(picture: np.ndarray, kernel: np.ndarray, size: tuple[int, int], area: bool) -> np.ndarray:
-    """Blur a picture and make it small: `cv2.resize` of `cv2.filter2D` with ``BORDER_REFLECT_101``, in float64.
+def blur_downsample(image: np.ndarray, kernel: np.ndarray, size: tuple[int, int], area: bool) -> np.ndarray:
+    """Blur an image and make it small: `cv2.resize` of `cv2.filter2D` with ``BORDER_REFLECT_101``, in float64.
 
     Args:
-        picture: (H, W, 3), uint8 or float32.
+        image: (H, W, 3), uint8 or float32.
         kernel: to correlate with, (k, k), float, k odd.
         size: (h, w), height and width of the result, at most H and W.
         area: mean over boxes of H/h x W/w pixels (``INTER_AREA``); otherwise four pixels around the centre of each box
             (``INTER_LINEAR``).
     Returns:
-        (h, w, 3) float64, in the units of `picture`.
+        (h, w, 3) float64, in the units of `image`.
     """
     margin = len(kernel) // 2
     after = margin + 1  # the last pixel has a neighbour too, which counts for nothing
-    padded = cv2.copyMakeBorder(picture, margin, after, margin, after, borderType=cv2.BORDER_REFLECT_101)
-    planes = [_small_plane(plane, kernel, picture.shape[:2], size, area) for plane in cv2.split(padded)]
+    padded = cv2.copyMakeBorder(image, margin, after, margin, after, borderType=cv2.BORDER_REFLECT_101)
+    planes = [_small_plane(plane, kernel, image.shape[:2], size, area) for plane in cv2.split(padded)]
     return np.stack(planes, axis=2)  # (h, w, 3)
 
 

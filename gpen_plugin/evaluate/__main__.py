@@ -5,8 +5,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from gpen_plugin.errors import told_plainly
-from gpen_plugin.option_file import read_options
+from gpen_plugin.config.yaml_io import read_options
+from gpen_plugin.errors import handle_errors
 
 
 def parser() -> argparse.ArgumentParser:
@@ -30,7 +30,7 @@ def parser() -> argparse.ArgumentParser:
     return parser
 
 
-@told_plainly
+@handle_errors
 def main(argv: Sequence[str] | None = None) -> int:
     """Run evaluations, or merge finished ones.
 

@@ -12,7 +12,7 @@ class Case:
     Attributes:
         key: of the image, the same in every condition.
         condition: of the protocol, e.g. ``16x``; empty where the protocol knows but one.
-        lq: the degraded picture at its own size, (h, w, 3) BGR uint8. A method enlarges it as it is used to.
+        lq: the degraded image at its own size, (h, w, 3) BGR uint8. A method enlarges it as it is used to.
         gt: the ground truth, (size, size, 3) BGR uint8, or None in the wild.
         size: side of the result in pixels.
     """

@@ -6,13 +6,13 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from gpen_plugin.checkpoints.download import add_search_dir
+from gpen_plugin.evaluate.distributed import Ranks
 from gpen_plugin.evaluate.merging import merge
 from gpen_plugin.evaluate.options import EvaluationOptions
-from gpen_plugin.evaluate.ranks import Ranks
 from gpen_plugin.evaluate.report import ReportOptions, write_report
 from gpen_plugin.evaluate.results import Results
-from gpen_plugin.evaluate.runner import evaluate
-from gpen_plugin.fetch import use_folder
+from gpen_plugin.evaluate.run import evaluate
 
 
 def run(arguments: argparse.Namespace, files: Sequence[Mapping]) -> int:
@@ -22,7 +22,7 @@ def run(arguments: argparse.Namespace, files: Sequence[Mapping]) -> int:
         write_report(arguments.output, results, ReportOptions())
         return _told(arguments.output, results)
     if arguments.weights_dir:
-        use_folder(arguments.weights_dir)
+        add_search_dir(arguments.weights_dir)
     everything = [EvaluationOptions.from_mapping(file) for file in files]
     ranks = Ranks.of_this_process(arguments.device)
     status = 0

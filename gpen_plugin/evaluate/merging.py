@@ -10,7 +10,7 @@ from pathlib import Path
 from gpen_plugin.errors import DataError, OptionError
 from gpen_plugin.evaluate.metric_columns import settings_clash
 from gpen_plugin.evaluate.pooling import check_kinds
-from gpen_plugin.evaluate.preparation import PROTOCOL_FILE
+from gpen_plugin.evaluate.prepare import PROTOCOL_FILE
 from gpen_plugin.evaluate.protocols.fingerprint import Fingerprint, differences
 from gpen_plugin.evaluate.results import Results, Row, read_results, write_results
 
@@ -20,7 +20,7 @@ def merge(roots: Sequence[Path], output: Path, other_versions: bool = False) -> 
 
     Args:
         roots: folders of evaluations.
-        output: folder of the merged one; pictures are linked there where the disk allows, else copied.
+        output: folder of the merged one; images are linked there where the disk allows, else copied.
         other_versions: whether the same inputs may have been restored and measured under other versions of the
             packages; a note then says so.
     Returns:
@@ -57,10 +57,10 @@ def _check_protocol(total: Results, first: Path, part: Results, root: Path, othe
         total.fingerprint[name] == part.fingerprint[name] for name in ("kind", "options", "images", "inputs")
     )
     if not (only_versions and other_versions):
-        way_out = "Evaluate both under one protocol."
+        hint = "Evaluate both under one protocol."
         if only_versions:
-            way_out = "Give --other-versions to put them side by side all the same, with a note."
-        raise DataError(str(root), f"differs from {first}: {'; '.join(found)}", "one protocol", way_out)
+            hint = "Give --other-versions to put them side by side all the same, with a note."
+        raise DataError(str(root), f"differs from {first}: {'; '.join(found)}", "one protocol", hint)
     total.notes.append(f"{', '.join(row.name for row in part.rows)}: made under other versions ({'; '.join(found)})")
 
 
@@ -69,8 +69,8 @@ def _add(total: Results, part: Results, root: Path) -> None:
     twins = [row for row in part.rows if _same_row(total, part, row)]  # a baseline that both have measured
     for row in part.rows:
         if row.folder in taken and row not in twins:
-            came = f"holds another '{row.name}' than the folders before it"
-            raise OptionError(str(root), came, "names of their own", "Rename the method in one of the option files.")
+            got = f"holds another '{row.name}' than the folders before it"
+            raise OptionError(str(root), got, "names of their own", "Rename the method in one of the option files.")
     check_kinds([*total.rows, *part.rows], str(root))
     held = {column.name: column for column in total.columns}
     for column in part.columns:

@@ -10,12 +10,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
+from gpen_plugin.config.schema import unknown_name, validate
 from gpen_plugin.errors import GPENError, OptionError, join_errors
 from gpen_plugin.evaluate.results import Column
 from gpen_plugin.host import registered, resolve
-from gpen_plugin.metric_keys import LOWER_IS_BETTER, keys_of_metric
-from gpen_plugin.metrics.accumulator import SetAccumulator
-from gpen_plugin.schema import problems_of, unknown_name
+from gpen_plugin.metrics.base import SetAccumulator
+from gpen_plugin.metrics.keys import LOWER_IS_BETTER, keys_of_metric
 
 Against = Literal["gt", "input"]
 OF_A_COLUMN = ("type", "label", "decimals", "against", "better")
@@ -42,7 +42,7 @@ class ColumnOptions:
         type: a registered metric.
         label: for the table's head; the usual one if left out.
         decimals: how many are printed.
-        against: ``gt``, or ``input``: the degraded picture, enlarged bilinearly, stands for the ground truth.
+        against: ``gt``, or ``input``: the degraded image, enlarged bilinearly, stands for the ground truth.
         better: ``lower`` or ``higher``; the metric's own if left out.
     """
 
@@ -63,7 +63,7 @@ class MetricColumn:
         arguments: from the option file.
         against: see `ColumnOptions`.
         of_sets: whether it answers with a `SetAccumulator`.
-        takes_a_partner: whether it compares with a second picture.
+        takes_a_partner: whether it compares with a second image.
         needs_a_partner: whether it cannot do without.
         column: for the tables.
     """
@@ -93,7 +93,7 @@ def metric_columns(metrics: Mapping) -> list[MetricColumn]:
         if function is None or not isinstance(entry, Mapping):
             problems.append(unknown_name(kind, list(registered("metric")), f"{where}:type"))
             continue
-        found = problems_of(ColumnOptions, {k: v for k, v in entry.items() if k in OF_A_COLUMN}, where)
+        found = validate(ColumnOptions, {k: v for k, v in entry.items() if k in OF_A_COLUMN}, where)
         of_the_metric = {key: value for key, value in entry.items() if key not in ("label", "decimals", "against")}
         found += keys_of_metric(function, of_the_metric, where)
         problems += found
@@ -183,7 +183,7 @@ def settings_clash(one: Column, other: Column) -> OptionError | None:
     """The error of two tables' columns of one name that were measured in two ways; None if they agree."""
     if (one.settings, one.lower_is_better) == (other.settings, other.lower_is_better):
         return None
-    came = f"measured as {other.settings} in one and as {one.settings} in another"
+    got = f"measured as {other.settings} in one and as {one.settings} in another"
     if one.settings == other.settings:
-        came = "lower is better in one and higher in another"
-    return OptionError(f"metrics:{one.name}", came, "one way of measuring", "Measure both in the same way.")
+        got = "lower is better in one and higher in another"
+    return OptionError(f"metrics:{one.name}", got, "one way of measuring", "Measure both in the same way.")

@@ -4,13 +4,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from gpen_plugin.config.schema import check
 from gpen_plugin.errors import GPENError, OptionError, join_errors
 from gpen_plugin.evaluate.methods import read_entry
 from gpen_plugin.evaluate.metric_columns import MetricColumn, metric_columns
+from gpen_plugin.evaluate.repeats import Run, runs_of
 from gpen_plugin.evaluate.report.options import ReportOptions, check_reference
-from gpen_plugin.evaluate.runs import Run, runs_of
 from gpen_plugin.folder_name import folder_of
-from gpen_plugin.schema import check
 
 
 @dataclass(frozen=True)
@@ -90,13 +90,13 @@ def _shared_folders(runs: Sequence[Run]) -> Iterator[OptionError]:
     for run in runs:
         folder = folder_of(run.name)
         if folder in names:
-            came = f"would share the folder {folder} with '{names[folder]}'"
-            yield OptionError(f"methods:{run.method}", came, "names that differ in letters and digits")
+            got = f"would share the folder {folder} with '{names[folder]}'"
+            yield OptionError(f"methods:{run.method}", got, "names that differ in letters and digits")
         names.setdefault(folder, run.name)
 
 
 def _read_where_written(options: EvaluationOptions) -> Iterator[OptionError]:
-    """Folders of pictures that lie in the output, where they would be deleted, or around it, where it would grow."""
+    """Folders of images that lie in the output, where they would be deleted, or around it, where it would grow."""
     read = {f"protocol:{key}": path for key, path in options.protocol.items() if str(key).startswith("dataroot_")}
     for name, entry in options.methods.items():
         if isinstance(entry, Mapping) and entry.get("type") == "folder":
@@ -105,8 +105,8 @@ def _read_where_written(options: EvaluationOptions) -> Iterator[OptionError]:
     for where, path in read.items():
         place = Path(path).expanduser().resolve() if isinstance(path, str) else None
         if place and (place.is_relative_to(root) or root.is_relative_to(place)):
-            came = f"got {path}, and the output is {options.root}"
-            yield OptionError(where, came, "folders that lie apart", "Name another output.")
+            got = f"got {path}, and the output is {options.root}"
+            yield OptionError(where, got, "folders that lie apart", "Name another output.")
 
 
 def _caught(check: Callable[[], object]) -> list[GPENError]:

@@ -15,7 +15,7 @@ def pooled(results: Results) -> Results:
 
     A value of an image, and of a set, is the mean over the runs; it is NaN where a run has none, so that it is over
     the same runs everywhere. An image that a run failed on, and a run that could not be built, are failures of the
-    method. Its pictures are those of the first run.
+    method. Its images are those of the first run.
 
     Args:
         results: with a row per run.
@@ -49,8 +49,8 @@ def check_kinds(rows: Sequence[Row], where: str) -> None:
     """Raise an `OptionError` if a method is there both as one row and as runs."""
     for name, members in by_method(rows).items():
         if len({bool(row.run_of) for row in members}) > 1:
-            came = f"'{name}' is one row in one folder, and runs in another"
-            raise OptionError(where, came, "names of their own", "Rename the method in one of the option files.")
+            got = f"'{name}' is one row in one folder, and runs in another"
+            raise OptionError(where, got, "names of their own", "Rename the method in one of the option files.")
 
 
 def _pooled_row(name: str, rows: Sequence[Row]) -> Row:

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from gpen_plugin.errors import DataError
-from gpen_plugin.picture_file import write_whole
+from gpen_plugin.images.files import write_whole
 
 FILE = "results.json"
 FORMAT = 1
@@ -51,7 +51,7 @@ class Row:
 
     Attributes:
         name: for tables.
-        folder: its pictures are below ``methods/<folder>``.
+        folder: its images are below ``methods/<folder>``.
         description: what ran: network, weights and their hash, sizes, iteration counts.
         failure: why it could not run at all, or empty.
         run_of: the method of several runs that this is one of; empty for a method that ran once.
@@ -123,12 +123,12 @@ class Results:
         values = self.of_images(row, condition, column.name)
         return float(np.nanmean(values)) if np.isfinite(values).any() else math.nan
 
-    def has_picture(self, row: str, condition: str, key: str) -> bool:
-        """Whether the method gave a picture for the image."""
+    def has_image(self, row: str, condition: str, key: str) -> bool:
+        """Whether the method gave an image for the image."""
         return "failure" not in self.images.get(row, {}).get(condition, {}).get(key, {"failure": ""})
 
     def restored(self, row: str, condition: str) -> int:
-        """How many images the method gave a picture for."""
+        """How many images the method gave an image for."""
         found = self.images.get(row, {}).get(condition, {})
         return sum("failure" not in found[key] for key in self.keys if key in found)
 
@@ -142,18 +142,18 @@ class Results:
                         yield Failure(row.name, condition, key, found[key]["failure"])
 
 
-def picture_of(root: Path, row: Row, condition: str, key: str) -> Path:
-    """Where a restored picture of an evaluation lies."""
-    return picture_below(root / "methods" / row.folder, condition, key)
+def image_of(root: Path, row: Row, condition: str, key: str) -> Path:
+    """Where a restored image of an evaluation lies."""
+    return image_below(root / "methods" / row.folder, condition, key)
 
 
-def picture_below(folder: Path, condition: str, key: str) -> Path:
-    """Where a restored picture lies in the folder of its method."""
+def image_below(folder: Path, condition: str, key: str) -> Path:
+    """Where a restored image lies in the folder of its method."""
     return folder / "restored" / condition / f"{key}.png"
 
 
 def input_of(root: Path, condition: str, key: str) -> Path:
-    """Where the degraded picture lies, at its own size."""
+    """Where the degraded image lies, at its own size."""
     return root / "inputs" / condition / f"{key}.png"
 
 
@@ -176,9 +176,9 @@ def read_results(root: Path) -> Results:
         DataError: there are none, or the file is damaged.
     """
     path = root / FILE
-    way_out = "Run: python -m gpen_plugin.evaluate -opt FILE"
+    hint = "Run: python -m gpen_plugin.evaluate -opt FILE"
     if not path.is_file():
-        raise DataError(str(path), "not there", "the results of an evaluation", way_out)
+        raise DataError(str(path), "not there", "the results of an evaluation", hint)
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         if content.pop("format") != FORMAT:
@@ -189,7 +189,7 @@ def read_results(root: Path) -> Results:
         content["sets"] = _with_nan(content["sets"])
         return Results(**content)
     except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise DataError(str(path), f"cannot be read ({error})", "the results of an evaluation", way_out) from error
+        raise DataError(str(path), f"cannot be read ({error})", "the results of an evaluation", hint) from error
 
 
 def write_text(path: Path, text: str) -> None:
@@ -219,8 +219,8 @@ def delete_folder(folder: Path) -> None:
 
 
 def _not_deleted(path: Path, error: OSError) -> DataError:
-    came = f"cannot be deleted ({error.strerror or error})"
-    return DataError(str(path), came, "a writable folder", "Delete it by hand.")
+    got = f"cannot be deleted ({error.strerror or error})"
+    return DataError(str(path), got, "a writable folder", "Delete it by hand.")
 
 
 def _without_nan(content: object) -> object:

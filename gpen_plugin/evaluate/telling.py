@@ -1,4 +1,4 @@
-"""What went wrong, in words for results that others read: one place for methods, metrics and pictures."""
+"""What went wrong, in words for results that others read: one place for methods, metrics and images."""
 
 import re
 import traceback
@@ -9,15 +9,15 @@ from gpen_plugin.errors import GPENError
 LONGEST = 200
 
 
-def told(error: BaseException) -> str:
+def format_error(error: BaseException) -> str:
     """An error as it stands in tables and pages, where nobody's home folder is to be read.
 
     Errors of ours are whole. Of others it is one line that a reader can search for: what was raised, and where.
     """
-    return without_home(str(error) if isinstance(error, GPENError) else _searchable(error))
+    return redact_home(str(error) if isinstance(error, GPENError) else _searchable(error))
 
 
-def without_home(text: str) -> str:
+def redact_home(text: str) -> str:
     """`text` with ``~`` for the home folder of whoever runs this."""
     try:
         home = str(Path.home())

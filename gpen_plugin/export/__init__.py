@@ -10,4 +10,13 @@ if TYPE_CHECKING:
 
 __all__ = ["Exported", "Plan", "export"]
 
-__getattr__, __dir__ = late_names(__name__, {"exporting": ("Exported", "export"), "plan": ("Plan",)})
+__getattr__, __dir__ = late_names(
+    __name__,
+    {
+        "exporting": (
+            "Exported",
+            "export",
+        ),
+        "plan": ("Plan",),
+    },
+)

@@ -5,7 +5,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from gpen_plugin.errors import OptionError, told_plainly
+from gpen_plugin.errors import OptionError, handle_errors
 from gpen_plugin.export.plan import OPSETS, SUFFIXES, Plan
 from gpen_plugin.restore.tasks import TASKS
 from gpen_plugin.restore.templates import TEMPLATES
@@ -21,7 +21,7 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("-o", "--output", type=Path, required=True, help="file to write: .onnx, or .pt2 for a program")
     parser.add_argument("--format", choices=SUFFIXES, help="default: as the output's suffix says")
     parser.add_argument(
-        "--batch", type=_batch, metavar="N", help="how many pictures it takes at once, or dynamic: any number (default)"
+        "--batch", type=_batch, metavar="N", help="how many images it takes at once, or dynamic: any number (default)"
     )
     parser.add_argument(
         "--precision", choices=["fp32", "fp16"], default="fp32", help="of the convolutions (default fp32)"
@@ -37,7 +37,7 @@ def parser() -> argparse.ArgumentParser:
     return parser
 
 
-@told_plainly
+@handle_errors
 def main(argv: Sequence[str] | None = None) -> int:
     """Export one network.
 

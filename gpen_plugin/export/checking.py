@@ -10,19 +10,19 @@ import torch
 from gpen_plugin.data.degradation import resize_bilinear
 from gpen_plugin.data.drawn_faces import draw_face
 from gpen_plugin.errors import CheckpointError
-from gpen_plugin.restore.network_pictures import to_network
+from gpen_plugin.restore.network import to_network
 
-LOWEST, HIGHEST = -1.0, 1.0  # of the pictures that an exported network takes and gives
+LOWEST, HIGHEST = -1.0, 1.0  # of the images that an exported network takes and gives
 _FACES = 3
 _DRAWN = 512  # pixels, at most: larger faces are enlarged ones
 
-Pictures = list[torch.Tensor]
+Images = list[torch.Tensor]
 Network = Callable[[torch.Tensor], torch.Tensor]
 
 
 @dataclass(frozen=True)
 class Difference:
-    """How far two networks' pictures are apart, as fractions of the value range.
+    """How far two networks' images are apart, as fractions of the value range.
 
     Attributes:
         largest: of one value.
@@ -32,32 +32,32 @@ class Difference:
     largest: float
     rms: float
 
-    def check(self, tolerance: float, where: str, way_out: str) -> None:
+    def check(self, tolerance: float, where: str, hint: str) -> None:
         """Raise a `CheckpointError` about the file `where` if the largest one is above `tolerance`, or is no number."""
         if not self.largest <= tolerance:
             expected = f"{tolerance:g} or less, so the file is not kept"
-            raise CheckpointError(where, f"differs from PyTorch by {self}", expected, way_out)
+            raise CheckpointError(where, f"differs from PyTorch by {self}", expected, hint)
 
     def __str__(self) -> str:
         return f"{self.largest:.1e} of the value range (rms {self.rms:.1e})"
 
 
-def probes(in_size: int, batch: int | None, seed: int = 0) -> Pictures:
-    """Pictures to compare with: three drawn faces and one of noise.
+def make_test_inputs(in_size: int, batch: int | None, seed: int = 0) -> Images:
+    """Images to compare with: three drawn faces and one of noise.
 
     Args:
         in_size: their side, S.
         batch: how many a network takes at once; None if any number, which is tried with one and with three.
         seed: of the first face and of the noise.
     Returns:
-        Batches (N, 3, S, S), RGB in [-1, 1]; where `batch` asks for more, the pictures come again.
+        Batches (N, 3, S, S), RGB in [-1, 1]; where `batch` asks for more, the images come again.
     """
     noise = torch.rand(3, in_size, in_size, generator=torch.Generator().manual_seed(seed)) * (HIGHEST - LOWEST) + LOWEST
-    pictures = [noise, *(_face(seed + index, in_size) for index in range(_FACES))]
+    images = [noise, *(_face(seed + index, in_size) for index in range(_FACES))]
     if batch is None:
-        return [noise[None], torch.stack(pictures[1:])]
-    endless = itertools.cycle(pictures)
-    return [torch.stack(list(itertools.islice(endless, batch))) for _ in range(math.ceil(len(pictures) / batch))]
+        return [noise[None], torch.stack(images[1:])]
+    endless = itertools.cycle(images)
+    return [torch.stack(list(itertools.islice(endless, batch))) for _ in range(math.ceil(len(images) / batch))]
 
 
 def difference(expected: Network, given: Network, batches: Iterable[torch.Tensor]) -> Difference:

@@ -5,13 +5,13 @@ from argparse import Namespace
 from pathlib import Path
 
 from gpen_plugin.archs import GPEN
-from gpen_plugin.checkpoint import NetworkSpec
+from gpen_plugin.checkpoints.checkpoint import NetworkSpec
+from gpen_plugin.checkpoints.download import find_weights, sha256_of
 from gpen_plugin.errors import OptionError
 from gpen_plugin.export.exporting import Exported, export
 from gpen_plugin.export.plan import Plan
-from gpen_plugin.fetch import find_weights, sha256_of
 from gpen_plugin.restore import zoo
-from gpen_plugin.restore.face_network import TorchNetwork, open_network, read_gpen, ready
+from gpen_plugin.restore.network import TorchNetwork, open_network, prepare_for_inference, read_gpen
 from gpen_plugin.version import __version__
 
 
@@ -21,7 +21,9 @@ def run(options: Namespace, plan: Plan) -> None:
     if not isinstance(network, TorchNetwork):
         raise OptionError("MODEL", f"{options.model} is an ONNX file already", "weights", "Name their file.")
     net, spec = read_gpen(_weights(options.model), options.key)  # what `network` holds is folded
-    exported = export(ready(net, network.device, folded=False), options.output, plan, _facts(options, network, spec))
+    exported = export(
+        prepare_for_inference(net, network.device, folded=False), options.output, plan, _facts(options, network, spec)
+    )
     _tell(exported, plan, net, spec)
 
 
@@ -43,7 +45,7 @@ def _facts(options: Namespace, network: TorchNetwork, spec: NetworkSpec) -> dict
 def _weights(model: str) -> Path:
     """The file of a model that could be opened."""
     path = Path(os.path.expanduser(model))
-    return path if path.is_file() else find_weights(zoo.released(path.name).file)
+    return path if path.is_file() else find_weights(zoo.get_released(path.name).file)
 
 
 def _tell(exported: Exported, plan: Plan, net: GPEN, spec: NetworkSpec) -> None:
@@ -53,4 +55,4 @@ def _tell(exported: Exported, plan: Plan, net: GPEN, spec: NetworkSpec) -> None:
     megabytes = exported.path.stat().st_size / 1e6
     print(f"{exported.path}: {spec}")
     print(f"  {kind}, {plan.precision}, {sizes}, {megabytes:.1f} MB")
-    print(f"  differs from PyTorch by {exported.difference} on {exported.pictures} pictures")
+    print(f"  differs from PyTorch by {exported.difference} on {exported.images} images")

@@ -12,19 +12,11 @@ import torch
 from gpen_plugin.archs import GPEN
 from gpen_plugin.errors import CheckpointError
 from gpen_plugin.export import program
-from gpen_plugin.export.checking import (
-    HIGHEST,
-    LOWEST,
-    Difference,
-    Network,
-    Pictures,
-    difference,
-    probes,
-)
+from gpen_plugin.export.checking import HIGHEST, LOWEST, Difference, Images, Network, difference, make_test_inputs
 from gpen_plugin.export.half_precision import to_half_precision
 from gpen_plugin.export.plan import TOLERANCES, Plan
 
-_CALIBRATION = 100  # seed of the pictures that features are measured with: others than those of the check
+_CALIBRATION = 100  # seed of the images that features are measured with: others than those of the check
 
 
 @dataclass(frozen=True)
@@ -34,19 +26,19 @@ class Exported:
     Attributes:
         path: of the file.
         difference: from PyTorch, in float32.
-        pictures: how many were compared.
+        images: how many were compared.
     """
 
     path: Path
     difference: Difference
-    pictures: int
+    images: int
 
 
 def export(net: GPEN, path: str | os.PathLike, plan: Plan, facts: Mapping[str, str]) -> Exported:
     """Export a network.
 
-    The file takes pictures (N, 3, in_size, in_size), RGB float32, and gives (N, 3, out_size, out_size), not clipped, as
-    the layers take and give them: in [-1, 1], whatever range `net` has. It is run on some pictures, and kept if it
+    The file takes images (N, 3, in_size, in_size), RGB float32, and gives (N, 3, out_size, out_size), not clipped, as
+    the layers take and give them: in [-1, 1], whatever range `net` has. It is run on some images, and kept if it
     agrees with `net`; until then an earlier file stays.
 
     Args:
@@ -62,7 +54,7 @@ def export(net: GPEN, path: str | os.PathLike, plan: Plan, facts: Mapping[str, s
     path, device = Path(path), net.decoder.constant.device
     tolerance = TOLERANCES[plan.precision] if plan.tolerance is None else plan.tolerance
     exact = _prepared(net)
-    batches = probes(net.in_size, plan.batch)
+    batches = make_test_inputs(net.in_size, plan.batch)
     expected = _runner(exact, device)
     unfinished = path.with_name(f".{path.stem}.{os.getpid()}.part{path.suffix}")
     try:
@@ -73,8 +65,8 @@ def export(net: GPEN, path: str | os.PathLike, plan: Plan, facts: Mapping[str, s
         gap.check(tolerance, str(path), "Try another opset, or a larger tolerance.")
         os.replace(unfinished, path)
     except OSError as error:
-        came = f"cannot be written ({error.strerror or error})"
-        raise CheckpointError(str(path), came, "a writable folder with room on its disk") from error
+        got = f"cannot be written ({error.strerror or error})"
+        raise CheckpointError(str(path), got, "a writable folder with room on its disk") from error
     finally:
         with contextlib.suppress(OSError):
             unfinished.unlink(missing_ok=True)
@@ -88,10 +80,10 @@ def _prepared(net: GPEN) -> GPEN:
     return copied
 
 
-def _rounded(exact: GPEN, expected: Network, batches: Pictures, tolerance: float, path: Path) -> GPEN:
+def _rounded(exact: GPEN, expected: Network, batches: Images, tolerance: float, path: Path) -> GPEN:
     """The network in half precision, checked here too: on a CPU, onnxruntime may compute such files in float32."""
     device = exact.decoder.constant.device
-    calibration = [batch.to(device) for batch in probes(exact.in_size, None, _CALIBRATION)]
+    calibration = [batch.to(device) for batch in make_test_inputs(exact.in_size, None, _CALIBRATION)]
     half = to_half_precision(exact, calibration)
     gap = difference(expected, _runner(half, device), batches)
     gap.check(tolerance, str(path), "Export it in fp32.")
@@ -99,9 +91,9 @@ def _rounded(exact: GPEN, expected: Network, batches: Pictures, tolerance: float
 
 
 def _runner(net: GPEN, device: torch.device) -> Network:
-    def run(pictures: torch.Tensor) -> torch.Tensor:
+    def run(images: torch.Tensor) -> torch.Tensor:
         with torch.inference_mode():
-            return net(pictures.to(device)).cpu()
+            return net(images.to(device)).cpu()
 
     return run
 

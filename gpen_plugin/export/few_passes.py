@@ -3,8 +3,8 @@
 The numbers are the same. Features and noise stay apart instead of being concatenated, each with its own part of the
 next kernel, so that a runtime adds the second convolution's result to the first's in place. The gain of the leaky ReLU,
 which commutes with positive factors, moves into the demodulation, the noise weight and the bias. Demodulation comes
-before the blur, with which a factor per channel commutes, so that blur, bias and leaky ReLU can be one operator. A
-picture is one product of matrices with the scaled kernel, which is small, instead of scaled features.
+before the blur, with which a factor per channel commutes, so that blur, bias and leaky ReLU can be one operator. An
+image is one product of matrices with the scaled kernel, which is small, instead of scaled features.
 """
 
 import copy
@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from gpen_plugin.archs import GPEN
-from gpen_plugin.archs.layers import StyledConv, ToRGB, enlarged
+from gpen_plugin.archs.layers import StyledConv, ToRGB, upsample2x
 from gpen_plugin.ops import upfirdn2d
 from gpen_plugin.ops.modulated_conv import blur_padding, demodulation, kernel_power
 
@@ -24,7 +24,7 @@ _SLOPE, _GAIN = 0.2, math.sqrt(2)
 Parts = tuple[torch.Tensor, ...]  # features and noise, each (N, C, H, W), that stand for their concatenation
 
 
-def in_few_passes(net: GPEN) -> GPEN:
+def fuse_decoder(net: GPEN) -> GPEN:
     """Copy a network, for evaluation alone, and put the layers of this module into its decoder.
 
     Args:
@@ -90,6 +90,6 @@ class _ToRGB(nn.Module):
         layer, widths = self.layer, [part.shape[1] for part in parts]
         style = (layer.modulation(latent) * layer.scale).to(layer.weight.dtype)  # (N, I)
         kernels = (layer.weight.flatten(1) * style[:, None]).split(widths, dim=2)  # (N, 3, C) each
-        picture = sum(kernel @ part.flatten(2) for kernel, part in zip(kernels, parts, strict=True))  # (N, 3, H * W)
-        picture = picture.unflatten(2, parts[0].shape[2:]) + layer.bias[:, None, None]  # (N, 3, H, W)
-        return picture if earlier is None else picture + enlarged(earlier, layer.kernel)
+        image = sum(kernel @ part.flatten(2) for kernel, part in zip(kernels, parts, strict=True))  # (N, 3, H * W)
+        image = image.unflatten(2, parts[0].shape[2:]) + layer.bias[:, None, None]  # (N, 3, H, W)
+        return image if earlier is None else image + upsample2x(earlier, layer.kernel)

@@ -1,14 +1,14 @@
-"""A GPEN whose features are half-precision numbers, and whose picture is the same.
+"""A GPEN whose features are half-precision numbers, and whose image is the same.
 
 Plain half precision fails where a number leaves its range, 6e-8 to 65504. The first to do so is the square of the code
 z: its length says nothing, so that a training lets it grow past 256, and then its mean square is infinite, and every
 face gets one and the same style. Squares of styles and weights in the demodulation and the features of large networks
-may follow. Here all that makes styles (code, mapping network, modulation, demodulation) and the sum of the pictures
+may follow. Here all that makes styles (code, mapping network, modulation, demodulation) and the sum of the images
 stays in float32, as do input and output.
 
 The convolutions work in half precision, on numbers of middling size. Leaky ReLU and convolutions commute with positive
 factors, and demodulation swallows them (Eq. 3), so that features, styles and kernels can be scaled with no change to
-the picture. By how much is measured on pictures.
+the image. By how much is measured on images.
 """
 
 import copy
@@ -27,17 +27,17 @@ _SMALLEST_STYLE = 1e-4  # of a layer's largest: less is not scaled up to 1
 _SHORTEST_KERNEL = 1e-4  # the square root of what demodulation adds to a kernel's power
 
 
-def to_half_precision(net: GPEN, pictures: Iterable[torch.Tensor]) -> GPEN:
+def to_half_precision(net: GPEN, images: Iterable[torch.Tensor]) -> GPEN:
     """Copy a network into half precision.
 
     Args:
         net: in float32; it is left as it is.
-        pictures: batches (N, 3, H, W) in the network's value range, on its device, to measure features and styles with.
+        images: batches (N, 3, H, W) in the network's value range, on its device, to measure features and styles with.
     Returns:
         A network for restoring alone. It takes and gives float32.
     """
     half = copy.deepcopy(net).eval().requires_grad_(False)
-    peaks, styles = _measured(half, pictures)
+    peaks, styles = _measured(half, images)
     divisors = _scale_encoder(half, peaks)
     _scale_decoder(half, peaks, styles, divisors)
     _round(half)
@@ -46,7 +46,7 @@ def to_half_precision(net: GPEN, pictures: Iterable[torch.Tensor]) -> GPEN:
 
 @torch.no_grad()
 def _measured(
-    net: GPEN, pictures: Iterable[torch.Tensor]
+    net: GPEN, images: Iterable[torch.Tensor]
 ) -> tuple[dict[nn.Module, float], dict[nn.Module, torch.Tensor]]:
     """The largest output of each layer of features, and the root mean square (I,) of each modulation's styles."""
     peaks: dict[nn.Module, float] = {}
@@ -64,7 +64,7 @@ def _measured(
             hooks.append(module.register_forward_hook(see_features))
         if isinstance(module, (StyledConv, ToRGB)):
             hooks.append(module.modulation.register_forward_hook(see_styles))
-    for batch in pictures:
+    for batch in images:
         net(batch)
     for hook in hooks:
         hook.remove()

@@ -10,15 +10,15 @@ from torch import nn
 
 from gpen_plugin.archs import GPEN
 from gpen_plugin.export.checking import Network
-from gpen_plugin.export.few_passes import in_few_passes
-from gpen_plugin.export.quietly import quietly
-from gpen_plugin.export.tidy_graph import tidy
-from gpen_plugin.metrics.onnx_file import OnnxNetwork
+from gpen_plugin.export.few_passes import fuse_decoder
+from gpen_plugin.export.quietly import suppress_warnings
+from gpen_plugin.export.tidy_graph import simplify
+from gpen_plugin.nets.onnx_file import OnnxNetwork
 
 INPUT, OUTPUT = "input", "output"  # as tools that run GPEN call them
 
 
-class _PictureAlone(nn.Module):
+class _ImageAlone(nn.Module):
     """A GPEN without its options, which a tracer would take for inputs."""
 
     def __init__(self, net: GPEN):
@@ -32,24 +32,24 @@ class _PictureAlone(nn.Module):
 def write(path: Path, net: GPEN, batch: int | None, opset: int, facts: Mapping[str, str]) -> None:
     """Write a network.
 
-    The graph is traced with one picture, by PyTorch's older exporter, which needs no other package. No number in it
-    tells how many pictures there were, so that it takes any number, or the one that its input says.
+    The graph is traced with one image, by PyTorch's older exporter, which needs no other package. No number in it
+    tells how many images there were, so that it takes any number, or the one that its input says.
 
     Args:
         path: of the file.
         net: on its device, evaluating.
-        batch: how many pictures it takes at once; None if any number.
+        batch: how many images it takes at once; None if any number.
         opset: version of ONNX's operators.
         facts: what the file is to say about itself, by name.
     Raises:
         OSError: the file cannot be written.
     """
     size, stream = net.in_size, io.BytesIO()
-    picture = torch.zeros(1, 3, size, size, device=net.decoder.constant.device)
-    with quietly():
+    image = torch.zeros(1, 3, size, size, device=net.decoder.constant.device)
+    with suppress_warnings():
         torch.onnx.export(
-            _PictureAlone(in_few_passes(net)),
-            (picture,),
+            _ImageAlone(fuse_decoder(net)),
+            (image,),
             stream,
             input_names=[INPUT],
             output_names=[OUTPUT],
@@ -58,7 +58,7 @@ def write(path: Path, net: GPEN, batch: int | None, opset: int, facts: Mapping[s
             dynamo=False,
         )
     model = onnx.load_model_from_string(stream.getvalue())
-    tidy(model)
+    simplify(model)
     for value in (*model.graph.input, *model.graph.output):
         first = value.type.tensor_type.shape.dim[0]
         if batch is None:
@@ -73,4 +73,4 @@ def write(path: Path, net: GPEN, batch: int | None, opset: int, facts: Mapping[s
 def open_for_check(path: Path, device: torch.device) -> Network:
     """What `write` wrote, run by onnxruntime: (N, 3, S, S) -> (N, 3, T, T) on the CPU."""
     network = OnnxNetwork(path, device)
-    return lambda pictures: torch.from_numpy(network(pictures.numpy())[OUTPUT])
+    return lambda images: torch.from_numpy(network(images.numpy())[OUTPUT])

@@ -23,7 +23,7 @@ class Plan:
 
     Attributes:
         format: ``onnx`` or ``program`` (of torch.export).
-        batch: how many pictures it takes at once; None if any number.
+        batch: how many images it takes at once; None if any number.
         precision: of the convolutions; input and output are float32 in any case. See `half_precision`.
         opset: version of ONNX's operators; other formats have none.
         tolerance: the largest difference from PyTorch, as a fraction of the value range; None for `TOLERANCES`.
@@ -54,5 +54,5 @@ class Plan:
         """Raise a `MissingFileError` if a package that the format needs is not installed."""
         for package in _PACKAGES[self.format]:
             if importlib.util.find_spec(package) is None:
-                came, way_out = f"the package {package} is not installed", 'Run: pip install "gpen_plugin[export]"'
-                raise MissingFileError(f"format {self.format}", came, way_out=way_out)
+                got, hint = f"the package {package} is not installed", 'Run: pip install "gpen_plugin[export]"'
+                raise MissingFileError(f"format {self.format}", got, hint=hint)

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 
 @contextlib.contextmanager
-def quietly() -> Iterator[None]:
+def suppress_warnings() -> Iterator[None]:
     """Within the block, warnings and what PyTorch logs below an error are not shown."""
     logger = logging.getLogger("torch")
     before = logger.level

@@ -8,16 +8,16 @@ from onnx import GraphProto, ModelProto, NodeProto, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
 
-def tidy(model: ModelProto) -> None:
+def simplify(model: ModelProto) -> None:
     """Tidy a graph in place: what the weights alone tell is computed, what changes nothing and what nobody reads goes.
 
     Args:
-        model: traced with one picture, so that all shapes are known. Batches of any size pass through it afterwards.
+        model: traced with one image, so that all shapes are known. Batches of any size pass through it afterwards.
     """
     _fold_constants(model)
     _skip_idle_nodes(model)
     _drop_unread(model.graph)
-    del model.graph.value_info[:]  # shapes for one picture
+    del model.graph.value_info[:]  # shapes for one image
 
 
 def _constants(graph: GraphProto) -> dict[str, np.ndarray]:

@@ -2,7 +2,7 @@
 
 import sys
 
-from gpen_plugin.host.registration import host_is_installed
+from gpen_plugin.host.registry import host_is_installed
 
 
 def cuda_ops_built() -> bool:
@@ -18,7 +18,7 @@ def cuda_ops_built() -> bool:
     )
 
 
-def offer_cuda_ops() -> None:
+def use_host_cuda_ops() -> None:
     """Let the dispatch in `gpen_plugin.ops` use the host's kernels for CUDA tensors, if there are any."""
     if not cuda_ops_built():
         return

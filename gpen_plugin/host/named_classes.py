@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping
 
-from gpen_plugin.host.registration import is_ours, resolve
+from gpen_plugin.host.registry import is_ours, resolve
 
 
 def names_ours(opt: Mapping) -> bool:

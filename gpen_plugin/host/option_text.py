@@ -69,8 +69,8 @@ class OptionText:
                 path.append(key)
                 section = _entries(section).get(key.strip())
                 if not isinstance(section, yaml.MappingNode):
-                    came = f"the option file has no section {':'.join(path)}"
-                    raise OptionError(where, came, "a key of a section that is there", "Write it into the option file.")
+                    got = f"the option file has no section {':'.join(path)}"
+                    raise OptionError(where, got, "a key of a section that is there", "Write it into the option file.")
 
     def _values(self) -> Iterator[GPENError]:
         top = _entries(self.root)
@@ -83,8 +83,8 @@ class OptionText:
         elif name is not None and not isinstance(name, yaml.ScalarNode):
             yield OptionError("name", f"got {_shown(name)}", "a text")
         elif name is not None and not _is_text(name):
-            came = f"got {_shown(name)}, which YAML reads as {_kind(name)}"
-            yield OptionError("name", came, "a text", f'Write it in quotes: name: "{_shown(name)}"')
+            got = f"got {_shown(name)}, which YAML reads as {_kind(name)}"
+            yield OptionError("name", got, "a text", f'Write it in quotes: name: "{_shown(name)}"')
         elif name is not None:
             yield from _bad_name(name.value)
         yield from _bad_seed(top.get("manual_seed"))
@@ -124,8 +124,8 @@ def read_command_line() -> OptionText | None:
     try:
         root = yaml.compose(text, Loader=_Loader)
     except (yaml.YAMLError, RecursionError) as error:
-        came = " ".join(str(error).split())  # YAML's messages have lines
-        raise OptionError("-opt", f"is no YAML: {came}", "an option file", "Correct that line.") from error
+        got = " ".join(str(error).split())  # YAML's messages have lines
+        raise OptionError("-opt", f"is no YAML: {got}", "an option file", "Correct that line.") from error
     if not isinstance(root, yaml.MappingNode):
         expected = "sections with keys, as in options/gpen_finetune.yml"
         raise OptionError("-opt", f"{given.opt} holds {'nothing' if root is None else 'no keys'}", expected)
@@ -143,11 +143,11 @@ def _decoded(data: bytes) -> tuple[str, UnicodeDecodeError | None]:
 
 def _not_decoded(file: str, error: UnicodeDecodeError) -> OptionError:
     line, byte = error.object.count(b"\n", 0, error.start) + 1, error.object[error.start]
-    came = f"line {line} of {file} is no {error.encoding} (byte 0x{byte:02x})"
-    way_out = "Save the file as UTF-8."
+    got = f"line {line} of {file} is no {error.encoding} (byte 0x{byte:02x})"
+    hint = "Save the file as UTF-8."
     if error.encoding.lower().replace("_", "-") not in ("utf-8", "utf8"):
-        way_out = "Set PYTHONUTF8=1 if it is UTF-8."
-    return OptionError("-opt", came, f"text in {error.encoding}", way_out)
+        hint = "Set PYTHONUTF8=1 if it is UTF-8."
+    return OptionError("-opt", got, f"text in {error.encoding}", hint)
 
 
 def _outline(node: yaml.Node, depth: int) -> object:
@@ -178,8 +178,8 @@ def _duplicates(root: yaml.MappingNode, file: str) -> Iterator[OptionError]:
                     continue
                 where, line = f"{path}:{key.value}" if path else key.value, key.start_mark.line + 1
                 if (key.tag, key.value) in first:
-                    came = f"is written twice, in lines {first[key.tag, key.value]} and {line} of {file}"
-                    yield OptionError(where, came, "each key once", "Remove one of them.")
+                    got = f"is written twice, in lines {first[key.tag, key.value]} and {line} of {file}"
+                    yield OptionError(where, got, "each key once", "Remove one of them.")
                 first.setdefault((key.tag, key.value), line)
                 waiting.append((where, value))
 
@@ -191,8 +191,8 @@ def _bad_name(name: str) -> Iterator[OptionError]:
         expected = "a name for one folder, without / in it"
         yield OptionError("name", f"got {name!r}", expected, "The experiment's folder and its log carry this name.")
     elif len(os.fsencode(name)) > LONGEST_NAME:
-        came = f"got {len(os.fsencode(name))} bytes, {name[:20]}..."
-        yield OptionError("name", came, f"at most {LONGEST_NAME} bytes", "Files carry it, with more letters around it.")
+        got = f"got {len(os.fsencode(name))} bytes, {name[:20]}..."
+        yield OptionError("name", got, f"at most {LONGEST_NAME} bytes", "Files carry it, with more letters around it.")
 
 
 def _bad_seed(node: yaml.Node | None) -> Iterator[OptionError]:
@@ -211,10 +211,10 @@ def is_seed(value: object) -> bool:
     return isinstance(value, int) and 0 <= value <= LARGEST_SEED
 
 
-def seed_error(came: object) -> OptionError:
+def seed_error(got: object) -> OptionError:
     """The error for a value that is no seed."""
     expected = f"a whole number from 0 to {LARGEST_SEED}"
-    return OptionError("manual_seed", f"got {came}", expected, "Or write ~ to have one drawn.")
+    return OptionError("manual_seed", f"got {got}", expected, "Or write ~ to have one drawn.")
 
 
 def _is_text(node: yaml.Node) -> bool:

@@ -14,7 +14,7 @@ except ImportError:  # not on Windows, where nothing is locked
     fcntl = None
 
 from gpen_plugin.errors import OptionError
-from gpen_plugin.host.runs import of_rank_0
+from gpen_plugin.host.run_hooks import of_rank_0
 
 _claims = True
 

@@ -5,12 +5,12 @@ from typing import TYPE_CHECKING
 from gpen_plugin.late_names import late_names
 
 if TYPE_CHECKING:
-    from gpen_plugin.metrics.frechet_distance import calculate_fid
+    from gpen_plugin.metrics.fid import calculate_fid
     from gpen_plugin.metrics.identity import calculate_identity
-    from gpen_plugin.metrics.kernel_distance import calculate_kid
-    from gpen_plugin.metrics.landmark_distance import calculate_lmd
-    from gpen_plugin.metrics.perceptual import calculate_lpips
-    from gpen_plugin.metrics.sliced_wasserstein import calculate_swd
+    from gpen_plugin.metrics.kid import calculate_kid
+    from gpen_plugin.metrics.lmd import calculate_lmd
+    from gpen_plugin.metrics.lpips import calculate_lpips
+    from gpen_plugin.metrics.swd import calculate_swd
 
 __all__ = [
     "calculate_fid",
@@ -25,11 +25,11 @@ __all__ = [
 __getattr__, __dir__ = late_names(
     __name__,
     {
-        "frechet_distance": ("calculate_fid",),
+        "fid": ("calculate_fid",),
         "identity": ("calculate_identity",),
-        "kernel_distance": ("calculate_kid",),
-        "landmark_distance": ("calculate_lmd",),
-        "perceptual": ("calculate_lpips",),
-        "sliced_wasserstein": ("calculate_swd",),
+        "kid": ("calculate_kid",),
+        "lmd": ("calculate_lmd",),
+        "lpips": ("calculate_lpips",),
+        "swd": ("calculate_swd",),
     },
 )

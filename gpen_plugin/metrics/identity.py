@@ -8,17 +8,15 @@ import numpy as np
 
 from gpen_plugin.errors import OptionError
 from gpen_plugin.host import register
-from gpen_plugin.metrics.availability import going_on_without_files
-from gpen_plugin.metrics.face_recognition import RecognitionSettings, embedding
-from gpen_plugin.metrics.picture_checks import check_better, check_picture
-from gpen_plugin.metrics.remembered import Remembered
+from gpen_plugin.metrics.base import ContentCache, check_better, check_image, nan_if_weights_missing
+from gpen_plugin.nets.arcface import RecognitionSettings, embedding
 
 BEST = {"cosine": "higher", "degrees": "lower"}
-_truths = Remembered(most=4096)  # 512 numbers each
+_truths = ContentCache(most=4096)  # 512 numbers each
 
 
 @register("metric")
-@going_on_without_files
+@nan_if_weights_missing
 def calculate_identity(
     img: np.ndarray,
     img2: np.ndarray,
@@ -34,7 +32,7 @@ def calculate_identity(
     device: str = "auto",
     better: Literal["higher", "lower"] | None = None,
 ) -> float:
-    """Likeness of the persons on two pictures, by ArcFace or another face-recognition network.
+    """Likeness of the persons on two images, by ArcFace or another face-recognition network.
 
     In an option file: ``identity: {type: calculate_identity}``, or in degrees ``deg: {type: calculate_identity, unit:
     degrees, better: lower}``, both with gfpgan's network; of an ONNX file such as InsightFace's ``{type:
@@ -58,19 +56,19 @@ def calculate_identity(
         better: read by the host to find the best iteration; degrees need ``lower``, since it takes ``higher`` where the
             key is left out.
     Returns:
-        1 or 0 degrees for the same picture; NaN where a file is missing or no good, or a package is
+        1 or 0 degrees for the same image; NaN where a file is missing or no good, or a package is
         missing (see the log).
     Raises:
-        OptionError: names the option, what came and what was expected.
-        ShapeError: a picture is no colour picture of 8 bits, or not square and to be aligned.
+        OptionError: names the option, what was given and what was expected.
+        ShapeError: an image is no colour image of 8 bits, or not square and to be aligned.
     """
     if unit not in BEST:
         raise OptionError("unit", f"got {unit!r}", "cosine or degrees")
     check_better(better, BEST[unit], "The angle between equal faces is 0, its cosine 1.")
-    check_picture("img", img)
-    check_picture("img2", img2)
+    check_image("img", img)
+    check_image("img2", img2)
     settings = RecognitionSettings(network, weights, onnx, input_size, channels, align, mean, std, device)
-    truth = _truths.of(img2, settings, lambda picture: embedding(picture, settings))
+    truth = _truths.of(img2, settings, lambda image: embedding(image, settings))
     restored = embedding(img, settings)
     return cosine(restored, truth) if unit == "cosine" else degrees(restored, truth)
 

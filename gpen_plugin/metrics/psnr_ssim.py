@@ -7,7 +7,7 @@ import numpy as np
 
 from gpen_plugin.errors import OptionError
 from gpen_plugin.host import register
-from gpen_plugin.metrics.picture_checks import check_better, check_pair
+from gpen_plugin.metrics.base import check_better, check_pair
 
 LUMINANCE = np.array([24.966, 128.553, 65.481])  # of ITU-R BT.601, for B, G and R in [0, 1]
 WINDOW, SIGMA = 11, 1.5  # of SSIM's Gaussian, in pixels

@@ -1,8 +1,9 @@
-"""What both trainings share: networks in their precision, the average, validation, checkpoints, resuming."""
+"""Base of both trainings: networks in their precision, EMA, validation, checkpoints, resuming."""
 
 import hashlib
 import os
 import platform
+import time
 import warnings
 from collections import OrderedDict
 from collections.abc import Mapping
@@ -19,18 +20,52 @@ from basicsr.models.sr_model import SRModel
 from basicsr.utils import get_root_logger, imwrite, tensor2img
 from basicsr.utils.dist_util import master_only
 
-from gpen_plugin import checkpoint
-from gpen_plugin.host import place_in_epoch
-from gpen_plugin.models import training_state
-from gpen_plugin.models.average import move_average
-from gpen_plugin.models.changed_options import changes_between, load_optimizers, recorded_options
-from gpen_plugin.models.draws import Draws
-from gpen_plugin.models.fused_adam import KERNEL, keep_fused
+from gpen_plugin.checkpoints import checkpoint
+from gpen_plugin.config.train_options import AdversarialOptions
+from gpen_plugin.host import batch_index, data_wait_seconds
+from gpen_plugin.models import train_state
+from gpen_plugin.models.ema import KERNEL, restore_fused_state, update_ema
 from gpen_plugin.models.gan_steps import Losses, r1_step
-from gpen_plugin.models.loader_watch import LoaderWatch
-from gpen_plugin.models.step_guard import StepGuard
-from gpen_plugin.models.train_options import AdversarialOptions
-from gpen_plugin.models.validation import ImageNames, Pictures, Tally, measure, picture_path
+from gpen_plugin.models.nan_guard import NaNGuard
+from gpen_plugin.models.rng import StepRNG
+from gpen_plugin.models.train_state import changes_between, load_optimizers, recorded_options
+from gpen_plugin.models.validation import ImageNames, Images, MetricSums, compute_metrics, image_path
+
+WINDOW = 100  # iterations between two looks
+TOLERATED = 0.25  # share of the time that may go into waiting
+
+
+class DataWaitMonitor:
+    """Compares the time that training waited for images with the time that went by.
+
+    Args:
+        workers: ``num_worker_per_gpu``.
+    """
+
+    def __init__(self, workers: int):
+        self.workers = workers
+        self._looks = 0
+        self._began = self._waited = 0.0
+        self._warned = False
+
+    def look(self) -> None:
+        """To be called at each iteration; warns after the first window in which the loader was too slow.
+
+        Windows begin after the first iteration: that waits until the workers have started.
+        """
+        self._looks += 1
+        if self._warned or self._looks % WINDOW != 1:
+            return
+        now, waited = time.perf_counter(), data_wait_seconds()
+        passed, waiting = now - self._began, waited - self._waited
+        self._began, self._waited = now, waited
+        if self._looks > 1 and waiting > TOLERATED * passed:
+            self._warned = True
+            get_root_logger().warning(
+                f"Training waited for its data {waiting / passed:.0%} of the last {WINDOW} iterations' time. "
+                f"Raise datasets:train:num_worker_per_gpu (now {self.workers}; this machine has {os.cpu_count()} "
+                "cores), use an LMDB (datasets_prep/make_lmdb.py) or prefetch_mode: cuda."
+            )
 
 
 def separate_kernel_caches() -> None:
@@ -67,17 +102,17 @@ class AdversarialModel(SRModel):
     """
 
     options_class: ClassVar[type[AdversarialOptions]]
-    shows_pictures: ClassVar[bool] = True  # whether `page_of` needs the pictures of a validation
+    shows_images: ClassVar[bool] = True  # whether `page_of` needs the images of a validation
 
     def __init__(self, opt: dict):
         self.validated: set[tuple] = set()  # (data set, iteration)
         self.last_state: dict | None = None  # the training state that was written or read last
-        self.num_skipped = 0  # unreadable pictures that the data set replaced, since the start of this process
+        self.num_skipped = 0  # unreadable images that the data set replaced, since the start of this process
         self.settings = self.options_class(**opt["train"]) if opt["is_train"] else None
         # for the training state; now, because the host removes the scheduler's type when it builds it
         self.recorded = recorded_options(opt, self.settings) if opt["is_train"] else None
         super().__init__(opt)
-        self.draws = Draws(opt["manual_seed"] or 0, opt["rank"], opt["world_size"], self.device)
+        self.draws = StepRNG(opt["manual_seed"] or 0, opt["rank"], opt["world_size"], self.device)
         if not self.is_train and not opt["path"].get("pretrain_network_g"):
             get_root_logger().warning("path:pretrain_network_g names no weights: what is tested has learnt nothing.")
 
@@ -110,8 +145,8 @@ class AdversarialModel(SRModel):
         self.net_d.train()
         self.net_g_ema.eval()
         self.loss_gan = self.build_loss(self.settings.gan_opt)
-        self.guard = StepGuard(self.settings.nonfinite_patience)
-        self.loader_watch = LoaderWatch(self.opt["datasets"]["train"].get("num_worker_per_gpu", 0))
+        self.guard = NaNGuard(self.settings.nonfinite_patience)
+        self.loader_watch = DataWaitMonitor(self.opt["datasets"]["train"].get("num_worker_per_gpu", 0))
         self.last_r1 = torch.zeros((), device=self.device)
         self.setup_optimizers()
         self.setup_schedulers()
@@ -134,12 +169,12 @@ class AdversarialModel(SRModel):
     def get_optimizer(self, optim_type: str, params: list[dict], lr: float, *, betas, eps: float):
         """The host's, with the fused kernel."""
         optimizer = super().get_optimizer(optim_type, params, lr, betas=betas, eps=eps, **KERNEL)
-        optimizer.register_load_state_dict_post_hook(keep_fused)
+        optimizer.register_load_state_dict_post_hook(restore_fused_state)
         return optimizer
 
     def model_ema(self, decay: float = 0.999) -> None:
         """The host's name for a step of the average."""
-        move_average(self.net_g_ema, self.get_bare_model(self.net_g), decay)
+        update_ema(self.net_g_ema, self.get_bare_model(self.net_g), decay)
 
     def feed_data(self, data: dict) -> None:
         """Take a batch: ``gt`` and, where there is one, ``lq``, (N, 3, H, W), in the networks' value range."""
@@ -174,7 +209,7 @@ class AdversarialModel(SRModel):
         """
         groups = [group for optimizer in self.optimizers for group in optimizer.param_groups]
         rates = {f"lr_{group['name']}": group["lr"] for group in groups}
-        skipped = sum(training_state.of_every_rank(self.num_skipped))
+        skipped = sum(train_state.all_gather_object(self.num_skipped))
         counts = {"skipped": skipped, "nonfinite_steps": self.guard.skipped}
         counts = {name: count for name, count in counts.items() if count}
         return OrderedDict(self.reduce_loss_dict(self.losses), **rates, **counts)
@@ -187,11 +222,11 @@ class AdversarialModel(SRModel):
         if done in self.validated:
             return
         self.validated.add(done)
-        with training_state.random_state_kept():
+        with train_state.random_state_kept():
             super().validation(dataloader, current_iter, tb_logger, save_img)
         if self.last_state is not None and self.last_state["iter"] == current_iter:
             # the host saves first: the state must know the new best metric, and of the rest what was true then
-            self.last_state["best_metric_results"] = training_state.plain(getattr(self, "best_metric_results", {}))
+            self.last_state["best_metric_results"] = train_state.to_builtin(getattr(self, "best_metric_results", {}))
             self._write_last_state()
 
     def dist_validation(self, dataloader, current_iter, tb_logger, save_img) -> None:
@@ -204,17 +239,17 @@ class AdversarialModel(SRModel):
         options = self.opt["val"]
         names = ImageNames(dataloader.dataset) if save_img else None
 
-        def restore(batch: Mapping, index: int) -> Pictures:
-            pictures = self.pictures_of(batch, index)
+        def restore(batch: Mapping, index: int) -> Images:
+            images = self.images_of(batch, index)
             if save_img:
-                imwrite(pictures["result"], picture_path(self.opt, names.of(batch), name, current_iter))
-            return pictures
+                imwrite(images["result"], image_path(self.opt, names.of(batch), name, current_iter))
+            return images
 
-        tally = measure(
+        tally = compute_metrics(
             dataloader,
             restore,
             options.get("metrics") or {},
-            options.get("grid_images", 8) if self.shows_pictures else 0,
+            options.get("grid_images", 8) if self.shows_images else 0,
             rank=self.opt["rank"],
             world_size=self.opt["world_size"],
             progress=options.get("pbar", False),
@@ -231,20 +266,20 @@ class AdversarialModel(SRModel):
             if tb_logger:
                 tb_logger.add_image(f"grid/{name}", page[..., ::-1].copy(), current_iter, dataformats="HWC")
 
-    def pictures_of(self, batch: Mapping, index: int) -> Pictures:
-        """Restore one picture of a validation set.
+    def images_of(self, batch: Mapping, index: int) -> Images:
+        """Restore one image of a validation set.
 
         Args:
-            batch: with one picture.
+            batch: with one image.
             index: its number in the set.
         Returns:
-            uint8 BGR pictures, (H, W, 3): ``result``, ``gt`` and ``lq`` where there are any.
+            uint8 BGR images, (H, W, 3): ``result``, ``gt`` and ``lq`` where there are any.
         """
         self.feed_data(batch)
         self.test()
-        return {name: tensor2img([picture]) for name, picture in self.get_current_visuals().items()}
+        return {name: tensor2img([image]) for name, image in self.get_current_visuals().items()}
 
-    def page_of(self, tally: Tally) -> np.ndarray | None:
+    def page_of(self, tally: MetricSums) -> np.ndarray | None:
         """What a validation shows: uint8 BGR, (H, W, 3), or None. Called on rank 0."""
 
     def load_network(self, net, load_path, strict=True, param_key="params", where: str | None = None) -> None:
@@ -266,7 +301,7 @@ class AdversarialModel(SRModel):
     def save(self, epoch: int, current_iter: int) -> None:
         """Networks first, the training state last: where a state lies, its networks lie too."""
         if current_iter != -1 and self.opt["rank"] == 0:
-            training_state.forget(self.opt["path"], current_iter)
+            train_state.delete_checkpoint(self.opt["path"], current_iter)
         self.save_network([self.net_g, self.net_g_ema], "net_g", current_iter, ["params", "params_ema"])
         self.save_network(self.net_d, "net_d", current_iter)
         if current_iter != -1:
@@ -284,7 +319,7 @@ class AdversarialModel(SRModel):
         states = {key: {name: tensor.cpu() for name, tensor in state.items()} for key, state in states.items()}
         number = "latest" if current_iter == -1 else current_iter
         path = osp.join(self.opt["path"]["models"], f"{net_label}_{number}.pth")
-        checkpoint.write(path, states, way_out=training_state.AFTER_A_FULL_DISK)
+        checkpoint.write(path, states, hint=train_state.AFTER_A_FULL_DISK)
 
     def save_training_state(self, epoch: int, current_iter: int) -> None:
         """Write what resuming needs beside the networks, then delete what is older than the option says.
@@ -296,9 +331,9 @@ class AdversarialModel(SRModel):
             "iter": current_iter,
             "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
             "schedulers": [scheduler.state_dict() for scheduler in self.schedulers],
-            "best_metric_results": training_state.plain(getattr(self, "best_metric_results", {})),
-            "sampler": place_in_epoch(),
-            "random": training_state.of_every_rank(training_state.random_state()),
+            "best_metric_results": train_state.to_builtin(getattr(self, "best_metric_results", {})),
+            "sampler": batch_index(),
+            "random": train_state.all_gather_object(train_state.random_state()),
             "options": self.recorded,
             **self.own_state(),
         }
@@ -306,8 +341,8 @@ class AdversarialModel(SRModel):
 
     @master_only
     def _write_last_state(self) -> None:
-        training_state.write(self.opt["path"], self.last_state)
-        training_state.tidy(self.opt["path"], self.last_state["iter"], self.opt["logger"].get("keep_last"))
+        train_state.write(self.opt["path"], self.last_state)
+        train_state.prune_checkpoints(self.opt["path"], self.last_state["iter"], self.opt["logger"].get("keep_last"))
 
     def own_state(self) -> dict:
         """What this model has to remember: tensors and plain values by name. Every rank has to call this."""
@@ -320,7 +355,7 @@ class AdversarialModel(SRModel):
             CheckpointError: the state is not one of this model.
         """
         path = self.opt["path"].get("resume_state")
-        training_state.check(resume_state, path, self.own_state())
+        train_state.check(resume_state, path, self.own_state())
         held = resume_state.get("options", self.recorded)  # states of earlier versions have none
         changes = changes_between(held, self.recorded)
         applied = load_optimizers(
@@ -335,12 +370,14 @@ class AdversarialModel(SRModel):
             get_root_logger().warning(f"The option file was changed since the state was saved: {change}")
         self.last_state = resume_state  # a validation that did not come to its end is added to it
         if self.opt["rank"] == 0:
-            training_state.take_over(self.opt["path"], resume_state["iter"], self.opt["logger"].get("keep_last"))
+            train_state.finish_interrupted_save(
+                self.opt["path"], resume_state["iter"], self.opt["logger"].get("keep_last")
+            )
         metrics = (self.opt.get("val") or {}).get("metrics") or {}
-        self.best_metric_results = training_state.best_so_far(resume_state["best_metric_results"], metrics)
+        self.best_metric_results = train_state.best_iteration(resume_state["best_metric_results"], metrics)
         self.last_r1 = torch.tensor(resume_state["last_r1"], device=self.device)
         self.guard.load_state_dict(resume_state["guard"])
-        training_state.go_on_drawing(resume_state["random"], self.opt["rank"], self.opt["world_size"])
+        train_state.restore_rng_states(resume_state["random"], self.opt["rank"], self.opt["world_size"])
 
     def _advance_schedules(self, iteration: int) -> None:
         """Move fresh schedulers to where a training from the start would be after so many iterations."""

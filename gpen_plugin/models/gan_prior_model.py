@@ -7,14 +7,14 @@ import numpy as np
 import torch
 from basicsr.utils import tensor2img
 
+from gpen_plugin.config.train_options import AdamOptions, PriorTrainOptions
 from gpen_plugin.host import register
+from gpen_plugin.images.grid import mosaic, sheet
 from gpen_plugin.models.adversarial_model import AdversarialModel
-from gpen_plugin.models.augmentation import Augmentation, AugmentOptions
-from gpen_plugin.models.draws import mixed_styles, noise_maps, normal
-from gpen_plugin.models.gan_steps import discriminator_step, generator_step, mean_over_ranks, path_length_step
-from gpen_plugin.models.train_options import AdamOptions, PriorTrainOptions
-from gpen_plugin.models.validation import Pictures, Tally
-from gpen_plugin.sheet import mosaic, sheet
+from gpen_plugin.models.augment import Augmentation, AugmentOptions
+from gpen_plugin.models.gan_steps import all_reduce_mean, discriminator_step, generator_step, path_length_step
+from gpen_plugin.models.rng import mix_styles, noise_maps, normal
+from gpen_plugin.models.validation import Images, MetricSums
 
 MEAN_OF = 4096  # latent codes, for the centre of truncation
 LARGEST_TILE = 256  # pixels of a sample on the page: TensorBoard takes half a minute for a page of whole 1024 px ones
@@ -24,7 +24,7 @@ LARGEST_TILE = 256  # pixels of a sample on the page: TensorBoard takes half a m
 class GPENPriorModel(AdversarialModel):
     """Trains `GPENPrior` against `GPENDiscriminator`: non-saturating logistic loss, lazy R1, path length, mixing.
 
-    A validation draws one sample of the average for each picture of its set, from latent codes that stay the same, and
+    A validation draws one sample of the average for each image of its set, from latent codes that stay the same, and
     compares the two sets by the metrics for sets.
 
     Args:
@@ -32,7 +32,7 @@ class GPENPriorModel(AdversarialModel):
     """
 
     options_class = PriorTrainOptions
-    shows_pictures = False  # samples of its own
+    shows_images = False  # samples of its own
 
     def init_training_settings(self) -> None:
         """See `AdversarialModel`."""
@@ -65,7 +65,7 @@ class GPENPriorModel(AdversarialModel):
             fake = self._draw("discriminator", current_iter, batch)
         augment = self._augment("augmentation of D", current_iter)
         losses = discriminator_step(self.net_d, self.optimizer_d, fake, self.gt, augment=augment, **how)
-        # R1 with respect to the pictures as D sees them. StyleGAN2-ADA takes it with respect to those before the
+        # R1 with respect to the images as D sees them. StyleGAN2-ADA takes it with respect to those before the
         # augmentation, which would have to be differentiated twice.
         losses |= self.lazy_r1(current_iter, self.optimizer_d, augment(self.gt) if augment else self.gt)
         with self.autocast():
@@ -78,17 +78,17 @@ class GPENPriorModel(AdversarialModel):
         self.end_of_iteration(losses, 0.5 ** (images / self.settings.ema_half_life))
 
     def _draw(self, purpose: str, iteration: int, batch: int, return_latents: bool = False):
-        """Pictures of the generator in training, with style mixing and fresh noise."""
+        """Images of the generator in training, with style mixing and fresh noise."""
         prior, streams = self.get_bare_model(self.net_g), self.draws.streams(purpose, iteration, batch)
-        styles, places = mixed_styles(prior, streams, self.settings.mixing_prob)
+        styles, places = mix_styles(prior, streams, self.settings.mixing_prob)
         noise = noise_maps(prior, streams)
         return self.net_g(styles, noise, inject_index=places, return_latents=return_latents)
 
     def _augment(self, purpose: str, iteration: int) -> Callable | None:
-        """What is done to pictures before D sees them; the same at each call with pictures of one place."""
+        """What is done to images before D sees them; the same at each call with images of one place."""
         if self.augmentation is None:
             return None
-        return lambda pictures: self.augmentation(pictures, self.draws.streams(purpose, iteration, len(pictures)))
+        return lambda images: self.augmentation(images, self.draws.streams(purpose, iteration, len(images)))
 
     def _lazy_path_length(self, current_iter: int, batch: int) -> dict[str, torch.Tensor]:
         weight, every = self.settings.path_reg_weight, self.settings.net_g_reg_every
@@ -111,25 +111,25 @@ class GPENPriorModel(AdversarialModel):
         return {"l_g_path": self.last_path, "mean_path_length": self.mean_path_length}
 
     def _adapt(self, current_iter: int, batch: int, losses: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        """Adaptive augmentation follows the signs of D's logits at real pictures, measured on all ranks."""
+        """Adaptive augmentation follows the signs of D's logits at real images, measured on all ranks."""
         if self.augmentation is None:
             return dict(losses)
         if self.augmentation.adaptive:
             self.sign_sum, self.sign_count = self.sign_sum + losses["d_sign_real"], self.sign_count + 1
             if current_iter % self.augmentation.every == 0:
-                mean = mean_over_ranks(self.sign_sum / self.sign_count)
+                mean = all_reduce_mean(self.sign_sum / self.sign_count)
                 images = self.sign_count * batch * self.opt["world_size"]
                 self.augmentation.update(float(mean), images)
                 self.sign_sum, self.sign_count = torch.zeros_like(self.sign_sum), 0
         return {**losses, "augment_p": torch.tensor(self.augmentation.p, device=self.device)}
 
-    def pictures_of(self, batch: Mapping, index: int) -> Pictures:
-        """A sample of the average as ``result``, and a picture of the set as ``gt``; see `AdversarialModel`."""
+    def images_of(self, batch: Mapping, index: int) -> Images:
+        """A sample of the average as ``result``, and an image of the set as ``gt``; see `AdversarialModel`."""
         self.feed_data(batch)
         (sample,) = self._samples(self.net_g_ema if self.is_train else self.net_g, [index])
         return {"result": sample, "gt": tensor2img([(self.gt + 1) / 2])}
 
-    def page_of(self, tally: Tally) -> np.ndarray | None:
+    def page_of(self, tally: MetricSums) -> np.ndarray | None:
         """The same latent codes in each panel: of the network, of its average, of its average truncated."""
         places = range(self.opt["val"].get("grid_images", 16))
         if not places:
@@ -144,22 +144,22 @@ class GPENPriorModel(AdversarialModel):
 
     @torch.no_grad()
     def _samples(self, net: torch.nn.Module, places: Sequence[int], truncation: float = 1.0) -> list[np.ndarray]:
-        """Draw one picture for each place, uint8 BGR, (H, W, 3): a function of the seed and the place."""
+        """Draw one image for each place, uint8 BGR, (H, W, 3): a function of the seed and the place."""
         prior = self.get_bare_model(net)
         centre = None if truncation == 1 else prior.mean_latent(MEAN_OF, self.draws.stream("mean"))
-        pictures = []
+        images = []
         for place in places:
             streams = [self.draws.stream("sample", place)]
             z, noise = normal((prior.num_style_feat,), streams), noise_maps(prior, streams)
-            picture = prior(z, noise, truncation=truncation, truncation_latent=centre)
-            pictures.append(tensor2img([(picture + 1) / 2]))
-        return pictures
+            image = prior(z, noise, truncation=truncation, truncation_latent=centre)
+            images.append(tensor2img([(image + 1) / 2]))
+        return images
 
     def own_state(self) -> dict:
         """See `AdversarialModel`."""
         own = {"mean_path_length": float(self.mean_path_length), "last_path": float(self.last_path)}
         if self.augmentation is not None:
-            signs = {"sign_sum": float(mean_over_ranks(self.sign_sum)), "sign_count": self.sign_count}
+            signs = {"sign_sum": float(all_reduce_mean(self.sign_sum)), "sign_count": self.sign_count}
             own["augmentation"] = self.augmentation.state_dict() | signs
         return super().own_state() | own
 
@@ -175,7 +175,7 @@ class GPENPriorModel(AdversarialModel):
             self.augmentation.load_state_dict({k: v for k, v in held.items() if not k.startswith("sign_")})
 
 
-def _at_most(picture: np.ndarray, side: int) -> np.ndarray:
-    if picture.shape[0] <= side:
-        return picture
-    return cv2.resize(picture, (side, side), interpolation=cv2.INTER_AREA)
+def _at_most(image: np.ndarray, side: int) -> np.ndarray:
+    if image.shape[0] <= side:
+        return image
+    return cv2.resize(image, (side, side), interpolation=cv2.INTER_AREA)

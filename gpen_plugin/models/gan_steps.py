@@ -1,11 +1,4 @@
-"""The steps of adversarial training that GPEN takes over from StyleGAN2, one optimiser step each.
-
-One optimiser may hold the parameters of every network: a step changes only those that its loss reaches, because
-the gradients of the others are None and Adam passes them over.
-
-The regularisers differentiate twice. They run in single precision and uncompiled: bfloat16 rounds their small
-differences away, and compiled graphs cannot be differentiated twice.
-"""
+"""The steps of adversarial training: G, D, R1 and path length of a prior, and G and D of `GPEN` in one."""
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -14,15 +7,16 @@ import torch
 import torch.distributed
 from torch import nn
 
+from gpen_plugin.errors import OptionError
 from gpen_plugin.losses import path_lengths, r1_penalty
-from gpen_plugin.models.step_guard import StepGuard
+from gpen_plugin.models.nan_guard import NaNGuard
 
 Losses = dict[str, torch.Tensor]
 Precision = Callable[[], AbstractContextManager]
 
 
 @contextmanager
-def frozen(net: nn.Module) -> Iterator[None]:
+def no_param_grad(net: nn.Module) -> Iterator[None]:
     """Gradients pass through `net` but do not reach its parameters."""
     learning = [parameter for parameter in net.parameters() if parameter.requires_grad]
     net.requires_grad_(False)
@@ -39,7 +33,7 @@ def generator_step(
     fake: torch.Tensor,
     *,
     gan: Callable,
-    guard: StepGuard,
+    guard: NaNGuard,
     augment: Callable | None = None,
     autocast: Precision = nullcontext,
 ) -> Losses:
@@ -48,15 +42,15 @@ def generator_step(
     Args:
         net_d: the discriminator; it is frozen meanwhile.
         optimizer: holds the generator's parameters.
-        fake: the generator's pictures with their graph, (N, 3, H, W), in [-1, 1].
+        fake: the generator's images with their graph, (N, 3, H, W), in [-1, 1].
         gan: the host's GAN loss, called as ``gan(logits, target_is_real, is_disc)``.
         guard: takes the step, if all is finite.
-        augment: what is done to pictures before the discriminator sees them.
+        augment: what is done to images before the discriminator sees them.
         autocast: the precision in which the discriminator runs.
     Returns:
         The loss by its name in the log, and the gradient's norm.
     """
-    with frozen(net_d):
+    with no_param_grad(net_d):
         with autocast():
             logits = net_d(augment(fake) if augment else fake)
         loss = gan(logits.float(), True, is_disc=False)
@@ -73,7 +67,7 @@ def discriminator_step(
     real: torch.Tensor,
     *,
     gan: Callable,
-    guard: StepGuard,
+    guard: NaNGuard,
     augment: Callable | None = None,
     autocast: Precision = nullcontext,
 ) -> Losses:
@@ -82,16 +76,16 @@ def discriminator_step(
     Args:
         net_d: the discriminator.
         optimizer: holds its parameters.
-        fake: the generator's pictures, (N, 3, H, W); their graph is cut here.
-        real: the true pictures, same shape.
+        fake: the generator's images, (N, 3, H, W); their graph is cut here.
+        real: the true images, same shape.
         gan: the host's GAN loss.
         guard: takes the step, if all is finite.
-        augment: what is done to pictures before the discriminator sees them; first to the real ones.
+        augment: what is done to images before the discriminator sees them; first to the real ones.
         autocast: the precision in which the discriminator runs.
     Returns:
-        The loss, the gradient's norm, and what `verdict` tells.
+        The loss, the gradient's norm, and what `d_logit_stats` tells.
     """
-    real, fake = (augment(picture) if augment else picture for picture in (real, fake.detach()))
+    real, fake = (augment(image) if augment else image for image in (real, fake.detach()))
     optimizer.zero_grad(set_to_none=True)
     with autocast():
         real_logits = net_d(real)
@@ -103,14 +97,14 @@ def discriminator_step(
     loss_fake.backward()
     losses = {"l_d": (loss_real + loss_fake).detach()}
     norm = guard.step("d", optimizer, losses)
-    return losses | verdict(real_logits, fake_logits) | {"grad_norm_d": norm}
+    return losses | d_logit_stats(real_logits, fake_logits) | {"grad_norm_d": norm}
 
 
-def verdict(real_logits: torch.Tensor, fake_logits: torch.Tensor) -> Losses:
-    """How well D tells pictures apart, for the log.
+def d_logit_stats(real_logits: torch.Tensor, fake_logits: torch.Tensor) -> Losses:
+    """How well D tells images apart, for the log.
 
     Args:
-        real_logits: of true pictures, (N, 1).
+        real_logits: of true images, (N, 1).
         fake_logits: of the generator's, (N, 1).
     Returns:
         D's mean logits as ``out_d_real`` and ``out_d_fake`` (far apart, D has won), and ``d_sign_real``, the mean sign
@@ -127,14 +121,14 @@ def r1_step(
     *,
     gamma: float,
     every: int,
-    guard: StepGuard,
+    guard: NaNGuard,
 ) -> Losses:
     """One step of D on the lazy R1 penalty, ``every * gamma / 2 * E |grad D(x)|^2`` (StyleGAN2, appendix B).
 
     Args:
         net_d: the discriminator.
         optimizer: holds its parameters.
-        real: the true pictures as the discriminator sees them, (N, 3, H, W).
+        real: the true images as the discriminator sees them, (N, 3, H, W).
         gamma: weight of the penalty.
         every: the number of iterations that this step stands for.
         guard: takes the step, if all is finite.
@@ -150,7 +144,7 @@ def r1_step(
     (every * gamma / 2 * penalty + 0 * logits.sum()).backward()
     losses = {"l_d_r1": penalty.detach()}
     guard.step("r1", optimizer, losses)
-    return {"l_d_r1": mean_over_ranks(losses["l_d_r1"])}
+    return {"l_d_r1": all_reduce_mean(losses["l_d_r1"])}
 
 
 def path_length_step(
@@ -161,15 +155,15 @@ def path_length_step(
     *,
     weight: float,
     every: int,
-    guard: StepGuard,
+    guard: NaNGuard,
     decay: float = 0.01,
 ) -> tuple[Losses, torch.Tensor]:
     """One step of G on the lazy path length penalty, ``every * weight * E (length - mean)^2`` (StyleGAN2, Eq. 4).
 
     Args:
-        draw: draws pictures with the generator, (N, 3, H, W), and returns them with their latents, (N, codes, F).
+        draw: draws images with the generator, (N, 3, H, W), and returns them with their latents, (N, codes, F).
         optimizer: holds its parameters.
-        directions: N(0, 1), in the shape of the pictures.
+        directions: N(0, 1), in the shape of the images.
         mean: the moving average of the lengths, a scalar.
         weight: of the penalty.
         every: the number of iterations that this step stands for.
@@ -180,17 +174,17 @@ def path_length_step(
         three are of all ranks.
     """
     with torch.compiler.set_stance("force_eager"):
-        pictures, latents = draw()
-    lengths = path_lengths(pictures, latents, directions)
-    length = mean_over_ranks(lengths.detach().mean())
+        images, latents = draw()
+    lengths = path_lengths(images, latents, directions)
+    length = all_reduce_mean(lengths.detach().mean())
     mean = _moved(mean, length, decay)
     penalty = (lengths - mean).square().mean()
     optimizer.zero_grad(set_to_none=True)
-    # The picture's biases have no part in the gradient: see `r1_step`.
-    (every * weight * penalty + 0 * pictures.sum()).backward()
+    # The image's biases have no part in the gradient: see `r1_step`.
+    (every * weight * penalty + 0 * images.sum()).backward()
     losses = {"l_g_path": penalty.detach()}
     guard.step("path", optimizer, losses)
-    return {"l_g_path": mean_over_ranks(losses["l_g_path"]), "path_length": length}, mean
+    return {"l_g_path": all_reduce_mean(losses["l_g_path"]), "path_length": length}, mean
 
 
 def _moved(mean: torch.Tensor, value: torch.Tensor, decay: float) -> torch.Tensor:
@@ -198,10 +192,101 @@ def _moved(mean: torch.Tensor, value: torch.Tensor, decay: float) -> torch.Tenso
     return torch.where(value.isfinite(), torch.lerp(mean, value, decay), mean)
 
 
-def mean_over_ranks(value: torch.Tensor) -> torch.Tensor:
+def all_reduce_mean(value: torch.Tensor) -> torch.Tensor:
     """The mean of a tensor over the ranks; every rank has to call this."""
     if not torch.distributed.is_initialized():
         return value
     value = value / torch.distributed.get_world_size()
     torch.distributed.all_reduce(value)
     return value
+
+
+def generator_and_discriminator_step(
+    net_d: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    fake: torch.Tensor,
+    real: torch.Tensor,
+    *,
+    gan: Callable,
+    guard: NaNGuard,
+    content: Callable[[torch.Tensor, torch.Tensor], Losses] | None = None,
+    feature_matching: Callable | None = None,
+    autocast: Precision = nullcontext,
+) -> Losses:
+    """One step of G on L = L_A + alpha L_C + beta L_F (paper, Eq. 3), whose weights the losses hold; one of D on Eq. 1.
+
+    The images are cut off G's graph before D judges them. G's loss goes back to them, and from there into G; D's loss
+    goes back through the same graph to D's weights, once, so that several GPUs exchange D's gradients once. What is
+    saved in time is paid for in memory: G's graph and those of both judgements are held at once.
+
+    Args:
+        net_d: the discriminator.
+        optimizer: holds the parameters of both networks.
+        fake: the generator's images with their graph, (N, 3, H, W), in [-1, 1].
+        real: the true images, same shape.
+        gan: the host's GAN loss, called as ``gan(logits, target_is_real, is_disc)``.
+        guard: takes the steps, each if all of it is finite.
+        content: (fake, real) -> further weighted terms of G's loss, such as L_C, by their names in the log.
+        feature_matching: loss of (features of fake, features of real).
+        autocast: the precision in which the discriminator runs.
+    Returns:
+        G's weighted terms by their names in the log and each one's share of their sum, D's loss, the norms of both
+        gradients, and what `d_logit_stats` tells of D.
+    """
+    shown = fake.detach().requires_grad_()
+    with autocast():
+        fake_logits, fake_features = net_d(shown, return_features=True)
+        real_logits, real_features = net_d(real, return_features=True)
+    terms = {"l_g_gan": gan(fake_logits.float(), True, is_disc=False)}
+    if content is not None:
+        terms |= content(shown.float(), real)
+    if feature_matching is not None:
+        terms["l_g_feat"] = feature_matching(fake_features, real_features)
+    (slope,) = torch.autograd.grad(sum(terms.values()), shown, retain_graph=True)
+    terms = {name: term.detach() for name, term in terms.items()}
+    del fake_features, real_features  # with the graphs of the losses, they would stay to the end
+    optimizer.zero_grad(set_to_none=True)
+    fake.backward(slope)
+    norm_g = guard.step("g", optimizer, terms)
+
+    optimizer.zero_grad(set_to_none=True)
+    loss_d = gan(real_logits.float(), True, is_disc=True) + gan(fake_logits.float(), False, is_disc=True)
+    loss_d.backward(inputs=[parameter for parameter in net_d.parameters() if parameter.requires_grad])
+    norm_d = guard.step("d", optimizer, {"l_d": loss_d.detach()})
+    return {
+        **terms,
+        **_shares(terms),
+        "l_d": loss_d.detach(),
+        **d_logit_stats(real_logits, fake_logits),
+        "grad_norm_g": norm_g,
+        "grad_norm_d": norm_d,
+    }
+
+
+def loss_value(loss: Callable, fake: torch.Tensor, real: torch.Tensor) -> torch.Tensor | None:
+    """The value of a content loss.
+
+    Args:
+        loss: called as ``loss(fake, real)``. It returns a scalar, or several of which some may be None, as BasicSR's
+            PerceptualLoss does (content, style): their sum counts.
+        fake: the generator's images, (N, 3, H, W).
+        real: the ground truth, same shape.
+    Returns:
+        A scalar with its graph; None where the loss returns no term.
+    Raises:
+        OptionError: the loss returns something else.
+    """
+    returned = loss(fake, real)
+    terms = [term for term in (returned if isinstance(returned, (tuple, list)) else [returned]) if term is not None]
+    for term in terms:
+        if not torch.is_tensor(term) or term.numel() != 1:
+            got = f"a tensor of shape {tuple(term.shape)}" if torch.is_tensor(term) else f"{type(term).__name__}"
+            expected = "a scalar tensor, or several of which each may be None"
+            raise OptionError(f"{type(loss).__name__}", f"returned {got}", expected, "Use reduction: mean.")
+    return sum(term.reshape(()) for term in terms) if terms else None
+
+
+def _shares(terms: Losses) -> Losses:
+    """How the generator's loss is made up, where it has several terms."""
+    total = sum(term.abs() for term in terms.values())
+    return {f"{name.replace('l_g', 'share')}": term.abs() / total for name, term in terms.items() if len(terms) > 1}

@@ -6,13 +6,12 @@ import numpy as np
 import torch
 from torch._functorch import config as compiled
 
+from gpen_plugin.config.train_options import OptimOptions, TrainOptions
 from gpen_plugin.host import register
+from gpen_plugin.images.grid import sheet
 from gpen_plugin.models.adversarial_model import AdversarialModel
-from gpen_plugin.models.gan_steps import Losses
-from gpen_plugin.models.paired_steps import loss_value, paired_steps
-from gpen_plugin.models.train_options import OptimOptions, TrainOptions
-from gpen_plugin.models.validation import Tally
-from gpen_plugin.sheet import sheet
+from gpen_plugin.models.gan_steps import Losses, generator_and_discriminator_step, loss_value
+from gpen_plugin.models.validation import MetricSums
 
 
 @register("model")
@@ -30,7 +29,9 @@ class GPENModel(AdversarialModel):
         if self.settings and self.settings.freeze_decoder and hasattr(net, "decoder"):
             net.decoder.requires_grad_(False)
         if self.settings and self.settings.compile:
-            compiled.donated_buffer = False  # `paired_steps` goes back through D's graph twice, which this would forbid
+            compiled.donated_buffer = (
+                False  # `generator_and_discriminator_step` goes back through D's graph twice, which this would forbid
+            )
         return super().model_to_device(net)
 
     def init_training_settings(self) -> None:
@@ -71,10 +72,10 @@ class GPENModel(AdversarialModel):
         self.optimizers.append(self.optimizer)
 
     def optimize_parameters(self, current_iter: int) -> None:
-        """One iteration: a step of G, a step of D on the same pictures, at times R1, then the average."""
+        """One iteration: a step of G, a step of D on the same images, at times R1, then the average."""
         with self.autocast():
             self.output = self.net_g(self.lq)
-        losses = paired_steps(
+        losses = generator_and_discriminator_step(
             self.net_d,
             self.optimizer,
             self.output,
@@ -101,12 +102,12 @@ class GPENModel(AdversarialModel):
         return {} if term is None else {"l_g_pix": term}
 
     def get_current_visuals(self) -> OrderedDict:
-        """LQ, result and GT in [0, 1]: here pictures leave the model's value range."""
+        """LQ, result and GT in [0, 1]: here images leave the model's value range."""
         low, high = self.get_bare_model(self.net_g).value_range
         return OrderedDict((name, (v - low) / (high - low)) for name, v in super().get_current_visuals().items())
 
-    def page_of(self, tally: Tally) -> np.ndarray | None:
-        """A row LQ | restored | GT for each picture."""
+    def page_of(self, tally: MetricSums) -> np.ndarray | None:
+        """A row LQ | restored | GT for each image."""
         if not tally.shown:
             return None
         rows = [tally.shown[index] for index in sorted(tally.shown)]

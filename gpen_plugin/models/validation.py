@@ -1,4 +1,4 @@
-"""A validation that the ranks share: each picture is drawn and measured once, by one of them."""
+"""A validation that the ranks share: each image is drawn and measured once, by one of them."""
 
 import logging
 import math
@@ -12,67 +12,67 @@ from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
 from gpen_plugin.data import GPENFaceDataset
-from gpen_plugin.models.training_state import of_every_rank
+from gpen_plugin.models.train_state import all_gather_object
 
-Pictures = dict[str, np.ndarray]
+Images = dict[str, np.ndarray]
 
 
 @dataclass
-class Tally:
-    """What a validation has measured, by the number of the picture.
+class MetricSums:
+    """What a validation has measured, by the number of the image.
 
     Attributes:
-        values: metric -> picture -> value; of a metric of whole sets, what adds up to it.
-        shown: picture -> its tiles, for the page.
+        values: metric -> image -> value; of a metric of whole sets, what adds up to it.
+        shown: image -> its tiles, for the page.
     """
 
     values: dict[str, dict[int, object]] = field(default_factory=dict)
-    shown: dict[int, Pictures] = field(default_factory=dict)
+    shown: dict[int, Images] = field(default_factory=dict)
 
-    def merge(self, other: "Tally") -> None:
+    def merge(self, other: "MetricSums") -> None:
         """Take over what another rank has measured."""
         for name, values in other.values.items():
             self.values.setdefault(name, {}).update(values)
         self.shown.update(other.shown)
 
     def results(self) -> dict[str, float]:
-        """Each metric over the whole set. Summed in the order of the pictures, so it does not depend on the ranks."""
+        """Each metric over the whole set. Summed in the order of the images, so it does not depend on the ranks."""
         return {name: _mean(name, [values[index] for index in sorted(values)]) for name, values in self.values.items()}
 
 
-def measure(
+def compute_metrics(
     dataloader: DataLoader,
-    restore: Callable[[Mapping, int], Pictures],
+    restore: Callable[[Mapping, int], Images],
     metrics: Mapping[str, Mapping],
     num_shown: int,
     *,
     rank: int,
     world_size: int,
     progress: bool = False,
-) -> Tally:
+) -> MetricSums:
     """Restore and measure a set, each rank its share; every rank has to call this.
 
     Args:
-        dataloader: the host's loader of the set; its batches would be of one picture.
-        restore: (batch, picture's number) -> uint8 BGR pictures by name: ``result`` and, if there is one, ``gt``.
+        dataloader: the host's loader of the set; its batches would be of one image.
+        restore: (batch, image's number) -> uint8 BGR images by name: ``result`` and, if there is one, ``gt``.
         metrics: name -> the host's options of it; the host gets ``img`` and ``img2``.
-        num_shown: of so many pictures, the first, the tiles are kept.
+        num_shown: of so many images, the first, the tiles are kept.
         rank: of this process.
         world_size: how many ranks there are.
         progress: whether rank 0 shows a bar.
     Returns:
         The tally of all ranks, on each of them.
     """
-    tally = Tally({name: {} for name in metrics})
+    tally = MetricSums({name: {} for name in metrics})
     for index, batch in _share(dataloader, rank, world_size, progress and rank == 0):
-        pictures = restore(batch, index)
+        images = restore(batch, index)
         if index < num_shown:
-            tally.shown[index] = pictures
-        given = {"img": pictures["result"]} | ({"img2": pictures["gt"]} if "gt" in pictures else {})
+            tally.shown[index] = images
+        given = {"img": images["result"]} | ({"img2": images["gt"]} if "gt" in images else {})
         for name, options in metrics.items():
             tally.values[name][index] = calculate_metric(dict(given), dict(options))
-    total = Tally()
-    for part in of_every_rank(tally):
+    total = MetricSums()
+    for part in all_gather_object(tally):
         total.merge(part)
     return total
 
@@ -133,8 +133,8 @@ def _without_suffix(path: str) -> str:
     return osp.splitext(path)[0]
 
 
-def picture_path(opt: Mapping, name: str, dataset: str, current_iter: int) -> str:
-    """The host's place for a restored picture.
+def image_path(opt: Mapping, name: str, dataset: str, current_iter: int) -> str:
+    """The host's place for a restored image.
 
     Args:
         opt: options of the run.
@@ -153,7 +153,7 @@ def picture_path(opt: Mapping, name: str, dataset: str, current_iter: int) -> st
 def _share(dataloader: DataLoader, rank: int, world_size: int, progress: bool) -> Iterator[tuple[int, Mapping]]:
     if world_size == 1:
         batches = enumerate(dataloader)
-    else:  # pictures of other ranks are not even decoded
+    else:  # images of other ranks are not even decoded
         dataset, collate = dataloader.dataset, dataloader.collate_fn
         batches = ((index, collate([dataset[index]])) for index in range(rank, len(dataset), world_size))
     yield from tqdm(batches, total=-(-len(dataloader.dataset) // world_size), unit="image", disable=not progress)
@@ -162,7 +162,7 @@ def _share(dataloader: DataLoader, rank: int, world_size: int, progress: bool) -
 def _mean(name: str, values: list) -> float:
     """The host's arithmetic: from 0, then divided. Metrics of whole sets come as accumulators that know both.
 
-    Pictures without a value (NaN: no face was found, say) do not count; if none has one, the mean has none either.
+    Images without a value (NaN: no face was found, say) do not count; if none has one, the mean has none either.
     """
     there = [value for value in values if not _is_nan(value)]
     if not there:

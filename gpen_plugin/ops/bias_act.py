@@ -5,8 +5,7 @@ import math
 import torch
 import torch.nn.functional as F
 
-from gpen_plugin.ops.dispatch import HOST_KERNELS, Implementation, run
-from gpen_plugin.ops.shapes import check_shape
+from gpen_plugin.ops.dispatch import HOST_KERNELS, Implementation, check_shape, run
 
 
 def bias_act(

@@ -1,4 +1,4 @@
-"""Which implementation of an op runs: the plain reference, the fast one, or the host's compiled kernel."""
+"""Which implementation of an op runs (reference, fast, BasicSR's CUDA kernels), and checks of shapes."""
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -6,7 +6,27 @@ from typing import Literal
 
 import torch
 
-from gpen_plugin.errors import OptionError
+from gpen_plugin.errors import OptionError, ShapeError
+
+
+def check_shape(name: str, tensor: torch.Tensor, dimensions: Mapping[str, int | None]) -> None:
+    """Hold a tensor's shape against named dimensions.
+
+    Args:
+        name: what the tensor is, for the message, such as ``modulated_conv(style)``.
+        tensor: of any shape.
+        dimensions: the name of each dimension and its size, ``None`` where any size will do.
+    Raises:
+        ShapeError: naming the first dimension that does not fit, what was expected and what came.
+    """
+    shape = tuple(tensor.shape)
+    wanted = "(" + ", ".join(key if size is None else f"{key}={size}" for key, size in dimensions.items()) + ")"
+    if len(shape) != len(dimensions):
+        raise ShapeError(name, f"got {len(shape)} dimensions, shape {shape}", wanted)
+    for (key, size), got in zip(dimensions.items(), shape, strict=True):
+        if size is not None and got != size:
+            raise ShapeError(name, f"got {key}={got} in shape {shape}", wanted)
+
 
 Implementation = Literal["auto", "reference", "fast", "host"]
 
@@ -69,7 +89,7 @@ def run(op: str, impl: Implementation, implementations: Mapping[str, Callable[..
 
 
 def no_autocast(x: torch.Tensor) -> AbstractContextManager:
-    """Switch autocasting off: it would round a picture in float32, or a small sum, to bfloat16 on its way through."""
+    """Switch autocasting off: it would round an image in float32, or a small sum, to bfloat16 on its way through."""
     kind = x.device.type
     on = torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)
     return torch.autocast(kind, enabled=False) if on else nullcontext()

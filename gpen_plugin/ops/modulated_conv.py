@@ -3,8 +3,7 @@
 import torch
 import torch.nn.functional as F
 
-from gpen_plugin.ops.dispatch import Implementation, choose, no_autocast
-from gpen_plugin.ops.shapes import check_shape
+from gpen_plugin.ops.dispatch import Implementation, check_shape, choose, no_autocast
 from gpen_plugin.ops.upfirdn import upfirdn2d
 
 _EPSILON = 1e-8

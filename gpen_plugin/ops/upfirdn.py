@@ -6,8 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch.autograd import forward_ad
 
-from gpen_plugin.ops.dispatch import HOST_KERNELS, Implementation, no_autocast, run
-from gpen_plugin.ops.shapes import check_shape
+from gpen_plugin.ops.dispatch import HOST_KERNELS, Implementation, check_shape, no_autocast, run
 
 
 def fir_kernel(taps: Sequence[float], gain: float = 1.0) -> torch.Tensor:

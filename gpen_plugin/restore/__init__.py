@@ -11,5 +11,13 @@ if TYPE_CHECKING:
 __all__ = ["DetectedFace", "Restoration", "RestoredFace", "Restorer"]
 
 __getattr__, __dir__ = late_names(
-    __name__, {"face": ("DetectedFace", "Restoration", "RestoredFace"), "restorer": ("Restorer",)}
+    __name__,
+    {
+        "face": (
+            "DetectedFace",
+            "Restoration",
+            "RestoredFace",
+        ),
+        "restorer": ("Restorer",),
+    },
 )

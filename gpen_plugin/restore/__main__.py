@@ -6,11 +6,11 @@ import sys
 import threading
 from collections.abc import Iterator, Sequence
 
-from gpen_plugin.errors import told_plainly
+from gpen_plugin.errors import handle_errors
 from gpen_plugin.restore.command_line import parser
 
 
-@told_plainly
+@handle_errors
 def main(argv: Sequence[str] | None = None) -> int:
     """Restore what the command line names.
 

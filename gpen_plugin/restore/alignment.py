@@ -1,6 +1,6 @@
 """Cutting faces out of photographs upright and at one size, and the geometry of the way back.
 
-A matrix is (2, 3) float64 and takes points (x, y) of one picture to those of another; in both, 0 is the middle of the
+A matrix is (2, 3) float64 and takes points (x, y) of one image to those of another; in both, 0 is the middle of the
 first pixel.
 """
 
@@ -10,8 +10,8 @@ import cv2
 import numpy as np
 
 from gpen_plugin.errors import DataError, ShapeError
-from gpen_plugin.metrics.face_templates import similarity
-from gpen_plugin.restore.templates import POINTS, TEMPLATES, pixels
+from gpen_plugin.nets.face_templates import similarity
+from gpen_plugin.restore.templates import POINTS, TEMPLATES, scale_template
 
 LEAST_LIKENESS = 0.25  # of the spread of a template that landmarks explain; of 233 real faces, the least had 0.63
 MARGIN = 3  # pixels around a region, of the photograph or the crop, whichever are larger: interpolation reads them
@@ -35,14 +35,14 @@ def align(landmarks: np.ndarray, template: np.ndarray, size: int) -> np.ndarray:
     if landmarks.shape != (POINTS, 2):
         raise ShapeError("landmarks", f"got shape {landmarks.shape}", f"({POINTS}, 2)")
     if np.isfinite(landmarks).all():
-        target = pixels(template, size)
+        target = scale_template(template, size)
         matrix = similarity(landmarks, target)
         missed = ((landmarks @ matrix[:, :2].T + matrix[:, 2] - target) ** 2).sum()
         likeness = 1 - missed / ((target - target.mean(axis=0)) ** 2).sum()
         if likeness >= LEAST_LIKENESS and scale_of(matrix) <= size:  # the crop shows a pixel or more
             return matrix
-    came = f"got {np.array2string(landmarks.round(2), separator=', ').replace(chr(10), '')}"
-    raise DataError("landmarks", came, "eyes, nose and corners of the mouth of one face", "Leave this face out.")
+    got = f"got {np.array2string(landmarks.round(2), separator=', ').replace(chr(10), '')}"
+    raise DataError("landmarks", got, "eyes, nose and corners of the mouth of one face", "Leave this face out.")
 
 
 def can_be_aligned(landmarks: np.ndarray) -> bool:
@@ -64,24 +64,24 @@ def side_in_photograph(crop: np.ndarray, matrix: np.ndarray) -> float:
     return len(crop) / scale_of(matrix)
 
 
-def inverse(matrix: np.ndarray) -> np.ndarray:
+def invert_affine(matrix: np.ndarray) -> np.ndarray:
     """The way back, (2, 3) float64."""
     back = np.linalg.inv(matrix[:, :2])
     return np.hstack([back, -back @ matrix[:, 2:]])
 
 
-def joined(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+def compose(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     """The matrix that does what one does, and then another: (2, 3) float64."""
     return np.hstack([second[:, :2] @ first[:, :2], second[:, :2] @ first[:, 2:] + second[:, 2:]])
 
 
-def after_scaling(
+def scale_affine(
     matrix: np.ndarray, source: float | tuple[float, float] = 1, target: float | tuple[float, float] = 1
 ) -> np.ndarray:
-    """The same matrix between pictures that were resized since.
+    """The same matrix between images that were resized since.
 
     Args:
-        matrix: (2, 3), from one picture to another.
+        matrix: (2, 3), from one image to another.
         source: factor by which the first was enlarged, or the factors of its width and height.
         target: the same of the second.
     Returns:
@@ -89,12 +89,12 @@ def after_scaling(
     """
     source, target = np.broadcast_to(source, 2), np.broadcast_to(target, 2)
     linear = matrix[:, :2] * target[:, None] / source
-    corner = (-0.5, -0.5)  # of the first picture, whatever its size
+    corner = (-0.5, -0.5)  # of the first image, whatever its size
     where = (matrix[:, :2] @ corner + matrix[:, 2] + 0.5) * target - 0.5
     return np.hstack([linear, (where - linear @ corner)[:, None]])
 
 
-def between(source: np.ndarray, source_size: int, target: np.ndarray, target_size: int) -> np.ndarray:
+def template_to_template(source: np.ndarray, source_size: int, target: np.ndarray, target_size: int) -> np.ndarray:
     """The matrix from a face aligned by one template to the same face aligned by another.
 
     Args:
@@ -103,32 +103,32 @@ def between(source: np.ndarray, source_size: int, target: np.ndarray, target_siz
         target: (5, 2).
         target_size: side of the second.
     """
-    return similarity(pixels(source, source_size), pixels(target, target_size))
+    return similarity(scale_template(source, source_size), scale_template(target, target_size))
 
 
-def warp(picture: np.ndarray, matrix: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Look at a picture through a similarity transform; beyond its border it goes on as in a mirror.
+def warp(image: np.ndarray, matrix: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Look at an image through a similarity transform; beyond its border it goes on as in a mirror.
 
     What shrinks is averaged over the area of each new pixel: it is drawn larger by a whole number, cubically, and
     averaged after. Only the region that is needed is read and copied.
 
     Args:
-        picture: (H, W, C) or (H, W), uint8, uint16 or float32 in [0, 1], of any size.
-        matrix: (2, 3), from the picture to the result.
+        image: (H, W, C) or (H, W), uint8, uint16 or float32 in [0, 1], of any size.
+        matrix: (2, 3), from the image to the result.
         size: width and height of the result.
     Returns:
         (height, width, C) or (height, width) float32, in [0, 1].
     Raises:
-        ShapeError: a picture of another dtype, or an empty one.
+        ShapeError: an image of another dtype, or an empty one.
     """
-    return resample(picture, matrix, size).clip(0, 1)
+    return resample(image, matrix, size).clip(0, 1)
 
 
 def resample(values: np.ndarray, matrix: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """As `warp`, of any float32 values, such as differences, and without clipping: cubic curves overshoot."""
     if values.dtype not in WHITE or 0 in values.shape:
-        came = f"got {values.shape} {values.dtype}"
-        raise ShapeError("picture", came, "uint8, uint16 or float32, and a pixel at least")
+        got = f"got {values.shape} {values.dtype}"
+        raise ShapeError("image", got, "uint8, uint16 or float32, and a pixel at least")
     region, matrix = _needed(values, matrix, size)
     region, matrix = _coarser(region, matrix)
     unit = region.astype(np.float32) / np.float32(WHITE[values.dtype])
@@ -136,7 +136,7 @@ def resample(values: np.ndarray, matrix: np.ndarray, size: tuple[int, int]) -> n
     width, height = size
     drawn = cv2.warpAffine(
         unit,
-        after_scaling(matrix, target=finer),
+        scale_affine(matrix, target=finer),
         (width * finer, height * finer),
         flags=cv2.INTER_CUBIC,
         borderMode=cv2.BORDER_REFLECT,
@@ -144,17 +144,17 @@ def resample(values: np.ndarray, matrix: np.ndarray, size: tuple[int, int]) -> n
     return drawn if finer == 1 else cv2.resize(drawn, (width, height), interpolation=cv2.INTER_AREA)
 
 
-def bounds(matrix: np.ndarray, size: tuple[int, int], inside: tuple[int, int]) -> tuple[slice, slice]:
-    """Which rows and columns of a picture a matrix brings into a frame: at least one of each.
+def warp_bbox(matrix: np.ndarray, size: tuple[int, int], inside: tuple[int, int]) -> tuple[slice, slice]:
+    """Which rows and columns of an image a matrix brings into a frame: at least one of each.
 
     Args:
-        matrix: (2, 3), from the picture to the frame.
+        matrix: (2, 3), from the image to the frame.
         size: width and height of the frame.
-        inside: width and height of the picture.
+        inside: width and height of the image.
     """
     width, height = size
     corners = np.array([[-0.5, -0.5], [width - 0.5, -0.5], [-0.5, height - 0.5], [width - 0.5, height - 0.5]])
-    back = inverse(matrix)
+    back = invert_affine(matrix)
     found = corners @ back[:, :2].T + back[:, 2]  # (4, 2)
     margin = math.ceil(MARGIN * max(1, scale_of(back)))
     low = np.clip(np.floor(found.min(axis=0)).astype(int) - margin, 0, np.array(inside) - 1)
@@ -162,14 +162,14 @@ def bounds(matrix: np.ndarray, size: tuple[int, int], inside: tuple[int, int]) -
     return slice(low[1], high[1]), slice(low[0], high[0])
 
 
-def moved(matrix: np.ndarray, rows: slice, columns: slice) -> np.ndarray:
-    """The matrix of a region of the picture that `matrix` is for."""
+def translate_affine(matrix: np.ndarray, rows: slice, columns: slice) -> np.ndarray:
+    """The matrix of a region of the image that `matrix` is for."""
     return np.hstack([matrix[:, :2], (matrix @ (columns.start, rows.start, 1))[:, None]])
 
 
-def _needed(picture: np.ndarray, matrix: np.ndarray, size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
-    rows, columns = bounds(matrix, size, picture.shape[1::-1])
-    return picture[rows, columns], moved(matrix, rows, columns)
+def _needed(image: np.ndarray, matrix: np.ndarray, size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
+    rows, columns = warp_bbox(matrix, size, image.shape[1::-1])
+    return image[rows, columns], translate_affine(matrix, rows, columns)
 
 
 def _coarser(region: np.ndarray, matrix: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -181,4 +181,4 @@ def _coarser(region: np.ndarray, matrix: np.ndarray) -> tuple[np.ndarray, np.nda
     right, below = width * factor - region.shape[1], height * factor - region.shape[0]
     whole = cv2.copyMakeBorder(region, 0, below, 0, right, cv2.BORDER_REPLICATE)
     coarse = cv2.resize(whole, (width, height), interpolation=cv2.INTER_AREA)
-    return coarse, after_scaling(matrix, source=1 / factor)
+    return coarse, scale_affine(matrix, source=1 / factor)

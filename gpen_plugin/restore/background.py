@@ -1,6 +1,7 @@
-"""The rest of a photograph, outside of the faces: enlarged in tiles by any super-resolution network of BasicSR."""
+"""Enlarge the background of a photograph with any registered network, in tiles."""
 
-from collections.abc import Mapping
+import itertools
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,17 +10,154 @@ import torch
 from torch import nn
 from tqdm import tqdm
 
-from gpen_plugin import schema
+from gpen_plugin.checkpoints.download import WeightFile, find_weights
+from gpen_plugin.config import schema
+from gpen_plugin.config.yaml_io import read_options
 from gpen_plugin.errors import OptionError, ShapeError
-from gpen_plugin.fetch import WeightFile, find_weights
-from gpen_plugin.option_file import read_options
-from gpen_plugin.restore.face_network import ready
-from gpen_plugin.restore.named_network import build_network, drawn, load, shown_network
-from gpen_plugin.restore.network_pictures import to_network
-from gpen_plugin.restore.tiles import Tiles
+from gpen_plugin.images.pixel_values import from_float, to_float
+from gpen_plugin.restore.network import prepare_for_inference, to_network
+from gpen_plugin.restore.registry_network import build_network, describe_network, load, seeded_init
+
+OVERLAP = 64  # pixels that a tile shares with the next
+TILE_GRID = 32  # tiles begin and end on it, so that what unshuffles or halves sees all of them in the same phase
+SMALLEST = 2 * TILE_GRID
+
+Run = Callable[[np.ndarray], np.ndarray]
+"""(h, w, 3) float32 in [0, 1] to (h * scale, w * scale, 3) float32."""
+Progress = Callable[[int, int], None]
+"""Is told how many tiles are done, and of how many."""
+
+
+@dataclass
+class Tiles:
+    """Runs a function of images on images of any size.
+
+    Neighbouring tiles share `OVERLAP` pixels. The quarter at either end is thrown away, as there the function saw the
+    tile's border; in between, one tile fades into the other. So the result is what the function gives for the whole
+    image if a pixel depends on others up to a quarter of the overlap away, and has no seam in any case.
+
+    Where the device has not memory enough, the tiles get half as large, now and for all images to come.
+
+    Args:
+        run: the function.
+        scale: how much larger its results are.
+        side: of a tile in pixels, `SMALLEST` or more; rounded down to the `TILE_GRID`.
+    Raises:
+        OptionError: `side` is too small.
+    """
+
+    run: Run
+    scale: int = 1
+    side: int = 512
+
+    def __post_init__(self):
+        if self.side < SMALLEST:
+            raise OptionError("tile", f"got {self.side}", f"{SMALLEST} pixels or more", "The default is 512.")
+        self.side = self.side // TILE_GRID * TILE_GRID
+
+    def __call__(self, image: np.ndarray, progress: Progress | None = None) -> np.ndarray:
+        """Run the function.
+
+        Besides the result, memory holds a few copies of one row of tiles, and the tile that is worked on.
+
+        Args:
+            image: (H, W, 3), uint8, uint16 or float32 in [0, 1].
+            progress: is told after each tile.
+        Returns:
+            (H * scale, W * scale, 3), of the dtype of `image`.
+        Raises:
+            OptionError: there is no memory even for the smallest tiles.
+        """
+        return self._whole(image, progress or _nobody)
+
+    def _whole(self, image: np.ndarray, progress: Progress) -> np.ndarray:
+        if max(image.shape[:2]) > self.side:
+            return self._in_parts(image, progress)
+        try:
+            result = from_float(self.run(to_float(image)), image.dtype)
+        except RuntimeError as error:
+            if not _is_of_memory(error):
+                raise
+            self._halve(max(image.shape[:2]), error)
+        else:
+            progress(1, 1)
+            return result
+        return self._whole(image, progress)  # outside of the handler, which holds the tensors of the failed run
+
+    def _in_parts(self, image: np.ndarray, progress: Progress) -> np.ndarray:
+        side, overlap = self.side, min(OVERLAP, self.side // 2)
+        (height, width), scale = image.shape[:2], self.scale
+        rows, columns = (_spans(length, side, overlap) for length in (height, width))
+        ticks = itertools.count(1)
+        result = np.empty((height * scale, width * scale, 3), image.dtype)
+        down = _Fading(result, overlap * scale)
+        for top, bottom in rows:
+            row = np.empty(((bottom - top) * scale, width * scale, 3), np.float32)
+            across = _Fading(row.swapaxes(0, 1), overlap * scale)
+            for left, right in columns:
+                tile = self._whole(to_float(image[top:bottom, left:right]), _nobody)
+                across.put(left * scale, tile.swapaxes(0, 1))
+                progress(next(ticks), len(rows) * len(columns))
+            down.put(top * scale, row)
+        return result
+
+    def _halve(self, failed: int, error: Exception) -> None:
+        if failed <= SMALLEST:
+            got = f"the device has not memory enough for tiles of {failed} px ({str(error).strip().splitlines()[0]})"
+            hint = "Compute on another device (cpu), or take a smaller network."
+            raise OptionError("tile", got, "some memory that others do not use", hint) from error
+        self.side = max(SMALLEST, failed // 2 // TILE_GRID * TILE_GRID)
+        torch.cuda.empty_cache()
+
+
+class _Fading:
+    """Puts pieces along the first axis of a canvas, each fading into the next where they overlap.
+
+    Args:
+        canvas: (L, W, 3), of any dtype.
+        overlap: length that a piece shares with the one before.
+    """
+
+    def __init__(self, canvas: np.ndarray, overlap: int):
+        self._canvas = canvas
+        self._overlap = overlap
+        self._rest: np.ndarray | None = None  # the end of the last piece, that the next begins with
+
+    def put(self, start: int, piece: np.ndarray) -> None:
+        """Put the next piece, (l, W, 3) float32, at `start`: 0 for the first, and for others inside the one before."""
+        middle = start
+        if self._rest is not None:
+            shared, middle = piece[: self._overlap], start + self._overlap
+            faded = self._rest + (shared - self._rest) * _ramp(self._overlap)[:, None, None]
+            self._canvas[start:middle] = from_float(faded, self._canvas.dtype)
+        self._canvas[middle : start + len(piece)] = from_float(piece[middle - start :], self._canvas.dtype)
+        self._rest = piece[len(piece) - self._overlap :].copy()  # so that the piece itself can go
+
+
+def _nobody(done: int, total: int) -> None:
+    """A `Progress` that nobody looks at."""
+
+
+def _ramp(length: int) -> np.ndarray:
+    """0 in the first quarter, 1 in the last, and straight in between: (length,) float32."""
+    places = (np.arange(length, dtype=np.float32) + 0.5) / length
+    return np.clip(2 * places - 0.5, 0, 1)
+
+
+def _spans(length: int, side: int, overlap: int) -> list[tuple[int, int]]:
+    """Where tiles begin and end: `side` long but the last, each sharing `overlap` with the next."""
+    starts = range(0, max(length - overlap, 1), side - overlap)
+    return [(start, min(start + side, length)) for start in starts]
+
+
+def _is_of_memory(error: Exception) -> bool:
+    """Devices other than CUDA's have no class for it."""
+    told = ("out of memory", "can't allocate memory", "not enough memory")
+    return isinstance(error, torch.cuda.OutOfMemoryError) or any(text in str(error) for text in told)
+
 
 GRID = 16  # pixels: sides of what a network is given are multiples, as some halve or unshuffle their input
-PATIENCE = 3  # seconds; a picture that takes longer shows a progress bar
+PATIENCE = 3  # seconds; an image that takes longer shows a progress bar
 
 
 @dataclass(frozen=True)
@@ -67,14 +205,14 @@ class NetworkFile:
 
 
 class Background:
-    """A super-resolution network as a function from pictures to larger ones.
+    """A super-resolution network as a function from images to larger ones.
 
     Attributes:
         scale: how much larger.
         description: the network, its weights and its tiles.
 
     Args:
-        net: takes and gives RGB in [0, 1], (1, 3, H, W), of any H and W that are multiples of `GRID`.
+        net: takes and gives RGB in [0, 1], (1, 3, H, W), of any H and W that are multiples of `TILE_GRID`.
         scale: how much it enlarges.
         device: where it computes.
         tile: side of the tiles, in pixels of the input.
@@ -82,32 +220,32 @@ class Background:
     """
 
     def __init__(self, net: nn.Module, scale: int, device: torch.device, tile: int, description: str):
-        self._net, self._device, self.scale = ready(net, device), device, scale
+        self._net, self._device, self.scale = prepare_for_inference(net, device), device, scale
         self._tiles = Tiles(self._enlarged, scale, tile)
         self.description = f"{description}; {scale} times, in tiles of {self._tiles.side} px"
 
-    def __call__(self, picture: np.ndarray) -> np.ndarray:
-        """Enlarge a picture. If that takes long, a bar on the terminal shows how much is done.
+    def __call__(self, image: np.ndarray) -> np.ndarray:
+        """Enlarge an image. If that takes long, a bar on the terminal shows how much is done.
 
         Args:
-            picture: (H, W, 3) BGR, uint8 or uint16, of any size.
+            image: (H, W, 3) BGR, uint8 or uint16, of any size.
         Returns:
             (H * scale, W * scale, 3), of the same dtype.
         Raises:
-            ShapeError: `picture` is no colour picture; or the network gives something else than larger pictures.
+            ShapeError: `image` is no colour image; or the network gives something else than larger images.
             OptionError: the network does not enlarge by `scale`; or there is no memory even for small tiles.
         """
-        if picture.ndim != 3 or picture.shape[2] != 3 or 0 in picture.shape:
-            raise ShapeError("picture", f"got {picture.shape}", "(H, W, 3) in BGR order, H and W of at least 1")
-        if picture.dtype not in (np.uint8, np.uint16):
-            raise ShapeError("picture", f"got {picture.dtype}", "uint8 or uint16")
+        if image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
+            raise ShapeError("image", f"got {image.shape}", "(H, W, 3) in BGR order, H and W of at least 1")
+        if image.dtype not in (np.uint8, np.uint16):
+            raise ShapeError("image", f"got {image.dtype}", "uint8 or uint16")
         with tqdm(desc="background", unit="tile", leave=False, delay=PATIENCE) as bar:
 
             def progress(done: int, total: int) -> None:
                 bar.total = total
                 bar.update(done - bar.n)
 
-            return self._tiles(picture, progress)
+            return self._tiles(image, progress)
 
     @torch.inference_mode()
     def _enlarged(self, tile: np.ndarray) -> np.ndarray:
@@ -122,17 +260,17 @@ class Background:
     def _check(self, output: object, batch: torch.Tensor) -> None:
         name, (height, width) = type(self._net).__name__, batch.shape[2:]
         if not isinstance(output, torch.Tensor):
-            raise ShapeError("background", f"{name} gives a {type(output).__name__}", "a network that gives a picture")
+            raise ShapeError("background", f"{name} gives a {type(output).__name__}", "a network that gives an image")
         if output.ndim != 4 or output.shape[:2] != (1, 3):
-            came = f"{name} gives a tensor {tuple(output.shape)} for {tuple(batch.shape)}"
-            raise ShapeError("background", came, "a picture (1, 3, H, W)")
+            got = f"{name} gives a tensor {tuple(output.shape)} for {tuple(batch.shape)}"
+            raise ShapeError("background", got, "an image (1, 3, H, W)")
         if output.shape[2:] != (height * self.scale, width * self.scale):
-            came = f"{name} gives {tuple(output.shape[2:])} for a picture of {(height, width)}"
+            got = f"{name} gives {tuple(output.shape[2:])} for an image of {(height, width)}"
             expected = f"{self.scale} times as much, as scale says"
-            raise OptionError("background:scale", came, expected, "Set scale to what the network does.")
+            raise OptionError("background:scale", got, expected, "Set scale to what the network does.")
         if not output.isfinite().all():
-            came = f"{name} gives values that are no numbers"
-            raise OptionError("background", came, "finite values", "Its weights are damaged: fetch them again.")
+            got = f"{name} gives values that are no numbers"
+            raise OptionError("background", got, "finite values", "Its weights are damaged: fetch them again.")
 
 
 def open_background(name: str, *, device: torch.device, tile: int = 512, weights: str | None = None) -> Background:
@@ -160,12 +298,12 @@ def open_background(name: str, *, device: torch.device, tile: int = 512, weights
         scale, section, file = _in_option_file(name, weights)
     else:
         expected = f"one of {', '.join(PUBLISHED)}, or an option file (.yml)"
-        way_out = "Such a file names any network of BasicSR's registry."
-        raise OptionError("background", f"got {name!r}", expected, way_out)
-    net = drawn(lambda: build_network(section, f"{where}: network_g"))
+        hint = "Such a file names any network of BasicSR's registry."
+        raise OptionError("background", f"got {name!r}", expected, hint)
+    net = seeded_init(lambda: build_network(section, f"{where}: network_g"))
     left = load(net, file.pretrain_network_g, file.param_key_g, f"{where}: path", file.strict_load_g)
     lacking = f", which lacks {left} of the network's tensors" if left else ""
-    described = f"{shown_network(section, net)}; {Path(file.pretrain_network_g).name}{lacking}"
+    described = f"{describe_network(section, net)}; {Path(file.pretrain_network_g).name}{lacking}"
     return Background(net, scale, device, tile, described)
 
 
@@ -173,12 +311,12 @@ def _in_option_file(name: str, weights: str | None) -> tuple[int, Mapping, Netwo
     """Scale, ``network_g`` and weights of an option file; its other sections tell of other things."""
     options = read_options(name, where="background")
     scale, section, paths = (options.get(key) for key in ("scale", "network_g", "path"))
-    if not schema.fits(scale, int) or not 1 <= scale <= 16:
-        came = "missing" if scale is None else f"got {scale!r}"
-        raise OptionError(f"{name}: scale", came, "a whole number from 1 to 16: how much the network enlarges")
+    if not schema.matches_type(scale, int) or not 1 <= scale <= 16:
+        got = "missing" if scale is None else f"got {scale!r}"
+        raise OptionError(f"{name}: scale", got, "a whole number from 1 to 16: how much the network enlarges")
     if not isinstance(section, Mapping):
-        came = "missing" if section is None else f"got {section!r}"
-        raise OptionError(f"{name}: network_g", came, "the network's type and arguments")
+        got = "missing" if section is None else f"got {section!r}"
+        raise OptionError(f"{name}: network_g", got, "the network's type and arguments")
     given = {key: value for key, value in (paths or {}).items() if str(key).endswith("_g")}
     if weights is not None:
         given["pretrain_network_g"] = weights

@@ -9,15 +9,15 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from gpen_plugin import fetch
+from gpen_plugin.checkpoints import download
 from gpen_plugin.errors import DataError, OptionError, plain_message
+from gpen_plugin.images.photograph import read_photograph
+from gpen_plugin.restore.batch import Runner
 from gpen_plugin.restore.inputs import Inputs
 from gpen_plugin.restore.outputs import Outputs
-from gpen_plugin.restore.photograph import read_photograph
 from gpen_plugin.restore.report import JobReport, Report
 from gpen_plugin.restore.request import Request
 from gpen_plugin.restore.restorer import Restorer
-from gpen_plugin.restore.running import Runner
 from gpen_plugin.restore.tasks import Inpaint
 from gpen_plugin.restore.variants import VariedNetwork, variation_of
 
@@ -26,7 +26,7 @@ def run(arguments: Namespace, request: Request) -> int:
     """Restore what a command line asks for; the command's exit status, see its help."""
     started = time.monotonic()
     if arguments.weights_dir:
-        fetch.use_folder(arguments.weights_dir)
+        download.add_search_dir(arguments.weights_dir)
     inputs = request.inputs
     outputs = Outputs(
         request.folder, faces=arguments.save_faces, compare=arguments.compare, overwrite=arguments.overwrite
@@ -134,7 +134,7 @@ def _variants(arguments: Namespace, restorer: Restorer, endings: Sequence[str]) 
 
 
 def _reference(arguments: Namespace, restorer: Restorer) -> np.ndarray:
-    """The face whose styles are mixed in: all of the picture with --aligned, else the one that is found in it."""
+    """The face whose styles are mixed in: all of the image with --aligned, else the one that is found in it."""
     photograph = read_photograph(arguments.reference)
     face = photograph.pixels if arguments.aligned else restorer.aligned_face(photograph)
     if face is None:

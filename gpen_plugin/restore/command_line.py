@@ -7,7 +7,7 @@ DESCRIPTION = "Restore the faces of photographs and videos. Input files are neve
 EPILOG = """
 examples:
   gpen-restore old.jpg -o restored                           every face of a photograph
-  gpen-restore album/ 'scans/*.tif' -o restored --compare    folders and globs, with before/after pictures
+  gpen-restore album/ 'scans/*.tif' -o restored --compare    folders and globs, with before/after images
   gpen-restore film.mp4 -o restored                          a video, with its sound and subtitles
   gpen-restore faces/ -o restored --aligned -m net_g_latest.pth
 
@@ -64,7 +64,7 @@ def _network(group: argparse._ArgumentGroup) -> None:
 
 def _faces(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
-        "--aligned", action="store_true", help="each picture shows one aligned face; nothing is looked for"
+        "--aligned", action="store_true", help="each image shows one aligned face; nothing is looked for"
     )
     group.add_argument(
         "--detector",
@@ -124,7 +124,7 @@ def _variants(group: argparse._ArgumentGroup) -> None:
 
 
 def _outputs(group: argparse._ArgumentGroup) -> None:
-    group.add_argument("--suffix", help="format of the written pictures, e.g. .png (default: that of the input)")
+    group.add_argument("--suffix", help="format of the written images, e.g. .png (default: that of the input)")
     group.add_argument("--save-faces", action="store_true", help="write each face before and after to OUTPUT/faces")
     group.add_argument("--compare", action="store_true", help="write photographs side by side to OUTPUT/compare")
     group.add_argument("--report", type=Path, metavar="FILE.json", help="write what was found and done")

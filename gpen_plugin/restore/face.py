@@ -5,8 +5,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from gpen_plugin.images.photograph import Photograph
 from gpen_plugin.restore.alignment import side_in_photograph
-from gpen_plugin.restore.photograph import Photograph
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,14 +32,14 @@ class RestoredFace:
     """What became of a face.
 
     Attributes:
-        detected: where it was found; None in a picture that was said to be one aligned face.
+        detected: where it was found; None in an image that was said to be one aligned face.
         matrix: (2, 3) float64, from the photograph to the crop.
-        crop: the face as it was, (S, S, 3) BGR float32 in [0, 1], at the network's input size; of a picture that was
+        crop: the face as it was, (S, S, 3) BGR float32 in [0, 1], at the network's input size; of an image that was
             said to be one aligned face, all of it, (H, W, 3).
         restored: the face as the network gave it, (T, T, 3) BGR float32 in [0, 1], colour kept if that was asked
             for.
         identity: cosine of the angle between the two faces as a recognition network sees them; None if none looked.
-        kept: why the face was left as it is; None if the restored one stands in the picture.
+        kept: why the face was left as it is; None if the restored one stands in the image.
     """
 
     detected: DetectedFace | None
@@ -50,7 +50,7 @@ class RestoredFace:
     kept: str | None = None
 
 
-def too_large(face: RestoredFace, most: float | None) -> str | None:
+def size_warning(face: RestoredFace, most: float | None) -> str | None:
     """Why a face is larger than a network makes better: it fills more than `most` pixels. None if it is not."""
     if most is None or face.detected is None or side_in_photograph(face.crop, face.matrix) <= most:
         return None
@@ -81,6 +81,6 @@ class Restoration:
     unchanged: bool = False
 
     @property
-    def picture(self) -> np.ndarray:
+    def image(self) -> np.ndarray:
         """The result as an array, in the dtype and with the channels of the input: grey, BGR, or either with alpha."""
         return self.photograph.samples

@@ -9,15 +9,14 @@ import torch
 
 from gpen_plugin.data.degradation import resize_bilinear
 from gpen_plugin.errors import OptionError
-from gpen_plugin.metrics.face_recognition import RecognitionSettings, embedding
-from gpen_plugin.metrics.face_templates import ARCFACE_SIDE
 from gpen_plugin.metrics.identity import cosine
-from gpen_plugin.metrics.recognition_network import GFPGANS_INPUT
-from gpen_plugin.restore.alignment import between, warp
+from gpen_plugin.nets.arcface import GFPGANS_INPUT, RecognitionSettings, embedding
+from gpen_plugin.nets.face_templates import ARCFACE_SIDE
+from gpen_plugin.restore.alignment import template_to_template, warp
 from gpen_plugin.restore.templates import ARCFACE_112, TEMPLATES
 
 COARSE = 1 / 16  # of the side: standard deviation of the Gaussian that leaves light and skin tone, and no features
-FINER = 2  # a recognition network's input is halved from a larger picture: bilinear resizing is then an area's mean
+FINER = 2  # a recognition network's input is halved from a larger image: bilinear resizing is then an area's mean
 
 
 def keep_color(restored: np.ndarray, crop: np.ndarray) -> np.ndarray:
@@ -80,7 +79,7 @@ class IdentityGate:
         Raises:
             MissingFileError: weights, or the package of the network, are missing.
             CheckpointError: weights cannot be read, or are of another network.
-            OptionError: the network is not registered, or takes other pictures than the settings say.
+            OptionError: the network is not registered, or takes other images than the settings say.
         """
         one, other = (self._embedding(face, template) for face in (crop, restored))
         return cosine(one, other)
@@ -91,7 +90,7 @@ class IdentityGate:
 
     def _embedding(self, face: np.ndarray, template: np.ndarray) -> np.ndarray:
         square = resize_bilinear(face, max(face.shape[:2]))
-        framing = between(template, len(square), self._framing, self._side)
+        framing = template_to_template(template, len(square), self._framing, self._side)
         framed = warp(square, framing, (self._side, self._side))
         return embedding(np.rint(framed * 255).astype(np.uint8), self._settings)
 

@@ -11,9 +11,9 @@ from itertools import product
 from pathlib import Path
 from typing import Literal
 
-from gpen_plugin.data.image_source import PICTURE_SUFFIXES
+from gpen_plugin.data.image_source import IMAGE_SUFFIXES
 from gpen_plugin.errors import DataError, GPENError, OptionError, join_errors
-from gpen_plugin.restore.photograph import RAW_SUFFIXES, WRITTEN_SUFFIXES
+from gpen_plugin.images.photograph import RAW_SUFFIXES, WRITTEN_SUFFIXES
 from gpen_plugin.restore.video_writer import CONTAINERS
 
 _FILMS = (".mp4", ".m4v", ".mov", ".qt", ".f4v", ".mkv", ".mk3d", ".webm", ".avi", ".divx", ".wmv", ".asf", ".flv")
@@ -22,10 +22,10 @@ _OF_CAMCORDERS = (".mts", ".m2t", ".m2ts", ".mod", ".tod", ".dv", ".dif", ".dvr-
 _OF_DISCS = (".mpg", ".mpeg", ".mpe", ".mpv", ".m1v", ".m2v", ".vob", ".evo", ".vro")
 VIDEO_SUFFIXES = (*_FILMS, *_STREAMED, *_OF_CAMCORDERS, *_OF_DISCS)
 WRITTEN_VIDEOS = tuple(CONTAINERS)
-_FROM_ARCHIVES = "__MACOSX"  # a folder that macOS adds, of what are no pictures
-_WHAT = "a picture, a video, a folder of them, or a pattern such as 'in/*.jpg'"
+_FROM_ARCHIVES = "__MACOSX"  # a folder that macOS adds, of what are no images
+_WHAT = "an image, a video, a folder of them, or a pattern such as 'in/*.jpg'"
 
-Kind = Literal["picture", "video"]
+Kind = Literal["image", "video"]
 Identity = tuple[int, int]
 
 
@@ -73,8 +73,8 @@ class _Rest:
 
     def add_unreadable(self, error: OSError) -> None:
         folder = Path(error.filename)
-        came = f"is a folder that cannot be read ({error.strerror})"
-        self.unreadable.append((folder, DataError(str(folder), came, "a readable folder", "Change its permissions.")))
+        got = f"is a folder that cannot be read ({error.strerror})"
+        self.unreadable.append((folder, DataError(str(folder), got, "a readable folder", "Change its permissions.")))
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,7 @@ class _Found:
 
     @property
     def kind(self) -> Kind:
-        return "video" if self.source.suffix.lower() in VIDEO_SUFFIXES else "picture"
+        return "video" if self.source.suffix.lower() in VIDEO_SUFFIXES else "image"
 
 
 def expand(
@@ -100,17 +100,17 @@ def expand(
 ) -> Inputs:
     """Find the files that are meant, and name their targets. Nothing is read or written.
 
-    An input is a file, whatever its suffix; a folder, searched for pictures and videos by suffix; or a pattern, where
+    An input is a file, whatever its suffix; a folder, searched for images and videos by suffix; or a pattern, where
     no such file exists. Hidden files are left out, and what else a folder or pattern holds is passed over.
     Targets repeat the folders below a folder that was given. They keep the suffix of PNG, JPEG, WebP, TIFF and BMP
-    files, and of MP4, MOV and MKV; other pictures become PNG, other videos MP4. Where two would have one name, on any
+    files, and of MP4, MOV and MKV; other images become PNG, other videos MP4. Where two would have one name, on any
     disk, each gets its origin into its name: ``x_jpg.png`` and ``x_png.png``, ``a_x.png`` and ``b_x.png``, or a digest
     of its path.
 
     Args:
         inputs: files, folders and patterns; what is named twice is done once.
         output: a folder; or, of one input file, the name of its target, which is known by its suffix.
-        suffix: of all pictures that are written, with or without its dot.
+        suffix: of all images that are written, with or without its dot.
         endings: of the further results of each file; see `Job.written`.
         recursive: whether folders in folders are searched.
     Returns:
@@ -122,7 +122,7 @@ def expand(
     output = Path(output).expanduser()
     if suffix is not None:
         suffix = f".{suffix.lower().removeprefix('.')}"
-        _check_suffix("--suffix", suffix, "picture")
+        _check_suffix("--suffix", suffix, "image")
     rest = _Rest()
     found = _found(inputs, recursive, rest)
     passed_over = sorted({f"{path} ({_kind_of_rest(path)})" for path in rest.passed_over})
@@ -166,19 +166,19 @@ def _files(given: str, recursive: bool, rest: _Rest) -> list[_Found]:
         if not found and len(rest.unreadable) == met[1]:
             number = len(rest.passed_over) - met[0]
             others = f" ({number} other file{'s' * (number != 1)})" if number else ""
-            raise DataError(given, f"holds no picture and no video{others}", _WHAT, "Name another folder.")
+            raise DataError(given, f"holds no image and no video{others}", _WHAT, "Name another folder.")
         return found
     if not glob.has_magic(given):
-        raise DataError(given, "is not there", _WHAT, "Mend the path.")
+        raise DataError(given, "is not there", _WHAT, "Check the path.")
     matches = _matches(str(path), rest)
     found = [file for match in matches for file in _of_path(match, recursive, rest)]
     if not found:
-        raise DataError(given, "matches no picture and no video", _WHAT, "Mend the pattern.")
+        raise DataError(given, "matches no image and no video", _WHAT, "Mend the pattern.")
     return found
 
 
 def _matches(pattern: str, rest: _Rest) -> list[Path]:
-    """Folders, pictures and videos that a pattern means."""
+    """Folders, images and videos that a pattern means."""
     matches = (Path(match) for match in sorted(glob.glob(pattern, recursive=True)))
     found = []
     for match in matches:
@@ -197,7 +197,7 @@ def _of_path(path: Path, recursive: bool, rest: _Rest) -> list[_Found]:
 
 
 def _search(folder: Path, recursive: bool, rest: _Rest) -> Iterator[Path]:
-    """Places of pictures and videos below a folder. A folder that links lead to again is searched once."""
+    """Places of images and videos below a folder. A folder that links lead to again is searched once."""
     seen = set()
     for parent, folders, files in os.walk(folder, followlinks=True, onerror=rest.add_unreadable):
         here = _identity(Path(parent))
@@ -228,7 +228,7 @@ def _is_hidden(name: str) -> bool:
 
 
 def _searched_suffixes() -> tuple[str, ...]:
-    return (*PICTURE_SUFFIXES, *VIDEO_SUFFIXES)
+    return (*IMAGE_SUFFIXES, *VIDEO_SUFFIXES)
 
 
 def _identity(path: Path) -> Identity | None:
@@ -241,7 +241,7 @@ def _identity(path: Path) -> Identity | None:
 
 
 def _entry(path: Path) -> object:
-    """The same for all spellings of one name in one folder, and no other: two links to one file are two pictures."""
+    """The same for all spellings of one name in one folder, and no other: two links to one file are two images."""
     return _identity(path.parent), _identity(path), _folded(path.name)
 
 
@@ -256,10 +256,10 @@ def _is_file_name(output: Path) -> bool:
 
 
 def _check_suffix(where: str, suffix: str, kind: Kind) -> None:
-    written = WRITTEN_SUFFIXES if kind == "picture" else WRITTEN_VIDEOS
+    written = WRITTEN_SUFFIXES if kind == "image" else WRITTEN_VIDEOS
     if suffix.lower() not in written:
-        came = f"got {suffix} for a {kind}"
-        raise OptionError(where, came, "one of " + ", ".join(written), f"Take {written[0]} if in doubt.")
+        got = f"got {suffix} for {'an image' if kind == 'image' else 'a ' + kind}"
+        raise OptionError(where, got, "one of " + ", ".join(written), f"Take {written[0]} if in doubt.")
 
 
 def _target_suffix(file: _Found, suffix: str | None) -> str:
@@ -272,11 +272,11 @@ def _target_suffix(file: _Found, suffix: str | None) -> str:
 def _only_job(found: list[_Found], output: Path, suffix: str | None) -> Job:
     """The job whose target was named as a file."""
     if len(found) > 1 or found[0].searched:
-        came = f"got {output}, the name of one file, for {len(found)} from a folder or several inputs"
-        raise OptionError("--output", came, "a folder", "Name one without such a suffix.")
+        got = f"got {output}, the name of one file, for {len(found)} from a folder or several inputs"
+        raise OptionError("--output", got, "a folder", "Name one without such a suffix.")
     (file,) = found
     _check_suffix("--output", output.suffix, file.kind)
-    if suffix not in (None, output.suffix.lower()) and file.kind == "picture":
+    if suffix not in (None, output.suffix.lower()) and file.kind == "image":
         raise OptionError("--suffix", f"got {suffix}, and {output} for the output", "one of them", "Leave one out.")
     return Job(file.source, file.kind, output)
 
@@ -316,15 +316,15 @@ def _names_by_origin(sources: list[Path], places: dict[Path, Path], taken: set[s
 def _spare_folders(inputs: Sequence[str | os.PathLike], jobs: list[Job], output: Path) -> None:
     """Refuse a folder where inputs lie, though other files be written there: they would pass for originals later.
 
-    So an output in a folder that is searched must be new: nobody knows whether pictures there are results.
+    So an output in a folder that is searched must be new: nobody knows whether images there are results.
     """
     given = {Path(text).expanduser() for text in inputs}
     sources = {folder for job in jobs for folder in (job.source.parent, job.source.resolve().parent)}
     originals = _identities(path for path in given | sources if path.is_dir())
     if originals & _identities({output, *(job.target.parent for job in jobs)}):
-        came = f"got {output}, and inputs are where results would be written"
-        way_out = "Name a new one, or remove it if it holds results of before: the originals are left as they are."
-        raise OptionError("--output", came, "another folder", way_out)
+        got = f"got {output}, and inputs are where results would be written"
+        hint = "Name a new one, or remove it if it holds results of before: the originals are left as they are."
+        raise OptionError("--output", got, "another folder", hint)
 
 
 def _spare_files(jobs: list[Job], endings: Sequence[str]) -> None:
@@ -333,11 +333,11 @@ def _spare_files(jobs: list[Job], endings: Sequence[str]) -> None:
     for job in jobs:
         for path in job.written(endings):
             if _identities([path]) & sources:
-                came = f"got {path}, which is one of the inputs"
-                raise OptionError("--output", came, "another name", "The originals are left as they are.")
+                got = f"got {path}, which is one of the inputs"
+                raise OptionError("--output", got, "another name", "The originals are left as they are.")
             if (other := taken.setdefault(_folded(path.as_posix()), job)) is not job:
-                came = f"{path} would be a result of {other.source} and of {job.source}"
-                raise OptionError("--variants", came, "inputs whose names differ", "Restore them into two folders.")
+                got = f"{path} would be a result of {other.source} and of {job.source}"
+                raise OptionError("--variants", got, "inputs whose names differ", "Restore them into two folders.")
 
 
 def _identities(paths: Iterable[Path]) -> set[Identity]:

@@ -10,10 +10,10 @@ import cv2
 import numpy as np
 import torch
 
+from gpen_plugin.checkpoints.download import WeightFile, find_local, find_weights
 from gpen_plugin.errors import INSTALL_FACEXLIB, MissingFileError, OptionError
-from gpen_plugin.fetch import WeightFile, find_weights, look_for
-from gpen_plugin.metrics.measuring_network import frozen, tensors_in
-from gpen_plugin.restore.alignment import between, inverse, joined, scale_of, warp
+from gpen_plugin.nets.loading import load_frozen, load_tensors
+from gpen_plugin.restore.alignment import compose, invert_affine, scale_of, template_to_template, warp
 from gpen_plugin.restore.templates import TEMPLATES
 
 PARSENET = WeightFile(
@@ -104,11 +104,11 @@ class ParsingMask:
     name = "parsing"
 
     def __init__(self, template: np.ndarray, device: str | torch.device = "cpu", *, download: bool = True):
-        found = look_for(PARSENET) or _facexlibs_own()
+        found = find_local(PARSENET) or _facexlibs_own()
         if found is None and not download:
             raise MissingFileError("mask", f"{PARSENET.name} is not on this machine")
         file = str(found or _downloaded())  # before facexlib, which takes seconds
-        self._network = frozen(_parsenet(), tensors_in(file), file, torch.device(device))
+        self._network = load_frozen(_parsenet(), load_tensors(file), file, torch.device(device))
         self._device, self._template = torch.device(device), template
         self.notice = "parsing, the outline of each face and its hair, by facexlib's ParseNet"
 
@@ -118,14 +118,14 @@ class ParsingMask:
 
     def _of_one(self, face: np.ndarray) -> np.ndarray:
         size = len(face)
-        framed = between(self._template, size, TEMPLATES["ffhq"], PARSED_SIDE)
+        framed = template_to_template(self._template, size, TEMPLATES["ffhq"], PARSED_SIDE)
         shown = warp(face, framed, (PARSED_SIDE, PARSED_SIDE))
         rgb = np.ascontiguousarray(shown[..., ::-1].transpose(2, 0, 1)[None])  # (1, 3, 512, 512)
         with torch.inference_mode():
             scores, _ = self._network(torch.from_numpy(rgb).to(self._device) * 2 - 1)  # (1, 19, 512, 512)
         label = scores[0].argmax(dim=0).cpu().numpy()
         outline = cv2.GaussianBlur((~np.isin(label, NO_FACE)).astype(np.float32), (0, 0), FEATHER * PARSED_SIDE)
-        return warp(outline, inverse(framed), (size, size)) * soft_mask(self._template, size)
+        return warp(outline, invert_affine(framed), (size, size)) * soft_mask(self._template, size)
 
 
 def open_mask(
@@ -156,7 +156,7 @@ def open_mask(
         return SoftMask(template)
 
 
-def share(masks: Sequence[np.ndarray], matrices: Sequence[np.ndarray]) -> list[np.ndarray]:
+def normalize_overlaps(masks: Sequence[np.ndarray], matrices: Sequence[np.ndarray]) -> list[np.ndarray]:
     """Let faces that overlap stand side by side: each mask gives way where masks before it have more to say.
 
     Pasted in this order, each pixel is the mean of the faces there, weighted by the squares of their masks.
@@ -171,7 +171,7 @@ def share(masks: Sequence[np.ndarray], matrices: Sequence[np.ndarray]) -> list[n
     for i, (mask, matrix) in enumerate(zip(masks, matrices, strict=True)):
         earlier = np.zeros_like(mask)
         for j in np.flatnonzero(touching[i, :i]):
-            onto = joined(inverse(matrices[j]), matrix)
+            onto = compose(invert_affine(matrices[j]), matrix)
             earlier += cv2.warpAffine(masks[j], onto, mask.shape[::-1], flags=cv2.INTER_LINEAR) ** 2
         own = mask**2
         shared.append(np.where(earlier > 0, mask * own / np.maximum(own + earlier, 1e-12), mask).astype(np.float32))
@@ -180,7 +180,7 @@ def share(masks: Sequence[np.ndarray], matrices: Sequence[np.ndarray]) -> list[n
 
 def _touching(sides: Sequence[int], matrices: Sequence[np.ndarray]) -> np.ndarray:
     """Whether the circles around two square frames meet in the photograph, for any two of them: (N, N) bool."""
-    backs = [inverse(matrix) for matrix in matrices]
+    backs = [invert_affine(matrix) for matrix in matrices]
     middles = [back @ ((side - 1) / 2, (side - 1) / 2, 1) for side, back in zip(sides, backs, strict=True)]
     middles = np.reshape(middles, (-1, 2))  # (N, 2), of no faces too
     radii = np.array([side * scale_of(back) * math.sqrt(0.5) for side, back in zip(sides, backs, strict=True)])
@@ -192,15 +192,15 @@ def _parsenet() -> torch.nn.Module:
     try:
         from facexlib.parsing.parsenet import ParseNet
     except ImportError as error:
-        came = f"the package facexlib cannot be imported ({error})"
-        raise MissingFileError("mask", came, way_out=WITHOUT_FACEXLIB) from error
+        got = f"the package facexlib cannot be imported ({error})"
+        raise MissingFileError("mask", got, hint=WITHOUT_FACEXLIB) from error
     with torch.device("meta"):  # draws no random numbers
         return ParseNet(in_size=PARSED_SIDE, out_size=PARSED_SIDE, parsing_ch=CLASSES)
 
 
 def _downloaded() -> Path:
     if importlib.util.find_spec("facexlib") is None:  # for whom nothing is to be downloaded
-        raise MissingFileError("mask", "the package facexlib is not installed", way_out=WITHOUT_FACEXLIB)
+        raise MissingFileError("mask", "the package facexlib is not installed", hint=WITHOUT_FACEXLIB)
     return find_weights(PARSENET, where="mask")
 
 

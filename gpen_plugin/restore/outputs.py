@@ -12,7 +12,7 @@ from typing import BinaryIO
 import numpy as np
 
 from gpen_plugin.errors import DataError, OptionError
-from gpen_plugin.picture_file import encode_picture, whole_file
+from gpen_plugin.images.files import encode_image, whole_file
 from gpen_plugin.restore.inputs import Job
 
 FACES, COMPARED = "faces", "compare"  # subfolders of the output folder
@@ -43,8 +43,8 @@ class Outputs:
         for option, name, asked in (("--save-faces", FACES, self.faces), ("--compare", COMPARED, self.compare)):
             met = next((job for job in jobs if (self.folder / name) in job.target.parents), None)
             if asked and met is not None:
-                came = f"would write to {self.folder / name}, where the result of {met.source} goes"
-                raise OptionError(option, came, way_out="Restore the inputs of that folder apart.")
+                got = f"would write to {self.folder / name}, where the result of {met.source} goes"
+                raise OptionError(option, got, hint="Restore the inputs of that folder apart.")
 
     def open(self) -> None:
         """Make the output folder where it is missing, and write a file in it as a test.
@@ -61,8 +61,8 @@ class Outputs:
             self._device = self.folder.stat().st_dev
         except OSError as error:
             self.close()
-            came = f"{self.folder} cannot be written to ({error.strerror})"
-            raise OptionError("--output", came, "a writable folder with space left", "Name another one.") from error
+            got = f"{self.folder} cannot be written to ({error.strerror})"
+            raise OptionError("--output", got, "a writable folder with space left", "Name another one.") from error
 
     def close(self) -> None:
         """Remove the folders that `open` made, if they are still empty."""
@@ -77,8 +77,8 @@ class Outputs:
         except OSError:
             same = False
         if not same:
-            came = "is not there any more, or on another disk"
-            raise OutputError(str(self.folder), came, "the folder of the beginning", "Connect the disk, and run again.")
+            got = "is not there any more, or on another disk"
+            raise OutputError(str(self.folder), got, "the folder of the beginning", "Connect the disk, and run again.")
 
     def refuse_existing(self, job: Job, endings: Sequence[str]) -> None:
         """Raise a `DataError` if a file that a job will write is there already and is not to be replaced."""
@@ -98,9 +98,9 @@ class Outputs:
         with self.new_file(path) as file:
             file.write(data)
 
-    def write_picture(self, path: Path, picture: np.ndarray) -> None:
+    def write_image(self, path: Path, image: np.ndarray) -> None:
         """Write an array, (H, W, 3) BGR uint8; see `write`."""
-        self.write(path, encode_picture(path, picture))
+        self.write(path, encode_image(path, image))
 
     @contextlib.contextmanager
     def new_file(self, path: Path) -> Iterator[BinaryIO]:
@@ -159,5 +159,5 @@ def fitting_name(name: str, ending: str) -> str:
 
 
 def _exists(path: Path) -> DataError:
-    way_out = "Pass --overwrite to replace it, or name another folder."
-    return DataError(str(path), "is there already", "a new file", way_out)
+    hint = "Pass --overwrite to replace it, or name another folder."
+    return DataError(str(path), "is there already", "a new file", hint)

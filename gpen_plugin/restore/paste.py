@@ -12,8 +12,17 @@ import cv2
 import numpy as np
 
 from gpen_plugin.errors import OptionError, ShapeError
-from gpen_plugin.restore.alignment import WHITE, after_scaling, bounds, inverse, moved, resample, scale_of, warp
-from gpen_plugin.restore.cores import on_cores
+from gpen_plugin.restore.alignment import (
+    WHITE,
+    invert_affine,
+    resample,
+    scale_affine,
+    scale_of,
+    translate_affine,
+    warp,
+    warp_bbox,
+)
+from gpen_plugin.restore.parallel import parallel_map
 
 AROUND = 0.05  # of the side: radius in which it is judged how much detail was kept; 0.02 to 0.1 do as well
 LEVEL = 1e-8  # squared value below which there is no detail to judge by
@@ -40,9 +49,9 @@ class Piece(NamedTuple):
 
 
 def paste_all(canvas: np.ndarray, pieces: Sequence[Piece], alpha: float = 1.0) -> None:
-    """Paste one after the other, but side by side what lies apart: see `paste` and `on_cores`."""
+    """Paste one after the other, but side by side what lies apart: see `paste` and `parallel_map`."""
     for apart in _rounds(canvas, pieces):
-        on_cores(lambda piece: paste(canvas, piece, alpha), apart)
+        parallel_map(lambda piece: paste(canvas, piece, alpha), apart)
 
 
 def paste(canvas: np.ndarray, piece: Piece, alpha: float = 1.0) -> None:
@@ -64,13 +73,13 @@ def paste(canvas: np.ndarray, piece: Piece, alpha: float = 1.0) -> None:
     shown = warp(canvas, finer, (side, side))
     kept = cv2.resize(_detail_kept(crop, restored, scale_of(matrix)), (side, side), interpolation=cv2.INTER_LINEAR)
     change = restored - kept[..., None] * shown
-    cover = after_scaling(matrix, target=len(mask) / len(crop))
+    cover = scale_affine(matrix, target=len(mask) / len(crop))
     white = WHITE[canvas.dtype]
     for rows, columns in _bands(*_region(canvas, piece)):
         region = canvas[rows, columns].astype(np.float32) / np.float32(white)
         size = region.shape[1::-1]
-        back = inverse(moved(finer, rows, columns))
-        weight = np.float32(alpha) * cv2.warpAffine(mask, inverse(moved(cover, rows, columns)), size)
+        back = invert_affine(translate_affine(finer, rows, columns))
+        weight = np.float32(alpha) * cv2.warpAffine(mask, invert_affine(translate_affine(cover, rows, columns)), size)
         new = resample(change, back, size) + resample(kept, back, size)[..., None] * region
         region += weight[..., None] * (new - region)
         canvas[rows, columns] = np.rint(region.clip(0, 1) * white)
@@ -92,7 +101,7 @@ def _rounds(canvas: np.ndarray, pieces: Sequence[Piece]) -> list[list[Piece]]:
 def _region(canvas: np.ndarray, piece: Piece) -> Region:
     """Rows and columns that pasting reads and writes."""
     side = len(piece.restored)
-    return bounds(_finer(piece), (side, side), canvas.shape[1::-1])
+    return warp_bbox(_finer(piece), (side, side), canvas.shape[1::-1])
 
 
 def _meet(one: Region, other: Region) -> bool:
@@ -101,7 +110,7 @@ def _meet(one: Region, other: Region) -> bool:
 
 def _finer(piece: Piece) -> np.ndarray:
     """The matrix from the canvas to the restored face."""
-    return after_scaling(piece.matrix, target=len(piece.restored) / len(piece.crop))
+    return scale_affine(piece.matrix, target=len(piece.restored) / len(piece.crop))
 
 
 def _detail_kept(crop: np.ndarray, restored: np.ndarray, scale: float) -> np.ndarray:
@@ -132,9 +141,9 @@ def _bands(rows: slice, columns: slice) -> Iterator[tuple[slice, slice]]:
 def _check(canvas: np.ndarray, crop: np.ndarray, restored: np.ndarray, mask: np.ndarray, alpha: float) -> None:
     if canvas.ndim != 3 or canvas.shape[2] != 3 or canvas.dtype not in (np.uint8, np.uint16):
         raise ShapeError("canvas", f"got {canvas.shape} {canvas.dtype}", "(H, W, 3) uint8 or uint16 in BGR order")
-    for name, picture, channels in (("crop", crop, (3,)), ("restored", restored, (3,)), ("mask", mask, ())):
-        if picture.ndim < 2 or picture.shape != (len(picture), len(picture), *channels):
+    for name, image, channels in (("crop", crop, (3,)), ("restored", restored, (3,)), ("mask", mask, ())):
+        if image.ndim < 2 or image.shape != (len(image), len(image), *channels):
             expected = f"(S, S{', 3' if channels else ''}) float32 in [0, 1]"
-            raise ShapeError(name, f"got shape {picture.shape}", expected)
+            raise ShapeError(name, f"got shape {image.shape}", expected)
     if not 0 <= alpha <= 1:
         raise OptionError("alpha", f"got {alpha}", "a number from 0 to 1")

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from gpen_plugin.picture_file import write_whole
+from gpen_plugin.images.files import write_whole
 from gpen_plugin.restore.face import RestoredFace
 
 LISTED = 12  # names in a line of the summary; the file of `Report.write` has all
@@ -47,7 +47,7 @@ class JobReport:
     Attributes:
         source: the input.
         target: where its result goes; None for a folder that could not be read.
-        faces: one entry for each face, of a photograph or an aligned picture.
+        faces: one entry for each face, of a photograph or an aligned image.
         video: figures of a video.
         notes: what a person should know, e.g. that only the first frame was read.
         error: why nothing was written; None if all went well.

@@ -35,8 +35,8 @@ class Request:
         if arguments.report and arguments.report.suffix.lower() != ".json":  # which might be a photograph
             raise OptionError("--report", f"got {arguments.report}", "a name that ends in .json")
         if arguments.report and not arguments.overwrite and os.path.lexists(arguments.report):
-            way_out = "Pass --overwrite to replace it, or name another file."
-            raise OptionError("--report", f"{arguments.report} is there already", "a new file", way_out)
+            hint = "Pass --overwrite to replace it, or name another file."
+            raise OptionError("--report", f"{arguments.report} is there already", "a new file", hint)
         endings = _endings(arguments)
         inputs = expand(arguments.inputs, arguments.output, arguments.suffix, endings=endings)
         _check_videos(arguments, inputs.jobs)
@@ -60,13 +60,13 @@ def _check_videos(arguments: Namespace, jobs: Sequence[Job]) -> None:
     """Refuse options that only photographs have where there is none; else each video gets a note, see `Runner`."""
     given = [name for name in ("aligned", "save_faces", "variants", "reference") if getattr(arguments, name)]
     if given and all(job.kind == "video" for job in jobs):
-        where, came = f"--{given[0].replace('_', '-')}", f"got it for the video {jobs[0].source}"
-        raise OptionError(where, came, "photographs", "Leave it out.")
+        where, got = f"--{given[0].replace('_', '-')}", f"got it for the video {jobs[0].source}"
+        raise OptionError(where, got, "photographs", "Leave it out.")
 
 
 def _check_aligned(arguments: Namespace) -> None:
     """Refuse options that only whole photographs have."""
     given = [name for name in ("background", "upscale") if getattr(arguments, name) not in (None, 1)]
     if arguments.aligned and given:
-        came = "got it with --aligned, whose results have the network's own size"
-        raise OptionError(f"--{given[0]}", came, "whole photographs", "Leave one of the two out.")
+        got = "got it with --aligned, whose results have the network's own size"
+        raise OptionError(f"--{given[0]}", got, "whole photographs", "Leave one of the two out.")

@@ -11,20 +11,20 @@ import numpy as np
 import torch
 
 from gpen_plugin.errors import OptionError, ShapeError
-from gpen_plugin.restore.alignment import after_scaling, align, can_be_aligned, warp
+from gpen_plugin.images.photograph import Photograph, read_photograph
+from gpen_plugin.images.pixel_values import from_float, to_float, to_uint8
+from gpen_plugin.images.tint import keep_tint
+from gpen_plugin.restore.alignment import align, can_be_aligned, scale_affine, warp
 from gpen_plugin.restore.background import open_background
-from gpen_plugin.restore.cores import on_cores
 from gpen_plugin.restore.detection import open_detector
-from gpen_plugin.restore.face import DetectedFace, Restoration, RestoredFace, too_large, too_small
-from gpen_plugin.restore.face_network import FaceNetwork, open_network, torch_device
+from gpen_plugin.restore.face import DetectedFace, Restoration, RestoredFace, size_warning, too_small
 from gpen_plugin.restore.fidelity import keep_color, make_grey, open_gate
-from gpen_plugin.restore.masks import open_mask, share
+from gpen_plugin.restore.masks import normalize_overlaps, open_mask
+from gpen_plugin.restore.network import FaceNetwork, open_network, torch_device
+from gpen_plugin.restore.parallel import parallel_map
 from gpen_plugin.restore.paste import Piece, paste_all
-from gpen_plugin.restore.photograph import Photograph, read_photograph
-from gpen_plugin.restore.pixel_values import as_uint8, stored, unit
-from gpen_plugin.restore.tasks import Task, task_called
+from gpen_plugin.restore.tasks import Task, get_task
 from gpen_plugin.restore.templates import parse_template
-from gpen_plugin.restore.tint import keep_tint
 from gpen_plugin.restore.zoo import DEFAULT
 
 Image = np.ndarray | Photograph | str | PathLike
@@ -33,7 +33,7 @@ LARGEST = 1.25  # times what the shipped network sees: beyond it would blur a sh
 
 
 class Restorer:
-    """Restores every face of a photograph, in its place, or pictures that each show one aligned face.
+    """Restores every face of a photograph, in its place, or images that each show one aligned face.
 
     Detector and mask are opened at their first use, so that aligned faces need neither.
 
@@ -96,17 +96,17 @@ class Restorer:
         _check("min_face", min_face, 1)
         _check("max_face", max_face, 1)
         self.device = torch_device(device)
-        given = task_called(task or "restore") if task is None or isinstance(task, str) else task
+        given = get_task(task or "restore") if task is None or isinstance(task, str) else task
         is_default = model is None and given.released == DEFAULT
         model = given.released if model is None else model
         closed = isinstance(model, str | PathLike)
         arguments = {"key": key, "device": self.device, "precision": precision}
         self.network = open_network(model, **arguments) if closed else model
         task = task or self.network.task
-        self.task = task_called(task) if isinstance(task, str) else task
+        self.task = get_task(task) if isinstance(task, str) else task
         if keep_color and not self.task.keeps_grey:
-            came = f"got it for the task {self.task.name}, whose input has no colour to keep"
-            raise OptionError("keep_color", came, way_out="Leave it out.")
+            got = f"got it for the task {self.task.name}, whose input has no colour to keep"
+            raise OptionError("keep_color", got, hint="Leave it out.")
         self.template = parse_template(template or self.network.template)
         self.alpha = self.network.alpha if alpha is None else alpha
         self.upscale, self.batch, self.keep_color = upscale, batch, keep_color
@@ -141,7 +141,7 @@ class Restorer:
 
     def find(self, image: Image) -> list[DetectedFace]:
         """Find the faces of a photograph, the most certain first."""
-        found = self.detector(as_uint8(_photograph(image).pixels))
+        found = self.detector(to_uint8(_photograph(image).pixels))
         return [face for face in found if can_be_aligned(face.landmarks)]
 
     def aligned_face(self, image: Image) -> np.ndarray | None:
@@ -153,7 +153,7 @@ class Restorer:
     def restore(
         self, image: Image, *, aligned: bool = False, faces: Sequence[DetectedFace] | None = None
     ) -> Restoration:
-        """Restore one picture; see `restore_all`."""
+        """Restore one image; see `restore_all`."""
         return self.restore_all([image], aligned=aligned, faces=None if faces is None else [faces])[0]
 
     def restore_all(
@@ -163,29 +163,29 @@ class Restorer:
         aligned: bool = False,
         faces: Sequence[Sequence[DetectedFace]] | None = None,
     ) -> list[Restoration]:
-        """Restore pictures; the faces of all of them share batches.
+        """Restore images; the faces of all of them share batches.
 
         Args:
             images: paths, photographs, or BGR arrays, uint8 or uint16: (H, W), (H, W, 3) or (H, W, 4) with alpha.
-            aligned: each picture shows one face as the network was trained on them; the result has the network's size.
-            faces: where the faces are, one list for each picture, if that is known.
+            aligned: each image shows one face as the network was trained on them; the result has the network's size.
+            faces: where the faces are, one list for each image, if that is known.
         Returns:
-            One entry for each picture, in order.
+            One entry for each image, in order.
         Raises:
             DataError: a file cannot be read.
             ShapeError: an array of another shape or type.
             OptionError: the task restores aligned faces alone.
         """
         if self.task.aligned_only and not aligned:
-            came = "got whole photographs"
-            raise OptionError(f"task {self.task.name}", came, "aligned faces", "Pass --aligned (aligned=True).")
+            got = "got whole photographs"
+            raise OptionError(f"task {self.task.name}", got, "aligned faces", "Pass --aligned (aligned=True).")
         photographs = [_photograph(image) for image in images]
         if aligned:
-            located = [[_Located(None, np.eye(2, 3), unit(photograph.pixels))] for photograph in photographs]
+            located = [[_Located(None, np.eye(2, 3), to_float(photograph.pixels))] for photograph in photographs]
         else:
             found = [self.find(photograph) for photograph in photographs] if faces is None else faces
             located = [
-                on_cores(partial(self._located, photograph), each)
+                parallel_map(partial(self._located, photograph), each)
                 for photograph, each in zip(photographs, found, strict=True)
             ]
         flat = [(photograph, face) for photograph, each in zip(photographs, located, strict=True) for face in each]
@@ -216,7 +216,7 @@ class Restorer:
                 yield self._judged(RestoredFace(face.detected, face.matrix, face.crop, restored, kept=kept))
 
     def _judged(self, face: RestoredFace) -> RestoredFace:
-        kept = face.kept or too_small(face, self.min_face) or too_large(face, self.max_face)
+        kept = face.kept or too_small(face, self.min_face) or size_warning(face, self.max_face)
         face = replace(face, kept=kept)
         if self._gate is None:
             return face
@@ -230,7 +230,7 @@ class Restorer:
         alpha = 0 if face.kept else self.alpha
         result = face.restored if alpha == 1 else before + np.float32(alpha) * (face.restored - before)
         unchanged = alpha == 0 and before.shape == face.crop.shape
-        return Restoration(photograph.with_pixels(stored(result, photograph.pixels.dtype)), faces, unchanged)
+        return Restoration(photograph.with_pixels(from_float(result, photograph.pixels.dtype)), faces, unchanged)
 
     def paste_back(self, image: Image, faces: Sequence[RestoredFace], *, alpha: float | None = None) -> Restoration:
         """Put restored faces into their photograph; nothing goes through the network.
@@ -247,15 +247,15 @@ class Restorer:
         if shown:
             height, width = photograph.pixels.shape[:2]
             scale = canvas.shape[1] / width, canvas.shape[0] / height
-            matrices = [after_scaling(face.matrix, source=scale) for face in shown]
+            matrices = [scale_affine(face.matrix, source=scale) for face in shown]
             masks = self.mask([face.restored for face in shown])
             frames = [
-                after_scaling(matrix, target=len(mask) / len(face.crop))
+                scale_affine(matrix, target=len(mask) / len(face.crop))
                 for face, matrix, mask in zip(shown, matrices, masks, strict=True)
             ]
             pieces = [
                 Piece(face.crop, face.restored, matrix, mask)
-                for face, matrix, mask in zip(shown, matrices, share(masks, frames), strict=True)
+                for face, matrix, mask in zip(shown, matrices, normalize_overlaps(masks, frames), strict=True)
             ]
             paste_all(canvas, pieces, alpha)
         unchanged = not shown and self._background is None and canvas.shape == photograph.pixels.shape
@@ -270,7 +270,9 @@ class Restorer:
         larger = self._background(pixels) if self._background else pixels
         if self._background and photograph.shows_no_colour:  # networks colour what is grey
             grey = photograph.grey
-            larger = make_grey(larger) if grey else stored(keep_tint(unit(larger), unit(pixels)), larger.dtype)
+            larger = (
+                make_grey(larger) if grey else from_float(keep_tint(to_float(larger), to_float(pixels)), larger.dtype)
+            )
         if larger.shape[:2] == (height, width):
             return larger
         interpolation = cv2.INTER_AREA if larger.shape[0] > height else cv2.INTER_CUBIC
@@ -293,8 +295,8 @@ def _photograph(image: Image) -> Photograph:
         return read_photograph(image)
     form = image.ndim == 2 or (image.ndim == 3 and image.shape[2] in (1, 3, 4))
     if not form or image.dtype not in (np.uint8, np.uint16) or 0 in image.shape:
-        came = f"got {image.shape} {image.dtype}"
-        raise ShapeError("image", came, "(H, W), (H, W, 3) or (H, W, 4), uint8 or uint16, in BGR order")
+        got = f"got {image.shape} {image.dtype}"
+        raise ShapeError("image", got, "(H, W), (H, W, 3) or (H, W, 4), uint8 or uint16, in BGR order")
     return Photograph.of(image)
 
 

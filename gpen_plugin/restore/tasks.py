@@ -11,8 +11,8 @@ from typing import ClassVar, Protocol
 import cv2
 import numpy as np
 
-from gpen_plugin.data.face_labels import PALETTE, Palette, is_indexed, labels_of, painted
-from gpen_plugin.data.luminance import grey, luminance, with_luminance
+from gpen_plugin.data.color import luminance, set_luma, to_gray
+from gpen_plugin.data.segmentation_labels import PALETTE, Palette, colorize_labels, is_indexed, read_labels
 from gpen_plugin.errors import DataError, OptionError
 
 NEARLY_WHITE, WHITE = 240 / 255, 250 / 255  # of a stroke's pixels, and their mean: JPEG files darken strokes a little
@@ -29,7 +29,7 @@ class Task(Protocol):
     Attributes:
         name: as the command line has it.
         released: the network for it, where nobody names another: ours for restoring, else the authors'.
-        aligned_only: whether whole photographs make no sense, but only pictures that each show one aligned face.
+        aligned_only: whether whole photographs make no sense, but only images that each show one aligned face.
         keeps_grey: whether what comes of a grey photograph is to be grey.
     """
 
@@ -47,7 +47,7 @@ class Task(Protocol):
         Returns:
             (h, w, 3) BGR float32 in [0, 1].
         Raises:
-            DataError: the task makes nothing of such a picture.
+            DataError: the task makes nothing of such an image.
         """
 
     def after(self, crop: np.ndarray, output: np.ndarray) -> np.ndarray:
@@ -98,11 +98,11 @@ class Colorize:
 
     def before(self, crop: np.ndarray, size: int) -> np.ndarray:
         """See `Task`. Colours, of a tinted photograph for instance, are taken away."""
-        return grey(crop)
+        return to_gray(crop)
 
     def after(self, crop: np.ndarray, output: np.ndarray) -> np.ndarray:
         """See `Task`."""
-        return with_luminance(_resized(output, crop), luminance(crop))
+        return set_luma(_resized(output, crop), luminance(crop))
 
     def idle(self, crop: np.ndarray) -> str | None:
         """See `Task`."""
@@ -116,8 +116,8 @@ class Inpaint:
     Lengths are fractions of the shorter side of the face.
 
     Args:
-        mask: (h, w), float in [0, 1] or bool: what is to be filled where the picture has no white strokes; resized to
-            the face. None: the white strokes are looked for, see `strokes`.
+        mask: (h, w), float in [0, 1] or bool: what is to be filled where the image has no white strokes; resized to
+            the face. None: the white strokes are looked for, see `read_strokes`.
         width: of the thinnest and thickest stroke that is looked for.
         margin: how far around a stroke everything is replaced, too, for strokes have soft edges.
         feather: how far, beyond that, the result passes into the input.
@@ -151,7 +151,7 @@ class Inpaint:
     def hidden(self, crop: np.ndarray) -> np.ndarray:
         """Which pixels are to be filled: (H, W) bool. None at all if there are no strokes."""
         if self.mask is None:
-            return strokes(crop, self.width)
+            return read_strokes(crop, self.width)
         return cv2.resize(self.mask.astype(np.float32), crop.shape[1::-1], interpolation=cv2.INTER_LINEAR) >= 0.5
 
     def _share(self, hidden: np.ndarray) -> np.ndarray:
@@ -183,13 +183,13 @@ class Seg2face:
 
     def before(self, crop: np.ndarray, size: int) -> np.ndarray:
         """See `Task`. Maps are resized to the nearest pixel: there is no colour between two parts."""
-        picture = np.rint(crop * 255).astype(np.uint8)
-        if is_indexed(picture):
-            picture = painted(labels_of(picture, "the map", self.palette), self.palette)
-        elif (colours := len(np.unique(picture.reshape(-1, 3), axis=0))) > MOST_COLOURS:
+        image = np.rint(crop * 255).astype(np.uint8)
+        if is_indexed(image):
+            image = colorize_labels(read_labels(image, "the map", self.palette), self.palette)
+        elif (colours := len(np.unique(image.reshape(-1, 3), axis=0))) > MOST_COLOURS:
             expected = f"a map of a face's parts, of at most {MOST_COLOURS} colours"
             raise DataError("the map", f"has {colours:,} colours", expected, "Save maps as PNG, never as JPEG.")
-        return cv2.resize(picture, (size, size), interpolation=cv2.INTER_NEAREST_EXACT).astype(np.float32) / 255
+        return cv2.resize(image, (size, size), interpolation=cv2.INTER_NEAREST_EXACT).astype(np.float32) / 255
 
     def after(self, crop: np.ndarray, output: np.ndarray) -> np.ndarray:
         """See `Task`."""
@@ -203,7 +203,7 @@ class Seg2face:
 TASKS: dict[str, type[Task]] = {task.name: task for task in (Restore, Colorize, Inpaint, Seg2face)}
 
 
-def task_called(name: str) -> Task:
+def get_task(name: str) -> Task:
     """The task of a name.
 
     Raises:
@@ -214,7 +214,7 @@ def task_called(name: str) -> Task:
     return TASKS[name]()
 
 
-def strokes(face: np.ndarray, width: Sequence[float] = WIDTH) -> np.ndarray:
+def read_strokes(face: np.ndarray, width: Sequence[float] = WIDTH) -> np.ndarray:
     """Find white brush strokes: connected pixels that are purely white, or in the form of a line and about white.
 
     Lights in the eyes are too small for one, a wall is too wide, stars and collars are too short and too soft. A blot

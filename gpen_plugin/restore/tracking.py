@@ -1,15 +1,87 @@
-"""Faces followed from frame to frame: smoothed, filled in where one was overlooked, and forgotten at a cut."""
+"""Follow faces from frame to frame and smooth their landmarks."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import cv2
 import numpy as np
 
 from gpen_plugin.restore.face import DetectedFace
-from gpen_plugin.restore.smoothing import AHEAD, smoothed, spread
 
-FARTHEST = 1.5  # mean way of a landmark from frame to frame, in units of the face's `spread`
+AHEAD = 8  # frames that are looked ahead, and back
+REACH = 4.0  # frames: standard deviation of the weights over time
+NEAR = 1.0  # the same of the first, narrow guess
+TOLERANCE = 3.0  # standard deviations of the noise after which a frame loses its weight
+PASSES = 3
+LEAST_NOISE = 0.002  # of the distance from a landmark to the middle of all
+
+
+def smooth_landmarks(faces: Mapping[int, DetectedFace], frame: int) -> DetectedFace:
+    """Where a face is in one frame, judged by the frames around it.
+
+    Args:
+        faces: one face as it was found, by the number of the frame; `frame` itself may be missing.
+        frame: number of the frame, between the first and the last of `faces`.
+    Returns:
+        The face with landmarks and box smoothed, or interpolated where it was not found.
+    """
+    frames = [number for number in sorted(faces) if abs(number - frame) <= AHEAD]
+    nearest = faces[min(faces, key=lambda number: abs(number - frame))]
+    if len(frames) < 3:
+        values = _interpolated(faces, frame)
+    else:
+        values = _fitted(np.array(frames) - frame, np.stack([_values(faces[number]) for number in frames]))
+    return DetectedFace(values[10:], values[:10].reshape(5, 2), nearest.score, nearest.detector)
+
+
+def rms_radius(landmarks: np.ndarray) -> float:
+    """Size of a face, from the front or from the side: root mean square distance of its landmarks to their middle.
+
+    Args:
+        landmarks: (5, 2).
+    """
+    return float(np.sqrt(((landmarks - landmarks.mean(axis=0)) ** 2).sum(axis=1).mean()))
+
+
+def _values(face: DetectedFace) -> np.ndarray:
+    return np.concatenate([face.landmarks.ravel(), face.box])  # (14,)
+
+
+def _interpolated(faces: Mapping[int, DetectedFace], frame: int) -> np.ndarray:
+    before = max((number for number in faces if number <= frame), default=min(faces))
+    after = min((number for number in faces if number >= frame), default=max(faces))
+    share = 0.0 if after == before else (frame - before) / (after - before)
+    return (1 - share) * _values(faces[before]) + share * _values(faces[after])
+
+
+def _fitted(offsets: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """The parabola through the values, at offset 0: (T,) and (T, 14) to (14,)."""
+    powers = np.vander(offsets / AHEAD, 3, increasing=True)  # (T, 3)
+    tolerated = (TOLERANCE * _noise(offsets, values[:, :10])) ** 2
+    weights = np.exp(-0.5 * (offsets / NEAR) ** 2)
+    near_in_time = np.exp(-0.5 * (offsets / REACH) ** 2)
+    for _ in range(PASSES):
+        missed = ((values - powers @ _least_squares(powers, values, weights))[:, :10] ** 2).mean(axis=1)  # (T,)
+        weights = near_in_time * np.exp(-0.5 * (missed - missed.min()) / tolerated)
+    return _least_squares(powers, values, weights)[0]
+
+
+def _least_squares(powers: np.ndarray, values: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Coefficients of the parabola, (3, 14)."""
+    root = np.sqrt(weights)[:, None]
+    return np.linalg.lstsq(powers * root, values * root, rcond=None)[0]
+
+
+def _noise(offsets: np.ndarray, values: np.ndarray) -> float:
+    """Standard deviation of a coordinate's noise: by how much frames miss the line between their neighbours."""
+    whole, first, second = offsets[2:] - offsets[:-2], offsets[1:-1] - offsets[:-2], offsets[2:] - offsets[1:-1]
+    before, after = (second / whole)[:, None], (first / whole)[:, None]  # (T - 2, 1)
+    missed = (values[1:-1] - before * values[:-2] - after * values[2:]) / np.sqrt(1 + before**2 + after**2)
+    typical = np.median(np.abs(missed)) / 0.6745  # of a normal distribution
+    return max(float(typical), LEAST_NOISE * rms_radius(values[len(values) // 2].reshape(5, 2)), 1e-6)
+
+
+FARTHEST = 1.5  # mean way of a landmark from frame to frame, in units of the face's `rms_radius`
 LONGEST_GAP = 5  # frames in a row in which a face may be overlooked
 SHORTEST = 3  # frames; what is found less often in the middle of a shot is not a face
 THUMBNAIL = (32, 32)
@@ -59,7 +131,7 @@ class _Track:
             speed = (last - self.found[numbers[0]].landmarks).mean(axis=0) / (numbers[-1] - numbers[0])
             places.append(last + speed * (frame - numbers[-1]))
         way = min(np.linalg.norm(face.landmarks - place, axis=1).mean() for place in places)
-        return float(way / max(spread(last), spread(face.landmarks), 1e-6))
+        return float(way / max(rms_radius(last), rms_radius(face.landmarks), 1e-6))
 
 
 class FaceTracker:
@@ -129,7 +201,9 @@ class FaceTracker:
         frame = self._next
         self._next += 1
         shown = [track for track in self._open if track.first <= frame <= track.last]
-        result = [TrackedFace(track.number, smoothed(track.found, frame)) for track in shown if self._is_face(track)]
+        result = [
+            TrackedFace(track.number, smooth_landmarks(track.found, frame)) for track in shown if self._is_face(track)
+        ]
         self._count(result, shown)
         self._forget(frame)
         return result
@@ -159,9 +233,9 @@ class CutFinder:
         self._last: np.ndarray | None = None
         self._difference = 0.0
 
-    def __call__(self, picture: np.ndarray) -> bool:
+    def __call__(self, image: np.ndarray) -> bool:
         """Look at the next frame, (H, W, 3) uint8 BGR."""
-        thumbnail = cv2.resize(picture, THUMBNAIL, interpolation=cv2.INTER_AREA).astype(np.float32)
+        thumbnail = cv2.resize(image, THUMBNAIL, interpolation=cv2.INTER_AREA).astype(np.float32)
         before, self._last = self._last, thumbnail
         if before is None:
             return False

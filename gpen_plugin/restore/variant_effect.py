@@ -13,16 +13,16 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from gpen_plugin.data.image_source import decode_picture, open_folder_or_zip
-from gpen_plugin.errors import DataError, told_plainly
+from gpen_plugin.data.image_source import decode_image, open_folder_or_zip
+from gpen_plugin.errors import DataError, handle_errors
+from gpen_plugin.images.files import write_image, write_whole
+from gpen_plugin.images.grid import sheet
 from gpen_plugin.metrics.identity import calculate_identity
-from gpen_plugin.metrics.landmark_distance import calculate_lmd
-from gpen_plugin.metrics.perceptual import SMALLEST, calculate_lpips
-from gpen_plugin.picture_file import write_picture, write_whole
-from gpen_plugin.restore.face_network import FaceNetwork, TorchNetwork, open_network
-from gpen_plugin.restore.templates import parse_template, pixels
+from gpen_plugin.metrics.lmd import calculate_lmd
+from gpen_plugin.metrics.lpips import SMALLEST, calculate_lpips
+from gpen_plugin.restore.network import FaceNetwork, TorchNetwork, open_network
+from gpen_plugin.restore.templates import parse_template, scale_template
 from gpen_plugin.restore.variants import CALLED, Variation, VariedNetwork, parse_layers
-from gpen_plugin.sheet import sheet
 
 BATCH = 8
 ROWS, TILE = 8, 128  # of the sheet
@@ -89,7 +89,7 @@ def face_region(template: np.ndarray, size: int) -> np.ndarray:
     Returns:
         (size, size) bool.
     """
-    points = pixels(template, size)
+    points = scale_template(template, size)
     eyes, mouth = points[:2].mean(axis=0), points[3:].mean(axis=0)
     radii = 1.1 * np.linalg.norm(points[1] - points[0]), 1.4 * np.linalg.norm(mouth - eyes)
     down, across = np.indices((size, size))
@@ -178,13 +178,13 @@ def parser() -> argparse.ArgumentParser:
         "--reference", type=Path, help="a face whose styles are taken instead, aligned as the others are"
     )
     parser.add_argument("--template", help="how the faces are aligned, see gpen-restore (default: the model's own)")
-    parser.add_argument("--sheet", type=Path, help=f"picture file: variants of the first {ROWS} faces")
+    parser.add_argument("--sheet", type=Path, help=f"image file: variants of the first {ROWS} faces")
     parser.add_argument("--key", help="entry of the weight file; default: the averaged weights")
     parser.add_argument("--device", default="auto", help="cpu, cuda, mps (default: a GPU where there is one)")
     return parser
 
 
-@told_plainly
+@handle_errors
 def main(argv: Sequence[str] | None = None) -> int:
     """Measure and write.
 
@@ -201,8 +201,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     reference = None
     if options.reference is not None:
         if not options.reference.is_file():
-            raise DataError("--reference", f"{options.reference} is not there", "a picture of a face", "Mend the path.")
-        reference = decode_picture(options.reference.read_bytes(), str(options.reference))
+            raise DataError("--reference", f"{options.reference} is not there", "an image of a face", "Check the path.")
+        reference = decode_image(options.reference.read_bytes(), str(options.reference))
     variations = [
         Variation(parse_layers(layers), strength, options.seed, reference)
         for layers in options.layers
@@ -216,7 +216,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     effects = measure_effect(network, faces, variations, options.draws, options.template)
     write_whole(options.output, TABLES[options.output.suffix.lower()](effects).encode())
     if options.sheet is not None:
-        write_picture(options.sheet, variant_sheet(network, faces[:ROWS], variations))
+        write_image(options.sheet, variant_sheet(network, faces[:ROWS], variations))
     print(f"{len(variations)} settings measured on {len(faces)} faces by {network.description}: {options.output}")
     return 0
 

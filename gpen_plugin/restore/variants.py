@@ -14,11 +14,11 @@ import torch
 from torch import nn
 
 from gpen_plugin.archs import GPEN, GPENPrior
-from gpen_plugin.data.degradation import recipe_rng
+from gpen_plugin.data.degradation import rng_from_key
 from gpen_plugin.errors import OptionError, ShapeError
-from gpen_plugin.prior_sampler import MEAN_OF, SHARED_SEED
-from gpen_plugin.restore.face_network import FaceNetwork, TorchNetwork
-from gpen_plugin.restore.pixel_values import unit
+from gpen_plugin.images.pixel_values import to_float
+from gpen_plugin.restore.network import FaceNetwork, TorchNetwork
+from gpen_plugin.restore.prior_sampler import MEAN_OF, SHARED_SEED
 
 CALLED = {"coarse": "0-2", "middle": "3-6", "fine": "7-"}
 
@@ -26,7 +26,7 @@ CALLED = {"coarse": "0-2", "middle": "3-6", "fine": "7-"}
 @dataclass(frozen=True)
 class Layers:
     """A range of latent codes. Code 0 is of the block of 4 px; each further block has two: 1 and 2 are of 8 px, 3 and 4
-    of 16 px, 7 and 8 of 64 px. The last one besides is of the picture's colours alone.
+    of 16 px, 7 and 8 of 64 px. The last one besides is of the image's colours alone.
 
     Args:
         first: the coarsest.
@@ -46,8 +46,8 @@ class Layers:
         """Their places among a network's codes; `OptionError` if it does not have them."""
         last = num_latent - 1 if self.last is None else self.last
         if max(self.first, last) >= num_latent:
-            came = f"got {self}, and the network has {num_latent} latent codes"
-            raise OptionError("layers", came, f"numbers up to {num_latent - 1}", f"Write e.g. 0-{num_latent - 1}.")
+            got = f"got {self}, and the network has {num_latent} latent codes"
+            raise OptionError("layers", got, f"numbers up to {num_latent - 1}", f"Write e.g. 0-{num_latent - 1}.")
         return slice(self.first, last + 1)
 
     def __str__(self) -> str:
@@ -90,7 +90,7 @@ class Variation:
             uint16 or float32 in [0, 1].
     Raises:
         OptionError: a number is out of range.
-        ShapeError: `reference` is no colour picture.
+        ShapeError: `reference` is no colour image.
     """
 
     layers: Layers = field(default_factory=lambda: parse_layers("fine"))
@@ -138,13 +138,13 @@ class VariedNetwork(FaceNetwork):
 
     def __init__(self, network: TorchNetwork, variation: Variation, index: int):
         if not isinstance(network, TorchNetwork):
-            came = "an ONNX file gives one result alone"
-            raise OptionError("variants", came, "a weight file", "Name the one that it was made of.")
+            got = "an ONNX file gives one result alone"
+            raise OptionError("variants", got, "a weight file", "Name the one that it was made of.")
         if index < 0:
             raise OptionError("variants", f"got number {index}", "a whole number from 0")
         if variation.reference is not None and index > 1:
-            came, way_out = f"got number {index}, and a reference gives one", "Take a reference for each variant."
-            raise OptionError("variants", came, "0 or 1", way_out)
+            got, hint = f"got number {index}, and a reference gives one", "Take a reference for each variant."
+            raise OptionError("variants", got, "0 or 1", hint)
         self.in_size, self.out_size = network.in_size, network.out_size
         self.template, self.alpha, self.task = network.template, network.alpha, network.task
         self.description = f"{network.description}; variant {index}: {variation}" if index else network.description
@@ -190,20 +190,20 @@ def _restyled(network: TorchNetwork, variation: Variation, index: int) -> _Resty
     places = variation.layers.of(net.decoder.num_latent)
     if variation.reference is None:
         return _Restyled(net, places, 1, strength * _draw(net.decoder, variation.seed, index))
-    code = net(network.to_tensor([unit(variation.reference)]), return_latents=True).latents[:, 0]  # (1, F)
+    code = net(network.to_tensor([to_float(variation.reference)]), return_latents=True).latents[:, 0]  # (1, F)
     return _Restyled(net, places, 1 - strength, strength * code)
 
 
 def _draw(prior: GPENPrior, seed: int, index: int) -> torch.Tensor:
     """What a draw of the prior differs from its mean in, (1, F)."""
-    number = int(recipe_rng(seed, index).integers(2**63))
+    number = int(rng_from_key(seed, index).integers(2**63))
     generator = torch.Generator().manual_seed(number)  # on the CPU, where a seed means the same on every machine
     z = torch.randn(1, prior.num_style_feat, generator=generator).to(prior.constant)
     return prior.mapping(z) - prior.mean_latent(MEAN_OF, torch.Generator().manual_seed(SHARED_SEED))
 
 
-def _check_reference(picture: np.ndarray) -> None:
-    if picture.ndim != 3 or picture.shape[2] != 3 or 0 in picture.shape:
-        raise ShapeError("reference", f"got {picture.shape}", "(H, W, 3) in BGR order")
-    if picture.dtype not in (np.uint8, np.uint16, np.float32):
-        raise ShapeError("reference", f"got {picture.dtype}", "uint8, uint16 or float32")
+def _check_reference(image: np.ndarray) -> None:
+    if image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
+        raise ShapeError("reference", f"got {image.shape}", "(H, W, 3) in BGR order")
+    if image.dtype not in (np.uint8, np.uint16, np.float32):
+        raise ShapeError("reference", f"got {image.dtype}", "uint8, uint16 or float32")

@@ -11,15 +11,15 @@ from typing import Protocol
 
 import numpy as np
 
+from gpen_plugin.images.grid import side_by_side
+from gpen_plugin.images.photograph import Photograph
+from gpen_plugin.images.tint import is_monochrome
 from gpen_plugin.restore.alignment import can_be_aligned
 from gpen_plugin.restore.face import DetectedFace, Restoration
-from gpen_plugin.restore.photograph import Photograph
-from gpen_plugin.restore.stability import StabilityMeter
-from gpen_plugin.restore.tint import is_monochrome
+from gpen_plugin.restore.flicker import StabilityMeter
 from gpen_plugin.restore.tracking import CutFinder, FaceTracker, TrackedFace
-from gpen_plugin.restore.video_file import VideoSource
+from gpen_plugin.restore.video_io import VideoSource
 from gpen_plugin.restore.video_writer import VideoTarget
-from gpen_plugin.sheet import side_by_side
 
 
 class FaceRestorer(Protocol):
@@ -61,7 +61,7 @@ class VideoReport:
 class _Frame:
     """A frame on its way: when and how long it is shown, in seconds, whether its shot had no colour yet, its faces."""
 
-    picture: np.ndarray
+    image: np.ndarray
     time: Fraction
     duration: Fraction
     monochrome: bool
@@ -100,14 +100,14 @@ def restore_video(
         beside = stack.enter_context(VideoTarget(compare, source, video.rate, video.aspect)) if compare else None
         for group in _groups(_tracked(video, restorer, tracker), batch):
             located = [[each.face for each in frame.faces] for frame in group]
-            images = [Photograph(frame.picture, monochrome=frame.monochrome) for frame in group]
+            images = [Photograph(frame.image, monochrome=frame.monochrome) for frame in group]
             results = restorer.restore_all(images, faces=located)
             for frame, result in zip(group, results, strict=True):
                 restored = result.photograph.pixels
-                meter.add(frame.picture, restored, frame.faces)
+                meter.add(frame.image, restored, frame.faces)
                 written.write(restored, frame.time, frame.duration)
                 if beside is not None:
-                    beside.write(side_by_side(frame.picture, restored), frame.time, frame.duration)
+                    beside.write(side_by_side(frame.image, restored), frame.time, frame.duration)
                 faces += len(result.faces)
             frames += len(group)
             if progress is not None:
@@ -121,13 +121,13 @@ def restore_video(
 def _tracked(video: VideoSource, restorer: FaceRestorer, tracker: FaceTracker) -> Iterator[_Frame]:
     """Each frame, as soon as it is certain where its faces are."""
     starts_shot, waiting, monochrome = CutFinder(), deque(), True
-    for picture, time, duration in video:
-        cut = starts_shot(picture)
+    for image, time, duration in video:
+        cut = starts_shot(image)
         # One frame in color settles it until the next cut: faces must not change between gray and color in a shot.
-        monochrome = (monochrome or cut) and is_monochrome(picture)
-        found = [face for face in restorer.find(picture) if can_be_aligned(face.landmarks)]
+        monochrome = (monochrome or cut) and is_monochrome(image)
+        found = [face for face in restorer.find(image) if can_be_aligned(face.landmarks)]
         certain = tracker.add(found, cut=cut)
-        waiting.append(_Frame(picture, time, duration, monochrome))
+        waiting.append(_Frame(image, time, duration, monochrome))
         yield from _with_faces(waiting, certain)
     yield from _with_faces(waiting, tracker.finish())
 

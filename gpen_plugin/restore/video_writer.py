@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 
 from gpen_plugin.errors import DataError, MissingFileError, OptionError
-from gpen_plugin.restore.video_file import SCALING, demux, import_av, open_video, reason, start_of, video_streams
+from gpen_plugin.restore.video_io import SCALING, demux, import_av, open_video, reason, start_of, video_streams
 
 if TYPE_CHECKING:
     from av import AudioFrame, Packet, VideoFrame
@@ -253,8 +253,8 @@ class _Encoder:
 
         name = next((name for name in ENCODERS if name in av.codecs_available), None)
         if name is None:
-            way_out = 'Run: pip install "gpen_plugin[video]"'
-            raise DataError("the package av", "has no encoder of video", " or ".join(ENCODERS), way_out)
+            hint = 'Run: pip install "gpen_plugin[video]"'
+            raise DataError("the package av", "has no encoder of video", " or ".join(ENCODERS), hint)
         stream = self._output.add_stream(name, rate=rate, options=ENCODERS[name])
         stream.time_base = self._time_base
         context = stream.codec_context

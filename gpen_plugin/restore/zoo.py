@@ -11,9 +11,9 @@ from os import path as osp
 from pathlib import Path
 from typing import Literal
 
-from gpen_plugin.checkpoint import NetworkSpec
+from gpen_plugin.checkpoints.checkpoint import NetworkSpec
+from gpen_plugin.checkpoints.download import WeightFile, cache_folder
 from gpen_plugin.errors import CheckpointError
-from gpen_plugin.fetch import WeightFile, cache_folder
 from gpen_plugin.restore.tasks import Restore
 
 PUBLISHED_AT = "https://public-vigen-video.oss-cn-shanghai.aliyuncs.com/robin/models"
@@ -33,7 +33,7 @@ class Conventions:
     Attributes:
         value_range: lowest and highest value that it takes and gives.
         task: what it does: ``restore``, ``colorize``, ``inpaint`` or ``seg2face``.
-        template: how faces are aligned for it. Ours are trained on pictures in FFHQ's framing.
+        template: how faces are aligned for it. Ours are trained on images in FFHQ's framing.
         alpha: how much of its result is blended in, unless somebody says otherwise; from 0 to 1.
     """
 
@@ -49,7 +49,7 @@ class ReleasedModel:
 
     Attributes:
         file: with its weights.
-        out_size: side of its pictures, in and out.
+        out_size: side of its images, in and out.
         channel_multiplier: see `channels_of`.
         narrow: likewise.
         conventions: how it wants its faces.
@@ -93,8 +93,8 @@ class ReleasedModel:
     def check(self, spec: NetworkSpec, where: str) -> None:
         """Raise a `CheckpointError` that names the file, `where`, unless what it holds is this model, in any layout."""
         if replace(spec, layout=self.spec.layout) != self.spec:
-            way_out = "Get the right file; or, if it is a model of yours, give it a name of its own."
-            raise CheckpointError(where, f"holds {spec}", f"{self.spec}, as {self.name} is", way_out)
+            hint = "Get the right file; or, if it is a model of yours, give it a name of its own."
+            raise CheckpointError(where, f"holds {spec}", f"{self.spec}, as {self.name} is", hint)
 
 
 def _published(name: str, what: str, sha256: str | None = None) -> WeightFile:
@@ -180,7 +180,7 @@ RELEASED = {
 OTHER_NAMES = {"pytorch-model-2048": "gpen-bfr-2048"}
 
 
-def released(name: str) -> ReleasedModel | None:
+def get_released(name: str) -> ReleasedModel | None:
     """The model of this name, in upper or lower case, with ``.pth`` or without; None if there is none.
 
     Other tools' names of its file are known too: ``gpen_bfr_512.onnx``.
@@ -189,7 +189,7 @@ def released(name: str) -> ReleasedModel | None:
     return RELEASED.get(OTHER_NAMES.get(plain, plain))
 
 
-def nearest(name: str) -> str | None:
+def suggest(name: str) -> str | None:
     """The released name that somebody may have meant; None if nothing is near."""
     near = difflib.get_close_matches(_plain(name), RELEASED, n=1, cutoff=0.6)
     return RELEASED[near[0]].name if near else None
@@ -200,7 +200,7 @@ def weight_files() -> list[WeightFile]:
     return [model.file for model in RELEASED.values() if not model.is_ours]
 
 
-def tell_licence() -> None:
+def print_licence_once() -> None:
     """Write the note on the released weights to standard error: once per user, or each time if nothing can be kept."""
     if osp.exists(told := cache_folder() / TOLD):
         return

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from gpen_plugin.errors import told_plainly
+from gpen_plugin.errors import handle_errors
 from gpen_plugin.evaluate.pooling import pooled
 from gpen_plugin.evaluate.results import read_results, write_text
 from gpen_plugin.study.key_file import write_key
@@ -24,7 +24,7 @@ def parser() -> argparse.ArgumentParser:
         description="A blind user study: volunteers rank what methods made of the same degraded face.",
     )
     commands = parser.add_subparsers(dest="command", required=True)
-    make = commands.add_parser("make", help="make the page from the pictures of an evaluation")
+    make = commands.add_parser("make", help="make the page from the images of an evaluation")
     make.add_argument("-r", "--results", type=Path, required=True, help="folder of an evaluation")
     make.add_argument("-o", "--output", type=Path, required=True, help="the page; its key lies beside it")
     make.add_argument("--methods", nargs="+", default=[], metavar="NAME", help="default: all that ran")
@@ -32,14 +32,14 @@ def parser() -> argparse.ArgumentParser:
     which.add_argument("--images", type=whole, metavar="N", help="draw N images by the seed; default: all")
     which.add_argument("--keys", nargs="+", default=[], metavar="KEY", help="these images")
     make.add_argument("--condition", help="e.g. 16x; needed where the protocol has several")
-    make.add_argument("--show-input", action="store_true", default=True, help="show the degraded picture (default)")
+    make.add_argument("--show-input", action="store_true", default=True, help="show the degraded image (default)")
     make.add_argument("--no-input", dest="show_input", action="store_false", help="do not show it")
-    make.add_argument("--allow-ties", action="store_true", help="two pictures may share a place")
+    make.add_argument("--allow-ties", action="store_true", help="two images may share a place")
     make.add_argument(
         "--seed", type=_whole_number(0), help="of the opaque names and the draw (default: one that nobody knows)"
     )
     make.add_argument("--title", default="Which face looks best?", help="the page's head; it must name no method")
-    make.add_argument("--tile", type=tile, default=512, help="longest side of a picture in pixels (default 512)")
+    make.add_argument("--tile", type=tile, default=512, help="longest side of an image in pixels (default 512)")
     make.add_argument("--lossless", action="store_true", help="PNG, about four times the size of JPEG")
     add = commands.add_parser("count", help="add votes up")
     add.add_argument("votes", type=Path, nargs="+", help="files that volunteers exported")
@@ -48,7 +48,7 @@ def parser() -> argparse.ArgumentParser:
     return parser
 
 
-@told_plainly
+@handle_errors
 def main(argv: Sequence[str] | None = None) -> int:
     """Make a study's page, or add its votes up.
 

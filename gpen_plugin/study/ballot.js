@@ -42,7 +42,7 @@ function keep(ballot) {
   }
 }
 
-// Slots: one list of pictures per place, best first. A place holds one picture, more only where ties are allowed.
+// Slots: one list of images per place, best first. A place holds one image, more only where ties are allowed.
 
 function emptySlots(names) {
   return names.map(() => []);
@@ -56,7 +56,7 @@ function without(slots, name) {
   return slots.map((slot) => slot.filter((other) => other !== name));
 }
 
-// Put a picture at a place. Where one is already, it and its neighbours move up to the nearest empty place.
+// Put an image at a place. Where one is already, it and its neighbours move up to the nearest empty place.
 function putAt(slots, name, place) {
   const rest = without(slots, name);
   if (SETTINGS.ties || rest[place].length === 0) {
@@ -70,7 +70,7 @@ function putAt(slots, name, place) {
   return rest;
 }
 
-// What a click does: take the picture out if it is ranked, otherwise give it the first empty place.
+// What a click does: take the image out if it is ranked, otherwise give it the first empty place.
 function toggled(slots, name) {
   if (placeOf(slots, name) >= 0) return without(slots, name);
   return putAt(slots, name, slots.findIndex((slot) => slot.length === 0));

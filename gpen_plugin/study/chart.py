@@ -50,8 +50,8 @@ def _canvas(methods: int):
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
     except ImportError as error:
-        way_out = 'Run: pip install "gpen_plugin[evaluate]"'
-        raise OptionError("study count", "matplotlib is not installed", "what draws the chart", way_out) from error
+        hint = 'Run: pip install "gpen_plugin[evaluate]"'
+        raise OptionError("study count", "matplotlib is not installed", "what draws the chart", hint) from error
     figure = Figure(figsize=(8, 1.6 + 0.48 * methods), dpi=150, layout="constrained")
     return figure, FigureCanvasAgg(figure), colormaps["cividis"](np.linspace(0.0, 1.0, methods))
 

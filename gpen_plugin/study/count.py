@@ -6,7 +6,7 @@ from pathlib import Path
 
 from gpen_plugin.errors import DataError
 from gpen_plugin.evaluate.results import write_text
-from gpen_plugin.picture_file import write_picture
+from gpen_plugin.images.files import write_image
 from gpen_plugin.study import tables
 from gpen_plugin.study.chart import chart
 from gpen_plugin.study.key_file import StudyKey, read_key
@@ -39,7 +39,7 @@ def count(files: Sequence[Path], key_file: Path, output: Path) -> int:
         print(f"gpen_plugin: {sentence}", file=sys.stderr)
     found = tally(kept, key)
     table = tables.markdown(found, key, told)
-    write_picture(output / "figure8.png", chart(found))
+    write_image(output / "figure8.png", chart(found))
     write_text(output / "table.md", table)
     write_text(output / "table.csv", tables.comma_separated(found))
     write_text(output / "table.tex", tables.latex(found, key))

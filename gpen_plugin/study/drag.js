@@ -1,9 +1,9 @@
-// Dragging a picture to a place, by mouse, pen or finger. A finger on a tile scrolls; it drags after resting there.
+// Dragging an image to a place, by mouse, pen or finger. A finger on a tile scrolls; it drags after resting there.
 
 const STIR = 8; // pixels that a click may move
 const REST = 300; // milliseconds that a finger rests on a tile before it drags
 
-// sources: what can be dragged (a selector; data-picture names the picture); drop(name, place) is told the rest.
+// sources: what can be dragged (a selector; data-image names the image); drop(name, place) is told the rest.
 function enableDragging(sources, drop) {
   let drag = null;
 
@@ -38,7 +38,7 @@ function enableDragging(sources, drop) {
     const source = event.target.closest(sources);
     if (!source || event.button !== 0 || drag) return;
     const { pointerId, clientX, clientY } = event;
-    drag = { source, name: source.dataset.picture, pointerId, clientX, clientY, ghost: null, timer: null };
+    drag = { source, name: source.dataset.image, pointerId, clientX, clientY, ghost: null, timer: null };
     drag.scrolls = event.pointerType === "touch" && !source.closest(".slot");
     if (drag.scrolls) drag.timer = setTimeout(lift, REST);
   });

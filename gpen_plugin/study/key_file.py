@@ -18,7 +18,7 @@ class StudyImage:
     Attributes:
         id: its opaque name.
         key: of the image in the evaluation.
-        methods: opaque name of a picture -> method, in an order that says nothing.
+        methods: opaque name of an image -> method, in an order that says nothing.
     """
 
     id: str
@@ -32,11 +32,11 @@ class StudyKey:
 
     Attributes:
         study: digest of all that the page shows; every file of votes repeats it.
-        evaluation: name of the evaluation whose pictures are shown.
+        evaluation: name of the evaluation whose images are shown.
         fingerprint: of its protocol.
         condition: of the protocol; empty where there is but one.
         seed: the opaque names are a function of it.
-        allow_ties: whether two pictures may share a rank.
+        allow_ties: whether two images may share a rank.
         methods: in the order of the evaluation.
         images: the steps.
         left_out: images that were not shown, since a method gave nothing for them.
@@ -64,9 +64,9 @@ def read_key(path: Path) -> StudyKey:
     Raises:
         DataError: it is not there, or it is damaged.
     """
-    way_out = "Give the file that was written beside the page: -k study_key.json"
+    hint = "Give the file that was written beside the page: -k study_key.json"
     if not path.is_file():
-        raise DataError(str(path), "not there", "the key of a study", way_out)
+        raise DataError(str(path), "not there", "the key of a study", hint)
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         if content.pop("format") != FORMAT:
@@ -78,4 +78,4 @@ def read_key(path: Path) -> StudyKey:
             raise ValueError("an image without each method once")
         return key
     except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise DataError(str(path), f"cannot be read ({error})", "the key of a study", way_out) from error
+        raise DataError(str(path), f"cannot be read ({error})", "the key of a study", hint) from error

@@ -9,9 +9,9 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from gpen_plugin.data.image_source import decode_picture
+from gpen_plugin.data.image_source import decode_image
 from gpen_plugin.errors import DataError, OptionError
-from gpen_plugin.evaluate.results import Results, input_of, picture_of
+from gpen_plugin.evaluate.results import Results, image_of, input_of
 from gpen_plugin.study.key_file import StudyKey
 from gpen_plugin.study.selection import Selection
 
@@ -37,16 +37,16 @@ def make_page(
         results: what it found out.
         selection: what is shown.
         title: the page's head; it must not name a method.
-        tile: longest side of a picture in pixels; larger ones are reduced, smaller ones stay as they are.
+        tile: longest side of an image in pixels; larger ones are reduced, smaller ones stay as they are.
         lossless: PNG in place of JPEG of quality 95 without chroma subsampling; about four times as large.
-        show_input: show the degraded picture too, enlarged to the size of the results.
-        allow_ties: let two pictures share a rank.
+        show_input: show the degraded image too, enlarged to the size of the results.
+        allow_ties: let two images share a rank.
         seed: that `selection` was drawn with, for the key.
     Returns:
         (HTML, key).
     Raises:
         OptionError: the title gives a method away, or jinja2 is not installed.
-        DataError: a picture cannot be read.
+        DataError: an image cannot be read.
     """
     _keep_blind(title, [row.name for row in selection.rows])
     rows = {row.name: row for row in selection.rows}
@@ -54,13 +54,12 @@ def make_page(
     steps = []
     for image in selection.images:
         sources = {
-            name: picture_of(root, rows[method], selection.condition, image.key)
-            for name, method in image.methods.items()
+            name: image_of(root, rows[method], selection.condition, image.key) for name, method in image.methods.items()
         }
-        pictures = {name: _encode(_reduced(_read(path), side), lossless) for name, path in sources.items()}
+        images = {name: _encode(_reduced(_read(path), side), lossless) for name, path in sources.items()}
         lq = _read(input_of(root, selection.condition, image.key)) if show_input else None
         shown = None if lq is None else _encode(_enlarged(lq, side), lossless)
-        steps.append({"id": image.id, "input": shown, "pictures": pictures})
+        steps.append({"id": image.id, "input": shown, "images": images})
     study = _digest([title, allow_ties, steps])
     key = StudyKey(
         study=study,
@@ -95,29 +94,29 @@ def _keep_blind(title: str, methods: list[str]) -> None:
 
 def _read(path: Path) -> np.ndarray:
     try:
-        return decode_picture(path.read_bytes(), str(path))
+        return decode_image(path.read_bytes(), str(path))
     except OSError as error:
-        raise DataError(str(path), f"cannot be read ({error})", "a picture of the evaluation") from error
+        raise DataError(str(path), f"cannot be read ({error})", "an image of the evaluation") from error
 
 
-def _reduced(picture: np.ndarray, side: int) -> np.ndarray:
-    scale = side / max(picture.shape[:2])
-    return picture if scale >= 1 else _resized(picture, scale, cv2.INTER_AREA)
+def _reduced(image: np.ndarray, side: int) -> np.ndarray:
+    scale = side / max(image.shape[:2])
+    return image if scale >= 1 else _resized(image, scale, cv2.INTER_AREA)
 
 
-def _enlarged(picture: np.ndarray, side: int) -> np.ndarray:
-    scale = side / max(picture.shape[:2])
-    return _resized(picture, scale, cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC)
+def _enlarged(image: np.ndarray, side: int) -> np.ndarray:
+    scale = side / max(image.shape[:2])
+    return _resized(image, scale, cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC)
 
 
-def _resized(picture: np.ndarray, scale: float, method: int) -> np.ndarray:
-    height, width = (max(1, round(length * scale)) for length in picture.shape[:2])
-    return cv2.resize(picture, (width, height), interpolation=method)
+def _resized(image: np.ndarray, scale: float, method: int) -> np.ndarray:
+    height, width = (max(1, round(length * scale)) for length in image.shape[:2])
+    return cv2.resize(image, (width, height), interpolation=method)
 
 
-def _encode(picture: np.ndarray, lossless: bool) -> str:
-    """All pictures alike and from their pixels alone, so that no metadata comes along."""
-    done, data = cv2.imencode(".png", picture) if lossless else cv2.imencode(".jpg", picture, JPEG)
+def _encode(image: np.ndarray, lossless: bool) -> str:
+    """All images alike and from their pixels alone, so that no metadata comes along."""
+    done, data = cv2.imencode(".png", image) if lossless else cv2.imencode(".jpg", image, JPEG)
     assert done, "OpenCV always writes PNG and JPEG"
     return base64.b64encode(data.tobytes()).decode("ascii")
 
@@ -130,8 +129,8 @@ def _template():
     try:
         import jinja2
     except ImportError as error:
-        way_out = 'Run: pip install "gpen_plugin[evaluate]"'
-        raise OptionError("study make", "jinja2 is not installed", "what fills in pages", way_out) from error
+        hint = 'Run: pip install "gpen_plugin[evaluate]"'
+        raise OptionError("study make", "jinja2 is not installed", "what fills in pages", hint) from error
     loader = jinja2.FileSystemLoader(Path(__file__).parent)
     environment = jinja2.Environment(loader=loader, autoescape=True, undefined=jinja2.StrictUndefined)
     return environment.get_template("page.html")

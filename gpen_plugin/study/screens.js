@@ -9,7 +9,7 @@ let face = null; // what the step shows: {image, input, names in the order shown
 
 const order = () => shuffled(SETTINGS.images, ballot.seed);
 const content = (image) => JSON.parse($(`image-${image}`).textContent);
-const shownOf = (image) => shuffled(Object.keys(content(image).pictures), `${ballot.seed}/${image}`);
+const shownOf = (image) => shuffled(Object.keys(content(image).images), `${ballot.seed}/${image}`);
 const slotsNow = () => ballot.slots[face.image] ?? emptySlots(face.names);
 const letter = (name) => LETTERS[face.names.indexOf(name)];
 const complete = (image, slots = ballot.slots[image] ?? []) => slots.length > 0 && ranked(slots) === slots.length;
@@ -105,9 +105,9 @@ function drawTask() {
     make("div", { className: "cell" }, tile(name, at), magnifier(name, `Magnify ${LETTERS[at]}`)),
   );
   if (face.sources.input) {
-    const picture = make("img", { src: face.sources.input, alt: "The damaged photograph", draggable: false });
+    const image = make("img", { src: face.sources.input, alt: "The damaged photograph", draggable: false });
     const caption = make("span", { className: "letter", textContent: "damaged" });
-    const figure = make("div", { className: "input" }, picture, caption);
+    const figure = make("div", { className: "input" }, image, caption);
     tiles.unshift(make("div", { className: "cell" }, figure, magnifier("input", "Magnify the damaged photograph")));
   }
   $("tiles").replaceChildren(...tiles);
@@ -119,9 +119,9 @@ function drawTask() {
 }
 
 function sourcesOf(image) {
-  const { input, pictures } = content(image);
-  const all = input ? { input, ...pictures } : pictures;
-  const uri = (data) => `data:${PICTURE_KIND};base64,${data}`;
+  const { input, images } = content(image);
+  const all = input ? { input, ...images } : images;
+  const uri = (data) => `data:${IMAGE_KIND};base64,${data}`;
   return Object.fromEntries(Object.entries(all).map(([name, data]) => [name, uri(data)]));
 }
 
@@ -133,7 +133,7 @@ function tile(name, at) {
     make("span", { className: "letter", textContent: LETTERS[at] }),
     make("span", { className: "rank" }),
   );
-  button.dataset.picture = name;
+  button.dataset.image = name;
   button.addEventListener("click", () => toggle(name));
   return button;
 }
@@ -149,11 +149,11 @@ function magnifier(name, label) {
 function drawRanking() {
   const slots = slotsNow();
   for (const button of document.querySelectorAll(".tile")) {
-    const place = placeOf(slots, button.dataset.picture);
+    const place = placeOf(slots, button.dataset.image);
     button.querySelector(".rank").textContent = place < 0 ? "" : place + 1;
     button.setAttribute("aria-pressed", String(place >= 0));
     const told = place < 0 ? "not ranked" : `at place ${place + 1}`;
-    button.setAttribute("aria-label", `Picture ${letter(button.dataset.picture)}, ${told}`);
+    button.setAttribute("aria-label", `Image ${letter(button.dataset.image)}, ${told}`);
   }
   $("slots").replaceChildren(...slots.map(slotItem));
   const done = complete(face.image, slots);
@@ -174,16 +174,16 @@ function slotItem(names, place, slots) {
 }
 
 function thumb(name, place) {
-  const picture = make("img", { src: face.sources[name], alt: "", draggable: false });
+  const image = make("img", { src: face.sources[name], alt: "", draggable: false });
   const mark = make("span", { className: "letter", textContent: letter(name) });
-  const button = make("button", { type: "button", className: "thumb" }, picture, mark);
-  button.dataset.picture = name;
-  button.setAttribute("aria-label", `Place ${place + 1}: picture ${letter(name)}. Click to take it out`);
+  const button = make("button", { type: "button", className: "thumb" }, image, mark);
+  button.dataset.image = name;
+  button.setAttribute("aria-label", `Place ${place + 1}: image ${letter(name)}. Click to take it out`);
   button.addEventListener("click", () => toggle(name));
   return button;
 }
 
-// As many columns as make the pictures largest without scrolling; two where that would make them too small.
+// As many columns as make the images largest without scrolling; two where that would make them too small.
 function fit() {
   const cells = document.querySelectorAll(".cell").length;
   const gap = 8;
@@ -199,10 +199,10 @@ function fit() {
 
 function magnify(name) {
   const names = face.sources.input ? [...face.names, "input"] : face.names;
-  const pictures = names.map((one) => ({ label: letter(one) ?? "damaged", source: face.sources[one] }));
+  const images = names.map((one) => ({ label: letter(one) ?? "damaged", source: face.sources[one] }));
   const one = names.indexOf(name);
   const rival = slotsNow().flat().findLast((other) => other !== name) ?? face.names.find((other) => other !== name);
-  zoom.open(pictures, one, names.indexOf(rival));
+  zoom.open(images, one, names.indexOf(rival));
 }
 
 function exportVotes() {
@@ -218,7 +218,7 @@ function startAnew() {
   draw();
 }
 
-// Keys at a face. Letters and numbers work wherever the focus is; arrows go from picture to picture.
+// Keys at a face. Letters and numbers work wherever the focus is; arrows go from image to image.
 
 function press(event) {
   if (!face || zoom.dialog.open || event.altKey || event.metaKey) return;
@@ -229,10 +229,10 @@ function act(event, at) {
   const key = event.key.length === 1 ? event.key.toUpperCase() : event.key;
   if (event.ctrlKey) return key === "Z" && (undo(), true);
   const named = face.names[LETTERS.indexOf(key)];
-  const picture = at.dataset.picture ?? document.querySelector(".tile:hover")?.dataset.picture;
+  const image = at.dataset.image ?? document.querySelector(".tile:hover")?.dataset.image;
   if (key.length === 1 && named) return toggle(named), true;
-  if (/^[1-9]$/.test(key)) return picture ? put(picture, Number(key) - 1) : say("Go to a picture first."), true;
-  if (key === "Z") return magnify(picture ?? face.names[0]), true;
+  if (/^[1-9]$/.test(key)) return image ? put(image, Number(key) - 1) : say("Go to an image first."), true;
+  if (key === "Z") return magnify(image ?? face.names[0]), true;
   if (key === "Backspace") return undo(), true;
   if (key === "PageDown") return go(ballot.step + 1), true;
   if (key === "PageUp") return go(ballot.step - 1), true;
@@ -245,9 +245,9 @@ function act(event, at) {
 
 function move(at, across, down) {
   if (at.classList.contains("thumb")) {
-    const name = at.dataset.picture;
+    const name = at.dataset.image;
     put(name, placeOf(slotsNow(), name) + across);
-    document.querySelector(`.thumb[data-picture="${name}"]`).focus();
+    document.querySelector(`.thumb[data-image="${name}"]`).focus();
     return;
   }
   const tiles = [...document.querySelectorAll(".tile")];
@@ -285,6 +285,6 @@ window.addEventListener("storage", (event) => {
   draw();
 });
 document.addEventListener("keydown", press);
-enableDragging("[data-picture]", put);
+enableDragging("[data-image]", put);
 save();
 draw();

@@ -1,4 +1,4 @@
-"""What a study shows: methods, images that all of them restored, and the opaque names of their pictures."""
+"""What a study shows: methods, images that all of them restored, and the opaque names of their images."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -6,9 +6,9 @@ from pathlib import Path
 
 import numpy as np
 
-from gpen_plugin.data.degradation import recipe_rng
+from gpen_plugin.data.degradation import rng_from_key
 from gpen_plugin.errors import DataError, OptionError
-from gpen_plugin.evaluate.results import Failure, Results, Row, input_of, picture_of
+from gpen_plugin.evaluate.results import Failure, Results, Row, image_of, input_of
 from gpen_plugin.study.key_file import StudyImage
 
 MOST_METHODS = 12  # a person cannot rank more at a glance, and letters beyond L are keys of the page
@@ -62,12 +62,12 @@ def select(
     missing = {failure.key for failure in left_out}
     shown = [key for key in keys if key not in missing]
     if not shown:
-        came = f"no image that all of {', '.join(row.name for row in rows)} restored"
-        raise DataError(str(root), came, "at least one", "Name fewer methods.")
+        got = f"no image that all of {', '.join(row.name for row in rows)} restored"
+        raise DataError(str(root), got, "at least one", "Name fewer methods.")
     if num_images is not None:
         if num_images > len(shown):
             raise OptionError("--images", f"got {num_images}", f"at most {len(shown)}, which all methods restored")
-        chosen = recipe_rng(seed, "images").choice(len(shown), num_images, replace=False)
+        chosen = rng_from_key(seed, "images").choice(len(shown), num_images, replace=False)
         shown = [shown[place] for place in sorted(chosen)]
     images = [_blind(key, [row.name for row in rows], seed) for key in shown]
     return Selection(rows, condition, images, left_out)
@@ -77,8 +77,8 @@ def _condition(results: Results, given: str | None) -> str:
     if given is None and len(results.conditions) == 1:
         return results.conditions[0]
     if given not in results.conditions:
-        came = "not given" if given is None else f"got {given!r}"
-        raise OptionError("--condition", came, f"one of {', '.join(map(repr, results.conditions))}")
+        got = "not given" if given is None else f"got {given!r}"
+        raise OptionError("--condition", got, f"one of {', '.join(map(repr, results.conditions))}")
     return given
 
 
@@ -88,11 +88,11 @@ def _rows(results: Results, given: Sequence[str]) -> list[Row]:
         if name not in known:
             raise OptionError("--methods", f"got {name!r}", f"one of {', '.join(map(repr, known))}")
         if known[name].failure:
-            raise OptionError("--methods", f"{name!r} could not run ({known[name].failure})", "a method with pictures")
+            raise OptionError("--methods", f"{name!r} could not run ({known[name].failure})", "a method with images")
     rows = [row for row in results.rows if (row.name in given if given else not row.failure)]
     if not 2 <= len(rows) <= MOST_METHODS:
-        came = f"{rows[0].name!r} alone" if len(rows) == 1 else f"{len(rows)} methods"
-        raise OptionError("--methods", came, f"2 to {MOST_METHODS} methods to rank", "Name some of them.")
+        got = f"{rows[0].name!r} alone" if len(rows) == 1 else f"{len(rows)} methods"
+        raise OptionError("--methods", got, f"2 to {MOST_METHODS} methods to rank", "Name some of them.")
     return rows
 
 
@@ -111,15 +111,15 @@ def _failures(root: Path, results: Results, rows: list[Row], condition: str, key
             yield Failure(row.name, condition, key, "not restored yet")
         elif "failure" in found:
             yield Failure(row.name, condition, key, found["failure"])
-        elif not picture_of(root, row, condition, key).is_file():
-            yield Failure(row.name, condition, key, "its picture is gone")
+        elif not image_of(root, row, condition, key).is_file():
+            yield Failure(row.name, condition, key, "its image is gone")
     if not input_of(root, condition, key).is_file():
-        yield Failure("the input", condition, key, "its picture is gone")
+        yield Failure("the input", condition, key, "its image is gone")
 
 
 def _blind(key: str, methods: list[str], seed: int) -> StudyImage:
     """Opaque names, drawn anew for each image: what one image gives away says nothing about the next."""
-    rng = recipe_rng(seed, "opaque", key)
+    rng = rng_from_key(seed, "opaque", key)
     shuffled = [methods[place] for place in rng.permutation(len(methods))]
     return StudyImage(_name(rng), key, {_name(rng): method for method in shuffled})
 

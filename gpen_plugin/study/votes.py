@@ -125,12 +125,12 @@ def _ranking(vote: dict, image: StudyImage, key: StudyKey) -> Ranking | None:
     """A complete ranking, or None."""
     shown, places = vote.get("shown"), vote.get("places")
     _demand(_are_names(shown), f"image {image.id!r}: 'shown' is no list of names")
-    _demand(sorted(shown) == sorted(image.methods), f"image {image.id!r}: 'shown' are not its pictures")
+    _demand(sorted(shown) == sorted(image.methods), f"image {image.id!r}: 'shown' are not its images")
     _demand(isinstance(places, list) and all(map(_are_names, places)), f"image {image.id!r}: 'places' are no lists")
     ranked = [name for names in places for name in names]
     unknown = [name for name in ranked if name not in image.methods]
-    _demand(not unknown, f"image {image.id!r}: picture {unknown[:1]} is not in the study")
-    _demand(len(set(ranked)) == len(ranked), f"image {image.id!r}: a picture is ranked twice")
+    _demand(not unknown, f"image {image.id!r}: image {unknown[:1]} is not in the study")
+    _demand(len(set(ranked)) == len(ranked), f"image {image.id!r}: an image is ranked twice")
     _demand(key.allow_ties or all(len(names) < 2 for names in places), f"image {image.id!r}: a tie; none is allowed")
     if len(ranked) < len(image.methods):
         return None

@@ -1,4 +1,4 @@
-// Two pictures large: side by side, or one in the place of the other while it is held.
+// Two images large: side by side, or one in the place of the other while it is held.
 
 class Zoom {
   constructor(dialog) {
@@ -16,12 +16,12 @@ class Zoom {
     for (const end of ["pointerup", "pointercancel"]) document.addEventListener(end, () => this.hold(false));
   }
 
-  // pictures: [{label, source}]; one and other: which of them are shown.
-  open(pictures, one, other) {
-    this.pictures = pictures;
+  // images: [{label, source}]; one and other: which of them are shown.
+  open(images, one, other) {
+    this.images = images;
     this.shown = [one, other];
     this.sides.forEach((side, at) => {
-      const choices = pictures.map(({ label }, choice) => {
+      const choices = images.map(({ label }, choice) => {
         const button = document.createElement("button");
         button.type = "button";
         button.textContent = label;
@@ -34,8 +34,8 @@ class Zoom {
     this.dialog.showModal();
   }
 
-  choose(side, picture) {
-    this.shown[side] = picture;
+  choose(side, image) {
+    this.shown[side] = image;
     this.draw();
   }
 
@@ -49,7 +49,7 @@ class Zoom {
     const turn = { ArrowLeft: -1, ArrowRight: 1, ArrowUp: -1, ArrowDown: 1 }[event.key];
     if (turn) {
       const side = event.shiftKey ? 1 : 0;
-      this.choose(side, (this.shown[side] + turn + this.pictures.length) % this.pictures.length);
+      this.choose(side, (this.shown[side] + turn + this.images.length) % this.images.length);
     } else if (event.key === " ") {
       this.hold(true);
     } else if (event.key.toLowerCase() === "z") {
@@ -63,10 +63,10 @@ class Zoom {
 
   draw() {
     this.sides.forEach((side, at) => {
-      const picture = this.pictures[this.shown[this.held ? 1 - at : at]];
+      const image = this.images[this.shown[this.held ? 1 - at : at]];
       const image = side.querySelector("img");
-      image.src = picture.source;
-      image.alt = picture.label;
+      image.src = image.source;
+      image.alt = image.label;
       side.querySelectorAll("button").forEach((button, choice) => {
         button.setAttribute("aria-pressed", String(choice === this.shown[at]));
       });

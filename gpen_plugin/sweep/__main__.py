@@ -10,8 +10,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from gpen_plugin.errors import told_plainly
-from gpen_plugin.option_file import read_options
+from gpen_plugin.config.yaml_io import read_options
+from gpen_plugin.errors import handle_errors
 from gpen_plugin.sweep.checking import check_trainings
 from gpen_plugin.sweep.options import SweepOptions
 from gpen_plugin.sweep.plan import Training, plan
@@ -35,7 +35,7 @@ def parser() -> argparse.ArgumentParser:
     return parser
 
 
-@told_plainly
+@handle_errors
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a sweep.
 

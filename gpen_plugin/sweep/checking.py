@@ -11,9 +11,9 @@ import sys
 from collections.abc import Mapping, Sequence, Set
 from contextlib import redirect_stdout
 
-from gpen_plugin.errors import GPENError, OptionError, TrainingError, join_errors, plain_message, told_plainly
+from gpen_plugin.cli import host_pipeline
+from gpen_plugin.errors import GPENError, OptionError, TrainingError, handle_errors, join_errors, plain_message
 from gpen_plugin.host.run_lock import no_claims
-from gpen_plugin.run_options import host_pipeline
 from gpen_plugin.sweep.plan import Training
 
 LAST_LINES = 15
@@ -65,7 +65,7 @@ def complaints(words: Sequence[str]) -> list[str]:
     return []
 
 
-@told_plainly
+@handle_errors
 def main(argv: Sequence[str] | None = None) -> int:
     """Read a JSON list of command lines from the standard input, and write a list of messages for each."""
     with redirect_stdout(sys.stderr):

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 import yaml
 
+from gpen_plugin.config.schema import check
 from gpen_plugin.errors import GPENError, OptionError, join_errors
 from gpen_plugin.folder_name import folder_of
-from gpen_plugin.schema import check
 
 OF_THE_SWEEP = ("name", "manual_seed")  # keys of a training that no variant sets
 
@@ -86,9 +86,9 @@ class SweepOptions:
                 expected = "a name without 'debug', of which the host makes a short run"
                 return OptionError("name", made, expected, "Choose another.")
             if name in owners:
-                came = f"{owner} and {owners[name]} would share the folder {name}"
-                way_out = "Write {variant} and {seed} into the name; variants have to differ in letters or digits."
-                return OptionError("name", came, "a folder for each training", way_out)
+                got = f"{owner} and {owners[name]} would share the folder {name}"
+                hint = "Write {variant} and {seed} into the name; variants have to differ in letters or digits."
+                return OptionError("name", got, "a folder for each training", hint)
             owners[name] = owner
         return None
 

@@ -6,8 +6,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from gpen_plugin.config.yaml_io import read_options
 from gpen_plugin.errors import OptionError
-from gpen_plugin.option_file import read_options
 from gpen_plugin.sweep.options import SweepOptions, forced
 
 EXPERIMENTS = Path("experiments")  # of the host, below the current folder

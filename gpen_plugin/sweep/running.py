@@ -13,8 +13,8 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from gpen_plugin.host.training_log import last_iteration
 from gpen_plugin.sweep.plan import Training
-from gpen_plugin.training_log import last_iteration
 
 PROGRAM = (sys.executable, "-m", "gpen_plugin.train")
 BETWEEN_LOOKS = 0.5  # seconds

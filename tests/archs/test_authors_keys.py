@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from gpen_plugin.archs import GPEN, GPENDiscriminator, GPENPrior
-from gpen_plugin.archs.authors_keys import recognise, to_authors, to_ours
+from gpen_plugin.archs.key_maps import detect_layout, from_authors, to_authors
 
 SMALL = {"channel_multiplier": 1, "narrow": 0.04}
 NETWORKS = {
@@ -84,12 +84,12 @@ def test_as_many_parameters_as_the_released_models(size, channel_multiplier, nar
 def test_our_tensors_survive_the_way_there_and_back(build):
     ours = build().state_dict()
     theirs = to_authors(ours)
-    assert recognise(theirs) == (recognise(ours)[0], "authors")
+    assert detect_layout(theirs) == (detect_layout(ours)[0], "authors")
     assert not set(theirs) & set(ours) - {"final_conv.weight"}
-    back = to_ours(theirs)
+    back = from_authors(theirs)
     assert set(back) == set(ours)
     assert all(torch.equal(back[key], ours[key]) and back[key].shape == ours[key].shape for key in ours)
-    assert to_ours(ours) == dict(ours)
+    assert from_authors(ours) == dict(ours)
     assert to_authors(theirs) == theirs
 
 

@@ -7,8 +7,8 @@ import torch
 from small_networks import NETWORKS, SMALL, built
 
 from gpen_plugin.archs import GPEN, PSP, GPENPrior
-from gpen_plugin.archs.folding import fold
 from gpen_plugin.archs.gan_prior_arch import GANBlock
+from gpen_plugin.archs.inference import fold
 from gpen_plugin.ops import force_implementation
 
 KINDS = {

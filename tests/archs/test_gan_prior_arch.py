@@ -19,10 +19,10 @@ def build(size=32, noise_mode="concat", noisy=True):
 
 @pytest.mark.parametrize("noise_mode", ["concat", "add", "none"])
 @pytest.mark.parametrize("size", [16, 64])
-def test_draws_a_picture(size, noise_mode):
+def test_draws_a_image(size, noise_mode):
     prior = build(size, noise_mode)
-    picture, latents = prior(torch.randn(2, 16), return_latents=True)
-    assert picture.shape == (2, 3, size, size)
+    image, latents = prior(torch.randn(2, 16), return_latents=True)
+    assert image.shape == (2, 3, size, size)
     assert latents.shape == (2, prior.num_latent, 16)
     assert prior.num_latent == {16: 6, 64: 10}[size]
 
@@ -67,14 +67,14 @@ def test_a_map_serves_both_convolutions_of_its_resolution_and_no_other():
 
 
 def test_each_code_reaches_its_block():
-    """The picture of a block depends on the codes up to its own one, and on no later one."""
+    """The image of a block depends on the codes up to its own one, and on no later one."""
     prior = build(16)
     latents = torch.randn(1, prior.num_latent, 16, requires_grad=True)
     reach = [1, 3, 5]  # the last code that blocks 4, 8 and 16 take
     for rgb, last in zip(prior.synthesise(latents, [None] * 3), reach, strict=True):
         (gradient,) = torch.autograd.grad(rgb.sum(), latents, retain_graph=True)
         moved = [place for place in range(prior.num_latent) if gradient[0, place].abs().sum() > 0]
-        # the picture before reads code 2k+1, which conv0 of the next block reads too
+        # the image before reads code 2k+1, which conv0 of the next block reads too
         assert moved == list(range(last + 1))
 
 
@@ -105,9 +105,9 @@ def test_truncation_pulls_towards_the_mean():
 
 def test_latents_pass_through():
     prior, noise = build(), build().make_noise(2)
-    picture, latents = prior(torch.randn(2, 16), noise, return_latents=True)
-    assert torch.equal(prior(latents, noise, input_is_latent=True), picture)
-    assert torch.equal(prior(latents[:, 0], noise, input_is_latent=True), picture)
+    image, latents = prior(torch.randn(2, 16), noise, return_latents=True)
+    assert torch.equal(prior(latents, noise, input_is_latent=True), image)
+    assert torch.equal(prior(latents[:, 0], noise, input_is_latent=True), image)
 
 
 def test_a_fresh_prior_ignores_noise():
@@ -125,10 +125,10 @@ def test_fast_ops_equal_reference_ops(noise_mode):
 
 
 def path_length(prior, z, noise):
-    """The length of the picture's gradient along w, which path length regularisation differentiates again."""
-    picture, latents = prior(z, noise, return_latents=True)
-    along = torch.linspace(-1, 1, picture.numel(), dtype=picture.dtype).reshape(picture.shape)
-    (gradient,) = torch.autograd.grad((picture * along).sum(), latents, create_graph=True)
+    """The length of the image's gradient along w, which path length regularisation differentiates again."""
+    image, latents = prior(z, noise, return_latents=True)
+    along = torch.linspace(-1, 1, image.numel(), dtype=image.dtype).reshape(image.shape)
+    (gradient,) = torch.autograd.grad((image * along).sum(), latents, create_graph=True)
     return gradient.square().sum()
 
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from gpen_plugin.archs import GPEN, GPENDiscriminator
-from gpen_plugin.archs.authors_keys import to_authors, to_ours
+from gpen_plugin.archs.key_maps import from_authors, to_authors
 from gpen_plugin.ops import force_implementation
 
 GOLDENS = Path(__file__).parents[1] / "data" / "goldens"
@@ -78,7 +78,7 @@ def test_latent_agrees(tag):
 @pytest.mark.parametrize("tag", TAGS)
 def test_round_trip_keeps_every_key_in_order_and_every_bit(tag):
     _, state_dict, _ = golden(tag)
-    back = to_authors(to_ours(state_dict))
+    back = to_authors(from_authors(state_dict))
     assert list(back) == list(state_dict)
     for key, tensor in state_dict.items():
         assert torch.equal(back[key], tensor), key

@@ -20,27 +20,27 @@ def build(out_size=32, **arguments):
     return net
 
 
-def picture(*shape):
+def image(*shape):
     return torch.rand(*shape, generator=torch.Generator().manual_seed(1)) * 2 - 1
 
 
 @pytest.mark.parametrize("shape", [(32, 32), (20, 50), (100, 90), (1, 1)])
 def test_takes_any_size_and_returns_a_tensor(shape):
-    out = build()(picture(2, 3, *shape))
+    out = build()(image(2, 3, *shape))
     assert isinstance(out, torch.Tensor)
     assert out.shape == (2, 3, 32, 32)
 
 
-def test_pictures_of_the_right_size_enter_bit_for_bit():
-    net, lq, seen = build(), picture(1, 3, 32, 32), []
+def test_images_of_the_right_size_enter_bit_for_bit():
+    net, lq, seen = build(), image(1, 3, 32, 32), []
     net.encoder.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
     net(lq)
     assert torch.equal(seen[0], lq)
 
 
 @pytest.mark.parametrize("shape", [(8, 8), (20, 30)])
-def test_smaller_pictures_are_enlarged_bilinearly(shape):
-    net, lq = build(), picture(1, 3, *shape)
+def test_smaller_images_are_enlarged_bilinearly(shape):
+    net, lq = build(), image(1, 3, *shape)
     resized = F.interpolate(lq, size=(32, 32), mode="bilinear")
     torch.testing.assert_close(net(lq), net(resized))
 
@@ -48,11 +48,11 @@ def test_smaller_pictures_are_enlarged_bilinearly(shape):
 @pytest.mark.parametrize("shape", [(96, 80), (20, 45), (1, 1)])
 def test_resizes_as_the_dataset_and_the_restorer_do(shape):
     """One bilinear interpolation everywhere: OpenCV's, which is the authors' too."""
-    picture = np.random.default_rng(0).random((*shape, 3), dtype=np.float32)
+    image = np.random.default_rng(0).random((*shape, 3), dtype=np.float32)
     net, seen = build(), []
     net.encoder.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
-    net(torch.from_numpy(picture).permute(2, 0, 1)[None])
-    expected = cv2.resize(picture, (net.in_size, net.in_size), interpolation=cv2.INTER_LINEAR)
+    net(torch.from_numpy(image).permute(2, 0, 1)[None])
+    expected = cv2.resize(image, (net.in_size, net.in_size), interpolation=cv2.INTER_LINEAR)
     np.testing.assert_allclose(seen[0][0].permute(1, 2, 0).numpy(), expected, atol=1e-5)
 
 
@@ -61,8 +61,8 @@ def test_embeds_the_prior_itself():
     assert type(net.decoder) is GPENPrior
     prior = GPENPrior(32, **SMALL)
     prior.load_state_dict(net.decoder.state_dict(), strict=True)
-    z, features = net.encoder(picture(1, 3, 32, 32))
-    assert torch.equal(prior(z, features), net(picture(1, 3, 32, 32)))
+    z, features = net.encoder(image(1, 3, 32, 32))
+    assert torch.equal(prior(z, features), net(image(1, 3, 32, 32)))
 
 
 def test_encoder_and_decoder_hold_every_parameter():
@@ -74,7 +74,7 @@ def test_encoder_and_decoder_hold_every_parameter():
 @pytest.mark.parametrize("noise_mode", ["concat", "add", "none"])
 def test_every_parameter_learns(noise_mode):
     net = build(noise_mode=noise_mode)
-    net(picture(2, 3, 32, 32)).square().sum().backward()
+    net(image(2, 3, 32, 32)).square().sum().backward()
     still = [name for name, p in net.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0]
     assert still == []
 
@@ -82,25 +82,25 @@ def test_every_parameter_learns(noise_mode):
 @pytest.mark.parametrize("noise_mode", ["concat", "add", "none"])
 def test_every_parameter_has_a_gradient_where_the_finest_blocks_have_no_features(noise_mode):
     net = build(in_size=16, noise_mode=noise_mode)
-    net(picture(1, 3, 16, 16)).sum().backward()
+    net(image(1, 3, 16, 16)).sum().backward()
     assert [name for name, p in net.named_parameters() if p.grad is None] == []
 
 
 def test_without_noise_only_z_speaks():
-    net, lq = build(noise_mode="none"), picture(1, 3, 32, 32)
+    net, lq = build(noise_mode="none"), image(1, 3, 32, 32)
     z, _ = net.encoder(lq)
     assert torch.equal(net(lq), net.decoder(z))
 
 
 def test_a_fresh_encoder_leaves_the_priors_faces():
     torch.manual_seed(0)
-    net, lq = GPEN(32, **SMALL), picture(1, 3, 32, 32)
+    net, lq = GPEN(32, **SMALL), image(1, 3, 32, 32)
     z, _ = net.encoder(lq)
     assert torch.equal(net(lq), net.decoder(z, net.decoder.make_noise(1)))
 
 
 def test_smaller_input_leaves_the_finest_blocks_without_features():
-    net, lq = build(32, in_size=16), picture(1, 3, 16, 16)
+    net, lq = build(32, in_size=16), image(1, 3, 16, 16)
     assert list(net.encoder.down) == ["8", "4"]
     z, features = net.encoder(lq)
     assert len(features) == 3
@@ -109,12 +109,12 @@ def test_smaller_input_leaves_the_finest_blocks_without_features():
 
 def test_value_range_maps_in_and_out():
     net, unit = build(), build(value_range=[0, 1])
-    lq = picture(1, 3, 20, 20)
+    lq = image(1, 3, 20, 20)
     torch.testing.assert_close(unit((lq + 1) / 2), (net(lq) + 1) / 2)
 
 
 def test_more_on_request():
-    net, lq = build(), picture(2, 3, 32, 32)
+    net, lq = build(), image(2, 3, 32, 32)
     out = net(lq, return_latents=True, return_rgbs=True)
     assert isinstance(out, Restoration)
     assert torch.equal(out.image, net(lq))
@@ -126,7 +126,7 @@ def test_more_on_request():
 
 
 def test_fast_ops_equal_reference_ops():
-    net, lq = build().double(), picture(2, 3, 32, 32).double()
+    net, lq = build().double(), image(2, 3, 32, 32).double()
     fast = net(lq)
     with force_implementation("reference"):
         torch.testing.assert_close(fast, net(lq))
@@ -134,31 +134,31 @@ def test_fast_ops_equal_reference_ops():
 
 @pytest.mark.parametrize("guard", [torch.no_grad, torch.inference_mode])
 def test_without_gradients_the_result_is_the_same(guard):
-    net, lq = build(), picture(1, 3, 20, 20)
+    net, lq = build(), image(1, 3, 20, 20)
     expected = net(lq)
     with guard():
         torch.testing.assert_close(net(lq), expected)
 
 
 def test_channels_last():
-    net, lq = build(), picture(2, 3, 32, 32)
+    net, lq = build(), image(2, 3, 32, 32)
     expected = net(lq)
     net.to(memory_format=torch.channels_last)
     torch.testing.assert_close(net(lq.to(memory_format=torch.channels_last)), expected, rtol=0, atol=1e-4)
 
 
 def test_bfloat16_under_autocast():
-    net, lq = build(), picture(2, 3, 20, 20)
+    net, lq = build(), image(2, 3, 20, 20)
     expected = net(lq)
     with torch.autocast("cpu", torch.bfloat16):
         out = net(lq)
-    assert out.dtype == torch.float32, "the picture is summed up in float32"
+    assert out.dtype == torch.float32, "the image is summed up in float32"
     assert (out - expected).abs().max() / expected.std() < 0.1
     assert not torch.equal(out, expected)
 
 
 def test_bfloat16_throughout():
-    assert build().bfloat16()(picture(1, 3, 40, 20).bfloat16()).dtype == torch.bfloat16
+    assert build().bfloat16()(image(1, 3, 40, 20).bfloat16()).dtype == torch.bfloat16
 
 
 @pytest.mark.parametrize(

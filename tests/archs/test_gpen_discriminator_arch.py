@@ -34,14 +34,14 @@ def test_deviation_within_groups(batch, largest, group):
     out = _with_deviation(x, largest)
     assert torch.equal(out[:, :5], x)
     for n in range(batch):
-        # a group holds every (batch / group)-th picture
+        # a group holds every (batch / group)-th image
         members = x[n % (batch // group) :: batch // group]
         assert len(members) == group
         expected = (members.var(dim=0, unbiased=False) + 1e-8).sqrt().mean()
         torch.testing.assert_close(out[n, 5], expected.expand(4, 4))
 
 
-def test_a_picture_alone_is_judged_without_the_others():
+def test_a_image_alone_is_judged_without_the_others():
     net, x = build(stddev_group=1), torch.randn(3, 3, 32, 32)
     torch.testing.assert_close(net(x), torch.cat([net(x[n : n + 1]) for n in range(3)]))
     assert not torch.allclose(build(stddev_group=3)(x), net(x))
@@ -55,7 +55,7 @@ def test_fast_ops_equal_reference_ops():
 
 
 def r1(net, x):
-    """The squared gradient at the picture (R1), which training differentiates again."""
+    """The squared gradient at the image (R1), which training differentiates again."""
     x = x.detach().requires_grad_()
     (gradient,) = torch.autograd.grad(net(x).sum(), x, create_graph=True)
     return gradient.square().sum()
@@ -77,7 +77,7 @@ def test_r1_is_differentiable(batch):
         assert float((parameter.grad * direction).sum()) == pytest.approx(slope, rel=1e-4, abs=1e-8), name
 
 
-def test_r1_is_finite_for_one_picture_in_float32():
+def test_r1_is_finite_for_one_image_in_float32():
     net = build()
     r1(net, torch.randn(1, 3, 32, 32)).backward()
     assert all(p.grad is None or p.grad.isfinite().all() for p in net.parameters())

@@ -10,7 +10,7 @@ from gpen_plugin.archs.layers import (
     StyledConv,
     channels_of,
     check_size,
-    normalise,
+    normalize_2nd_moment,
     resolutions,
 )
 from gpen_plugin.errors import OptionError
@@ -52,7 +52,7 @@ def test_bad_sizes_say_the_nearest_good_one(size, nearest):
 
 
 def test_normalise_gives_unit_mean_square():
-    out = normalise(torch.randn(3, 64) * 7)
+    out = normalize_2nd_moment(torch.randn(3, 64) * 7)
     torch.testing.assert_close(out.square().mean(dim=1), torch.ones(3))
 
 

@@ -2,8 +2,8 @@ import pytest
 import torch
 
 from gpen_plugin.archs import GPEN, GPENDiscriminator, GPENPrior
-from gpen_plugin.archs.authors_keys import recognise, to_authors, to_ours
-from gpen_plugin.archs.layouts import same_taps, taps_of, to_layout
+from gpen_plugin.archs.key_maps import detect_layout, from_authors, to_authors
+from gpen_plugin.checkpoints.layouts import filter_taps, taps_equal, to_layout
 from gpen_plugin.errors import CheckpointError
 
 WIDTHS = {"channel_multiplier": 1, "narrow": 0.04}
@@ -26,8 +26,8 @@ def test_from_each_layout_to_each_other_and_back(build, layouts):
     for first in layouts:
         for second in layouts:
             state_dict = to_layout(to_layout(ours, first), second)
-            assert recognise(state_dict)[1] == second
-            back = to_ours(state_dict)
+            assert detect_layout(state_dict)[1] == second
+            back = from_authors(state_dict)
             assert sorted(back) == sorted(ours)
             assert all(torch.equal(back[key], ours[key]) and back[key].shape == ours[key].shape for key in ours)
 
@@ -52,15 +52,15 @@ def test_what_the_hosts_table_of_channels_does_not_reach():
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
 def test_taps_are_read_off_the_filters(taps, dtype):
     state_dict = to_authors(GPENPrior(16, **STYLE, **WIDTHS).state_dict(), taps)
-    found = taps_of({key: tensor.to(dtype) for key, tensor in state_dict.items()})
-    assert same_taps(found, taps)
+    found = filter_taps({key: tensor.to(dtype) for key, tensor in state_dict.items()})
+    assert taps_equal(found, taps)
     if dtype is torch.float32:
         assert found == pytest.approx([tap / min(taps) for tap in taps], abs=1e-4)
-    assert not same_taps(found, (1, 5, 5, 1))
+    assert not taps_equal(found, (1, 5, 5, 1))
 
 
 def test_taps_of_files_without_filters():
-    assert taps_of(GPENPrior(16, **STYLE, **WIDTHS).state_dict()) is None
+    assert filter_taps(GPENPrior(16, **STYLE, **WIDTHS).state_dict()) is None
 
 
 @pytest.mark.parametrize("broken", [torch.zeros(4, 4), torch.ones(4, 4), torch.ones(3, 3), torch.tensor(1.0)])
@@ -69,4 +69,4 @@ def test_filters_that_differ(broken, which):
     state_dict = to_authors(GPENPrior(16, **STYLE, **WIDTHS).state_dict())
     state_dict[[key for key in state_dict if key.endswith(".kernel")][which]] = broken
     with pytest.raises(CheckpointError, match=r"net\.pth: its FIR filters differ among each other \("):
-        taps_of(state_dict, "net.pth")
+        filter_taps(state_dict, "net.pth")

@@ -2,8 +2,8 @@ import pytest
 import torch
 
 from gpen_plugin.archs import GPEN, GPENDiscriminator, GPENPrior
-from gpen_plugin.archs.authors_keys import to_authors
-from gpen_plugin.archs.network_spec import describe
+from gpen_plugin.archs.key_maps import to_authors
+from gpen_plugin.checkpoints.network_spec import infer_spec
 from gpen_plugin.errors import CheckpointError
 
 GENERATORS = [
@@ -36,14 +36,14 @@ def full(arguments, **more):
 
 @pytest.mark.parametrize("arguments", GENERATORS, ids=str)
 def test_constructor_to_shapes_to_constructor(arguments):
-    spec = describe(shapes_of(GPEN, **arguments))
+    spec = infer_spec(shapes_of(GPEN, **arguments))
     assert (spec.kind, spec.layout) == ("GPEN", "ours")
     assert spec.arguments() == full(arguments, in_size=arguments.get("in_size", arguments["out_size"]))
 
 
 @pytest.mark.parametrize("arguments", [a for a in GENERATORS if "in_size" not in a], ids=str)
 def test_the_prior_too(arguments):
-    spec = describe(shapes_of(GPENPrior, **arguments))
+    spec = infer_spec(shapes_of(GPENPrior, **arguments))
     assert spec.kind == "GPENPrior"
     assert spec.arguments() == full(arguments)
 
@@ -51,7 +51,7 @@ def test_the_prior_too(arguments):
 @pytest.mark.parametrize("size", [16, 64, 256, 2048])
 @pytest.mark.parametrize("widths", [{}, {"channel_multiplier": 1, "narrow": 0.5}], ids=str)
 def test_the_discriminator_too(size, widths):
-    spec = describe(shapes_of(GPENDiscriminator, out_size=size, **widths))
+    spec = infer_spec(shapes_of(GPENDiscriminator, out_size=size, **widths))
     expected = {"out_size": size, "channel_multiplier": 2, "narrow": 1} | widths
     if size <= 32:
         del expected["channel_multiplier"]
@@ -64,31 +64,31 @@ def test_the_discriminator_too(size, widths):
 def test_crooked_widths_are_built_again(channel_multiplier, narrow):
     widths = {"channel_multiplier": channel_multiplier, "narrow": narrow}
     before = shapes_of(GPENDiscriminator, out_size=128, **widths)
-    after = shapes_of(GPENDiscriminator, **describe(before).arguments())
+    after = shapes_of(GPENDiscriminator, **infer_spec(before).arguments())
     assert {key: t.shape for key, t in before.items()} == {key: t.shape for key, t in after.items()}
 
 
 @pytest.mark.parametrize("arguments", [GENERATORS[0], GENERATORS[2]], ids=str)
 def test_the_authors_layout_tells_the_same(arguments):
     ours = shapes_of(GPEN, **arguments)
-    spec = describe(to_authors(ours))
+    spec = infer_spec(to_authors(ours))
     assert spec.layout == "authors"
-    assert spec.arguments() == describe(ours).arguments()
+    assert spec.arguments() == infer_spec(ours).arguments()
 
 
 def test_reads_well():
-    spec = describe(shapes_of(GPEN, out_size=256, channel_multiplier=1, narrow=0.5))
+    spec = infer_spec(shapes_of(GPEN, out_size=256, channel_multiplier=1, narrow=0.5))
     assert str(spec) == "GPEN 256 px, channel_multiplier 1, narrow 0.5, noise concat"
-    spec = describe(shapes_of(GPEN, out_size=32, in_size=16, num_style_feat=64, num_mlp=2))
+    spec = infer_spec(shapes_of(GPEN, out_size=32, in_size=16, num_style_feat=64, num_mlp=2))
     assert str(spec) == "GPEN 32 px, input 16 px, narrow 1, noise concat, 2 mapping layers of 64"
-    assert str(describe(shapes_of(GPENDiscriminator, out_size=512))) == (
+    assert str(infer_spec(shapes_of(GPENDiscriminator, out_size=512))) == (
         "GPENDiscriminator 512 px, channel_multiplier 2, narrow 1"
     )
 
 
 def test_foreign_weights():
     with pytest.raises(CheckpointError, match=r"net\.pth: holds conv\.weight; expected the weights of a GPEN"):
-        describe({"conv.weight": torch.zeros(1)}, "net.pth")
+        infer_spec({"conv.weight": torch.zeros(1)}, "net.pth")
 
 
 @pytest.mark.parametrize("lost", ["decoder.blocks.8.conv1.weight", "decoder.blocks.4.conv1.modulation.weight"])
@@ -96,4 +96,4 @@ def test_weights_with_a_hole(lost):
     state_dict = dict(shapes_of(GPEN, out_size=16))
     del state_dict[lost]
     with pytest.raises(CheckpointError, match="a GPEN with tensors missing or misshapen"):
-        describe(state_dict)
+        infer_spec(state_dict)

@@ -9,9 +9,8 @@ import torch.nn.functional as F
 from basicsr.archs.stylegan2_arch import StyleGAN2Discriminator, StyleGAN2Generator
 
 from gpen_plugin.archs import GPENDiscriminator, GPENPrior
-from gpen_plugin.archs.authors_keys import recognise, to_authors, to_ours
-from gpen_plugin.archs.layouts import to_layout
-from gpen_plugin.archs.stylegan2_keys import fixed_noise
+from gpen_plugin.archs.key_maps import detect_layout, fixed_noise, from_authors, to_authors
+from gpen_plugin.checkpoints.layouts import to_layout
 
 WIDTHS = {"channel_multiplier": 1, "narrow": 0.04}
 STYLE = {"num_style_feat": 8, "num_mlp": 2}
@@ -56,7 +55,7 @@ def rosinalitys(state_dict):
 @pytest.mark.parametrize("respelled", [dict, rosinalitys])
 @pytest.mark.parametrize("size", [32, 64])
 @torch.no_grad()
-def test_the_imported_prior_draws_the_hosts_pictures(size, respelled):
+def test_the_imported_prior_draws_the_hosts_images(size, respelled):
     theirs = hosts_generator(size)
     ours = GPENPrior(size, noise_mode="add", **STYLE, **WIDTHS)
     ours.load_state_dict(respelled(theirs.state_dict()), strict=True)
@@ -67,9 +66,9 @@ def test_the_imported_prior_draws_the_hosts_pictures(size, respelled):
     ]
     z = torch.randn(2, 8)
     expected, latents = theirs([z], noise=layers, return_latents=True)
-    picture, codes = ours(z, shared, return_latents=True)
+    image, codes = ours(z, shared, return_latents=True)
     assert expected.std() > 0.1
-    for given, wanted in ((codes, latents), (picture, expected)):
+    for given, wanted in ((codes, latents), (image, expected)):
         # The sums of a dozen layers, in another order: each value may be off by some steps of the largest one.
         step = torch.finfo(torch.float32).eps * float(wanted.abs().max())
         torch.testing.assert_close(given, wanted, atol=64 * step, rtol=0)
@@ -83,10 +82,10 @@ def test_the_imported_prior_draws_the_hosts_pictures(size, respelled):
 def test_the_imported_discriminator_judges_as_the_hosts(size):
     theirs, ours = hosts_discriminator(size), GPENDiscriminator(size, **WIDTHS)
     ours.load_state_dict(theirs.state_dict(), strict=True)
-    pictures = torch.randn(4, 3, size, size)
-    expected = theirs(pictures)
+    images = torch.randn(4, 3, size, size)
+    expected = theirs(images)
     assert expected.std() > 1e-3
-    torch.testing.assert_close(ours(pictures), expected, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(ours(images), expected, atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize("size", [16, 32, 128])
@@ -104,8 +103,8 @@ def test_every_name_and_shape_is_the_hosts(size):
 @pytest.mark.parametrize("size", [16, 64])
 def test_the_hosts_tensors_survive_the_way_there_and_back(build, size):
     given = {key: tensor for key, tensor in build(size).state_dict().items() if not key.startswith("noises.")}
-    ours = to_ours(given)
-    assert recognise(given) == (recognise(ours)[0], "stylegan2")
+    ours = from_authors(given)
+    assert detect_layout(given) == (detect_layout(ours)[0], "stylegan2")
     for through in (ours, to_authors(given)):
         back = {key: t for key, t in to_layout(through, "stylegan2").items() if not key.startswith("noises.")}
         assert set(back) == set(given)
@@ -115,9 +114,9 @@ def test_the_hosts_tensors_survive_the_way_there_and_back(build, size):
 def test_fixed_noise_is_left_out_and_nothing_else():
     given = hosts_generator(16).state_dict()
     assert sum(key.startswith("noises.") for key in given) == 5
-    assert len(to_ours(given)) == len(given) - 5
-    assert set(to_ours(rosinalitys(given))) == set(to_ours(given))
-    assert "noises.stranger" in to_ours(given | {"noises.stranger": torch.zeros(1)})
+    assert len(from_authors(given)) == len(given) - 5
+    assert set(from_authors(rosinalitys(given))) == set(from_authors(given))
+    assert "noises.stranger" in from_authors(given | {"noises.stranger": torch.zeros(1)})
 
 
 def test_fixed_noise_is_noise_and_the_same_each_time():

@@ -19,15 +19,15 @@ def test_a_step_of_fine_tuning_is_that_of_the_benchmark(monkeypatch):
     monkeypatch.setattr(yaml, "safe_load", lambda text: opt)
     model = model_of(256, "cpu")
     usual, lazy = arithmetic(model)
-    assert cost_of(opt).per_picture * len(model.gt) == pytest.approx(usual + lazy / opt["train"]["net_d_reg_every"])
+    assert cost_of(opt).per_image * len(model.gt) == pytest.approx(usual + lazy / opt["train"]["net_d_reg_every"])
 
 
-def test_a_prior_costs_more_per_picture_than_its_networks_and_more_with_path_length():
+def test_a_prior_costs_more_per_image_than_its_networks_and_more_with_path_length():
     opt = options("gpen_prior_256.yml")
     whole = cost_of(opt)
     opt["train"]["path_reg_weight"] = 0
-    assert cost_of(opt).per_picture < whole.per_picture
-    assert whole.pictures == opt["train"]["total_iter"] * opt["datasets"]["train"]["batch_size_per_gpu"]
+    assert cost_of(opt).per_image < whole.per_image
+    assert whole.images == opt["train"]["total_iter"] * opt["datasets"]["train"]["batch_size_per_gpu"]
 
 
 def test_hours():
@@ -36,11 +36,11 @@ def test_hours():
     assert torch.get_default_device().type == "cpu"
 
 
-def test_pictures_may_be_told_and_a_sweep_is_no_training(monkeypatch, capsys):
+def test_images_may_be_told_and_a_sweep_is_no_training(monkeypatch, capsys):
     file = str(REPOSITORY / "options" / "evidence" / "prior_64.yml")
-    monkeypatch.setattr("sys.argv", ["training_cost.py", "-opt", file, "--rate", "1e12", "--pictures", "2e6"])
+    monkeypatch.setattr("sys.argv", ["training_cost.py", "-opt", file, "--rate", "1e12", "--images", "2e6"])
     main()
-    assert "2.00 M pictures" in capsys.readouterr().out
+    assert "2.00 M images" in capsys.readouterr().out
     sweep = str(REPOSITORY / "options" / "evidence" / "sweep_64.yml")
     monkeypatch.setattr("sys.argv", ["training_cost.py", "-opt", sweep, "--rate", "1e12"])
     with pytest.raises(SystemExit, match="2"):

@@ -4,17 +4,17 @@ import cv2
 import numpy as np
 import pytest
 
-from gpen_plugin.data.brush_strokes import BrushRanges, brush_mask
-from gpen_plugin.data.degradation import recipe_rng
+from gpen_plugin.data.degradation import rng_from_key
+from gpen_plugin.data.free_form_masks import BrushRanges, brush_mask
 from gpen_plugin.errors import OptionError
 
 
 def masks(ranges: BrushRanges, number: int = 40, size: int = 64) -> list[np.ndarray]:
-    return [brush_mask(ranges, recipe_rng(seed), size) for seed in range(number)]
+    return [brush_mask(ranges, rng_from_key(seed), size) for seed in range(number)]
 
 
 def test_a_mask_is_a_function_of_the_generator():
-    first, again, other = (brush_mask(BrushRanges(), recipe_rng(seed), 64) for seed in (1, 1, 2))
+    first, again, other = (brush_mask(BrushRanges(), rng_from_key(seed), 64) for seed in (1, 1, 2))
     assert first.dtype == np.uint8
     assert set(np.unique(first)) == {0, 1}
     np.testing.assert_array_equal(first, again)
@@ -31,7 +31,7 @@ def test_the_size_changes_the_detail_alone():
     """A share of strokes that are fractions of the side: the same drawing at every size."""
     ranges = BrushRanges(width=(0.05, 0.07), covered=(0, 1))
     for seed in range(5):
-        small, large = (brush_mask(ranges, recipe_rng(seed), size) for size in (64, 256))
+        small, large = (brush_mask(ranges, rng_from_key(seed), size) for size in (64, 256))
         reduced = cv2.resize(large.astype(np.float32), (64, 64), interpolation=cv2.INTER_AREA)
         assert np.abs(reduced - small).mean() < 0.08
 
@@ -59,7 +59,7 @@ def test_more_strokes_cover_more():
 
 
 @pytest.mark.parametrize("size", [1, 2, 8])
-def test_the_drawing_ends_in_the_smallest_pictures(size):
+def test_the_drawing_ends_in_the_smallest_images(size):
     for mask in masks(BrushRanges(), 20, size):
         assert mask.shape == (size, size)
         assert mask.mean() <= 0.5

@@ -10,13 +10,14 @@ import cv2
 import numpy as np
 import pytest
 
-from gpen_plugin.data.blur_kernels import gaussian_kernel, motion_kernel
 from gpen_plugin.data.degradation import (
     DegradationRanges,
     DegradationRecipe,
     degrade,
-    degrade_small,
-    recipe_rng,
+    degrade_lowres,
+    gaussian_kernel,
+    motion_kernel,
+    rng_from_key,
     sample_recipe,
 )
 from gpen_plugin.errors import OptionError, ShapeError
@@ -25,33 +26,33 @@ RECIPE = DegradationRecipe("aniso", 9, 3.0, 1.0, 0.5, 0.0, 4.0, "area", 8.0, 7, 
 NO_BLUR = replace(RECIPE, kernel="iso", kernel_size=1)
 
 
-def picture(height: int = 64, width: int = 64) -> np.ndarray:
+def image(height: int = 64, width: int = 64) -> np.ndarray:
     return np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
 
 
 def recipes(count: int, ranges: DegradationRanges = DegradationRanges()) -> list[DegradationRecipe]:  # noqa: B008
-    return [sample_recipe(ranges, recipe_rng(0, i)) for i in range(count)]
+    return [sample_recipe(ranges, rng_from_key(0, i)) for i in range(count)]
 
 
 def test_recipe_is_a_function_of_seed_and_key_in_every_process():
     program = (
         "from gpen_plugin.data.degradation import *;"
-        "print(sample_recipe(DegradationRanges(), recipe_rng(3, 'faces/ä 1')).to_dict())"
+        "print(sample_recipe(DegradationRanges(), rng_from_key(3, 'faces/ä 1')).to_dict())"
     )
     command = [sys.executable, "-c", program]
     printed = {subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()}
-    assert printed == {str(sample_recipe(DegradationRanges(), recipe_rng(3, "faces/ä 1")).to_dict())}
+    assert printed == {str(sample_recipe(DegradationRanges(), rng_from_key(3, "faces/ä 1")).to_dict())}
 
 
 def test_recipe_does_not_change_with_versions():
-    assert recipe_rng(0, "00001").integers(2**63) == 6479430803223343045
-    recipe = sample_recipe(DegradationRanges(), recipe_rng(0, "00001"))
+    assert rng_from_key(0, "00001").integers(2**63) == 6479430803223343045
+    recipe = sample_recipe(DegradationRanges(), rng_from_key(0, "00001"))
     assert str(recipe) == "motion blur 23 px (at 138 deg), 1/151.3, noise 11.3, JPEG 36"
 
 
 def test_recipes_differ_by_seed_and_by_key():
     drawn = {
-        sample_recipe(DegradationRanges(), recipe_rng(*parts)) for parts in [(0, "a"), (1, "a"), (0, "b"), (0, 1, 0)]
+        sample_recipe(DegradationRanges(), rng_from_key(*parts)) for parts in [(0, "a"), (1, "a"), (0, "b"), (0, 1, 0)]
     }
     assert len(drawn) == 4
 
@@ -120,10 +121,10 @@ def test_wrong_ranges_name_their_key(key, value, words):
 
 def test_eq_4_step_by_step():
     """Against the equation, written out without OpenCV's filter, area resizing and noise in one place."""
-    image = picture(40, 40) / 255.0
+    pixels = image(40, 40) / 255.0
     kernel = gaussian_kernel(9, 3.0, 1.0, 0.5)
-    padded = np.pad(image, ((4, 4), (4, 4), (0, 0)), mode="reflect")
-    blurred = np.zeros_like(image)
+    padded = np.pad(pixels, ((4, 4), (4, 4), (0, 0)), mode="reflect")
+    blurred = np.zeros_like(pixels)
     for dy in range(9):
         for dx in range(9):
             blurred += kernel[dy, dx] * padded[8 - dy : 48 - dy, 8 - dx : 48 - dx]
@@ -132,7 +133,7 @@ def test_eq_4_step_by_step():
     expected = np.rint(np.clip(noisy, 0, 255)).astype(np.uint8)
     _, data = cv2.imencode(".jpg", expected, [cv2.IMWRITE_JPEG_QUALITY, 40])
     expected = cv2.imdecode(data, cv2.IMREAD_COLOR)
-    actual = degrade_small(picture(40, 40), RECIPE)
+    actual = degrade_lowres(image(40, 40), RECIPE)
     assert np.mean(actual != expected) < 0.05  # a value that lies on the edge between two may round either way
     np.testing.assert_allclose(actual.astype(float), expected, atol=8)
 
@@ -141,14 +142,14 @@ def test_motion_is_a_convolution_not_a_correlation():
     recipe = replace(NO_BLUR, kernel="motion", kernel_size=9, angle=0.6, bend=1.4, downsample=1.0, noise_sigma=0.0)
     point = np.zeros((33, 33, 3), np.float32)
     point[16, 16] = 1
-    spread = degrade_small(point, replace(recipe, jpeg_quality=100))[12:21, 12:21, 1] / 255
+    spread = degrade_lowres(point, replace(recipe, jpeg_quality=100))[12:21, 12:21, 1] / 255
     kernel = motion_kernel(9, 0.6, 1.4)
     assert np.abs(spread - kernel).max() < 0.02 < np.abs(spread - kernel[::-1, ::-1]).max()
 
 
 def test_noise_has_its_sigma_and_is_independent_between_channels():
     grey = np.full((256, 256, 3), 128, np.uint8)
-    noisy = degrade_small(grey, replace(NO_BLUR, downsample=1.0, noise_sigma=20.0, jpeg_quality=100)).astype(float)
+    noisy = degrade_lowres(grey, replace(NO_BLUR, downsample=1.0, noise_sigma=20.0, jpeg_quality=100)).astype(float)
     noise = np.random.Generator(np.random.PCG64(7)).standard_normal((256, 256, 3)) * 20
     brightness = [0.114, 0.587, 0.299]  # which JPEG keeps best
     seen, drawn = (noisy @ brightness - 128).ravel(), (noise @ brightness).ravel()
@@ -158,34 +159,34 @@ def test_noise_has_its_sigma_and_is_independent_between_channels():
 
 def test_one_pixel_in_the_middle():
     recipe = replace(RECIPE, downsample=200.0, kernel_size=41)
-    assert degrade_small(picture(), recipe).shape == (1, 1, 3)
-    result = degrade(picture(), recipe, 32)
+    assert degrade_lowres(image(), recipe).shape == (1, 1, 3)
+    result = degrade(image(), recipe, 32)
     assert result.shape == (32, 32, 3)
     assert np.ptp(result, axis=(0, 1)).max() < 1e-6
 
 
 @pytest.mark.parametrize(("s", "side"), [(10.0, 6), (3.7, 17), (1.0, 64), (60.0, 1)])
 def test_downsampled_size(s, side):
-    assert degrade_small(picture(), replace(RECIPE, downsample=s)).shape[0] == side
+    assert degrade_lowres(image(), replace(RECIPE, downsample=s)).shape[0] == side
 
 
 def test_bytes_and_floats_give_the_same():
-    one = degrade(picture(), RECIPE, 64)
-    other = degrade(picture().astype(np.float32) / 255, RECIPE, 64)
+    one = degrade(image(), RECIPE, 64)
+    other = degrade(image().astype(np.float32) / 255, RECIPE, 64)
     assert one.dtype == np.float32
     assert 0 <= one.min() <= one.max() <= 1
     np.testing.assert_array_equal(one, other)
 
 
-def test_same_recipe_same_picture():
-    np.testing.assert_array_equal(degrade(picture(), RECIPE, 64), degrade(picture(), RECIPE, 64))
-    assert (degrade(picture(), RECIPE, 64) != degrade(picture(), replace(RECIPE, noise_seed=8), 64)).any()
+def test_same_recipe_same_image():
+    np.testing.assert_array_equal(degrade(image(), RECIPE, 64), degrade(image(), RECIPE, 64))
+    assert (degrade(image(), RECIPE, 64) != degrade(image(), replace(RECIPE, noise_seed=8), 64)).any()
 
 
 @pytest.mark.parametrize(
     "wrong", [np.zeros((4, 4)), np.zeros((4, 4, 4)), np.zeros((0, 4, 3)), np.zeros((4, 4, 3), int)]
 )
-def test_wrong_pictures(wrong):
+def test_wrong_images(wrong):
     with pytest.raises(ShapeError, match="image: got"):
         degrade(wrong, RECIPE, 8)
 

@@ -4,14 +4,14 @@ import cv2
 import numpy as np
 import pytest
 
-from gpen_plugin.data.face_labels import (
+from gpen_plugin.data.segmentation_labels import (
     LABELS,
     PALETTE,
     check_palette,
+    colorize_labels,
+    hflip_labels,
     is_indexed,
-    labels_of,
-    mirrored,
-    painted,
+    read_labels,
     resize_map,
 )
 from gpen_plugin.errors import DataError, OptionError
@@ -26,38 +26,38 @@ def test_indices_and_colours_are_read_alike():
     labels = everything()
     indexed = cv2.cvtColor(labels, cv2.COLOR_GRAY2BGR)
     assert is_indexed(indexed)
-    assert not is_indexed(painted(labels))
-    np.testing.assert_array_equal(labels_of(indexed, "a"), labels)
-    np.testing.assert_array_equal(labels_of(painted(labels), "a"), labels)
+    assert not is_indexed(colorize_labels(labels))
+    np.testing.assert_array_equal(read_labels(indexed, "a"), labels)
+    np.testing.assert_array_equal(read_labels(colorize_labels(labels), "a"), labels)
 
 
-def test_colours_are_rgb_in_the_palette_and_bgr_in_pictures():
-    skin = painted(np.full((1, 1), LABELS.index("skin"), np.uint8))[0, 0]
+def test_colours_are_rgb_in_the_palette_and_bgr_in_images():
+    skin = colorize_labels(np.full((1, 1), LABELS.index("skin"), np.uint8))[0, 0]
     assert (PALETTE[LABELS.index("skin")], skin.tolist()) == ((204, 0, 0), [0, 0, 204])
 
 
 def test_another_palette():
     palette = [[12 * i, 200, 7] for i in range(19)]
     labels = everything()
-    np.testing.assert_array_equal(labels_of(painted(labels, palette), "a", palette), labels)
+    np.testing.assert_array_equal(read_labels(colorize_labels(labels, palette), "a", palette), labels)
     with pytest.raises(DataError, match=r"a: holds the colour \[0, 200, 7\] at \(0, 0\), which is no label's"):
-        labels_of(painted(labels, palette), "a")
+        read_labels(colorize_labels(labels, palette), "a")
 
 
 def test_of_labels_that_share_a_colour_the_first_is_read():
     palette = [*PALETTE]
     palette[LABELS.index("right eye")] = palette[LABELS.index("left eye")]
-    read = labels_of(painted(everything(), palette), "a", palette)
+    read = read_labels(colorize_labels(everything(), palette), "a", palette)
     assert set(np.unique(read)) == set(range(19)) - {LABELS.index("right eye")}
 
 
 def test_the_mirror_changes_the_names_of_the_sides():
     labels = np.array([[LABELS.index(name) for name in ("left eye", "nose", "right brow", "left ear")]], np.uint8)
-    seen = [LABELS[label] for label in mirrored(labels)[0]]
+    seen = [LABELS[label] for label in hflip_labels(labels)[0]]
     assert seen == ["right ear", "left brow", "nose", "right eye"]
     every = everything()
-    np.testing.assert_array_equal(mirrored(mirrored(every)), every)
-    moved = [LABELS[i] for i in range(19) if mirrored(np.full((1, 1), i, np.uint8))[0, 0] != i]
+    np.testing.assert_array_equal(hflip_labels(hflip_labels(every)), every)
+    moved = [LABELS[i] for i in range(19) if hflip_labels(np.full((1, 1), i, np.uint8))[0, 0] != i]
     assert moved == ["left eye", "right eye", "left brow", "right brow", "left ear", "right ear"]
 
 
@@ -71,16 +71,16 @@ def test_resizing_makes_no_new_labels_and_keeps_the_place():
 
 
 @pytest.mark.parametrize(
-    ("picture", "words"),
+    ("image", "words"),
     [
         (np.full((4, 4, 3), 19, np.uint8), r"map.png: holds the colour \[19, 19, 19\] at \(0, 0\)"),
         (np.full((4, 4, 3), (1, 2, 3), np.uint8), r"map.png: holds the colour \[3, 2, 1\].*Save maps as PNG"),
         (np.zeros((4, 4, 3), np.uint8), "map.png: is background everywhere; expected the parts.*16-bit"),
     ],
 )
-def test_what_is_no_map_is_told(picture, words):
+def test_what_is_no_map_is_told(image, words):
     with pytest.raises(DataError, match=words):
-        labels_of(picture, "map.png")
+        read_labels(image, "map.png")
 
 
 @pytest.mark.parametrize("palette", [PALETTE[:18], [*PALETTE[:18], (1, 2)], [*PALETTE[:18], (0, 0, 256)]])

@@ -7,13 +7,13 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from make_pictures import colour_picture, write_faces, write_lmdb
+from make_images import colour_image, write_faces, write_lmdb
 
 from gpen_plugin.data import GPENDegradationDataset
-from gpen_plugin.data.degradation import DegradationRanges, degrade, recipe_rng, sample_recipe
+from gpen_plugin.data.degradation import DegradationRanges, degrade, rng_from_key, sample_recipe
 from gpen_plugin.data.image_source import FolderSource
-from gpen_plugin.data.sample_index import SampleIndex
 from gpen_plugin.errors import DataError, GPENError
+from gpen_plugin.host.data_cursor import SampleIndex
 
 MILD = {"kernel_size": [3, 5], "downsample_range": [1, 4]}
 
@@ -38,7 +38,7 @@ def folder(tmp_path):
 
 @pytest.fixture
 def database(tmp_path):
-    return write_lmdb(tmp_path / "faces.lmdb", {f"face_{i}": colour_picture(i) for i in range(6)})
+    return write_lmdb(tmp_path / "faces.lmdb", {f"face_{i}": colour_image(i) for i in range(6)})
 
 
 def same(one: dict, other: dict) -> bool:
@@ -51,14 +51,14 @@ def test_item(folder):
     assert item["gt"].shape == (3, 32, 32)
     assert item["lq"].dtype == item["gt"].dtype == torch.float32
     assert item["gt_path"] == item["lq_path"] == str(folder / "face_2.png")
-    rgb = colour_picture(2)[:, :, ::-1].transpose(2, 0, 1) / 127.5 - 1
+    rgb = colour_image(2)[:, :, ::-1].transpose(2, 0, 1) / 127.5 - 1
     np.testing.assert_allclose(item["gt"].numpy(), rgb, atol=1e-6)
 
 
 def test_validation_pair_is_the_recipe_of_seed_and_key(folder):
     item = GPENDegradationDataset(opt(folder, phase="val", seed=5, value_range=[0, 1]))[3]
-    recipe = sample_recipe(DegradationRanges.from_options(MILD, ""), recipe_rng(5, "face_3"))
-    lq = degrade(colour_picture(3), recipe, 32)
+    recipe = sample_recipe(DegradationRanges.from_options(MILD, ""), rng_from_key(5, "face_3"))
+    lq = degrade(colour_image(3), recipe, 32)
     # OpenCV's kernels for one and for three channels add the four weighted neighbours in another order
     rounding = 4 * np.finfo(np.float32).eps
     np.testing.assert_allclose(item["lq"].numpy(), lq[:, :, ::-1].transpose(2, 0, 1), rtol=0, atol=rounding)
@@ -99,7 +99,7 @@ def test_plain_indices_follow_torchs_seed(folder):
     assert not same(first, second)
 
 
-def test_half_of_the_training_pictures_are_mirrored(folder):
+def test_half_of_the_training_images_are_mirrored(folder):
     flips, plain = (GPENDegradationDataset(opt(folder, use_hflip=use)) for use in (True, False))
     mirrored = 0
     for place in range(100):
@@ -140,8 +140,8 @@ def test_place_survives_pickling():
 
 
 @pytest.mark.parametrize(("height", "width"), [(9, 9), (100, 60), (33, 32), (1, 1)])
-def test_pictures_of_any_size(tmp_path, height, width):
-    cv2.imwrite(str(tmp_path / "a.png"), colour_picture(0, height, width))
+def test_images_of_any_size(tmp_path, height, width):
+    cv2.imwrite(str(tmp_path / "a.png"), colour_image(0, height, width))
     item = GPENDegradationDataset(opt(tmp_path))[0]
     assert item["lq"].shape == item["gt"].shape == (3, 32, 32)
 
@@ -180,17 +180,17 @@ def test_unreadable_file_is_counted_logged_once_and_replaced(folder, caplog):
 def test_nothing_can_be_read(folder):
     for path in folder.iterdir():
         path.write_bytes(b"broken")
-    with pytest.raises(DataError, match="none of 6 pictures can be read"):
+    with pytest.raises(DataError, match="none of 6 images can be read"):
         GPENDegradationDataset(opt(folder, on_error="skip"))[0]
 
 
-def test_first_pictures_only(folder):
+def test_first_images_only(folder):
     dataset = GPENDegradationDataset(opt(folder, num_images=2))
     assert len(dataset) == 2
     assert dataset.keys == FolderSource(folder, "").keys[:2]
 
 
-def test_pictures_that_are_degraded_already_are_paired_by_key(folder, tmp_path):
+def test_images_that_are_degraded_already_are_paired_by_key(folder, tmp_path):
     lq = tmp_path / "lq"
     lq.mkdir()
     for i in range(6):
@@ -211,7 +211,7 @@ def test_pictures_that_are_degraded_already_are_paired_by_key(folder, tmp_path):
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"dataroot_gt": "/not/there"}, "dataroot_gt: /not/there is not there; expected a folder of pictures"),
+        ({"dataroot_gt": "/not/there"}, "dataroot_gt: /not/there is not there; expected a folder of images"),
         ({"dataroot_gt": "/not/there.lmdb", "io_backend": {"type": "lmdb"}}, r"dataroot_gt: /not/there\.lmdb is not"),
         ({"io_backend": {"type": "lmbd"}}, "io_backend:type: got 'lmbd'"),
         ({"in_size": 64}, "in_size: got 64, above out_size 32; expected at most out_size"),

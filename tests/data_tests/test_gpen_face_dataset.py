@@ -3,12 +3,12 @@
 import numpy as np
 import pytest
 import torch
-from make_pictures import colour_picture, write_faces, write_lmdb
+from make_images import colour_image, write_faces, write_lmdb
 
 from gpen_plugin.data import GPENDegradationDataset, GPENFaceDataset
-from gpen_plugin.data.degradation import DegradationRanges, degrade, recipe_rng, resize_bilinear, sample_recipe
-from gpen_plugin.data.sample_index import SampleIndex
+from gpen_plugin.data.degradation import DegradationRanges, degrade, resize_bilinear, rng_from_key, sample_recipe
 from gpen_plugin.errors import DataError, GPENError
+from gpen_plugin.host.data_cursor import SampleIndex
 
 
 def opt(root, **others) -> dict:
@@ -28,7 +28,7 @@ def test_an_item_is_a_face_and_its_file(folder, phase):
     assert item["gt"].shape == (3, 32, 32)
     assert item["gt"].dtype == torch.float32
     assert item["gt_path"] == str(folder / "face_2.png")
-    rgb = colour_picture(2)[:, :, ::-1].transpose(2, 0, 1)
+    rgb = colour_image(2)[:, :, ::-1].transpose(2, 0, 1)
     np.testing.assert_allclose(item["gt"].numpy(), rgb / 127.5 - 1, atol=1e-6)
 
 
@@ -36,19 +36,19 @@ def test_an_item_is_a_face_and_its_file(folder, phase):
 @pytest.mark.parametrize(("height", "width"), [(1, 1), (1, 7), (9, 1), (33, 20), (64, 64)])
 def test_bytes_and_floats_become_the_same_tensor(folder, height, width, value_range):
     dataset = GPENFaceDataset(opt(folder, value_range=list(value_range)))
-    picture = np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    image = np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
     low, high = map(np.float32, value_range)
-    expected = (picture.astype(np.float32) / 255)[:, :, ::-1].transpose(2, 0, 1) * (high - low) + low
-    np.testing.assert_array_equal(dataset._tensor(picture).numpy(), expected)
-    np.testing.assert_array_equal(dataset._tensor(picture.astype(np.float32) / 255).numpy(), expected)
+    expected = (image.astype(np.float32) / 255)[:, :, ::-1].transpose(2, 0, 1) * (high - low) + low
+    np.testing.assert_array_equal(dataset._tensor(image).numpy(), expected)
+    np.testing.assert_array_equal(dataset._tensor(image.astype(np.float32) / 255).numpy(), expected)
 
 
 @pytest.mark.parametrize(("height", "width"), [(1, 1), (3, 3), (20, 33), (64, 16), (48, 48)])
-def test_small_pictures_are_enlarged_as_whole_ones_would_be(folder, height, width):
+def test_small_images_are_enlarged_as_whole_ones_would_be(folder, height, width):
     dataset = GPENFaceDataset(opt(folder))
-    picture = np.random.default_rng(1).integers(0, 256, (height, width, 3), dtype=np.uint8)
-    enlarged = dataset._tensor(resize_bilinear(picture, 48))
-    torch.testing.assert_close(dataset._tensor(picture, 48), enlarged, rtol=0, atol=1e-6)
+    image = np.random.default_rng(1).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    enlarged = dataset._tensor(resize_bilinear(image, 48))
+    torch.testing.assert_close(dataset._tensor(image, 48), enlarged, rtol=0, atol=1e-6)
 
 
 def test_value_range_and_size(folder):
@@ -59,7 +59,7 @@ def test_value_range_and_size(folder):
 
 
 def test_folder_and_lmdb_give_the_same(folder, tmp_path):
-    root = write_lmdb(tmp_path / "faces.lmdb", {f"face_{i}": colour_picture(i) for i in range(6)})
+    root = write_lmdb(tmp_path / "faces.lmdb", {f"face_{i}": colour_image(i) for i in range(6)})
     one = GPENFaceDataset(opt(folder, use_hflip=True))
     other = GPENFaceDataset(opt(root, use_hflip=True, io_backend={"type": "lmdb"}))
     for i in range(6):
@@ -77,7 +77,7 @@ def test_faces_are_mirrored_as_in_pairs(folder):
         index = SampleIndex(0, 3, place)
         shown = faces[index]["gt"]
         assert torch.equal(shown, pairs[index]["gt"])
-        expected = recipe_rng(4, 3, place).random() < 0.5
+        expected = rng_from_key(4, 3, place).random() < 0.5
         assert torch.equal(shown, plain.flip(2) if expected else plain)
         turned += expected
     assert 35 <= turned <= 65
@@ -89,9 +89,9 @@ def test_draws_of_a_pair_begin_with_the_mirror(folder):
     for use_hflip in (True, False):
         dataset = GPENDegradationDataset(opt(folder, use_hflip=use_hflip, seed=2, degradation=mild, value_range=[0, 1]))
         for place in range(6):
-            rng = recipe_rng(2, 1, place)
+            rng = rng_from_key(2, 1, place)
             turned = rng.random() < 0.5 and use_hflip
-            face = np.ascontiguousarray(colour_picture(3)[:, :: -1 if turned else 1])
+            face = np.ascontiguousarray(colour_image(3)[:, :: -1 if turned else 1])
             lq = degrade(face, sample_recipe(DegradationRanges.from_options(mild, ""), rng), 32)
             shown = dataset[SampleIndex(3, 1, place)]["lq"]
             # OpenCV's kernels for one and for three channels add the four weighted neighbours in another order
@@ -115,7 +115,7 @@ def test_the_host_builds_and_loads_it_with_workers(folder):
         assert torch.equal(one["gt"], other["gt"])
 
 
-def test_unreadable_pictures(folder):
+def test_unreadable_images(folder):
     (folder / "face_5.png").write_bytes(b"broken")
     with pytest.raises(DataError, match=r"face_5\.png: cannot be decoded"):
         GPENFaceDataset(opt(folder))[5]
@@ -124,7 +124,7 @@ def test_unreadable_pictures(folder):
     assert (dataset[5]["skipped"], dataset[4]["skipped"]) == (1, 0)
 
 
-def test_first_pictures_only(folder):
+def test_first_images_only(folder):
     assert len(GPENFaceDataset(opt(folder, num_images=2))) == 2
 
 

@@ -1,4 +1,4 @@
-"""Every kind of picture is read, in every kind of place, and what cannot be read is named."""
+"""Every kind of image is read, in every kind of place, and what cannot be read is named."""
 
 import io
 import os
@@ -10,24 +10,24 @@ import cv2
 import numpy as np
 import pytest
 import tifffile
-from make_pictures import colour_picture, write_faces, write_lmdb
+from make_images import colour_image, write_faces, write_lmdb
 from PIL import Image
 
 from gpen_plugin.data.image_source import (
     FolderSource,
     LmdbSource,
     ZipSource,
-    decode_picture,
-    fit_square,
+    decode_image,
     open_folder_or_zip,
+    resize_square,
 )
 from gpen_plugin.errors import DataError
 
-COLOUR = colour_picture(1, 24, 40)
+COLOUR = colour_image(1, 24, 40)
 
 
-def encoded(picture: np.ndarray, suffix: str = ".png") -> bytes:
-    return cv2.imencode(suffix, picture)[1].tobytes()
+def encoded(image: np.ndarray, suffix: str = ".png") -> bytes:
+    return cv2.imencode(suffix, image)[1].tobytes()
 
 
 def by_pillow(image: Image.Image, kind: str, **options) -> bytes:
@@ -37,28 +37,28 @@ def by_pillow(image: Image.Image, kind: str, **options) -> bytes:
 
 
 def test_colour_is_kept():
-    np.testing.assert_array_equal(decode_picture(encoded(COLOUR), "a.png"), COLOUR)
+    np.testing.assert_array_equal(decode_image(encoded(COLOUR), "a.png"), COLOUR)
 
 
 def test_grey_becomes_three_equal_channels():
     grey = COLOUR[:, :, 0]
-    np.testing.assert_array_equal(decode_picture(encoded(grey), "a.png"), np.stack([grey] * 3, axis=2))
+    np.testing.assert_array_equal(decode_image(encoded(grey), "a.png"), np.stack([grey] * 3, axis=2))
 
 
 @pytest.mark.parametrize("channels", [1, 3])
 def test_16_bits_are_divided_by_257(channels):
     wide = COLOUR[:, :, :channels].astype(np.uint16) * 257
-    decoded = decode_picture(encoded(wide + np.uint16(100) * (wide < 65000)), "a.png")
+    decoded = decode_image(encoded(wide + np.uint16(100) * (wide < 65000)), "a.png")
     np.testing.assert_array_equal(decoded, np.broadcast_to(COLOUR[:, :, :channels], COLOUR.shape))
 
 
 @pytest.mark.parametrize("scale", [1, 257])
 def test_transparency_is_put_on_white(scale):
     kind = np.uint8 if scale == 1 else np.uint16
-    picture = np.zeros((2, 3, 4), kind)
-    picture[:, :, 2] = 200 * scale
-    picture[:, 0, 3], picture[:, 1, 3] = 255 * scale, 51 * scale
-    decoded = decode_picture(encoded(picture), "a.png")
+    image = np.zeros((2, 3, 4), kind)
+    image[:, :, 2] = 200 * scale
+    image[:, 0, 3], image[:, 1, 3] = 255 * scale, 51 * scale
+    decoded = decode_image(encoded(image), "a.png")
     assert decoded[0].tolist() == [[0, 0, 200], [204, 204, 244], [255, 255, 255]]
 
 
@@ -66,7 +66,7 @@ def test_palette():
     image = Image.fromarray(np.arange(12, dtype=np.uint8).reshape(3, 4), "P")
     image.putpalette([channel for i in range(256) for channel in (i, 2 * i % 256, 255 - i)])
     expected = [[[255 - i, 2 * i, i] for i in range(row * 4, row * 4 + 4)] for row in range(3)]
-    assert decode_picture(by_pillow(image, "PNG"), "a.png").tolist() == expected
+    assert decode_image(by_pillow(image, "PNG"), "a.png").tolist() == expected
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF"])
@@ -75,7 +75,7 @@ def test_orientation_is_applied_whatever_the_format(kind):
     exif = image.getexif()
     exif[0x0112] = 6  # the camera was held upright
     data = by_pillow(image, kind, exif=exif, **({"lossless": True} if kind == "WEBP" else {}))
-    decoded = decode_picture(data, "a")
+    decoded = decode_image(data, "a")
     assert decoded.shape == (40, 24, 3)
     if kind != "JPEG":
         np.testing.assert_array_equal(decoded, np.rot90(COLOUR, -1))
@@ -86,36 +86,36 @@ def test_infrared_is_no_transparency(dtype):
     samples = np.concatenate([COLOUR, COLOUR[:, :, :1]], axis=2).astype(dtype) * (257 if dtype == np.uint16 else 1)
     stream = io.BytesIO()
     tifffile.imwrite(stream, samples[:, :, [2, 1, 0, 3]], photometric="rgb", extrasamples=["unspecified"])
-    np.testing.assert_array_equal(decode_picture(stream.getvalue(), "a.tif"), COLOUR)
+    np.testing.assert_array_equal(decode_image(stream.getvalue(), "a.tif"), COLOUR)
 
 
 def test_a_jpeg_that_is_cut_off_is_refused():
     with pytest.raises(DataError, match=r"a\.jpg: cannot be decoded"):
-        decode_picture(encoded(colour_picture(0, 300, 200), ".jpg")[:-2000], "a.jpg")
+        decode_image(encoded(colour_image(0, 300, 200), ".jpg")[:-2000], "a.jpg")
 
 
 @pytest.mark.parametrize(
-    "data", [b"", b"no picture", encoded(COLOUR)[:200], encoded(COLOUR, ".jpg")[:300], encoded(COLOUR, ".jpg")[:-40]]
+    "data", [b"", b"no image", encoded(COLOUR)[:200], encoded(COLOUR, ".jpg")[:300], encoded(COLOUR, ".jpg")[:-40]]
 )
 def test_damaged_files_are_named(data):
     with pytest.raises(DataError, match=r"some/face\.png: cannot be decoded"):
-        decode_picture(data, "some/face.png")
+        decode_image(data, "some/face.png")
 
 
-def test_floating_point_pictures_are_refused():
+def test_floating_point_images_are_refused():
     with pytest.raises(DataError, match=r"a\.tif: cannot be decoded"):
-        decode_picture(encoded(COLOUR.astype(np.float32) / 255, ".tif"), "a.tif")
+        decode_image(encoded(COLOUR.astype(np.float32) / 255, ".tif"), "a.tif")
 
 
 def test_fit_square_takes_the_middle():
-    picture = np.zeros((10, 30, 3), np.uint8)
-    picture[:, 10:20] = 200
-    assert fit_square(picture, 10).min() == 200
-    assert fit_square(picture, 4).shape == fit_square(picture, 4)[:, :, :3].shape == (4, 4, 3)
-    assert fit_square(picture, 25).min() == 200
+    image = np.zeros((10, 30, 3), np.uint8)
+    image[:, 10:20] = 200
+    assert resize_square(image, 10).min() == 200
+    assert resize_square(image, 4).shape == resize_square(image, 4)[:, :, :3].shape == (4, 4, 3)
+    assert resize_square(image, 25).min() == 200
 
 
-def test_folder_keys_and_pictures(tmp_path):
+def test_folder_keys_and_images(tmp_path):
     write_faces(tmp_path / "b", 2)
     write_faces(tmp_path, 1)
     (tmp_path / "b" / "face.with.dots.JPG").write_bytes(encoded(COLOUR, ".jpg"))
@@ -123,7 +123,7 @@ def test_folder_keys_and_pictures(tmp_path):
     (tmp_path / "._face_0.png").write_bytes(b"macOS")
     source = FolderSource(tmp_path, "here")
     assert source.keys == ["b/face.with.dots", "b/face_0", "b/face_1", "face_0"]
-    np.testing.assert_array_equal(source.read("b/face_1"), colour_picture(1))
+    np.testing.assert_array_equal(source.read("b/face_1"), colour_image(1))
     assert source.name("b/face_1") == str(tmp_path / "b" / "face_1.png")
 
 
@@ -188,10 +188,10 @@ def test_zip_and_folder_agree(tmp_path):
 
 
 def test_lmdb_keys_with_dots_spaces_and_other_letters(tmp_path):
-    stored = {"b/x.1": colour_picture(0), "a (1,2) c": colour_picture(1), "z%C3%A4": colour_picture(2)}
+    stored = {"b/x.1": colour_image(0), "a (1,2) c": colour_image(1), "z%C3%A4": colour_image(2)}
     source = LmdbSource(write_lmdb(tmp_path / "a.lmdb", stored), "here")
     assert source.keys == ["a (1,2) c", "b/x.1", "zä"]
-    np.testing.assert_array_equal(source.read("zä"), colour_picture(2))
+    np.testing.assert_array_equal(source.read("zä"), colour_image(2))
     assert source.name("b/x.1") == "b/x.1.png"
 
 
@@ -216,7 +216,7 @@ def test_what_is_not_there(tmp_path, kind):
 
 def empty_folder(path: Path) -> Path:
     path.mkdir()
-    (path / "notes.txt").write_text("no picture")
+    (path / "notes.txt").write_text("no image")
     return path
 
 
@@ -241,9 +241,9 @@ def no_zip(path: Path) -> Path:
 @pytest.mark.parametrize(
     ("make", "words"),
     [
-        (empty_folder, "holds no pictures"),
+        (empty_folder, "holds no images"),
         (two_files_of_one_name, r"a\.(png|jpg) and a\.(png|jpg) in .* share the key 'a'"),
-        (zip_of_nothing, "holds no pictures"),
+        (zip_of_nothing, "holds no images"),
         (no_zip, "cannot be read"),
     ],
 )
@@ -268,10 +268,10 @@ def test_a_broken_member_of_a_zip_is_named_and_the_others_are_read(tmp_path):
     import zipfile
 
     path = tmp_path / "faces.zip"
-    picture = cv2.imencode(".bmp", np.full((32, 32, 3), 7, np.uint8))[1].tobytes()
+    image = cv2.imencode(".bmp", np.full((32, 32, 3), 7, np.uint8))[1].tobytes()
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
-        archive.writestr("a.bmp", picture)
-        archive.writestr("b.bmp", picture)
+        archive.writestr("a.bmp", image)
+        archive.writestr("b.bmp", image)
     with zipfile.ZipFile(path) as archive:
         start = archive.getinfo("a.bmp").header_offset + 30 + len("a.bmp")
     content = bytearray(path.read_bytes())

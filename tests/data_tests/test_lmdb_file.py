@@ -4,7 +4,7 @@ import os
 
 import lmdb
 import pytest
-from make_pictures import colour_picture, write_lmdb
+from make_images import colour_image, write_lmdb
 
 from gpen_plugin.data.lmdb_file import check_length, check_lmdb, key_of, lmdb_key
 from gpen_plugin.errors import DataError
@@ -12,7 +12,7 @@ from gpen_plugin.errors import DataError
 
 @pytest.fixture
 def whole(tmp_path):
-    return write_lmdb(tmp_path / "faces.lmdb", {f"{i}": colour_picture(i, 64, 64) for i in range(8)})
+    return write_lmdb(tmp_path / "faces.lmdb", {f"{i}": colour_image(i, 64, 64) for i in range(8)})
 
 
 def test_whole_one_passes(whole):
@@ -51,7 +51,7 @@ def test_missing_file(whole, name):
 
 
 def test_empty(tmp_path):
-    with pytest.raises(DataError, match=r"none\.lmdb is empty; expected at least one picture"):
+    with pytest.raises(DataError, match=r"none\.lmdb is empty; expected at least one image"):
         check_lmdb(write_lmdb(tmp_path / "none.lmdb", {}), "here")
 
 
@@ -64,7 +64,7 @@ def test_unfinished(whole):
 def test_list_of_another_length(whole):
     with (whole / "meta_info.txt").open("a") as file:
         file.write("more.png (64,64,3) 1\n")
-    with pytest.raises(DataError, match=r"stores 8 pictures, its meta_info\.txt lists 9"):
+    with pytest.raises(DataError, match=r"stores 8 images, its meta_info\.txt lists 9"):
         check_lmdb(whole, "here")
 
 

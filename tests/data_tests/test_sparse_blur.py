@@ -1,4 +1,4 @@
-"""Blur only where the small picture looks: held to OpenCV's blur of the whole picture, and to sums written out."""
+"""Blur only where the small image looks: held to OpenCV's blur of the whole image, and to sums written out."""
 
 import tracemalloc
 
@@ -7,9 +7,16 @@ import numpy as np
 import pytest
 
 from gpen_plugin.data import degradation
-from gpen_plugin.data.blur_kernels import gaussian_kernel, motion_kernel
-from gpen_plugin.data.degradation import DegradationRanges, DegradationRecipe, degrade_small, recipe_rng, sample_recipe
-from gpen_plugin.data.sparse_blur import blurred_small, sparse_blur_pays
+from gpen_plugin.data.degradation import (
+    DegradationRanges,
+    DegradationRecipe,
+    degrade_lowres,
+    gaussian_kernel,
+    motion_kernel,
+    rng_from_key,
+    sample_recipe,
+)
+from gpen_plugin.data.sparse_blur import blur_downsample, use_sparse_blur
 
 KERNELS = {
     "none": np.ones((1, 1), np.float32),
@@ -20,7 +27,7 @@ KERNELS = {
 SIZES = [(1, 1), (1, 50), (2, 3), (7, 5), (64, 64), (61, 97), (200, 33), (128, 512)]
 
 
-def picture(height: int, width: int) -> np.ndarray:
+def image(height: int, width: int) -> np.ndarray:
     return np.random.default_rng(height * width).integers(0, 256, (height, width, 3), dtype=np.uint8)
 
 
@@ -28,38 +35,38 @@ def small_size(height: int, width: int, s: float) -> tuple[int, int]:
     return max(1, round(height / s)), max(1, round(width / s))
 
 
-def dense(picture: np.ndarray, kernel: np.ndarray, size: tuple[int, int], area: bool) -> np.ndarray:
-    blurred = cv2.filter2D(picture.astype(np.float32), -1, kernel, borderType=cv2.BORDER_REFLECT_101)
+def dense(image: np.ndarray, kernel: np.ndarray, size: tuple[int, int], area: bool) -> np.ndarray:
+    blurred = cv2.filter2D(image.astype(np.float32), -1, kernel, borderType=cv2.BORDER_REFLECT_101)
     return cv2.resize(blurred, size[::-1], interpolation=cv2.INTER_AREA if area else cv2.INTER_LINEAR)
 
 
 @pytest.mark.parametrize("area", [True, False])
 @pytest.mark.parametrize("kernel", KERNELS)
 @pytest.mark.parametrize(("height", "width"), SIZES)
-def test_same_as_the_whole_blurred_picture_made_small(height, width, kernel, area):
+def test_same_as_the_whole_blurred_image_made_small(height, width, kernel, area):
     for s in (1.0, 1.3, 2.0, 3.0, 9.7, 16.0, 77.7, 300.0):
         size = small_size(height, width, s)
-        image = picture(height, width)
-        result = blurred_small(image, KERNELS[kernel], size, area)
+        pixels = image(height, width)
+        result = blur_downsample(pixels, KERNELS[kernel], size, area)
         assert result.shape == (*size, 3)
-        np.testing.assert_allclose(result, dense(image, KERNELS[kernel], size, area), atol=1e-5 * 255, rtol=0)
+        np.testing.assert_allclose(result, dense(pixels, KERNELS[kernel], size, area), atol=1e-5 * 255, rtol=0)
 
 
 @pytest.mark.parametrize("area", [True, False])
 @pytest.mark.parametrize("s", [1.0, 4.3, 30.0])
 def test_floats_are_as_good_as_bytes(s, area):
-    image, size = picture(61, 97), small_size(61, 97, s)
-    floats = blurred_small(image.astype(np.float32) / 255, KERNELS["motion"], size, area)
-    np.testing.assert_allclose(floats * 255, blurred_small(image, KERNELS["motion"], size, area), atol=1e-4, rtol=0)
+    pixels, size = image(61, 97), small_size(61, 97, s)
+    floats = blur_downsample(pixels.astype(np.float32) / 255, KERNELS["motion"], size, area)
+    np.testing.assert_allclose(floats * 255, blur_downsample(pixels, KERNELS["motion"], size, area), atol=1e-4, rtol=0)
 
 
-def test_nothing_is_lost_in_the_sums_of_a_large_picture():
+def test_nothing_is_lost_in_the_sums_of_a_large_image():
     """White, whose table grows largest, and one black pixel in the last corner."""
     image = np.full((1500, 2100, 3), 255, np.uint8)
     size = (15, 21)
-    np.testing.assert_allclose(blurred_small(image, KERNELS["aniso"], size, True), 255, atol=1e-4)
+    np.testing.assert_allclose(blur_downsample(image, KERNELS["aniso"], size, True), 255, atol=1e-4)
     image[-1, -1] = 0
-    corner = blurred_small(image, KERNELS["none"], size, True)[-1, -1]
+    corner = blur_downsample(image, KERNELS["none"], size, True)[-1, -1]
     np.testing.assert_allclose(corner, 255 * (1 - 1e-4), atol=1e-5)
 
 
@@ -67,7 +74,7 @@ def test_boxes_that_end_between_pixels_written_out():
     """Seven pixels to three boxes of 2 1/3: the middle one takes 2/3, 1, 2/3."""
     image = np.zeros((1, 7, 3), np.float32)
     image[0, :, 1] = [3, 1, 4, 1, 5, 9, 2]
-    means = blurred_small(image, KERNELS["none"], (1, 3), True)[0, :, 1]
+    means = blur_downsample(image, KERNELS["none"], (1, 3), True)[0, :, 1]
     sums = [3 + 1 + 4 / 3, 2 * 4 / 3 + 1 + 2 * 5 / 3, 5 / 3 + 9 + 2]
     np.testing.assert_allclose(means, np.array(sums) * 3 / 7, rtol=1e-12)
 
@@ -77,18 +84,18 @@ def test_the_kernel_is_correlated():
     kernel[1, 2] = 1  # looks to the right
     image = np.zeros((3, 4, 3), np.float32)
     image[:, 3] = 1
-    np.testing.assert_array_equal(blurred_small(image, kernel, (3, 4), True)[1, :, 0], [0, 0, 1, 0])  # 0: reflected
+    np.testing.assert_array_equal(blur_downsample(image, kernel, (3, 4), True)[1, :, 0], [0, 0, 1, 0])  # 0: reflected
 
 
 @pytest.mark.parametrize("number", range(12))
 def test_a_recipe_gives_the_same_either_way(number, monkeypatch):
     """But for a rounding to bytes here and there, which JPEG spreads over its block."""
     ranges = DegradationRanges(downsampler="bilinear" if number % 4 == 3 else "area", downsample_range=(2.0, 60.0))
-    recipe = sample_recipe(ranges, recipe_rng(9, number))
+    recipe = sample_recipe(ranges, rng_from_key(9, number))
     small = {}
     for way in (True, False):
-        monkeypatch.setattr(degradation, "sparse_blur_pays", lambda *_, way=way: way)
-        small[way] = degrade_small(picture(150, 131), recipe).astype(int)
+        monkeypatch.setattr(degradation, "use_sparse_blur", lambda *_, way=way: way)
+        small[way] = degrade_lowres(image(150, 131), recipe).astype(int)
     assert np.mean(small[True] != small[False]) < 0.02
     assert np.abs(small[True] - small[False]).max() <= 16
 
@@ -98,19 +105,19 @@ def test_a_recipe_gives_the_same_either_way(number, monkeypatch):
 )
 def test_the_way_is_chosen_by_what_it_costs(s, kernel_size, sparse, monkeypatch):
     ways = []
-    monkeypatch.setattr(degradation, "blurred_small", lambda *given: ways.append(True) or blurred_small(*given))
+    monkeypatch.setattr(degradation, "blur_downsample", lambda *given: ways.append(True) or blur_downsample(*given))
     recipe = DegradationRecipe("aniso", kernel_size, 5.0, 2.0, 0.4, 0.0, s, "area", 3.0, 1, 30)
-    degrade_small(picture(256, 256), recipe)
+    degrade_lowres(image(256, 256), recipe)
     assert bool(ways) == sparse
 
 
-def test_memory_stays_below_that_of_a_blurred_picture():
+def test_memory_stays_below_that_of_a_blurred_image():
     """Where the sparse way is chosen it never gathers much: at its limit, in numpy's and OpenCV's arrays together."""
-    image, kernel = picture(512, 512), KERNELS["motion"]
-    side = max(side for side in range(1, 512) if sparse_blur_pays(image.shape, (side, side), kernel.size))
+    pixels, kernel = image(512, 512), KERNELS["motion"]
+    side = max(side for side in range(1, 512) if use_sparse_blur(pixels.shape, (side, side), kernel.size))
     assert 10 < side < 100
     tracemalloc.start()
-    blurred_small(image, kernel, (side, side), True)
+    blur_downsample(pixels, kernel, (side, side), True)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    assert peak < 2 * image.size * 4  # the picture in float32, and blurred
+    assert peak < 2 * pixels.size * 4  # the image in float32, and blurred

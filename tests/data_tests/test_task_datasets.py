@@ -4,17 +4,15 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from make_pictures import colour_picture, write_faces, write_lmdb
+from make_images import colour_image, write_faces, write_lmdb
 
-from gpen_plugin.data.brush_strokes import BrushRanges, brush_mask
-from gpen_plugin.data.degradation import DegradationRanges, degrade, recipe_rng, resize_bilinear, sample_recipe
-from gpen_plugin.data.face_labels import LABELS, mirrored, painted, resize_map
-from gpen_plugin.data.gpen_colorization_dataset import GPENColorizationDataset
-from gpen_plugin.data.gpen_inpainting_dataset import GPENInpaintingDataset
-from gpen_plugin.data.gpen_segmentation_dataset import GPENSegmentationDataset
-from gpen_plugin.data.luminance import grey, luminance
-from gpen_plugin.data.sample_index import SampleIndex
+from gpen_plugin.data.color import luminance, to_gray
+from gpen_plugin.data.degradation import DegradationRanges, degrade, resize_bilinear, rng_from_key, sample_recipe
+from gpen_plugin.data.free_form_masks import BrushRanges, brush_mask
+from gpen_plugin.data.gpen_task_dataset import GPENColorizationDataset, GPENInpaintingDataset, GPENSegmentationDataset
+from gpen_plugin.data.segmentation_labels import LABELS, colorize_labels, hflip_labels, resize_map
 from gpen_plugin.errors import DataError, GPENError
+from gpen_plugin.host.data_cursor import SampleIndex
 
 DATASETS = [GPENColorizationDataset, GPENInpaintingDataset, GPENSegmentationDataset]
 MILD = {"kernel_size": [3, 5], "downsample_range": [1, 4]}
@@ -80,7 +78,7 @@ def test_an_item_has_the_face_and_its_partner(made, folder, cls):
     item = made(cls, in_size=16, phase="val", value_range=[0, 1])[2]
     assert item["lq"].shape == (3, 16, 16)
     assert item["lq"].dtype == item["gt"].dtype == torch.float32
-    np.testing.assert_allclose(bgr(item["gt"]), colour_picture(2) / 255, atol=1e-6)
+    np.testing.assert_allclose(bgr(item["gt"]), colour_image(2) / 255, atol=1e-6)
     assert item["gt_path"] == str(folder / "face_2.png")
 
 
@@ -136,8 +134,8 @@ def test_wrong_options_name_their_key(folder, maps, cls, change, words):
 
 def test_grey_is_the_luminance_of_the_face_alone(made):
     item = made(GPENColorizationDataset, phase="val", value_range=[0, 1])[3]
-    face = colour_picture(3).astype(np.float32) / 255
-    np.testing.assert_allclose(bgr(item["lq"]), grey(face), atol=1e-6)
+    face = colour_image(3).astype(np.float32) / 255
+    np.testing.assert_allclose(bgr(item["lq"]), to_gray(face), atol=1e-6)
     np.testing.assert_allclose(item["lq"][0].numpy(), luminance(face), atol=1e-6)
     usual = made(GPENColorizationDataset, phase="val")[3]
     torch.testing.assert_close(usual["lq"], item["lq"] * 2 - 1)
@@ -145,8 +143,8 @@ def test_grey_is_the_luminance_of_the_face_alone(made):
 
 def test_old_photographs_are_degraded_and_then_grey(made):
     item = made(GPENColorizationDataset, phase="val", degradation=MILD, seed=4, value_range=[0, 1])[3]
-    recipe = sample_recipe(DegradationRanges.from_options(MILD, ""), recipe_rng(4, "face_3"))
-    np.testing.assert_allclose(bgr(item["lq"]), grey(degrade(colour_picture(3), recipe, 32)), atol=1e-6)
+    recipe = sample_recipe(DegradationRanges.from_options(MILD, ""), rng_from_key(4, "face_3"))
+    np.testing.assert_allclose(bgr(item["lq"]), to_gray(degrade(colour_image(3), recipe, 32)), atol=1e-6)
 
 
 def test_a_wrong_degradation_names_its_key(folder, maps):
@@ -160,7 +158,7 @@ def test_a_wrong_degradation_names_its_key(folder, maps):
 
 def test_strokes_are_white_and_the_rest_is_the_face(made):
     item = made(GPENInpaintingDataset, phase="val", seed=2)[1]
-    mask = brush_mask(BrushRanges(), recipe_rng(2, "face_1"), 32)
+    mask = brush_mask(BrushRanges(), rng_from_key(2, "face_1"), 32)
     assert item["mask"].shape == (1, 32, 32)
     assert item["mask"].dtype == torch.float32
     np.testing.assert_array_equal(item["mask"][0].numpy(), mask)
@@ -170,7 +168,7 @@ def test_strokes_are_white_and_the_rest_is_the_face(made):
     assert torch.equal(item["lq"][~covered], item["gt"][~covered])
 
 
-def test_the_network_sees_strokes_resized_as_pictures_are(made):
+def test_the_network_sees_strokes_resized_as_images_are(made):
     item, small = (made(GPENInpaintingDataset, phase="val", in_size=size, value_range=[0, 1])[1] for size in (32, 16))
     np.testing.assert_allclose(bgr(small["lq"]), resize_bilinear(bgr(item["lq"]), 16), atol=1e-6)
     assert small["mask"].shape == (1, 32, 32)
@@ -190,20 +188,22 @@ def test_indexed_and_coloured_maps_give_the_same(made, maps, tmp_path):
     colours = tmp_path / "colours"
     colours.mkdir()
     for i in range(6):
-        cv2.imwrite(str(colours / f"face_{i}.bmp"), painted(label_map(i)))
+        cv2.imwrite(str(colours / f"face_{i}.bmp"), colorize_labels(label_map(i)))
     indexed, coloured = (
         made(GPENSegmentationDataset, phase="val", dataroot_lq=str(r), value_range=[0, 1]) for r in (maps, colours)
     )
     for i in range(6):
         assert same(indexed[i], coloured[i])
-        np.testing.assert_allclose(bgr(indexed[i]["lq"]), painted(label_map(i)) / np.float32(255), atol=1e-6)
+        np.testing.assert_allclose(bgr(indexed[i]["lq"]), colorize_labels(label_map(i)) / np.float32(255), atol=1e-6)
     assert indexed[5]["lq_path"] == str(maps / "face_5.png")
     assert indexed[5]["gt_path"].endswith("faces/face_5.png")
 
 
 def test_maps_are_resized_without_new_colours(made):
     item = made(GPENSegmentationDataset, phase="val", in_size=16, value_range=[0, 1])[0]
-    np.testing.assert_allclose(bgr(item["lq"]), painted(resize_map(label_map(0), 16)) / np.float32(255), atol=1e-6)
+    np.testing.assert_allclose(
+        bgr(item["lq"]), colorize_labels(resize_map(label_map(0), 16)) / np.float32(255), atol=1e-6
+    )
 
 
 def test_a_mirrored_face_has_a_mirrored_map_with_the_sides_renamed(made):
@@ -213,8 +213,8 @@ def test_a_mirrored_face_has_a_mirrored_map_with_the_sides_renamed(made):
         flipped, kept = flips[SampleIndex(0, 0, place)], plain[SampleIndex(0, 0, place)]
         turned = not torch.equal(flipped["gt"], kept["gt"])
         seen.add(turned)
-        labels = mirrored(label_map(0)) if turned else label_map(0)
-        np.testing.assert_allclose(bgr(flipped["lq"]), painted(labels) / np.float32(255), atol=1e-6)
+        labels = hflip_labels(label_map(0)) if turned else label_map(0)
+        np.testing.assert_allclose(bgr(flipped["lq"]), colorize_labels(labels) / np.float32(255), atol=1e-6)
         assert not turned or torch.equal(flipped["gt"], kept["gt"].flip(2))
     assert seen == {True, False}
 
@@ -222,13 +222,13 @@ def test_a_mirrored_face_has_a_mirrored_map_with_the_sides_renamed(made):
 def test_another_palette(made, tmp_path):
     palette = [[13 * i, 255 - i, 0] for i in range(19)]
     item = made(GPENSegmentationDataset, phase="val", palette=palette, value_range=[0, 1])[0]
-    np.testing.assert_allclose(bgr(item["lq"]), painted(label_map(0), palette) / np.float32(255), atol=1e-6)
+    np.testing.assert_allclose(bgr(item["lq"]), colorize_labels(label_map(0), palette) / np.float32(255), atol=1e-6)
     with pytest.raises(GPENError, match="datasets:val:palette: got 2 entries; expected 19 colours"):
         made(GPENSegmentationDataset, phase="val", palette=palette[:2])
 
 
 def test_an_lmdb_of_maps_is_read_like_a_folder(made, tmp_path):
-    faces = write_lmdb(tmp_path / "f.lmdb", {f"face_{i}": colour_picture(i) for i in range(6)})
+    faces = write_lmdb(tmp_path / "f.lmdb", {f"face_{i}": colour_image(i) for i in range(6)})
     indexed = {f"face_{i}": cv2.cvtColor(label_map(i), cv2.COLOR_GRAY2BGR) for i in range(6)}
     databases = {"dataroot_gt": str(faces), "dataroot_lq": str(write_lmdb(tmp_path / "m.lmdb", indexed))}
     stored = made(GPENSegmentationDataset, phase="val", io_backend={"type": "lmdb"}, **databases)
@@ -247,8 +247,8 @@ def test_a_face_without_a_map_is_named(made, maps, folder):
         GPENSegmentationDataset.check_options(options, "at")
 
 
-def test_a_picture_that_is_no_map_is_named_or_replaced(made, maps):
-    cv2.imwrite(str(maps / "face_1.png"), colour_picture(0))
+def test_a_image_that_is_no_map_is_named_or_replaced(made, maps):
+    cv2.imwrite(str(maps / "face_1.png"), colour_image(0))
     with pytest.raises(DataError, match=r"maps/face_1\.png: holds the colour .* which is no label's"):
         made(GPENSegmentationDataset, phase="val")[1]
     replaced = made(GPENSegmentationDataset, phase="val", on_error="skip")[1]

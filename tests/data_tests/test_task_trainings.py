@@ -11,10 +11,10 @@ from conftest import REPOSITORY
 from small_networks import built
 
 from gpen_plugin.archs import GPEN
-from gpen_plugin.data.face_labels import PALETTE
+from gpen_plugin.data.segmentation_labels import PALETTE
 from gpen_plugin.host import registered
 from gpen_plugin.preflight import check_run
-from gpen_plugin.restore.network_pictures import from_network
+from gpen_plugin.restore.network import from_network
 from gpen_plugin.restore.restorer import Restorer
 
 FILES = ["gpen_colorize_1024", "gpen_inpaint_1024", "gpen_seg2face_512"]
@@ -54,7 +54,7 @@ def small(faces, maps):
         options["path"] |= {"pretrain_prior": None, "pretrain_network_d": None}
         options["train"]["total_iter"] = 2
         options["val"] |= {"val_freq": 2, "grid_images": 2}
-        options["val"]["metrics"].pop("niqe")  # needs larger pictures
+        options["val"]["metrics"].pop("niqe")  # needs larger images
         options["logger"] |= {"print_freq": 1, "save_checkpoint_freq": 2}
         return options
 
@@ -112,4 +112,4 @@ def test_a_map_is_shown_to_the_network_as_in_its_training(small, maps, tmp_path)
     with torch.no_grad():
         expected = from_network(net(item["lq"][None])[0])
     given = Restorer(tmp_path / "net_g.pth", task="seg2face", device="cpu").restore(item["lq_path"], aligned=True)
-    assert np.abs(given.picture.astype(int) - expected).max() <= 1
+    assert np.abs(given.image.astype(int) - expected).max() <= 1

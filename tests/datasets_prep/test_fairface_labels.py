@@ -61,7 +61,7 @@ def test_what_was_seen_has_to_be_there(faces, tmp_path, capsys):
     seen = tmp_path / "seen.csv"
     seen.write_text("file,before the face\nc.jpg,glasses\n")
     assert made(faces, tmp_path / "labels.csv", "--seen", seen) == (1, [])
-    assert "--seen: names c.jpg; expected pictures of" in capsys.readouterr().err
+    assert "--seen: names c.jpg; expected images of" in capsys.readouterr().err
 
 
 def test_labels_that_are_missing_are_told(faces, tmp_path, capsys):
@@ -76,10 +76,10 @@ def test_labels_that_are_missing_are_told(faces, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("line", "told"),
     [
-        (BESIDE, "a.jpg: its landmarks lie outside of the picture, 64 x 64 px"),
+        (BESIDE, "a.jpg: its landmarks lie outside of the image, 64 x 64 px"),
         (UNKNOWN, "a.jpg: a landmark is no number"),
-        (FRONTAL.replace("a.jpg", "c.jpg"), "its labels.csv names c.jpg, of which there is no picture"),
-        (f"{FRONTAL}\n{FRONTAL}", "names a picture twice"),
+        (FRONTAL.replace("a.jpg", "c.jpg"), "its labels.csv names c.jpg, of which there is no image"),
+        (f"{FRONTAL}\n{FRONTAL}", "names an image twice"),
         (f"{FRONTAL},7", "a line of another length"),
     ],
 )

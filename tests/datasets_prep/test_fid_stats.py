@@ -12,41 +12,40 @@ import make_lmdb
 import numpy as np
 import pytest
 
-from gpen_plugin.data.image_source import FolderSource, fit_square
+from gpen_plugin.data.image_source import FolderSource, resize_square
 from gpen_plugin.metrics import inception_features
-from gpen_plugin.metrics.feature_statistics import read_statistics
-from gpen_plugin.metrics.frechet_distance import calculate_fid
-from gpen_plugin.metrics.kernel_distance import calculate_kid
+from gpen_plugin.metrics.fid import calculate_fid, read_statistics
+from gpen_plugin.metrics.kid import calculate_kid
 
 
-def colours(picture: np.ndarray) -> np.ndarray:
+def colours(image: np.ndarray) -> np.ndarray:
     """Three means and three deviations, (6,) float32."""
-    return np.concatenate([picture.mean(axis=(0, 1)), picture.std(axis=(0, 1))]).astype(np.float32)
+    return np.concatenate([image.mean(axis=(0, 1)), image.std(axis=(0, 1))]).astype(np.float32)
 
 
 @pytest.fixture(autouse=True)
 def batches(monkeypatch) -> list[int]:
-    """How many pictures the stand-in was shown at a time."""
+    """How many images the stand-in was shown at a time."""
     sizes = []
 
-    def extract(pictures, device, weights=None):
-        sizes.append(len(pictures))
-        return np.stack([colours(picture) for picture in pictures])
+    def extract(images, device, weights=None):
+        sizes.append(len(images))
+        return np.stack([colours(image) for image in images])
 
     monkeypatch.setattr(inception_features, "extract", extract)
     for store in ("_of_restored", "_of_ground_truth"):
-        monkeypatch.setattr(inception_features, store, inception_features.Remembered(99))
+        monkeypatch.setattr(inception_features, store, inception_features.ContentCache(99))
     return sizes
 
 
 @pytest.fixture
 def faces(tmp_path) -> Path:
-    """Twenty pictures of several sizes."""
+    """Twenty images of several sizes."""
     (tmp_path / "faces").mkdir()
     for i in range(20):
         rng = np.random.default_rng(i)
-        picture = rng.integers(0, 100 + 5 * i, (20 + i, 24, 3), dtype=np.uint8)
-        cv2.imwrite(str(tmp_path / "faces" / f"{i:02d}.png"), picture)
+        image = rng.integers(0, 100 + 5 * i, (20 + i, 24, 3), dtype=np.uint8)
+        cv2.imwrite(str(tmp_path / "faces" / f"{i:02d}.png"), image)
     return tmp_path / "faces"
 
 
@@ -56,15 +55,15 @@ def run(faces: Path, output: Path, *more: str) -> int:
 
 def features_of(faces: Path, size: int | None = None) -> np.ndarray:
     source = FolderSource(faces, "")
-    pictures = map(source.read, source.keys)
-    return np.stack([colours(p if size is None else fit_square(p, size)) for p in pictures])
+    images = map(source.read, source.keys)
+    return np.stack([colours(p if size is None else resize_square(p, size)) for p in images])
 
 
 def test_what_is_written(faces, tmp_path, batches, capsys):
     output = tmp_path / "made" / "faces_20.npz"
     assert run(faces, output, "--features") == 0
     told = capsys.readouterr()
-    assert told.out == f"{output}: 20 pictures.\n"
+    assert told.out == f"{output}: 20 images.\n"
     assert "20/20" in told.err
     assert batches == [16, 4]
     expected, statistics = features_of(faces), read_statistics(output, with_features=True)
@@ -104,21 +103,20 @@ def test_a_zip_file_and_an_lmdb_give_what_the_folder_gives(faces, tmp_path):
 def test_distances_to_the_set_itself(faces, tmp_path):
     run(faces, tmp_path / "a.npz", "--features")
     source = FolderSource(faces, "")
-    pictures = [source.read(key) for key in source.keys]
+    images = [source.read(key) for key in source.keys]
     for metric, zero in ((calculate_fid, True), (calculate_kid, False)):
         same, other = (
-            sum(metric(picture // dim, statistics=str(tmp_path / "a.npz")) for picture in pictures) / 20
-            for dim in (1, 2)
+            sum(metric(image // dim, statistics=str(tmp_path / "a.npz")) for image in images) / 20 for dim in (1, 2)
         )
         assert other > 10 * max(same, 1e-6)
         assert (abs(same) < 1e-6) == zero  # KID's estimate of 0 is not 0
 
 
-def test_unreadable_pictures_are_reported_and_left_out(faces, tmp_path, capsys):
+def test_unreadable_images_are_reported_and_left_out(faces, tmp_path, capsys):
     (faces / "04.png").write_bytes(b"broken")
     assert run(faces, tmp_path / "a.npz") == 1
     told = capsys.readouterr()
-    assert "19 pictures, 1 left out" in told.out
+    assert "19 images, 1 left out" in told.out
     assert "left out: " in told.err
     assert "04.png: cannot be decoded" in told.err
     assert read_statistics(tmp_path / "a.npz").count == 19
@@ -146,9 +144,9 @@ def test_a_full_disk_leaves_nothing(faces, tmp_path, monkeypatch, capsys):
 
 
 def test_a_folder_that_is_gone_in_the_end(faces, tmp_path, monkeypatch, capsys):
-    def extract(pictures, device):
+    def extract(images, device):
         (tmp_path / "made").write_text("a file where the folder would be")
-        return np.stack([colours(picture) for picture in pictures])
+        return np.stack([colours(image) for image in images])
 
     monkeypatch.setattr(inception_features, "extract", extract)
     assert run(faces, tmp_path / "made" / "a.npz") == 1
@@ -165,7 +163,7 @@ def test_a_folder_that_is_gone_in_the_end(faces, tmp_path, monkeypatch, capsys):
         (["--limit", "1"], "--limit: got 1; expected a number from 2"),
         (["--input", "nowhere"], "--input: nowhere is not there"),
         (["--weights-dir", "nowhere"], "--weights-dir: nowhere is not there"),
-        (["--input", "single"], "--input: single has 1 readable pictures; expected at least 2"),
+        (["--input", "single"], "--input: single has 1 readable images; expected at least 2"),
     ],
 )
 def test_refusals(faces, tmp_path, monkeypatch, capsys, arguments, message):

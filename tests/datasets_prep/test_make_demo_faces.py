@@ -15,24 +15,24 @@ def run(output: Path, *more: str) -> int:
     )
 
 
-def pictures(folder: Path) -> dict[str, np.ndarray]:
+def images(folder: Path) -> dict[str, np.ndarray]:
     return {path.relative_to(folder).as_posix(): cv2.imread(str(path)) for path in sorted(folder.rglob("*.png"))}
 
 
 def test_drawn_faces_and_the_portrait(tmp_path):
     assert run(tmp_path / "a") == 0
-    train, val = (pictures(tmp_path / "a" / name) for name in ("train", "val"))
+    train, val = (images(tmp_path / "a" / name) for name in ("train", "val"))
     assert [name.split("_")[0] for name in train] == ["drawn"] * 6 + ["portrait"] * 2
     assert [name.split("_")[0] for name in val] == ["drawn"] * 3
-    assert {picture.shape for picture in [*train.values(), *val.values()]} == {(16, 16, 3)}
-    assert len({picture.tobytes() for picture in [*train.values(), *val.values()]}) == 11
+    assert {image.shape for image in [*train.values(), *val.values()]} == {(16, 16, 3)}
+    assert len({image.tobytes() for image in [*train.values(), *val.values()]}) == 11
     assert list((tmp_path).iterdir()) == [tmp_path / "a"]
 
 
 def test_same_seed_same_faces(tmp_path):
     for name, seed in (("a", 0), ("b", 0), ("c", 1)):
         run(tmp_path / name, "--seed", seed)
-    one, same, other = (pictures(tmp_path / name) for name in "abc")
+    one, same, other = (images(tmp_path / name) for name in "abc")
     assert all((one[name] == same[name]).all() for name in one)
     assert all((one[name] != other[name]).any() for name in one)
 
@@ -41,25 +41,25 @@ def test_same_seed_same_faces(tmp_path):
 def own_faces(tmp_path):
     with zipfile.ZipFile(tmp_path / "own.zip", "w") as file:
         for i in range(20):
-            picture = np.full((20, 30, 3), 10 * i, np.uint8)
-            file.writestr(f"deep/{i}.png", cv2.imencode(".png", picture)[1].tobytes())
+            image = np.full((20, 30, 3), 10 * i, np.uint8)
+            file.writestr(f"deep/{i}.png", cv2.imencode(".png", image)[1].tobytes())
     return tmp_path / "own.zip"
 
 
 def test_own_faces_are_split(tmp_path, own_faces):
     assert run(tmp_path / "a", "--input", own_faces, "--train", 100) == 0
-    train, val = (pictures(tmp_path / "a" / name) for name in ("train", "val"))
+    train, val = (images(tmp_path / "a" / name) for name in ("train", "val"))
     assert (len(train), len(val)) == (17, 3)
     assert not set(train) & set(val)
-    assert all((picture == 10 * int(Path(name).stem)).all() for name, picture in (train | val).items())
+    assert all((image == 10 * int(Path(name).stem)).all() for name, image in (train | val).items())
     run(tmp_path / "b", "--input", own_faces, "--train", 100)
-    assert set(pictures(tmp_path / "b" / "val")) == set(val)
+    assert set(images(tmp_path / "b" / "val")) == set(val)
 
 
 def test_few_faces_leave_enough_to_train_on(tmp_path, own_faces):
     run(tmp_path / "a", "--input", own_faces, "--val", 19, "--train", 100)
-    assert len(pictures(tmp_path / "a" / "val")) == 4
-    assert len(pictures(tmp_path / "a" / "train")) == 16
+    assert len(images(tmp_path / "a" / "val")) == 4
+    assert len(images(tmp_path / "a" / "train")) == 16
 
 
 def test_unreadable_own_faces_are_left_out(tmp_path, own_faces, capsys):
@@ -67,7 +67,7 @@ def test_unreadable_own_faces_are_left_out(tmp_path, own_faces, capsys):
         file.writestr("broken.png", b"x")
     assert run(tmp_path / "a", "--input", own_faces, "--train", 100) == 0
     assert "left out: " in capsys.readouterr().err
-    assert len(pictures(tmp_path / "a")) == 20
+    assert len(images(tmp_path / "a")) == 20
 
 
 def test_a_run_that_was_stopped_is_made_again(tmp_path):

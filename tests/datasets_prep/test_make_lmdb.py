@@ -1,4 +1,4 @@
-"""Making an LMDB: what is stored, stopping and going on, unreadable pictures, and every clear refusal."""
+"""Making an LMDB: what is stored, stopping and going on, unreadable images, and every clear refusal."""
 
 import json
 import os
@@ -16,21 +16,21 @@ import numpy as np
 import pytest
 from conftest import REPOSITORY
 
-from gpen_plugin.data.image_source import FolderSource, LmdbSource, fit_square
+from gpen_plugin.data.image_source import FolderSource, LmdbSource, resize_square
 from gpen_plugin.data.lmdb_file import check_lmdb
 
 
-def write_pictures(folder: Path, count: int, side: int = 40) -> Path:
+def write_images(folder: Path, count: int, side: int = 40) -> Path:
     folder.mkdir(parents=True)
     for i in range(count):
-        picture = np.random.default_rng(i).integers(0, 256, (side, side, 3), dtype=np.uint8)
-        cv2.imwrite(str(folder / f"{i:03d}.png"), picture)
+        image = np.random.default_rng(i).integers(0, 256, (side, side, 3), dtype=np.uint8)
+        cv2.imwrite(str(folder / f"{i:03d}.png"), image)
     return folder
 
 
 @pytest.fixture
 def faces(tmp_path):
-    return write_pictures(tmp_path / "faces", 12)
+    return write_images(tmp_path / "faces", 12)
 
 
 @pytest.fixture
@@ -48,24 +48,24 @@ def contents(folder: Path) -> dict:
 
 def test_what_is_stored_is_what_the_folder_holds(faces, output, capsys):
     assert run(faces, output, "--verify") == 0
-    assert "all 12 pictures verified" in capsys.readouterr().out
+    assert "all 12 images verified" in capsys.readouterr().out
     made, source = LmdbSource(output, "here"), FolderSource(faces, "here")
     assert made.keys == source.keys
     for key in made.keys:
-        np.testing.assert_array_equal(made.read(key), fit_square(source.read(key), 32))
+        np.testing.assert_array_equal(made.read(key), resize_square(source.read(key), 32))
     assert (output / "meta_info.txt").read_text().splitlines()[3] == "003.png (32,32,3) 1"
     assert sorted(path.name for path in output.iterdir()) == ["data.mdb", "lock.mdb", "made_from.json", "meta_info.txt"]
 
 
 @pytest.mark.parametrize("form", ["png", "bmp"])
-def test_every_format_is_the_same_picture(faces, output, form):
+def test_every_format_is_the_same_image(faces, output, form):
     """Of odd sizes too, whose rows a BMP file pads."""
     source = FolderSource(faces, "here")
     assert make_lmdb.main(["-i", str(faces), "-o", str(output), "--size", "31", "--format", form, "--verify"]) == 0
     made = LmdbSource(output, "here")
     assert made.keys == source.keys
     for key in made.keys:
-        np.testing.assert_array_equal(made.read(key), fit_square(source.read(key), 31))
+        np.testing.assert_array_equal(made.read(key), resize_square(source.read(key), 31))
     assert {data[:2] for data in entries(output).values()} == {{"png": b"\x89P", "bmp": b"BM"}[form]}
 
 
@@ -83,7 +83,7 @@ def test_the_hosts_own_dataset_reads_it(faces, output, form):
     host = build_dataset(
         {"name": "x", "type": "PairedImageDataset", "phase": "val", "scale": 1, **roots, "io_backend": {"type": "lmdb"}}
     )
-    rgb = fit_square(FolderSource(faces, "").read("005"), 32)[:, :, ::-1].transpose(2, 0, 1) / 255
+    rgb = resize_square(FolderSource(faces, "").read("005"), 32)[:, :, ::-1].transpose(2, 0, 1) / 255
     np.testing.assert_allclose(host[5]["gt"].numpy(), rgb, atol=1e-6)
 
 
@@ -94,7 +94,7 @@ def test_one_begun_before_there_were_formats_goes_on(faces, output, capsys):
     assert noted.pop("format") == "png"
     note.write_text(json.dumps(noted))
     assert run(faces, output) == 0
-    assert "is finished: 12 pictures" in capsys.readouterr().out
+    assert "is finished: 12 images" in capsys.readouterr().out
     assert run(faces, output, "--format", "bmp") == 1
     assert "was begun with format png, not bmp" in capsys.readouterr().err
 
@@ -110,11 +110,11 @@ def test_zip_with_names_of_other_languages(faces, output, tmp_path):
     assert "deep/Zo%C3%AB 100%25.png (32,32,3) 1" in (output / "meta_info.txt").read_text().splitlines()
     made = LmdbSource(output, "here")
     assert len(made.keys) == 12
-    expected = fit_square(FolderSource(faces, "").read("Zoë 100%"), 32)
+    expected = resize_square(FolderSource(faces, "").read("Zoë 100%"), 32)
     np.testing.assert_array_equal(made.read("deep/Zoë 100%"), expected)
 
 
-def test_skip_and_limit_part_the_pictures(faces, tmp_path):
+def test_skip_and_limit_part_the_images(faces, tmp_path):
     run(faces, tmp_path / "val.lmdb", "--limit", "4")
     run(faces, tmp_path / "train.lmdb", "--skip", "4")
     val, train = (LmdbSource(tmp_path / f"{name}.lmdb", "").keys for name in ("val", "train"))
@@ -122,17 +122,17 @@ def test_skip_and_limit_part_the_pictures(faces, tmp_path):
     assert sorted(val + train) == FolderSource(faces, "").keys
 
 
-def test_unreadable_pictures_are_reported_and_left_out(faces, output, capsys):
+def test_unreadable_images_are_reported_and_left_out(faces, output, capsys):
     (faces / "004.png").write_bytes(b"broken")
     (faces / "007.png").write_bytes((faces / "007.png").read_bytes()[:100])
     assert run(faces, output) == 0
     told = capsys.readouterr()
-    assert "10 pictures of 32 x 32, 2 left out" in told.out
+    assert "10 images of 32 x 32, 2 left out" in told.out
     assert "004.png: cannot be decoded" in told.err
     assert "007.png: cannot be decoded" in told.err
     assert len(LmdbSource(output, "").keys) == 10
     assert run(faces, output) == 0
-    assert "is finished: 10 pictures, 2 left out" in capsys.readouterr().out
+    assert "is finished: 10 images, 2 left out" in capsys.readouterr().out
 
 
 def test_finished_is_left_alone(faces, output):
@@ -144,7 +144,7 @@ def test_finished_is_left_alone(faces, output):
 
 def test_killed_and_run_again(tmp_path, output, capsys):
     """Kill -9 in the middle, as soon as something is stored; then the result is that of a run that was not killed."""
-    faces = write_pictures(tmp_path / "many", 300, side=200)
+    faces = write_images(tmp_path / "many", 300, side=200)
     script = REPOSITORY / "datasets_prep" / "make_lmdb.py"
     command = [sys.executable, str(script), "--input", str(faces), "--output", str(output), "--size", "192"]
     command += ["--workers", "1"]
@@ -192,17 +192,17 @@ def test_verify_finds_damage(faces, output, capsys):
     told = capsys.readouterr().err
     assert "damaged: 003" in told
     assert "damaged: 004: has shape (8, 8, 3), not (32, 32, 3)" in told
-    assert "2 of 12 pictures are damaged" in told
+    assert "2 of 12 images are damaged" in told
 
 
 def test_verify_alone(faces, output, capsys):
     run(faces, output)
     assert make_lmdb.main(["--verify", str(output)]) == 0
-    assert "all 12 pictures verified" in capsys.readouterr().out
+    assert "all 12 images verified" in capsys.readouterr().out
     with lmdb.open(str(output)) as environment, environment.begin(write=True) as transaction:
         transaction.put(b"003", b"broken")
     assert make_lmdb.main(["--verify", str(output)]) == 1
-    assert "1 of 12 pictures are damaged" in capsys.readouterr().err
+    assert "1 of 12 images are damaged" in capsys.readouterr().err
     assert make_lmdb.main(["--verify", str(faces)]) == 1
     assert f"--verify: got {faces}; expected a name that ends in .lmdb" in capsys.readouterr().err
     assert make_lmdb.main(["--verify", "not/there.lmdb"]) == 1
@@ -228,7 +228,7 @@ def test_the_lmdb_is_named_once(arguments, message, capsys):
     ("more", "words"),
     [
         (["--size", "48"], "was begun with size 32, not 48"),
-        (["--limit", "3"], "was begun with pictures 12, not 3"),
+        (["--limit", "3"], "was begun with images 12, not 3"),
         (["--compress-level", "4"], "was begun with compress_level 1, not 4"),
         (["--format", "bmp"], "was begun with format png, not bmp"),
     ],
@@ -241,11 +241,11 @@ def test_another_command_for_the_same_output(faces, output, capsys, more, words)
     assert contents(output) == before
 
 
-def test_other_pictures_for_the_same_output(faces, output, capsys):
+def test_other_images_for_the_same_output(faces, output, capsys):
     run(faces, output)
     (faces / "000.png").rename(faces / "other.png")
     assert run(faces, output) == 1
-    assert "was begun with other pictures" in capsys.readouterr().err
+    assert "was begun with other images" in capsys.readouterr().err
 
 
 def test_what_others_made_is_left_alone(faces, output, capsys):
@@ -261,7 +261,7 @@ def test_truncated_half_made_one_does_not_kill_the_process(faces, output, capsys
     run(faces, output)
     (output / "made_from.json").rename(output / "building.json")
     noted = json.loads((output / "building.json").read_text())
-    assert noted["pictures"] == 12
+    assert noted["images"] == 12
     os.truncate(output / "data.mdb", 12288)
     assert run(faces, output) == 1
     assert "truncated" in capsys.readouterr().err
@@ -275,7 +275,7 @@ def test_truncated_half_made_one_does_not_kill_the_process(faces, output, capsys
         (["--workers", "0"], "--workers: got 0"),
         (["--compress-level", "12"], "--compress-level: got 12; expected a number from 0 to 9"),
         (["--format", "bmp", "--compress-level", "1"], "--compress-level: got 1 together with --format bmp; expected"),
-        (["--skip", "12"], "--skip: got 12; expected fewer than the 12 pictures"),
+        (["--skip", "12"], "--skip: got 12; expected fewer than the 12 images"),
         (["--input", "/not/there"], "--input: /not/there is not there"),
     ],
 )
@@ -285,11 +285,11 @@ def test_wrong_arguments_make_nothing(faces, output, capsys, more, words):
     assert not output.parent.exists()
 
 
-def test_no_picture_can_be_read(faces, output, capsys):
+def test_no_image_can_be_read(faces, output, capsys):
     for path in faces.iterdir():
         path.write_bytes(b"broken")
     assert run(faces, output) == 1
-    assert "none of the 12 pictures" in capsys.readouterr().err
+    assert "none of the 12 images" in capsys.readouterr().err
 
 
 def test_name_that_is_too_long(faces, output, capsys, tmp_path):
@@ -331,7 +331,7 @@ def test_sharpening_raises_contrast_at_an_edge_alone():
 def test_deblocking_and_sharpening_are_part_of_how_a_file_was_made(faces, output, capsys):
     assert run(faces, output, "--deblock", "75", "--sharpen", "0.5") == 0
     made, source = LmdbSource(output, "here"), FolderSource(faces, "here")
-    expected = make_lmdb.sharpen(fit_square(make_lmdb.deblock(source.read("000"), 75), 32), 0.5)
+    expected = make_lmdb.sharpen(resize_square(make_lmdb.deblock(source.read("000"), 75), 32), 0.5)
     np.testing.assert_array_equal(made.read("000"), expected)
     assert run(faces, output) == 1
     assert "deblock 75, not None" in capsys.readouterr().err

@@ -12,7 +12,7 @@ CPU = torch.device("cpu")
 
 
 def degraded(seed: int = 0, height: int = 12, width: int = 12, size: int = 64, condition: str = "") -> Case:
-    """A case whose degraded picture is noise."""
+    """A case whose degraded image is noise."""
     lq = np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
     return Case(f"folder/{seed}", condition, lq, None, size)
 

@@ -1,4 +1,4 @@
-"""Results of an evaluation that never ran, with pictures that the tests draw: small, and with every oddity."""
+"""Results of an evaluation that never ran, with images that the tests draw: small, and with every oddity."""
 
 import math
 from collections.abc import Sequence
@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from gpen_plugin.evaluate.results import Column, Results, Row, input_of, picture_of, truth_of
-from gpen_plugin.picture_file import write_picture
+from gpen_plugin.evaluate.results import Column, Results, Row, image_of, input_of, truth_of
+from gpen_plugin.images.files import write_image
 
 SIZE = 16
 PSNR = Column("psnr", "PSNR", lower_is_better=False)
@@ -52,19 +52,19 @@ def nasty_results() -> Results:
     return results
 
 
-def draw_pictures(root: Path, results: Results) -> None:
-    """Write a picture wherever the results say that there is one; which one it is can be read off its colours."""
+def draw_images(root: Path, results: Results) -> None:
+    """Write an image wherever the results say that there is one; which one it is can be read off its colours."""
     for place, key in enumerate(results.keys):
-        write_picture(truth_of(root, key), shade(place, 200))
+        write_image(truth_of(root, key), shade(place, 200))
         for number, condition in enumerate(results.conditions):
-            write_picture(input_of(root, condition, key), shade(place, 10 * number)[:4, :4])
+            write_image(input_of(root, condition, key), shade(place, 10 * number)[:4, :4])
             for row in results.rows:
                 if "failure" not in results.images.get(row.name, {}).get(condition, {}).get(key, {"failure": ""}):
-                    write_picture(picture_of(root, row, condition, key), shade(place, 100 + 10 * number))
+                    write_image(image_of(root, row, condition, key), shade(place, 100 + 10 * number))
 
 
 def shade(blue: int, green: int) -> np.ndarray:
-    """A picture of one colour, (SIZE, SIZE, 3) BGR uint8."""
-    picture = np.zeros((SIZE, SIZE, 3), np.uint8)
-    picture[..., 0], picture[..., 1] = blue, green
-    return picture
+    """An image of one colour, (SIZE, SIZE, 3) BGR uint8."""
+    image = np.zeros((SIZE, SIZE, 3), np.uint8)
+    image[..., 0], image[..., 1] = blue, green
+    return image

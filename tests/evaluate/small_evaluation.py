@@ -4,10 +4,10 @@ import pytest
 import torch
 from small_networks import NETWORKS, built
 
-from gpen_plugin.evaluate import restoring
+from gpen_plugin.evaluate import prepare
+from gpen_plugin.evaluate.distributed import Ranks
 from gpen_plugin.evaluate.options import EvaluationOptions
-from gpen_plugin.evaluate.ranks import Ranks
-from gpen_plugin.evaluate.runner import evaluate
+from gpen_plugin.evaluate.run import evaluate
 
 ONE = Ranks(0, 1, torch.device("cpu"))
 MADE_FROM_RESULTS = ("results.json", "table.md", "table.csv", "table.tex", "per_image.csv", "report.html")
@@ -58,7 +58,7 @@ def written(given):
 def restored_places(monkeypatch):
     """What a run restores, as (type, key), in the list that is returned."""
     made = []
-    build = restoring.build_method
+    build = prepare.build_method
 
     def counting(entry, where, device, folder):
         method = build(entry, where, device, folder)
@@ -72,5 +72,5 @@ def restored_places(monkeypatch):
 
         return Counting()
 
-    monkeypatch.setattr(restoring, "build_method", counting)
+    monkeypatch.setattr(prepare, "build_method", counting)
     return made

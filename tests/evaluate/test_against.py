@@ -6,7 +6,7 @@ import math
 from dataclasses import replace
 
 import pytest
-from made_results import FID, LPIPS, PSNR, draw_pictures, made_results
+from made_results import FID, LPIPS, PSNR, draw_images, made_results
 
 from gpen_plugin.errors import OptionError
 from gpen_plugin.evaluate.options import EvaluationOptions
@@ -129,7 +129,7 @@ def test_what_agreeing_runs_are_worth_is_told():
 
 def test_the_report_writes_it_if_asked_and_leaves_none_of_before(tmp_path):
     results: Results = made_results({"Bilinear": [20.0, 21.0], "GPEN": [22.0, 23.0]})
-    draw_pictures(tmp_path, results)
+    draw_images(tmp_path, results)
     against = {tmp_path / "against.md", tmp_path / "against.csv"}
     assert against <= set(write_report(tmp_path, results, ReportOptions(against="GPEN")))
     assert all(file.is_file() for file in against)

@@ -21,7 +21,7 @@ def test_a_constant_stays(size, smaller, value):
     assert (reduced == value).all()
 
 
-def test_the_same_size_is_the_same_picture():
+def test_the_same_size_is_the_same_image():
     np.testing.assert_array_equal(reduce_bicubic(noise(16), 16), noise(16))
 
 
@@ -34,17 +34,17 @@ def test_a_ramp_is_read_at_the_centres_of_the_new_pixels(scale):
 
 
 def test_half_black_half_white_is_rounded_up():
-    picture = np.zeros((64, 64, 3), np.uint8)
-    picture[:, 32:] = 255
-    assert reduce_bicubic(picture, 1).ravel().tolist() == [128, 128, 128]
+    image = np.zeros((64, 64, 3), np.uint8)
+    image[:, 32:] = 255
+    assert reduce_bicubic(image, 1).ravel().tolist() == [128, 128, 128]
 
 
 @pytest.mark.parametrize(("size", "smaller"), [(128, 16), (96, 12), (101, 13)])
 def test_agrees_with_pillow_away_from_the_border(size, smaller):
-    picture = noise(size)
-    pillow = np.asarray(Image.fromarray(picture).resize((smaller, smaller), Image.Resampling.BICUBIC))
+    image = noise(size)
+    pillow = np.asarray(Image.fromarray(image).resize((smaller, smaller), Image.Resampling.BICUBIC))
     inner = np.s_[2:-2, 2:-2]
-    difference = reduce_bicubic(picture, smaller)[inner].astype(int) - pillow[inner]
+    difference = reduce_bicubic(image, smaller)[inner].astype(int) - pillow[inner]
     assert np.abs(difference).max() <= 1
 
 

@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 import pytest
-from made_results import FID, LPIPS, PSNR, draw_pictures, made_results
+from made_results import FID, LPIPS, PSNR, draw_images, made_results
 from small_evaluation import given, run, weights  # noqa: F401 - fixtures
 
 from gpen_plugin.errors import DataError, OptionError
@@ -134,7 +134,7 @@ def labels_file(tmp_path):
 
 def test_the_report_has_the_breakdown_where_there_are_labels(tmp_path, labels_file):
     results = made_results({"a": [20, 22, 24], "b": [30, 31, None]}, conditions=["8x", "16x"])
-    draw_pictures(tmp_path, results)
+    draw_images(tmp_path, results)
     options = ReportOptions(bootstrap_resamples=100, sheet_tile=16, labels=str(labels_file))
     names = [file.name for file in write_report(tmp_path, results, options)]
     assert {"breakdown.md", "breakdown.csv"} <= set(names)

@@ -10,11 +10,11 @@ import pytest
 from small_evaluation import given, restored_places, run, weights, written  # noqa: F401 - fixtures
 
 from gpen_plugin.errors import DataError, OptionError
-from gpen_plugin.evaluate import preparation
-from gpen_plugin.evaluate.measuring import Ledger
+from gpen_plugin.evaluate import prepare
+from gpen_plugin.evaluate.measure import MetricCache
 from gpen_plugin.evaluate.merging import merge
 from gpen_plugin.evaluate.options import EvaluationOptions
-from gpen_plugin.evaluate.results import input_of, picture_of, truth_of, write_text
+from gpen_plugin.evaluate.results import image_of, input_of, truth_of, write_text
 
 
 @pytest.fixture
@@ -33,7 +33,7 @@ def as_if_new(given, tmp_path):
     return written(anew)
 
 
-def test_a_changed_source_picture_is_degraded_restored_and_measured_anew(given, own_faces, tmp_path, monkeypatch):
+def test_a_changed_source_image_is_degraded_restored_and_measured_anew(given, own_faces, tmp_path, monkeypatch):
     run(given)
     other = cv2.flip(cv2.imread(str(own_faces / "face_1.png")), 1)
     cv2.imwrite(str(own_faces / "face_1.png"), other)
@@ -54,7 +54,7 @@ def test_the_same_names_in_another_folder_are_not_the_same_faces(given, own_face
 
 
 @pytest.mark.parametrize("kind", ["pairs", "wild"])
-def test_a_changed_degraded_picture_is_taken_over(given, own_faces, faces, tmp_path, kind):
+def test_a_changed_degraded_image_is_taken_over(given, own_faces, faces, tmp_path, kind):
     given["protocol"] = {"type": kind, "dataroot_lq": str(own_faces), "out_size": 32, "num_images": 2}
     if kind == "pairs":
         given["protocol"]["dataroot_gt"] = str(faces)
@@ -66,7 +66,7 @@ def test_a_changed_degraded_picture_is_taken_over(given, own_faces, faces, tmp_p
 
 def test_a_source_that_was_lost_is_left_out_as_if_it_had_never_been(given, own_faces, tmp_path):
     run(given)
-    (own_faces / "face_1.png").write_bytes(b"no picture")
+    (own_faces / "face_1.png").write_bytes(b"no image")
     assert run(given).keys == ["face_0", "face_2", "face_3"]
     assert written(given) == as_if_new(given, tmp_path)
 
@@ -81,7 +81,7 @@ def test_more_images_of_the_same_protocol_only_add_work(given, tmp_path, monkeyp
     assert written(given) == as_if_new(given, tmp_path)
 
 
-def test_fewer_images_are_refused_as_pictures_would_be_lost(given):
+def test_fewer_images_are_refused_as_images_would_be_lost(given):
     run(given)
     given["protocol"]["num_images"] = 2
     with pytest.raises(DataError, match=r"holds 2 images that.*face_2, face_3.*--restart"):
@@ -103,10 +103,10 @@ def test_an_input_that_was_changed_by_hand_is_noticed(given, monkeypatch):
 
 
 def test_a_full_disk_ends_the_evaluation_and_leaves_no_image_out(given, monkeypatch):
-    def full(path, picture):
+    def full(path, image):
         raise DataError(str(path), "cannot be written ([Errno 28] No space left on device)", "space")
 
-    monkeypatch.setattr(preparation, "write_picture", full)
+    monkeypatch.setattr(prepare, "write_image", full)
     with pytest.raises(DataError, match="No space left"):
         run(given)
 
@@ -116,12 +116,12 @@ def test_a_full_disk_while_measuring_is_told_plainly(tmp_path):
         def write(self, text):
             raise OSError(28, "No space left on device")
 
-    ledger = Ledger(tmp_path, lambda key, column: "stamp", 0)
+    ledger = MetricCache(tmp_path, lambda key, column: "stamp", 0)
     with pytest.raises(DataError, match=r"values\.0\.jsonl.*No space left"):
         ledger.enter(Full(), "", "face_0", "psnr", 1.0)
     (tmp_path / "file").write_text("")
     with pytest.raises(DataError, match=r"values\.0\.jsonl"):
-        Ledger(tmp_path / "file", lambda key, column: "stamp", 0).open()
+        MetricCache(tmp_path / "file", lambda key, column: "stamp", 0).open()
 
 
 def test_a_folder_that_is_no_evaluation_is_not_taken_for_one(given, tmp_path):
@@ -146,7 +146,7 @@ def test_a_restart_of_a_merged_evaluation_deletes_it(given, tmp_path):
 
 @pytest.mark.parametrize("key", ["dataroot_gt", "dataroot_lq"])
 @pytest.mark.parametrize("nested", ["inputs", "output"])
-def test_pictures_are_never_read_where_the_evaluation_writes(given, tmp_path, key, nested):
+def test_images_are_never_read_where_the_evaluation_writes(given, tmp_path, key, nested):
     data, output = tmp_path / "data", tmp_path / "small"
     given["protocol"][key] = str(output / "truth" if nested == "inputs" else data)
     given["output"] = str(output if nested == "inputs" else data / "small")
@@ -154,7 +154,7 @@ def test_pictures_are_never_read_where_the_evaluation_writes(given, tmp_path, ke
         EvaluationOptions.from_mapping(given)
 
 
-def test_restored_pictures_are_never_read_where_the_evaluation_writes(given, tmp_path):
+def test_restored_images_are_never_read_where_the_evaluation_writes(given, tmp_path):
     given["methods"]["Own"] = {"type": "folder", "path": str(tmp_path / "small" / "methods" / "own" / "restored")}
     with pytest.raises(OptionError, match=r"methods:Own:path.*output"):
         EvaluationOptions.from_mapping(given)
@@ -224,12 +224,12 @@ def test_a_damaged_protocol_file_is_told(given, tmp_path, content):
         run(given)
 
 
-def test_a_picture_that_is_restored_again_lies_where_it_lay(given, tmp_path):
+def test_a_image_that_is_restored_again_lies_where_it_lay(given, tmp_path):
     results, root = run(given), EvaluationOptions.from_mapping(given).root
-    before = {row.name: picture_of(root, row, "", "face_1").read_bytes() for row in results.rows}
+    before = {row.name: image_of(root, row, "", "face_1").read_bytes() for row in results.rows}
     truth_of(root, "face_1").unlink()
     first = written(given)
     run(given)
     assert written(given) == first
-    assert {row.name: picture_of(root, row, "", "face_1").read_bytes() for row in results.rows} == before
+    assert {row.name: image_of(root, row, "", "face_1").read_bytes() for row in results.rows} == before
     assert json.loads((root / "protocol.json").read_text())["keys"] == results.keys

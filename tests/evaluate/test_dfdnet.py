@@ -12,14 +12,14 @@ from small_networks import saved
 
 from gpen_plugin.errors import CheckpointError, OptionError
 from gpen_plugin.evaluate.methods.dfdnet import CHANNELS, FFHQ_POINTS, PARTS, AlignedDFDNet, part_boxes
-from gpen_plugin.host.foreign_archs import vgg_without_download
-from gpen_plugin.restore.named_network import load
+from gpen_plugin.host.patches import vgg_offline
+from gpen_plugin.restore.registry_network import load
 
 RANDOM = {"type": "dfdnet", "weights": "random", "dictionary": "random"}
 
 
 def small(restore):
-    """At 128 px, where a picture takes a sixteenth of the time. Trained weights are for 512 px alone."""
+    """At 128 px, where an image takes a sixteenth of the time. Trained weights are for 512 px alone."""
     restore.handling = dataclasses.replace(restore.handling, input_size=128)
     return restore
 
@@ -126,7 +126,7 @@ def test_a_wrong_dictionary_is_told(tmp_path):
 
 def test_no_weights_are_fetched_and_the_hosts_extractor_is_as_before():
     before = vgg_arch.vgg, vgg_arch.VGG_PRETRAIN_PATH
-    with vgg_without_download():
+    with vgg_offline():
         extractor = vgg_arch.VGGFeatureExtractor(["relu1_2", "conv5_4"], "vgg19")
     assert (vgg_arch.vgg, vgg_arch.VGG_PRETRAIN_PATH) == before
     features = extractor(torch.rand(1, 3, 32, 32))

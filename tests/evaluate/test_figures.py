@@ -1,12 +1,12 @@
 import numpy as np
 import pytest
-from made_results import LPIPS, PSNR, SIZE, draw_pictures, made_results, nasty_results
+from made_results import LPIPS, PSNR, SIZE, draw_images, made_results, nasty_results
 
-from gpen_plugin.evaluate.report.embedded import choose_cards, embedded_cards, packed_picture
+from gpen_plugin.evaluate.report.embedded import choose_cards, embedded_cards, packed_image
 from gpen_plugin.evaluate.report.figures import choose_images, column_names, comparison_sheet, crossed, curves, style_of
 from gpen_plugin.evaluate.report.summary import Summary
-from gpen_plugin.evaluate.results import picture_of
-from gpen_plugin.sheet import GAP
+from gpen_plugin.evaluate.results import image_of
+from gpen_plugin.images.grid import GAP
 
 TILE = 32
 
@@ -21,7 +21,7 @@ def tiles(page: np.ndarray, rows: int, columns: int) -> np.ndarray:
 @pytest.mark.parametrize(("kind", "columns"), [("bfr", 5), ("wild", 4)])
 def test_a_sheet_shows_input_methods_and_truth_and_crosses_out_failures(tmp_path, kind, columns):
     results = made_results({"a": [1, None], "b": [3, 4], "c": [3, 4]}, conditions=["8x", "16x"], kind=kind)
-    draw_pictures(tmp_path, results)
+    draw_images(tmp_path, results)
     page = comparison_sheet(tmp_path, results, "16x", results.keys, TILE)
     found = tiles(page, 2, columns)
     assert (found[1, 0, :, :, :2] == (1, 10)).all()  # the input, 4 px enlarged
@@ -32,11 +32,11 @@ def test_a_sheet_shows_input_methods_and_truth_and_crosses_out_failures(tmp_path
         assert (found[1, 4, :, :, :2] == (1, 200)).all()
 
 
-def test_a_tile_says_why_there_is_no_picture(tmp_path):
+def test_a_tile_says_why_there_is_no_image(tmp_path):
     results = made_results({"a": [1], "b": [2]}, conditions=["8x", "16x"])
-    draw_pictures(tmp_path, results)
+    draw_images(tmp_path, results)
     del results.images["a"]["16x"]
-    picture_of(tmp_path, results.rows[1], "16x", "face_0").unlink()
+    image_of(tmp_path, results.rows[1], "16x", "face_0").unlink()
     found = tiles(comparison_sheet(tmp_path, results, "16x", results.keys, TILE), 1, 4)
     assert np.array_equal(found[0, 1], crossed(TILE, "none"))
     assert np.array_equal(found[0, 2], crossed(TILE, "missing"))
@@ -107,9 +107,9 @@ def test_cards_inside_the_page_hold_the_worst_and_the_best():
     assert choose_cards(results, 0) == []
 
 
-def test_the_weight_of_pictures_inside_is_bounded(tmp_path):
+def test_the_weight_of_images_inside_is_bounded(tmp_path):
     results = made_results({"a": [1, 2, None], "b": [3, 4, 5]})
-    draw_pictures(tmp_path, results)
+    draw_images(tmp_path, results)
     cards = choose_cards(results, 3)
     whole = embedded_cards(tmp_path, results, cards, SIZE, 10**6)
     assert whole.cards == 3
@@ -123,6 +123,6 @@ def test_the_weight_of_pictures_inside_is_bounded(tmp_path):
 
 
 @pytest.mark.parametrize(("side", "limit", "kind"), [(128, None, "png"), (129, None, "jpeg"), (400, 100, "png")])
-def test_small_pictures_stay_lossless(side, limit, kind):
-    picture = np.random.default_rng(0).integers(0, 256, (side, side // 2, 3), dtype=np.uint8)
-    assert packed_picture(picture, limit).startswith(f"data:image/{kind};base64,")
+def test_small_images_stay_lossless(side, limit, kind):
+    image = np.random.default_rng(0).integers(0, 256, (side, side // 2, 3), dtype=np.uint8)
+    assert packed_image(image, limit).startswith(f"data:image/{kind};base64,")

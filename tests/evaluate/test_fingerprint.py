@@ -10,7 +10,7 @@ import make_lmdb
 import numpy as np
 import pytest
 
-from gpen_plugin.data.image_source import fit_square
+from gpen_plugin.data.image_source import resize_square
 from gpen_plugin.errors import DataError
 from gpen_plugin.evaluate.case import Case
 from gpen_plugin.evaluate.protocols import all_cases, build_protocol
@@ -122,9 +122,9 @@ def test_a_name_changes_the_list_alone(gt):
 
 def test_a_pixel_changes_the_inputs_alone(gt):
     before = fingerprint(type="wild", dataroot_lq=str(gt))
-    picture = cv2.imread(str(gt / "face_2.png"))
-    picture[0, 0, 0] ^= 1
-    cv2.imwrite(str(gt / "face_2.png"), picture)
+    image = cv2.imread(str(gt / "face_2.png"))
+    image[0, 0, 0] ^= 1
+    cv2.imwrite(str(gt / "face_2.png"), image)
     after = fingerprint(type="wild", dataroot_lq=str(gt))
     assert changed_parts(before, after) == {"inputs"}
     assert told(before, after) == ["inputs of 1 image differ although the options agree: face_2"]
@@ -176,11 +176,11 @@ def test_a_package_that_is_absent_is_left_out(monkeypatch):
     assert "lpips" not in fingerprint_module.versions()
 
 
-def test_other_protocols_with_the_same_pictures(faces, tmp_path):
+def test_other_protocols_with_the_same_images(faces, tmp_path):
     fsr = fingerprint(type="fsr", dataroot_gt=str(faces), scales=[4])
     (tmp_path / "lq").mkdir()
     for path in faces.iterdir():
-        cv2.imwrite(str(tmp_path / "lq" / path.name), fit_square(cv2.imread(str(path)), 8))
+        cv2.imwrite(str(tmp_path / "lq" / path.name), resize_square(cv2.imread(str(path)), 8))
     pairs = fingerprint(type="pairs", dataroot_lq=str(tmp_path / "lq"), dataroot_gt=str(faces))
     phrases = told(fsr, pairs)
     assert phrases[0] == "protocols fsr and pairs"

@@ -14,16 +14,16 @@ from small_networks import NETWORKS, SMALL, built, saved, weights
 from torch import nn
 
 from gpen_plugin.archs import GPEN, GPENPrior
-from gpen_plugin.archs.layouts import to_layout
+from gpen_plugin.checkpoints.layouts import to_layout
 from gpen_plugin.errors import CheckpointError, OptionError
 from gpen_plugin.evaluate.case import Case
-from gpen_plugin.restore.face_network import open_network
+from gpen_plugin.restore.network import open_network
 
 GPENS = [name for name in NETWORKS if name.startswith("GPEN ")]
 
 
 def by_hand(net: nn.Module, case: Case) -> np.ndarray:
-    """Section 3.2 on one picture, without any code of the package but the network."""
+    """Section 3.2 on one image, without any code of the package but the network."""
     unit = cv2.resize(case.lq.astype(np.float32) / 255, (net.in_size,) * 2, interpolation=cv2.INTER_LINEAR)
     lq = torch.from_numpy(unit[..., ::-1].copy()).permute(2, 0, 1)[None] * 2 - 1
     with torch.no_grad():
@@ -45,7 +45,7 @@ def test_gpen_is_the_network_called_by_hand(name, layout, tmp_path):
 
 
 def test_gpen_is_what_the_trainings_validation_gives(faces, tmp_path, test_options):
-    """Bit for bit: the same pairs, the same weights, the host's own way to a picture."""
+    """Bit for bit: the same pairs, the same weights, the host's own way to an image."""
     small = tmp_path / "lq"
     small.mkdir()
     for file in faces.iterdir():
@@ -62,8 +62,8 @@ def test_gpen_is_what_the_trainings_validation_gives(faces, tmp_path, test_optio
     assert len(dataset) == 8
     for index, file in enumerate(sorted(small.iterdir())):
         item = dataset[index]
-        pictures = model.pictures_of({key: item[key][None] for key in ("lq", "gt")}, index)
-        np.testing.assert_array_equal(restore(Case(file.stem, "", cv2.imread(str(file)), None, 32)), pictures["result"])
+        images = model.images_of({key: item[key][None] for key in ("lq", "gt")}, index)
+        np.testing.assert_array_equal(restore(Case(file.stem, "", cv2.imread(str(file)), None, 32)), images["result"])
 
 
 def test_gpen_is_what_restoring_gives(tmp_path):
@@ -71,8 +71,8 @@ def test_gpen_is_what_restoring_gives(tmp_path):
     cases = [degraded(seed, 5 + seed, 20, size=32) for seed in range(3)]
     for case in cases:
         (restored,) = open_network(path, device="cpu")([case.lq.astype(np.float32) / 255])
-        picture = np.rint(restored * 255).astype(np.uint8)
-        np.testing.assert_array_equal(method({"type": "gpen", "weights": str(path)})(case), picture)
+        image = np.rint(restored * 255).astype(np.uint8)
+        np.testing.assert_array_equal(method({"type": "gpen", "weights": str(path)})(case), image)
 
 
 def test_param_key_chooses_and_the_average_is_the_default(tmp_path):

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from made_results import FID, PSNR, made_results
 
-from gpen_plugin.evaluate.report.intervals import differences_of, intervals_of, mean_intervals
 from gpen_plugin.evaluate.report.ranking import cells_of
+from gpen_plugin.evaluate.stats import differences_of, intervals_of, mean_intervals
 
 
 def column(*values: float) -> np.ndarray:
@@ -55,7 +55,7 @@ def test_the_seed_decides_and_chunks_do_not_show(monkeypatch):
     assert mean_intervals(values, 1000, 4) == mean_intervals(values, 1000, 4)
     assert mean_intervals(values, 1000, 4) != mean_intervals(values, 1000, 5)
     whole = mean_intervals(values, 1000, 4)
-    monkeypatch.setattr("gpen_plugin.evaluate.report.intervals.CHUNK", 170)
+    monkeypatch.setattr("gpen_plugin.evaluate.stats.CHUNK", 170)
     assert np.allclose(mean_intervals(values, 1000, 4), whole)
 
 

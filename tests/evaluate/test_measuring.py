@@ -11,8 +11,8 @@ from gpen_plugin.errors import CheckpointError, MissingFileError
 from gpen_plugin.evaluate import metric_columns as columns_module
 from gpen_plugin.evaluate.metric_columns import metric_columns
 from gpen_plugin.evaluate.options import EvaluationOptions
-from gpen_plugin.evaluate.preparation import read_case
-from gpen_plugin.evaluate.results import picture_of
+from gpen_plugin.evaluate.prepare import read_case
+from gpen_plugin.evaluate.results import image_of
 from gpen_plugin.host import registered
 from gpen_plugin.metrics import calculate_swd
 
@@ -65,7 +65,7 @@ def test_a_file_that_came_later_is_used(given, metric):
 def test_images_without_a_value_do_not_count_and_are_told(given, metric):
     def calculate_sometimes(img, img2):
         if img2[0, 0, 0] == first_truth[0, 0, 0] and np.array_equal(img2, first_truth):
-            raise ValueError("no face in the picture")
+            raise ValueError("no face in the image")
         return 2.0
 
     run(given)
@@ -77,7 +77,7 @@ def test_images_without_a_value_do_not_count_and_are_told(given, metric):
     assert np.isnan(values).tolist() == [True, False, False, False]
     assert results.value("GPEN", "", results.columns[-1]) == 2.0
     assert "3 without a value" in results.columns[-1].note  # one for each of the methods
-    assert "no face in the picture" in results.columns[-1].note
+    assert "no face in the image" in results.columns[-1].note
 
 
 def test_a_metric_of_sets_is_the_metric_of_all_pairs_added_up(given):
@@ -85,8 +85,8 @@ def test_a_metric_of_sets_is_the_metric_of_all_pairs_added_up(given):
     root = EvaluationOptions.from_mapping(given).root
     total = 0
     for key in results.keys:
-        picture = cv2.imread(str(picture_of(root, results.rows[2], "", key)))
-        total = total + calculate_swd(picture, read_case(root, key, "", 32, True).gt, patches=16, directions=16)
+        image = cv2.imread(str(image_of(root, results.rows[2], "", key)))
+        total = total + calculate_swd(image, read_case(root, key, "", 32, True).gt, patches=16, directions=16)
     assert results.value("GPEN", "", results.columns[1]) == pytest.approx(total / 4)
 
 

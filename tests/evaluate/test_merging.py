@@ -10,7 +10,7 @@ from gpen_plugin.evaluate.__main__ import main
 from gpen_plugin.evaluate.merging import merge
 from gpen_plugin.evaluate.options import EvaluationOptions
 from gpen_plugin.evaluate.protocols.fingerprint import Fingerprint
-from gpen_plugin.evaluate.results import picture_of, read_results, write_results
+from gpen_plugin.evaluate.results import image_of, read_results, write_results
 
 
 @pytest.fixture
@@ -30,7 +30,7 @@ def test_two_halves_are_the_whole(given, halves, tmp_path):
     whole, both = read_results(EvaluationOptions.from_mapping(given).root), read_results(tmp_path / "both")
     assert both == whole
     for row in both.rows:
-        assert picture_of(tmp_path / "both", row, "", both.keys[0]).is_file()
+        assert image_of(tmp_path / "both", row, "", both.keys[0]).is_file()
     assert (tmp_path / "both" / "table.md").read_bytes() == written(given)["table.md"]
 
 

@@ -1,4 +1,4 @@
-"""Enlargements, folders of pictures, and what every method has to keep to."""
+"""Enlargements, folders of images, and what every method has to keep to."""
 
 import json
 
@@ -35,37 +35,37 @@ def test_bicubic_overshoots_and_is_clipped():
 
 @pytest.fixture
 def elsewhere(tmp_path):
-    """Pictures of 64 px under the names of two cases, for two conditions."""
+    """Images of 64 px under the names of two cases, for two conditions."""
     for condition in ("8x", "16x"):
         for seed in (0, 1):
             path = tmp_path / condition / "folder" / f"{seed}_00.png"
             path.parent.mkdir(parents=True, exist_ok=True)
-            cv2.imwrite(str(path), picture_of(condition, seed))
+            cv2.imwrite(str(path), image_of(condition, seed))
     return tmp_path
 
 
-def picture_of(condition: str, seed: int, size: int = 64) -> np.ndarray:
+def image_of(condition: str, seed: int, size: int = 64) -> np.ndarray:
     return np.random.default_rng([len(condition), seed]).integers(0, 256, (size, size, 3), dtype=np.uint8)
 
 
 @pytest.mark.parametrize("condition", ["8x", "16x"])
 @pytest.mark.parametrize("seed", [0, 1])
-def test_a_folder_gives_its_picture_of_the_key_and_condition(elsewhere, condition, seed):
+def test_a_folder_gives_its_image_of_the_key_and_condition(elsewhere, condition, seed):
     restored = method({"type": "folder", "path": f"{elsewhere}/{{condition}}", "suffix": "_00"})(
         degraded(seed, condition=condition)
     )
-    np.testing.assert_array_equal(restored, picture_of(condition, seed))
+    np.testing.assert_array_equal(restored, image_of(condition, seed))
 
 
-def test_a_picture_of_another_size_is_resized(elsewhere):
+def test_a_image_of_another_size_is_resized(elsewhere):
     entry = {"type": "folder", "path": f"{elsewhere}/8x", "suffix": "_00"}
     smaller = method(entry)(degraded(0, size=32))
-    expected = picture_of("8x", 0).astype(float).reshape(32, 2, 32, 2, 3).mean(axis=(1, 3))
+    expected = image_of("8x", 0).astype(float).reshape(32, 2, 32, 2, 3).mean(axis=(1, 3))
     assert np.abs(smaller - expected).max() <= 0.5
     assert method(entry)(degraded(0, size=128)).shape == (128, 128, 3)
 
 
-def test_a_missing_picture_is_named(elsewhere):
+def test_a_missing_image_is_named(elsewhere):
     entry = {"type": "folder", "path": f"{elsewhere}/8x", "suffix": "_00"}
     with pytest.raises(DataError, match=r"8x/folder/7_00: is not there"):
         method(entry)(degraded(7))
@@ -90,7 +90,7 @@ def test_a_folders_identity_follows_contents_and_not_places(elsewhere, tmp_path_
     moved = tmp_path_factory.mktemp("other") / "place"
     elsewhere.rename(moved)
     assert identity(moved) == before
-    changed = picture_of("8x", 0)
+    changed = image_of("8x", 0)
     changed[0, 0, 0] ^= 1
     cv2.imwrite(str(moved / "8x" / "folder" / "0_00.png"), changed)
     assert identity(moved) != before
@@ -119,7 +119,7 @@ def test_identities_are_json_and_differ(elsewhere):
     assert len({json.dumps(identity) for identity in identities}) == len(entries)
 
 
-def test_a_folders_picture_is_cut_as_the_ground_truth_is(tmp_path):
+def test_a_folders_image_is_cut_as_the_ground_truth_is(tmp_path):
     """Not squeezed: an evaluation takes the central square of a face that is not square."""
     wide = np.random.default_rng(0).integers(0, 256, (32, 48, 3), np.uint8)
     (tmp_path / "folder").mkdir()

@@ -53,13 +53,13 @@ def test_equal_codes_compose_what_the_prior_draws_of_one(method):
 def test_each_code_and_channel_has_its_importance(method):
     method = method()
     net, found = method.prior.net, found_in(method, 0.0)
-    found = Search(torch.randn(3, 16), found.importances, found.picture_importances, found.style)
-    found.importances[1] = found.picture_importances[1] = 1
+    found = Search(torch.randn(3, 16), found.importances, found.image_importances, found.style)
+    found.importances[1] = found.image_importances[1] = 1
     noise = net.make_noise(1)
     blocks, latents = list(net.blocks.values()), net.to_latents(found.codes[1:2])
-    x, picture = through(blocks[:2], net.constant, None, latents, noise[:2])
+    x, image = through(blocks[:2], net.constant, None, latents, noise[:2])
     first = sum(len(block.convs) for block in blocks[:2])
-    expected = through(blocks[2:], x, picture, net.to_latents(found.style)[:, first:], noise[2:])[1]
+    expected = through(blocks[2:], x, image, net.to_latents(found.style)[:, first:], noise[2:])[1]
     assert torch.allclose(method.compose(found, noise), expected, atol=1e-5)
 
 
@@ -73,9 +73,9 @@ def test_it_finds_a_face_that_downscales_to_the_input(method):
 def test_the_best_step_is_returned(concat):
     method = build({**ENTRY, "prior": concat, "lr": 30.0, "lr_importance": 1.0, "iterations": 6}, "m", CPU, None)
     case = drawn_case()
-    picture, losses = method.search(case)
+    image, losses = method.search(case)
     assert min(losses) < losses[-1]  # so large a rate overshoots
-    small = Downscaler("bicubic", SIDE, 8, 8)(picture)
+    small = Downscaler("bicubic", SIDE, 8, 8)(image)
     assert float((small - method.prior.enter(case.lq)).square().mean()) / 4 == pytest.approx(min(losses), rel=1e-4)
 
 
@@ -83,7 +83,7 @@ def test_all_unknowns_have_gradients(concat):
     method = build({**ENTRY, "prior": concat}, "m", CPU, None)
     found, noise = method._start(torch.Generator().manual_seed(0)), method.prior.net.make_noise(1)
     method.compose(found, noise).square().mean().backward()
-    for tensor in (found.codes, found.importances, found.picture_importances, found.style):
+    for tensor in (found.codes, found.importances, found.image_importances, found.style):
         assert tensor.grad.flatten(1).abs().sum(dim=1).min() > 0
     assert all(parameter.grad is None for parameter in method.prior.net.parameters())
 

@@ -11,14 +11,14 @@ from faces_to_restore import degraded, method
 from small_networks import NETWORKS, SMALL, built, saved
 from torch import nn
 
-from gpen_plugin.archs.layouts import to_layout
+from gpen_plugin.checkpoints.layouts import to_layout
 from gpen_plugin.errors import CheckpointError, DataError, GPENError, OptionError, ShapeError
 from gpen_plugin.evaluate.methods.repeatable import repeatable
 
 
 class Several(NamedTuple):
     features: torch.Tensor
-    picture: torch.Tensor
+    image: torch.Tensor
 
 
 class Echo(nn.Module):
@@ -86,9 +86,9 @@ def test_a_network_that_enlarges_by_itself_is_brought_to_the_size_of_the_truth()
 
 
 @pytest.mark.parametrize(
-    ("answer", "output"), [("tuple", 1), ("tuple", -1), ("dict", "main_dec"), ("named", "picture"), ("named", 1)]
+    ("answer", "output"), [("tuple", 1), ("tuple", -1), ("dict", "main_dec"), ("named", "image"), ("named", 1)]
 )
-def test_output_leads_to_the_picture(answer, output):
+def test_output_leads_to_the_image(answer, output):
     case = degraded(size=12)
     np.testing.assert_array_equal(echo(answer, output=output)(case), case.lq)
 
@@ -101,17 +101,17 @@ def test_output_leads_to_the_picture(answer, output):
         ("dict", None, r"a dict of main_dec: tensor \(1, 3, 12, 12\), loss: float"),
         ("dict", "loss", r"and output is loss"),
         ("dict", "main", r"and output is main"),
-        ("named", None, r"a Several of features: tensor \(1, 1, 12, 12\), picture: tensor"),
+        ("named", None, r"a Several of features: tensor \(1, 1, 12, 12\), image: tensor"),
         ("tensor", "shape", r"a tensor \(1, 3, 12, 12\), and output is shape"),
     ],
 )
-def test_what_is_no_picture_is_listed(answer, output, message):
+def test_what_is_no_image_is_listed(answer, output, message):
     with pytest.raises(OptionError, match=message):
         echo(answer, output=output)(degraded(size=12))
 
 
 def test_grey_and_broken_results_are_failures():
-    with pytest.raises(ShapeError, match=r"a tensor \(1, 1, 12, 12\); expected a picture"):
+    with pytest.raises(ShapeError, match=r"a tensor \(1, 1, 12, 12\); expected an image"):
         echo("grey")(degraded(size=12))
     with pytest.raises(DataError, match=r"folder/0: .*no numbers"):
         echo("broken")(degraded(size=12))
@@ -197,7 +197,7 @@ def test_files_with_code_are_refused(tmp_path, capsys):
         ({"value_range": [1, 0]}, r"methods:M:value_range: got \[1, 0\]"),
         ({"value_range": [0, float("inf")]}, r"methods:M:value_range: got \[0, inf\]"),
         ({"arguments": {"x": 1}}, r"methods:M:arguments:x: unknown key.*one of gain"),
-        ({"network": {"type": "MSRResNet"}, "arguments": {"w": 1}}, r"arguments:w: MSRResNet takes the picture alone"),
+        ({"network": {"type": "MSRResNet"}, "arguments": {"w": 1}}, r"arguments:w: MSRResNet takes the image alone"),
         ({"value_range": None}, r"methods:M:value_range: got None"),
         ({"input_size": 0}, r"methods:M:input_size: got 0"),
         ({"input_size": "natve"}, r"methods:M:input_size: got 'natve'"),

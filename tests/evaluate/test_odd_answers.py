@@ -9,13 +9,13 @@ import pytest
 from small_evaluation import given, run, weights, written  # noqa: F401 - fixtures
 
 from gpen_plugin.errors import DataError, MissingFileError
-from gpen_plugin.evaluate import command, restoring
+from gpen_plugin.evaluate import command, prepare
 from gpen_plugin.evaluate import metric_columns as columns_module
 from gpen_plugin.evaluate.__main__ import main
-from gpen_plugin.evaluate.runner import in_order
-from gpen_plugin.evaluate.telling import told
+from gpen_plugin.evaluate.run import in_order
+from gpen_plugin.evaluate.telling import format_error
 from gpen_plugin.host import registered
-from gpen_plugin.metrics.accumulator import SetAccumulator
+from gpen_plugin.metrics.base import SetAccumulator
 
 
 @pytest.fixture
@@ -23,7 +23,7 @@ def bicubic(monkeypatch):
     """Lets a function answer in place of the bicubic method."""
 
     def answer_with(function):
-        build = restoring.build_method
+        build = prepare.build_method
 
         def build_odd(entry, where, device, folder):
             method = build(entry, where, device, folder)
@@ -38,7 +38,7 @@ def bicubic(monkeypatch):
 
             return Odd()
 
-        monkeypatch.setattr(restoring, "build_method", build_odd)
+        monkeypatch.setattr(prepare, "build_method", build_odd)
 
     return answer_with
 
@@ -63,8 +63,8 @@ def leaving(case):
         (leaving, "SystemExit: 0 "),
         (lambda case: case.lq, "ValueError: gave"),
         (lambda case: case.gt.astype(np.float32) * np.nan, "float32 instead of"),
-        (lambda case: None, "ValueError: gave NoneType instead of a picture"),
-        (lambda case: [[0]], "ValueError: gave list instead of a picture"),
+        (lambda case: None, "ValueError: gave NoneType instead of an image"),
+        (lambda case: [[0]], "ValueError: gave list instead of an image"),
     ],
 )
 def test_a_method_with_an_odd_answer_fails_and_the_others_finish(given, bicubic, answer, reason):
@@ -77,12 +77,12 @@ def test_a_method_with_an_odd_answer_fails_and_the_others_finish(given, bicubic,
 
 
 def test_a_network_that_leaves_while_it_is_built_is_a_row_that_says_so(given, monkeypatch):
-    build = restoring.build_method
+    build = prepare.build_method
 
     def build_leaving(entry, *rest):
         return leaving(None) if entry["type"] == "bicubic" else build(entry, *rest)
 
-    monkeypatch.setattr(restoring, "build_method", build_leaving)
+    monkeypatch.setattr(prepare, "build_method", build_leaving)
     assert "SystemExit" in run(given).rows[1].failure
 
 
@@ -164,14 +164,14 @@ def test_no_home_folder_stands_in_results(given, faces, monkeypatch, tmp_path):
     folder.mkdir()
     for path in faces.glob("*.png"):
         (folder / path.name).write_bytes(path.read_bytes())
-    (folder / "face_1.png").write_bytes(b"no picture")
+    (folder / "face_1.png").write_bytes(b"no image")
     given["protocol"]["dataroot_gt"] = str(folder)
     given["methods"]["Lost"] = {"type": "gpen", "weights": str(tmp_path / "nowhere.pth")}
     results = run(given)
     assert "~/nowhere.pth" in results.rows[-1].failure
     (note,) = results.notes
     assert note.startswith(
-        "left out: face_1: cannot be decoded: it is no picture of a kind that can be read (10 bytes); expected"
+        "left out: face_1: cannot be decoded: it is no image of a kind that can be read (8 bytes); expected"
     )
     for name, content in written(given).items():
         assert str(tmp_path).encode() not in content, name
@@ -186,7 +186,7 @@ def test_no_home_folder_stands_in_results(given, faces, monkeypatch, tmp_path):
 )
 def test_only_the_home_folder_is_abbreviated(monkeypatch, home, text, expected):
     monkeypatch.setattr(Path, "home", lambda: Path(home))
-    assert told(DataError(text)) == expected
+    assert format_error(DataError(text)) == expected
 
 
 def test_a_stop_by_hand_ends_with_its_status_and_the_way_on(given, monkeypatch, capsys, tmp_path):

@@ -4,10 +4,10 @@ import pytest
 from conftest import REPOSITORY
 from small_evaluation import given, weights  # noqa: F401 - fixtures
 
+from gpen_plugin.config.yaml_io import read_options
 from gpen_plugin.errors import OptionError
 from gpen_plugin.evaluate.options import EvaluationOptions
 from gpen_plugin.folder_name import folder_of
-from gpen_plugin.option_file import read_options
 
 FILES = sorted((REPOSITORY / "options" / "evaluate").glob("*.yml"))
 
@@ -35,7 +35,7 @@ def test_each_file_is_right_and_begins_with_its_command(file):
         ({"type": "arch", "weights": "random"}, "methods:X:network.*missing"),
     ],
 )
-def test_a_mistake_in_a_method_is_told_before_any_picture_is_read(given, entry, told):
+def test_a_mistake_in_a_method_is_told_before_any_image_is_read(given, entry, told):
     given["methods"]["X"] = entry
     with pytest.raises(OptionError, match=told):
         EvaluationOptions.from_mapping(given)

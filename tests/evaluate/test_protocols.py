@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from gpen_plugin.data import GPENDegradationDataset
-from gpen_plugin.data.degradation import DegradationRanges, degrade_small, recipe_rng, resize_bilinear, sample_recipe
-from gpen_plugin.data.image_source import LmdbSource, fit_square
+from gpen_plugin.data.degradation import DegradationRanges, degrade_lowres, resize_bilinear, rng_from_key, sample_recipe
+from gpen_plugin.data.image_source import LmdbSource, resize_square
 from gpen_plugin.errors import DataError, GPENError, OptionError
 from gpen_plugin.evaluate.protocols import all_cases, build_protocol
 from gpen_plugin.evaluate.protocols.bicubic_reduction import reduce_bicubic
@@ -24,7 +24,7 @@ def pairs(faces, tmp_path):
     """Options of pairs of 8 px and 32 px."""
     (tmp_path / "lq").mkdir()
     for path in faces.iterdir():
-        cv2.imwrite(str(tmp_path / "lq" / path.name), fit_square(cv2.imread(str(path)), 8))
+        cv2.imwrite(str(tmp_path / "lq" / path.name), resize_square(cv2.imread(str(path)), 8))
     shutil.copytree(faces, tmp_path / "gt")
     return {"type": "pairs", "dataroot_lq": str(tmp_path / "lq"), "dataroot_gt": str(tmp_path / "gt")}
 
@@ -48,9 +48,9 @@ def test_bfr_enlarged_bilinearly_is_what_validation_sees(faces):
 
 def test_bfr_degrades_by_seed_and_key_with_the_papers_ranges(faces):
     protocol = build_protocol({"type": "bfr", "dataroot_gt": str(faces), "out_size": 32})
-    recipe = sample_recipe(DegradationRanges(), recipe_rng(0, "face_3"))
+    recipe = sample_recipe(DegradationRanges(), rng_from_key(0, "face_3"))
     case = protocol.case("face_3", "")
-    np.testing.assert_array_equal(case.lq, degrade_small(case.gt, recipe))
+    np.testing.assert_array_equal(case.lq, degrade_lowres(case.gt, recipe))
     assert protocol.degradation("face_3", "") == str(recipe)
     assert protocol.options()["degradation"]["jpeg_range"] == [5, 50]
     other = build_protocol({"type": "bfr", "dataroot_gt": str(faces), "out_size": 32, "seed": 1})
@@ -83,27 +83,27 @@ def test_pairs_are_found_by_name_and_left_as_they_are(pairs, faces):
     for key in protocol.keys:
         case = protocol.case(key, "")
         np.testing.assert_array_equal(case.gt, cv2.imread(str(faces / f"{key}.png")))
-        np.testing.assert_array_equal(case.lq, fit_square(case.gt, 8))
+        np.testing.assert_array_equal(case.lq, resize_square(case.gt, 8))
     assert build_protocol({**pairs, "out_size": 20}).case("face_1", "").gt.shape == (20, 20, 3)
 
 
 def test_pairs_whose_names_are_sorted_otherwise(pairs, tmp_path):
     (tmp_path / "lq" / "face_0.png").rename(tmp_path / "lq" / "face_0.webp")  # another suffix, the same key
     case = build_protocol(pairs).case("face_1", "")
-    np.testing.assert_array_equal(case.lq, fit_square(case.gt, 8))
+    np.testing.assert_array_equal(case.lq, resize_square(case.gt, 8))
 
 
-def test_lonely_pictures_of_both_sides_are_listed(pairs, tmp_path):
+def test_lonely_images_of_both_sides_are_listed(pairs, tmp_path):
     (tmp_path / "lq" / "face_2.png").unlink()
     (tmp_path / "gt" / "face_5.png").unlink()
     with pytest.raises(
-        DataError, match="protocol:dataroot_lq: lacks 1 of the 7 pictures of dataroot_gt: face_2"
+        DataError, match="protocol:dataroot_lq: lacks 1 of the 7 images of dataroot_gt: face_2"
     ) as caught:
         build_protocol(pairs)
-    assert "protocol:dataroot_gt: lacks 1 of the 7 pictures of dataroot_lq: face_5" in str(caught.value)
+    assert "protocol:dataroot_gt: lacks 1 of the 7 images of dataroot_lq: face_5" in str(caught.value)
 
 
-def test_many_lonely_pictures_are_cut_to_twenty(pairs, tmp_path):
+def test_many_lonely_images_are_cut_to_twenty(pairs, tmp_path):
     for i in range(25):
         cv2.imwrite(str(tmp_path / "gt" / f"more_{i:02d}.png"), np.zeros((32, 32, 3), np.uint8))
     with pytest.raises(DataError, match=r"lacks 25 of the 33 .* more_19 and 5 more"):
@@ -133,15 +133,15 @@ def test_the_size_is_that_of_the_first_readable_truth(pairs, tmp_path):
 
 
 def test_wild_has_no_truth_and_takes_the_central_square(tmp_path):
-    picture = np.random.default_rng(0).integers(0, 256, (20, 30, 3), dtype=np.uint8)
+    image = np.random.default_rng(0).integers(0, 256, (20, 30, 3), dtype=np.uint8)
     (tmp_path / "folder").mkdir()
-    cv2.imwrite(str(tmp_path / "folder" / "photo.png"), picture)
+    cv2.imwrite(str(tmp_path / "folder" / "photo.png"), image)
     protocol = build_protocol({"type": "wild", "dataroot_lq": str(tmp_path), "out_size": 64})
     assert (protocol.keys, protocol.conditions, protocol.has_truth) == (["folder/photo"], [""], False)
     case = protocol.case("folder/photo", "")
     assert case.gt is None
     assert case.size == 64
-    np.testing.assert_array_equal(case.lq, picture[:, 5:25])
+    np.testing.assert_array_equal(case.lq, image[:, 5:25])
 
 
 def test_the_number_of_images(faces):
@@ -205,11 +205,11 @@ def test_two_wrong_values_are_told_at_once(faces):
 
 
 def test_an_empty_folder(tmp_path):
-    with pytest.raises(DataError, match=r"protocol:dataroot_lq: .* holds no pictures"):
+    with pytest.raises(DataError, match=r"protocol:dataroot_lq: .* holds no images"):
         build_protocol({"type": "wild", "dataroot_lq": str(tmp_path), "out_size": 8})
 
 
-def test_an_unreadable_picture_is_named(tmp_path, faces):
+def test_an_unreadable_image_is_named(tmp_path, faces):
     shutil.copytree(faces, tmp_path / "faces")
     (tmp_path / "faces" / "face_3.png").write_bytes(b"nothing")
     protocol = build_protocol({"type": "bfr", "dataroot_gt": str(tmp_path / "faces"), "out_size": 32})
@@ -223,5 +223,5 @@ def test_a_name_that_leads_out_of_the_folder_is_refused(tmp_path, key):
     with lmdb.open(str(path)) as environment, environment.begin(write=True) as transaction:
         transaction.put(key.encode(), cv2.imencode(".png", np.zeros((8, 8, 3), np.uint8))[1].tobytes())
     (path / "meta_info.txt").write_text(f"{key}.png (8,8,3) 1\n")
-    with pytest.raises(DataError, match="has a picture called"):
+    with pytest.raises(DataError, match="has an image called"):
         build_protocol({"type": "wild", "dataroot_lq": str(path), "out_size": 8})

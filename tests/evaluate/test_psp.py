@@ -10,8 +10,9 @@ from conftest import REPOSITORY
 from small_networks import saved
 from test_pulse import CPU, SIDE, prior
 
-from gpen_plugin import checkpoint, schema
 from gpen_plugin.archs.psp_arch import CENTRE_OF, PSP
+from gpen_plugin.checkpoints import checkpoint
+from gpen_plugin.config import schema
 from gpen_plugin.errors import CheckpointError, DataError, OptionError
 from gpen_plugin.evaluate.case import Case
 from gpen_plugin.evaluate.methods import build_method as build
@@ -61,8 +62,8 @@ def test_one_code_per_place(out_size, in_size, noise_mode):
     net = PSP(out_size, in_size, noise_mode=noise_mode, **SMALL)
     assert registered("arch")["PSP"] is PSP
     with torch.no_grad():
-        picture, offsets = net(torch.rand(2, 3, 5, 9), return_latents=True)
-    assert picture.shape == (2, 3, out_size, out_size)
+        image, offsets = net(torch.rand(2, 3, 5, 9), return_latents=True)
+    assert image.shape == (2, 3, out_size, out_size)
     assert offsets.shape == (2, net.decoder.num_latent, 16)
     assert offsets.std(dim=1).min() > 0
 
@@ -94,10 +95,10 @@ def test_offsets_are_those_of_the_mean_latent_of_the_prior_that_is_loaded():
     torch.nn.init.zeros_(net.encoder.heads[0].to_codes.weight)
     torch.nn.init.zeros_(net.encoder.heads[1].to_codes.weight)
     with torch.no_grad():
-        picture = net(torch.rand(1, 3, 8, 8))
+        image = net(torch.rand(1, 3, 8, 8))
         noise = [None] * len(loaded.blocks)  # zero
         assert torch.allclose(
-            picture, loaded(expected[:, None].expand(-1, 6, -1), noise, input_is_latent=True), atol=1e-5
+            image, loaded(expected[:, None].expand(-1, 6, -1), noise, input_is_latent=True), atol=1e-5
         )
 
 
@@ -135,12 +136,12 @@ def test_training_brings_the_encoder_nearer(entry, tmp_path):
 
 def test_it_is_trained_once(entry, tmp_path, case, monkeypatch):
     first = build(entry, "m", CPU, tmp_path / "psp")
-    picture = first(case)
-    assert picture.shape == (SIDE, SIDE, 3)
+    image = first(case)
+    assert image.shape == (SIDE, SIDE, 3)
     assert [path.name for path in (tmp_path / "psp").iterdir()] == ["encoder.pth"]
     monkeypatch.setattr(psp_training.PSPTraining, "_train", None)
     again = build(entry, "m", CPU, tmp_path / "psp")
-    assert np.array_equal(again(case), picture)
+    assert np.array_equal(again(case), image)
     assert again.identity == first.identity
 
 

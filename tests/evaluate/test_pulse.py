@@ -41,30 +41,30 @@ def concat(tmp_path):
 
 
 def drawn_case(key="a", net=None) -> Case:
-    """A picture that the prior can draw, made small."""
+    """An image that the prior can draw, made small."""
     net = prior() if net is None else net
     with torch.no_grad():
         draw = torch.Generator().manual_seed(9)
-        picture = net(torch.randn(1, 16, generator=draw), net.make_noise(1, draw))
-        small = Downscaler("bicubic", SIDE, 8, 8)(picture)[0]
+        image = net(torch.randn(1, 16, generator=draw), net.make_noise(1, draw))
+        small = Downscaler("bicubic", SIDE, 8, 8)(image)[0]
     lq = ((small.clamp(-1, 1) + 1) * 127.5).round().byte().permute(1, 2, 0).numpy()[..., ::-1]
     return Case(key, "", np.ascontiguousarray(lq), None, SIDE)
 
 
 @pytest.mark.parametrize(("size", "wanted"), [(32, 8), (64, 8), (48, 13), (32, 32), (64, 4), (24, 48)])
 def test_bicubic_is_the_hosts(size, wanted):
-    picture = torch.rand(3, size, size, generator=torch.Generator().manual_seed(0))
-    expected = imresize(picture, wanted / size)
+    image = torch.rand(3, size, size, generator=torch.Generator().manual_seed(0))
+    expected = imresize(image, wanted / size)
     assert expected.shape[1:] == (wanted, wanted)
-    assert torch.allclose(Downscaler("bicubic", size, wanted, wanted)(picture[None])[0], expected, atol=2e-6)
+    assert torch.allclose(Downscaler("bicubic", size, wanted, wanted)(image[None])[0], expected, atol=2e-6)
 
 
 @pytest.mark.parametrize(("size", "wanted"), [(64, 8), (48, 13), (64, 1), (16, 16)])
 def test_bicubic_is_the_protocols(size, wanted):
-    picture = np.random.default_rng(0).integers(0, 256, (size, size, 3), np.uint8)
-    small = Downscaler("bicubic", size, wanted, wanted)(torch.from_numpy(picture).float().permute(2, 0, 1)[None])
+    image = np.random.default_rng(0).integers(0, 256, (size, size, 3), np.uint8)
+    small = Downscaler("bicubic", size, wanted, wanted)(torch.from_numpy(image).float().permute(2, 0, 1)[None])
     ours = small[0].permute(1, 2, 0).clamp(0, 255).numpy()
-    assert np.abs(ours - reduce_bicubic(picture, wanted)).max() <= 0.5 + 1e-3
+    assert np.abs(ours - reduce_bicubic(image, wanted)).max() <= 0.5 + 1e-3
 
 
 @pytest.mark.parametrize(("size", "wanted"), [(32, 8), (48, 13), (32, 1), (8, 20)])
@@ -75,11 +75,11 @@ def test_area_is_the_mean_over_what_falls_together(size, wanted):
 
 
 def test_downscaling_is_of_any_shape_and_has_gradients():
-    picture = torch.rand(2, 3, 16, 16, requires_grad=True)
-    small = Downscaler("bicubic", 16, 3, 5)(picture)
+    image = torch.rand(2, 3, 16, 16, requires_grad=True)
+    small = Downscaler("bicubic", 16, 3, 5)(image)
     assert small.shape == (2, 3, 3, 5)
     small.sum().backward()
-    assert picture.grad.abs().min() > 0
+    assert image.grad.abs().min() > 0
     assert torch.allclose(resize_matrix("bicubic", 16, 1).sum(), torch.tensor(1.0))  # where the host itself fails
 
 
@@ -131,9 +131,9 @@ def test_the_rate_rises_and_falls():
 def test_it_finds_a_face_that_downscales_to_the_input(weights):
     method = build({"type": "pulse", "prior": weights, "iterations": 150, "eps": 0, "cross_weight": 0}, "m", CPU, None)
     case = drawn_case(net=method.prior.net)
-    picture, differences = method.search(case)
+    image, differences = method.search(case)
     assert min(differences) < 0.05 * differences[0]
-    small = Downscaler("bicubic", SIDE, 8, 8)(picture)
+    small = Downscaler("bicubic", SIDE, 8, 8)(image)
     found = float((small - method.prior.enter(case.lq)).square().mean()) / 4
     assert found == pytest.approx(min(differences), rel=1e-3)
 
@@ -171,15 +171,15 @@ def test_a_result_is_a_function_of_seed_key_and_condition(kind, concat):
 def test_results_have_the_size_of_the_truth_and_inputs_any(size, concat):
     entry = {"type": "pulse", "prior": concat, "iterations": 2, "downscale": "area"}
     rng = np.random.default_rng(0)
-    picture = build(entry, "m", CPU, None)(Case("a", "", rng.integers(0, 256, (7, 40, 3), np.uint8), None, size))
-    assert picture.shape == (size, size, 3)
-    assert picture.dtype == np.uint8
+    image = build(entry, "m", CPU, None)(Case("a", "", rng.integers(0, 256, (7, 40, 3), np.uint8), None, size))
+    assert image.shape == (size, size, 3)
+    assert image.dtype == np.uint8
 
 
 def test_channels_and_range_are_kept_on_the_way(concat):
     prior_ = build({"type": "pulse", "prior": concat}, "m", CPU, None).prior
-    picture = np.random.default_rng(0).integers(0, 256, (SIDE, SIDE, 3), np.uint8)
-    assert np.array_equal(prior_.leave(prior_.enter(picture), SIDE), picture)
+    image = np.random.default_rng(0).integers(0, 256, (SIDE, SIDE, 3), np.uint8)
+    assert np.array_equal(prior_.leave(prior_.enter(image), SIDE), image)
     red = np.zeros((2, 2, 3), np.uint8)
     red[..., 2] = 255
     assert prior_.enter(red)[0, :, 0, 0].tolist() == [1, -1, -1]
@@ -221,7 +221,7 @@ def test_a_missing_prior_is_told(tmp_path):
 
 @pytest.mark.parametrize(("kind", "key"), [("pulse", "other_noise"), ("mganprior", "noise")])
 def test_noise_that_is_not_searched_is_zero_unless_asked_for(kind, key, concat, monkeypatch):
-    """Fixed noise is grain that the small picture cannot tell of, so the search cannot remove it."""
+    """Fixed noise is grain that the small image cannot tell of, so the search cannot remove it."""
     entry = {"type": kind, "prior": concat, "iterations": 1}
     entry |= {"noise_maps": 1} if kind == "pulse" else {"codes": 2, "compose_at": 8, "perceptual_weight": 0}
     draw = GPENPrior.make_noise

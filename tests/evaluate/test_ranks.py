@@ -13,7 +13,7 @@ import torch
 from small_evaluation import MADE_FROM_RESULTS, given, run, weights, written  # noqa: F401 - fixtures
 
 from gpen_plugin.errors import OptionError
-from gpen_plugin.evaluate.ranks import Ranks, merged
+from gpen_plugin.evaluate.distributed import Ranks, merged
 
 
 def test_two_processes_of_torchrun_write_what_one_does(given, tmp_path):
@@ -67,7 +67,7 @@ def test_a_launcher_that_was_killed_is_not_waited_for_for_days(monkeypatch):
         port = server.getsockname()[1]
     for name, value in {"WORLD_SIZE": "2", "RANK": "1", "MASTER_ADDR": "localhost", "MASTER_PORT": str(port)}.items():
         monkeypatch.setenv(name, value)
-    monkeypatch.setattr("gpen_plugin.evaluate.ranks.JOINING", timedelta(seconds=1))
+    monkeypatch.setattr("gpen_plugin.evaluate.distributed.JOINING", timedelta(seconds=1))
     with pytest.raises(OptionError, match=r"WORLD_SIZE.*2 processes.*cannot be reached"):
         Ranks.of_this_process("cpu")
 
@@ -77,7 +77,7 @@ def test_each_process_of_a_machine_takes_a_gpu_of_its_own(monkeypatch):
     taken = []
     cuda = SimpleNamespace(is_available=lambda: True, device_count=lambda: 4, set_device=taken.append)
     monkeypatch.setattr(torch, "cuda", cuda)
-    monkeypatch.setattr("gpen_plugin.evaluate.ranks.torch_device", torch.device)
+    monkeypatch.setattr("gpen_plugin.evaluate.distributed.torch_device", torch.device)
     assert Ranks.of_this_process().device == torch.device("cuda", 3)
     assert Ranks.of_this_process("cuda:1").device == torch.device("cuda", 1)
     assert taken == [torch.device("cuda", 3), torch.device("cuda", 1)]

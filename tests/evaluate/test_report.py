@@ -2,7 +2,7 @@ import json
 import re
 
 import pytest
-from made_results import draw_pictures, made_results, nasty_results
+from made_results import draw_images, made_results, nasty_results
 
 from gpen_plugin.errors import OptionError
 from gpen_plugin.evaluate import report
@@ -14,9 +14,9 @@ QUICK = ReportOptions(bootstrap_resamples=100, sheet_tile=16, sheet_images=2)
 
 @pytest.fixture
 def scales(tmp_path):
-    """Results with two conditions, with pictures."""
+    """Results with two conditions, with images."""
     results = made_results({"a": [20, 22, 24], "b": [30, 31, None]}, conditions=["8x", "16x"])
-    draw_pictures(tmp_path, results)
+    draw_images(tmp_path, results)
     return results
 
 
@@ -45,7 +45,7 @@ def test_each_metric_of_several_conditions_begins_with_a_line(tmp_path, scales):
 
 def test_one_condition_has_one_sheet_and_no_curves(tmp_path):
     results = made_results({"a": [20, 22], "b": [30, 31]}, kind="wild")
-    draw_pictures(tmp_path, results)
+    draw_images(tmp_path, results)
     names = [file.name for file in write_report(tmp_path, results, QUICK)]
     assert "sheet.png" in names
     assert "curves.png" not in names
@@ -67,7 +67,7 @@ def test_the_page_names_no_address_outside_of_its_folder(tmp_path, scales):
 
 def test_names_cannot_leave_their_place_in_the_page(tmp_path):
     results = nasty_results()
-    draw_pictures(tmp_path, results)
+    draw_images(tmp_path, results)
     page = write_report(tmp_path, results, QUICK)[-1].read_text(encoding="utf-8")
     assert page.count("<script") == page.count("</script>") == 2
     assert "<img src=x" not in page
@@ -78,19 +78,19 @@ def test_names_cannot_leave_their_place_in_the_page(tmp_path):
     assert data["values"][1][0][0][:3] == [None, None, 22.0]
 
 
-def test_pictures_beyond_the_limit_stay_outside(tmp_path, scales):
+def test_images_beyond_the_limit_stay_outside(tmp_path, scales):
     options = ReportOptions(bootstrap_resamples=100, sheet_tile=16, embedded_images=2)
     page = write_report(tmp_path, scales, options)[-1].read_text(encoding="utf-8")
     assert "2 of 6 images are inside" in page
-    assert len({path.rpartition("/")[2] for path in data_of(page)["pictures"] if path.startswith("inputs")}) <= 2
+    assert len({path.rpartition("/")[2] for path in data_of(page)["images"] if path.startswith("inputs")}) <= 2
     whole = write_report(tmp_path, scales, QUICK)[-1].read_text(encoding="utf-8")
-    assert len(data_of(whole)["pictures"]) > len(data_of(page)["pictures"])
+    assert len(data_of(whole)["images"]) > len(data_of(page)["images"])
 
 
 def test_no_metric_at_all_still_gives_a_page(tmp_path):
     results = made_results({"a": [20, 22], "b": [30, 31]})
     results.columns.clear()
-    draw_pictures(tmp_path, results)
+    draw_images(tmp_path, results)
     assert data_of(write_report(tmp_path, results, QUICK)[-1].read_text(encoding="utf-8"))["metrics"] == []
 
 

@@ -4,7 +4,7 @@ import json
 import shutil
 
 import pytest
-from made_results import NASTY_KEYS, NASTY_NAME, draw_pictures, made_results, nasty_results
+from made_results import NASTY_KEYS, NASTY_NAME, draw_images, made_results, nasty_results
 
 from gpen_plugin.evaluate.report import ReportOptions, write_report
 
@@ -50,7 +50,7 @@ def scales_page(tmp_path_factory):
     root = tmp_path_factory.mktemp("scales")
     values = {"plain": range(15), "GPEN": [None, *range(29, 15, -1)]}
     results = made_results(values, conditions=["8x", "16x"])
-    draw_pictures(root, results)
+    draw_images(root, results)
     return write_report(root, results, QUICK)[-1]
 
 
@@ -58,7 +58,7 @@ def scales_page(tmp_path_factory):
 def nasty_page(tmp_path_factory):
     root = tmp_path_factory.mktemp("nasty")
     results = nasty_results()
-    draw_pictures(root, results)
+    draw_images(root, results)
     return write_report(root, results, QUICK)[-1]
 
 
@@ -81,7 +81,7 @@ def choose(browser, name: str, text: str) -> None:
     Select(browser.find_element(By.NAME, name)).select_by_visible_text(text)
 
 
-def all_pictures_loaded(browser) -> bool:
+def all_images_loaded(browser) -> bool:
     return browser.execute_script(
         "return [...document.querySelectorAll('#cards img')].every(i => i.complete && i.naturalWidth > 0)"
     )
@@ -170,7 +170,7 @@ def test_nasty_names_run_nothing_and_reach_their_files(browser, nasty_page):
     choose(browser, "order", "as listed")
     choose(browser, "method", NASTY_NAME)
     browser.execute_script("document.querySelectorAll('#cards img').forEach(i => i.loading = 'eager')")
-    WebDriverWait(browser, 10).until(all_pictures_loaded)
+    WebDriverWait(browser, 10).until(all_images_loaded)
     assert len(all_of(browser, "#cards img")) == 7 * 5
     assert [each.get_attribute("title") for each in all_of(browser, "#cards .name span")] == NASTY_KEYS
     assert "from file" in all_of(browser, "#cards")[0].text
@@ -221,7 +221,7 @@ def contrast(one: list[int], two: list[int]) -> float:
 
 def test_the_breakdown_has_intervals_of_its_own(browser, tmp_path):
     results = made_results({"plain": range(24), "GPEN": range(30, 54)})
-    draw_pictures(tmp_path, results)
+    draw_images(tmp_path, results)
     labels = tmp_path / "labels.csv"
     lines = "".join(f"{key},{'low' if place < 12 else 'high'}\n" for place, key in enumerate(results.keys))
     labels.write_text(f"file,place\n{lines}", encoding="utf-8")

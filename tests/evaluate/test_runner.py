@@ -13,13 +13,13 @@ from small_evaluation import given, restored_places, run, weights, written  # no
 from small_networks import NETWORKS, built
 
 from gpen_plugin.errors import DataError
-from gpen_plugin.evaluate import restoring
+from gpen_plugin.evaluate import prepare
 from gpen_plugin.evaluate.__main__ import main
 from gpen_plugin.evaluate.options import EvaluationOptions
-from gpen_plugin.evaluate.results import input_of, picture_of, read_results, truth_of
+from gpen_plugin.evaluate.results import image_of, input_of, read_results, truth_of
 
 
-def crashing_on(key, build=restoring.build_method):
+def crashing_on(key, build=prepare.build_method):
     """A `build_method` whose bicubic method crashes on one image."""
 
     def build_crashing(entry, where, device, folder):
@@ -40,7 +40,7 @@ def crashing_on(key, build=restoring.build_method):
     return build_crashing
 
 
-def test_every_cell_is_the_metric_of_the_pictures_on_disk(given):
+def test_every_cell_is_the_metric_of_the_images_on_disk(given):
     results = run(given)
     root = EvaluationOptions.from_mapping(given).root
     assert [row.name for row in results.rows] == list(given["methods"])
@@ -48,9 +48,9 @@ def test_every_cell_is_the_metric_of_the_pictures_on_disk(given):
     for row in results.rows:
         values = results.of_images(row.name, "", "psnr")
         for key, value in zip(results.keys, values, strict=True):
-            picture = cv2.imread(str(picture_of(root, row, "", key))).astype(float)
+            image = cv2.imread(str(image_of(root, row, "", key))).astype(float)
             truth = cv2.imread(str(truth_of(root, key))).astype(float)
-            assert value == pytest.approx(10 * np.log10(255**2 / np.mean((picture - truth) ** 2)), abs=1e-6)
+            assert value == pytest.approx(10 * np.log10(255**2 / np.mean((image - truth) ** 2)), abs=1e-6)
         assert results.value(row.name, "", results.columns[0]) == pytest.approx(values.mean())
         assert results.value(row.name, "", results.columns[1]) > 0
     assert cv2.imread(str(input_of(root, "", results.keys[0]))).shape[0] < 32
@@ -76,7 +76,7 @@ def test_a_stopped_run_goes_on_with_what_is_missing(given, monkeypatch):
     run(given)
     first, root = written(given), EvaluationOptions.from_mapping(given).root
     row = read_results(root).rows[0]
-    picture_of(root, row, "", read_results(root).keys[1]).unlink()
+    image_of(root, row, "", read_results(root).keys[1]).unlink()
     with (root / "methods" / row.folder / "values.0.jsonl").open("a") as file:
         file.write('["", "face_0", "psn')  # as a kill leaves it
     made = restored_places(monkeypatch)
@@ -86,7 +86,7 @@ def test_a_stopped_run_goes_on_with_what_is_missing(given, monkeypatch):
 
 
 def test_a_method_that_crashes_on_one_image_is_shown_and_the_others_finish(given, monkeypatch):
-    monkeypatch.setattr(restoring, "build_method", crashing_on("face_2"))
+    monkeypatch.setattr(prepare, "build_method", crashing_on("face_2"))
     results = run(given)
     (failure,) = results.failures()
     assert (failure.method, failure.key) == ("Bicubic", "face_2")
@@ -103,7 +103,7 @@ def test_a_method_that_crashes_on_one_image_is_shown_and_the_others_finish(given
 
 def test_a_failure_that_was_mended_is_made_good_in_the_next_run(given, monkeypatch, tmp_path):
     with monkeypatch.context() as patched:
-        patched.setattr(restoring, "build_method", crashing_on("face_2"))
+        patched.setattr(prepare, "build_method", crashing_on("face_2"))
         run(given)
     run(given)
     assert not list(read_results(EvaluationOptions.from_mapping(given).root).failures())
@@ -154,13 +154,13 @@ def test_restart_spares_what_is_not_ours(given, tmp_path):
 def test_an_unreadable_image_is_left_out_for_all_and_told(given, faces, tmp_path):
     folder = tmp_path / "faces"
     shutil.copytree(faces, folder)
-    (folder / "face_1.png").write_bytes(b"no picture")
+    (folder / "face_1.png").write_bytes(b"no image")
     given["protocol"]["dataroot_gt"] = str(folder)
     results = run(given)
     assert results.keys == ["face_0", "face_2", "face_3"]
     (note,) = results.notes
     assert note.startswith(
-        "left out: face_1: cannot be decoded: it is no picture of a kind that can be read (10 bytes); expected"
+        "left out: face_1: cannot be decoded: it is no image of a kind that can be read (8 bytes); expected"
     )
 
 

@@ -9,7 +9,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from made_results import FID, PSNR, draw_pictures, made_results
+from made_results import FID, PSNR, draw_images, made_results
 from small_evaluation import given, restored_places, run, weights, written  # noqa: F401 - fixtures
 from small_networks import NETWORKS, built
 
@@ -18,12 +18,12 @@ from gpen_plugin.evaluate.__main__ import main
 from gpen_plugin.evaluate.merging import merge
 from gpen_plugin.evaluate.options import EvaluationOptions
 from gpen_plugin.evaluate.pooling import pooled
+from gpen_plugin.evaluate.repeats import runs_of
 from gpen_plugin.evaluate.report import ReportOptions, write_report
 from gpen_plugin.evaluate.report.summary import Head, Summary
 from gpen_plugin.evaluate.report.table_data import table_json, wide_csv
 from gpen_plugin.evaluate.report.tables import latex, markdown
-from gpen_plugin.evaluate.results import Results, picture_of, read_results, write_results
-from gpen_plugin.evaluate.runs import runs_of
+from gpen_plugin.evaluate.results import Results, image_of, read_results, write_results
 
 
 def as_runs(results: Results, method: str = "GPEN") -> Results:
@@ -70,7 +70,7 @@ def test_each_run_has_its_weights_and_a_name_of_its_own():
         ({"type": "bicubic", "weights": "{run}.pth", "runs": [0]}, "methods:X:weights: unknown key"),
     ],
 )
-def test_mistakes_are_told_before_any_picture_is_read(given, entry, told):
+def test_mistakes_are_told_before_any_image_is_read(given, entry, told):
     given["methods"]["X"] = entry
     with pytest.raises(OptionError, match=told):
         EvaluationOptions.from_mapping(given)
@@ -116,7 +116,7 @@ def test_the_spread_is_the_standard_deviation_of_the_runs_means(three):
 
 
 def test_every_form_of_the_table_has_the_spread(three, tmp_path):
-    draw_pictures(tmp_path, three)
+    draw_images(tmp_path, three)
     summary = Summary.of(three, 100, 0)
     assert "| GPEN | **24.00** ± 3.00 | **5.00** ± 2.65 | 2 |" in markdown(summary)
     assert r"\textbf{24.00} $\pm$ 3.00" in latex(summary)
@@ -187,7 +187,7 @@ def test_runs_are_restored_and_kept_apart_and_shown_as_one(two_runs, tmp_path, m
     root = EvaluationOptions.from_mapping(two_runs).root
     assert [row.name for row in results.rows] == ["Bilinear", "Bicubic", "GPEN, run 0", "GPEN, run 1"]
     assert read_results(root) == results
-    first, second = (picture_of(root, row, "", "face_0").read_bytes() for row in results.rows[2:])
+    first, second = (image_of(root, row, "", "face_0").read_bytes() for row in results.rows[2:])
     assert first != second
     table = written(two_runs)["table.md"].decode()
     mean = np.mean([results.value(row.name, "", results.columns[0]) for row in results.rows[2:]])

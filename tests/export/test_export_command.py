@@ -7,7 +7,7 @@ from small_networks import SMALL, built
 
 from gpen_plugin import GPEN, GPENDiscriminator
 from gpen_plugin.export.__main__ import main
-from gpen_plugin.restore.face_network import open_network
+from gpen_plugin.restore.network import open_network
 
 onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
@@ -36,7 +36,7 @@ def test_the_file_restores_as_the_weights_do(weights, tmp_path, capsys, key):
     told = capsys.readouterr()
     assert "GPEN 32 px, input 16 px" in told.out
     assert "ONNX opset 17, fp32, (N, 3, 16, 16) -> (N, 3, 32, 32)" in told.out
-    assert "on 4 pictures" in told.out
+    assert "on 4 images" in told.out
     assert not told.err
     faces = [face(seed) for seed in range(3)]
     expected = open_network(weights, key=key, device="cpu")(faces)

@@ -8,7 +8,7 @@ from small_networks import NETWORKS, SMALL, built, rounding_error, same
 from gpen_plugin import GPEN
 from gpen_plugin.errors import CheckpointError, MissingFileError, OptionError
 from gpen_plugin.export import Plan, export
-from gpen_plugin.export.checking import probes
+from gpen_plugin.export.checking import make_test_inputs
 
 onnx = pytest.importorskip("onnx")
 onnxruntime = pytest.importorskip("onnxruntime")
@@ -18,7 +18,7 @@ RANGE = 2  # from -1 to 1
 KINDS = [kind for kind in NETWORKS if kind.startswith("GPEN ")]
 
 
-def pictures(size, count, seed=5):
+def images(size, count, seed=5):
     return torch.rand(count, 3, size, size, generator=torch.Generator().manual_seed(seed)) * 2 - 1
 
 
@@ -33,13 +33,13 @@ def small(**arguments):
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize(("precision", "dtype"), [("fp32", torch.float32), ("fp16", torch.float16)])
-def test_any_number_of_pictures_gives_what_pytorch_gives(kind, precision, dtype, tmp_path):
+def test_any_number_of_images_gives_what_pytorch_gives(kind, precision, dtype, tmp_path):
     net = built(NETWORKS[kind]).eval()
     exported = export(net, tmp_path / "model.onnx", Plan(precision=precision), FACTS)
-    largest, _ = rounding_error(net, torch.cat([pictures(net.in_size, 5), *probes(net.in_size, None)]), dtype)
+    largest, _ = rounding_error(net, torch.cat([images(net.in_size, 5), *make_test_inputs(net.in_size, None)]), dtype)
     assert exported.difference.largest * RANGE < largest < 0.1
     for count in (1, 2, 5):
-        batch = pictures(net.in_size, count)
+        batch = images(net.in_size, count)
         with torch.no_grad():
             assert (run(exported.path, batch) - net(batch)).abs().max() < largest
     assert [file.name for file in tmp_path.iterdir()] == ["model.onnx"]
@@ -56,7 +56,7 @@ def test_what_the_file_says_of_itself(opset, tmp_path):
         assert value.type.tensor_type.elem_type == onnx.TensorProto.FLOAT
     assert {each.key: each.value for each in model.metadata_props} == FACTS
     assert model.opset_import[0].version == opset
-    batch = pictures(16, 2)
+    batch = images(16, 2)
     with torch.no_grad():
         tolerance, _ = rounding_error(net, batch, torch.float32)
         assert (run(tmp_path / "model.onnx", batch) - net(batch)).abs().max() < tolerance < 1e-3
@@ -73,10 +73,10 @@ def test_the_network_is_left_as_it_is_and_nothing_is_said(tmp_path, capfd, recwa
     assert not [str(warning.message) for warning in recwarn]
 
 
-def test_pictures_are_between_minus_1_and_1_whatever_the_training_had(tmp_path):
+def test_images_are_between_minus_1_and_1_whatever_the_training_had(tmp_path):
     net = small(value_range=(0, 1))
     path = export(net, tmp_path / "model.onnx", Plan(), FACTS).path
-    batch = pictures(16, 2)
+    batch = images(16, 2)
     with torch.no_grad():
         tolerance = RANGE * rounding_error(net, (batch + 1) / 2, torch.float32)[0]
         assert (run(path, batch) - (net((batch + 1) / 2) * 2 - 1)).abs().max() < tolerance < 1e-3

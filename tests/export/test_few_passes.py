@@ -3,7 +3,7 @@ import torch
 from small_networks import NETWORKS, SMALL, built, rounding_error
 
 from gpen_plugin.archs import GPEN
-from gpen_plugin.export.few_passes import in_few_passes
+from gpen_plugin.export.few_passes import fuse_decoder
 from gpen_plugin.export.half_precision import to_half_precision
 
 KINDS = {name: make for name, make in NETWORKS.items() if name.startswith("GPEN ")} | {
@@ -12,24 +12,24 @@ KINDS = {name: make for name, make in NETWORKS.items() if name.startswith("GPEN 
 }
 
 
-def pictures(net, count=2):
+def images(net, count=2):
     return torch.rand(count, 3, net.in_size, net.in_size, generator=torch.Generator().manual_seed(1)) * 2 - 1
 
 
 @pytest.mark.parametrize("kind", KINDS)
 @torch.no_grad()
-def test_the_same_pictures(kind):
+def test_the_same_images(kind):
     net = built(KINDS[kind]).eval()
-    x = pictures(net)
-    assert (in_few_passes(net)(x) - net(x)).abs().max() < rounding_error(net, x, torch.float32)[0] < 1e-3
+    x = images(net)
+    assert (fuse_decoder(net)(x) - net(x)).abs().max() < rounding_error(net, x, torch.float32)[0] < 1e-3
 
 
 @torch.no_grad()
 def test_a_network_in_half_precision_stays_in_it():
     net = built(NETWORKS["GPEN concat"]).eval()
-    x = pictures(net)
+    x = images(net)
     half = to_half_precision(net, [x])
-    given = in_few_passes(half)(x)
+    given = fuse_decoder(half)(x)
     assert given.dtype == torch.float32
     assert 0 < (given - net(x)).abs().max() < rounding_error(net, x, torch.float16)[0] < 0.1
 
@@ -38,17 +38,17 @@ def test_a_network_in_half_precision_stays_in_it():
 def test_the_network_itself_stays_as_it_is():
     net = built(NETWORKS["GPEN concat"]).eval()
     before = {name: value.clone() for name, value in net.state_dict().items()}
-    x = pictures(net)
+    x = images(net)
     expected = net(x)
-    in_few_passes(net)(x)
+    fuse_decoder(net)(x)
     assert all(torch.equal(value, before[name]) for name, value in net.state_dict().items())
     assert torch.equal(net(x), expected)
 
 
 @torch.no_grad()
 def test_nothing_as_large_as_features_is_concatenated_but_before_an_upsampling(monkeypatch):
-    """With the picture's own pixels, only what is read at a quarter of them is put side by side."""
-    net = in_few_passes(built(NETWORKS["GPEN concat"]).eval())
+    """With the image's own pixels, only what is read at a quarter of them is put side by side."""
+    net = fuse_decoder(built(NETWORKS["GPEN concat"]).eval())
     sizes = []
     cat = torch.cat
 
@@ -57,5 +57,5 @@ def test_nothing_as_large_as_features_is_concatenated_but_before_an_upsampling(m
         return cat(parts, *rest, **named)
 
     monkeypatch.setattr(torch, "cat", watched)
-    net(pictures(net, 1))
+    net(images(net, 1))
     assert sizes == [4, 8, 16]

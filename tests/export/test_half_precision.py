@@ -6,7 +6,7 @@ import torch
 from small_networks import NETWORKS, built, rounding_error
 
 from gpen_plugin.export import Plan, export
-from gpen_plugin.export.checking import probes
+from gpen_plugin.export.checking import make_test_inputs
 from gpen_plugin.export.half_precision import PEAK, to_half_precision
 
 KINDS = [kind for kind in NETWORKS if kind.startswith("GPEN ")]
@@ -44,24 +44,24 @@ def with_a_long_code(net):
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("grown", [with_large_features, with_a_long_code])
 @torch.no_grad()
-def test_networks_that_plain_half_precision_breaks_give_the_same_picture(kind, grown):
+def test_networks_that_plain_half_precision_breaks_give_the_same_image(kind, grown):
     usual = built(NETWORKS[kind]).eval()
-    net, pictures = grown(usual), torch.cat(probes(usual.in_size, None))
-    expected = net(pictures)
-    assert torch.allclose(expected, usual(pictures), atol=1e-3)  # the test's own premise
-    plain = copy.deepcopy(net).half()(pictures.half()).float()
+    net, images = grown(usual), torch.cat(make_test_inputs(usual.in_size, None))
+    expected = net(images)
+    assert torch.allclose(expected, usual(images), atol=1e-3)  # the test's own premise
+    plain = copy.deepcopy(net).half()(images.half()).float()
     assert not (plain - expected).abs().max() < 0.1
-    half = to_half_precision(net, probes(net.in_size, None, seed=9))
-    gap = half(pictures) - expected
-    largest, rms = rounding_error(usual, pictures, torch.float16)
+    half = to_half_precision(net, make_test_inputs(net.in_size, None, seed=9))
+    gap = half(images) - expected
+    largest, rms = rounding_error(usual, images, torch.float16)
     assert gap.abs().max() < largest < 0.1
     assert gap.square().mean().sqrt() < rms
 
 
 @torch.no_grad()
-def test_features_are_halves_of_middling_size_and_the_picture_is_not():
+def test_features_are_halves_of_middling_size_and_the_image_is_not():
     net = with_large_features(built(NETWORKS["GPEN concat"]).eval())
-    batches = probes(net.in_size, None)
+    batches = make_test_inputs(net.in_size, None)
     half = to_half_precision(net, batches)
     z, features = half.encoder(batches[1])
     assert z.dtype == torch.float32
@@ -81,7 +81,7 @@ def test_features_are_halves_of_middling_size_and_the_picture_is_not():
 def test_the_source_is_left_in_float32():
     net = built(NETWORKS["GPEN concat"]).eval()
     before = {name: tensor.clone() for name, tensor in net.state_dict().items()}
-    to_half_precision(net, probes(net.in_size, None))
+    to_half_precision(net, make_test_inputs(net.in_size, None))
     assert all(torch.equal(tensor, before[name]) for name, tensor in net.state_dict().items())
     assert {tensor.dtype for tensor in net.state_dict().values()} == {torch.float32}
     assert not net.encoder.stem._forward_hooks
@@ -96,7 +96,7 @@ def test_a_layer_without_features_stays_one():
         layer.bias.zero_()
     net.decoder.blocks["8"].conv1.weight[0] = 0
     net.decoder.blocks["8"].conv1.modulation.weight[0] = net.decoder.blocks["8"].conv1.modulation.bias[0] = 0
-    batches = probes(net.in_size, None)
+    batches = make_test_inputs(net.in_size, None)
     half = to_half_precision(net, batches)
     assert (half(batches[1]) - net(batches[1])).abs().max() < rounding_error(net, batches[1], torch.float16)[0] < 0.1
 
@@ -106,13 +106,15 @@ def test_the_file_holds_halves_and_takes_and_gives_float32(tmp_path):
     pytest.importorskip("onnxruntime")
     net = with_large_features(built(NETWORKS["GPEN concat"]).eval())
     exported = export(net, tmp_path / "model.onnx", Plan(precision="fp16"), {})
-    largest, _ = rounding_error(built(NETWORKS["GPEN concat"]), torch.cat(probes(net.in_size, None)), torch.float16)
+    largest, _ = rounding_error(
+        built(NETWORKS["GPEN concat"]), torch.cat(make_test_inputs(net.in_size, None)), torch.float16
+    )
     assert exported.difference.largest < largest / 2  # of the range from -1 to 1
     graph = onnx.load(exported.path).graph
     stored = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in graph.initializer}
     kernels = [stored[node.input[1]] for node in graph.node if node.op_type == "Conv"]
-    blurs_of_pictures = [kernel for kernel in kernels if kernel.dtype == np.float32]
+    blurs_of_images = [kernel for kernel in kernels if kernel.dtype == np.float32]
     assert len(kernels) > 8
-    assert not blurs_of_pictures
+    assert not blurs_of_images
     elements = {value.type.tensor_type.elem_type for value in (*graph.input, *graph.output)}
     assert elements == {onnx.TensorProto.FLOAT}

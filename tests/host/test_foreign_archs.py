@@ -8,14 +8,14 @@ from basicsr.ops.upfirdn2d import upfirdn2d
 from basicsr.ops.upfirdn2d.upfirdn2d import UpFirDn2d
 
 from gpen_plugin.host import cuda_ops_built
-from gpen_plugin.host.foreign_archs import OP_MENDS, lend_plain_ops
+from gpen_plugin.host.patches import OP_MENDS, patch_missing_ops
 
 pytestmark = pytest.mark.skipif(cuda_ops_built(), reason="the host's extensions are compiled: nothing is lent")
 
 
 @pytest.fixture(autouse=True)
 def lent():
-    lend_plain_ops()
+    patch_missing_ops()
 
 
 def test_biased_activations_are_the_formula_and_have_both_gradients():
@@ -37,7 +37,7 @@ def test_resampling_elsewhere_is_what_it_is_on_a_cpu():
 
 def test_lending_again_changes_nothing_and_the_extensions_still_count_as_missing():
     before = [getattr(*mend._place()) for mend in OP_MENDS]
-    lend_plain_ops()
+    patch_missing_ops()
     assert [getattr(*mend._place()) for mend in OP_MENDS] == before
     assert all(mend.mended() for mend in OP_MENDS)
     assert not cuda_ops_built()

@@ -12,10 +12,10 @@ from basicsr.data.prefetch_dataloader import CPUPrefetcher, PrefetchGenerator
 from basicsr.utils.registry import ARCH_REGISTRY
 
 from gpen_plugin.errors import DataError, OptionError, RegistryClashError, plain_message
-from gpen_plugin.host import MENDS, data, mend_host, register, registered, runs
+from gpen_plugin.host import PATCHES, apply_patches, data_cursor, register, registered, run_hooks
 
 
-@pytest.mark.parametrize("mend", MENDS, ids=lambda mend: mend.attribute)
+@pytest.mark.parametrize("mend", PATCHES, ids=lambda mend: mend.attribute)
 def test_every_fault_that_is_present_is_mended(mend):
     assert mend.reason
     assert mend.versions
@@ -25,9 +25,9 @@ def test_every_fault_that_is_present_is_mended(mend):
 
 
 def test_mending_again_changes_nothing():
-    before = [getattr(*mend._place(), None) for mend in MENDS]
-    mend_host()
-    assert before == [getattr(*mend._place(), None) for mend in MENDS]
+    before = [getattr(*mend._place(), None) for mend in PATCHES]
+    apply_patches()
+    assert before == [getattr(*mend._place(), None) for mend in PATCHES]
 
 
 def test_registering_again_changes_nothing_and_a_clash_names_both():
@@ -42,19 +42,19 @@ def test_registering_again_changes_nothing_and_a_clash_names_both():
 OURS = "model_type: GPENModel\n"  # what the host cannot parse of other runs is its own business
 
 
-class Pictures(list):
+class Images(list):
     wants_sample_index = True
 
 
 @pytest.fixture
 def resumed(monkeypatch):
-    monkeypatch.setattr(data, "_feed", data.Feed())
-    return data.resumed_at
+    monkeypatch.setattr(data_cursor, "_feed", data_cursor.DataCursor())
+    return data_cursor.set_resume_iteration
 
 
 def test_sampler_tells_epoch_and_place_and_goes_on_where_the_state_was_saved(resumed):
     def order(epoch: int, rank: int = 0):
-        sampler = EnlargedSampler(Pictures("abcdef"), num_replicas=2, rank=rank, ratio=2)
+        sampler = EnlargedSampler(Images("abcdef"), num_replicas=2, rank=rank, ratio=2)
         sampler.set_epoch(epoch)
         return [(int(i), i.epoch, i.position) for i in sampler]
 
@@ -63,23 +63,23 @@ def test_sampler_tells_epoch_and_place_and_goes_on_where_the_state_was_saved(res
     assert [position for _, _, position in order(epoch=1, rank=1)] == [1, 3, 5, 7, 9, 11]
     resumed(epoch=1, images=4, iteration=0)
     assert order(epoch=1) == whole[4:]
-    assert data.place_in_epoch() == {"epoch": 1, "images": 4}
+    assert data_cursor.batch_index() == {"epoch": 1, "images": 4}
     assert len(order(epoch=2)) == 6
-    assert data.place_in_epoch() == {"epoch": 2, "images": 0}
+    assert data_cursor.batch_index() == {"epoch": 2, "images": 0}
 
 
 class Loader(list):
-    dataset = Pictures()
+    dataset = Images()
 
 
 def test_batches_are_counted_and_waiting_is_timed(resumed):
     prefetcher = CPUPrefetcher(Loader([{"gt": torch.zeros(3, 1), "gt_path": ["a", "b", "c"]}] * 2))
-    waited, order = data.seconds_waited(), []
-    data.before_first_batch(lambda: order.append("before"))
+    waited, order = data_cursor.data_wait_seconds(), []
+    data_cursor.before_first_batch(lambda: order.append("before"))
     while prefetcher.next() is not None:
-        order.append(data.place_in_epoch()["images"])
+        order.append(data_cursor.batch_index()["images"])
     assert order == ["before", 3, 6]
-    assert data.seconds_waited() > waited
+    assert data_cursor.data_wait_seconds() > waited
 
 
 def test_samplers_of_other_data_sets_stay_as_they_are(resumed):
@@ -90,11 +90,11 @@ def test_samplers_of_other_data_sets_stay_as_they_are(resumed):
 def test_an_error_in_the_prefetching_thread_arrives():
     def broken():
         yield 1
-        raise ValueError("unreadable picture")
+        raise ValueError("unreadable image")
 
     items = PrefetchGenerator(broken(), 1)
     assert next(items) == 1
-    with pytest.raises(ValueError, match="unreadable picture"):
+    with pytest.raises(ValueError, match="unreadable image"):
         next(items)
     assert isinstance(items.queue, queue.Queue)
 
@@ -159,7 +159,7 @@ def test_our_errors_are_printed_without_a_traceback_and_others_as_ever(monkeypat
     seen = []
     monkeypatch.setattr(sys, "argv", ["train.py"])
     monkeypatch.setattr(sys, "excepthook", lambda *error: seen.append(error))
-    runs._speak_plainly()
+    run_hooks._speak_plainly()
     sys.excepthook(OptionError, OptionError("a", "b"), None)
     sys.excepthook(ValueError, ValueError("other"), None)
     assert capsys.readouterr().err == "gpen_plugin: error: a: b\n"
@@ -167,7 +167,7 @@ def test_our_errors_are_printed_without_a_traceback_and_others_as_ever(monkeypat
 
 
 def test_an_error_from_a_loader_worker_is_told_without_its_traceback():
-    told = "/faces/3.png: cannot be decoded (6 bytes); expected a whole picture file."
+    told = "/faces/3.png: cannot be decoded (6 bytes); expected a whole image file."
     relayed = f"Caught DataError in worker process 0.\nOriginal Traceback:\n...\ngpen_plugin.errors.DataError: {told}\n"
     assert plain_message(DataError(relayed)) == told
     assert plain_message(DataError(told)) == told
@@ -176,7 +176,7 @@ def test_an_error_from_a_loader_worker_is_told_without_its_traceback():
 def test_experiments_never_go_to_site_packages(tmp_path):
     import sysconfig
 
-    options = runs._Options(name="x")
+    options = run_hooks._Options(name="x")
     options["root_path"] = sysconfig.get_path("purelib")
     assert options["root_path"] == os.getcwd()
     options["root_path"] = str(tmp_path)
@@ -194,6 +194,6 @@ def test_one_lmdb_environment_per_file(tmp_path):
         def __init__(self, db_paths, client_keys="default", readonly=True, lock=False, readahead=False):
             raise AssertionError("the original must not be called")
 
-    Backend.__init__ = data._one_environment_per_file(Backend.__init__)
+    Backend.__init__ = data_cursor._one_environment_per_file(Backend.__init__)
     first, second = Backend(path), Backend([path], ["gt"])
     assert first._client["default"] is second._client["gt"]

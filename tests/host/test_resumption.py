@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from gpen_plugin.errors import CheckpointError, OptionError
-from gpen_plugin.host import data, resumption, state_to_resume
-from gpen_plugin.host.resumption import mend_script
+from gpen_plugin.host import data_cursor, resume, state_to_resume
+from gpen_plugin.host.resume import patch_script
 
 
 @pytest.fixture
@@ -50,7 +50,7 @@ def test_a_file_that_was_cut_short_is_passed_over_and_told(experiment, caplog, m
     assert state_to_resume(opt) == str(experiment / "training_states/900.state")
     monkeypatch.setattr(logging.getLogger("basicsr"), "handlers", [caplog.handler])
     monkeypatch.setattr(logging.getLogger("basicsr"), "propagate", False)
-    resumption._tell_what_is_passed_over(opt, state_to_resume(opt))
+    resume._tell_what_is_passed_over(opt, state_to_resume(opt))
     (about_1100, about_1000) = caplog.messages
     assert "net_d_1100.pth missing or cut short" in about_1100
     assert f"{path} missing or cut short" in about_1000
@@ -99,9 +99,9 @@ def test_ranks_that_find_different_states_stop(monkeypatch):
     monkeypatch.setattr("torch.distributed.is_initialized", lambda: True)
     monkeypatch.setattr("torch.distributed.get_world_size", lambda: 2)
     monkeypatch.setattr("torch.distributed.all_gather_object", gather)
-    assert resumption._agreed(None) is None
+    assert resume._agreed(None) is None
     with pytest.raises(CheckpointError, match=r"the ranks found /a/5\.state and None; .* that all machines share"):
-        resumption._agreed("/a/5.state")
+        resume._agreed("/a/5.state")
 
 
 @pytest.mark.parametrize(
@@ -110,8 +110,8 @@ def test_ranks_that_find_different_states_stop(monkeypatch):
     ids=["anew", "whole epochs", "resumed", "larger epochs", "at the end"],
 )
 def test_epochs_suffice_for_the_last_iteration(monkeypatch, epoch, iteration, length, last):
-    monkeypatch.setattr(data, "_feed", data.Feed(resumed=(epoch, 0, iteration)))
-    create = resumption._epochs_that_suffice(lambda opt, logger: (range(length), "sampler", [], -1, 10))
+    monkeypatch.setattr(data_cursor, "_feed", data_cursor.DataCursor(resumed=(epoch, 0, iteration)))
+    create = resume._epochs_that_suffice(lambda opt, logger: (range(length), "sampler", [], -1, 10))
     assert create({"model_type": "GPENModel"}, None) == (range(length), "sampler", [], last, 10)
 
 
@@ -122,9 +122,9 @@ def test_the_script_itself_is_mended_once(monkeypatch):
         train_pipeline=print, load_resume_state=original, create_train_val_dataloader=lambda opt, logger: None
     )
     monkeypatch.setitem(sys.modules, "__main__", script)
-    mend_script()
+    patch_script()
     first = vars(script).copy()
     assert first["load_resume_state"].__gpen_mends__ is original
     assert hasattr(first["create_train_val_dataloader"], "__gpen_mends__")
-    mend_script()
+    patch_script()
     assert vars(script) == first

@@ -13,7 +13,7 @@ from pathlib import Path
 import basicsr.test
 import pytest
 
-from gpen_plugin import registering
+from gpen_plugin import registration
 from gpen_plugin.errors import OptionError
 from gpen_plugin.host import claim_run, run_lock
 
@@ -136,4 +136,4 @@ def test_a_run_of_the_hosts_own_models_is_not_locked(tmp_path, elsewhere, model_
     elsewhere(opt)
     opt["model_type"] = model_type
     with pytest.raises(OptionError, match="name: got 'small'") if locks else nullcontext():
-        registering._claim_run(opt)
+        registration._claim_run(opt)

@@ -27,7 +27,7 @@ def first_pixel(path: Path) -> Path:
 
 
 def constant(path: Path, outputs: dict[str, np.ndarray], side: int | str = "side") -> Path:
-    """A network that says the same of every picture."""
+    """A network that says the same of every image."""
     values = {f"{name}_value": value for name, value in outputs.items()}
     nodes = [helper.make_node("Identity", [f"{name}_value"], [name]) for name in outputs]
     return _written(path, nodes, ["n", 3, side, side], {name: value.shape for name, value in outputs.items()}, values)

@@ -5,7 +5,7 @@ import pickle
 
 import pytest
 
-from gpen_plugin.metrics.accumulator import SetAccumulator
+from gpen_plugin.metrics.base import SetAccumulator
 
 
 class Lengths(SetAccumulator):

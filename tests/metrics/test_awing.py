@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from gpen_plugin.errors import CheckpointError, MissingFileError
-from gpen_plugin.metrics.awing import AWing, peaks
+from gpen_plugin.nets.awing import AWing, heatmap_argmax
 
 
 def bumps(count: int, side: int = 64, border: int = 3) -> tuple[np.ndarray, np.ndarray]:
@@ -21,14 +21,14 @@ def bumps(count: int, side: int = 64, border: int = 3) -> tuple[np.ndarray, np.n
 
 def test_peaks_are_found_to_a_quarter_pixel():
     heatmaps, places = bumps(98)
-    assert np.abs(peaks(heatmaps) * 64 - places).max() <= 0.25 + 1e-9
+    assert np.abs(heatmap_argmax(heatmaps) * 64 - places).max() <= 0.25 + 1e-9
 
 
 def test_peaks_are_facexlibs(monkeypatch):
     arch = pytest.importorskip("facexlib.alignment.awing_arch", reason="facexlib is not installed")
     monkeypatch.setattr(np, "float", float, raising=False)  # which NumPy no longer has, and facexlib asks for
     heatmaps, _ = bumps(98)
-    assert np.allclose(peaks(heatmaps) * 64, arch.calculate_points(heatmaps[None])[0])
+    assert np.allclose(heatmap_argmax(heatmaps) * 64, arch.calculate_points(heatmaps[None])[0])
 
 
 @pytest.mark.parametrize(("row", "column"), [(0, 0), (0, 7), (5, 0), (5, 7)])
@@ -36,7 +36,7 @@ def test_peaks_in_corners(row, column):
     heatmap = np.zeros((1, 6, 8))
     heatmap[0, row, column] = 1
     expected = np.array([column + (0.25 if column == 0 else 0.75), row + (0.25 if row == 0 else 0.75)]) / (8, 6)
-    assert np.abs(peaks(heatmap)[0] - expected).max() <= 0.25 / 6 + 1e-9
+    assert np.abs(heatmap_argmax(heatmap)[0] - expected).max() <= 0.25 / 6 + 1e-9
 
 
 @pytest.fixture(scope="module")
@@ -52,16 +52,16 @@ def weights(tmp_path_factory) -> tuple:
 
 def test_the_whole_network_with_random_weights(weights):
     path, reference = weights
-    picture = np.random.default_rng(0).integers(0, 256, (64, 96, 3), dtype=np.uint8)
+    image = np.random.default_rng(0).integers(0, 256, (64, 96, 3), dtype=np.uint8)
     before = torch.random.get_rng_state()
-    landmarks = AWing(path, "cpu")(picture)
+    landmarks = AWing(path, "cpu")(image)
     assert torch.equal(before, torch.random.get_rng_state())
     assert landmarks.shape == (98, 2)
     assert landmarks.dtype == np.float64
-    rgb = torch.tensor(cv2.resize(picture, (256, 256))[..., ::-1].copy()).permute(2, 0, 1)[None] / 255
+    rgb = torch.tensor(cv2.resize(image, (256, 256))[..., ::-1].copy()).permute(2, 0, 1)[None] / 255
     with torch.no_grad():
         heatmaps = reference(rgb)[0][-1][0, :98].double().numpy()
-    assert np.allclose(landmarks, peaks(heatmaps) * (96, 64) - 0.5)
+    assert np.allclose(landmarks, heatmap_argmax(heatmaps) * (96, 64) - 0.5)
     assert landmarks[:, 0].max() > 64  # fractions of the width are not taken for those of the height
 
 

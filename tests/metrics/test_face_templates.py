@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from gpen_plugin.errors import ShapeError
-from gpen_plugin.metrics.face_templates import ARCFACE, FFHQ, FRAMINGS, similarity, to_arcface
+from gpen_plugin.nets.face_templates import ARCFACE, FFHQ, FRAMINGS, similarity, to_arcface
 
 
 def test_a_similarity_is_found_again():
@@ -43,6 +43,6 @@ def test_spots_at_the_points_of_one_template_come_to_those_of_the_other(size, si
         assert np.allclose(found, matrix[:, :2] @ source + matrix[:, 2], atol=0.3)
 
 
-def test_only_square_pictures():
+def test_only_square_images():
     with pytest.raises(ShapeError, match="got 8 x 9 px for align: dlib"):
         to_arcface(np.zeros((8, 9, 3), np.uint8), 112, "dlib")

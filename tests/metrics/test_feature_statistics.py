@@ -8,14 +8,14 @@ import pytest
 import torch
 
 from gpen_plugin.errors import DataError, OptionError, ShapeError
-from gpen_plugin.metrics.feature_statistics import Moments, read_statistics
+from gpen_plugin.metrics.fid import FeatureStats, read_statistics
 
 FEATURES = np.random.default_rng(0).normal(3, 2, (50, 6)).astype(np.float32)
 MEAN, COVARIANCE = FEATURES.mean(axis=0), np.cov(FEATURES, rowvar=False)
 
 
 def test_moments_do_not_depend_on_the_parts():
-    moments = Moments(6)
+    moments = FeatureStats(6)
     for part in np.split(FEATURES + 1000, [1, 20, 21]):
         moments.add(part)
     expected = (FEATURES + 1000).astype(np.float64)

@@ -7,12 +7,12 @@ import pytest
 from basicsr.metrics import calculate_metric
 from scipy.linalg import sqrtm
 
-from gpen_plugin import schema
+from gpen_plugin.config import schema
 from gpen_plugin.errors import DataError, OptionError, ShapeError
 from gpen_plugin.metrics import inception_features
-from gpen_plugin.metrics.frechet_distance import Gaussian, calculate_fid, frechet_distance
+from gpen_plugin.metrics.fid import Gaussian, calculate_fid, frechet_distance
 
-PIXELS = 12  # the stand-in for the network gives the first pixels of a picture
+PIXELS = 12  # the stand-in for the network gives the first pixels of an image
 
 
 def normal(seed: int, count: int, dimensions: int, shift=0.0, scale=1.0) -> np.ndarray:
@@ -56,7 +56,7 @@ def test_scipys_matrix_root():
 
 @pytest.mark.parametrize("counts", [(100, 80), (100, 7), (9, 12)])
 def test_samples_and_their_moments_are_one(counts):
-    """As many pictures as dimensions, fewer, and far fewer, where the covariance is singular."""
+    """As many images as dimensions, fewer, and far fewer, where the covariance is singular."""
     sets = [normal(seed, count, 20, shift=seed) for seed, count in enumerate(counts)]
     moments = [(points.mean(axis=0), np.cov(points, rowvar=False)) for points in sets]
     of_samples, of_moments = [Gaussian.of_samples(p) for p in sets], [Gaussian.of_covariance(*m) for m in moments]
@@ -95,20 +95,20 @@ def test_other_dimensions_are_refused():
 
 @pytest.fixture(autouse=True)
 def no_network(monkeypatch):
-    def extract(pictures, device, weights):
-        return np.array([p.reshape(-1)[:PIXELS] for p in pictures], np.float32)
+    def extract(images, device, weights):
+        return np.array([p.reshape(-1)[:PIXELS] for p in images], np.float32)
 
     monkeypatch.setattr(inception_features, "extract", extract)
     for store in ("_of_restored", "_of_ground_truth"):
-        monkeypatch.setattr(inception_features, store, inception_features.Remembered(99))
+        monkeypatch.setattr(inception_features, store, inception_features.ContentCache(99))
 
 
-def pictures(seed: int, count: int, high: int = 256) -> np.ndarray:
+def images(seed: int, count: int, high: int = 256) -> np.ndarray:
     return np.random.default_rng(seed).integers(0, high, (count, 4, 4, 3), dtype=np.uint8)
 
 
-def features(pictures: np.ndarray) -> np.ndarray:
-    return pictures.reshape(len(pictures), -1)[:, :PIXELS].astype(np.float64)
+def features(images: np.ndarray) -> np.ndarray:
+    return images.reshape(len(images), -1)[:, :PIXELS].astype(np.float64)
 
 
 def in_the_hosts_loop(imgs, img2s=None, **options) -> float:
@@ -124,7 +124,7 @@ def fid_of(one, other) -> float:
 
 
 def test_against_ground_truth_in_the_hosts_loop():
-    restored, truth = pictures(0, 30, 200), pictures(1, 30)
+    restored, truth = images(0, 30, 200), images(1, 30)
     assert in_the_hosts_loop(restored, truth) == pytest.approx(fid_of(restored, truth), rel=1e-9)
     assert in_the_hosts_loop(truth, truth) < 1e-6
     backwards = in_the_hosts_loop(restored[::-1], truth[::-1])
@@ -133,32 +133,32 @@ def test_against_ground_truth_in_the_hosts_loop():
 
 @pytest.mark.parametrize("with_truth", [True, False])
 def test_against_statistics(tmp_path, with_truth):
-    restored, reference = pictures(0, 30, 200), features(pictures(2, 70))
+    restored, reference = images(0, 30, 200), features(images(2, 70))
     path = tmp_path / "set.npz"
     np.savez(path, mu=reference.mean(axis=0), sigma=np.cov(reference, rowvar=False))
-    value = in_the_hosts_loop(restored, pictures(1, 30) if with_truth else None, statistics=str(path))
-    assert value == pytest.approx(fid_of(restored, pictures(2, 70)), rel=1e-9)
+    value = in_the_hosts_loop(restored, images(1, 30) if with_truth else None, statistics=str(path))
+    assert value == pytest.approx(fid_of(restored, images(2, 70)), rel=1e-9)
 
 
 def test_statistics_of_another_network(tmp_path):
     np.savez(tmp_path / "set.npz", mu=np.zeros(5), sigma=np.eye(5))
     with pytest.raises(ShapeError, match=rf"statistics: .*set\.npz is of 5 features; expected {PIXELS}"):
-        in_the_hosts_loop(pictures(0, 2), statistics=str(tmp_path / "set.npz"))
+        in_the_hosts_loop(images(0, 2), statistics=str(tmp_path / "set.npz"))
 
 
-def test_one_picture_has_no_fid():
-    assert math.isnan(in_the_hosts_loop(pictures(0, 1), pictures(1, 1)))
-    assert in_the_hosts_loop(pictures(0, 2), pictures(1, 2)) > 0
+def test_one_image_has_no_fid():
+    assert math.isnan(in_the_hosts_loop(images(0, 1), images(1, 1)))
+    assert in_the_hosts_loop(images(0, 2), images(1, 2)) > 0
 
 
-def test_wrong_options_are_told_at_the_first_picture(tmp_path):
-    img = pictures(0, 1)[0]
+def test_wrong_options_are_told_at_the_first_image(tmp_path):
+    img = images(0, 1)[0]
     with pytest.raises(DataError, match=r"statistics: .*none\.npz cannot be read"):
         calculate_fid(img, statistics=str(tmp_path / "none.npz"))
     with pytest.raises(OptionError, match="better: got 'higher'; expected lower"):
         calculate_fid(img, img, better="higher")
     given = {"img": None, "img2": None, "statistic": "a.npz", "better": "higher"}
-    problems = [str(problem) for problem in schema.problems_of(calculate_fid, given)]
+    problems = [str(problem) for problem in schema.validate(calculate_fid, given)]
     assert any("Did you mean 'statistics'" in problem for problem in problems)
     assert any(problem.startswith("better: got 'higher'") for problem in problems)
 

@@ -13,10 +13,10 @@ from torch import nn
 
 from gpen_plugin.errors import CheckpointError, MissingFileError, OptionError, ShapeError
 from gpen_plugin.host import register, registered
-from gpen_plugin.metrics import face_recognition, identity
-from gpen_plugin.metrics.face_recognition import RecognitionSettings, embedding, network_input
+from gpen_plugin.metrics import identity
 from gpen_plugin.metrics.identity import calculate_identity, cosine, degrees
-from gpen_plugin.metrics.recognition_network import FaceInput
+from gpen_plugin.nets import arcface
+from gpen_plugin.nets.arcface import FaceInput, RecognitionSettings, embedding, network_input
 
 pytest.importorskip("onnxruntime")
 pytest.importorskip("onnx")
@@ -62,7 +62,7 @@ def test_a_mere_name_is_looked_for_among_the_weights(onnx_file, tmp_path, monkey
 
 
 @pytest.mark.parametrize("unit", ["cosine", "degrees"])
-def test_a_picture_and_itself(onnx_file, unit):
+def test_a_image_and_itself(onnx_file, unit):
     expected = {"cosine": 1.0, "degrees": 0.0}[unit]
     assert calculate_identity(noise(0), noise(0), onnx=onnx_file, unit=unit) == pytest.approx(expected, abs=1e-12)
 
@@ -105,7 +105,7 @@ def test_channels(channels, expected):
     assert np.allclose(found[..., 2, 1], expected, atol=1e-3)
 
 
-def test_a_picture_is_shrunk_as_torch_does_it():
+def test_a_image_is_shrunk_as_torch_does_it():
     settings = RecognitionSettings()
     found = network_input(noise(0), settings, FaceInput(16, "rgb"))
     rgb = torch.tensor(noise(0)[..., ::-1] / 127.5 - 1).permute(2, 0, 1)[None].float()
@@ -113,19 +113,19 @@ def test_a_picture_is_shrunk_as_torch_does_it():
     assert np.allclose(found, expected, atol=1e-5)
 
 
-def test_alignment_is_of_the_picture_that_the_network_sees(tmp_path):
+def test_alignment_is_of_the_image_that_the_network_sees(tmp_path):
     """FFHQ's framing has more around the face: ArcFace's corner lies within it, at x = 65 and y = 61 of 512."""
     y, x = np.mgrid[:512, :512]
-    picture = np.stack([np.full_like(x, 200), y // 2, x // 2], axis=2).astype(np.uint8)
+    image = np.stack([np.full_like(x, 200), y // 2, x // 2], axis=2).astype(np.uint8)
     options = {"onnx": str(first_pixel(tmp_path / "corner.onnx")), **BLACK_AS_0}
     for align, expected in (("none", [0, 0, 200]), ("ffhq", [32.4, 30.6, 200])):
-        found = embedding(picture, RecognitionSettings(align=align, **options))
+        found = embedding(image, RecognitionSettings(align=align, **options))
         assert np.allclose(found, np.array(expected) / np.linalg.norm(expected), atol=0.01), align
 
 
 def test_the_truth_is_looked_at_once(onnx_file, monkeypatch):
     seen = []
-    monkeypatch.setattr(identity, "embedding", lambda picture, settings: seen.append(picture) or np.array([1.0]))
+    monkeypatch.setattr(identity, "embedding", lambda image, settings: seen.append(image) or np.array([1.0]))
     for seed in range(3):
         calculate_identity(noise(seed), flat(1, 2, 3), onnx=onnx_file, device="cpu", input_size=5)
     assert len(seen) == 4
@@ -141,7 +141,7 @@ def test_an_onnx_file_that_fixes_its_input(tmp_path):
     assert embedding(noise(0), RecognitionSettings(onnx=grey, mean=0.0)).shape == (1,)
     with pytest.raises(OptionError, match="input_size: got 112; expected 16, which"):
         embedding(noise(0), RecognitionSettings(onnx=grey, input_size=112))
-    with pytest.raises(OptionError, match="channels: got 'rgb'; expected a picture of 1 channels"):
+    with pytest.raises(OptionError, match="channels: got 'rgb'; expected an image of 1 channels"):
         embedding(noise(0), RecognitionSettings(onnx=grey, channels="rgb"))
 
 
@@ -165,7 +165,7 @@ def test_options(options, words):
         calculate_identity(noise(0), noise(1), **options)
 
 
-def test_only_square_pictures_are_aligned(onnx_file):
+def test_only_square_images_are_aligned(onnx_file):
     with pytest.raises(ShapeError, match="got 40 x 20 px for align: ffhq"):
         calculate_identity(noise(0)[:, :20], noise(1), onnx=onnx_file, align="ffhq")
 
@@ -214,7 +214,7 @@ def test_a_network_and_a_file_that_do_not_fit(small_network):
     other = {**small_network, "network": {"type": "SmallFaceNetwork", "width": 6}}
     with pytest.raises(CheckpointError, match=r"small.pth: its tensors .*layer.bias is \(5,\), not \(6,\)"):
         embedding(noise(0), RecognitionSettings(**other))
-    with pytest.raises(OptionError, match=r"SmallFaceNetwork makes no embedding of pictures of shape \(1, 1, 9"):
+    with pytest.raises(OptionError, match=r"SmallFaceNetwork makes no embedding of images of shape \(1, 1, 9"):
         embedding(noise(0), RecognitionSettings(**small_network, channels="gray", input_size=9))
     misspelt = {**small_network, "network": {"type": "SmallFaceNetwork", "widht": 5}}
     with pytest.raises(OptionError, match=r"network:widht: unknown key.*Did you mean 'width'"):
@@ -225,9 +225,9 @@ def test_a_network_and_a_file_that_do_not_fit(small_network):
 
 
 def test_without_gfpgan(tmp_path, monkeypatch):
-    from gpen_plugin.metrics import recognition_network
+    from gpen_plugin.nets import arcface
 
-    monkeypatch.setattr(recognition_network, "resolve", lambda kind, name: None)
+    monkeypatch.setattr(arcface, "resolve", lambda kind, name: None)
     monkeypatch.setitem(sys.modules, "gfpgan.archs.arcface_arch", None)
     with pytest.raises(MissingFileError, match=r"gfpgan, which cannot be imported \(.*arcface.*pip install gfpgan"):
         raising(noise(0), noise(1), weights=str(tmp_path / "any.pth"))
@@ -246,5 +246,5 @@ def test_gfpgans_network_with_random_weights(tmp_path):
         expected = reference(nn.functional.interpolate(grey, (128, 128), mode="bilinear", align_corners=False))[0]
     assert np.allclose(found, expected / expected.norm(), atol=1e-4)
     assert calculate_identity(noise(0), noise(0), weights=str(path), device="cpu") == pytest.approx(1, abs=1e-12)
-    assert face_recognition._recogniser.cache_info().currsize
+    assert arcface._recogniser.cache_info().currsize
     assert "gfpgan" in sys.modules

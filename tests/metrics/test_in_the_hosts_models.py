@@ -15,9 +15,9 @@ from scipy.linalg import sqrtm
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from gpen_plugin.errors import MissingFileError
-from gpen_plugin.metrics import availability, inception_features
+from gpen_plugin.metrics import base, inception_features
 
-PICTURES, SIDE = 4, 32
+IMAGES, SIDE = 4, 32
 OF_SETS = {
     "fid": {"type": "calculate_fid", "better": "lower"},
     "kid": {"type": "calculate_kid", "better": "lower"},
@@ -30,9 +30,9 @@ OF_PAIRS = {
 }
 
 
-def features_of(picture: np.ndarray) -> np.ndarray:
+def features_of(image: np.ndarray) -> np.ndarray:
     """Three means and three deviations, in place of the network's features: (6,) float32."""
-    return np.concatenate([picture.mean(axis=(0, 1)), picture.std(axis=(0, 1))]).astype(np.float32)
+    return np.concatenate([image.mean(axis=(0, 1)), image.std(axis=(0, 1))]).astype(np.float32)
 
 
 @pytest.fixture(autouse=True)
@@ -40,22 +40,22 @@ def no_weights(monkeypatch, tmp_path):
     for name in ("XDG_CACHE_HOME", "TORCH_HOME", "GPEN_PLUGIN_WEIGHTS"):
         monkeypatch.setenv(name, str(tmp_path / "nothing"))
     monkeypatch.setenv("GPEN_PLUGIN_OFFLINE", "1")
-    availability._tell_once.cache_clear()
+    base._tell_once.cache_clear()
     for store in ("_of_restored", "_of_ground_truth"):
-        monkeypatch.setattr(inception_features, store, inception_features.Remembered(99))
+        monkeypatch.setattr(inception_features, store, inception_features.ContentCache(99))
 
 
 @pytest.fixture
 def seen(monkeypatch) -> list[np.ndarray]:
-    """A stand-in for the network, and the pictures that it was shown."""
-    pictures = []
+    """A stand-in for the network, and the images that it was shown."""
+    images = []
 
     def extract(batch, device, weights):
-        pictures.extend(batch)
-        return np.stack([features_of(picture) for picture in batch])
+        images.extend(batch)
+        return np.stack([features_of(image) for image in batch])
 
     monkeypatch.setattr(inception_features, "extract", extract)
-    return pictures
+    return images
 
 
 @pytest.fixture
@@ -63,9 +63,9 @@ def sr_options(tmp_path) -> dict:
     """Options of four iterations of the host's model for super-resolution, validated twice."""
     for folder, side in (("gt", SIDE), ("lq", SIDE // 2)):
         (tmp_path / folder).mkdir()
-        for i in range(PICTURES):
-            picture = np.random.default_rng(i).integers(0, 200 + 10 * i, (SIDE, SIDE, 3), dtype=np.uint8)
-            cv2.imwrite(str(tmp_path / folder / f"{i}.png"), cv2.resize(picture, (side, side)))
+        for i in range(IMAGES):
+            image = np.random.default_rng(i).integers(0, 200 + 10 * i, (SIDE, SIDE, 3), dtype=np.uint8)
+            cv2.imwrite(str(tmp_path / folder / f"{i}.png"), cv2.resize(image, (side, side)))
     data = {
         "type": "PairedImageDataset",
         "dataroot_gt": str(tmp_path / "gt"),
@@ -110,7 +110,7 @@ def kernel(one: np.ndarray, other: np.ndarray) -> float:
 
 
 def features_in(paths: list[Path]) -> np.ndarray:
-    assert len(paths) == PICTURES
+    assert len(paths) == IMAGES
     return np.stack([features_of(cv2.imread(str(path))) for path in paths]).astype(np.float64)
 
 
@@ -131,7 +131,7 @@ def test_in_a_training(sr_options, train, seen, tmp_path):
     assert values["fid"][0] != values["fid"][1]
     assert min(values["swd"]) > 0
     assert all(math.isnan(value) for name in OF_PAIRS for value in values[name])
-    assert len(seen) == 3 * PICTURES  # the truth once, whatever asks for it
+    assert len(seen) == 3 * IMAGES  # the truth once, whatever asks for it
     (log,) = folder.glob("train_*.log")
     told = log.read_text()
     best = float(re.findall(r"# fid: \S+\s+Best: (\S+) @", told)[-1])
@@ -142,14 +142,14 @@ def test_in_a_training(sr_options, train, seen, tmp_path):
 
 @pytest.mark.parametrize("known", [{0, 1, 2, 3}, {0, 1}, {2, 3}, {1}])
 def test_in_a_test(sr_options, write_options, monkeypatch, tmp_path, known):
-    """Weights may come or go while pictures are measured: then the set has no value, and the test goes on."""
+    """Weights may come or go while images are measured: then the set has no value, and the test goes on."""
     asked = []
 
     def extract(batch, device, weights):
         asked.append(batch)
         if len(asked) - 1 not in known:
-            raise MissingFileError("weights", "away", way_out="Put them there.")
-        return np.stack([features_of(picture) for picture in batch])
+            raise MissingFileError("weights", "away", hint="Put them there.")
+        return np.stack([features_of(image) for image in batch])
 
     monkeypatch.setattr(inception_features, "extract", extract)
     truth = features_in(sorted((tmp_path / "gt").iterdir()))
@@ -162,10 +162,10 @@ def test_in_a_test(sr_options, write_options, monkeypatch, tmp_path, known):
     logging.getLogger("basicsr").handlers.clear()
     monkeypatch.setattr(sys, "argv", ["test.py", "-opt", str(write_options(options))])
     basicsr.test.test_pipeline(str(tmp_path))
-    assert len(asked) == PICTURES
+    assert len(asked) == IMAGES
     (log,) = (tmp_path / "results" / "sr").glob("test_*.log")
     fid, swd = (float(re.search(rf"# {name}: (\S+)", log.read_text())[1]) for name in metrics)
     assert swd > 0
     restored = features_in(sorted((tmp_path / "results" / "sr" / "visualization" / "val").iterdir()))
-    expected = frechet(restored, truth) if len(known) == PICTURES else math.nan
+    expected = frechet(restored, truth) if len(known) == IMAGES else math.nan
     assert fid == pytest.approx(expected, rel=1e-4, nan_ok=True)

@@ -7,8 +7,8 @@ import pytest
 from basicsr.metrics import calculate_metric
 
 from gpen_plugin.errors import OptionError, ShapeError
-from gpen_plugin.metrics import inception_features, kernel_distance
-from gpen_plugin.metrics.kernel_distance import calculate_kid
+from gpen_plugin.metrics import inception_features, kid
+from gpen_plugin.metrics.kid import calculate_kid
 
 PIXELS = 12
 
@@ -32,29 +32,29 @@ def with_loops(one: np.ndarray, other: np.ndarray) -> float:
 @pytest.mark.parametrize("block", [1024, 7, 1])
 @pytest.mark.parametrize("counts", [(20, 20), (9, 23), (2, 2)])
 def test_loops_over_pairs(monkeypatch, counts, block):
-    monkeypatch.setattr(kernel_distance, "BLOCK", block)
+    monkeypatch.setattr(kid, "BLOCK", block)
     one, other = normal(0, counts[0]), normal(1, counts[1], shift=0.5)
     expected = with_loops(one, other)
-    assert kernel_distance.kernel_distance(one, other) == pytest.approx(expected, rel=1e-10)
-    assert kernel_distance.kernel_distance(other, one) == pytest.approx(expected, rel=1e-10)
+    assert kid.kernel_distance(one, other) == pytest.approx(expected, rel=1e-10)
+    assert kid.kernel_distance(other, one) == pytest.approx(expected, rel=1e-10)
 
 
 def test_it_is_unbiased():
     """Of two halves of one distribution it is 0 in the mean, below and above, however small they are."""
-    values = [kernel_distance.kernel_distance(normal(2 * i, 8), normal(2 * i + 1, 8)) for i in range(400)]
+    values = [kid.kernel_distance(normal(2 * i, 8), normal(2 * i + 1, 8)) for i in range(400)]
     assert abs(np.mean(values)) < 3 * np.std(values) / 20
     assert min(values) < 0 < max(values)
-    assert kernel_distance.kernel_distance(normal(0, 8), normal(1, 8, shift=2)) > max(values)
+    assert kid.kernel_distance(normal(0, 8), normal(1, 8, shift=2)) > max(values)
 
 
 @pytest.mark.parametrize("counts", [(1, 5), (5, 1)])
-def test_a_single_picture_has_no_kid(counts):
-    assert math.isnan(kernel_distance.kernel_distance(normal(0, counts[0]), normal(1, counts[1])))
+def test_a_single_image_has_no_kid(counts):
+    assert math.isnan(kid.kernel_distance(normal(0, counts[0]), normal(1, counts[1])))
 
 
 def test_other_dimensions_are_refused():
     with pytest.raises(ShapeError, match="other: got 4 dimensions; expected 5, as the first has"):
-        kernel_distance.kernel_distance(normal(0, 3), normal(0, 3, 4))
+        kid.kernel_distance(normal(0, 3), normal(0, 3, 4))
 
 
 # --- the metric
@@ -62,20 +62,20 @@ def test_other_dimensions_are_refused():
 
 @pytest.fixture(autouse=True)
 def no_network(monkeypatch):
-    def extract(pictures, device, weights):
-        return np.array([p.reshape(-1)[:PIXELS] / 255 for p in pictures], np.float32)
+    def extract(images, device, weights):
+        return np.array([p.reshape(-1)[:PIXELS] / 255 for p in images], np.float32)
 
     monkeypatch.setattr(inception_features, "extract", extract)
     for store in ("_of_restored", "_of_ground_truth"):
-        monkeypatch.setattr(inception_features, store, inception_features.Remembered(99))
+        monkeypatch.setattr(inception_features, store, inception_features.ContentCache(99))
 
 
-def pictures(seed: int, count: int) -> np.ndarray:
+def images(seed: int, count: int) -> np.ndarray:
     return np.random.default_rng(seed).integers(0, 256, (count, 4, 4, 3), dtype=np.uint8)
 
 
-def features(pictures: np.ndarray) -> np.ndarray:
-    return pictures.reshape(len(pictures), -1)[:, :PIXELS].astype(np.float32) / 255
+def features(images: np.ndarray) -> np.ndarray:
+    return images.reshape(len(images), -1)[:, :PIXELS].astype(np.float32) / 255
 
 
 def in_the_hosts_loop(imgs, img2s=None, **options) -> float:
@@ -87,7 +87,7 @@ def in_the_hosts_loop(imgs, img2s=None, **options) -> float:
 
 
 def test_against_ground_truth_in_the_hosts_loop():
-    restored, truth = pictures(0, 15), pictures(1, 15) // 2
+    restored, truth = images(0, 15), images(1, 15) // 2
     expected = 1000 * with_loops(features(restored), features(truth))
     assert in_the_hosts_loop(restored, truth) == pytest.approx(expected, rel=1e-5)
     assert in_the_hosts_loop(restored[::-1], truth[::-1]) == in_the_hosts_loop(restored, truth)  # to the bit
@@ -95,7 +95,7 @@ def test_against_ground_truth_in_the_hosts_loop():
 
 
 def test_against_features_of_a_file(tmp_path):
-    restored, reference = pictures(0, 15), features(pictures(2, 40))
+    restored, reference = images(0, 15), features(images(2, 40))
     moments = {"mu": reference.mean(axis=0), "sigma": np.cov(reference, rowvar=False)}
     np.savez(tmp_path / "with.npz", **moments, features=reference)
     expected = 1000 * with_loops(features(restored), reference)
@@ -108,4 +108,4 @@ def test_against_features_of_a_file(tmp_path):
 
 def test_the_wrong_better_is_told():
     with pytest.raises(OptionError, match="better: got 'higher'; expected lower"):
-        calculate_kid(pictures(0, 1)[0], pictures(1, 1)[0], better="higher")
+        calculate_kid(images(0, 1)[0], images(1, 1)[0], better="higher")

@@ -8,32 +8,31 @@ import pytest
 from basicsr.metrics import calculate_metric
 
 from gpen_plugin.errors import MissingFileError, OptionError, ShapeError
-from gpen_plugin.metrics import landmark_distance, landmarks
-from gpen_plugin.metrics.awing import AWing
-from gpen_plugin.metrics.landmark_distance import calculate_lmd, mean_distance
-from gpen_plugin.metrics.landmarks import landmarks_by
+from gpen_plugin.metrics import lmd
+from gpen_plugin.metrics.lmd import calculate_lmd, landmarks_by, mean_distance
+from gpen_plugin.nets.awing import AWing
 
 
 def spot(x: int, y: int, side: int = 256, width: int | None = None) -> np.ndarray:
-    picture = np.zeros((side, width or side, 3), np.uint8)
-    picture[y, x] = 255
-    return picture
+    image = np.zeros((side, width or side, 3), np.uint8)
+    image[y, x] = 255
+    return image
 
 
 @pytest.fixture
 def seen(monkeypatch) -> list:
     """A detector that finds two landmarks, 5 px apart, at the one bright pixel; black shows no face."""
-    pictures = []
+    images = []
 
-    def detector(picture):
-        pictures.append(picture)
-        if not picture.any():
+    def detector(image):
+        images.append(image)
+        if not image.any():
             return None
-        y, x = np.argwhere(picture[..., 0])[0]
+        y, x = np.argwhere(image[..., 0])[0]
         return np.array([[x, y], [x + 5, y]], float)
 
-    monkeypatch.setattr(landmark_distance, "landmarks_by", lambda *options: detector)
-    return pictures
+    monkeypatch.setattr(lmd, "landmarks_by", lambda *options: detector)
+    return images
 
 
 @pytest.mark.parametrize(
@@ -83,7 +82,7 @@ def test_options(seen):
 
 def test_a_detector_is_built_once(monkeypatch):
     built = []
-    monkeypatch.setitem(landmarks.DETECTORS, "awing", lambda *options: built.append(options) or "detector")
+    monkeypatch.setitem(lmd.DETECTORS, "awing", lambda *options: built.append(options) or "detector")
     landmarks_by.cache_clear()
     try:
         assert [landmarks_by("awing", "a.pth", "cpu") for _ in range(2)] == ["detector"] * 2
@@ -94,7 +93,7 @@ def test_a_detector_is_built_once(monkeypatch):
 
 
 def test_papers_count_98_landmarks(tmp_path, monkeypatch):
-    assert landmarks.DETECTORS[inspect.signature(calculate_lmd).parameters["detector"].default] is AWing
+    assert lmd.DETECTORS[inspect.signature(calculate_lmd).parameters["detector"].default] is AWing
     gone = str(tmp_path / "gone.pth")
     assert math.isnan(calculate_lmd(spot(1, 1), spot(1, 1), model=gone))
     with pytest.raises(MissingFileError, match=r"model: .*gone.pth is not there"):

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from scipy.ndimage import convolve
 
-from gpen_plugin.metrics.laplacian_descriptors import SIDE, draw_corners, laplacian_pyramid, patches_at
+from gpen_plugin.metrics.swd import SIDE, draw_corners, laplacian_pyramid, patches_at
 
 BINOMIAL = np.outer([1, 4, 6, 4, 1], [1, 4, 6, 4, 1])[:, :, None] / 256
 
@@ -11,14 +11,14 @@ def noise(*shape: int) -> np.ndarray:
     return np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
 
 
-def halved(picture: np.ndarray) -> np.ndarray:
-    return convolve(picture, BINOMIAL, mode="mirror")[::2, ::2]
+def halved(image: np.ndarray) -> np.ndarray:
+    return convolve(image, BINOMIAL, mode="mirror")[::2, ::2]
 
 
-def doubled(picture: np.ndarray) -> np.ndarray:
-    height, width, channels = picture.shape
+def doubled(image: np.ndarray) -> np.ndarray:
+    height, width, channels = image.shape
     spread = np.zeros((2 * height, 2 * width, channels))
-    spread[::2, ::2] = picture
+    spread[::2, ::2] = image
     return convolve(spread, 4 * BINOMIAL, mode="mirror")
 
 
@@ -42,8 +42,8 @@ def test_the_pyramid_ends_before_it_would_go_below_16_px(side, sizes):
 
 
 def test_a_constant_lives_in_the_coarsest_level_alone():
-    picture = noise(64, 64, 3) // 2
-    for level, (one, other) in enumerate(zip(laplacian_pyramid(picture), laplacian_pyramid(picture + 9), strict=True)):
+    image = noise(64, 64, 3) // 2
+    for level, (one, other) in enumerate(zip(laplacian_pyramid(image), laplacian_pyramid(image + 9), strict=True)):
         np.testing.assert_allclose(other - one, 9 if level == 2 else 0, atol=1e-3)
 
 

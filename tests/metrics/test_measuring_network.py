@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from gpen_plugin.errors import CheckpointError, OptionError
-from gpen_plugin.metrics.measuring_network import chosen_device, frozen, tensors_in
+from gpen_plugin.nets.loading import load_frozen, load_tensors, select_device
 
 CPU = torch.device("cpu")
 
@@ -20,7 +20,7 @@ def test_layouts_of_files(tmp_path, entry, prefix):
     tensors = network().state_dict()
     content = {f"{prefix}{name}": tensor for name, tensor in tensors.items()}
     torch.save(content if entry is None else {"epoch": 3, entry: content}, tmp_path / "file.pth")
-    found = tensors_in(tmp_path / "file.pth")
+    found = load_tensors(tmp_path / "file.pth")
     assert found.keys() == tensors.keys()
     assert all(torch.equal(found[name], tensors[name]) for name in tensors)
 
@@ -29,14 +29,14 @@ def test_layouts_of_files(tmp_path, entry, prefix):
 def test_a_file_without_weights(tmp_path, content):
     torch.save(content, tmp_path / "file.pth")
     with pytest.raises(CheckpointError, match="holds no weights"):
-        tensors_in(tmp_path / "file.pth")
+        load_tensors(tmp_path / "file.pth")
 
 
 def test_a_frozen_network_is_whole_and_only_measures():
     tensors = {name: tensor.half() for name, tensor in network().state_dict().items()}
     with torch.device("meta"):
         empty = network()
-    ready = frozen(empty, tensors, "file.pth", CPU)
+    ready = load_frozen(empty, tensors, "file.pth", CPU)
     assert not ready.training
     assert not any(parameter.requires_grad for parameter in ready.parameters())
     x = torch.ones(1, 2)
@@ -49,7 +49,7 @@ def test_files_older_than_the_count_of_batches():
     del tensors["1.num_batches_tracked"]
     with torch.device("meta"):
         empty = network()
-    assert frozen(empty, dict(tensors), "file.pth", CPU)(torch.ones(1, 2)).shape == (1, 3)
+    assert load_frozen(empty, dict(tensors), "file.pth", CPU)(torch.ones(1, 2)).shape == (1, 3)
 
 
 @pytest.mark.parametrize(
@@ -64,11 +64,11 @@ def test_tensors_of_another_network(change, words):
     tensors = dict(network().state_dict())
     change(tensors)
     with pytest.raises(CheckpointError, match=f"file.pth: its tensors are not those of Sequential.*{words}"):
-        frozen(network(), tensors, "file.pth", CPU)
+        load_frozen(network(), tensors, "file.pth", CPU)
 
 
 def test_devices():
-    assert chosen_device("cpu") == CPU
-    assert chosen_device("auto").type == ("cuda" if torch.cuda.is_available() else "cpu")
+    assert select_device("cpu") == CPU
+    assert select_device("auto").type == ("cuda" if torch.cuda.is_available() else "cpu")
     with pytest.raises(OptionError, match="device: got 'gpu'"):
-        chosen_device("gpu")
+        select_device("gpu")

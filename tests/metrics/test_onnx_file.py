@@ -11,7 +11,7 @@ pytest.importorskip("onnx")
 from onnx_models import constant, mean_colour
 
 from gpen_plugin.errors import CheckpointError, MissingFileError, ShapeError
-from gpen_plugin.metrics.onnx_file import OnnxNetwork
+from gpen_plugin.nets.onnx_file import OnnxNetwork
 
 CPU = torch.device("cpu")
 
@@ -19,16 +19,16 @@ CPU = torch.device("cpu")
 def test_outputs_by_name_and_what_the_file_fixes(tmp_path):
     free = OnnxNetwork(mean_colour(tmp_path / "free.onnx"), CPU)
     assert (free.channels, free.sides) == (3, [None, None])
-    picture = np.arange(12, dtype=np.float32).reshape(1, 3, 2, 2)
-    assert np.allclose(free(picture)["embedding"], [[1.5, 5.5, 9.5]])
+    image = np.arange(12, dtype=np.float32).reshape(1, 3, 2, 2)
+    assert np.allclose(free(image)["embedding"], [[1.5, 5.5, 9.5]])
     fixed = OnnxNetwork(mean_colour(tmp_path / "fixed.onnx", 1, 16), CPU)
     assert (fixed.channels, fixed.sides) == (1, [16, 16])
-    with pytest.raises(ShapeError, match=r"fixed.onnx: does not take pictures of shape \(1, 3, 2, 2\)"):
-        fixed(picture)
+    with pytest.raises(ShapeError, match=r"fixed.onnx: does not take images of shape \(1, 3, 2, 2\)"):
+        fixed(image)
     both = OnnxNetwork(
         constant(tmp_path / "both.onnx", {"b": np.ones(1, np.float32), "a": np.zeros(2, np.float32)}), CPU
     )
-    assert [*both(picture)] == ["b", "a"]
+    assert [*both(image)] == ["b", "a"]
 
 
 def test_a_damaged_file(tmp_path):

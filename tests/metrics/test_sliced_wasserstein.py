@@ -11,12 +11,17 @@ import pytest
 from basicsr.metrics import calculate_metric
 from scipy.stats import wasserstein_distance
 
-from gpen_plugin import schema
+from gpen_plugin.config import schema
 from gpen_plugin.errors import OptionError, ShapeError
 from gpen_plugin.host import registered
 from gpen_plugin.metrics import calculate_swd
-from gpen_plugin.metrics.laplacian_descriptors import laplacian_pyramid, patches_at
-from gpen_plugin.metrics.sliced_wasserstein import mean_and_deviation, sliced_wasserstein, unit_directions
+from gpen_plugin.metrics.swd import (
+    laplacian_pyramid,
+    mean_and_deviation,
+    patches_at,
+    sliced_wasserstein,
+    unit_directions,
+)
 
 SMALL = {"patches": 32, "directions": 48}
 
@@ -25,7 +30,7 @@ def normal(seed: int, count: int, dimensions: int, shift=0.0, scale=1.0) -> np.n
     return np.random.default_rng(seed).normal(shift, scale, (count, dimensions))
 
 
-def picture(seed: int, side: int = 32) -> np.ndarray:
+def image(seed: int, side: int = 32) -> np.ndarray:
     """Smooth patches with a grain: (side, side, 3) uint8, far from black and white."""
     rng = np.random.default_rng(seed)
     smooth = cv2.resize(rng.uniform(60, 180, (4, 4, 3)), (side, side), interpolation=cv2.INTER_CUBIC)
@@ -98,7 +103,7 @@ def test_statistics_of_each_channel():
 def test_the_host_can_sum_and_divide():
     """The lines of the host's own validation."""
     options = {"type": "calculate_swd", "better": "lower", **SMALL}
-    pairs = [(picture(i), picture(i + 10)) for i in range(3)]
+    pairs = [(image(i), image(i + 10)) for i in range(3)]
     result = 0
     for img, img2 in pairs:
         result += calculate_metric({"img": img, "img2": img2}, options)
@@ -109,12 +114,12 @@ def test_the_host_can_sum_and_divide():
 
 
 def test_value_is_the_papers_formula_of_normalised_patches():
-    """Written again on 16 px, where there is one level: at each patch of both pictures, with scipy's distance."""
-    pairs = [(blurred(picture(i, 16), 1), picture(i + 10, 16)) for i in range(2)]
+    """Written again on 16 px, where there is one level: at each patch of both images, with scipy's distance."""
+    pairs = [(blurred(image(i, 16), 1), image(i + 10, 16)) for i in range(2)]
     everywhere = np.stack(np.meshgrid(range(10), range(10))).reshape(2, -1)
     sets = []
-    for pictures in zip(*pairs, strict=True):
-        patches = np.concatenate([patches_at(laplacian_pyramid(p)[0], everywhere) for p in pictures]).astype(float)
+    for images in zip(*pairs, strict=True):
+        patches = np.concatenate([patches_at(laplacian_pyramid(p)[0], everywhere) for p in images]).astype(float)
         patches = (patches - patches.mean(axis=(0, 2), keepdims=True)) / patches.std(axis=(0, 2), keepdims=True)
         sets.append(patches.reshape(-1, 147))
     directions = unit_directions(147, 600, np.random.default_rng(0))
@@ -126,21 +131,21 @@ def test_value_is_the_papers_formula_of_normalised_patches():
 
 @pytest.mark.parametrize("normalise_by", ["own", "real"])
 def test_a_set_is_at_0_from_itself(normalise_by):
-    total = sum_of([(picture(i, 64), picture(i, 64)) for i in range(3)], normalise_by=normalise_by)
+    total = sum_of([(image(i, 64), image(i, 64)) for i in range(3)], normalise_by=normalise_by)
     assert total.levels() == {64: 0, 32: 0, 16: 0}
     assert total / 3 == 0
 
 
 def test_value_is_the_mean_of_the_levels():
-    total = sum_of([(picture(1, 64), picture(2, 64)), (picture(3, 64), picture(4, 64))])
+    total = sum_of([(image(1, 64), image(2, 64)), (image(3, 64), image(4, 64))])
     levels = total.levels()
     assert list(levels) == [64, 32, 16]
     assert total / 2 == pytest.approx(sum(levels.values()) / 3)
 
 
 def test_neither_order_nor_ranks_change_a_bit():
-    pairs = [(picture(i, 32), picture(i + 10, 32)) for i in range(4)]
-    pairs.append((picture(20), pairs[0][1]))  # two generated pictures beside one real
+    pairs = [(image(i, 32), image(i + 10, 32)) for i in range(4)]
+    pairs.append((image(20), pairs[0][1]))  # two generated images beside one real
     expected = swd(pairs)
     for order in list(permutations(range(5)))[1::17]:
         assert swd([pairs[i] for i in order]) == expected
@@ -151,25 +156,25 @@ def test_neither_order_nor_ranks_change_a_bit():
         assert sum(ranks) / 5 == expected
 
 
-def test_places_follow_the_real_picture():
+def test_places_follow_the_real_image():
     def generated_and_real(img, img2):
         (record,) = calculate_swd(img, img2, **SMALL).records()
         return record[:, 0], record[:, 1]
 
-    one, other, real = picture(0), picture(1), picture(2)
+    one, other, real = image(0), image(1), image(2)
     np.testing.assert_array_equal(generated_and_real(one, real)[1], generated_and_real(other, real)[1])
     assert not np.array_equal(generated_and_real(one, real)[0], generated_and_real(one, other)[0])
 
 
 def test_the_seed_is_all_that_is_random():
-    pairs = [(blurred(picture(i), 1), picture(i + 10)) for i in range(3)]
+    pairs = [(blurred(image(i), 1), image(i + 10)) for i in range(3)]
     assert swd(pairs, seed=5) == swd(pairs, seed=5)
     assert swd(pairs, seed=5) != swd(pairs, seed=6)
     assert swd(pairs, seed=5) == pytest.approx(swd(pairs, seed=6), rel=0.3)
 
 
 def test_a_cast_is_in_the_coarsest_level_and_seen_by_the_statistics_of_the_real_set():
-    pairs = [(picture(i, 64) + 30, picture(i, 64)) for i in range(3)]
+    pairs = [(image(i, 64) + 30, image(i, 64)) for i in range(3)]
     seen = sum_of(pairs, normalise_by="real").levels()
     assert seen[16] > 100
     assert max(seen[64], seen[32]) < 0.1
@@ -178,7 +183,7 @@ def test_a_cast_is_in_the_coarsest_level_and_seen_by_the_statistics_of_the_real_
 
 def test_lost_detail_shows_where_it_is_lost():
     def levels(sigma):
-        pairs = [(blurred(picture(i, 64), sigma), picture(i + 10, 64)) for i in range(6)]
+        pairs = [(blurred(image(i, 64), sigma), image(i + 10, 64)) for i in range(6)]
         return sum_of(pairs, patches=400).levels()
 
     sharp, soft, softer = levels(0.1), levels(0.7), levels(2)
@@ -188,13 +193,13 @@ def test_lost_detail_shows_where_it_is_lost():
 
 
 def test_options_reach_the_value():
-    pairs = [(blurred(picture(i), 1), picture(i + 10)) for i in range(2)]
+    pairs = [(blurred(image(i), 1), image(i + 10)) for i in range(2)]
     values = {swd(pairs), swd(pairs, patches=31), swd(pairs, directions=47), swd(pairs, normalise_by="real")}
     assert len(values) == 4
 
 
-def test_black_pictures_give_a_number():
-    pairs = [(np.zeros((32, 32, 3), np.uint8), picture(i)) for i in range(2)]
+def test_black_images_give_a_number():
+    pairs = [(np.zeros((32, 32, 3), np.uint8), image(i)) for i in range(2)]
     for normalise_by in ("own", "real"):
         assert math.isfinite(swd(pairs, normalise_by=normalise_by))
 
@@ -208,21 +213,21 @@ def test_memory_is_what_is_said(side, size):
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"img": picture(0, 15), "img2": picture(1, 15)}, "img: got 15 x 15 px; expected at least 16 px"),
-        ({"img2": picture(0, 15)}, "img2: got 15 x 15 px; expected at least 16 px"),
-        ({"img2": picture(0, 64)}, "img: got 32 x 32 px beside 64 x 64 px of img2; expected two pictures of one size"),
-        ({"img": picture(0)[:, :, 0]}, r"img: got shape \(32, 32\) of uint8"),
-        ({"img2": picture(0) / 255}, r"img2: got shape \(32, 32, 3\) of float64; expected \(H, W, 3\) of uint8"),
+        ({"img": image(0, 15), "img2": image(1, 15)}, "img: got 15 x 15 px; expected at least 16 px"),
+        ({"img2": image(0, 15)}, "img2: got 15 x 15 px; expected at least 16 px"),
+        ({"img2": image(0, 64)}, "img: got 32 x 32 px beside 64 x 64 px of img2; expected two images of one size"),
+        ({"img": image(0)[:, :, 0]}, r"img: got shape \(32, 32\) of uint8"),
+        ({"img2": image(0) / 255}, r"img2: got shape \(32, 32, 3\) of float64; expected \(H, W, 3\) of uint8"),
     ],
 )
-def test_pictures_that_cannot_be_compared(change, words):
+def test_images_that_cannot_be_compared(change, words):
     with pytest.raises(ShapeError, match=words):
-        calculate_swd(**{"img": picture(0), "img2": picture(1), **change})
+        calculate_swd(**{"img": image(0), "img2": image(1), **change})
 
 
 def test_a_set_has_one_size():
-    with pytest.raises(ShapeError, match="calculate_swd: got pictures of 32 x 32 and of 64 x 64 px; expected one"):
-        sum_of([(picture(0), picture(1)), (picture(0, 64), picture(1, 64))])
+    with pytest.raises(ShapeError, match="calculate_swd: got images of 32 x 32 and of 64 x 64 px; expected one"):
+        sum_of([(image(0), image(1)), (image(0, 64), image(1, 64))])
 
 
 @pytest.mark.parametrize(
@@ -236,7 +241,7 @@ def test_a_set_has_one_size():
 )
 def test_wrong_values(option, value, words):
     with pytest.raises(OptionError, match=words):
-        calculate_swd(picture(0), picture(1), **{option: value})
+        calculate_swd(image(0), image(1), **{option: value})
 
 
 @pytest.mark.parametrize(
@@ -250,7 +255,7 @@ def test_wrong_values(option, value, words):
 )
 def test_an_option_file_can_be_checked_by_the_signature(options, words):
     given = {"img": None, "img2": None, "better": "lower", "patches": 64, **options}
-    problems = [str(problem) for problem in schema.problems_of(registered("metric")["calculate_swd"], given)]
+    problems = [str(problem) for problem in schema.validate(registered("metric")["calculate_swd"], given)]
     told = [problem for problem in problems if not problem.startswith("img")]
     assert len(told) == 1
     assert re.search(words, told[0])

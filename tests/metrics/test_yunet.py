@@ -6,8 +6,8 @@ import pytest
 
 from gpen_plugin.data.drawn_faces import draw_face
 from gpen_plugin.errors import CheckpointError, OptionError
-from gpen_plugin.metrics import yunet
-from gpen_plugin.metrics.yunet import FRAME, SIDE, Guesses, YuNet, YuNetNetwork, yunet_network
+from gpen_plugin.nets import yunet
+from gpen_plugin.nets.yunet import FRAME, SIDE, RawPredictions, YuNet, YuNetNetwork, yunet_network
 
 EYES_NOSE_MOUTH = np.array([[-16.0, -16.0], [16.0, -16.0], [0.0, 0.0], [-12.0, 16.0], [12.0, 16.0]])
 
@@ -80,7 +80,7 @@ def found(monkeypatch, *faces, shape=(SIDE, SIDE)):
     def network(image, least):
         assert image.shape == (FRAME, FRAME, 3)
         kept = certainties >= least
-        return Guesses(certainties[kept], points[kept], np.zeros((int(kept.sum()), 4)))
+        return RawPredictions(certainties[kept], points[kept], np.zeros((int(kept.sum()), 4)))
 
     monkeypatch.setattr(yunet, "yunet_network", lambda: network)
     return YuNet()(np.zeros((*shape, 3), np.uint8))

@@ -51,7 +51,7 @@ class Ranks:
             job: ``train``, ``test``, or ``validate`` for a model that has just been built.
             options: the option file.
             arguments: more of the command line.
-            spoilt: iterations in which the last rank is fed pictures of infinite values. Their distance to others has a
+            spoilt: iterations in which the last rank is fed images of infinite values. Their distance to others has a
                 gradient that is finite, so that this rank alone notices.
             apart: whether each rank has a folder of its own, ``machine_0`` and so on, as without a common disk.
         Returns:
@@ -73,8 +73,8 @@ class Record(dict):
     """What a rank did.
 
     Entries: ``images`` (files of each training batch), ``logs`` (one per iteration), ``restored`` (numbers of the
-    validation's pictures), ``measured`` (how many times a metric was asked), ``results`` (of the last validation),
-    ``written`` (names of the pictures), ``error``; and as the model ended ``networks``, ``own`` (what it remembers),
+    validation's images), ``measured`` (how many times a metric was asked), ``results`` (of the last validation),
+    ``written`` (names of the images), ``error``; and as the model ended ``networks``, ``own`` (what it remembers),
     ``skipped`` (steps that were not finite), ``best`` (metrics), ``seed``.
     """
 
@@ -133,11 +133,11 @@ def watch(record: Record, spoilt: Sequence[int]) -> None:
         after=lambda _, model, *more: record["results"].update(model.metric_results),
     )
     around(validation, "calculate_metric", before=count)
-    around(adversarial_model, "imwrite", before=lambda picture, path: record["written"].append(Path(path).name))
+    around(adversarial_model, "imwrite", before=lambda image, path: record["written"].append(Path(path).name))
     for model in AdversarialModel.__subclasses__():
         around(model, "optimize_parameters", before=see_batch)
     for model in (AdversarialModel, GPENPriorModel):
-        around(model, "pictures_of", before=lambda model, batch, index: record["restored"].append(index))
+        around(model, "images_of", before=lambda model, batch, index: record["restored"].append(index))
 
 
 def train(folder: str) -> None:

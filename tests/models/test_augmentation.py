@@ -4,10 +4,9 @@ from typing import get_args
 import pytest
 import torch
 
+from gpen_plugin.config.schema import validate
 from gpen_plugin.errors import OptionError
-from gpen_plugin.models.augment_transforms import TRANSFORMS, TransformName
-from gpen_plugin.models.augmentation import Augmentation, AugmentOptions
-from gpen_plugin.schema import problems_of
+from gpen_plugin.models.augment import TRANSFORMS, Augmentation, AugmentOptions, TransformName
 
 MANY = 400
 
@@ -34,16 +33,16 @@ def test_every_name_is_a_transform():
 
 
 @pytest.mark.parametrize("target", [None, 0.6])
-def test_p_of_zero_is_the_picture_itself_and_draws_nothing(target):
-    augmentation, pictures, drawn_from = Augmentation(AugmentOptions(p=0, target=target)), noise(2), streams(2)
-    assert augmentation(pictures, drawn_from) is pictures
+def test_p_of_zero_is_the_image_itself_and_draws_nothing(target):
+    augmentation, images, drawn_from = Augmentation(AugmentOptions(p=0, target=target)), noise(2), streams(2)
+    assert augmentation(images, drawn_from) is images
     assert all(torch.equal(a.get_state(), b.get_state()) for a, b in zip(drawn_from, streams(2), strict=True))
 
 
 @pytest.mark.parametrize("p", [0.3, 1.0])
 @pytest.mark.parametrize(
     ("name", "rate"),
-    [  # how often a picture is changed at all
+    [  # how often an image is changed at all
         ("flip", lambda p: p / 2),
         ("rotate90", lambda p: p * 3 / 4),
         # a side of 16 goes by -2 to 2 pixels, the outer ones half as often: no shift at 1 of 4 in each direction
@@ -54,46 +53,46 @@ def test_p_of_zero_is_the_picture_itself_and_draws_nothing(target):
         ("cutout", lambda p: p),
     ],
 )
-def test_how_many_pictures_are_changed(name, rate, p):
-    pictures = noise(MANY)
+def test_how_many_images_are_changed(name, rate, p):
+    images = noise(MANY)
     expected = rate(p) * MANY
-    count = int(changed(pictures, fixed(name, p=p)(pictures, streams(MANY))).sum())
+    count = int(changed(images, fixed(name, p=p)(images, streams(MANY))).sum())
     assert abs(count - expected) <= 3.5 * math.sqrt(expected * (1 - rate(p)))
 
 
-def test_p_of_one_changes_every_picture():
-    pictures = noise(MANY)
-    assert changed(pictures, fixed(*TRANSFORMS)(pictures, streams(MANY))).all()
+def test_p_of_one_changes_every_image():
+    images = noise(MANY)
+    assert changed(images, fixed(*TRANSFORMS)(images, streams(MANY))).all()
 
 
 @pytest.mark.parametrize("names", [*((name,) for name in TRANSFORMS), tuple(TRANSFORMS)], ids="+".join)
-def test_a_picture_does_not_depend_on_its_batch(names):
-    pictures, augmentation = noise(6), fixed(*names, p=0.7)
-    together = augmentation(pictures, streams(6))
-    alone = [augmentation(pictures[n : n + 1], streams(1, first=n)) for n in range(6)]
-    assert together.shape == pictures.shape
+def test_a_image_does_not_depend_on_its_batch(names):
+    images, augmentation = noise(6), fixed(*names, p=0.7)
+    together = augmentation(images, streams(6))
+    alone = [augmentation(images[n : n + 1], streams(1, first=n)) for n in range(6)]
+    assert together.shape == images.shape
     torch.testing.assert_close(together, torch.cat(alone), rtol=0, atol=1e-5)
-    assert len({tuple(change.flatten().tolist()) for change in together - pictures}) > 1  # not the same for all
+    assert len({tuple(change.flatten().tolist()) for change in together - images}) > 1  # not the same for all
 
 
 @pytest.mark.parametrize(("name", "kinds"), [("flip", 2), ("rotate90", 4)])
 def test_flips_and_quarter_turns_are_exact_and_evenly_likely(name, kinds):
-    picture = noise(1)
-    rotations = [torch.rot90(picture, turns, (2, 3))[0] for turns in range(4)]
-    possible = {"flip": [picture[0], picture[0].flip(2)], "rotate90": rotations}[name]
-    results = fixed(name)(picture.expand(MANY, -1, -1, -1), streams(MANY))
+    image = noise(1)
+    rotations = [torch.rot90(image, turns, (2, 3))[0] for turns in range(4)]
+    possible = {"flip": [image[0], image[0].flip(2)], "rotate90": rotations}[name]
+    results = fixed(name)(image.expand(MANY, -1, -1, -1), streams(MANY))
     counts = [sum(torch.equal(result, one) for result in results) for one in possible]
     assert sum(counts) == MANY
     assert all(abs(count - MANY / kinds) <= 3.5 * math.sqrt(MANY / kinds * (1 - 1 / kinds)) for count in counts)
 
 
 def test_translation_mirrors_the_edge():
-    """A shift by s shows a ramp 0, 1, 2, ... from -s on, mirrored about the edge of the picture."""
+    """A shift by s shows a ramp 0, 1, 2, ... from -s on, mirrored about the edge of the image."""
     ramp = torch.arange(16.0).expand(1, 3, 16, 16)
     seen = set()
     for down in (False, True):
-        pictures = (ramp.transpose(2, 3) if down else ramp).expand(64, -1, -1, -1)
-        for result in fixed("translate")(pictures, streams(64)):
+        images = (ramp.transpose(2, 3) if down else ramp).expand(64, -1, -1, -1)
+        for result in fixed("translate")(images, streams(64)):
             line = (result[0, :, 0] if down else result[0, 0]).tolist()
             shift = next(s for s in range(-2, 3) if line[4] == 4 - s)
             whole = [1, 0, *range(16), 15, 14]
@@ -106,9 +105,9 @@ def test_geometry_has_the_ranges_of_the_paper():
     """The channels are the coordinates x and y, so that the result tells where each place came from."""
     side = 32
     x = ((torch.arange(side) + 0.5) * 2 / side - 1).expand(side, side)
-    pictures = torch.stack([x, x.T, torch.ones_like(x)]).expand(MANY, -1, -1, -1)
-    results = fixed("geometry")(pictures, streams(MANY))
-    torch.testing.assert_close(results[:, 2], pictures[:, 2])  # nothing comes from outside
+    images = torch.stack([x, x.T, torch.ones_like(x)]).expand(MANY, -1, -1, -1)
+    results = fixed("geometry")(images, streams(MANY))
+    torch.testing.assert_close(results[:, 2], images[:, 2])  # nothing comes from outside
     inner = results[:, :2, 13:19, 13:19]
     bends = [inner.diff(n=2, dim=dim).abs().amax(dim=(1, 2, 3)) for dim in (2, 3)]
     straight = torch.maximum(*bends) < 1e-4  # no mirrored edge within
@@ -133,27 +132,27 @@ def test_color_keeps_grey_grey_and_hue_keeps_brightness_and_saturation():
     grey = noise(64)[:, :1].expand(-1, 3, -1, -1)
     colored = fixed("color")(grey, streams(64))
     torch.testing.assert_close(colored, colored[:, :1].expand(-1, 3, -1, -1), rtol=0, atol=1e-5)
-    pictures = noise(64)
-    turned = fixed("hue")(pictures, streams(64))
-    torch.testing.assert_close(turned.mean(dim=1), pictures.mean(dim=1), rtol=0, atol=1e-5)
-    torch.testing.assert_close(turned.norm(dim=1), pictures.norm(dim=1), rtol=0, atol=1e-5)
+    images = noise(64)
+    turned = fixed("hue")(images, streams(64))
+    torch.testing.assert_close(turned.mean(dim=1), images.mean(dim=1), rtol=0, atol=1e-5)
+    torch.testing.assert_close(turned.norm(dim=1), images.norm(dim=1), rtol=0, atol=1e-5)
     angles = torch.atan2(*(_chroma(turned, axis) for axis in (1, 0))) - torch.atan2(
-        *(_chroma(pictures, axis) for axis in (1, 0))
+        *(_chroma(images, axis) for axis in (1, 0))
     )
-    assert (angles.cos() - angles.cos()[:, :1, :1]).abs().max() < 1e-2  # one angle for all colours of a picture
+    assert (angles.cos() - angles.cos()[:, :1, :1]).abs().max() < 1e-2  # one angle for all colours of an image
     assert angles[:, 0, 0].cos().std() > 0.5  # and others for others
 
 
-def _chroma(pictures, axis):
+def _chroma(images, axis):
     directions = torch.tensor([[2.0, -1, -1], [0, math.sqrt(3), -math.sqrt(3)]])
-    return (pictures * directions[axis, :, None, None]).sum(dim=1)  # (N, S, S)
+    return (images * directions[axis, :, None, None]).sum(dim=1)  # (N, S, S)
 
 
 def test_color_has_the_ranges_of_the_paper():
     """White and black tell contrast and brightness: their difference is 2c, their mean c * b."""
     white, red = torch.ones(3, 1), torch.tensor([[1.0], [-1], [-1]])
-    pictures = torch.cat([white, -white, red, red], dim=1).view(3, 2, 2).expand(MANY, -1, -1, -1)
-    colored = fixed("color")(pictures, streams(MANY)).flatten(2)  # (N, 3, 4)
+    images = torch.cat([white, -white, red, red], dim=1).view(3, 2, 2).expand(MANY, -1, -1, -1)
+    colored = fixed("color")(images, streams(MANY)).flatten(2)  # (N, 3, 4)
     contrast = (colored[:, 0, 0] - colored[:, 0, 1]) / 2
     brightness = (colored[:, 0, 0] + colored[:, 0, 1]) / 2 / contrast
     saturation = (colored[:, 0, 2] - colored[:, 1, 2]) / 2 / contrast
@@ -176,12 +175,12 @@ def test_cutout_blanks_a_square_of_half_the_side():
     "names", [("color",), ("hue",), ("translate",), ("geometry",), tuple(TRANSFORMS)], ids="+".join
 )
 def test_gradient_is_the_finite_difference(names):
-    augmentation, pictures = fixed(*names), noise(3, 8).requires_grad_(True)
+    augmentation, images = fixed(*names), noise(3, 8).requires_grad_(True)
     weights, direction = noise(3, 8).flip(0), noise(3, 8).flip(3)
     value = lambda x: (augmentation(x, streams(3)) * weights).sum().double()  # noqa: E731
-    (gradient,) = torch.autograd.grad(value(pictures), pictures)
-    with torch.no_grad():  # the map is affine in the picture: a large step is exact
-        difference = value(pictures + direction) - value(pictures)
+    (gradient,) = torch.autograd.grad(value(images), images)
+    with torch.no_grad():  # the map is affine in the image: a large step is exact
+        difference = value(images + direction) - value(images)
     assert float((gradient * direction).sum()) == pytest.approx(float(difference), rel=1e-3, abs=1e-3)
     assert (gradient.flatten(1).norm(dim=1) > 0).all()
 
@@ -239,8 +238,8 @@ def test_refused(options, message):
 
 
 def test_the_schema_names_what_there_is():
-    (problem,) = problems_of(AugmentOptions, {"transforms": ["colour"], "target": None}, "train:augment_opt")
+    (problem,) = validate(AugmentOptions, {"transforms": ["colour"], "target": None}, "train:augment_opt")
     assert "train:augment_opt:transforms: got ['colour']" in str(problem)
     assert "'color'" in str(problem)
-    (problem,) = problems_of(AugmentOptions, {"transform": ["color"]}, "train:augment_opt")
+    (problem,) = validate(AugmentOptions, {"transform": ["color"]}, "train:augment_opt")
     assert "Did you mean 'transforms'?" in str(problem)

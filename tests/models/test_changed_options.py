@@ -7,10 +7,16 @@ import torch
 from basicsr.models import lr_scheduler
 from models.test_gpen_model import assert_same, ready
 
+from gpen_plugin.config.train_options import TrainOptions
 from gpen_plugin.errors import CheckpointError
-from gpen_plugin.models.changed_options import Change, changes_between, load_optimizers, recorded_options
-from gpen_plugin.models.train_options import TrainOptions
-from gpen_plugin.models.training_state import best_so_far, check
+from gpen_plugin.models.train_state import (
+    Change,
+    best_iteration,
+    changes_between,
+    check,
+    load_optimizers,
+    recorded_options,
+)
 
 
 def multi_step(optimizer, milestones=(2, 9), gamma=0.5):
@@ -229,7 +235,7 @@ def test_best_results_follow_the_metrics_of_the_file():
     held = {
         "val": {"psnr": {"better": "higher", "val": 20.0, "iter": 3}, "swd": {"better": "lower", "val": 9, "iter": 1}}
     }
-    best = best_so_far(held, {"psnr": {"type": "x"}, "ssim": {"type": "x"}, "swd": {"better": "higher"}})
+    best = best_iteration(held, {"psnr": {"type": "x"}, "ssim": {"type": "x"}, "swd": {"better": "higher"}})
     assert best == {
         "val": {
             "psnr": {"better": "higher", "val": 20.0, "iter": 3},

@@ -71,7 +71,7 @@ def assert_close(one: dict, other: dict, **tolerance: float) -> None:
 
 
 def assert_in_step(records: list[dict]) -> None:
-    """Nothing tells the ranks apart but the pictures that they saw."""
+    """Nothing tells the ranks apart but the images that they saw."""
     for other in records[1:]:
         assert_close(records[0], other, **EXACT)
         assert other["own"] == records[0]["own"]
@@ -79,7 +79,7 @@ def assert_in_step(records: list[dict]) -> None:
 
 
 @pytest.mark.parametrize("model", ["GPENModel", "GPENPriorModel"])
-def test_two_ranks_of_one_picture_are_one_rank_of_two(model, options, prior_options, run):
+def test_two_ranks_of_one_image_are_one_rank_of_two(model, options, prior_options, run):
     """Four iterations; R1 at each second one, and for the prior path length and adaptive augmentation too."""
     options = stage(model, options, prior_options)
     (one,) = run(1, "train", with_batch(options, 2))
@@ -145,17 +145,17 @@ def test_both_ranks_end_when_patience_does(options, run):
     assert_in_step(records)
 
 
-@pytest.mark.parametrize("pictures", [1, 3])
+@pytest.mark.parametrize("images", [1, 3])
 @pytest.mark.parametrize("model", ["GPENModel", "GPENPriorModel"])
-def test_a_shared_validation_is_that_of_one_rank(model, pictures, options, prior_options, run, tmp_path):
+def test_a_shared_validation_is_that_of_one_rank(model, images, options, prior_options, run, tmp_path):
     options = stage(model, options, prior_options)
-    options["datasets"]["val"]["num_images"] = pictures
+    options["datasets"]["val"]["num_images"] = images
     options["val"]["metrics"]["swd"] = {"type": "calculate_swd", "better": "lower"}
     options["val"]["save_img"] = True
     metrics = options["val"]["metrics"]
     (one,) = run(1, "validate", options, name="one")
     both = run(2, "validate", options, name="both")
-    assert [record["restored"] for record in both] == [[*range(0, pictures, 2)], [*range(1, pictures, 2)]]
+    assert [record["restored"] for record in both] == [[*range(0, images, 2)], [*range(1, images, 2)]]
     assert [record["measured"] for record in both] == [len(metrics) * len(record["restored"]) for record in both]
     assert one["results"].keys() == metrics.keys()
     for record in both:
@@ -178,15 +178,15 @@ def test_one_log_tells_of_each_validation_once(options, run, tmp_path):
     assert len(list((tmp_path / "run" / "tb_logger" / "small").iterdir())) == 1
 
 
-@pytest.mark.parametrize("pictures", [1, 3])
-def test_a_test_is_shared_too(pictures, options, test_options, run, tmp_path):
+@pytest.mark.parametrize("images", [1, 3])
+def test_a_test_is_shared_too(images, options, test_options, run, tmp_path):
     """Without training the network itself is measured, which the host has wrapped for several GPUs."""
     (fresh,) = run(1, "validate", options)
     torch.save({"params_ema": fresh["networks"]["net_g_ema"]}, tmp_path / "g.pth")
     test_options["path"]["pretrain_network_g"] = str(tmp_path / "g.pth")
-    test_options["datasets"]["test_1"]["num_images"] = pictures
+    test_options["datasets"]["test_1"]["num_images"] = images
     (one,), both = run(1, "test", test_options), run(2, "test", test_options)
-    assert sorted(both[0]["restored"] + both[1]["restored"]) == one["restored"] == [*range(pictures)]
+    assert sorted(both[0]["restored"] + both[1]["restored"]) == one["restored"] == [*range(images)]
     assert both[0]["results"] == both[1]["results"] == one["results"] != {}
 
 
@@ -260,7 +260,7 @@ def test_without_a_seed_the_ranks_draw_one_together(options, run):
     assert first["seed"] == second["seed"] is not None
 
 
-def test_unreadable_pictures_of_all_ranks_are_counted(options, faces, run, tmp_path):
+def test_unreadable_images_of_all_ranks_are_counted(options, faces, run, tmp_path):
     folder = shutil.copytree(faces, tmp_path / "some_broken")
     for number in (0, 4):  # the first of each rank
         (folder / f"face_{number}.png").write_bytes(b"broken")

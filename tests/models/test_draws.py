@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from gpen_plugin.archs import GPENPrior
-from gpen_plugin.models.draws import Draws, mixed_styles, noise_maps, normal
+from gpen_plugin.models.rng import StepRNG, mix_styles, noise_maps, normal
 
 CPU = torch.device("cpu")
 
@@ -14,24 +14,24 @@ def prior():
     return GPENPrior(16, num_style_feat=8, num_mlp=2, narrow=0.03125)
 
 
-def numbers(draws: Draws, purpose: str, iteration: int, batch: int) -> torch.Tensor:
+def numbers(draws: StepRNG, purpose: str, iteration: int, batch: int) -> torch.Tensor:
     return normal((4,), draws.streams(purpose, iteration, batch))
 
 
 def test_two_ranks_draw_what_one_rank_with_twice_the_batch_draws():
-    one = numbers(Draws(5, 0, 1, CPU), "generator", 3, 4)
-    ranks = [numbers(Draws(5, rank, 2, CPU), "generator", 3, 2) for rank in range(2)]
+    one = numbers(StepRNG(5, 0, 1, CPU), "generator", 3, 4)
+    ranks = [numbers(StepRNG(5, rank, 2, CPU), "generator", 3, 2) for rank in range(2)]
     assert torch.equal(one[0::2], ranks[0])
     assert torch.equal(one[1::2], ranks[1])
 
 
 def test_seed_iteration_and_purpose_all_count_and_nothing_else():
-    draws = Draws(5, 0, 1, CPU)
+    draws = StepRNG(5, 0, 1, CPU)
     first = numbers(draws, "generator", 3, 1)
     torch.manual_seed(9)
-    assert torch.equal(first, numbers(Draws(5, 0, 1, CPU), "generator", 3, 1))
+    assert torch.equal(first, numbers(StepRNG(5, 0, 1, CPU), "generator", 3, 1))
     for other in (
-        numbers(Draws(6, 0, 1, CPU), "generator", 3, 1),
+        numbers(StepRNG(6, 0, 1, CPU), "generator", 3, 1),
         numbers(draws, "generator", 4, 1),
         numbers(draws, "discriminator", 3, 1),
     ):
@@ -39,18 +39,18 @@ def test_seed_iteration_and_purpose_all_count_and_nothing_else():
 
 
 def test_noise_has_one_map_per_resolution(prior):
-    maps = noise_maps(prior, Draws(0, 0, 1, CPU).streams("generator", 1, 2))
+    maps = noise_maps(prior, StepRNG(0, 0, 1, CPU).streams("generator", 1, 2))
     assert [tuple(noise.shape) for noise in maps] == [(2, 16, side, side) for side in (4, 8, 16)]
     assert not torch.equal(maps[0][0], maps[0][1])
     without = GPENPrior(16, num_style_feat=8, num_mlp=2, narrow=0.03125, noise_mode="none")
-    assert noise_maps(without, Draws(0, 0, 1, CPU).streams("generator", 1, 2)) == [None] * 3
+    assert noise_maps(without, StepRNG(0, 0, 1, CPU).streams("generator", 1, 2)) == [None] * 3
 
 
 def test_so_many_styles_are_mixed(prior):
-    draws = Draws(0, 0, 1, CPU)
+    draws = StepRNG(0, 0, 1, CPU)
     counts = {}
     for share in (0.0, 0.9, 1.0):
-        _, places = mixed_styles(prior, draws.streams("generator", 1, 400), share)
+        _, places = mix_styles(prior, draws.streams("generator", 1, 400), share)
         assert int(places.min()) >= 1
         assert int(places.max()) <= prior.num_latent
         counts[share] = int((places < prior.num_latent).sum())

@@ -11,11 +11,11 @@ from small_networks import saved
 from test_preflight import parsed
 from torch.nn import functional as F
 
-from gpen_plugin import convert
 from gpen_plugin.archs import GPEN, GPENDiscriminator, GPENPrior
+from gpen_plugin.cli import convert
 from gpen_plugin.data.drawn_faces import draw_face
 from gpen_plugin.errors import CheckpointError, GPENError
-from gpen_plugin.metrics.sliced_wasserstein import calculate_swd
+from gpen_plugin.metrics.swd import calculate_swd
 from gpen_plugin.models import GPENModel
 from gpen_plugin.preflight import check_run
 
@@ -51,7 +51,7 @@ def entry(path, name):
     return torch.load(path, weights_only=True)[name]
 
 
-def decoder_of(state: dict) -> dict:
+def extract_decoder(state: dict) -> dict:
     return {name.removeprefix("decoder."): tensor for name, tensor in state.items() if name.startswith("decoder.")}
 
 
@@ -60,7 +60,7 @@ def assert_same(one: dict, other: dict) -> None:
     assert [name for name in one if not torch.equal(one[name], other[name])] == []
 
 
-def picture(count: int, seed: int = 0) -> torch.Tensor:
+def image(count: int, seed: int = 0) -> torch.Tensor:
     return torch.rand(count, 3, 32, 32, generator=torch.Generator().manual_seed(seed)) * 2 - 1
 
 
@@ -73,7 +73,7 @@ def test_prior_and_discriminator_are_all_there_before_the_first_step(stage_one, 
     options["path"]["param_key_prior"] = key
     folder, found = embed(pretrain_prior=prior, pretrain_network_d=judge)
     weights = entry(prior, key or "params_ema")
-    assert_same(decoder_of(found["net_g"]), weights)
+    assert_same(extract_decoder(found["net_g"]), weights)
     assert_same(found["net_g"], found["net_g_ema"])
     assert_same(found["net_d"], entry(judge, "params"))
     assert any(
@@ -84,7 +84,7 @@ def test_prior_and_discriminator_are_all_there_before_the_first_step(stage_one, 
     (count,) = re.findall(r"path:pretrain_prior: (\d+) of \1 tensors from \S+net_g_latest\.pth", log)
     assert int(count) == len(weights)
     assert re.search(r"path:pretrain_network_d: (\d+) of \1 tensors from \S+net_d_latest\.pth \[params\]", log)
-    moved = decoder_of(entry(folder / "models/net_g_6.pth", "params"))
+    moved = extract_decoder(entry(folder / "models/net_g_6.pth", "params"))
     assert any(not torch.equal(moved[name], weights[name]) for name in weights)
 
 
@@ -119,7 +119,7 @@ def test_a_public_stylegan2_is_a_prior_of_noise_mode_add(embed, options, tmp_pat
     assert {"style_conv1.weight", "noises.noise0", "constant_input.weight"} <= set(theirs)
     options["network_g"]["noise_mode"] = "add"
     folder, found = embed(pretrain_prior=files["g"], pretrain_network_d=files["d"])
-    assert_same(decoder_of(found["net_g"]), dict(prior.state_dict()))
+    assert_same(extract_decoder(found["net_g"]), dict(prior.state_dict()))
     assert_same(found["net_d"], dict(judge.state_dict()))
     assert (folder / "models/net_g_6.pth").is_file()
 
@@ -197,13 +197,13 @@ def set_noise_weights(prior: GPENPrior, value: float) -> None:
 
 
 @pytest.mark.parametrize("mode", ["concat", "add", "none"])
-def test_a_restored_picture_is_the_priors_own(mode):
-    """Its code is the encoder's z, its noise the encoder's features; nothing else comes from the picture."""
+def test_a_restored_image_is_the_priors_own(mode):
+    """Its code is the encoder's z, its noise the encoder's features; nothing else comes from the image."""
     torch.manual_seed(0)
     prior = GPENPrior(32, noise_mode=mode, **WIDTHS).requires_grad_(False)
     if mode != "none":
         set_noise_weights(prior, 0.3)
-    net, lq = embedded(prior), picture(3)
+    net, lq = embedded(prior), image(3)
     z, features = net.encoder(lq)
     noise = [None] * len(features) if mode == "none" else features
     assert torch.equal(net(lq), prior.synthesise(prior.to_latents(z), noise)[-1])
@@ -212,11 +212,11 @@ def test_a_restored_picture_is_the_priors_own(mode):
 
 
 @pytest.mark.parametrize("mode", ["concat", "add"])
-def test_with_noise_weights_of_0_it_is_the_priors_picture_of_that_code_with_any_noise(mode):
+def test_with_noise_weights_of_0_it_is_the_priors_image_of_that_code_with_any_noise(mode):
     """That is what a prior starts from."""
     torch.manual_seed(0)
     prior = GPENPrior(32, noise_mode=mode, **WIDTHS).requires_grad_(False)
-    net, lq = embedded(prior), picture(3)
+    net, lq = embedded(prior), image(3)
     z, _ = net.encoder(lq)
     for seed in (1, 2):
         assert torch.equal(net(lq), prior(z, prior.make_noise(3, torch.Generator().manual_seed(seed))))
@@ -227,8 +227,8 @@ def test_with_noise_weights_of_0_it_is_the_priors_picture_of_that_code_with_any_
 @pytest.fixture(scope="module")
 def drawn() -> torch.Tensor:
     """Portraits that nobody photographed, (N, 3, 32, 32), in [-1, 1]."""
-    pictures = np.stack([draw_face(seed, 32)[:, :, ::-1].transpose(2, 0, 1) for seed in range(24)])
-    return torch.from_numpy(pictures.astype(np.float32)) / 127.5 - 1
+    images = np.stack([draw_face(seed, 32)[:, :, ::-1].transpose(2, 0, 1) for seed in range(24)])
+    return torch.from_numpy(images.astype(np.float32)) / 127.5 - 1
 
 
 @pytest.fixture(scope="module")
@@ -252,14 +252,14 @@ def distance(one: torch.Tensor, other: torch.Tensor) -> float:
 
 
 @pytest.mark.parametrize("silent", [False, True], ids=["noise as learnt", "noise weights of 0"])
-def test_restored_pictures_are_the_priors_faces_before_the_first_step(learnt, drawn, silent):
+def test_restored_images_are_the_priors_faces_before_the_first_step(learnt, drawn, silent):
     prior = copy.deepcopy(learnt)
     if silent:
         set_noise_weights(prior, 0.0)
     torch.manual_seed(2)
     samples = prior(torch.randn(len(drawn), WIDTHS["num_style_feat"]))
     near = distance(embedded(prior)(drawn), samples)
-    noise = distance(picture(len(drawn)), samples)
+    noise = distance(image(len(drawn)), samples)
     strange = distance(GPEN(32, **WIDTHS).requires_grad_(False)(drawn), samples)
 
     assert near < 0.65 * min(noise, strange)

@@ -10,10 +10,10 @@ from models.test_gpen_model import batch, ready
 from torch import nn
 
 from gpen_plugin.archs import GPEN, GPENDiscriminator
+from gpen_plugin.config.train_options import TrainOptions
 from gpen_plugin.errors import OptionError
+from gpen_plugin.models.gan_steps import loss_value
 from gpen_plugin.models.gpen_model import GPENModel
-from gpen_plugin.models.paired_steps import loss_value
-from gpen_plugin.models.train_options import TrainOptions
 
 
 class GPENWithHead(GPEN):

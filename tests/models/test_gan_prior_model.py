@@ -11,8 +11,8 @@ import torch
 from basicsr.models import build_model
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from gpen_plugin import test as testing
 from gpen_plugin.archs import GPENPrior
+from gpen_plugin.cli import test as testing
 from gpen_plugin.models import adversarial_model, gan_prior_model, gan_steps
 
 
@@ -27,7 +27,7 @@ def batch(seed: int = 0, count: int = 2) -> dict:
 
 
 def iterate(model, last: int, first: int = 1) -> list[dict]:
-    """Iterations on ever the same pictures; the log of each."""
+    """Iterations on ever the same images; the log of each."""
     logs = []
     for iteration in range(first, last + 1):
         model.feed_data(batch())
@@ -108,8 +108,8 @@ def test_validations_with_unchanged_weights_give_the_same_page_and_metric(prior_
     assert values["learning"][0] != values["learning"][1]
 
 
-def test_pictures_of_a_prior_by_the_hosts_testing(prior_options, train, tmp_path, monkeypatch, write_options):
-    """One sample of the average per picture of the set, the metric of the two sets, and the page of two panels."""
+def test_images_of_a_prior_by_the_hosts_testing(prior_options, train, tmp_path, monkeypatch, write_options):
+    """One sample of the average per image of the set, the metric of the two sets, and the page of two panels."""
     weights_file = train(prior_options) / "models/net_g_latest.pth"
     options = {
         "name": "samples",
@@ -163,7 +163,7 @@ def test_without_the_correction_rates_are_the_option_files(prior_options, change
 
 @pytest.mark.parametrize("ranks", [1, 4])
 def test_the_average_halves_in_the_images_of_all_ranks(prior_options, ranks):
-    """Two pictures on each of the ranks, and a half-life of 10."""
+    """Two images on each of the ranks, and a half-life of 10."""
     model = build(prior_options, world_size=ranks)
     before = weights(model.net_g_ema)
     iterate(model, 1)
@@ -234,7 +234,7 @@ def test_styles_are_mixed_never_or_always(prior_options, probability):
     )
     iterate(model, 4)
     places, codes = torch.cat(places), model.net_g.num_latent
-    assert len(places) == 4 * 4 + 2  # D's and G's two pictures, and at every second iteration one for path length
+    assert len(places) == 4 * 4 + 2  # D's and G's two images, and at every second iteration one for path length
     assert ((places < codes) == bool(probability)).all()
     assert ((places >= 1) & (places <= codes)).all()
     if probability:
@@ -259,7 +259,7 @@ def test_every_noise_mode_trains_and_every_parameter_moves(prior_options, mode):
 
 @pytest.mark.parametrize(("target", "direction"), [(-0.99, 1), (0.99, -1)])
 def test_p_of_the_augmentation_is_in_the_log_and_follows_d(prior_options, target, direction):
-    """Two pictures per iteration and an adjustment at every second one: by 4 / 100."""
+    """Two images per iteration and an adjustment at every second one: by 4 / 100."""
     prior_options["train"]["augment_opt"] = {"p": 0.5, "target": target, "ramp_images": 100, "every": 2}
     model = build(prior_options)
     with torch.no_grad():  # D is sure of all: of one thing or of the other
@@ -268,7 +268,7 @@ def test_p_of_the_augmentation_is_in_the_log_and_follows_d(prior_options, target
     assert found == [round(0.5 + direction * 0.04 * steps, 4) for steps in (0, 1, 1, 2, 2)]
 
 
-def test_d_and_r1_see_the_same_augmented_pictures(prior_options, monkeypatch):
+def test_d_and_r1_see_the_same_augmented_images(prior_options, monkeypatch):
     prior_options["train"]["augment_opt"] = {"p": 1.0, "target": None, "transforms": ["color", "translate"]}
     seen, original = [], adversarial_model.r1_step
     monkeypatch.setattr(

@@ -8,7 +8,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from gpen_plugin.models.gan_steps import discriminator_step, generator_step, path_length_step, r1_step
-from gpen_plugin.models.step_guard import StepGuard
+from gpen_plugin.models.nan_guard import NaNGuard
 
 
 @pytest.fixture
@@ -17,36 +17,36 @@ def gan():
 
 
 @pytest.fixture
-def pictures():
+def images():
     generator = torch.Generator().manual_seed(0)
     return [torch.randn(2, 3, 2, 2, generator=generator) for _ in range(2)]
 
 
-def test_generator_step_by_hand(gan, pictures):
+def test_generator_step_by_hand(gan, images):
     net_d, parameter = LinearDiscriminator(), nn.Parameter(torch.zeros(()))
     optimizer = torch.optim.SGD([parameter, *net_d.parameters()], lr=1.0)
-    losses = generator_step(net_d, optimizer, pictures[0] + parameter, gan=gan, guard=StepGuard())
-    logits = 0.3 * pictures[0].sum(dim=(1, 2, 3)) + 0.1
+    losses = generator_step(net_d, optimizer, images[0] + parameter, gan=gan, guard=NaNGuard())
+    logits = 0.3 * images[0].sum(dim=(1, 2, 3)) + 0.1
     slope = -(torch.sigmoid(-logits) * 0.3 * 12).mean()
     assert losses["l_g_gan"].item() == pytest.approx(F.softplus(-logits).mean().item(), rel=1e-5)
     assert losses["grad_norm_g"].item() == pytest.approx(abs(slope.item()), rel=1e-4)
     assert parameter.item() == pytest.approx(-slope.item(), rel=1e-4)
 
 
-def test_generator_step_leaves_the_discriminator_alone(gan, pictures):
+def test_generator_step_leaves_the_discriminator_alone(gan, images):
     net_d, parameter = LinearDiscriminator(), nn.Parameter(torch.zeros(()))
     optimizer = torch.optim.Adam([parameter, *net_d.parameters()], lr=0.1)
-    generator_step(net_d, optimizer, pictures[0] + parameter, gan=gan, guard=StepGuard())
+    generator_step(net_d, optimizer, images[0] + parameter, gan=gan, guard=NaNGuard())
     assert parameter.item() != 0
     assert net_d.w.item() == pytest.approx(0.3)
     assert all(weight.requires_grad and weight.grad is None for weight in net_d.parameters())
 
 
-def test_discriminator_step_by_hand(gan, pictures):
-    fake, real = pictures
+def test_discriminator_step_by_hand(gan, images):
+    fake, real = images
     net_d, parameter = LinearDiscriminator(), nn.Parameter(torch.ones(()))
     optimizer = torch.optim.SGD([parameter, *net_d.parameters()], lr=1.0)
-    losses = discriminator_step(net_d, optimizer, fake * parameter, real, gan=gan, guard=StepGuard())
+    losses = discriminator_step(net_d, optimizer, fake * parameter, real, gan=gan, guard=NaNGuard())
     real_logits = 0.3 * real.sum(dim=(1, 2, 3)) + 0.1
     fake_logits = 0.3 * fake.sum(dim=(1, 2, 3)) + 0.1
     slope = -torch.sigmoid(-real_logits).mean() + torch.sigmoid(fake_logits).mean()
@@ -61,21 +61,21 @@ def test_discriminator_step_by_hand(gan, pictures):
     assert losses["out_d_real"].item() == pytest.approx(real_logits.mean().item(), rel=1e-5)
 
 
-def test_r1_step_carries_the_weight_of_the_iterations_it_stands_for(pictures):
+def test_r1_step_carries_the_weight_of_the_iterations_it_stands_for(images):
     """|grad D|^2 = 12 w^2, so the step is 16 * 10 / 2 * 24 w; the bias stays, with a gradient of zero."""
     net_d = LinearDiscriminator()
     optimizer = torch.optim.SGD(net_d.parameters(), lr=1e-4)
-    losses = r1_step(net_d, optimizer, pictures[1], gamma=10, every=16, guard=StepGuard())
+    losses = r1_step(net_d, optimizer, images[1], gamma=10, every=16, guard=NaNGuard())
     assert losses["l_d_r1"].item() == pytest.approx(12 * 0.3**2, rel=1e-5)
     assert net_d.w.item() == pytest.approx(0.3 - 1e-4 * 16 * 10 / 2 * 24 * 0.3, rel=1e-5)
     assert net_d.b.grad.item() == 0
 
 
-def test_the_discriminator_sees_augmented_pictures(gan, pictures):
-    fake, real = pictures
+def test_the_discriminator_sees_augmented_images(gan, images):
+    fake, real = images
     net_d = LinearDiscriminator()
     optimizer = torch.optim.SGD(net_d.parameters(), lr=0.0)
-    how = {"gan": gan, "guard": StepGuard(), "augment": lambda picture: 0 * picture}
+    how = {"gan": gan, "guard": NaNGuard(), "augment": lambda image: 0 * image}
     losses = discriminator_step(net_d, optimizer, fake, real, **how)
     losses |= generator_step(net_d, optimizer, fake.requires_grad_(), **how)
     assert losses["out_d_real"].item() == losses["out_d_fake"].item() == pytest.approx(0.1)
@@ -83,7 +83,7 @@ def test_the_discriminator_sees_augmented_pictures(gan, pictures):
 
 
 def test_path_length_step_by_hand():
-    """Picture = a * w in every pixel: J^T y = a * sum(y), so the lengths are |a * sum(y)| / 2 in a 2 x 2 picture."""
+    """Image = a * w in every pixel: J^T y = a * sum(y), so the lengths are |a * sum(y)| / 2 in a 2 x 2 image."""
     a = nn.Parameter(torch.tensor(0.5))
     latents = torch.ones(3, 1, 1, requires_grad=True)  # (N, codes, F)
     directions = torch.randn(3, 3, 2, 2, generator=torch.Generator().manual_seed(1))
@@ -93,7 +93,7 @@ def test_path_length_step_by_hand():
         return (a * latents[:, :, :, None]).expand(3, 3, 2, 2), latents
 
     losses, mean = path_length_step(
-        draw, optimizer, directions, torch.tensor(2.0), weight=2, every=4, guard=StepGuard(), decay=0.25
+        draw, optimizer, directions, torch.tensor(2.0), weight=2, every=4, guard=NaNGuard(), decay=0.25
     )
     slopes = directions.sum(dim=(1, 2, 3)).abs() / 2
     lengths = 0.5 * slopes
@@ -114,6 +114,6 @@ def test_a_broken_path_length_leaves_its_mean():
         torch.tensor(2.0),
         weight=2,
         every=4,
-        guard=StepGuard(),
+        guard=NaNGuard(),
     )
     assert mean.item() == 2

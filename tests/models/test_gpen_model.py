@@ -203,12 +203,12 @@ def test_partial_loading_fills_network_and_average_alike(options, tmp_path, entr
         build_model(ready(options))
 
 
-def test_unreadable_pictures_are_counted_in_the_log(options, train, faces, tmp_path):
+def test_unreadable_images_are_counted_in_the_log(options, train, faces, tmp_path):
     folder = shutil.copytree(faces, tmp_path / "some_broken")
     (folder / "face_3.png").write_bytes(b"broken")
     options["datasets"]["train"] |= {"dataroot_gt": str(folder), "on_error": "skip", "num_worker_per_gpu": 1}
     log = next(train(options).glob("train_small_*.log")).read_text()
-    assert "skipped: 1.0000e+00" in log  # one broken picture in an epoch of eight
+    assert "skipped: 1.0000e+00" in log  # one broken image in an epoch of eight
 
 
 def test_ratio_of_two_numbers(options):

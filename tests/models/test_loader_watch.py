@@ -7,8 +7,8 @@ import types
 import pytest
 
 from gpen_plugin.data import GPENFaceDataset
-from gpen_plugin.models import loader_watch
-from gpen_plugin.models.loader_watch import TOLERATED, WINDOW, LoaderWatch
+from gpen_plugin.models import adversarial_model
+from gpen_plugin.models.adversarial_model import TOLERATED, WINDOW, DataWaitMonitor
 
 
 class Clock:
@@ -16,10 +16,10 @@ class Clock:
 
     def __init__(self, monkeypatch):
         self.now = self.waited = 1000.0
-        monkeypatch.setattr(loader_watch, "time", types.SimpleNamespace(perf_counter=lambda: self.now))
-        monkeypatch.setattr(loader_watch, "seconds_waited", lambda: self.waited)
+        monkeypatch.setattr(adversarial_model, "time", types.SimpleNamespace(perf_counter=lambda: self.now))
+        monkeypatch.setattr(adversarial_model, "data_wait_seconds", lambda: self.waited)
 
-    def iterations(self, watch: LoaderWatch, number: int, waiting: float, working: float) -> None:
+    def iterations(self, watch: DataWaitMonitor, number: int, waiting: float, working: float) -> None:
         for _ in range(number):
             self.waited += waiting
             self.now += waiting + working
@@ -39,7 +39,7 @@ def warnings(caplog) -> list[str]:
 
 
 def test_a_loader_that_is_too_slow_makes_one_warning(clock, caplog):
-    watch = LoaderWatch(workers=3)
+    watch = DataWaitMonitor(workers=3)
     clock.iterations(watch, WINDOW, waiting=0.3, working=0.1)
     assert not warnings(caplog)  # one look more and the window is full
     clock.iterations(watch, 5 * WINDOW, waiting=0.3, working=0.1)
@@ -50,19 +50,19 @@ def test_a_loader_that_is_too_slow_makes_one_warning(clock, caplog):
 
 @pytest.mark.parametrize(("share", "warned"), [(0.9 * TOLERATED, 0), (1.1 * TOLERATED, 1)])
 def test_what_is_tolerated(clock, caplog, share, warned):
-    clock.iterations(LoaderWatch(0), 2 * WINDOW, waiting=share, working=1 - share)
+    clock.iterations(DataWaitMonitor(0), 2 * WINDOW, waiting=share, working=1 - share)
     assert len(warnings(caplog)) == warned
 
 
 def test_the_start_of_the_workers_does_not_count(clock, caplog):
-    watch = LoaderWatch(4)
+    watch = DataWaitMonitor(4)
     clock.iterations(watch, 1, waiting=60, working=0.1)
     clock.iterations(watch, 3 * WINDOW, waiting=0, working=0.1)
     assert not warnings(caplog)
 
 
 def test_a_loader_that_becomes_slow_later_is_found(clock, caplog):
-    watch = LoaderWatch(4)
+    watch = DataWaitMonitor(4)
     clock.iterations(watch, 3 * WINDOW, waiting=0, working=0.1)
     assert not warnings(caplog)
     clock.iterations(watch, 2 * WINDOW, waiting=1, working=0.1)
@@ -72,7 +72,7 @@ def test_a_loader_that_becomes_slow_later_is_found(clock, caplog):
 @pytest.mark.parametrize(("seconds", "warned"), [(0.2, 1), (0, 0)], ids=["slow", "fast"])
 def test_in_a_training_the_time_in_the_loader_counts(prior_options, train, monkeypatch, seconds, warned):
     """With windows of two iterations."""
-    monkeypatch.setattr(loader_watch, "WINDOW", 2)
+    monkeypatch.setattr(adversarial_model, "WINDOW", 2)
     original = GPENFaceDataset.__getitem__
     monkeypatch.setattr(GPENFaceDataset, "__getitem__", lambda self, i: (time.sleep(seconds), original(self, i))[1])
     prior_options["logger"] |= {"use_tb_logger": False, "save_checkpoint_freq": 100}

@@ -1,4 +1,4 @@
-"""The two steps on pictures that D judges once, against the formulas and against steps that judge them anew."""
+"""The two steps on images that D judges once, against the formulas and against steps that judge them anew."""
 
 import copy
 from contextlib import nullcontext
@@ -12,9 +12,9 @@ from torch import nn
 from torch.nn import functional as F
 
 from gpen_plugin.archs import GPEN, GPENDiscriminator
-from gpen_plugin.losses.feature_matching_loss import DiscriminatorFeatureMatchingLoss
-from gpen_plugin.models.paired_steps import paired_steps
-from gpen_plugin.models.step_guard import StepGuard
+from gpen_plugin.losses import DiscriminatorFeatureMatchingLoss
+from gpen_plugin.models.gan_steps import generator_and_discriminator_step
+from gpen_plugin.models.nan_guard import NaNGuard
 
 
 @pytest.fixture
@@ -23,26 +23,26 @@ def gan():
 
 
 @pytest.fixture
-def pictures():
+def images():
     generator = torch.Generator().manual_seed(0)
     return [torch.randn(2, 3, 2, 2, generator=generator) for _ in range(2)]
 
 
-def test_both_steps_by_hand(gan, pictures):
-    """G's is Equation 3, D's is Equation 1 at the pictures from before G's step."""
-    fake, real = pictures
+def test_both_steps_by_hand(gan, images):
+    """G's is Equation 3, D's is Equation 1 at the images from before G's step."""
+    fake, real = images
     net_d, parameter = LinearDiscriminator(), nn.Parameter(torch.zeros(()))
-    losses = paired_steps(
+    losses = generator_and_discriminator_step(
         net_d,
         torch.optim.SGD([parameter, *net_d.parameters()], lr=1.0),
         fake + parameter,
         real,
         gan=gan,
-        guard=StepGuard(),
+        guard=NaNGuard(),
         content=lambda a, b: {"l_g_pix": 0.7 * F.l1_loss(a, b)},
         feature_matching=lambda a, b: 0.02 * sum((p - q).abs().sum() for p, q in zip(a, b, strict=True)),
     )
-    fake_logits, real_logits = (0.3 * picture.sum(dim=(1, 2, 3)) + 0.1 for picture in pictures)
+    fake_logits, real_logits = (0.3 * image.sum(dim=(1, 2, 3)) + 0.1 for image in images)
     assert losses["l_g_gan"].item() == pytest.approx(F.softplus(-fake_logits).mean().item(), rel=1e-5)
     assert losses["l_g_pix"].item() == pytest.approx(0.7 * (fake - real).abs().mean().item(), rel=1e-5)
     total = sum(losses[f"l_g_{name}"].item() for name in ("gan", "pix", "feat"))
@@ -74,7 +74,7 @@ class Setting:
         self.net_g.decoder.requires_grad_(not freeze_decoder)
         parameters = [p for net in (self.net_g, self.net_d) for p in net.parameters()]
         self.optimizer = torch.optim.Adam(parameters, lr=0.01, betas=(0.0, 0.99))
-        self.gan, self.pixel, self.guard = GANLoss("wgan_softplus"), F.l1_loss, StepGuard()
+        self.gan, self.pixel, self.guard = GANLoss("wgan_softplus"), F.l1_loss, NaNGuard()
         self.feature_matching = DiscriminatorFeatureMatchingLoss(0.02) if features else None
         self.autocast = (lambda: torch.autocast("cpu", torch.bfloat16)) if bf16 else nullcontext
         self.batches = torch.rand(3, 2, 2, 3, 32, 32, generator=torch.Generator().manual_seed(1)) * 2 - 1
@@ -84,7 +84,7 @@ class Setting:
             return self.net_g(lq)
 
     def anew(self, lq: torch.Tensor, real: torch.Tensor) -> None:
-        """Each step lets D judge the pictures for itself."""
+        """Each step lets D judge the images for itself."""
         fake = self.draw(lq)
         self.net_d.requires_grad_(False)
         with self.autocast():
@@ -99,16 +99,18 @@ class Setting:
         self.optimizer.step()
         self.net_d.requires_grad_(True)
         self.optimizer.zero_grad()
-        for picture, is_real in ((real, True), (fake.detach(), False)):
+        for image, is_real in ((real, True), (fake.detach(), False)):
             with self.autocast():
-                logits = self.net_d(picture)
+                logits = self.net_d(image)
             self.gan(logits.float(), is_real, is_disc=True).backward()
         self.optimizer.step()
 
     def paired(self, lq: torch.Tensor, real: torch.Tensor) -> None:
         content = lambda fake, real: {"l_g_pix": self.pixel(fake, real)}  # noqa: E731
         how = {"content": content, "feature_matching": self.feature_matching, "autocast": self.autocast}
-        paired_steps(self.net_d, self.optimizer, self.draw(lq), real, gan=self.gan, guard=self.guard, **how)
+        generator_and_discriminator_step(
+            self.net_d, self.optimizer, self.draw(lq), real, gan=self.gan, guard=self.guard, **how
+        )
 
     def weights(self) -> dict[str, torch.Tensor]:
         return {**self.net_g.state_dict(prefix="g."), **self.net_d.state_dict(prefix="d.")}
@@ -143,7 +145,7 @@ def test_a_step_of_g_that_is_left_out_leaves_that_of_d():
         assert torch.equal(tensor, before[name] if name.startswith("g.") else one.weights()[name]), name
 
 
-def test_d_judges_each_picture_once_in_an_iteration(options):
+def test_d_judges_each_image_once_in_an_iteration(options):
     torch.manual_seed(0)
     model = build_model(copy.deepcopy({**options, "is_train": True, "dist": False, "rank": 0, "world_size": 1}))
     judged = []

@@ -49,7 +49,7 @@ def test_bf16_gives_about_the_losses_of_fp32(both):
 
 
 def test_bf16_is_the_forward_passes_alone(both, monkeypatch):
-    """R1 and path length run in fp32 from the picture to the penalty; losses, weights and average are fp32 anyway."""
+    """R1 and path length run in fp32 from the image to the penalty; losses, weights and average are fp32 anyway."""
     model, inside, penalties = build(both, precision="bf16"), [], []
     model.net_d.stem.register_forward_hook(lambda net, given, result: inside.append(("D", result.dtype)))
     generator = getattr(model.net_g, "decoder", model.net_g)
@@ -88,7 +88,7 @@ def test_validation_of_a_bf16_training_is_fp32(both):
     model, dtypes = build(both, precision="bf16"), []
     decoder = getattr(model.net_g_ema, "decoder", model.net_g_ema)
     decoder.blocks["4"].conv1.register_forward_hook(lambda net, given, result: dtypes.append(result.dtype))
-    model.pictures_of({name: torch.zeros(1, 3, 32, 32) for name in ("lq", "gt")}, 0)
+    model.images_of({name: torch.zeros(1, 3, 32, 32) for name in ("lq", "gt")}, 0)
     assert dtypes == [torch.float32]
 
 

@@ -19,7 +19,7 @@ from basicsr.losses import gan_loss
 from basicsr.utils import misc
 from models.test_gpen_model import assert_same
 
-from gpen_plugin import checkpoint
+from gpen_plugin.checkpoints import checkpoint
 from gpen_plugin.errors import CheckpointError, TrainingError
 from gpen_plugin.models.adversarial_model import AdversarialModel
 

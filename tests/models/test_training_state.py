@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 import torch
 
-from gpen_plugin import checkpoint
+from gpen_plugin.checkpoints import checkpoint
 from gpen_plugin.data import GPENFaceDataset
-from gpen_plugin.models import training_state
-from gpen_plugin.models.training_state import random_state, set_random_state, tidy
+from gpen_plugin.models import train_state
+from gpen_plugin.models.train_state import prune_checkpoints, random_state, set_random_state
 
 
 def drawn() -> list:
@@ -45,7 +45,7 @@ def test_what_is_drawn_in_between_changes_nothing_even_if_it_fails():
     before = random_state()
     expected = drawn()
     set_random_state(before)
-    with pytest.raises(RuntimeError, match="on purpose"), training_state.random_state_kept():
+    with pytest.raises(RuntimeError, match="on purpose"), train_state.random_state_kept():
         fail()
     assert drawn() == expected
 
@@ -57,7 +57,7 @@ def test_a_state_of_a_gpu_is_passed_over_where_there_is_none(monkeypatch):
 
 def test_plain_values_are_read_by_a_safe_loader(tmp_path):
     held = {"val": {"psnr": {"better": "higher", "val": np.float64(2.5), "iter": 3}}}
-    torch.save(training_state.plain(held), tmp_path / "x")
+    torch.save(train_state.to_builtin(held), tmp_path / "x")
     assert torch.load(tmp_path / "x", weights_only=True) == held
 
 
@@ -68,7 +68,7 @@ def folders(tmp_path):
     for folder in folders.values():
         os.mkdir(folder)
     for number in (9, 10, 20, 30):
-        training_state.write(folders, {"iter": number})
+        train_state.write(folders, {"iter": number})
     for name in ("latest", 9, 10, 20, 30):
         for net in "gd":
             (tmp_path / f"models/net_{net}_{name}.pth").touch()
@@ -98,21 +98,21 @@ def files(*numbers: int, plus: tuple = ()) -> set[str]:
     ],
 )
 def test_the_newest_are_kept(folders, iteration, keep_last, left):
-    tidy(folders, iteration, keep_last)
+    prune_checkpoints(folders, iteration, keep_last)
     assert listed(folders) == files(*left)
 
 
 def test_networks_whose_state_is_gone_already_go_too(folders):
     """The process was killed between the two."""
-    training_state.forget(folders, 9)
-    tidy(folders, 30, 3)
+    train_state.delete_checkpoint(folders, 9)
+    prune_checkpoints(folders, 30, 3)
     assert listed(folders) == files(10, 20, 30)
 
 
 def test_networks_without_states_stay_while_there_are_fewer_than_to_be_kept(folders):
     for number in (9, 10):
-        training_state.forget(folders, number)
-    tidy(folders, 30, 3)
+        train_state.delete_checkpoint(folders, number)
+    prune_checkpoints(folders, 30, 3)
     assert listed(folders) == files(20, 30, plus=(9, 10))
 
 
@@ -126,7 +126,7 @@ def test_at_no_moment_a_state_lacks_its_networks(folders, monkeypatch):
         moments.append(all(f"net_{net}_{number}.pth" in lying for number in states for net in "gd"))
 
     monkeypatch.setattr(os, "unlink", watched)
-    tidy(folders, 30, 1)
+    prune_checkpoints(folders, 30, 1)
     assert moments == [True] * 9  # three states and their six networks
 
 
@@ -135,11 +135,11 @@ def test_taking_over_clears_up_and_warns_of_another_course(folders, caplog, monk
     unfinished = [os.path.join(folder, ".net.123.tmp") for folder in folders.values()]
     for path in unfinished:
         open(path, "w").close()
-    training_state.take_over(folders, 10, None)
+    train_state.finish_interrupted_save(folders, 10, None)
     assert listed(folders) == files(9, 10, 20, 30)
     (message,) = caplog.messages
     assert "Resuming from iteration 10, but there are states of 20, 30" in message
-    training_state.take_over(folders, 30, None)
+    train_state.finish_interrupted_save(folders, 30, None)
     assert len(caplog.messages) == 1
 
 
@@ -179,7 +179,7 @@ def test_the_old_state_goes_before_its_networks_are_replaced(options, train, tmp
 def test_resumed_with_smaller_batches_it_goes_on_at_the_right_image_to_the_end(
     prior_options, train, tmp_path, monkeypatch
 ):
-    """Eight pictures, five batches of four: half of the third epoch is used. The host would end where it is."""
+    """Eight images, five batches of four: half of the third epoch is used. The host would end where it is."""
     prior_options["logger"] |= {"use_tb_logger": False, "save_checkpoint_freq": 5}
     prior_options["datasets"]["train"]["batch_size_per_gpu"] = 4
     prior_options["train"]["total_iter"] = 5

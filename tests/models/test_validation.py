@@ -1,4 +1,4 @@
-"""Means over pictures of which some have no value, and a training that goes on without the files of its metrics."""
+"""Means over images of which some have no value, and a training that goes on without the files of its metrics."""
 
 import logging
 import math
@@ -15,50 +15,49 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from torch.utils.data import DataLoader, Dataset
 
 from gpen_plugin.data import GPENDegradationDataset
-from gpen_plugin.metrics import availability, inception_features
-from gpen_plugin.metrics.frechet_distance import FrechetSets, calculate_fid
-from gpen_plugin.metrics.kernel_distance import calculate_kid  # noqa: F401 - registers it
+from gpen_plugin.metrics import base, inception_features
+from gpen_plugin.metrics.fid import FIDAccumulator, calculate_fid
 from gpen_plugin.models import validation
 from gpen_plugin.models.gpen_model import GPENModel
-from gpen_plugin.models.validation import ImageNames, Tally
+from gpen_plugin.models.validation import ImageNames, MetricSums
 
 NAN = math.nan
 
 
 @pytest.mark.parametrize("nan", [NAN, np.float64("nan"), np.float32("nan"), torch.tensor(NAN)])
-def test_pictures_without_a_value_do_not_count(nan, caplog):
+def test_images_without_a_value_do_not_count(nan, caplog):
     values = {2: 5.0, 0: 1.0, 1: nan, 3: nan}
     with caplog.at_level(logging.INFO, "basicsr"):
-        assert Tally({"angle": values, "whole": {0: 1.0, 1: 2.0}}).results() == {"angle": 3.0, "whole": 1.5}
+        assert MetricSums({"angle": values, "whole": {0: 1.0, 1: 2.0}}).results() == {"angle": 3.0, "whole": 1.5}
     assert [record.getMessage() for record in caplog.records] == ["angle: 2 of 4 images have no value."]
 
 
 def test_no_value_at_all_is_no_value():
-    assert math.isnan(Tally({"angle": {0: NAN, 1: NAN}}).results()["angle"])
+    assert math.isnan(MetricSums({"angle": {0: NAN, 1: NAN}}).results()["angle"])
 
 
-def test_of_sets_too_pictures_without_a_value_do_not_count(monkeypatch):
+def test_of_sets_too_images_without_a_value_do_not_count(monkeypatch):
     """As where one rank found the weights and another did not."""
     stand_in_for_inception(monkeypatch)
-    pictures = np.random.default_rng(0).integers(0, 256, (4, 8, 8, 3), dtype=np.uint8)
-    values = {i: calculate_fid(picture, picture // 2) for i, picture in enumerate(pictures)}
-    expected = Tally({"fid": values}).results()["fid"]
+    images = np.random.default_rng(0).integers(0, 256, (4, 8, 8, 3), dtype=np.uint8)
+    values = {i: calculate_fid(image, image // 2) for i, image in enumerate(images)}
+    expected = MetricSums({"fid": values}).results()["fid"]
     assert expected > 0
-    assert Tally({"fid": values | {4: NAN, 5: NAN}}).results()["fid"] == expected
+    assert MetricSums({"fid": values | {4: NAN, 5: NAN}}).results()["fid"] == expected
 
 
 def test_sets_are_the_same_to_the_bit_whoever_measured_them(monkeypatch):
     stand_in_for_inception(monkeypatch)
-    pictures = [*np.random.default_rng(0).integers(0, 256, (5, 8, 8, 3), dtype=np.uint8)]
-    loader = DataLoader(pictures, collate_fn=lambda batch: batch[0])
+    images = [*np.random.default_rng(0).integers(0, 256, (5, 8, 8, 3), dtype=np.uint8)]
+    loader = DataLoader(images, collate_fn=lambda batch: batch[0])
     metrics = {name: {"type": f"calculate_{name}", "better": "lower"} for name in ("fid", "kid")}
-    monkeypatch.setattr(validation, "of_every_rank", lambda tally: [pickle.loads(pickle.dumps(tally))])
+    monkeypatch.setattr(validation, "all_gather_object", lambda tally: [pickle.loads(pickle.dumps(tally))])
 
     def share(rank, world_size):
-        restore = lambda picture, index: {"result": picture // 2, "gt": picture}  # noqa: E731
-        return validation.measure(loader, restore, metrics, 0, rank=rank, world_size=world_size)
+        restore = lambda image, index: {"result": image // 2, "gt": image}  # noqa: E731
+        return validation.compute_metrics(loader, restore, metrics, 0, rank=rank, world_size=world_size)
 
-    together = Tally()
+    together = MetricSums()
     for rank in (2, 0, 1):
         together.merge(share(rank, 3))
     results = share(0, 1).results()
@@ -80,12 +79,12 @@ def test_no_value_is_never_the_best(better):
 
 
 def stand_in_for_inception(monkeypatch) -> None:
-    def extract(pictures, device, weights):
-        return np.array([[*p.mean(axis=(0, 1)), *p.std(axis=(0, 1))] for p in pictures], np.float32)
+    def extract(images, device, weights):
+        return np.array([[*p.mean(axis=(0, 1)), *p.std(axis=(0, 1))] for p in images], np.float32)
 
     monkeypatch.setattr(inception_features, "extract", extract)
     for store in ("_of_restored", "_of_ground_truth"):
-        monkeypatch.setattr(inception_features, store, inception_features.Remembered(99))
+        monkeypatch.setattr(inception_features, store, inception_features.ContentCache(99))
 
 
 def scalars(folder, name: str) -> list[float]:
@@ -98,7 +97,7 @@ def test_a_training_without_the_weights_goes_on(options, train, monkeypatch, tmp
     for name in ("XDG_CACHE_HOME", "TORCH_HOME", "GPEN_PLUGIN_WEIGHTS"):
         monkeypatch.setenv(name, str(tmp_path / "nothing"))
     monkeypatch.setenv("GPEN_PLUGIN_OFFLINE", "1")
-    availability._tell_once.cache_clear()
+    base._tell_once.cache_clear()
     for name in ("fid", "kid"):
         options["val"]["metrics"][name] = {"type": f"calculate_{name}", "better": "lower"}
     folder = train(options)
@@ -110,20 +109,20 @@ def test_a_training_without_the_weights_goes_on(options, train, monkeypatch, tmp
     assert all(map(math.isfinite, scalars(folder, "metrics/val/psnr")))
     (log,) = folder.glob("train_*.log")
     told = [line for line in log.read_text().splitlines() if "gives no values" in line]
-    assert len(told) == 2  # one per metric, in two validations of two pictures
+    assert len(told) == 2  # one per metric, in two validations of two images
     assert "calculate_fid gives no values. weights: pt_inception-2015-12-05-6726825d.pth" in told[0]
 
 
 def test_a_priors_samples_are_compared_as_a_set(prior_options, train, monkeypatch):
     """The formula is asked once per validation, about all of its samples, and its answer is logged and kept."""
     stand_in_for_inception(monkeypatch)
-    seen, formula = [], FrechetSets.value
+    seen, formula = [], FIDAccumulator.value
 
     def value(sets):
         seen.append((len(sets), formula(sets)))
         return seen[-1][1]
 
-    monkeypatch.setattr(FrechetSets, "value", value)
+    monkeypatch.setattr(FIDAccumulator, "value", value)
     prior_options["val"]["metrics"] = {"fid": {"type": "calculate_fid", "better": "lower"}}
     folder = train(prior_options)
     assert [count for count, _ in seen] == [4, 4]

@@ -139,9 +139,9 @@ def test_without_fine_tuning_the_decoder_has_no_gradients_and_no_state_of_the_op
     options["path"] = {}
     options["train"]["optim"]["lazy_lr_scaling"] = True
     model = build_model(copy.deepcopy({**options, "is_train": True, "dist": False, "rank": 0, "world_size": 1}))
-    pictures = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    images = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0)) * 2 - 1
     for iteration in (1, 2):
-        model.feed_data({"lq": pictures, "gt": pictures.flip(3)})
+        model.feed_data({"lq": images, "gt": images.flip(3)})
         model.optimize_parameters(iteration)
     decoder = {id(parameter) for parameter in model.net_g.decoder.parameters()}
     assert decoder

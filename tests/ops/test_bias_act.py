@@ -16,9 +16,9 @@ def test_equals_naive_loops(shape, impl):
     out = bias_act(x, bias, negative_slope=0.1, scale=3.0, impl=impl)
     for n in range(2):
         for c in range(3):
-            for came, value in zip(out[n, c].flatten().tolist(), x[n, c].flatten().tolist(), strict=True):
+            for got, value in zip(out[n, c].flatten().tolist(), x[n, c].flatten().tolist(), strict=True):
                 shifted = value + float(bias[c])
-                assert came == pytest.approx(3.0 * (shifted if shifted >= 0 else 0.1 * shifted), abs=1e-12)
+                assert got == pytest.approx(3.0 * (shifted if shifted >= 0 else 0.1 * shifted), abs=1e-12)
 
 
 @pytest.mark.parametrize("impl", ["reference", "fast"])

@@ -40,8 +40,8 @@ def test_cuda_equals_cpu_to_the_second_derivative(op, impl):
         pytest.skip("needs BasicSR built with its CUDA ops")
     tolerance = 1e-5 if impl == "host" else 1e-9  # the host's kernels compute in float32 whatever they are given
     expected = derivatives(op, "cpu", "reference")
-    came = derivatives(op, "cuda", impl)
-    assert len(came) == len(expected) > 2
-    for a, b in zip(came, expected, strict=True):
+    got = derivatives(op, "cuda", impl)
+    assert len(got) == len(expected) > 2
+    for a, b in zip(got, expected, strict=True):
         largest = b.abs().max().item() if impl == "host" else 1.0
         torch.testing.assert_close(a, b, rtol=tolerance, atol=tolerance * largest)

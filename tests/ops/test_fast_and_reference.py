@@ -14,7 +14,7 @@ OPS = {  # how it is called, and what it takes after x
     "up": (lambda x: upfirdn2d(x, DOUBLE, up=2, pad=(2, 1)), []),
     "down": (lambda x: upfirdn2d(x, BLUR, down=2, pad=(1, 1)), []),
     "modulated_conv": (modulated_conv, [(4, 5, 3, 3), "style"]),
-    "modulated_conv to a picture": (lambda *given: modulated_conv(*given, demodulate=False), [(3, 5, 1, 1), "style"]),
+    "modulated_conv to an image": (lambda *given: modulated_conv(*given, demodulate=False), [(3, 5, 1, 1), "style"]),
     "modulated_conv, up": (lambda *given: modulated_conv(*given, up=True, kernel=DOUBLE), [(4, 5, 3, 3), "style"]),
 }
 # Three sums follow one another: value, gradient, gradient of its square. The roundings of n terms add up like a random

@@ -120,7 +120,7 @@ def test_keeps_channels_last():
     assert upfirdn2d(x, fir_kernel((1, 3, 3, 1)), pad=(2, 1)).is_contiguous(memory_format=torch.channels_last)
 
 
-def test_doubling_keeps_a_constant_picture_inside():
+def test_doubling_keeps_a_constant_image_inside():
     out = upfirdn2d(torch.ones(1, 1, 6, 6), fir_kernel((1, 3, 3, 1), gain=4.0), up=2, pad=(2, 1))
     assert out.shape == (1, 1, 12, 12)
     torch.testing.assert_close(out[:, :, 2:-2, 2:-2], torch.ones(1, 1, 8, 8))

@@ -1,4 +1,4 @@
-"""Pictures and parts of picture files for tests, made without the code that they test."""
+"""Images and parts of image files for tests, made without the code that they test."""
 
 import struct
 import zlib

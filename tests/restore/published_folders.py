@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from gpen_plugin import fetch
+from gpen_plugin.checkpoints import download
 
 
 def lonely_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
@@ -13,7 +13,7 @@ def lonely_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder.mkdir()
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
-    monkeypatch.setenv(fetch.FOLDERS, str(folder))
-    monkeypatch.setenv(fetch.OFFLINE, "1")
-    monkeypatch.setattr(fetch, "_failures", {})
+    monkeypatch.setenv(download.FOLDERS, str(folder))
+    monkeypatch.setenv(download.OFFLINE, "1")
+    monkeypatch.setattr(download, "_failures", {})
     return folder

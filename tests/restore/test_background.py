@@ -19,18 +19,18 @@ SMALL = {"num_in_ch": 3, "num_out_ch": 3, "num_feat": 4, "num_block": 1, "num_gr
 class Enlarging(nn.Module):
     """Enlarges by repeating pixels; what else it does is up to the test."""
 
-    def __init__(self, scale: int = 2, answer: str = "picture"):
+    def __init__(self, scale: int = 2, answer: str = "image"):
         super().__init__()
         self.scale, self.answer, self.sizes = scale, answer, []
 
     def forward(self, x: torch.Tensor) -> object:
         self.sizes.append(tuple(x.shape[2:]))
         out = nn.functional.interpolate(x, scale_factor=self.scale)
-        return {"picture": out, "list": [out], "grey": out[:, :1], "red": out * torch.tensor([1, 0, 0])[:, None, None],
+        return {"image": out, "list": [out], "grey": out[:, :1], "red": out * torch.tensor([1, 0, 0])[:, None, None],
                 "broken": out / 0 * 0}[self.answer]  # fmt: skip
 
 
-def picture(height: int = 40, width: int = 56, dtype: str = "uint8") -> np.ndarray:
+def image(height: int = 40, width: int = 56, dtype: str = "uint8") -> np.ndarray:
     return np.random.default_rng(0).integers(0, np.iinfo(dtype).max + 1, (height, width, 3), dtype)
 
 
@@ -59,7 +59,7 @@ def option_file(tmp_path):
 
 @torch.inference_mode()
 def whole(net: nn.Module, pixels: np.ndarray) -> np.ndarray:
-    """What the network gives for the picture at once, by hand."""
+    """What the network gives for the image at once, by hand."""
     most = np.iinfo(pixels.dtype).max
     rgb = torch.from_numpy(pixels[..., ::-1].astype(np.float64) / most).float().permute(2, 0, 1)[None]  # (1, 3, H, W)
     output = net(rgb)[0].clamp(0, 1).permute(1, 2, 0).numpy()[..., ::-1]
@@ -69,7 +69,7 @@ def whole(net: nn.Module, pixels: np.ndarray) -> np.ndarray:
 @pytest.mark.parametrize("dtype", ["uint8", "uint16"])
 @pytest.mark.parametrize("scale", [1, 2, 4])
 def test_it_is_the_network_of_the_option_file(option_file, scale, dtype):
-    background, pixels = open_background(option_file(scale), device=CPU), picture(48, 80, dtype)
+    background, pixels = open_background(option_file(scale), device=CPU), image(48, 80, dtype)
     assert background.scale == scale
     result = background(pixels)
     assert result.dtype == pixels.dtype
@@ -81,7 +81,7 @@ def test_it_is_the_network_of_the_option_file(option_file, scale, dtype):
 
 @pytest.mark.parametrize("scale", [2, 4])
 def test_tiles_change_nothing_that_can_be_seen(option_file, scale):
-    name, pixels = option_file(scale), picture(144, 208, "uint16")
+    name, pixels = option_file(scale), image(144, 208, "uint16")
     tiled, at_once = (open_background(name, device=CPU, tile=tile)(pixels) for tile in (96, 512))
     difference = np.abs(tiled.astype(int) - at_once)
     assert difference.max() <= 1e-4 * 65535
@@ -91,7 +91,7 @@ def test_tiles_change_nothing_that_can_be_seen(option_file, scale):
 def test_any_size(height, width):
     """A network that halves its input gets sides that it can halve, and the result has the right ones."""
     net = Enlarging(3)
-    pixels = picture(height, width)
+    pixels = image(height, width)
     result = Background(net, 3, CPU, 64, "enlarging")(pixels)
     assert np.array_equal(result, pixels.repeat(3, axis=0).repeat(3, axis=1))
     assert all(side % 16 == 0 for size in net.sizes for side in size)
@@ -109,7 +109,7 @@ def test_the_edge_is_mirrored_and_no_black_comes_in(option_file):
 
 def test_the_order_of_channels():
     """The network takes and gives RGB: what it leaves of red is in the last channel of BGR."""
-    result = Background(Enlarging(answer="red"), 2, CPU, 512, "enlarging")(picture())
+    result = Background(Enlarging(answer="red"), 2, CPU, 512, "enlarging")(image())
     assert result[..., 2].any()
     assert not result[..., :2].any()
 
@@ -117,15 +117,15 @@ def test_the_order_of_channels():
 @pytest.mark.parametrize(
     ("net", "problem"),
     [
-        (Enlarging(4), r"background:scale: Enlarging gives \(192, 256\) for a picture of \(48, 64\); expected 2 times"),
-        (Enlarging(answer="list"), "background: Enlarging gives a list; expected a network that gives a picture"),
+        (Enlarging(4), r"background:scale: Enlarging gives \(192, 256\) for an image of \(48, 64\); expected 2 times"),
+        (Enlarging(answer="list"), "background: Enlarging gives a list; expected a network that gives an image"),
         (Enlarging(answer="grey"), r"background: Enlarging gives a tensor \(1, 1, 96, 128\)"),
         (Enlarging(answer="broken"), "background: Enlarging gives values that are no numbers"),
     ],
 )
 def test_networks_that_give_something_else(net, problem):
     with pytest.raises((OptionError, ShapeError), match=problem):
-        Background(net, 2, CPU, 512, "enlarging")(picture())
+        Background(net, 2, CPU, 512, "enlarging")(image())
 
 
 @pytest.mark.parametrize(
@@ -146,7 +146,7 @@ def test_what_is_no_photograph(pixels, problem):
 def test_progress_is_shown_of_what_takes_long(option_file, monkeypatch, capsys, patience):
     monkeypatch.setattr(background_module, "PATIENCE", patience)
     monkeypatch.setattr(background_module, "tqdm", partial(tqdm, mininterval=0))
-    open_background(option_file(), device=CPU, tile=100)(picture(96, 200))
+    open_background(option_file(), device=CPU, tile=100)(image(96, 200))
     shown = re.findall(r"(\d)/(\d) \[", capsys.readouterr().err)
     assert shown == ([(str(done), "4") for done in range(1, 5)] if patience == 0 else [])
 
@@ -171,7 +171,7 @@ def test_published_networks_are_built_as_published(name, tmp_path, monkeypatch):
     assert background.scale == published.scale
     assert "16.7 M parameters" in background.description
     assert f"x{published.scale}plus.pth" in background.description
-    assert background(picture(5, 4)).shape == (5 * published.scale, 4 * published.scale, 3)
+    assert background(image(5, 4)).shape == (5 * published.scale, 4 * published.scale, 3)
 
 
 def test_published_files_have_whole_digests():
@@ -192,7 +192,7 @@ def test_published_weights_that_cannot_be_had(tmp_path, monkeypatch):
 def test_given_weights_count(option_file, tmp_path):
     name = option_file(pretrain_network_g="nowhere.pth")
     background = open_background(name, device=CPU, weights=str(tmp_path / "net_g.pth"))
-    assert np.array_equal(background(picture(16, 16)), whole(net_of(2), picture(16, 16)))
+    assert np.array_equal(background(image(16, 16)), whole(net_of(2), image(16, 16)))
 
 
 def test_what_does_not_fit_can_be_left(option_file, tmp_path):

@@ -9,7 +9,7 @@ import torch
 from command_runs import files, run, weights, write  # noqa: F401 - fixtures
 from restorer_parts import Detector, face_at, photograph
 
-from gpen_plugin.restore import outputs, restorer, running
+from gpen_plugin.restore import batch, outputs, restorer
 
 
 def test_a_folder(run, tmp_path):
@@ -33,7 +33,7 @@ def test_one_file_to_one_file(run, tmp_path):
 def test_a_broken_file_is_reported_and_the_rest_done(run, tmp_path):
     write(tmp_path / "in/a.png")
     (tmp_path / "in/b.png").write_bytes(b"")
-    (tmp_path / "in/c.png").write_text("not a picture")
+    (tmp_path / "in/c.png").write_text("not an image")
     write(tmp_path / "in/d.png", 1)
     status, said = run("in", "-o", "out", "--report", "report.json")
     assert status == 1
@@ -113,7 +113,7 @@ def test_what_is_held_at_once_counts_results(run, tmp_path, monkeypatch):
     monkeypatch.setattr(restorer.Restorer, "restore_all", lambda *a, **b: together.append(len(a[1])) or whole(*a, **b))
     height, width = photograph().shape[:2]
     for upscale, variants, groups in ((1, 0, [4]), (2, 0, [1] * 4), (1, 1, [2, 2, 2, 2])):
-        monkeypatch.setattr(running, "TOGETHER", 8 * height * width)
+        monkeypatch.setattr(batch, "TOGETHER", 8 * height * width)
         together.clear()
         assert run("in", "-o", "out", "--upscale", upscale, "--variants", variants, "--overwrite")[0] == 0
         assert [number for number in together if number] == groups
@@ -153,11 +153,11 @@ def test_variants_differ_and_can_be_made_again(run, tmp_path):
     assert run(*common, "-o", "one")[0] == 0
     assert run(*common, "-o", "two")[0] == 0
     assert files(tmp_path / "one") == ["a.png", "a_1.png", "a_2.png"]
-    pictures = [cv2.imread(str(tmp_path / "one" / name)) for name in files(tmp_path / "one")]
+    images = [cv2.imread(str(tmp_path / "one" / name)) for name in files(tmp_path / "one")]
     again = [cv2.imread(str(tmp_path / "two" / name)) for name in files(tmp_path / "one")]
-    assert all((one == other).all() for one, other in zip(pictures, again, strict=True))
-    assert (pictures[0] != pictures[1]).any()
-    assert (pictures[1] != pictures[2]).any()
+    assert all((one == other).all() for one, other in zip(images, again, strict=True))
+    assert (images[0] != images[1]).any()
+    assert (images[1] != images[2]).any()
 
 
 def test_a_reference_whose_styles_are_mixed_in(run, tmp_path):

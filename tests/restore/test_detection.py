@@ -9,9 +9,9 @@ import torch
 
 from gpen_plugin.errors import MissingFileError, OptionError, ShapeError
 from gpen_plugin.restore import detection
-from gpen_plugin.restore.alignment import after_scaling, inverse
-from gpen_plugin.restore.detection import looking, open_detector
-from gpen_plugin.restore.detection.looking import LookingDetector, resized, tiles, turned
+from gpen_plugin.restore.alignment import invert_affine, scale_affine
+from gpen_plugin.restore.detection import multiscale, open_detector
+from gpen_plugin.restore.detection.multiscale import MultiScaleDetector, resize, rotate, tiles
 from gpen_plugin.restore.face import DetectedFace
 
 GREEN, RED = (0, 255, 0), (0, 0, 255)
@@ -30,18 +30,18 @@ class Disc:
     def __init__(self):
         self.shapes = []
 
-    def __call__(self, picture):
-        self.shapes.append(picture.shape)
-        assert picture.flags.c_contiguous
-        assert max(picture.shape[:2]) <= self.tile
-        green = (picture[..., 1] > 100).astype(np.uint8)
+    def __call__(self, image):
+        self.shapes.append(image.shape)
+        assert image.flags.c_contiguous
+        assert max(image.shape[:2]) <= self.tile
+        green = (image[..., 1] > 100).astype(np.uint8)
         count, _, stats, _ = cv2.connectedComponentsWithStats(green)
-        return [face for row in stats[1:count] for face in self._faces(picture, *row[:4])]
+        return [face for row in stats[1:count] for face in self._faces(image, *row[:4])]
 
-    def _faces(self, picture, left, top, width, height):
+    def _faces(self, image, left, top, width, height):
         if not self.smallest <= max(width, height) <= self.largest:
             return
-        reds = np.argwhere(picture[top : top + height, left : left + width, 2] > 100)
+        reds = np.argwhere(image[top : top + height, left : left + width, 2] > 100)
         if not len(reds) or (reds.mean(axis=0)[0] + 0.5) / height < 0.55:
             return
         box = np.array([left, top, left + width, top + height]) - 0.5
@@ -50,46 +50,46 @@ class Disc:
 
 
 def drawn(height, width, *discs, down=(0, 1)):
-    """A picture with discs: (x, y, radius)."""
-    picture = np.zeros((height, width, 3), np.uint8)
+    """An image with discs: (x, y, radius)."""
+    image = np.zeros((height, width, 3), np.uint8)
     for x, y, radius in discs:
-        cv2.circle(picture, (x, y), radius, GREEN, -1)
+        cv2.circle(image, (x, y), radius, GREEN, -1)
         mouth = round(x + down[0] * 0.6 * radius), round(y + down[1] * 0.6 * radius)
-        cv2.circle(picture, mouth, max(radius // 4, 1), (0, 255, 255), -1)
-    return picture
+        cv2.circle(image, mouth, max(radius // 4, 1), (0, 255, 255), -1)
+    return image
 
 
-def found(picture, **settings):
-    return LookingDetector(Disc(), "discs", **settings)(picture)
+def found(image, **settings):
+    return MultiScaleDetector(Disc(), "discs", **settings)(image)
 
 
 @pytest.mark.parametrize("height", [10, 37, 100, 250])
 def test_resized_tells_where_each_pixel_goes(height):
-    picture = np.tile(np.arange(100, dtype=np.float32)[:, None], (1, 60))  # each pixel says its row
-    matrix = after_scaling(np.eye(2, 3), target=(1, height / 100))
+    image = np.tile(np.arange(100, dtype=np.float32)[:, None], (1, 60))  # each pixel says its row
+    matrix = scale_affine(np.eye(2, 3), target=(1, height / 100))
     rows = np.arange(height)[3:-3]
-    assert np.allclose(resized(picture, 60, height)[3:-3, 1], (rows - matrix[1, 2]) / matrix[1, 1], atol=0.1)
+    assert np.allclose(resize(image, 60, height)[3:-3, 1], (rows - matrix[1, 2]) / matrix[1, 1], atol=0.1)
 
 
 @pytest.mark.parametrize("degrees", [0, 90, 180, 270])
 def test_turned_moves_whole_pixels(degrees):
-    picture = np.random.default_rng(0).integers(0, 256, (5, 8, 3), dtype=np.uint8)
-    turn, matrix = turned(picture, degrees)
-    assert (turn == np.rot90(picture, degrees // 90)).all()
+    image = np.random.default_rng(0).integers(0, 256, (5, 8, 3), dtype=np.uint8)
+    turn, matrix = rotate(image, degrees)
+    assert (turn == np.rot90(image, degrees // 90)).all()
     x, y = np.rint(matrix @ (6, 1, 1)).astype(int)
-    assert (turn[y, x] == picture[1, 6]).all()
-    assert np.allclose(inverse(matrix) @ (x, y, 1), (6, 1))
+    assert (turn[y, x] == image[1, 6]).all()
+    assert np.allclose(invert_affine(matrix) @ (x, y, 1), (6, 1))
 
 
 @pytest.mark.parametrize(("height", "width"), [(1, 1), (96, 96), (97, 300), (1000, 20)])
 def test_tiles_cover_all_and_overlap(height, width):
-    picture = np.arange(height * width).reshape(height, width)
+    image = np.arange(height * width).reshape(height, width)
     seen = np.zeros(height * width, int)
     last = 0
-    for (x, y), tile in tiles(picture, 96, 30):
-        assert (picture[y : y + tile.shape[0], x : x + tile.shape[1]] == tile).all()
+    for (x, y), tile in tiles(image, 96, 30):
+        assert (image[y : y + tile.shape[0], x : x + tile.shape[1]] == tile).all()
         assert max(tile.shape) <= 96
-        assert np.shares_memory(tile, picture)
+        assert np.shares_memory(tile, image)
         if y and y != last:
             assert y <= last + 96 - 30
         last = y
@@ -108,22 +108,22 @@ def test_small_and_large_faces_of_a_large_photograph():
     assert faces == sorted(faces, key=lambda face: (-face.score, face.box[1]))
 
 
-def test_a_small_picture_is_enlarged():
+def test_a_small_image_is_enlarged():
     (face,) = found(drawn(20, 20, (9, 10, 3)), min_size=4)
     assert np.allclose(face.box, [6, 7, 12, 13], atol=1.5)
 
 
 def test_smaller_faces_are_dropped():
-    picture = drawn(100, 100, (25, 25, 10), (70, 70, 15))
-    assert len(found(picture, min_size=16)) == 2
-    assert len(found(picture, min_size=25)) == 1
-    assert found(picture, min_size=101) == []
+    image = drawn(100, 100, (25, 25, 10), (70, 70, 15))
+    assert len(found(image, min_size=16)) == 2
+    assert len(found(image, min_size=25)) == 1
+    assert found(image, min_size=101) == []
 
 
 @pytest.mark.parametrize(("degrees", "down"), [(90, (-1, 0)), (180, (0, -1)), (270, (1, 0))])
 def test_a_turned_face_has_its_left_eye_left_as_seen_upright(degrees, down):
-    picture = drawn(150, 200, (60, 80, 20), down=down)
-    (face,) = found(picture)
+    image = drawn(150, 200, (60, 80, 20), down=down)
+    (face,) = found(image)
     assert np.allclose(face.box, [40, 60, 100 - 20, 100], atol=2.5)
     below = face.landmarks[3:].mean(axis=0) - face.landmarks[:2].mean(axis=0)
     assert np.allclose(below / np.linalg.norm(below), down, atol=0.1)
@@ -132,8 +132,8 @@ def test_a_turned_face_has_its_left_eye_left_as_seen_upright(degrees, down):
 
 
 def test_nothing_is_turned_where_a_face_is_upright():
-    picture = np.hstack([drawn(90, 48, (24, 40, 12)), drawn(90, 48, (24, 40, 12), down=(0, -1))])
-    assert len(found(picture)) == 1
+    image = np.hstack([drawn(90, 48, (24, 40, 12)), drawn(90, 48, (24, 40, 12), down=(0, -1))])
+    assert len(found(image)) == 1
 
 
 class Scored(Disc):
@@ -143,46 +143,46 @@ class Scored(Disc):
         super().__init__()
         self.scores = scores
 
-    def _faces(self, picture, left, top, width, height):
-        for face in super()._faces(picture, left, top, width, height):
+    def _faces(self, image, left, top, width, height):
+        for face in super()._faces(image, left, top, width, height):
             radius = min(self.scores, key=lambda radius: abs(2 * radius - width))
             yield replace(face, score=self.scores[radius])
 
 
 @pytest.mark.parametrize(("upright", "turned", "count"), [(0.7, 0.95, 3), (0.95, 0.95, 1), (0.7, 0.7, 1)])
-def test_one_doubtful_upright_face_does_not_hide_sure_ones_of_a_turned_picture(upright, turned, count):
+def test_one_doubtful_upright_face_does_not_hide_sure_ones_of_a_turned_image(upright, turned, count):
     """Three are upside down, one stands."""
     discs = [(25, 45, 9), (65, 45, 9), (105, 45, 9)]
-    picture = np.hstack([drawn(90, 130, *discs, down=(0, -1)), drawn(90, 48, (24, 45, 6))])
-    faces = LookingDetector(Scored({12: upright, 17: turned}), "", min_size=8)(picture)  # enlarged 1.8 times
+    image = np.hstack([drawn(90, 130, *discs, down=(0, -1)), drawn(90, 48, (24, 45, 6))])
+    faces = MultiScaleDetector(Scored({12: upright, 17: turned}), "", min_size=8)(image)  # enlarged 1.8 times
     assert len(faces) == count
 
 
-def test_doubtful_faces_of_a_turned_picture_are_none():
-    assert LookingDetector(Scored({20: 0.84}), "")(drawn(150, 200, (60, 80, 20), down=(0, -1))) == []
+def test_doubtful_faces_of_a_turned_image_are_none():
+    assert MultiScaleDetector(Scored({20: 0.84}), "")(drawn(150, 200, (60, 80, 20), down=(0, -1))) == []
 
 
-def test_turned_pictures_are_glanced_at_and_one_is_looked_at_closely(monkeypatch):
+def test_turned_images_are_glanced_at_and_one_is_looked_at_closely(monkeypatch):
     """The smaller of two faces that are upside down is seen only then; where there are none, no copy is large."""
-    monkeypatch.setattr(looking, "GLANCE", 25_000)
+    monkeypatch.setattr(multiscale, "GLANCE", 25_000)
     finder = Disc()
-    faces = LookingDetector(finder, "", min_size=8)(drawn(300, 400, (100, 80, 30), (300, 200, 7), down=(0, -1)))
+    faces = MultiScaleDetector(finder, "", min_size=8)(drawn(300, 400, (100, 80, 30), (300, 200, 7), down=(0, -1)))
     assert sorted(round(face.box[2] - face.box[0]) // 10 for face in faces) == [1, 6]
     looked = [height * width for height, width, _ in finder.shapes]
     finder.shapes.clear()
-    assert LookingDetector(finder, "", min_size=8)(drawn(300, 400)) == []
+    assert MultiScaleDetector(finder, "", min_size=8)(drawn(300, 400)) == []
     assert sum(height * width for height, width, _ in finder.shapes) < 0.7 * sum(looked)
 
 
 class Fixed(Disc):
-    """Finds the same faces in every picture."""
+    """Finds the same faces in every image."""
 
     largest = tile = 4000
 
     def __init__(self, *faces):
         self.faces = faces
 
-    def __call__(self, picture):
+    def __call__(self, image):
         return list(self.faces)
 
 
@@ -192,27 +192,29 @@ def test_faces_at_the_border():
     inside = DetectedFace(np.array([-20.0, 10, 20, 50]), points + np.array([0.6, 0]), 0.9, "fixed")
     outside = DetectedFace(np.array([380.0, 90, 420, 130]), points + np.array([400, 80]), 0.8, "fixed")
     upside_down = DetectedFace(np.array([100.0, 90, 140, 130]), points * [1, -1] + [120, 140], 0.8, "fixed")
-    faces = LookingDetector(Fixed(inside, outside, upside_down), "fixed", min_size=8)(np.zeros((400, 400, 3), np.uint8))
+    faces = MultiScaleDetector(Fixed(inside, outside, upside_down), "fixed", min_size=8)(
+        np.zeros((400, 400, 3), np.uint8)
+    )
     assert [face.score for face in faces] == [0.9]
     assert np.allclose(faces[0].box, inside.box)
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (1, 7), (30, 20000), (5000, 7000)])
 def test_odd_sizes(shape, monkeypatch):
-    monkeypatch.setattr(looking, "GLANCE", 250_000)
+    monkeypatch.setattr(multiscale, "GLANCE", 250_000)
     finder = Disc()
-    picture = np.broadcast_to(np.zeros(3, np.uint8), (*shape, 3))
-    assert LookingDetector(finder, "")(picture) == []
+    image = np.broadcast_to(np.zeros(3, np.uint8), (*shape, 3))
+    assert MultiScaleDetector(finder, "")(image) == []
     pixels = sum(height * width for height, width, _ in finder.shapes)
     assert pixels < 8 * finder.finest
 
 
 @pytest.mark.parametrize(
-    "picture", [np.zeros((9, 9), np.uint8), np.zeros((9, 9, 3), np.uint16), np.zeros((0, 9, 3), np.uint8)]
+    "image", [np.zeros((9, 9), np.uint8), np.zeros((9, 9, 3), np.uint16), np.zeros((0, 9, 3), np.uint8)]
 )
-def test_other_arrays_are_refused(picture):
-    with pytest.raises(ShapeError, match=r"picture: got .* expected \(H, W, 3\) uint8"):
-        found(picture)
+def test_other_arrays_are_refused(image):
+    with pytest.raises(ShapeError, match=r"image: got .* expected \(H, W, 3\) uint8"):
+        found(image)
 
 
 @pytest.fixture
@@ -256,5 +258,5 @@ def test_wrong_arguments(settings, message):
 def test_steps_between_scales_leave_no_gap():
     """A face that is too large for one scale is large enough for the next, and whole in one of its tiles."""
     for finder in (detection.YuNetFinder, detection.RetinaFaceFinder):
-        assert finder.largest >= looking.STEP * finder.smallest * looking.OVERLAP
-        assert finder.tile > 2 * looking.OVERLAP * looking.STEP * finder.smallest
+        assert finder.largest >= multiscale.STEP * finder.smallest * multiscale.OVERLAP
+        assert finder.tile > 2 * multiscale.OVERLAP * multiscale.STEP * finder.smallest

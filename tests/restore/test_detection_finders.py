@@ -11,7 +11,7 @@ import torch
 
 from gpen_plugin.data.drawn_faces import draw_face
 from gpen_plugin.errors import CheckpointError, MissingFileError
-from gpen_plugin.metrics.yunet import Guesses, yunet_network
+from gpen_plugin.nets.yunet import RawPredictions, yunet_network
 from gpen_plugin.restore.detection import open_detector, retinaface, yunet
 from gpen_plugin.restore.detection.retinaface import RetinaFaceFinder
 from gpen_plugin.restore.detection.yunet import YuNetFinder
@@ -31,12 +31,12 @@ def test_yunet_finds_drawn_faces_where_they_are():
 
 def test_yunet_says_each_face_once_and_only_certain_ones(monkeypatch):
     boxes = np.array([[10, 10, 50, 50], [12, 10, 52, 50], [100, 10, 140, 50]], float)
-    guesses = Guesses(np.array([0.9, 0.85, 0.82]), np.zeros((3, 5, 2)), boxes)
+    guesses = RawPredictions(np.array([0.9, 0.85, 0.82]), np.zeros((3, 5, 2)), boxes)
     monkeypatch.setattr(yunet, "yunet_network", lambda: lambda image, least: guesses)
     faces = YuNetFinder(0.8)(np.zeros((64, 160, 3), np.uint8))
     assert [face.score for face in faces] == [0.9, 0.82]
     assert np.allclose(faces[0].box, boxes[0] - 0.5)
-    nothing = Guesses(np.zeros(0), np.zeros((0, 5, 2)), np.zeros((0, 4)))
+    nothing = RawPredictions(np.zeros(0), np.zeros((0, 5, 2)), np.zeros((0, 4)))
     monkeypatch.setattr(yunet, "yunet_network", lambda: lambda image, least: nothing)
     assert YuNetFinder(0.8)(np.zeros((64, 160, 3), np.uint8)) == []
 
@@ -77,21 +77,21 @@ def test_retinaface_is_opened_silently(retinaface_file, no_network, capfd):
         detector = open_detector(file=retinaface_file, threshold=0.55)
     assert capfd.readouterr() == ("", "")
     assert (detector.name, detector.notice) == ("retinaface", "found by RetinaFace (facexlib)")
-    picture = np.random.default_rng(0).integers(0, 256, (33, 47, 3), dtype=np.uint8)
-    found = detector._finder(picture)
+    image = np.random.default_rng(0).integers(0, 256, (33, 47, 3), dtype=np.uint8)
+    found = detector._finder(image)
     assert all(face.score > 0.55 and np.isfinite(face.landmarks).all() for face in found)
-    assert [face.score for face in detector._finder(picture)] == [face.score for face in found]
+    assert [face.score for face in detector._finder(image)] == [face.score for face in found]
 
 
 def test_retinafaces_guesses_in_pixels(retinaface_file):
-    """An anchor of 32 px about the middle of cell 2, 1 of stride 8 lies about (20, 12), from the picture's edge."""
+    """An anchor of 32 px about the middle of cell 2, 1 of stride 8 lies about (20, 12), from the image's edge."""
     finder = RetinaFaceFinder(retinaface_file, CPU, None)
     cells, guess = 4 * 6, 2 * (1 * 6 + 2) + 1
     count = 2 * (cells + 2 * 3 + 1 * 2)
     scores, boxes, points = torch.zeros(1, count, 2), torch.zeros(1, count, 4), torch.zeros(1, count, 10)
     scores[0, guess, 1] = 0.9
     points[0, guess] = torch.tensor([-2.0, -2, 2, -2, 0, 0, -2, 2, 2, 2])  # tenths of the anchor's side
-    finder._network.forward = lambda pictures: (boxes, scores, points)
+    finder._network.forward = lambda images: (boxes, scores, points)
     (face,) = finder(np.zeros((32, 48, 3), np.uint8))
     assert np.allclose(face.box, [3.5, -4.5, 35.5, 27.5], atol=1e-4)
     assert np.allclose(face.landmarks, [[13.1, 5.1], [25.9, 5.1], [19.5, 11.5], [13.1, 17.9], [25.9, 17.9]], atol=1e-4)
@@ -125,7 +125,7 @@ def test_without_facexlib(monkeypatch):
 
 def test_auto_downloads_nothing(monkeypatch, tmp_path, no_network):
     monkeypatch.setattr(retinaface, "_facexlib", lambda: tmp_path)
-    monkeypatch.setattr(retinaface, "look_for", lambda file: None)
+    monkeypatch.setattr(retinaface, "find_local", lambda file: None)
     assert open_detector().name == "yunet"
 
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from gpen_plugin.restore.detection.merging import merged, moved, plausible
+from gpen_plugin.restore.detection.nms import is_plausible, nms, transform_face
 from gpen_plugin.restore.face import DetectedFace
 
 SHARES = np.array([[0.3, 0.4], [0.7, 0.4], [0.5, 0.6], [0.35, 0.8], [0.65, 0.8]])  # of the box
@@ -16,7 +16,7 @@ def face(left: float, top: float, side: float, score: float = 0.9, shares: np.nd
 
 def test_a_face_that_is_found_twice_is_one():
     sure, unsure = face(10, 10, 40, 0.9), face(12, 9, 38, 0.8)
-    assert merged([unsure, sure]) == [sure]
+    assert nms([unsure, sure]) == [sure]
 
 
 def test_a_head_before_another_is_a_second_one():
@@ -24,13 +24,13 @@ def test_a_head_before_another_is_a_second_one():
     behind, before = face(0, 0, 40, 0.9), face(14, 12, 40, 0.8)
     shared, union = 26 * 28, 2 * 1600 - 26 * 28
     assert shared / union > 0.29
-    assert merged([before, behind]) == [behind, before]
+    assert nms([before, behind]) == [behind, before]
 
 
 def test_a_face_within_a_face_is_none():
-    assert len(merged([face(0, 0, 100, 0.9), face(30, 35, 45, 0.8)])) == 1  # about the nose
-    assert len(merged([face(0, 0, 100, 0.8), face(30, 35, 45, 0.9)])) == 1
-    assert len(merged([face(0, 0, 100, 0.9), face(0, 0, 25, 0.8)])) == 2  # on the hat
+    assert len(nms([face(0, 0, 100, 0.9), face(30, 35, 45, 0.8)])) == 1  # about the nose
+    assert len(nms([face(0, 0, 100, 0.8), face(30, 35, 45, 0.9)])) == 1
+    assert len(nms([face(0, 0, 100, 0.9), face(0, 0, 25, 0.8)])) == 2  # on the hat
 
 
 def test_order_does_not_depend_on_that_of_the_findings():
@@ -38,14 +38,14 @@ def test_order_does_not_depend_on_that_of_the_findings():
     expected = [faces[3], faces[2], faces[1], faces[0]]
     for seed in range(6):
         shuffled = [faces[i] for i in np.random.default_rng(seed).permutation(4)]
-        assert merged(shuffled) == expected
+        assert nms(shuffled) == expected
 
 
 @pytest.mark.parametrize("degrees", [0, 45, 90, 180])
 def test_a_tilted_face_is_plausible(degrees):
     radians = np.radians(degrees)
     turn = np.array([[np.cos(radians), np.sin(radians)], [-np.sin(radians), np.cos(radians)]])
-    assert plausible(face(0, 0, 40, shares=(SHARES - 0.5) @ turn + 0.5))
+    assert is_plausible(face(0, 0, 40, shares=(SHARES - 0.5) @ turn + 0.5))
 
 
 @pytest.mark.parametrize(
@@ -59,18 +59,18 @@ def test_a_tilted_face_is_plausible(degrees):
     ids=["upside down", "mirrored", "no distance", "nan"],
 )
 def test_what_cannot_be_a_face(shares):
-    assert plausible(face(0, 0, 40))
-    assert not plausible(face(0, 0, 40, shares=shares))
+    assert is_plausible(face(0, 0, 40))
+    assert not is_plausible(face(0, 0, 40, shares=shares))
 
 
 def test_empty_and_endless_boxes():
-    assert not plausible(DetectedFace(np.array([10.0, 0, 10, 40]), face(0, 0, 40).landmarks, 0.9, "drawn"))
-    assert not plausible(DetectedFace(np.array([0.0, 0, np.inf, 40]), face(0, 0, 40).landmarks, 0.9, "drawn"))
+    assert not is_plausible(DetectedFace(np.array([10.0, 0, 10, 40]), face(0, 0, 40).landmarks, 0.9, "drawn"))
+    assert not is_plausible(DetectedFace(np.array([0.0, 0, np.inf, 40]), face(0, 0, 40).landmarks, 0.9, "drawn"))
 
 
 def test_moving_scales_and_turns():
     upright = DetectedFace(np.array([10.0, 10, 30, 50]), face(10, 10, 20).landmarks, 0.9, "drawn")
-    lying = moved(upright, np.array([[0.0, 2, 0], [-2, 0, 100]]))  # a quarter to the left, twice as large
+    lying = transform_face(upright, np.array([[0.0, 2, 0], [-2, 0, 100]]))  # a quarter to the left, twice as large
     assert np.allclose(lying.box, [20, 40, 100, 80])
     assert np.allclose(lying.landmarks, np.stack([2 * upright.landmarks[:, 1], 100 - 2 * upright.landmarks[:, 0]], 1))
     assert lying.score == 0.9

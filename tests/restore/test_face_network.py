@@ -8,12 +8,12 @@ from small_networks import NETWORKS, SMALL, built, saved, weights
 from thread_numbers import torch_threads
 
 from gpen_plugin.archs import GPEN
-from gpen_plugin.archs.authors_keys import to_authors
+from gpen_plugin.archs.key_maps import to_authors
+from gpen_plugin.checkpoints.download import WeightFile
 from gpen_plugin.data.degradation import resize_bilinear
 from gpen_plugin.errors import CheckpointError, DataError, MissingFileError, ShapeError
-from gpen_plugin.fetch import WeightFile
 from gpen_plugin.restore import zoo
-from gpen_plugin.restore.face_network import FaceNetwork, open_network
+from gpen_plugin.restore.network import FaceNetwork, open_network
 from gpen_plugin.restore.zoo import Conventions, ReleasedModel
 
 GPENS = [name for name in NETWORKS if name.startswith("GPEN ")]
@@ -42,9 +42,9 @@ def face(seed: int, height: int = 16, width: int = 16) -> np.ndarray:
     return np.random.default_rng(seed).random((height, width, 3), dtype=np.float32)
 
 
-def by_hand(net: GPEN, picture: np.ndarray, low: float = -1, high: float = 1) -> np.ndarray:
-    """The network on one picture of its input's size, without any code of the package but the network."""
-    lq = torch.from_numpy(picture[..., ::-1].copy()).permute(2, 0, 1)[None] * (high - low) + low
+def by_hand(net: GPEN, image: np.ndarray, low: float = -1, high: float = 1) -> np.ndarray:
+    """The network on one image of its input's size, without any code of the package but the network."""
+    lq = torch.from_numpy(image[..., ::-1].copy()).permute(2, 0, 1)[None] * (high - low) + low
     with torch.no_grad():
         out = ((net.eval()(lq)[0] - low) / (high - low)).clamp(0, 1)
     return out.permute(1, 2, 0).numpy()[..., ::-1]
@@ -58,10 +58,10 @@ def opened(path, **arguments) -> FaceNetwork:
 def test_it_is_the_averaged_network_on_rgb_between_minus_1_and_1(name, tmp_path):
     net = built(NETWORKS[name])
     path = saved(tmp_path / "net_g.pth", {"params": weights(NETWORKS[name], 1), "params_ema": net.state_dict()})
-    network, picture = opened(path), face(0, net.in_size, net.in_size)
-    (restored,) = network([picture])
+    network, image = opened(path), face(0, net.in_size, net.in_size)
+    (restored,) = network([image])
     assert restored.dtype == np.float32
-    assert np.abs(restored - by_hand(net, picture)).max() < 1e-5
+    assert np.abs(restored - by_hand(net, image)).max() < 1e-5
     assert (network.in_size, network.out_size) == (net.in_size, net.out_size)
     assert (network.template, network.alpha, network.task) == ("ffhq", 1, "restore")
     assert network.description.startswith(f"GPEN {net.out_size} px")
@@ -116,8 +116,8 @@ def test_what_is_beyond_the_range_is_clipped(tmp_path):
 def test_released_layout(tmp_path):
     net = built(lambda: GPEN(32, narrow=0.03125))
     path = saved(tmp_path / "released.pth", to_authors(net.state_dict(), (1, 3, 3, 1)))
-    picture = face(0, 32, 32)
-    assert np.abs(opened(path)([picture])[0] - by_hand(net, picture)).max() < 1e-5
+    image = face(0, 32, 32)
+    assert np.abs(opened(path)([image])[0] - by_hand(net, image)).max() < 1e-5
 
 
 def test_bf16_is_near_and_not_the_same(tmp_path):
@@ -150,15 +150,15 @@ def test_values_that_are_no_numbers_are_told(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("name", "way_out"),
+    ("name", "hint"),
     [
         ("GPENPrior concat", "It draws faces, with gpen-sample. To restore them, name a net_g"),
         ("GPENDiscriminator", "It judges faces in trainings. To restore them, name a net_g"),
     ],
 )
-def test_another_network_is_refused_by_name(name, way_out, tmp_path):
+def test_another_network_is_refused_by_name(name, hint, tmp_path):
     path = saved(tmp_path / "net.pth", weights(NETWORKS[name]))
-    expected = rf"^{path}: holds {name.split()[0]} 32 px.*; expected a whole GPEN, encoder and decoder\. {way_out}"
+    expected = rf"^{path}: holds {name.split()[0]} 32 px.*; expected a whole GPEN, encoder and decoder\. {hint}"
     with pytest.raises(CheckpointError, match=expected):
         opened(path)
 
@@ -213,9 +213,9 @@ def test_a_released_model_that_is_not_here(model):
 def test_a_released_model_is_used_by_its_conventions(here, model, small, folder, capsys):
     net = built(lambda: GPEN(64, channel_multiplier=1, narrow=0.04))
     saved(folder / here, to_authors(net.state_dict(), (1, 3, 3, 1)))
-    network, picture = opened(model), face(0, 64, 64)
+    network, image = opened(model), face(0, 64, 64)
     assert (network.template, network.alpha, network.task) == ("arcface", 0.5, "seg2face")
-    assert np.abs(network([picture])[0] - by_hand(net, picture, 0, 1)).max() < 1e-5
+    assert np.abs(network([image])[0] - by_hand(net, image, 0, 1)).max() < 1e-5
     assert capsys.readouterr().err == f"{zoo.LICENCE}\n"
     opened(folder / here)
     assert capsys.readouterr().err == ""
@@ -241,6 +241,6 @@ def test_the_true_architecture(folder):
     """GPEN-BFR-256 as it was released, but for what its tensors hold."""
     net = GPEN(256, channel_multiplier=1, narrow=0.5)
     saved(folder / "GPEN-BFR-256.pth", to_authors(net.state_dict(), (1, 3, 3, 1)))
-    network, picture = opened("GPEN-BFR-256"), face(0, 256, 256)
+    network, image = opened("GPEN-BFR-256"), face(0, 256, 256)
     assert network.template == "arcface"
-    assert np.abs(network([picture])[0] - by_hand(net, picture)).max() < 1e-4
+    assert np.abs(network([image])[0] - by_hand(net, image)).max() < 1e-4

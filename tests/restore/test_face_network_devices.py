@@ -7,8 +7,7 @@ from published_folders import lonely_machine
 from small_networks import NETWORKS, saved, weights
 
 from gpen_plugin.errors import OptionError
-from gpen_plugin.restore.face_network import FaceNetwork, open_network, torch_device
-from gpen_plugin.restore.network_pictures import faces_to_network
+from gpen_plugin.restore.network import FaceNetwork, faces_to_network, open_network, torch_device
 
 GPENS = [name for name in NETWORKS if name.startswith("GPEN ")]
 
@@ -31,7 +30,7 @@ def test_auto_takes_the_best_device(monkeypatch):
         try:
             return torch_device().type
         except OptionError as error:  # torch is told here that there is one
-            return error.came.split()[1]
+            return error.got.split()[1]
 
     available = {"cuda": False, "mps": False}
     monkeypatch.setattr(torch.cuda, "is_available", lambda: available["cuda"])

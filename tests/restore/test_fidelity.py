@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from gpen_plugin.errors import MissingFileError, OptionError
-from gpen_plugin.metrics.face_recognition import RecognitionSettings
-from gpen_plugin.metrics.face_templates import FFHQ as FFHQ_POINTS
+from gpen_plugin.nets.arcface import RecognitionSettings
+from gpen_plugin.nets.face_templates import FFHQ as FFHQ_POINTS
 from gpen_plugin.restore import fidelity
 from gpen_plugin.restore.fidelity import IdentityGate, keep_color, make_grey, open_gate
 from gpen_plugin.restore.templates import ARCFACE_112, TEMPLATES
@@ -23,8 +23,8 @@ def texture(seed: int, side: int = 64, sigma: float = 1.0) -> np.ndarray:
     return (0.5 + 0.12 * values / values.std()).clip(0.05, 0.95).astype(np.float32)
 
 
-def coarse(picture: np.ndarray) -> np.ndarray:
-    return cv2.resize(picture, (4, 4), interpolation=cv2.INTER_AREA)
+def coarse(image: np.ndarray) -> np.ndarray:
+    return cv2.resize(image, (4, 4), interpolation=cv2.INTER_AREA)
 
 
 # --- colour
@@ -35,7 +35,7 @@ def test_a_cast_is_taken_back():
     found = keep_color((face * 0.8 + np.float32([0.1, 0, 0.05])).astype(np.float32), face)
     assert found.dtype == np.float32
     assert np.abs(coarse(found) - coarse(face)).max() < 0.01
-    fine, own = (picture - cv2.GaussianBlur(picture, (0, 0), 1) for picture in (found, face))
+    fine, own = (image - cv2.GaussianBlur(image, (0, 0), 1) for image in (found, face))
     assert (fine * own).sum() / (own**2).sum() == pytest.approx(0.8, abs=0.01)  # detail is the restored one's
 
 

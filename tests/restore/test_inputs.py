@@ -51,7 +51,7 @@ def test_a_folder_is_searched_and_its_tree_is_repeated(tree):
         ("in/deep/film.MOV", "out/deep/film.MOV"),
         ("in/film.avi", "out/film.mp4"),
     ]
-    assert [job.kind for job in jobs] == ["picture"] * 4 + ["video"] * 2
+    assert [job.kind for job in jobs] == ["image"] * 4 + ["video"] * 2
     assert not (tree / "out").exists()
 
 
@@ -68,7 +68,7 @@ def test_a_folder_alone_without_those_in_it(tree):
 
 
 @pytest.mark.parametrize("suffix", ["webp", ".WEBP"])
-def test_a_suffix_for_all_pictures(tree, suffix):
+def test_a_suffix_for_all_images(tree, suffix):
     targets = [target for _, target in pairs(jobs_of(["in"], "out", suffix))]
     assert targets[:4] == ["out/a.webp", "out/b.webp", "out/deep/c.webp", "out/deep/er/d.webp"]
     assert targets[4:] == ["out/deep/film.MOV", "out/film.mp4"]
@@ -87,7 +87,7 @@ def test_a_file_that_its_folder_brings_too_is_done_once(tree):
     assert len(jobs_of(["in/a.png", "in"], "out")) == 6
 
 
-def test_two_links_to_one_picture_are_two_pictures(tree):
+def test_two_links_to_one_image_are_two_images(tree):
     os.link("in/a.png", "in/hard.png")
     (tree / "in/soft.png").symlink_to(tree / "in/a.png")
     targets = [target for _, target in pairs(jobs_of(["in"], "out", recursive=False))]
@@ -128,21 +128,21 @@ def test_a_name_with_brackets_wins_over_the_pattern(tree):
 def test_home_is_found(tree, monkeypatch):
     monkeypatch.setenv("HOME", str(tree))
     jobs = jobs_of(["~/in/a.png"], "~/out")
-    assert jobs == [Job(tree / "in/a.png", "picture", tree / "out/a.png")]
+    assert jobs == [Job(tree / "in/a.png", "image", tree / "out/a.png")]
 
 
 @pytest.mark.parametrize(
     ("inputs", "message"),
     [
-        (["nowhere.png", "in"], r"nowhere\.png: is not there; expected a picture, a video, a folder"),
-        (["in/*.bmp"], r"in/\*\.bmp: matches no picture and no video"),
-        (["in/*.txt"], r"in/\*\.txt: matches no picture and no video"),
-        (["empty"], r"empty: holds no picture and no video"),
+        (["nowhere.png", "in"], r"nowhere\.png: is not there; expected an image, a video, a folder"),
+        (["in/*.bmp"], r"in/\*\.bmp: matches no image and no video"),
+        (["in/*.txt"], r"in/\*\.txt: matches no image and no video"),
+        (["empty"], r"empty: holds no image and no video"),
         ([], "INPUT: nothing is given"),
         (["x.png", "y.png"], r"2 problems:\n  - x\.png: is not there.*\n  - y\.png: is not there"),
     ],
 )
-def test_an_input_without_a_picture_is_named(tree, inputs, message):
+def test_an_input_without_a_image_is_named(tree, inputs, message):
     with pytest.raises(DataError, match=message):
         expand(inputs, "out")
 
@@ -165,12 +165,12 @@ def test_a_folder_may_be_called_like_a_file(tree):
         (["in"], "best.png", None, r"--output: got best\.png, the name of one file.*; expected a folder"),
         (["in/a.png", "in/b.JPG"], "best.png", None, r"the name of one file, for 2"),
         (["other"], "best.png", None, r"the name of one file, for 1 from a folder"),
-        (["in/a.png"], "best.gif", None, r"--output: got \.gif for a picture; expected one of \.png, \.jpg"),
-        (["in/a.png"], "best.mp4", None, r"--output: got \.mp4 for a picture"),
+        (["in/a.png"], "best.gif", None, r"--output: got \.gif for an image; expected one of \.png, \.jpg"),
+        (["in/a.png"], "best.mp4", None, r"--output: got \.mp4 for an image"),
         (["in/film.avi"], "best.png", None, r"--output: got \.png for a video; expected one of \.mp4"),
         (["in/film.avi"], "best.avi", None, r"--output: got \.avi for a video; expected one of \.mp4"),
         (["in/a.png"], "best.png", "jpg", r"--suffix: got \.jpg, and best\.png for the output"),
-        (["in"], "out", "gif", r"--suffix: got \.gif for a picture"),
+        (["in"], "out", "gif", r"--suffix: got \.gif for an image"),
         (["in"], "in/notes.txt", None, r"--output: got in/notes\.txt, which is a file"),
     ],
 )
@@ -218,14 +218,14 @@ def test_names_that_differ_in_case_alone_get_a_digest(tree):
 def test_what_a_folder_or_pattern_holds_beside_is_named(tree):
     for name in ("in/IMG_1.DNG", "in/scan", "in/deep/page.pdf"):
         (tree / name).write_text(name)
-    (tree / "in/old.jpe").write_text("a picture")
+    (tree / "in/old.jpe").write_text("an image")
     found = expand(["in"], "out")
     assert "in/old.jpe" in [job.source.as_posix() for job in found.jobs]
     expected = ["in/IMG_1.DNG (raw)", "in/deep/page.pdf (pdf)", "in/notes.txt (txt)", "in/scan (no suffix)"]
     assert found.passed_over == expected
     assert expand(["in/*"], "out").passed_over == expected
     assert expand(["in/*.png"], "out").passed_over == []
-    with pytest.raises(DataError, match=r"empty: holds no picture and no video \(1 other file\)"):
+    with pytest.raises(DataError, match=r"empty: holds no image and no video \(1 other file\)"):
         expand(["empty"], "out")
 
 

@@ -8,9 +8,9 @@ import torch
 
 from gpen_plugin.errors import CheckpointError, MissingFileError, OptionError
 from gpen_plugin.restore import masks
-from gpen_plugin.restore.alignment import between, warp
-from gpen_plugin.restore.masks import open_mask, share, soft_mask
-from gpen_plugin.restore.templates import TEMPLATES, pixels
+from gpen_plugin.restore.alignment import template_to_template, warp
+from gpen_plugin.restore.masks import normalize_overlaps, open_mask, soft_mask
+from gpen_plugin.restore.templates import TEMPLATES, scale_template
 
 FFHQ = TEMPLATES["ffhq"]
 FACE = np.full((64, 64, 3), 0.5, np.float32)
@@ -36,7 +36,7 @@ def test_a_soft_mask_is_one_over_the_face_and_nothing_at_the_border(name, size):
     mask = soft_mask(TEMPLATES[name], size)
     assert mask.dtype == np.float32
     assert mask.shape == (size, size)
-    x, y = np.rint(pixels(TEMPLATES[name], size)).astype(int).T
+    x, y = np.rint(scale_template(TEMPLATES[name], size)).astype(int).T
     assert np.array_equal(mask[y, x], np.ones(5))
     border = np.concatenate([mask[0], mask[-1], mask[:, 0], mask[:, -1]])
     assert border.max() <= 3 * (1 / size / masks.NARROWEST) ** 2  # a smooth step, half a pixel from its end
@@ -126,7 +126,7 @@ def test_the_network_sees_ffhqs_framing():
     assert row[20] > 0.95
     assert row[32] < 0.05
     assert 0.3 < row[25] < 0.7  # 0.4 of 64
-    assert np.allclose(warp(FACE, between(FFHQ, 64, template, 64), (64, 64)), 0.5, atol=1e-3)
+    assert np.allclose(warp(FACE, template_to_template(FFHQ, 64, template, 64), (64, 64)), 0.5, atol=1e-3)
 
 
 def test_facexlibs_network_takes_the_weights(offline):
@@ -206,7 +206,7 @@ def test_an_unknown_name():
 def test_faces_apart_keep_their_masks():
     mask = soft_mask(FFHQ, 32)
     far = np.array([[1.0, 0, -100], [0, 1, 0]])
-    for found in share([mask, mask], [np.eye(2, 3), far]):
+    for found in normalize_overlaps([mask, mask], [np.eye(2, 3), far]):
         assert np.array_equal(found, mask)
 
 
@@ -216,21 +216,21 @@ def test_faces_that_cannot_touch_are_passed_over(monkeypatch):
     matrices = [
         np.array([[a, -b, x], [b, a, y]]) for (a, b), (x, y) in zip(turns, rng.uniform(0, 90, (12, 2)), strict=True)
     ]
-    quick, met = share([mask] * 12, matrices), masks._touching([32] * 12, matrices)
+    quick, met = normalize_overlaps([mask] * 12, matrices), masks._touching([32] * 12, matrices)
     assert 10 < (~met).sum() / 2 < 66
     monkeypatch.setattr(masks, "_touching", lambda sides, matrices: np.ones((12, 12), bool))
-    for one, other in zip(quick, share([mask] * 12, matrices), strict=True):
+    for one, other in zip(quick, normalize_overlaps([mask] * 12, matrices), strict=True):
         assert np.array_equal(one, other)
 
 
 def test_no_faces_share_nothing():
-    assert share([], []) == []
+    assert normalize_overlaps([], []) == []
 
 
 def test_one_place_is_shared_equally_by_three():
     """What is pasted over the others in turn: a half over the first, a third over both."""
     mask = soft_mask(FFHQ, 32)
-    shared = share([mask] * 3, [np.eye(2, 3)] * 3)
+    shared = normalize_overlaps([mask] * 3, [np.eye(2, 3)] * 3)
     assert [found[16, 16] for found in shared] == pytest.approx([1, 1 / 2, 1 / 3], abs=1e-6)
     assert np.isfinite(shared).all()
 
@@ -238,7 +238,7 @@ def test_one_place_is_shared_equally_by_three():
 def test_who_has_more_to_say_keeps_more():
     mask = soft_mask(FFHQ, 64)
     beside = np.array([[1.0, 0, -40], [0, 1, 0]])  # its frame begins 40 px right of the first one's
-    first, second = share([mask, mask], [np.eye(2, 3), beside])
+    first, second = normalize_overlaps([mask, mask], [np.eye(2, 3), beside])
     assert np.array_equal(first, mask)
     edge = np.flatnonzero((mask[32] > 0.2) & (mask[32] < 0.5))[0]
     assert second[32, edge] < 0.3 * mask[32, edge]  # over the first face's own

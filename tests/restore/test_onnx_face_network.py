@@ -16,7 +16,7 @@ from onnx_faces import embedding, tiled
 from gpen_plugin.archs import GPEN
 from gpen_plugin.errors import CheckpointError, DataError, OptionError, ShapeError
 from gpen_plugin.restore import zoo
-from gpen_plugin.restore.face_network import FaceNetwork, open_network
+from gpen_plugin.restore.network import FaceNetwork, open_network
 
 
 @pytest.fixture(autouse=True)
@@ -68,7 +68,7 @@ def test_what_is_usual_by_name_and_size(name, side, metadata, conventions, tmp_p
     shape, told = (3, side, side), (3, 2 * side, 2 * side)
     network = opened(tiled(tmp_path / f"{name}.onnx", shape=shape, told=told, metadata=metadata))
     assert (network.template, network.alpha, network.task) == conventions
-    assert (zoo.LICENCE in capsys.readouterr().err) == (zoo.released(name) is not None)
+    assert (zoo.LICENCE in capsys.readouterr().err) == (zoo.get_released(name) is not None)
 
 
 @pytest.mark.parametrize("batch", ["n", 1, 2, 3, 5])
@@ -107,9 +107,9 @@ def test_an_output_whose_size_the_file_does_not_tell(told, tmp_path):
 @pytest.mark.parametrize(
     ("shape", "told", "message"),
     [
-        ((1, 8, 8), (1, 16, 16), r"takes pictures of shape \(1, 8, 8\); expected \(3, S, S\)"),
-        ((3, 8, 6), (3, 16, 12), r"takes pictures of shape \(3, 8, 6\)"),
-        ((3, "h", "w"), (3, "H", "W"), r"takes pictures of shape \(3, any, any\); .*Export it with a fixed"),
+        ((1, 8, 8), (1, 16, 16), r"takes images of shape \(1, 8, 8\); expected \(3, S, S\)"),
+        ((3, 8, 6), (3, 16, 12), r"takes images of shape \(3, 8, 6\)"),
+        ((3, "h", "w"), (3, "H", "W"), r"takes images of shape \(3, any, any\); .*Export it with a fixed"),
     ],
 )
 def test_networks_of_something_else(shape, told, message, tmp_path):
@@ -126,7 +126,7 @@ def test_a_network_that_gives_no_faces(tmp_path):
 def test_a_network_that_takes_fewer_faces_than_its_file_says(tmp_path):
     network = opened(tiled(tmp_path / "net.onnx", inside=(1, 3, 8, 8)))
     assert len(network([face(0)])) == 1
-    expected = r"net.onnx: does not take pictures of shape \(2, 3, 8, 8\) .*restore with a batch of 1"
+    expected = r"net.onnx: does not take images of shape \(2, 3, 8, 8\) .*restore with a batch of 1"
     with pytest.raises(CheckpointError, match=expected):
         network([face(0), face(1)])
 

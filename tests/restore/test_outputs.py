@@ -17,7 +17,7 @@ from PIL import Image
 from restorer_parts import FACES, Detector, photograph
 
 from gpen_plugin.errors import DataError
-from gpen_plugin.restore import outputs, restorer, running
+from gpen_plugin.restore import batch, outputs, restorer
 from gpen_plugin.restore.outputs import Outputs, fitting_name
 
 
@@ -299,13 +299,13 @@ def test_results_are_counted_not_kept(run, tmp_path, monkeypatch):
     for place in range(3):
         write(tmp_path / f"in/{place}.png", place)
     alive = []
-    whole = running.FaceReport.of
+    whole = batch.FaceReport.of
 
     def of(face, page=None):
         alive.append(weakref.ref(face.crop))
         return whole(face, page)
 
-    monkeypatch.setattr(running.FaceReport, "of", of)
+    monkeypatch.setattr(batch.FaceReport, "of", of)
     assert run("in", "-o", "out", "--batch", 1, "--report", "report.json")[0] == 0
     gc.collect()
     assert len(alive) == 3 * len(FACES)

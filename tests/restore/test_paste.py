@@ -9,10 +9,10 @@ from thread_numbers import torch_threads
 
 from gpen_plugin.errors import OptionError, ShapeError
 from gpen_plugin.restore import paste as paste_module
-from gpen_plugin.restore.alignment import after_scaling, align, inverse, warp
-from gpen_plugin.restore.masks import share, soft_mask
+from gpen_plugin.restore.alignment import align, invert_affine, scale_affine, warp
+from gpen_plugin.restore.masks import normalize_overlaps, soft_mask
 from gpen_plugin.restore.paste import Piece, paste, paste_all
-from gpen_plugin.restore.templates import TEMPLATES, pixels
+from gpen_plugin.restore.templates import TEMPLATES, scale_template
 
 FFHQ = TEMPLATES["ffhq"]
 WHITE = {np.uint8: 255, np.uint16: 65535}
@@ -37,7 +37,7 @@ def put(canvas, landmarks, network, size=64, name="ffhq", source=None, enlarged=
     """The whole way of a face: cut out, changed, pasted."""
     matrix = align(landmarks, TEMPLATES[name], size)
     crop = warp(canvas if source is None else source, matrix, (size, size))
-    larger = after_scaling(matrix, source=enlarged)
+    larger = scale_affine(matrix, source=enlarged)
     paste(canvas, Piece(crop, network(crop), larger, soft_mask(TEMPLATES[name], size)), alpha)
     return matrix
 
@@ -46,9 +46,9 @@ def brighter(crop: np.ndarray) -> np.ndarray:
     return (crop + 0.1).clip(0, 1)
 
 
-def grain(picture: np.ndarray) -> np.ndarray:
-    picture = picture.astype(np.float32)
-    return picture - cv2.GaussianBlur(picture, (0, 0), 1)
+def grain(image: np.ndarray) -> np.ndarray:
+    image = image.astype(np.float32)
+    return image - cv2.GaussianBlur(image, (0, 0), 1)
 
 
 # --- a network that changes nothing
@@ -103,11 +103,11 @@ def test_a_brighter_face_has_no_edge(name, x, y, degrees):
     outside = (np.abs(inside - 31.5) > 33).any(axis=0).reshape(change.shape)
     assert outside.any()
     assert not change[outside].any()
-    across, down = np.rint(inverse(matrix) @ (*pixels(TEMPLATES[name], 64)[2], 1)).astype(int)
+    across, down = np.rint(invert_affine(matrix) @ (*scale_template(TEMPLATES[name], 64)[2], 1)).astype(int)
     assert change[down, across] == pytest.approx(0.1, abs=1e-3)
 
 
-def test_what_the_network_gave_stands_in_the_picture():
+def test_what_the_network_gave_stands_in_the_image():
     canvas = photograph(side=100)
     matrix = align(face_at(50, 50, 64), FFHQ, 64)
     crop = warp(canvas, matrix, (64, 64))
@@ -145,7 +145,7 @@ def test_a_larger_result_brings_its_detail():
     stripes = np.full((128, 128, 3), 0.5, np.float32)
     stripes[:, ::4] = stripes[:, 1::4] = 0.7
     crop = warp(small, matrix, (64, 64))
-    paste(canvas, Piece(crop, stripes, after_scaling(matrix, source=2), soft_mask(FFHQ, 64)))
+    paste(canvas, Piece(crop, stripes, scale_affine(matrix, source=2), soft_mask(FFHQ, 64)))
     expected = np.rint(stripes[64, 40:90, 0] * 255 + 0.5)
     assert np.abs(canvas[64, 40:90, 0] - expected).max() <= 3
 
@@ -164,7 +164,7 @@ def test_faces_that_overlap_stand_side_by_side(order):
     matrices = [align(face_at(x, 50, 80), FFHQ, 64) for x in (60, 100)]
     matrices = [matrices[i] for i in order]
     signs = [(0.1, -0.1)[i] for i in order]
-    masks = share([soft_mask(FFHQ, 64)] * 2, matrices)
+    masks = normalize_overlaps([soft_mask(FFHQ, 64)] * 2, matrices)
     for matrix, sign, mask in zip(matrices, signs, masks, strict=True):
         crop = warp(before, matrix, (64, 64))
         paste(canvas, Piece(crop, crop + np.float32(sign), matrix, mask))
@@ -232,7 +232,7 @@ CROP, MASK = np.zeros((8, 8, 3), np.float32), np.zeros((8, 8), np.float32)
         ({"mask": CROP}, r"mask: got shape \(8, 8, 3\); expected \(S, S\) float32"),
     ],
 )
-def test_wrong_pictures(changed, words):
+def test_wrong_images(changed, words):
     given = {"canvas": np.zeros((9, 9, 3), np.uint8), "crop": CROP, "restored": CROP, "mask": MASK, **changed}
     with pytest.raises(ShapeError, match=words):
         paste(given.pop("canvas"), Piece(matrix=np.eye(2, 3), **given))

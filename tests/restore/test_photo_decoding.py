@@ -12,7 +12,7 @@ from made_photographs import SRGB, bgr, chunk, exif_bytes, image, noise, png
 from PIL import Image, ImageCms, ImageOps
 
 from gpen_plugin.errors import DataError
-from gpen_plugin.restore.photograph import Photograph, read_photograph, write_photograph
+from gpen_plugin.images.photograph import Photograph, read_photograph, write_photograph
 
 
 @pytest.mark.parametrize(
@@ -41,9 +41,9 @@ def test_other_kinds_of_pixels_are_read_as_what_they_show(tmp_path, mode, alpha)
 
 
 def test_a_palette_with_transparency(tmp_path):
-    picture = Image.fromarray(np.array([[0, 1, 2]], np.uint8), "P")
-    picture.putpalette([255, 0, 0, 0, 255, 0, 0, 0, 255])
-    picture.save(tmp_path / "a.png", transparency=bytes([0, 128, 255]))
+    image = Image.fromarray(np.array([[0, 1, 2]], np.uint8), "P")
+    image.putpalette([255, 0, 0, 0, 255, 0, 0, 0, 255])
+    image.save(tmp_path / "a.png", transparency=bytes([0, 128, 255]))
     photograph = read_photograph(tmp_path / "a.png")
     assert photograph.pixels.tolist() == [[[0, 0, 255], [0, 255, 0], [255, 0, 0]]]
     assert photograph.alpha.tolist() == [[0, 128, 255]]
@@ -54,10 +54,10 @@ def test_colours_of_print_become_srgb_and_it_is_said(tmp_path, mode, suffix):
     colour = Image.new("RGB", (16, 16), (200, 60, 40))
     if mode == "LAB":
         srgb = ImageCms.createProfile("sRGB")
-        picture = ImageCms.profileToProfile(colour, srgb, ImageCms.createProfile("LAB"), outputMode="LAB")
+        image = ImageCms.profileToProfile(colour, srgb, ImageCms.createProfile("LAB"), outputMode="LAB")
     else:
-        picture = colour.convert("CMYK")
-    picture.save(tmp_path / f"a{suffix}")
+        image = colour.convert("CMYK")
+    image.save(tmp_path / f"a{suffix}")
     photograph = read_photograph(tmp_path / f"a{suffix}")
     assert photograph.notes == (f"{mode} converted to sRGB",)
     assert np.abs(photograph.pixels[8, 8].astype(int) - [40, 60, 200]).max() <= 4
@@ -100,7 +100,7 @@ def test_sixteen_bits_of_a_pgm(tmp_path):
 
 
 @pytest.mark.parametrize("profile", [SRGB, b"no profile"])
-def test_a_profile_that_is_not_for_cmyk_does_not_stop_the_picture(tmp_path, profile):
+def test_a_profile_that_is_not_for_cmyk_does_not_stop_the_image(tmp_path, profile):
     Image.new("CMYK", (16, 16), (0, 0, 255, 0)).save(tmp_path / "a.tif", icc_profile=profile)
     photograph = read_photograph(tmp_path / "a.tif")
     assert photograph.pixels[0, 0].tolist() == [0, 255, 255]
@@ -182,19 +182,19 @@ def bomb(width: int, height: int) -> bytes:
 @pytest.mark.parametrize(
     ("name", "data", "message"),
     [
-        ("a.png", b"", r"a\.png: is empty \(0 bytes\); expected a picture file\. Replace or remove it\.$"),
+        ("a.png", b"", r"a\.png: is empty \(0 bytes\); expected an image file\. Replace or remove it\.$"),
         (
             "a.png",
-            b"Dear diary,\nno picture.\n",
-            r"is no picture of a kind that can be read \(24 bytes\); expected",
+            b"Dear diary,\nno image.\n",
+            r"is no image of a kind that can be read \(22 bytes\); expected",
         ),
-        ("a.png", b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "is no picture of a kind"),
+        ("a.png", b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "is no image of a kind"),
         ("a.png", bomb(60000, 60000), r"is 60,000 x 60,000 pixels, 3,600 megapixels; expected 250 megapixels at most"),
-        ("a.nef", b"II*\0", r"is a camera's raw file \(\.nef\); expected a developed picture"),
-        ("a.heic", b"\0\0\0\x18ftypheic" + bytes(20), "is a HEIC picture.*pillow-heif is not installed.*pip install"),
+        ("a.nef", b"II*\0", r"is a camera's raw file \(\.nef\); expected a developed image"),
+        ("a.heic", b"\0\0\0\x18ftypheic" + bytes(20), "is a HEIC image.*pillow-heif is not installed.*pip install"),
     ],
 )
-def test_files_that_are_no_picture(tmp_path, monkeypatch, name, data, message):
+def test_files_that_are_no_image(tmp_path, monkeypatch, name, data, message):
     monkeypatch.setitem(sys.modules, "pillow_heif", None)
     (tmp_path / name).write_bytes(data)
     with pytest.raises(DataError, match=message) as caught:
@@ -211,11 +211,11 @@ def test_files_that_are_no_picture(tmp_path, monkeypatch, name, data, message):
         (".tif", "uint16"),
     ],
 )
-def test_half_a_picture_is_refused(tmp_path, suffix, dtype, fraction):
+def test_half_a_image_is_refused(tmp_path, suffix, dtype, fraction):
     write_photograph(tmp_path / f"whole{suffix}", Photograph(bgr(noise(3, dtype, 300, 200))))
     data = (tmp_path / f"whole{suffix}").read_bytes()
     (tmp_path / f"a{suffix}").write_bytes(data[: int(len(data) * fraction)])
-    with pytest.raises(DataError, match=f"a{suffix}: (cannot be|is no picture)") as caught:
+    with pytest.raises(DataError, match=f"a{suffix}: (cannot be|is no image)") as caught:
         read_photograph(tmp_path / f"a{suffix}")
     assert len(str(caught.value).splitlines()) == 1
 
@@ -272,7 +272,7 @@ def test_a_limit_of_megapixels(tmp_path):
         read_photograph(tmp_path / "a.jpg", limit=0.0299)
 
 
-def test_a_picture_beyond_the_limit_of_pillow_is_no_bomb(tmp_path, monkeypatch):
+def test_a_image_beyond_the_limit_of_pillow_is_no_bomb(tmp_path, monkeypatch):
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 10)
     image(noise(3)).save(tmp_path / "a.png")
     assert read_photograph(tmp_path / "a.png").pixels.shape == (11, 17, 3)
@@ -285,14 +285,14 @@ def test_values_that_are_neither_8_nor_16_bits(tmp_path, dtype, channels):
     samples = np.full((4, 5, channels), np.nan if dtype == "float32" else -1, dtype)
     photometric = "rgb" if channels == 3 else "minisblack"
     tifffile.imwrite(tmp_path / "a.tif", samples if channels == 3 else samples[:, :, 0], photometric=photometric)
-    with pytest.raises(DataError, match=r"a\.tif: (has values that are 32-bit|is no picture of a kind)"):
+    with pytest.raises(DataError, match=r"a\.tif: (has values that are 32-bit|is no image of a kind)"):
         read_photograph(tmp_path / "a.tif")
 
 
 def test_what_is_not_a_file(tmp_path):
-    with pytest.raises(DataError, match=r"a\.png: is not there; expected a picture file\. Mend the path\."):
+    with pytest.raises(DataError, match=r"a\.png: is not there; expected an image file\. Check the path\."):
         read_photograph(tmp_path / "a.png")
-    with pytest.raises(DataError, match="is a folder; expected a picture file"):
+    with pytest.raises(DataError, match="is a folder; expected an image file"):
         read_photograph(tmp_path)
     os.mkfifo(tmp_path / "pipe.png")
     with pytest.raises(DataError, match=r"pipe\.png: is no ordinary file"):

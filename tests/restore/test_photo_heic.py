@@ -1,4 +1,4 @@
-"""The pictures of telephones. pillow-heif, an extra, reads them, and writes them for these tests."""
+"""The images of telephones. pillow-heif, an extra, reads them, and writes them for these tests."""
 
 import numpy as np
 import pytest
@@ -6,7 +6,7 @@ from made_photographs import noise
 from PIL import Image
 
 from gpen_plugin.errors import DataError
-from gpen_plugin.restore.photograph import read_photograph, write_photograph
+from gpen_plugin.images.photograph import read_photograph, write_photograph
 
 pillow_heif = pytest.importorskip("pillow_heif", reason="pillow-heif is not installed")
 pillow_heif.register_heif_opener()
@@ -32,10 +32,10 @@ def test_heic_is_read_with_its_exif_and_written_as_png(tmp_path):
     assert dict(Image.open(tmp_path / "a.png").getexif()) == {0x010E: "Aunt", 0x0112: 1}
 
 
-def test_heic_with_transparency_and_of_several_pictures(tmp_path):
+def test_heic_with_transparency_and_of_several_images(tmp_path):
     Image.fromarray(quarters(4)).save(tmp_path / "a.heic", save_all=True, append_images=[Image.new("RGB", (32, 32))])
     photograph = read_photograph(tmp_path / "a.heic")
-    assert photograph.notes == ("first of 2 pictures, the others are left out",)
+    assert photograph.notes == ("first of 2 images, the others are left out",)
     assert photograph.pixels.shape == (64, 96, 3)
     assert photograph.alpha[0, 0] < 8
     assert photograph.alpha[40, 40] > 247
@@ -54,6 +54,6 @@ def test_half_a_heic_is_refused(tmp_path, fraction):
     Image.fromarray(noise(3, height=64, width=64)).save(tmp_path / "whole.heic")
     data = (tmp_path / "whole.heic").read_bytes()
     (tmp_path / "a.heic").write_bytes(data[: int(len(data) * fraction)])
-    with pytest.raises(DataError, match=r"a\.heic: (cannot be|is no picture)") as caught:
+    with pytest.raises(DataError, match=r"a\.heic: (cannot be|is no image)") as caught:
         read_photograph(tmp_path / "a.heic")
     assert len(str(caught.value).splitlines()) == 1

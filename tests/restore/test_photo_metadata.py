@@ -5,7 +5,7 @@ import pytest
 from made_photographs import CLEAN_XMP, SRGB, XMP, bgr, exif_bytes, image, noise
 from PIL import Image, PngImagePlugin
 
-from gpen_plugin.restore.photograph import Photograph, read_photograph, write_photograph
+from gpen_plugin.images.photograph import Photograph, read_photograph, write_photograph
 
 
 @pytest.mark.parametrize("order", ["<", ">"])
@@ -73,7 +73,7 @@ FAR_AWAY = exif_bytes()[:60] + b"\0\0\0\1" + exif_bytes()[64:]  # where the sett
 
 
 @pytest.mark.parametrize("exif", [b"Exif\0\0II*\0\xff\xff\0\0", b"Exif\0\0nothing at all", FAR_AWAY])
-def test_damaged_exif_does_not_stop_the_picture(tmp_path, exif):
+def test_damaged_exif_does_not_stop_the_image(tmp_path, exif):
     image(noise(3)).save(tmp_path / "a.jpg", exif=exif)
     photograph = read_photograph(tmp_path / "a.jpg")
     assert photograph.notes == ("its EXIF is damaged and left out",)
@@ -130,6 +130,6 @@ def test_a_profile_for_grey_does_not_go_with_colours(tmp_path):
     assert write_photograph(tmp_path / "same.png", photograph) == ()
     assert Image.open(tmp_path / "same.png").info["icc_profile"] == profile
     lost = write_photograph(tmp_path / "b.png", photograph.with_pixels(bgr(noise(3))))
-    assert lost == ("the colour profile left out, which is for grey pictures alone",)
+    assert lost == ("the colour profile left out, which is for grey images alone",)
     assert Image.open(tmp_path / "b.png").mode == "RGB"
     assert "icc_profile" not in Image.open(tmp_path / "b.png").info

@@ -11,7 +11,7 @@ from made_photographs import MODES, bgr, exif_bytes, image, noise, png
 from PIL import Image
 
 from gpen_plugin.errors import DataError, OptionError, ShapeError
-from gpen_plugin.restore.photograph import Photograph, read_photograph, write_photograph
+from gpen_plugin.images.photograph import Photograph, read_photograph, write_photograph
 
 
 def save_deep(path: Path, samples: np.ndarray) -> None:
@@ -21,8 +21,8 @@ def save_deep(path: Path, samples: np.ndarray) -> None:
     else:
         colour = samples.shape[2] > 1
         extra = ["unassalpha"] if samples.shape[2] == 4 else None
-        picture = samples if colour else samples[:, :, 0]
-        tifffile.imwrite(path, picture, photometric="rgb" if colour else "minisblack", extrasamples=extra)
+        image = samples if colour else samples[:, :, 0]
+        tifffile.imwrite(path, image, photometric="rgb" if colour else "minisblack", extrasamples=extra)
 
 
 def load_deep(path: Path) -> np.ndarray:
@@ -85,7 +85,7 @@ def test_sixteen_bits_of_grey_and_alpha_keep_their_values(tmp_path, suffix):
     np.testing.assert_array_equal(again.alpha, samples[:, :, 1])
 
 
-def test_a_picture_too_wide_for_webp(tmp_path):
+def test_a_image_too_wide_for_webp(tmp_path):
     with pytest.raises(DataError, match=r"b.webp: cannot be encoded .* Choose another format, such as PNG\."):
         write_photograph(tmp_path / "b.webp", Photograph(bgr(noise(3, height=30, width=20000))))
     assert not list(tmp_path.iterdir())

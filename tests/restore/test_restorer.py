@@ -9,10 +9,10 @@ from restorer_parts import FACES, brighter, photograph, restorer
 
 from gpen_plugin import GPEN
 from gpen_plugin.errors import OptionError, ShapeError
+from gpen_plugin.images.photograph import Photograph
 from gpen_plugin.restore import Restorer
 from gpen_plugin.restore.alignment import side_in_photograph
 from gpen_plugin.restore.fidelity import IdentityGate
-from gpen_plugin.restore.photograph import Photograph
 from gpen_plugin.restore.zoo import DEFAULT
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "metrics"))
@@ -29,18 +29,18 @@ def weights(tmp_path_factory):
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
 def test_a_network_that_changes_nothing_changes_nothing(dtype):
-    picture = photograph().astype(dtype) * (np.iinfo(dtype).max // 255)
-    result = restorer().restore(picture)
-    assert result.picture.dtype == dtype
+    image = photograph().astype(dtype) * (np.iinfo(dtype).max // 255)
+    result = restorer().restore(image)
+    assert result.image.dtype == dtype
     assert len(result.faces) == 2
-    difference = np.abs(result.picture.astype(float) - picture) / np.iinfo(dtype).max * 255
+    difference = np.abs(result.image.astype(float) - image) / np.iinfo(dtype).max * 255
     assert difference.mean() < 1
     assert difference.max() < 4
 
 
 def test_faces_change_and_the_rest_does_not():
-    picture = photograph()
-    change = restorer(brighter).restore(picture).picture.astype(int) - picture
+    image = photograph()
+    change = restorer(brighter).restore(image).image.astype(int) - image
     assert change[100:120, 80:100].mean() > 40  # the middle of the first face
     assert change[115:125, 225:235].mean() > 40
     assert (change[:, :20] == 0).all()
@@ -48,9 +48,9 @@ def test_faces_change_and_the_rest_does_not():
 
 
 def test_alpha_is_how_much():
-    picture = photograph()
+    image = photograph()
     changes = [
-        restorer(brighter, alpha=alpha).restore(picture).picture[105:115, 85:95].mean() - picture[105:115, 85:95].mean()
+        restorer(brighter, alpha=alpha).restore(image).image[105:115, 85:95].mean() - image[105:115, 85:95].mean()
         for alpha in (0, 0.5, 1)
     ]
     assert changes[0] == 0
@@ -66,34 +66,34 @@ def test_faces_of_several_photographs_share_batches():
 
 def test_places_may_be_given():
     made = restorer(brighter, faces=[])
-    picture = photograph()
-    assert (made.restore(picture).picture == picture).all()
-    assert (made.restore(picture, faces=FACES[:1]).picture != picture).any()
+    image = photograph()
+    assert (made.restore(image).image == image).all()
+    assert (made.restore(image, faces=FACES[:1]).image != image).any()
 
 
 def test_grey_stays_grey():
     grey = cv2.cvtColor(photograph(), cv2.COLOR_BGR2GRAY)
     redder = restorer(lambda face: face + np.float32([0, 0, 0.3]))
-    assert redder.restore(grey).picture.shape == grey.shape
-    three = redder.restore(np.repeat(grey[..., None], 3, axis=2)).picture
+    assert redder.restore(grey).image.shape == grey.shape
+    three = redder.restore(np.repeat(grey[..., None], 3, axis=2)).image
     assert (three[..., 0] == three[..., 2]).all()
     assert (three != grey[..., None]).any()
 
 
 def test_alpha_channels_are_kept():
     alpha = np.random.default_rng(0).integers(0, 256, (240, 320, 1), dtype=np.uint8)
-    picture = np.concatenate([photograph(), alpha], axis=2)
-    result = restorer(brighter).restore(picture).picture
-    assert result.shape == picture.shape
+    image = np.concatenate([photograph(), alpha], axis=2)
+    result = restorer(brighter).restore(image).image
+    assert result.shape == image.shape
     assert (result[..., 3:] == alpha).all()
 
 
 def test_colour_is_kept_where_that_is_asked_for():
-    picture = photograph()
+    image = photograph()
 
     def changed(**options):
-        result = restorer(lambda face: face + np.float32([0, 0, 0.3]), **options).restore(picture).picture
-        return np.abs(result[100:120, 80:100].astype(int) - picture[100:120, 80:100]).mean()
+        result = restorer(lambda face: face + np.float32([0, 0, 0.3]), **options).restore(image).image
+        return np.abs(result[100:120, 80:100].astype(int) - image[100:120, 80:100]).mean()
 
     assert changed(keep_color=True) < changed() / 4
 
@@ -105,14 +105,14 @@ def test_a_face_that_became_somebody_else_is_left_alone():
         def __call__(self, crop, restored, template):
             return 0.9 if abs(crop.mean() - Gate.first) < 1e-6 else float("nan")
 
-    picture = photograph()
-    Gate.first = restorer().restore(picture).faces[0].crop.mean()
+    image = photograph()
+    Gate.first = restorer().restore(image).faces[0].crop.mean()
     made._gate = Gate(0.5)
-    result = made.restore(picture)
+    result = made.restore(image)
     assert result.faces[0].kept is None
     assert result.faces[0].identity == 0.9
     assert "identity nan is below 0.5" in result.faces[1].kept
-    change = result.picture.astype(int) - picture
+    change = result.image.astype(int) - image
     assert change[105:115, 85:95].mean() > 40
     assert (change[115:125, 225:235] == 0).all()
 
@@ -126,36 +126,36 @@ def test_likeness_is_judged_by_a_network_of_the_users_own(tmp_path):
     def bluer_where_bright(face):
         return np.where(face.mean() > 0.5, face * np.float32([1, 0.1, 0.1]), face)
 
-    picture = np.full((240, 320, 3), 100, np.uint8)
-    picture[:, 160:] = 160
+    image = np.full((240, 320, 3), 100, np.uint8)
+    image[:, 160:] = 160
     file = mean_colour(tmp_path / "mean.onnx")
     made = restorer(bluer_where_bright, identity=0.9, identity_model=file)
-    result = made.restore(picture)
+    result = made.restore(image)
     assert result.faces[0].identity == pytest.approx(1, abs=0.01)
     assert result.faces[1].identity < 0.9
     assert [face.kept is None for face in result.faces] == [True, False]
-    assert (result.picture == picture).all()
-    aligned = made.restore(picture[:, 160:], aligned=True)  # higher than wide
+    assert (result.image == image).all()
+    aligned = made.restore(image[:, 160:], aligned=True)  # higher than wide
     assert aligned.faces[0].kept is not None
-    assert (aligned.picture == 160).all()
+    assert (aligned.image == 160).all()
 
 
 @pytest.mark.parametrize("alpha", [0, 0.5, 1])
 def test_strength_of_aligned_faces(alpha):
-    picture = np.full((40, 64, 3), 100, np.uint8)
-    result = restorer(brighter, alpha=alpha).restore(picture, aligned=True)
-    assert result.picture.shape == (64, 64, 3)
-    assert np.abs(result.picture.astype(int) - (100 + alpha * 51)).max() <= 1
+    image = np.full((40, 64, 3), 100, np.uint8)
+    result = restorer(brighter, alpha=alpha).restore(image, aligned=True)
+    assert result.image.shape == (64, 64, 3)
+    assert np.abs(result.image.astype(int) - (100 + alpha * 51)).max() <= 1
 
 
 @pytest.mark.parametrize("upscale", [2, 1.5])
 def test_upscaling(upscale):
-    picture = photograph()
-    plain = restorer(upscale=upscale).restore(picture).picture
+    image = photograph()
+    plain = restorer(upscale=upscale).restore(image).image
     assert plain.shape == (240 * upscale, 320 * upscale, 3)
-    large = cv2.resize(picture, None, fx=upscale, fy=upscale, interpolation=cv2.INTER_CUBIC)
+    large = cv2.resize(image, None, fx=upscale, fy=upscale, interpolation=cv2.INTER_CUBIC)
     assert np.abs(plain.astype(int) - large)[:, : int(20 * upscale)].max() == 0
-    change = restorer(brighter, upscale=upscale).restore(picture).picture.astype(int) - plain
+    change = restorer(brighter, upscale=upscale).restore(image).image.astype(int) - plain
     place = tuple(slice(int(edge * upscale), int((edge + 10) * upscale)) for edge in (105, 85))
     assert change[place].mean() > 40
 
@@ -168,23 +168,23 @@ def test_aligned_faces_go_through_the_network_whole(weights):
     lq = torch.from_numpy(faces[0][..., ::-1].copy()).permute(2, 0, 1)[None].float() / 127.5 - 1
     with torch.no_grad():
         expected = ((net(lq)[0].permute(1, 2, 0).clamp(-1, 1) + 1) * 127.5).round().byte().numpy()[..., ::-1]
-    assert np.abs(together[0].picture.astype(int) - expected).max() <= 1
+    assert np.abs(together[0].image.astype(int) - expected).max() <= 1
     for face, result in zip(faces, together, strict=True):
-        assert result.picture.shape == (32, 32, 3)
-        alone = made.restore(face, aligned=True).picture
-        assert np.abs(alone.astype(int) - result.picture).max() <= 1
+        assert result.image.shape == (32, 32, 3)
+        alone = made.restore(face, aligned=True).image
+        assert np.abs(alone.astype(int) - result.image).max() <= 1
 
 
 def test_faces_can_be_pasted_again_without_the_network():
     made = restorer(brighter)
-    picture = photograph()
-    result = made.restore(picture)
+    image = photograph()
+    result = made.restore(image)
     batches = len(made.network.batches)
-    again = made.paste_back(picture, result.faces)
-    assert (again.picture == result.picture).all()
-    only_second = made.paste_back(picture, result.faces[1:]).picture
-    assert (only_second[105:115, 85:95] == picture[105:115, 85:95]).all()
-    assert (made.paste_back(picture, result.faces, alpha=0).picture == picture).all()
+    again = made.paste_back(image, result.faces)
+    assert (again.image == result.image).all()
+    only_second = made.paste_back(image, result.faces[1:]).image
+    assert (only_second[105:115, 85:95] == image[105:115, 85:95]).all()
+    assert (made.paste_back(image, result.faces, alpha=0).image == image).all()
     assert len(made.network.batches) == batches
 
 
@@ -193,10 +193,10 @@ def test_a_photograph_brings_its_metadata_along():
     assert restorer(brighter).restore(source).photograph.metadata is source.metadata
 
 
-@pytest.mark.parametrize("picture", [np.zeros((4, 4, 2), np.uint8), np.zeros((4, 4, 3)), np.zeros((0, 4, 3), np.uint8)])
-def test_other_arrays_are_refused(picture):
+@pytest.mark.parametrize("image", [np.zeros((4, 4, 2), np.uint8), np.zeros((4, 4, 3)), np.zeros((0, 4, 3), np.uint8)])
+def test_other_arrays_are_refused(image):
     with pytest.raises(ShapeError, match=r"expected .*uint8 or uint16"):
-        restorer().restore(picture)
+        restorer().restore(image)
 
 
 @pytest.mark.parametrize(
@@ -219,25 +219,25 @@ def test_a_grey_photograph_stays_grey_where_a_network_enlarges_it():
     redder = np.array([0, 0, 40], np.uint8)
     made._background = lambda pixels: cv2.add(np.kron(pixels, np.ones((2, 2, 1), np.uint8)), redder)
     grey = np.repeat(cv2.cvtColor(photograph(), cv2.COLOR_BGR2GRAY)[..., None], 3, axis=2)
-    result = made.restore(grey).picture
+    result = made.restore(grey).image
     assert result.shape == (480, 640, 3)
     assert (result[..., 0] == result[..., 2]).all()
-    assert (made.restore(photograph()).picture[..., 2] > photograph().mean()).any()
+    assert (made.restore(photograph()).image[..., 2] > photograph().mean()).any()
 
 
 def test_faces_larger_than_asked_for_are_left_alone():
-    picture = photograph()
-    sides = sorted(round(side_in_photograph(face.crop, face.matrix)) for face in restorer().restore(picture).faces)
+    image = photograph()
+    sides = sorted(round(side_in_photograph(face.crop, face.matrix)) for face in restorer().restore(image).faces)
     most = (sides[0] + sides[1]) / 2
     made = restorer(brighter, max_face=most)
-    result = made.restore(picture)
+    result = made.restore(image)
     kept = [face.kept for face in sorted(result.faces, key=lambda face: side_in_photograph(face.crop, face.matrix))]
     assert kept == [
         None,
         f"fills more than {most:g} px: pass a larger network, as -m GPEN-BFR-512, or a larger --max-face",
     ]
-    assert (result.picture != picture).any()
-    assert (restorer(brighter, max_face=1).restore(picture).picture == picture).all()
+    assert (result.image != image).any()
+    assert (restorer(brighter, max_face=1).restore(image).image == image).all()
     whole = made.restore(np.full((200, 200, 3), 99, np.uint8), aligned=True)
     assert whole.faces[0].kept is None
 

@@ -13,11 +13,11 @@ from gpen_plugin.restore.tasks import Inpaint
 @pytest.mark.parametrize("shape", [(64, 40), (30, 64), (64, 64), (5, 90)])
 @pytest.mark.parametrize("task", ["restore", "inpaint"])
 def test_colour_is_kept_of_aligned_faces_of_any_shape(shape, task):
-    picture = photograph(*shape)
+    image = photograph(*shape)
     made = restorer(lambda face: face + np.float32([0, 0, 0.3]), task=task, keep_color=True)
-    result = made.restore(picture, aligned=True).picture
-    assert result.shape == ((64, 64, 3) if task == "restore" else picture.shape)
-    means = [each.mean(axis=(0, 1)) for each in (result, picture)]
+    result = made.restore(image, aligned=True).image
+    assert result.shape == ((64, 64, 3) if task == "restore" else image.shape)
+    means = [each.mean(axis=(0, 1)) for each in (result, image)]
     assert means[0] == pytest.approx(means[1], abs=4)
 
 
@@ -30,7 +30,7 @@ def test_colorize_gives_chroma_and_keeps_luminance_and_size():
         shown.append(face)
         return face * 0.5 + np.float32([0, 0, 0.3])
 
-    result = restorer(red, task="colorize").restore(grey, aligned=True).picture
+    result = restorer(red, task="colorize").restore(grey, aligned=True).image
     assert result.shape == (50, 80, 3)
     assert np.abs(cv2.cvtColor(result, cv2.COLOR_BGR2GRAY).astype(int) - grey).max() <= 1
     assert result[..., 2].mean() > result[..., 0].mean() + 20
@@ -41,21 +41,21 @@ def test_colorize_gives_chroma_and_keeps_luminance_and_size():
 def test_inpaint_changes_what_is_hidden_alone(aligned):
     mask = np.zeros((100, 100), bool)
     mask[45:55, 45:55] = True
-    picture = photograph(100, 100) // 2
+    image = photograph(100, 100) // 2
     made = restorer(lambda face: face * 0, faces=[face_at(49.5, 49.5, 100)], task=Inpaint(mask=mask))
-    result = made.restore(picture, aligned=aligned).picture
-    assert result.shape == picture.shape
-    assert result[47:53, 47:53].mean() < 0.2 * picture[47:53, 47:53].mean()
+    result = made.restore(image, aligned=aligned).image
+    assert result.shape == image.shape
+    assert result[47:53, 47:53].mean() < 0.2 * image[47:53, 47:53].mean()
     far = np.ones((100, 100), bool)
     far[35:65, 35:65] = False
-    assert np.abs(result.astype(int) - picture)[far].max() <= 3
+    assert np.abs(result.astype(int) - image)[far].max() <= 3
 
 
 def test_seg2face_is_shown_a_painted_map_and_gives_a_face_in_colour():
     labels = np.zeros((32, 32), np.uint8)
     labels[8:24, 8:24] = 1
     made = restorer(lambda face: face, task="seg2face")
-    result = made.restore(labels, aligned=True).picture
+    result = made.restore(labels, aligned=True).image
     assert result.shape == (64, 64, 3)
     assert len(np.unique(result.reshape(-1, 3), axis=0)) == 2
 
@@ -68,10 +68,10 @@ def test_a_task_for_aligned_faces_alone_says_so():
 
 def test_a_face_without_strokes_is_said_to_be_left():
     made = Restorer(Network(brighter, task="inpaint"), device="cpu", mask="soft")
-    picture = np.minimum(photograph(64, 64), 200)
-    result = made.restore(picture, aligned=True)
-    assert (result.picture == picture).all()
+    image = np.minimum(photograph(64, 64), 200)
+    result = made.restore(image, aligned=True)
+    assert (result.image == image).all()
     assert "white strokes" in result.faces[0].kept
-    cv2.line(picture, (10, 40), (50, 44), (255, 255, 255), 4)
-    result = made.restore(picture, aligned=True)
+    cv2.line(image, (10, 40), (50, 44), (255, 255, 255), 4)
+    result = made.restore(image, aligned=True)
     assert result.faces[0].kept is None

@@ -41,7 +41,7 @@ def test_the_summary_names_what_was_left_out():
     ]
 
 
-def test_one_is_no_plural_and_aligned_pictures_are_not_searched():
+def test_one_is_no_plural_and_aligned_images_are_not_searched():
     assert report(JobReport(Path("a.png"), TARGET, [face()])).summary() == "1 of 1 input written, 1 face, 2.0 s"
     assert report(JobReport(Path("a.png"), TARGET), aligned=True).summary() == "1 of 1 input written, 0 faces, 2.0 s"
 

@@ -8,22 +8,22 @@ import pytest
 
 from gpen_plugin.data.drawn_faces import draw_face
 from gpen_plugin.restore.face import DetectedFace
-from gpen_plugin.restore.stability import SIDE, StabilityMeter
-from gpen_plugin.restore.templates import pixels, template
+from gpen_plugin.restore.flicker import SIDE, StabilityMeter
+from gpen_plugin.restore.templates import scale_template, template
 from gpen_plugin.restore.tracking import TrackedFace
 
 GREY = np.full((SIDE, SIDE, 3), 128, np.uint8)
 
 
 def tracked(number: int = 0, shift: tuple[float, float] = (0, 0)) -> TrackedFace:
-    """A face that fills a picture of `SIDE` as aligned faces do: cutting it out changes no pixel."""
-    landmarks = pixels(template("ffhq"), SIDE) + shift
+    """A face that fills an image of `SIDE` as aligned faces do: cutting it out changes no pixel."""
+    landmarks = scale_template(template("ffhq"), SIDE) + shift
     return TrackedFace(number, DetectedFace(np.array([0.0, 0, SIDE, SIDE]), landmarks, 1.0, "made"))
 
 
-def noisy(picture: np.ndarray, deviation: float, seed: int) -> np.ndarray:
-    noise = np.random.default_rng(seed).normal(0, deviation, picture.shape)
-    return np.rint(np.clip(picture + noise, 0, 255)).astype(np.uint8)
+def noisy(image: np.ndarray, deviation: float, seed: int) -> np.ndarray:
+    noise = np.random.default_rng(seed).normal(0, deviation, image.shape)
+    return np.rint(np.clip(image + noise, 0, 255)).astype(np.uint8)
 
 
 def test_a_still_video_does_not_flicker():

@@ -6,9 +6,9 @@ import torch
 from small_networks import SMALL, built
 
 from gpen_plugin import GPEN
-from gpen_plugin.data.degradation import recipe_rng
+from gpen_plugin.data.degradation import rng_from_key
 from gpen_plugin.errors import OptionError, ShapeError
-from gpen_plugin.restore.face_network import FaceNetwork, TorchNetwork, open_network
+from gpen_plugin.restore.network import FaceNetwork, TorchNetwork, open_network
 from gpen_plugin.restore.variants import Layers, Variation, VariedNetwork, parse_layers, variation_of
 
 CODES = 10  # of a 64 px network
@@ -123,7 +123,7 @@ def codes(network, monkeypatch):
 def test_draws_add_what_the_prior_differs_from_its_mean_in(network, codes):
     before = codes(network)
     after = codes(VariedNetwork(network, Variation(Layers(2, 4), strength=0.25, seed=6), 3))
-    z = torch.randn(1, 8, generator=torch.Generator().manual_seed(int(recipe_rng(6, 3).integers(2**63))))
+    z = torch.randn(1, 8, generator=torch.Generator().manual_seed(int(rng_from_key(6, 3).integers(2**63))))
     prior = network.net.decoder
     mean = prior.mean_latent(4096, torch.Generator().manual_seed(0))
     expected = before.clone()
@@ -149,7 +149,7 @@ def test_references_of_whole_numbers_are_the_same_faces(network, dtype):
     most = np.iinfo(dtype).max
     whole = np.rint(faces(1)[0] * most).astype(dtype)
     unit = whole.astype(np.float32) / np.float32(most)
-    by_dtype = [one_variant(network, strength=1.0, reference=picture) for picture in (whole, unit)]
+    by_dtype = [one_variant(network, strength=1.0, reference=image) for image in (whole, unit)]
     assert difference(*by_dtype) < 1e-6
 
 

@@ -4,13 +4,13 @@ import cv2
 import numpy as np
 import pytest
 
-from gpen_plugin.data.brush_strokes import BrushRanges, brush_mask
-from gpen_plugin.data.degradation import recipe_rng
+from gpen_plugin.data.color import luminance, to_gray
+from gpen_plugin.data.degradation import rng_from_key
 from gpen_plugin.data.drawn_faces import draw_face
-from gpen_plugin.data.face_labels import LABELS, painted
-from gpen_plugin.data.luminance import grey, luminance
+from gpen_plugin.data.free_form_masks import BrushRanges, brush_mask
+from gpen_plugin.data.segmentation_labels import LABELS, colorize_labels
 from gpen_plugin.errors import DataError, OptionError
-from gpen_plugin.restore.tasks import TASKS, Colorize, Inpaint, Seg2face, strokes, task_called
+from gpen_plugin.restore.tasks import TASKS, Colorize, Inpaint, Seg2face, get_task, read_strokes
 
 SIDE = 128
 
@@ -22,7 +22,7 @@ def face(seed: int, side: int = SIDE) -> np.ndarray:
 def scribbled(seed: int, side: int = SIDE) -> tuple[np.ndarray, np.ndarray]:
     """A face under white strokes, and where they are."""
     ranges = BrushRanges(strokes=(1, 1), width=(0.03, 0.05), covered=(0.08, 0.3))
-    mask = brush_mask(ranges, recipe_rng(seed), side) == 1
+    mask = brush_mask(ranges, rng_from_key(seed), side) == 1
     return np.where(mask[:, :, None], np.float32(1), face(seed, side)), mask
 
 
@@ -33,20 +33,20 @@ def label_map(side: int = 64) -> np.ndarray:
     return labels
 
 
-def as_crop(picture: np.ndarray) -> np.ndarray:
-    return picture.astype(np.float32) / 255
+def as_crop(image: np.ndarray) -> np.ndarray:
+    return image.astype(np.float32) / 255
 
 
 @pytest.mark.parametrize("name", TASKS)
 def test_a_task_is_found_by_its_name(name):
-    task = task_called(name)
+    task = get_task(name)
     assert task.name == name
     assert task.released.startswith("GPEN-")
 
 
 def test_a_wrong_name_is_told():
     with pytest.raises(OptionError, match="task: got 'colorise'; expected one of restore, colorize, inpaint, seg2face"):
-        task_called("colorise")
+        get_task("colorise")
 
 
 def test_conventions():
@@ -56,7 +56,7 @@ def test_conventions():
 
 def test_restoration_changes_nothing():
     crop, output = face(0), face(1)
-    task = task_called("restore")
+    task = get_task("restore")
     assert task.before(crop, 64) is crop
     assert task.after(crop, output) is output
 
@@ -66,7 +66,7 @@ def test_restoration_changes_nothing():
 
 def test_colorization_shows_grey_and_keeps_the_luminance():
     crop, output = face(0), face(1, 64)
-    np.testing.assert_array_equal(Colorize().before(crop, 64), grey(crop))
+    np.testing.assert_array_equal(Colorize().before(crop, 64), to_gray(crop))
     result = Colorize().after(crop, output)
     assert result.shape == crop.shape
     np.testing.assert_allclose(luminance(result), luminance(crop), atol=1e-6)
@@ -75,10 +75,10 @@ def test_colorization_shows_grey_and_keeps_the_luminance():
 
 def test_a_network_that_knows_the_colours_gives_the_photograph_back():
     crop = face(2)
-    np.testing.assert_allclose(Colorize().after(grey(crop), crop), crop, atol=1e-5)
+    np.testing.assert_allclose(Colorize().after(to_gray(crop), crop), crop, atol=1e-5)
 
 
-def test_colorization_keeps_the_form_of_a_picture():
+def test_colorization_keeps_the_form_of_a_image():
     crop = face(0)[:, :100]
     assert Colorize().after(crop, face(0, 64)).shape == (SIDE, 100, 3)
 
@@ -102,7 +102,7 @@ def test_strokes_are_filled_and_the_rest_stays_to_the_bit(seed):
 def test_all_that_a_training_scribbles_is_found():
     for seed in range(100):
         mask = brush_mask(BrushRanges(), np.random.default_rng(seed), SIDE) == 1
-        found = strokes(np.where(mask[:, :, None], np.float32(1), np.full((SIDE, SIDE, 3), 0.5, np.float32)))
+        found = read_strokes(np.where(mask[:, :, None], np.float32(1), np.full((SIDE, SIDE, 3), 0.5, np.float32)))
         assert (found & mask).sum() > 0.98 * mask.sum(), seed
         assert not (found & ~mask).any()
 
@@ -144,9 +144,9 @@ def test_white_things_that_are_no_strokes():
     crop[90:] = 1  # a wall
     ramp = np.linspace(0.9, 0.99, 60, dtype=np.float32)
     crop[60:66, 10:70] = ramp[None, :, None]  # a collar: long, but not quite white
-    assert not strokes(crop).any()
+    assert not read_strokes(crop).any()
     cv2.line(crop, (10, 45), (110, 45), (1, 1, 1), 5)
-    found = strokes(crop)
+    found = read_strokes(crop)
     assert found[45, 10:110].all()
     assert not found[80:].any()
     assert not found[58:70].any()
@@ -180,16 +180,16 @@ def test_the_seam_is_soft():
 def test_indices_are_painted_and_resized_to_the_nearest_pixel():
     labels = label_map()
     crop = as_crop(cv2.cvtColor(labels, cv2.COLOR_GRAY2BGR))
-    np.testing.assert_array_equal(Seg2face().before(crop, 64), as_crop(painted(labels)))
+    np.testing.assert_array_equal(Seg2face().before(crop, 64), as_crop(colorize_labels(labels)))
     half = Seg2face().before(crop, 32)
     assert half.shape == (32, 32, 3)
-    colours = {tuple(colour) for colour in np.unique(as_crop(painted(labels)).reshape(-1, 3), axis=0)}
+    colours = {tuple(colour) for colour in np.unique(as_crop(colorize_labels(labels)).reshape(-1, 3), axis=0)}
     assert {tuple(colour) for colour in np.unique(half.reshape(-1, 3), axis=0)} <= colours
 
 
 def test_coloured_maps_of_any_palette_go_in_as_they_are():
     palette = [[10 * i, 7, 255 - i] for i in range(19)]
-    crop = as_crop(painted(label_map(), palette))
+    crop = as_crop(colorize_labels(label_map(), palette))
     np.testing.assert_array_equal(Seg2face().before(crop, 64), crop)
     indexed = as_crop(cv2.cvtColor(label_map(), cv2.COLOR_GRAY2BGR))
     np.testing.assert_array_equal(Seg2face(palette=palette).before(indexed, 64), crop)

@@ -11,7 +11,7 @@ from made_photographs import SRGB, bgr, noise
 from PIL import Image
 from restorer_parts import Detector, photograph
 
-from gpen_plugin.restore.photograph import TiffWriter, read_pages, read_photograph
+from gpen_plugin.images.photograph import TiffWriter, read_pages, read_photograph
 
 PAGES = [photograph(seed=seed) for seed in range(3)]
 
@@ -108,7 +108,7 @@ def test_pages_without_a_face_are_copied_with_their_file(run, tmp_path):
     assert "left out" not in said.err
 
 
-def test_pages_go_into_no_format_of_one_picture(run, tmp_path):
+def test_pages_go_into_no_format_of_one_image(run, tmp_path):
     write(tmp_path / "in/b.png")
     write_tiff(tmp_path / "in/a.tif")
     status, said = run("in", "-o", "out", "--suffix", "jpg")

@@ -4,7 +4,7 @@ import torch
 from torch import nn
 
 from gpen_plugin.errors import OptionError
-from gpen_plugin.restore.tiles import OVERLAP, Tiles
+from gpen_plugin.restore.background import OVERLAP, Tiles
 
 
 def noise(height: int, width: int, dtype: str = "float32", seed: int = 0) -> np.ndarray:
@@ -15,47 +15,47 @@ def noise(height: int, width: int, dtype: str = "float32", seed: int = 0) -> np.
 
 
 def convolutions(reach: int, scale: int = 1):
-    """A function of pictures whose result depends on pixels up to `reach` away, in a random way."""
+    """A function of images whose result depends on pixels up to `reach` away, in a random way."""
     torch.manual_seed(0)
     layers = [layer for _ in range(reach // 2) for layer in (nn.Conv2d(3, 3, 5, padding=2), nn.Tanh())]
     net = nn.Sequential(nn.Upsample(scale_factor=scale), *layers)
 
     @torch.inference_mode()
-    def run(picture: np.ndarray) -> np.ndarray:
-        batch = torch.from_numpy(picture).permute(2, 0, 1)[None]  # (1, 3, H, W)
+    def run(image: np.ndarray) -> np.ndarray:
+        batch = torch.from_numpy(image).permute(2, 0, 1)[None]  # (1, 3, H, W)
         return net(batch)[0].permute(1, 2, 0).numpy()
 
     return run
 
 
-def enlarged(picture: np.ndarray, scale: int) -> np.ndarray:
-    return picture.repeat(scale, axis=0).repeat(scale, axis=1)
+def enlarged(image: np.ndarray, scale: int) -> np.ndarray:
+    return image.repeat(scale, axis=0).repeat(scale, axis=1)
 
 
-def square_of_the_mean(picture: np.ndarray) -> np.ndarray:
+def square_of_the_mean(image: np.ndarray) -> np.ndarray:
     """What knows of the whole tile: each has another value."""
-    return np.full_like(picture, picture.mean() ** 2)
+    return np.full_like(image, image.mean() ** 2)
 
 
 @pytest.mark.parametrize(("height", "width"), [(300, 420), (129, 128), (128, 700), (1, 300), (300, 1), (193, 193)])
 def test_what_looks_a_quarter_of_the_overlap_far_sees_no_tiles(height, width):
-    run, picture = convolutions(reach=OVERLAP // 4), noise(height, width)
-    assert np.abs(Tiles(run, side=128)(picture) - run(picture)).max() < 1e-6
-    assert run(picture).std() > 1e-3
+    run, image = convolutions(reach=OVERLAP // 4), noise(height, width)
+    assert np.abs(Tiles(run, side=128)(image) - run(image)).max() < 1e-6
+    assert run(image).std() > 1e-3
 
 
 def test_what_looks_further_sees_them_a_little():
-    run, picture = convolutions(reach=OVERLAP), noise(300, 420)
-    difference = np.abs(Tiles(run, side=128)(picture) - run(picture)).max()
-    assert 0 < difference < 0.2 * run(picture).std()
+    run, image = convolutions(reach=OVERLAP), noise(300, 420)
+    difference = np.abs(Tiles(run, side=128)(image) - run(image)).max()
+    assert 0 < difference < 0.2 * run(image).std()
 
 
 @pytest.mark.parametrize("scale", [2, 3])
 def test_results_are_larger(scale):
-    run, picture = convolutions(reach=8, scale=scale), noise(200, 150)
-    result = Tiles(run, scale, side=64)(picture)
+    run, image = convolutions(reach=8, scale=scale), noise(200, 150)
+    result = Tiles(run, scale, side=64)(image)
     assert result.shape == (200 * scale, 150 * scale, 3)
-    assert np.abs(result - run(picture)).max() < 1e-6
+    assert np.abs(result - run(image)).max() < 1e-6
 
 
 def test_a_function_that_knows_its_whole_tile_leaves_no_edge():
@@ -69,12 +69,12 @@ def test_a_function_that_knows_its_whole_tile_leaves_no_edge():
 
 @pytest.mark.parametrize("dtype", ["uint8", "uint16", "float32"])
 def test_nothing_done_changes_nothing(dtype):
-    picture = noise(150, 333, dtype)
-    before = picture.copy()
-    result = Tiles(lambda tile: enlarged(tile, 2), 2, side=64)(picture)
-    assert result.dtype == picture.dtype
+    image = noise(150, 333, dtype)
+    before = image.copy()
+    result = Tiles(lambda tile: enlarged(tile, 2), 2, side=64)(image)
+    assert result.dtype == image.dtype
     assert np.array_equal(result, enlarged(before, 2))
-    assert np.array_equal(picture, before)
+    assert np.array_equal(image, before)
 
 
 def test_values_beyond_the_range_are_clipped():
@@ -84,9 +84,9 @@ def test_values_beyond_the_range_are_clipped():
 
 @pytest.mark.parametrize("dtype", ["uint8", "uint16"])
 def test_values_between_are_rounded(dtype):
-    picture, step = np.full((4, 4, 3), 100, dtype), np.float32(1 / np.iinfo(dtype).max)
+    image, step = np.full((4, 4, 3), 100, dtype), np.float32(1 / np.iinfo(dtype).max)
     for share, value in ((-0.6, 99), (-0.4, 100), (0.4, 100), (0.6, 101)):
-        assert np.all(Tiles(lambda tile, share=share: tile + share * step)(picture) == value)
+        assert np.all(Tiles(lambda tile, share=share: tile + share * step)(image) == value)
 
 
 def test_progress_counts_each_tile():
@@ -98,44 +98,44 @@ def test_progress_counts_each_tile():
 
 
 def test_no_tile_is_larger_than_asked_and_all_begin_on_the_grid():
-    picture, seen = noise(257, 500), []
+    image, seen = noise(257, 500), []
     places = np.stack(np.meshgrid(np.arange(500), np.arange(257)), axis=-1)
-    picture[..., :2] = places / 1000
+    image[..., :2] = places / 1000
 
     def run(tile):
         seen.append(tile.shape[:2])
         assert not np.any(np.rint(tile[0, 0, :2] * 1000) % 32)
         return tile
 
-    Tiles(run, side=200)(picture)
+    Tiles(run, side=200)(image)
     assert max(max(shape) for shape in seen) == 192
 
 
 class Small:
-    """A device on which pictures up to `most` pixels a side can be worked on."""
+    """A device on which images up to `most` pixels a side can be worked on."""
 
     def __init__(self, most: int, error: Exception | None = None):
         self.most, self.sizes = most, []
         self.error = error or torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB")
 
-    def __call__(self, picture: np.ndarray) -> np.ndarray:
-        self.sizes.append(max(picture.shape[:2]))
+    def __call__(self, image: np.ndarray) -> np.ndarray:
+        self.sizes.append(max(image.shape[:2]))
         if self.sizes[-1] > self.most:
             raise self.error
-        return enlarged(picture, 2)
+        return enlarged(image, 2)
 
 
 @pytest.mark.parametrize("height", [40, 700])
 @pytest.mark.parametrize("error", [None, RuntimeError("MPS backend out of memory (MPS allocated: 9 GB)")])
 def test_out_of_memory_halves_the_tiles_and_goes_on(height, error):
-    device, picture, told = Small(130, error), noise(height, 600), []
+    device, image, told = Small(130, error), noise(height, 600), []
     tiles = Tiles(device, 2, side=512)
-    result = tiles(picture, lambda done, total: told.append(done))
-    assert np.array_equal(result, enlarged(picture, 2))
+    result = tiles(image, lambda done, total: told.append(done))
+    assert np.array_equal(result, enlarged(image, 2))
     assert told == list(range(1, told[-1] + 1))
     assert [size for size in device.sizes if size > 130] == [512, 256]  # a mistake is not made again
     assert tiles.side == 128
-    tiles(picture)
+    tiles(image)
     assert max(device.sizes[-5:]) <= 128
 
 

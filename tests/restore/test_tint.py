@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from restorer_parts import FACES, photograph, restorer
 
-from gpen_plugin.data.portrait import portrait
-from gpen_plugin.restore.photograph import Photograph
-from gpen_plugin.restore.tint import LUMA, is_monochrome, keep_tint
+from gpen_plugin.cli.demo import portrait
+from gpen_plugin.images.photograph import Photograph
+from gpen_plugin.images.tint import LUMA, is_monochrome, keep_tint
 
 
 def grey(seed=0) -> np.ndarray:
@@ -14,25 +14,25 @@ def grey(seed=0) -> np.ndarray:
     return photograph(seed=seed)[:, :, :1]
 
 
-def as_uint8(values: np.ndarray) -> np.ndarray:
+def to_uint8(values: np.ndarray) -> np.ndarray:
     return np.clip(np.rint(values), 0, 255).astype(np.uint8)
 
 
 def scan_in_colour(channel: np.ndarray) -> np.ndarray:
     """Grey within two levels."""
-    return as_uint8(channel + np.random.default_rng(0).integers(-1, 2, (*channel.shape[:2], 3)))
+    return to_uint8(channel + np.random.default_rng(0).integers(-1, 2, (*channel.shape[:2], 3)))
 
 
 def yellowed(channel: np.ndarray) -> np.ndarray:
     """Paper that is yellow, more so to the right."""
     yellow = np.linspace(10, 40, channel.shape[1])[None, :, None] * [-1, 0, 0.2]
-    return as_uint8(channel * 0.8 + 40 + yellow)
+    return to_uint8(channel * 0.8 + 40 + yellow)
 
 
 def sepia(channel: np.ndarray) -> np.ndarray:
     """Brown shadows and cream highlights: the tint is a curve of the brightness."""
     value = channel / 255
-    return as_uint8(255 * np.concatenate([value**1.5, value**1.1, value**0.8], axis=2))
+    return to_uint8(255 * np.concatenate([value**1.5, value**1.1, value**0.8], axis=2))
 
 
 COLOURED = np.array([-0.1, 0, 0.15], np.float32)
@@ -53,7 +53,7 @@ def test_scans_of_black_and_white_photographs_are_monochrome(make, dtype):
 def test_photographs_in_colour_are_not_monochrome():
     assert not is_monochrome(photograph())
     assert not is_monochrome(portrait())
-    faded = as_uint8(portrait() * 0.5 + portrait().mean(axis=2, keepdims=True) * 0.5)
+    faded = to_uint8(portrait() * 0.5 + portrait().mean(axis=2, keepdims=True) * 0.5)
     assert not is_monochrome(faded)
 
 

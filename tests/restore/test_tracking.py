@@ -5,8 +5,7 @@ import numpy as np
 import pytest
 
 from gpen_plugin.restore.face import DetectedFace
-from gpen_plugin.restore.smoothing import AHEAD, smoothed
-from gpen_plugin.restore.tracking import CUT, LONGEST_GAP, CutFinder, FaceTracker
+from gpen_plugin.restore.tracking import AHEAD, CUT, LONGEST_GAP, CutFinder, FaceTracker, smooth_landmarks
 
 FACE = np.array([[-20.0, -15], [20, -15], [0, 5], [-16, 25], [16, 25]])
 NOISE = 0.6  # pixels
@@ -60,11 +59,11 @@ def test_without_noise_nothing_changes_even_at_a_jump():
 
 def test_a_parabola_goes_through_a_missing_frame():
     found = {number: face(number**2 / 8) for number in range(16) if number not in (7, 8)}
-    np.testing.assert_allclose(smoothed(found, 7).landmarks, face(49 / 8).landmarks, atol=1e-6)
+    np.testing.assert_allclose(smooth_landmarks(found, 7).landmarks, face(49 / 8).landmarks, atol=1e-6)
 
 
 def test_two_frames_alone_are_interpolated():
-    np.testing.assert_allclose(smoothed({0: face(10), 4: face(30)}, 1).landmarks, face(15).landmarks)
+    np.testing.assert_allclose(smooth_landmarks({0: face(10), 4: face(30)}, 1).landmarks, face(15).landmarks)
 
 
 @pytest.mark.parametrize(("missing", "filled"), [(1, True), (LONGEST_GAP, True), (LONGEST_GAP + 1, False)])

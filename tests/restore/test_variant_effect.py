@@ -6,8 +6,8 @@ import torch
 from small_networks import SMALL, built
 
 from gpen_plugin import GPEN
-from gpen_plugin.picture_file import write_picture
-from gpen_plugin.restore.face_network import TorchNetwork, open_network
+from gpen_plugin.images.files import write_image
+from gpen_plugin.restore.network import TorchNetwork, open_network
 from gpen_plugin.restore.templates import template
 from gpen_plugin.restore.variant_effect import (
     Effect,
@@ -107,7 +107,7 @@ def test_a_sheet_shows_each_setting(network):
 def test_command(weights, tmp_path, capsys, monkeypatch):
     monkeypatch.setenv("GPEN_PLUGIN_OFFLINE", "1")
     for number, face in enumerate(faces(2)):
-        write_picture(tmp_path / "in" / f"{number}.png", np.rint(face * 255).astype(np.uint8))
+        write_image(tmp_path / "in" / f"{number}.png", np.rint(face * 255).astype(np.uint8))
     given = ["-m", str(weights), "-i", str(tmp_path / "in"), "--device", "cpu", "--layers", "fine", "0-1"]
     given += ["--strength", "0.5", "--draws", "2", "--sheet", str(tmp_path / "sheet.png")]
     assert main([*given, "-o", str(tmp_path / "table.csv")]) == 0
@@ -130,7 +130,7 @@ def test_command(weights, tmp_path, capsys, monkeypatch):
     ],
 )
 def test_mistakes_on_the_command_line_are_one_line(weights, tmp_path, capsys, more, problem):
-    write_picture(tmp_path / "in" / "face.png", np.zeros((8, 8, 3), np.uint8))
+    write_image(tmp_path / "in" / "face.png", np.zeros((8, 8, 3), np.uint8))
     table = tmp_path / "table.md"
     given = ["-m", str(weights), "-i", str(tmp_path / "in"), "-o", str(table), "--device", "cpu", *more]
     assert main(given) == 1

@@ -7,17 +7,16 @@ import pytest
 from video_making import HEIGHT, WIDTH, FakeRestorer, codecs, where, write_avi, write_with_sound
 
 from gpen_plugin.errors import DataError
+from gpen_plugin.images.grid import GAP
+from gpen_plugin.images.tint import is_monochrome
 from gpen_plugin.restore import video as video_module
-from gpen_plugin.restore.smoothing import AHEAD
-from gpen_plugin.restore.tint import is_monochrome
-from gpen_plugin.restore.tracking import FaceTracker
+from gpen_plugin.restore.tracking import AHEAD, FaceTracker
 from gpen_plugin.restore.video import restore_video
-from gpen_plugin.restore.video_file import VideoSource
-from gpen_plugin.sheet import GAP
+from gpen_plugin.restore.video_io import VideoSource
 
 
 def frames(path) -> np.ndarray:
-    return np.stack([picture for picture, *_ in VideoSource(path)]).astype(int)
+    return np.stack([image for image, *_ in VideoSource(path)]).astype(int)
 
 
 @pytest.mark.parametrize("batch", [5, 40])
@@ -75,9 +74,9 @@ def test_side_by_side(tmp_path, scale):
     source = write_avi(tmp_path / "in.avi", 4)
     restore_video(source, tmp_path / "out.mp4", FakeRestorer(scale=scale), compare=tmp_path / "both.mp4")
     assert frames(tmp_path / "out.mp4").shape == (4, HEIGHT * scale, WIDTH * scale, 3)
-    pictures = frames(tmp_path / "both.mp4")
-    assert pictures.shape == (4, HEIGHT * scale, 2 * WIDTH * scale + GAP, 3)
-    left, right = pictures[:, :, : WIDTH * scale], pictures[:, :, WIDTH * scale + GAP :]
+    images = frames(tmp_path / "both.mp4")
+    assert images.shape == (4, HEIGHT * scale, 2 * WIDTH * scale + GAP, 3)
+    left, right = images[:, :, : WIDTH * scale], images[:, :, WIDTH * scale + GAP :]
     assert (right - left).mean() == pytest.approx(20, abs=4)
 
 
@@ -101,7 +100,7 @@ def test_finds_that_were_dropped_are_told(tmp_path):
 def test_few_frames_are_in_memory(tmp_path, monkeypatch):
     """Of 30 frames, those that are looked ahead and one batch are read before the first is written."""
     read = []
-    monkeypatch.setattr(video_module.CutFinder, "__call__", lambda self, picture: bool(read.append(1)))
+    monkeypatch.setattr(video_module.CutFinder, "__call__", lambda self, image: bool(read.append(1)))
     ahead = []
 
     class Watching(FakeRestorer):

@@ -6,14 +6,14 @@ import pytest
 import torch
 from published_folders import lonely_machine
 
-from gpen_plugin import fetch
 from gpen_plugin.archs import GPEN, GPENDiscriminator
-from gpen_plugin.archs.authors_keys import to_authors
-from gpen_plugin.checkpoint import describe, read
+from gpen_plugin.archs.key_maps import to_authors
+from gpen_plugin.checkpoints import download
+from gpen_plugin.checkpoints.checkpoint import infer_spec, read
+from gpen_plugin.checkpoints.download import cache_folder, find_local, find_weights
 from gpen_plugin.errors import CheckpointError
-from gpen_plugin.fetch import cache_folder, find_weights, look_for
 from gpen_plugin.restore import zoo
-from gpen_plugin.restore.zoo import RELEASED, nearest, released, tell_licence, weight_files
+from gpen_plugin.restore.zoo import RELEASED, get_released, print_licence_once, suggest, weight_files
 
 PUBLISHED_BYTES = {"GPEN-BFR-256": 75_573_183, "GPEN-BFR-512": 284_085_738}
 
@@ -27,12 +27,12 @@ def folder(tmp_path, monkeypatch):
     "name", ["GPEN-BFR-512", "gpen-bfr-512", "GPEN-BFR-512.pth", "gpen_bfr_512.onnx", "GPEN-BFR-512.safetensors"]
 )
 def test_names_are_known_however_they_are_written(name):
-    assert released(name).name == "GPEN-BFR-512"
+    assert get_released(name).name == "GPEN-BFR-512"
 
 
 def test_modelscopes_names():
-    assert released("pytorch_model-2048.pt").name == "GPEN-BFR-2048"
-    assert released("pytorch_model.pt") is None  # its 512 px model is called so, too
+    assert get_released("pytorch_model-2048.pt").name == "GPEN-BFR-2048"
+    assert get_released("pytorch_model.pt") is None  # its 512 px model is called so, too
 
 
 @pytest.mark.parametrize(
@@ -48,8 +48,8 @@ def test_modelscopes_names():
     ],
 )
 def test_the_nearest_name(given, meant):
-    assert released(given) is None
-    assert nearest(given) == meant
+    assert get_released(given) is None
+    assert suggest(given) == meant
 
 
 def test_conventions_that_differ():
@@ -72,7 +72,7 @@ def test_every_model_is_one_of_ours_by_its_sizes(name):
             net = GPEN(model.out_size, num_style_feat=model.num_style_feat, num_mlp=model.num_mlp, **widths)
         else:
             net = GPENDiscriminator(model.out_size, **widths)
-    spec = describe(net.state_dict())
+    spec = infer_spec(net.state_dict())
     model.check(spec, "file")
     with pytest.raises(
         CheckpointError, match=f"^file: holds {model.kind} {model.out_size} px.* expected .*{other.name}"
@@ -83,7 +83,7 @@ def test_every_model_is_one_of_ours_by_its_sizes(name):
 @pytest.mark.parametrize("name", PUBLISHED_BYTES)
 def test_the_published_files_hold_as_many_numbers(name):
     """A file is its tensors and about 400 bytes for each of them."""
-    model = released(name)
+    model = get_released(name)
     with torch.device("meta"):
         net = GPEN(model.out_size, channel_multiplier=model.channel_multiplier, narrow=model.narrow)
     tensors = to_authors(net.state_dict(), (1, 3, 3, 1)).values()
@@ -96,10 +96,10 @@ def test_what_comes_with_the_package_is_there_and_small(name):
     """On a machine that has nothing else, and what a network's file may weigh in a repository."""
     model = RELEASED[name]
     path = find_weights(model.file)
-    assert path.parent == fetch.PACKAGE
+    assert path.parent == download.PACKAGE
     assert path.stat().st_size < 16 * 2**20
     state = read(path)
-    model.check(describe(state), "file")
+    model.check(infer_spec(state), "file")
     assert all(tensor.isfinite().all() for tensor in state.values())
     assert {tensor.dtype for tensor in state.values()} == {torch.float16}
 
@@ -107,7 +107,7 @@ def test_what_comes_with_the_package_is_there_and_small(name):
 def test_a_file_of_the_users_comes_before_the_packages(folder):
     file = RELEASED[zoo.DEFAULT.lower()].file
     (folder / file.name).write_bytes(b"x")
-    assert look_for(file) == folder / file.name
+    assert find_local(file) == folder / file.name
 
 
 def test_files_have_a_digest_or_are_not_downloaded():
@@ -124,22 +124,22 @@ def test_files_have_a_digest_or_are_not_downloaded():
     ("name", "here"), [("GPEN-BFR-1024", "pytorch_model.pt"), ("GPEN-BFR-2048", "pytorch_model-2048.pt")]
 )
 def test_files_that_people_have_under_other_names(folder, name, here):
-    file = released(name).file
-    assert look_for(file) is None
+    file = get_released(name).file
+    assert find_local(file) is None
     with pytest.raises(
         FileNotFoundError, match=rf"from {zoo.MODELSCOPE} and put it into \S+ as {file.name} or {here},"
     ):
         find_weights(file)
     (folder / here).write_bytes(b"x")
-    assert look_for(file) == folder / here
+    assert find_local(file) == folder / here
     cache_folder().mkdir(parents=True)
     (cache_folder() / file.name).write_bytes(b"x")
-    assert look_for(file) == cache_folder() / file.name  # its own name, though in a later folder
+    assert find_local(file) == cache_folder() / file.name  # its own name, though in a later folder
 
 
 def test_the_licence_is_told_once(capsys):
     for _ in range(3):
-        tell_licence()
+        print_licence_once()
     captured = capsys.readouterr()
     assert captured.out == ""
     assert captured.err == f"{zoo.LICENCE}\n"
@@ -147,20 +147,20 @@ def test_the_licence_is_told_once(capsys):
 
 
 def test_the_licence_is_told_by_one_of_two_that_look_at_once(capsys, monkeypatch):
-    tell_licence()
+    print_licence_once()
     monkeypatch.setattr(zoo.osp, "exists", lambda path: False)  # both looked before either had written
-    tell_licence()
+    print_licence_once()
     assert capsys.readouterr().err.count(zoo.LICENCE) == 1
 
 
 def test_the_licence_is_told_each_time_where_nothing_can_be_kept(capsys, tmp_path):
     (tmp_path / "cache").write_text("a file where the folder would be")
     for _ in range(2):
-        tell_licence()
+        print_licence_once()
     assert capsys.readouterr().err.count(zoo.LICENCE) == 2
 
 
 def test_nothing_is_fetched_by_looking(monkeypatch):
-    monkeypatch.delenv(fetch.OFFLINE)
-    monkeypatch.setattr(fetch, "_download", lambda *_: pytest.fail("downloaded"))
-    assert [look_for(file) for file in weight_files()] == [None] * 9
+    monkeypatch.delenv(download.OFFLINE)
+    monkeypatch.setattr(download, "_download", lambda *_: pytest.fail("downloaded"))
+    assert [find_local(file) for file in weight_files()] == [None] * 9

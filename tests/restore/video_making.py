@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from gpen_plugin.data.drawn_faces import draw_face
+from gpen_plugin.images.photograph import Photograph
 from gpen_plugin.restore.face import DetectedFace, Restoration, RestoredFace
-from gpen_plugin.restore.photograph import Photograph
-from gpen_plugin.restore.templates import pixels, template
+from gpen_plugin.restore.templates import scale_template, template
 
 av = pytest.importorskip("av", reason='videos need PyAV: pip install "gpen_plugin[video]"')
 
@@ -23,15 +23,15 @@ EXACT = 0x4 | 0x40000 | 0x2000  # swscale's flags for bicubic, accurate rounding
 
 def frame(number: int, width: int = WIDTH, height: int = HEIGHT) -> np.ndarray:
     """A drawn face that goes to the right by a pixel a frame."""
-    picture = np.full((height, width, 3), (90, 120, 70), np.uint8)
+    image = np.full((height, width, 3), (90, 120, 70), np.uint8)
     left = 8 + number
-    picture[8 : 8 + SIDE, left : left + SIDE] = draw_face(1, SIDE)[:, : width - left]
-    return picture
+    image[8 : 8 + SIDE, left : left + SIDE] = draw_face(1, SIDE)[:, : width - left]
+    return image
 
 
 def where(number: int) -> DetectedFace:
     """The face of that frame."""
-    landmarks = pixels(template("ffhq"), SIDE) + np.array([8 + number, 8])
+    landmarks = scale_template(template("ffhq"), SIDE) + np.array([8 + number, 8])
     return DetectedFace(np.array([8.0 + number, 8, 8 + number + SIDE, 8 + SIDE]), landmarks, 0.9, "made")
 
 
@@ -229,7 +229,7 @@ class FakeRestorer:
         return [] if number in self.blind else [where(number)]
 
     def restore_all(self, images, *, faces) -> list[Restoration]:
-        """Each picture 20 grey levels brighter."""
+        """Each image 20 grey levels brighter."""
         assert all(image.pixels.dtype == np.uint8 for image in images)
         self.monochrome += [image.monochrome for image in images]
         self.batches.append([list(each) for each in faces])
@@ -239,7 +239,7 @@ class FakeRestorer:
         ]
 
     def brightened(self, image: np.ndarray) -> np.ndarray:
-        """What it makes of a picture."""
+        """What it makes of an image."""
         return cv2.resize(cv2.add(image, (20,) * 4), None, fx=self.scale, fy=self.scale)
 
 

@@ -84,7 +84,7 @@ class Page:
 
     def names(self):
         """Opaque names in the order shown."""
-        return [tile.get_attribute("data-picture") for tile in self.browser.find_elements("css selector", ".tile")]
+        return [tile.get_attribute("data-image") for tile in self.browser.find_elements("css selector", ".tile")]
 
     def export(self):
         for old in self.folder.glob("votes_*"):

@@ -1,10 +1,10 @@
-"""A small evaluation in the wild, with pictures whose colour tells which method painted them."""
+"""A small evaluation in the wild, with images whose colour tells which method painted them."""
 
 import cv2
 import numpy as np
 
-from gpen_plugin.evaluate.results import Results, Row, input_of, picture_of, write_results
-from gpen_plugin.picture_file import write_picture
+from gpen_plugin.evaluate.results import Results, Row, image_of, input_of, write_results
+from gpen_plugin.images.files import write_image
 
 METHODS = {"Bilinear": (40, 40, 200), "Our network": (40, 200, 40), "w/o noise": (200, 40, 40)}
 KEYS = ["anna", "folder/bert", "carl"]
@@ -12,18 +12,18 @@ SIZE = 32
 
 
 def small_results(root, failing=()):
-    """Write an evaluation of three methods on three images; `failing`: (method, key) pairs without a picture."""
+    """Write an evaluation of three methods on three images; `failing`: (method, key) pairs without an image."""
     rows = [Row(name, f"row{place}") for place, name in enumerate(METHODS)]
     images = {row.name: {"": {}} for row in rows}
     for at, key in enumerate(KEYS):
-        write_picture(input_of(root, "", key), np.full((8, 8, 3), 60 + 50 * at, np.uint8))
+        write_image(input_of(root, "", key), np.full((8, 8, 3), 60 + 50 * at, np.uint8))
         for row in rows:
             if (row.name, key) in failing:
                 images[row.name][""][key] = {"failure": "no face found"}
                 continue
-            picture = np.full((SIZE, SIZE, 3), METHODS[row.name], np.uint8)
-            cv2.circle(picture, (16, 16), 5 + 3 * at, (230, 230, 230), -1)
-            write_picture(picture_of(root, row, "", key), picture)
+            image = np.full((SIZE, SIZE, 3), METHODS[row.name], np.uint8)
+            cv2.circle(image, (16, 16), 5 + 3 * at, (230, 230, 230), -1)
+            write_image(image_of(root, row, "", key), image)
             images[row.name][""][key] = {}
     fingerprint = {"digest": "0123456789ab", "kind": "wild"}
     results = Results("wild", "In the wild", fingerprint, SIZE, list(KEYS), [""], [], rows, images)

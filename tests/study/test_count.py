@@ -135,10 +135,10 @@ def edited(change):
         (edited(lambda votes: votes["votes"].append(3)), "a vote without an image"),
         (edited(lambda votes: votes["votes"].append(votes["votes"][0])), "comes twice"),
         (edited(lambda votes: votes["votes"][0].update(image="ff")), "image 'ff' is not in the study"),
-        (edited(lambda votes: votes["votes"][0].update(shown=["a"])), "'shown' are not its pictures"),
+        (edited(lambda votes: votes["votes"][0].update(shown=["a"])), "'shown' are not its images"),
         (edited(lambda votes: votes["votes"][0].update(shown=None)), "'shown' is no list of names"),
         (edited(lambda votes: votes["votes"][0].update(places={"a": 1})), "'places' are no lists"),
-        (edited(lambda votes: votes["votes"][0]["places"].append(["ff"])), "picture ['ff'] is not in the study"),
+        (edited(lambda votes: votes["votes"][0]["places"].append(["ff"])), "image ['ff'] is not in the study"),
         (edited(lambda votes: votes["votes"][0]["places"].append(votes["votes"][0]["places"][0])), "is ranked twice"),
         (edited(lambda votes: votes["votes"][0]["places"][0].extend(votes["votes"][0]["places"].pop())), "a tie"),
     ],
@@ -174,16 +174,16 @@ def test_chart_is_the_same_bytes_and_shows_the_votes(study):
     first = (study / "out/figure8.png").read_bytes()
     counted(study, *files)
     assert (study / "out/figure8.png").read_bytes() == first
-    picture = cv2.imdecode(np.frombuffer(first, np.uint8), cv2.IMREAD_COLOR)
-    darkest = (np.abs(picture.astype(int) - picture.reshape(-1, 3)[_bluest(picture)]).sum(axis=2) < 8).sum()
+    image = cv2.imdecode(np.frombuffer(first, np.uint8), cv2.IMREAD_COLOR)
+    darkest = (np.abs(image.astype(int) - image.reshape(-1, 3)[_bluest(image)]).sum(axis=2) < 8).sum()
     counted(study, plant(study, "v1", [GOOD, GOOD, BAD]))
     other = cv2.imread(str(study / "out/figure8.png"))
-    assert darkest > 0.02 * picture.shape[0] * picture.shape[1]
-    assert (other != picture).any()
+    assert darkest > 0.02 * image.shape[0] * image.shape[1]
+    assert (other != image).any()
 
 
-def _bluest(picture):
-    flat = picture.reshape(-1, 3).astype(int)
+def _bluest(image):
+    flat = image.reshape(-1, 3).astype(int)
     return int(np.argmax(flat[:, 0] - flat[:, 2]))
 
 

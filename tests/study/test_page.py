@@ -36,7 +36,7 @@ def test_key_and_page_fit(tmp_path):
     assert [step["id"] for step in steps] == [image.id for image in key.images]
     assert [image.key for image in key.images] == KEYS
     for step, image in zip(steps, key.images, strict=True):
-        for name, data in step["pictures"].items():
+        for name, data in step["images"].items():
             painted = decoded(data)[1, 1].astype(int)
             assert abs(painted - METHODS[image.methods[name]]).max() < 12
         assert decoded(step["input"]).shape == (SIZE, SIZE, 3)
@@ -44,14 +44,14 @@ def test_key_and_page_fit(tmp_path):
 
 def test_nothing_gives_methods_away(tmp_path):
     html, key = page(tmp_path)
-    text = re.sub(r'"[A-Za-z0-9+/=]{100,}"', "", html)  # pictures could hold any four letters by chance
+    text = re.sub(r'"[A-Za-z0-9+/=]{100,}"', "", html)  # images could hold any four letters by chance
     assert len(text) < len(html)
     for word in [*METHODS, *KEYS, "row0", "wild", "gpen", str(tmp_path), key.fingerprint["digest"]]:
         assert word.lower() not in text.lower()
     assert not re.findall(r"https?://|src=.//|@import|url\(", text)
     names = [name for image in key.images for name in image.methods]
     assert len(set(names)) == len(names) == 9
-    bare = [base64.b64decode(data) for step in steps_of(html) for data in step["pictures"].values()]
+    bare = [base64.b64decode(data) for step in steps_of(html) for data in step["images"].values()]
     assert all(data.startswith(b"\xff\xd8\xff\xe0") and b"Exif" not in data for data in bare)
 
 
@@ -62,18 +62,18 @@ def test_names_are_a_function_of_the_seed(tmp_path):
     assert not {image.id for image in one.images} & {image.id for image in other.images}
 
 
-def test_lossless_pictures_are_those_of_the_evaluation(tmp_path):
+def test_lossless_images_are_those_of_the_evaluation(tmp_path):
     html, key = page(tmp_path, lossless=True, show_input=False)
     for step, image in zip(steps_of(html), key.images, strict=True):
         assert step["input"] is None
-        for name, data in step["pictures"].items():
+        for name, data in step["images"].items():
             assert tuple(decoded(data)[0, 0]) == METHODS[image.methods[name]]
     assert "damaged photograph" not in html.split("<script>")[0]
 
 
 def test_tile_reduces(tmp_path):
     html, _ = page(tmp_path, tile=16)
-    assert {decoded(data).shape for step in steps_of(html) for data in step["pictures"].values()} == {(16, 16, 3)}
+    assert {decoded(data).shape for step in steps_of(html) for data in step["images"].values()} == {(16, 16, 3)}
 
 
 def test_title_that_names_a_method_is_refused(tmp_path):
@@ -102,7 +102,7 @@ def test_failed_images_are_left_out_and_told(tmp_path, capsys):
     assert [image.key for image in read_key(tmp_path / "s_key.json").images] == KEYS
 
 
-def test_missing_picture_leaves_the_image_out(tmp_path):
+def test_missing_image_leaves_the_image_out(tmp_path):
     results = small_results(tmp_path)
     (tmp_path / "methods/row1/restored/anna.png").unlink()
     selection = select(tmp_path, results)

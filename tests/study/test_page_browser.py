@@ -111,7 +111,7 @@ def test_clicks_after_a_drag_back_to_its_tile_do_not_rank(page):
     assert page.letters() == ["", "", ""]
 
 
-def test_places_hold_one_picture_unless_ties_are_allowed(page_with_ties):
+def test_places_hold_one_image_unless_ties_are_allowed(page_with_ties):
     page_with_ties.begin()
     page_with_ties.press("a", "b")
     page_with_ties.drag(".cell:nth-child(4) .tile", ".slot:nth-child(1)")

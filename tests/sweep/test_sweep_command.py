@@ -8,9 +8,9 @@ import torch
 import yaml
 from conftest import REPOSITORY
 
+from gpen_plugin.host.training_log import last_iteration
 from gpen_plugin.sweep import __main__ as command
 from gpen_plugin.sweep import running
-from gpen_plugin.training_log import last_iteration
 
 SWEEP = {"base": "base.yml", "name": "small_{variant}_s{seed}", "variants": {"GPEN": {}, "w/o noise": {}}}
 PROGRAM = """

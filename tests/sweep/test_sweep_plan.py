@@ -10,7 +10,7 @@ from basicsr.utils import options as hosts_options
 from conftest import REPOSITORY
 
 from gpen_plugin.errors import OptionError
-from gpen_plugin.host.runs import _reads_yaml
+from gpen_plugin.host.run_hooks import _reads_yaml
 from gpen_plugin.sweep.options import SweepOptions, forced
 from gpen_plugin.sweep.plan import Training, plan
 

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from gpen_plugin.host.training_log import last_iteration
 from gpen_plugin.sweep import running
 from gpen_plugin.sweep.plan import Training
 from gpen_plugin.sweep.running import Place, run_all
-from gpen_plugin.training_log import last_iteration
 
 HEAD = """
 import os, signal, sys, time

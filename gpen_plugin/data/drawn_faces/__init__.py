@@ -1,4 +1,4 @@
-"""Portraits that are drawn, not photographed: pictures of nobody, as many as one likes, for the demo and for tests.
+"""Portraits that are drawn, not photographed: images of nobody, as many as one likes, for the demo and for tests.
 
 A face is a set of smooth surfaces and outlines. Skin is a height field that is lit from one side; hair, eyes, lips and
 clothes are painted over it back to front, each through a mask with soft edges.
@@ -27,7 +27,7 @@ def draw_face(seed: int, size: int) -> np.ndarray:
 
     Args:
         seed: which face; the same seed gives the same face at any size, in more or less detail.
-        size: side of the picture in pixels.
+        size: side of the image in pixels.
     Returns:
         (size, size, 3) BGR uint8.
     """
@@ -47,8 +47,8 @@ def draw_face(seed: int, size: int) -> np.ndarray:
     paint_hair_in_front(canvas, traits)
     if traits.glasses:
         paint_glasses(canvas, traits)
-    picture = cv2.resize(_finish(canvas, traits), (size, size), interpolation=cv2.INTER_AREA)
-    return np.rint(np.clip(picture[:, :, ::-1], 0, 1) * 255).astype(np.uint8)
+    image = cv2.resize(_finish(canvas, traits), (size, size), interpolation=cv2.INTER_AREA)
+    return np.rint(np.clip(image[:, :, ::-1], 0, 1) * 255).astype(np.uint8)
 
 
 def _paint_background(canvas: Canvas, traits: FaceTraits) -> None:
@@ -102,7 +102,7 @@ def _paint_head(canvas: Canvas, traits: FaceTraits) -> None:
 
 
 def _relief(canvas: Canvas, traits: FaceTraits, outline: np.ndarray) -> np.ndarray:
-    """Height of the skin above the picture plane."""
+    """Height of the skin above the image plane."""
     x, y, yaw = canvas.x, canvas.y, traits.yaw
     depth = np.clip(-outline / traits.head_width, 0, 1)
     height = 0.5 * np.sqrt(1 - (1 - depth) ** 2 + 1e-3)
@@ -139,4 +139,4 @@ def _finish(canvas: Canvas, traits: FaceTraits) -> np.ndarray:
     """Colour of the light and a little loss of light towards the corners."""
     tone = np.array((1 + 0.035 * traits.warmth, 1.0, 1 - 0.05 * traits.warmth), np.float32)
     radius = canvas.frame_x**2 + canvas.frame_y**2
-    return canvas.picture * tone * (1.03 - 0.1 * radius)[:, :, None]
+    return canvas.image * tone * (1.03 - 0.1 * radius)[:, :, None]

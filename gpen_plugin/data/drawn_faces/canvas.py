@@ -1,4 +1,4 @@
-"""A square picture that is painted through soft masks, in coordinates from -1 to 1."""
+"""A square image that is painted through soft masks, in coordinates from -1 to 1."""
 
 from collections.abc import Sequence
 
@@ -16,13 +16,13 @@ def _unit(vector: np.ndarray) -> np.ndarray:
 
 
 class Canvas:
-    """A picture and the coordinates of its pixels.
+    """An image and the coordinates of its pixels.
 
     Args:
         side: in pixels.
         rng: for the textures.
     Attributes:
-        picture: (side, side, 3) RGB float32, about [0, 1].
+        image: (side, side, 3) RGB float32, about [0, 1].
         x: (side, side) in half sides, to the right; moved by `move_to`.
         y: the same, downwards.
         frame_x: `x` as it was before any move; frame_y likewise.
@@ -32,7 +32,7 @@ class Canvas:
         line = (np.arange(side, dtype=np.float32) + 0.5) * (2 / side) - 1
         self.frame_x, self.frame_y = np.meshgrid(line, line)
         self.x, self.y = self.frame_x, self.frame_y
-        self.picture = np.zeros((side, side, 3), np.float32)
+        self.image = np.zeros((side, side, 3), np.float32)
         self._pixel = 2 / side
         self._rng = rng
 
@@ -74,18 +74,18 @@ class Canvas:
         light: np.ndarray | float = 1.0,
         tint: Sequence[float] = (1.0, 1.0, 1.0),
     ) -> None:
-        """Lay a colour, times `tint` and `light`, over the picture where `alpha` is 1."""
+        """Lay a colour, times `tint` and `light`, over the image where `alpha` is 1."""
         layer = np.asarray(colour, np.float32) * np.asarray(tint, np.float32)
         layer = layer * np.asarray(light, np.float32)[..., None]  # (side, side, 3) or (1, 3)
-        self.picture += (layer - self.picture) * np.asarray(alpha, np.float32)[..., None]
+        self.image += (layer - self.image) * np.asarray(alpha, np.float32)[..., None]
 
     def tint(self, factors: Sequence[float], alpha: np.ndarray) -> None:
         """Multiply the channels by `factors` where `alpha` is 1."""
-        self.picture *= 1 + (np.asarray(factors, np.float32) - 1) * alpha.astype(np.float32)[..., None]
+        self.image *= 1 + (np.asarray(factors, np.float32) - 1) * alpha.astype(np.float32)[..., None]
 
     def shade(self, light: np.ndarray) -> None:
         """Multiply all channels."""
-        self.picture *= light.astype(np.float32)[..., None]
+        self.image *= light.astype(np.float32)[..., None]
 
     def lit(self, height: np.ndarray, light: tuple[float, float]) -> np.ndarray:
         """Brightness of a slightly shining surface under one soft light from (x, y) and some from all around."""

@@ -1,6 +1,6 @@
 """What one drawn face looks like, as numbers that are drawn from a seed.
 
-Lengths are in half sides of the picture, with (0, 0) in its middle and y downwards; colours are RGB in [0, 1].
+Lengths are in half sides of the image, with (0, 0) in its middle and y downwards; colours are RGB in [0, 1].
 """
 
 from dataclasses import dataclass

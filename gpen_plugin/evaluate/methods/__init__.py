@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from gpen_plugin import schema
-from gpen_plugin.data.image_source import FolderSource, fit_square
+from gpen_plugin.config import schema
+from gpen_plugin.data.image_source import FolderSource, resize_square
 from gpen_plugin.errors import DataError, OptionError
 from gpen_plugin.evaluate.case import Case
 from gpen_plugin.evaluate.methods.dfdnet import DFDNetOptions, build_dfdnet
@@ -32,7 +32,7 @@ class Method(typing.Protocol):
 
     Attributes:
         description: what runs: network, weights and their hash, sizes, iterations.
-        identity: what decides its pictures, as JSON has it: options, and digests of the files that they name.
+        identity: what decides its images, as JSON has it: options, and digests of the files that they name.
     """
 
     description: str
@@ -48,7 +48,7 @@ class NoOptions:
 
 
 class Enlargement:
-    """The degraded picture, enlarged: what every method has to beat.
+    """The degraded image, enlarged: what every method has to beat.
 
     Args:
         how: the interpolation.
@@ -56,7 +56,7 @@ class Enlargement:
 
     def __init__(self, how: Interpolation):
         self._how = how
-        self.description = f"the degraded picture, enlarged by {how} interpolation"
+        self.description = f"the degraded image, enlarged by {how} interpolation"
         self.identity = {"type": how}
 
     def __call__(self, case: Case) -> np.ndarray:
@@ -66,7 +66,7 @@ class Enlargement:
 
 @dataclass(frozen=True)
 class FolderOptions:
-    """The keys of a method of type ``folder``: pictures that another program restored.
+    """The keys of a method of type ``folder``: images that another program restored.
 
     Args:
         path: a folder. ``{condition}`` in it stands for the condition, where the protocol has several.
@@ -78,13 +78,13 @@ class FolderOptions:
 
 
 class RestoredElsewhere:
-    """Pictures from a folder, by the key of the image.
+    """Images from a folder, by the key of the image.
 
     Args:
         options: of the entry.
         where: its key path.
     Raises:
-        DataError: there is no such folder, or no picture in it.
+        DataError: there is no such folder, or no image in it.
     """
 
     def __init__(self, options: FolderOptions, where: str):
@@ -93,23 +93,21 @@ class RestoredElsewhere:
         count = sum(len(source.keys) for source in self._sources.values())
         digest = self._digest()
         self.description = (
-            f"{count} pictures of another program (sha256 {digest[:12]}); resized where they are of another size"
+            f"{count} images of another program (sha256 {digest[:12]}); resized where they are of another size"
         )
-        self.identity = {"type": "folder", "suffix": options.suffix, "pictures": digest}
+        self.identity = {"type": "folder", "suffix": options.suffix, "images": digest}
 
     def __call__(self, case: Case) -> np.ndarray:
-        """See `Method`. DataError where there is no picture for the case."""
+        """See `Method`. DataError where there is no image for the case."""
         by_condition = "{condition}" in self._options.path
         if case.condition and not by_condition:
-            came = (
-                f"{self._options.path} is one folder, and the protocol has several conditions ({case.condition}, ...)"
-            )
-            raise OptionError("path", came, "a folder per condition", "Write {condition} in the path.")
+            got = f"{self._options.path} is one folder, and the protocol has several conditions ({case.condition}, ...)"
+            raise OptionError("path", got, "a folder per condition", "Write {condition} in the path.")
         folder, name = self._options.path.replace("{condition}", case.condition), case.key + self._options.suffix
         source = self._sources.get(str(Path(folder)))
         if source is None or name not in source.keys:
-            raise DataError(f"{folder}/{name}", "is not there", "a restored picture of this name")
-        return fit_square(source.read(name), case.size)
+            raise DataError(f"{folder}/{name}", "is not there", "a restored image of this name")
+        return resize_square(source.read(name), case.size)
 
     def _folders(self, where: str) -> list[str]:
         if "{condition}" not in self._options.path:
@@ -118,7 +116,7 @@ class RestoredElsewhere:
         found = sorted(str(Path(folder)) for folder in glob(pattern) if Path(folder).is_dir())
         if not found:
             raise DataError(
-                where, f"no folder is like {self._options.path}", "a folder per condition", "Mend the path."
+                where, f"no folder is like {self._options.path}", "a folder per condition", "Check the path."
             )
         return found
 

@@ -9,13 +9,13 @@ import numpy as np
 import torch
 from torch import nn
 
-from gpen_plugin import checkpoint
+from gpen_plugin.checkpoints import checkpoint
+from gpen_plugin.checkpoints.download import sha256_of
 from gpen_plugin.errors import CheckpointError, OptionError
 from gpen_plugin.evaluate.methods.network_entries import LOUD, RANDOM, shown_file
 from gpen_plugin.evaluate.methods.networks import Handling, NetworkMethod
-from gpen_plugin.fetch import sha256_of
-from gpen_plugin.host.foreign_archs import vgg_without_download
-from gpen_plugin.restore.named_network import build_network, drawn, load
+from gpen_plugin.host.patches import vgg_offline
+from gpen_plugin.restore.registry_network import build_network, load, seeded_init
 
 SIZE = 512  # the only one that the network takes
 CHANNELS = {256: 128, 128: 256, 64: 512, 32: 512}  # of the dictionary, by the size of the features
@@ -44,7 +44,7 @@ class DFDNetOptions:
         dictionary: the file of parts; ``random`` likewise.
         param_key: entry of the file of weights; ~ takes params.
         points: where the aligned faces have left eye, right eye, tip of the nose, left and right corner of the mouth,
-            (x, y) in pixels of a face of 512 px, left being the picture's.
+            (x, y) in pixels of a face of 512 px, left being the image's.
     """
 
     weights: str
@@ -83,10 +83,10 @@ def build_dfdnet(options: DFDNetOptions, where: str, device: torch.device) -> Ne
     """
     boxes = part_boxes(options.points, f"{where}:points")
     identity = {"type": "dfdnet", "param_key": options.param_key, "boxes": boxes.tolist()}
-    with tempfile.TemporaryDirectory() as folder, vgg_without_download():
+    with tempfile.TemporaryDirectory() as folder, vgg_offline():
         dictionary, dictionary_origin, identity["dictionary"] = _dictionary(options.dictionary, where, Path(folder))
         section = {"type": "DFDNet", "num_feat": 64, "dict_path": str(dictionary)}
-        net = drawn(lambda: build_network(section, where))
+        net = seeded_init(lambda: build_network(section, where))
     origin, identity["weights"] = LOUD, RANDOM
     if options.weights != RANDOM:
         load(net, options.weights, options.param_key, f"{where}:weights")
@@ -104,7 +104,7 @@ def part_boxes(points: Sequence[tuple[float, float]], where: str = "points") -> 
         points: left eye, right eye, tip of the nose, left and right corner of the mouth, (x, y) at 512 px.
         where: key path, for the error.
     Returns:
-        (4, 4) int64: left, top, right, bottom of `PARTS`, within the picture.
+        (4, 4) int64: left, top, right, bottom of `PARTS`, within the image.
     Raises:
         OptionError: not five points, or no distance between the eyes.
     """
@@ -129,8 +129,8 @@ def _dictionary(given: str, where: str, folder: Path) -> tuple[Path, str, str]:
     content = checkpoint.read_whole(given)  # also so that the network's own reader meets nothing but tensors
     missing = [f"{size} {part}" for size in CHANNELS for part in PARTS if not _fits(content, size, part)]
     if missing:
-        came, expected = f"lacks {checkpoint.shown(missing)}", "DFDNet's dictionary: size -> part -> (K, C, h, w)"
-        raise CheckpointError(f"{where}:dictionary: {given}", came, expected, "Name the right file.")
+        got, expected = f"lacks {checkpoint.shown(missing)}", "DFDNet's dictionary: size -> part -> (K, C, h, w)"
+        raise CheckpointError(f"{where}:dictionary: {given}", got, expected, "Name the right file.")
     digest = sha256_of(given)
     return Path(given), shown_file(given, digest), digest
 

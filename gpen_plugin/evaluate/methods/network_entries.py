@@ -8,12 +8,20 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from gpen_plugin import checkpoint, schema
+from gpen_plugin.checkpoints import checkpoint
+from gpen_plugin.checkpoints.download import sha256_of
+from gpen_plugin.config import schema
 from gpen_plugin.errors import OptionError
 from gpen_plugin.evaluate.methods.networks import Handling, NetworkMethod, plain
-from gpen_plugin.fetch import sha256_of
-from gpen_plugin.restore.face_network import read_gpen
-from gpen_plugin.restore.named_network import build_network, drawn, imported, load, shown_network, told_where
+from gpen_plugin.restore.network import read_gpen
+from gpen_plugin.restore.registry_network import (
+    build_network,
+    describe_network,
+    import_module_of,
+    load,
+    name_location,
+    seeded_init,
+)
 
 RANDOM = "random"  # in place of a weight file
 LOUD = "RANDOM WEIGHTS: it has learnt nothing"
@@ -25,7 +33,7 @@ class GPENOptions:
 
     Args:
         weights: a file of ours, of BasicSR or of GPEN's authors, whose tensors tell the sizes; ``random`` for trying
-            things out. ``{run}`` in it stands for each of the entry's ``runs``: see `gpen_plugin.evaluate.runs`.
+            things out. ``{run}`` in it stands for each of the entry's ``runs``: see `gpen_plugin.evaluate.repeats`.
         param_key: entry of the file; ~ takes the averaged weights where there are any.
         network: with random weights alone: arguments of `GPEN`.
     """
@@ -68,16 +76,16 @@ def build_gpen(options: GPENOptions, where: str, device: torch.device) -> Networ
     identity = {"type": "gpen", "param_key": options.param_key, "weights": RANDOM}
     if options.weights == RANDOM:
         if options.network is None:
-            way_out = "Write e.g. network: {out_size: 512}."
-            raise OptionError(f"{where}:network", "missing", "GPEN's arguments, as the weights are random", way_out)
+            hint = "Write e.g. network: {out_size: 512}."
+            raise OptionError(f"{where}:network", "missing", "GPEN's arguments, as the weights are random", hint)
         section = {"type": "GPEN", **options.network}
-        net = drawn(lambda: build_network(section, f"{where}:network"))
-        spec, origin, identity["network"] = checkpoint.describe(net.state_dict()), LOUD, plain(section)
+        net = seeded_init(lambda: build_network(section, f"{where}:network"))
+        spec, origin, identity["network"] = checkpoint.infer_spec(net.state_dict()), LOUD, plain(section)
     elif options.network is not None:
-        came = "given together with a weight file, whose tensors tell it"
-        raise OptionError(f"{where}:network", came, "one of the two", "Remove network.")
+        got = "given together with a weight file, whose tensors tell it"
+        raise OptionError(f"{where}:network", got, "one of the two", "Remove network.")
     else:
-        net, spec = told_where(f"{where}:weights", lambda: read_gpen(options.weights, options.param_key))
+        net, spec = name_location(f"{where}:weights", lambda: read_gpen(options.weights, options.param_key))
         identity["weights"] = sha256_of(options.weights)
         origin = shown_file(options.weights, identity["weights"])
     handling = Handling(value_range=net.value_range, input_size=net.in_size)
@@ -91,9 +99,9 @@ def build_arch(options: ArchOptions, where: str, device: torch.device) -> Networ
     """
     options.check(where)
     for module in options.imports:
-        imported(module, f"{where}:imports")
+        import_module_of(module, f"{where}:imports")
     elsewhere = "A package that registers its networks is named in imports."
-    net = drawn(lambda: build_network(options.network, f"{where}:network", elsewhere), options.seed)
+    net = seeded_init(lambda: build_network(options.network, f"{where}:network", elsewhere), options.seed)
     _check_arguments(net, options.arguments, f"{where}:arguments")
     identity = {"type": "arch", "network": plain(options.network), "param_key": options.param_key}
     if options.weights == RANDOM:
@@ -104,7 +112,9 @@ def build_arch(options: ArchOptions, where: str, device: torch.device) -> Networ
         origin = shown_file(options.weights, identity["weights"])
         origin += f", which lacks {left} of the network's tensors" if left else ""
         identity["strict_load"] = options.strict_load
-    return NetworkMethod(net, options, device, f"{shown_network(options.network, net)}; {origin}; {options}", identity)
+    return NetworkMethod(
+        net, options, device, f"{describe_network(options.network, net)}; {origin}; {options}", identity
+    )
 
 
 def shown_file(path: str | Path, digest: str) -> str:
@@ -113,13 +123,13 @@ def shown_file(path: str | Path, digest: str) -> str:
 
 
 def _check_arguments(net: nn.Module, given: Mapping, where: str) -> None:
-    """Whether `forward` takes a picture and these."""
+    """Whether `forward` takes an image and these."""
     _, *others = inspect.signature(net.forward).parameters.values()
     known = [parameter.name for parameter in others]
     if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in others):
         for key in given:
             if not known:
-                came = f"{type(net).__name__} takes the picture alone"
-                raise OptionError(f"{where}:{key}", came, "no arguments", "Remove arguments.")
+                got = f"{type(net).__name__} takes the image alone"
+                raise OptionError(f"{where}:{key}", got, "no arguments", "Remove arguments.")
             if key not in known:
                 raise schema.unknown_key(key, known, where)

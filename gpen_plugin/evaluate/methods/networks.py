@@ -1,4 +1,4 @@
-"""A network as a method: how pictures go in, and which of its results comes out."""
+"""A network as a method: how images go in, and which of its results comes out."""
 
 import contextlib
 import dataclasses
@@ -11,30 +11,29 @@ import numpy as np
 import torch
 from torch import nn
 
-from gpen_plugin.data.image_source import fit_square
+from gpen_plugin.data.image_source import resize_square
 from gpen_plugin.errors import DataError, OptionError, ShapeError
 from gpen_plugin.evaluate.case import Case
 from gpen_plugin.evaluate.methods.repeatable import repeatable
 from gpen_plugin.evaluate.methods.sizes import Interpolation, resized
-from gpen_plugin.restore.face_network import ready
-from gpen_plugin.restore.network_pictures import from_network, to_network
+from gpen_plugin.restore.network import from_network, prepare_for_inference, to_network
 
 
 @dataclass(frozen=True, kw_only=True)
 class Handling:
-    """How pictures go through a network.
+    """How images go through a network.
 
     Args:
         value_range: lowest and highest value that the network takes and gives: [0, 1] or [-1, 1].
         channels: their order in the network.
-        input_size: side that the degraded picture is brought to; ~ for the size of the ground truth, ``native`` for
+        input_size: side that the degraded image is brought to; ~ for the size of the ground truth, ``native`` for
             none, where the network itself enlarges.
         resize: how it is brought there.
-        output: which of several results is the picture: a place in a list, a key, or an attribute; ~ where the network
-            gives but the picture.
+        output: which of several results is the image: a place in a list, a key, or an attribute; ~ where the network
+            gives but the image.
         arguments: what the network's forward is given besides.
         mode: ``train`` for a network that needs its training mode, as BasicSR's HiFaceGAN does. Its state is put back
-            after each picture.
+            after each image.
         seed: of what the network draws, and of random weights.
     """
 
@@ -59,22 +58,22 @@ class Handling:
         if self.input_size is None:
             return f"input at the size of the results, {self.resize}"
         size = "its own size" if self.input_size == "native" else f"{self.input_size} px, {self.resize}"
-        return f"input at {size}; its pictures are resized where the results are of another size"
+        return f"input at {size}; its images are resized where the results are of another size"
 
 
 class NetworkMethod:
-    """A network that restores one picture at a time.
+    """A network that restores one image at a time.
 
     Args:
         net: takes (1, 3, H, W) float32.
-        handling: how pictures go through it.
+        handling: how images go through it.
         device: where it computes.
         description: see `gpen_plugin.evaluate.methods.Method`.
         identity: likewise; the handling is added.
     """
 
     def __init__(self, net: nn.Module, handling: Handling, device: torch.device, description: str, identity: Mapping):
-        self.net, self.handling, self.device = ready(net, device), handling, device
+        self.net, self.handling, self.device = prepare_for_inference(net, device), handling, device
         self.net.train(handling.mode == "train")
         self.description = description
         keys = [option.name for option in dataclasses.fields(Handling)]
@@ -86,8 +85,8 @@ class NetworkMethod:
 
         Raises:
             DataError: the result has values that are no numbers.
-            ShapeError: it is no picture.
-            OptionError: `output` does not lead to a picture.
+            ShapeError: it is no image.
+            OptionError: `output` does not lead to an image.
         """
         how, rgb = self.handling, self.handling.channels == "rgb"
         if how.input_size == "native":
@@ -96,25 +95,25 @@ class NetworkMethod:
             lq = resized(case.lq, how.input_size or case.size, how.resize)
         batch = to_network(lq, how.value_range, rgb=rgb)[None].to(self.device)  # (1, 3, H, W)
         with repeatable(self.device, how.seed, case.key, case.condition), self._state_kept():
-            picture = self._picture_of(self.net(batch, **how.arguments))
-        if not picture.isfinite().all():
+            image = self._image_of(self.net(batch, **how.arguments))
+        if not image.isfinite().all():
             raise DataError(case.key, "the network gave values that are no numbers", "finite values")
-        return fit_square(from_network(picture, how.value_range, rgb=rgb), case.size)
+        return resize_square(from_network(image, how.value_range, rgb=rgb), case.size)
 
-    def _picture_of(self, answer: object) -> torch.Tensor:
+    def _image_of(self, answer: object) -> torch.Tensor:
         """(3, H, W) of whatever the network gave."""
         output = self.handling.output
         tensor = answer if output is None else _part(answer, output)
         if not isinstance(tensor, torch.Tensor):
-            came = f"the network gave {_listed(answer)}" + ("" if output is None else f", and output is {output}")
-            raise OptionError("output", came, "the place, key or attribute of the picture", "Set output to it.")
+            got = f"the network gave {_listed(answer)}" + ("" if output is None else f", and output is {output}")
+            raise OptionError("output", got, "the place, key or attribute of the image", "Set output to it.")
         if tensor.ndim != 4 or tensor.shape[:2] != (1, 3):
-            raise ShapeError("output", f"the network gave {_listed(answer)}", "a picture (1, 3, H, W)")
+            raise ShapeError("output", f"the network gave {_listed(answer)}", "an image (1, 3, H, W)")
         return tensor[0]
 
     @contextlib.contextmanager
     def _state_kept(self) -> Iterator[None]:
-        """A network in training mode moves its statistics at each pass: the next picture must not see that."""
+        """A network in training mode moves its statistics at each pass: the next image must not see that."""
         kept = [(buffer, buffer.clone()) for buffer in self.net.buffers()] if self.net.training else []
         try:
             yield

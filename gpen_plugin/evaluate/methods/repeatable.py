@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import torch
 
-from gpen_plugin.data.degradation import recipe_rng
+from gpen_plugin.data.degradation import rng_from_key
 
 
 @contextlib.contextmanager
@@ -22,7 +22,7 @@ def repeatable(device: torch.device, *parts: str | int) -> Iterator[None]:
     before = cudnn.deterministic, cudnn.benchmark, cudnn.allow_tf32, matmul.allow_tf32
     devices = [device] if device.type == "cuda" else []
     with torch.random.fork_rng(devices):
-        torch.manual_seed(int(recipe_rng(*parts).integers(2**63)))
+        torch.manual_seed(int(rng_from_key(*parts).integers(2**63)))
         try:
             cudnn.deterministic, cudnn.benchmark, cudnn.allow_tf32, matmul.allow_tf32 = True, False, False, False
             yield

@@ -5,11 +5,11 @@ from collections.abc import Iterator, Mapping
 
 import numpy as np
 
+from gpen_plugin.config.schema import check
 from gpen_plugin.errors import OptionError, join_errors
 from gpen_plugin.evaluate.case import Case
 from gpen_plugin.evaluate.protocols.degraded_faces import BlindRestoration, SuperResolution
 from gpen_plugin.evaluate.protocols.given_faces import Pairs, Wild
-from gpen_plugin.schema import check
 
 _PROTOCOLS = {protocol.kind: protocol for protocol in (BlindRestoration, SuperResolution, Pairs, Wild)}
 
@@ -40,13 +40,13 @@ class Protocol(typing.Protocol):
         """What was done to an image, in words."""
 
     def originals(self, key: str) -> tuple[np.ndarray | None, np.ndarray | None]:
-        """What of an image's cases is as it was found: ground truth and degraded picture; None for what is not.
+        """What of an image's cases is as it was found: ground truth and degraded image; None for what is not.
 
-        It tells whether cases that were written earlier were made of the pictures that are there now.
+        It tells whether cases that were written earlier were made of the images that are there now.
         """
 
     def case(self, key: str, condition: str) -> Case:
-        """One degraded face, the same at every call; DataError if a picture of it cannot be read."""
+        """One degraded face, the same at every call; DataError if an image of it cannot be read."""
 
 
 def build_protocol(options: Mapping, where: str = "protocol") -> Protocol:
@@ -57,14 +57,14 @@ def build_protocol(options: Mapping, where: str = "protocol") -> Protocol:
         where: key path of the section, for messages.
     Raises:
         OptionError: lists every problem of the options by key path.
-        DataError: the pictures are not there, or have no partners.
+        DataError: the images are not there, or have no partners.
     """
     if not isinstance(options, Mapping):
         raise OptionError(where, f"got {options!r}", "a section with keys")
     kind = options.get("type")
     if not isinstance(kind, str) or kind not in _PROTOCOLS:
-        came = "missing" if "type" not in options else f"got {kind!r}"
-        raise OptionError(f"{where}:type", came, "one of " + ", ".join(_PROTOCOLS))
+        got = "missing" if "type" not in options else f"got {kind!r}"
+        raise OptionError(f"{where}:type", got, "one of " + ", ".join(_PROTOCOLS))
     protocol = _PROTOCOLS[kind]
     given = {key: value for key, value in options.items() if key != "type"}
     check(protocol.options_class, given, where)

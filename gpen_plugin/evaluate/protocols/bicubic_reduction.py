@@ -1,4 +1,4 @@
-"""Bicubic downsampling as the field does it: MATLAB's ``imresize``, whose kernel widens as the picture shrinks.
+"""Bicubic downsampling as the field does it: MATLAB's ``imresize``, whose kernel widens as the image shrinks.
 
 The host's own copy fails where two or fewer pixels are left, and computes in single precision on torch's threads; what
 a fingerprint stands for must be possible at every size, and the same on every machine.
@@ -11,18 +11,18 @@ import numpy as np
 _GUARD_DIGITS = 6  # so that 127.5, summed in another order, is still rounded up
 
 
-def reduce_bicubic(picture: np.ndarray, size: int) -> np.ndarray:
-    """Shrink a square picture with an antialiased cubic kernel (Keys 1981, a = -0.5).
+def reduce_bicubic(image: np.ndarray, size: int) -> np.ndarray:
+    """Shrink a square image with an antialiased cubic kernel (Keys 1981, a = -0.5).
 
     Args:
-        picture: (S, S, 3) uint8.
-        size: side of the result, 1 to S. The outer edges of both pictures coincide, also where S / size is no whole
+        image: (S, S, 3) uint8.
+        size: side of the result, 1 to S. The outer edges of both images coincide, also where S / size is no whole
             number.
     Returns:
         (size, size, 3) uint8, rounded half up and clipped.
     """
-    weights = _weights(len(picture), size)
-    rows = np.tensordot(weights, picture.astype(np.float64), axes=(1, 0))  # (size, S, 3)
+    weights = _weights(len(image), size)
+    rows = np.tensordot(weights, image.astype(np.float64), axes=(1, 0))  # (size, S, 3)
     both = np.tensordot(weights, rows, axes=(1, 1)).transpose(1, 0, 2)  # (size, size, 3)
     return np.clip(np.floor(np.round(both, _GUARD_DIGITS) + 0.5), 0, 255).astype(np.uint8)
 

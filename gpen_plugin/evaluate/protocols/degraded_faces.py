@@ -6,8 +6,14 @@ from dataclasses import asdict, dataclass, field
 
 import numpy as np
 
-from gpen_plugin.data.degradation import DegradationRanges, DegradationRecipe, degrade_small, recipe_rng, sample_recipe
-from gpen_plugin.data.image_source import fit_square
+from gpen_plugin.data.degradation import (
+    DegradationRanges,
+    DegradationRecipe,
+    degrade_lowres,
+    rng_from_key,
+    sample_recipe,
+)
+from gpen_plugin.data.image_source import resize_square
 from gpen_plugin.errors import GPENError, OptionError
 from gpen_plugin.evaluate.case import Case
 from gpen_plugin.evaluate.protocols.bicubic_reduction import reduce_bicubic
@@ -63,11 +69,11 @@ class ScalesOptions(FacesOptions):
         """See `ListOptions`."""
         problems = super().value_problems(where)
         if min(self.scales, default=0) < 2 or len(set(self.scales)) < len(self.scales):
-            came = f"got {list(self.scales)}"
-            problems.append(OptionError(f"{where}:scales", came, "one or more different whole numbers above 1"))
+            got = f"got {list(self.scales)}"
+            problems.append(OptionError(f"{where}:scales", got, "one or more different whole numbers above 1"))
         elif not problems and min(self.scales) > self.out_size:
-            came = f"got {list(self.scales)}, of which none leaves a pixel of {self.out_size}"
-            problems.append(OptionError(f"{where}:scales", came, f"a number up to {self.out_size}"))
+            got = f"got {list(self.scales)}, of which none leaves a pixel of {self.out_size}"
+            problems.append(OptionError(f"{where}:scales", got, f"a number up to {self.out_size}"))
         return problems
 
 
@@ -88,7 +94,7 @@ class _DegradedFaces(ABC):
 
     def originals(self, key: str) -> tuple[np.ndarray, None]:
         """See `Protocol`."""
-        return np.ascontiguousarray(fit_square(self._source.read(key), self.size)), None
+        return np.ascontiguousarray(resize_square(self._source.read(key), self.size)), None
 
     def case(self, key: str, condition: str) -> Case:
         """See `Protocol`."""
@@ -129,10 +135,10 @@ class BlindRestoration(_DegradedFaces):
 
     def recipe(self, key: str) -> DegradationRecipe:
         """How an image is degraded."""
-        return sample_recipe(self._ranges, recipe_rng(self._seed, key))
+        return sample_recipe(self._ranges, rng_from_key(self._seed, key))
 
     def _degraded(self, truth: np.ndarray, key: str, condition: str) -> np.ndarray:
-        return degrade_small(truth, self.recipe(key))
+        return degrade_lowres(truth, self.recipe(key))
 
 
 class SuperResolution(_DegradedFaces):

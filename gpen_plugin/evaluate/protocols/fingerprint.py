@@ -16,14 +16,14 @@ from gpen_plugin.evaluate.protocols import Protocol
 from gpen_plugin.evaluate.protocols.image_list import listed
 from gpen_plugin.version import __version__
 
-PACKAGES = ("basicsr", "torch", "numpy", "scipy", "lpips")  # what else decides a picture or a metric's value
+PACKAGES = ("basicsr", "torch", "numpy", "scipy", "lpips")  # what else decides an image or a metric's value
 IMAGE_DIGITS, DIGEST_DIGITS, PART_DIGITS = 12, 12, 6
 FEW = 5  # keys in a sentence
 
 
 @dataclass(frozen=True)
 class Fingerprint:
-    """A protocol and the pictures that it gave, as a digest that another lab can compare.
+    """A protocol and the images that it gave, as a digest that another lab can compare.
 
     Neither paths nor file formats nor anything of the machine enters it. The digest is computed from the other values,
     so that it cannot disagree with them.
@@ -32,7 +32,7 @@ class Fingerprint:
         kind: of the protocol.
         size: side of the results, in pixels.
         options: of the protocol, as they count.
-        inputs: key of an image -> hash of the pixels of its degraded pictures and its ground truth.
+        inputs: key of an image -> hash of the pixels of its degraded images and its ground truth.
         versions: package -> version.
     """
 
@@ -77,10 +77,8 @@ class Fingerprint:
         except (KeyError, TypeError, ValueError) as error:
             raise DataError("fingerprint", f"cannot be read ({error!r})", "that of an evaluation") from error
         if not same:
-            came = f"says {given['digest']}, its parts give {found.digest}"
-            raise DataError(
-                "fingerprint", came, "both the same", "Somebody changed the file: run the evaluation again."
-            )
+            got = f"says {given['digest']}, its parts give {found.digest}"
+            raise DataError("fingerprint", got, "both the same", "Somebody changed the file: run the evaluation again.")
         return found
 
     def __str__(self) -> str:
@@ -113,7 +111,7 @@ def take_fingerprint(protocol: Protocol, cases: Iterable[Case]) -> Fingerprint:
 
 
 def versions() -> dict[str, str]:
-    """What runs: this package and those that decide a picture or a metric. Build tags like ``+cpu`` do not count."""
+    """What runs: this package and those that decide an image or a metric. Build tags like ``+cpu`` do not count."""
     found = {"gpen_plugin": __version__, "opencv": cv2.__version__}
     for name in PACKAGES:
         try:
@@ -186,14 +184,14 @@ def _shown(value: object) -> str:
 
 
 def _hash_pixels(case: Case) -> str:
-    """A hash of both pictures of a case: shapes, dtypes and values."""
+    """A hash of both images of a case: shapes, dtypes and values."""
     hasher = hashlib.sha256()
-    for picture in (case.lq, case.gt):
-        if picture is None:
+    for image in (case.lq, case.gt):
+        if image is None:
             hasher.update(b"none")
         else:
-            hasher.update(f"{picture.shape} {picture.dtype.str} ".encode())
-            hasher.update(np.ascontiguousarray(picture))
+            hasher.update(f"{image.shape} {image.dtype.str} ".encode())
+            hasher.update(np.ascontiguousarray(image))
     return hasher.hexdigest()
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from gpen_plugin.data.image_source import ImageSource, fit_square
+from gpen_plugin.data.image_source import ImageSource, resize_square
 from gpen_plugin.errors import DataError, join_errors
 from gpen_plugin.evaluate.case import Case
 from gpen_plugin.evaluate.protocols.image_list import ListOptions, first_keys, listed, open_root
@@ -64,8 +64,8 @@ class _GivenFaces(ABC):
 
     def _degraded(self, key: str) -> np.ndarray:
         """The central square of a degraded face at its own size, which is all of it as a rule."""
-        picture = self._lq.read(key)
-        return np.ascontiguousarray(fit_square(picture, min(picture.shape[:2])))
+        image = self._lq.read(key)
+        return np.ascontiguousarray(resize_square(image, min(image.shape[:2])))
 
 
 class Wild(_GivenFaces):
@@ -98,7 +98,7 @@ class Pairs(_GivenFaces):
         options: checked.
         where: their key path.
     Raises:
-        DataError: a picture has no partner; lists them.
+        DataError: an image has no partner; lists them.
     """
 
     kind = "pairs"
@@ -119,13 +119,13 @@ class Pairs(_GivenFaces):
         """See `Protocol`."""
         truth = self._gt.read(key)
         if not self._resized and truth.shape[:2] != (self.size, self.size):
-            came = f"has {truth.shape[1]} x {truth.shape[0]} px"
-            expected = f"{self.size} x {self.size} as the first picture"
-            raise DataError(self._gt.name(key), came, expected, f"Set {self._where}:out_size to resize all of them.")
-        return np.ascontiguousarray(fit_square(truth, self.size)), self._degraded(key)
+            got = f"has {truth.shape[1]} x {truth.shape[0]} px"
+            expected = f"{self.size} x {self.size} as the first image"
+            raise DataError(self._gt.name(key), got, expected, f"Set {self._where}:out_size to resize all of them.")
+        return np.ascontiguousarray(resize_square(truth, self.size)), self._degraded(key)
 
     def _side_of_truth(self, where: str) -> int:
-        """The side of the first picture that can be read."""
+        """The side of the first image that can be read."""
         for key in self.keys:
             try:
                 height, width = self._gt.read(key).shape[:2]
@@ -133,23 +133,23 @@ class Pairs(_GivenFaces):
                 continue
             if height == width:
                 return height
-            came, way_out = (
+            got, hint = (
                 f"{self._gt.name(key)} has {width} x {height} px",
                 f"Set {where}:out_size to crop and resize.",
             )
-            raise DataError(f"{where}:dataroot_gt", came, "square pictures where out_size is left out", way_out)
-        raise DataError(f"{where}:dataroot_gt", f"none of {len(self.keys)} pictures can be read", "at least one")
+            raise DataError(f"{where}:dataroot_gt", got, "square images where out_size is left out", hint)
+        raise DataError(f"{where}:dataroot_gt", f"none of {len(self.keys)} images can be read", "at least one")
 
 
 def _check_partners(lq: ImageSource, gt: ImageSource, where: str) -> None:
-    """Raise a `DataError` that lists the pictures which are on one side only."""
+    """Raise a `DataError` that lists the images which are on one side only."""
     sides = {"dataroot_lq": set(lq.keys), "dataroot_gt": set(gt.keys)}
     problems = []
     for (name, keys), (other, others) in zip(sides.items(), reversed(sides.items()), strict=True):
         missing = sorted(others - keys)
         if missing:
-            came = f"lacks {len(missing)} of the {len(others)} pictures of {other}: {listed(missing)}"
-            expected = "a partner of the same name for every picture"
-            problems.append(DataError(f"{where}:{name}", came, expected, f"Add them, or remove them from {other}."))
+            got = f"lacks {len(missing)} of the {len(others)} images of {other}: {listed(missing)}"
+            expected = "a partner of the same name for every image"
+            problems.append(DataError(f"{where}:{name}", got, expected, f"Add them, or remove them from {other}."))
     if problems:
         raise join_errors(problems)

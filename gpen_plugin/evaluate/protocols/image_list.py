@@ -41,10 +41,10 @@ def open_root(path: str, where: str) -> ImageSource:
     source = open_source(path, where)
     for key in source.keys:
         if key.startswith("/") or ".." in PurePosixPath(key).parts:
-            raise DataError(where, f"{path} has a picture called '{key}'", "names below one folder", "Rename it.")
+            raise DataError(where, f"{path} has an image called '{key}'", "names below one folder", "Rename it.")
         shown = key.encode("utf-8", "backslashreplace").decode()
         if shown != key:
-            raise DataError(where, f"{path} has a picture called '{shown}'", "names that are text", "Rename it.")
+            raise DataError(where, f"{path} has an image called '{shown}'", "names that are text", "Rename it.")
     return source
 
 

@@ -1,6 +1,6 @@
 """Write the report of an evaluation: tables, sheets, curves, and one page that shows them all without a network.
 
-Everything here is a function of the results and the pictures: the same twice gives the same bytes.
+Everything here is a function of the results and the images: the same twice gives the same bytes.
 """
 
 import importlib.util
@@ -10,13 +10,13 @@ from pathlib import Path
 from gpen_plugin.errors import OptionError
 from gpen_plugin.evaluate.report import against, breakdown_tables, figures, table_data, tables
 from gpen_plugin.evaluate.report.breakdown import Breakdown
-from gpen_plugin.evaluate.report.embedded import lossless_uri, packed_picture
+from gpen_plugin.evaluate.report.embedded import lossless_uri, packed_image
 from gpen_plugin.evaluate.report.labels import read_labels
 from gpen_plugin.evaluate.report.options import ReportOptions, check_reference
 from gpen_plugin.evaluate.report.page import Figure, page
 from gpen_plugin.evaluate.report.summary import Summary
 from gpen_plugin.evaluate.results import Results, delete_file, write_text
-from gpen_plugin.picture_file import write_picture
+from gpen_plugin.images.files import write_image
 
 __all__ = ["SOMETIMES", "ReportOptions", "check_report", "write_report"]
 
@@ -38,8 +38,8 @@ def check_report(options: ReportOptions) -> None:
 def _require_packages() -> None:
     missing = [name for name in ("jinja2", "matplotlib") if importlib.util.find_spec(name) is None]
     if missing:
-        came = f"the report needs {' and '.join(missing)}, which cannot be imported"
-        raise OptionError("report", came, way_out='Run: pip install "gpen_plugin[evaluate]"')
+        got = f"the report needs {' and '.join(missing)}, which cannot be imported"
+        raise OptionError("report", got, hint='Run: pip install "gpen_plugin[evaluate]"')
 
 
 def write_report(root: Path, results: Results, options: ReportOptions) -> list[Path]:
@@ -91,25 +91,25 @@ def _check_keys(results: Results, options: ReportOptions) -> None:
         return
     strangers = [key for key in options.sheet_images if key not in results.keys]
     if strangers:
-        came = f"got {', '.join(strangers[:5])}, not among the {len(results.keys)} images"
-        raise OptionError("report:sheet_images", came, f"keys such as {results.keys[0]}", "Or give a number of images.")
+        got = f"got {', '.join(strangers[:5])}, not among the {len(results.keys)} images"
+        raise OptionError("report:sheet_images", got, f"keys such as {results.keys[0]}", "Or give a number of images.")
 
 
 def _curves(root: Path, summary: Summary, options: ReportOptions) -> Iterator[Figure]:
     if not (options.curves and summary.by_scale and figures.columns_with_values(summary)):
         return
-    picture = figures.curves(summary)
-    write_picture(root / "curves.png", picture)
+    image = figures.curves(summary)
+    write_image(root / "curves.png", image)
     caption = "Each metric over the conditions. Bars are 95 % intervals; a hollow mark lacks images."
-    yield Figure(caption, "curves.png", lossless_uri(picture))
+    yield Figure(caption, "curves.png", lossless_uri(image))
 
 
 def _sheets(root: Path, results: Results, options: ReportOptions) -> Iterator[Figure]:
     choice = figures.choose_images(results, options.sheet_images)
     columns = ", ".join(figures.column_names(results))
     for condition in results.conditions:
-        picture = figures.comparison_sheet(root, results, condition, choice.keys, options.sheet_tile)
+        image = figures.comparison_sheet(root, results, condition, choice.keys, options.sheet_tile)
         file = f"sheets/{condition.replace('/', '_') or 'sheet'}.png"
-        write_picture(root / file, picture)
+        write_image(root / file, image)
         place = f"Condition {condition}. " if condition else ""
-        yield Figure(f"{place}{columns}. Rows, {choice.how}: {', '.join(choice.keys)}.", file, packed_picture(picture))
+        yield Figure(f"{place}{columns}. Rows, {choice.how}: {', '.join(choice.keys)}.", file, packed_image(image))

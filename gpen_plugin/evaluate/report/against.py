@@ -9,10 +9,10 @@ import numpy as np
 
 from gpen_plugin.evaluate.pooling import by_method
 from gpen_plugin.evaluate.report.escaping import markdown_text
-from gpen_plugin.evaluate.report.intervals import Interval, mean_intervals
 from gpen_plugin.evaluate.report.summary import Head, Summary
 from gpen_plugin.evaluate.report.table_data import csv_text, number_text
 from gpen_plugin.evaluate.results import Results, Row
+from gpen_plugin.evaluate.stats import Interval, mean_intervals
 
 SIGNS = {"better": "▲", "worse": "▼", "": "≈"}
 

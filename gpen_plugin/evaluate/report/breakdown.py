@@ -6,11 +6,11 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
-from gpen_plugin.evaluate.report.intervals import Interval, percentile_intervals, resampled_means
 from gpen_plugin.evaluate.report.labels import Group, Labels, groups_of
 from gpen_plugin.evaluate.report.ranking import Place
 from gpen_plugin.evaluate.report.summary import Summary
 from gpen_plugin.evaluate.results import Column, Results
+from gpen_plugin.evaluate.stats import Interval, percentile_intervals, resampled_means
 
 FEWEST = 10  # images that an interval needs
 

@@ -1,4 +1,4 @@
-"""Pictures inside a page: which ones, how they are packed, and how heavy they get."""
+"""Images inside a page: which ones, how they are packed, and how heavy they get."""
 
 import base64
 from collections.abc import Iterable, Iterator, Sequence
@@ -9,12 +9,12 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-from gpen_plugin.data.image_source import decode_picture
+from gpen_plugin.data.image_source import decode_image
 from gpen_plugin.errors import DataError
-from gpen_plugin.evaluate.results import Results, input_of, picture_of, truth_of
+from gpen_plugin.evaluate.results import Results, image_of, input_of, truth_of
 
 QUALITY = 90
-LOSSLESS_SIDE = 128  # pictures up to this side stay as they are
+LOSSLESS_SIDE = 128  # images up to this side stay as they are
 SPREAD_SHARE = 3  # one image in three is taken evenly, the others are extremes
 
 
@@ -26,7 +26,7 @@ class Card(NamedTuple):
 
 
 class Embedded(NamedTuple):
-    """Pictures inside a page.
+    """Images inside a page.
 
     Attributes:
         uris: path below the evaluation's folder, with ``/`` -> data URI.
@@ -38,7 +38,7 @@ class Embedded(NamedTuple):
 
 
 def choose_cards(results: Results, count: int) -> list[Card]:
-    """Which images have their pictures inside the page: extremes of every metric, and some evenly spaced.
+    """Which images have their images inside the page: extremes of every metric, and some evenly spaced.
 
     The worst and the best image of each metric, condition and method come first, then the second worst and the
     second best, and so on; later methods are looked at before earlier ones.
@@ -77,23 +77,23 @@ def _extremes(results: Results) -> Iterator[Card]:
 
 
 def embedded_cards(root: Path, results: Results, cards: Sequence[Card], size: int, limit: int) -> Embedded:
-    """Pack the pictures of `cards`.
+    """Pack the images of `cards`.
 
     Args:
         root: folder of the evaluation.
         results: what was measured.
         cards: images, the first ones first.
-        size: larger pictures are reduced to this side, pixels.
+        size: larger images are reduced to this side, pixels.
         limit: characters that all of them may take; the first card that would pass it ends the packing.
     Returns:
-        What was packed; pictures that are not there are left out.
+        What was packed; images that are not there are left out.
     """
     packed: dict[str, str] = {}
     weight, done = 0, 0
     for card in cards:
         paths = [input_of(root, card.condition, card.key), truth_of(root, card.key)]
-        restored = [row for row in results.rows if results.has_picture(row.name, card.condition, card.key)]
-        paths += [picture_of(root, row, card.condition, card.key) for row in restored]
+        restored = [row for row in results.rows if results.has_image(row.name, card.condition, card.key)]
+        paths += [image_of(root, row, card.condition, card.key) for row in restored]
         names = {path: path.relative_to(root).as_posix() for path in paths}
         new = {name: _packed_file(path, size) for path, name in names.items() if name not in packed}
         new = {name: uri for name, uri in new.items() if uri}
@@ -107,25 +107,25 @@ def embedded_cards(root: Path, results: Results, cards: Sequence[Card], size: in
 
 def _packed_file(path: Path, size: int) -> str:
     try:
-        return packed_picture(decode_picture(path.read_bytes(), str(path)), size)
+        return packed_image(decode_image(path.read_bytes(), str(path)), size)
     except (OSError, DataError):
         return ""
 
 
-def packed_picture(picture: np.ndarray, size: int | None = None) -> str:
-    """A picture, (H, W, 3) BGR uint8, as a data URI: PNG if it is small, else JPEG."""
-    longer = max(picture.shape[:2])
+def packed_image(image: np.ndarray, size: int | None = None) -> str:
+    """An image, (H, W, 3) BGR uint8, as a data URI: PNG if it is small, else JPEG."""
+    longer = max(image.shape[:2])
     if size and longer > size:
-        height, width = (max(1, round(length * size / longer)) for length in picture.shape[:2])
-        picture = cv2.resize(picture, (width, height), interpolation=cv2.INTER_AREA)
-    if max(picture.shape[:2]) <= LOSSLESS_SIDE:
-        return lossless_uri(picture)
-    return _uri(cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, QUALITY])[1], "jpeg")
+        height, width = (max(1, round(length * size / longer)) for length in image.shape[:2])
+        image = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
+    if max(image.shape[:2]) <= LOSSLESS_SIDE:
+        return lossless_uri(image)
+    return _uri(cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, QUALITY])[1], "jpeg")
 
 
-def lossless_uri(picture: np.ndarray) -> str:
-    """A picture, (H, W, 3) BGR uint8, as a data URI of a PNG file."""
-    return _uri(cv2.imencode(".png", picture)[1], "png")
+def lossless_uri(image: np.ndarray) -> str:
+    """An image, (H, W, 3) BGR uint8, as a data URI of a PNG file."""
+    return _uri(cv2.imencode(".png", image)[1], "png")
 
 
 def _uri(file: np.ndarray, kind: str) -> str:

@@ -1,4 +1,4 @@
-"""Pictures of an evaluation: sheets as in Figures 4 to 7 of the paper, and the curve of each metric over the scale."""
+"""Images of an evaluation: sheets as in Figures 4 to 7 of the paper, and the curve of each metric over the scale."""
 
 import itertools
 import math
@@ -10,12 +10,12 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-from gpen_plugin.data.image_source import decode_picture
+from gpen_plugin.data.image_source import decode_image
 from gpen_plugin.errors import DataError
 from gpen_plugin.evaluate.report.ranking import Place, was_tried
 from gpen_plugin.evaluate.report.summary import Summary
-from gpen_plugin.evaluate.results import Column, Results, Row, input_of, picture_of, truth_of
-from gpen_plugin.sheet import sheet
+from gpen_plugin.evaluate.results import Column, Results, Row, image_of, input_of, truth_of
+from gpen_plugin.images.grid import sheet
 
 # Okabe and Ito: told apart with every kind of colour vision.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#8C6D1F")
@@ -80,25 +80,25 @@ def comparison_sheet(root: Path, results: Results, condition: str, keys: Sequenc
         keys: the images.
         tile: side of a tile, pixels.
     Returns:
-        uint8 BGR. A grey tile with a cross stands for a picture that is not there.
+        uint8 BGR. A grey tile with a cross stands for an image that is not there.
     """
     rows = []
     for key in keys:
-        pictures = [read_or_cross(input_of(root, condition, key), tile, "missing")]
-        pictures += [_restored(root, results, row, condition, key, tile) for row in results.rows]
+        images = [read_or_cross(input_of(root, condition, key), tile, "missing")]
+        images += [_restored(root, results, row, condition, key, tile) for row in results.rows]
         if results.has_truth:
-            pictures.append(read_or_cross(truth_of(root, key), tile, "missing"))
-        rows.append(pictures)
+            images.append(read_or_cross(truth_of(root, key), tile, "missing"))
+        rows.append(images)
     return sheet(rows, [_short(name) for name in column_names(results)], tile)
 
 
 def _restored(root: Path, results: Results, row: Row, condition: str, key: str, tile: int) -> np.ndarray:
-    """A method's picture, or what stands for it; a file that the results do not speak of is not shown."""
+    """A method's image, or what stands for it; a file that the results do not speak of is not shown."""
     if not was_tried(results, row, condition):
         return crossed(tile, "none")
-    if not results.has_picture(row.name, condition, key):
+    if not results.has_image(row.name, condition, key):
         return crossed(tile, "failed")
-    return read_or_cross(picture_of(root, row, condition, key), tile, "missing")
+    return read_or_cross(image_of(root, row, condition, key), tile, "missing")
 
 
 def _short(name: str) -> str:
@@ -108,26 +108,26 @@ def _short(name: str) -> str:
 
 
 def read_or_cross(path: Path, tile: int, word: str) -> np.ndarray:
-    """A picture file, or a grey tile with a cross and `word`, (tile, tile, 3) BGR uint8, if it is not to be had."""
+    """An image file, or a grey tile with a cross and `word`, (tile, tile, 3) BGR uint8, if it is not to be had."""
     try:
-        return decode_picture(path.read_bytes(), str(path))
+        return decode_image(path.read_bytes(), str(path))
     except (OSError, DataError):
         return crossed(tile, word)
 
 
 def crossed(tile: int, word: str) -> np.ndarray:
     """A grey tile with a cross and a word, (tile, tile, 3) BGR uint8."""
-    picture = np.full((tile, tile, 3), 176, np.uint8)
-    cv2.line(picture, (0, 0), (tile - 1, tile - 1), (120, 120, 120), 1, cv2.LINE_AA)
-    cv2.line(picture, (0, tile - 1), (tile - 1, 0), (120, 120, 120), 1, cv2.LINE_AA)
+    image = np.full((tile, tile, 3), 176, np.uint8)
+    cv2.line(image, (0, 0), (tile - 1, tile - 1), (120, 120, 120), 1, cv2.LINE_AA)
+    cv2.line(image, (0, tile - 1), (tile - 1, 0), (120, 120, 120), 1, cv2.LINE_AA)
     (width, height), _ = cv2.getTextSize(word, cv2.FONT_HERSHEY_SIMPLEX, 1, 1)
     scale = 0.6 * tile / width
     left, bottom = round((tile - scale * width) / 2), round((tile + scale * height) / 2)
     gap = max(1, tile // 32)
     top, right = round(bottom - scale * height), tile - left
-    cv2.rectangle(picture, (left - gap, top - gap), (right + gap, bottom + gap), (176, 176, 176), -1)
-    cv2.putText(picture, word, (left, bottom), cv2.FONT_HERSHEY_SIMPLEX, scale, (20, 20, 20), 1, cv2.LINE_AA)
-    return picture
+    cv2.rectangle(image, (left - gap, top - gap), (right + gap, bottom + gap), (176, 176, 176), -1)
+    cv2.putText(image, word, (left, bottom), cv2.FONT_HERSHEY_SIMPLEX, scale, (20, 20, 20), 1, cv2.LINE_AA)
+    return image
 
 
 def curves(summary: Summary) -> np.ndarray:

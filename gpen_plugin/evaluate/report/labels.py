@@ -9,7 +9,7 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
-from gpen_plugin.data.image_source import PICTURE_SUFFIXES
+from gpen_plugin.data.image_source import IMAGE_SUFFIXES
 from gpen_plugin.errors import DataError, OptionError
 from gpen_plugin.evaluate.report.options import ReportOptions
 
@@ -25,7 +25,7 @@ class Labels:
 
     Attributes:
         columns: those that are used.
-        of_image: image as the table calls it, without a picture's ending -> column -> label; empty where it has none.
+        of_image: image as the table calls it, without an image's ending -> column -> label; empty where it has none.
     """
 
     columns: list[str]
@@ -71,16 +71,16 @@ def read_labels(options: ReportOptions) -> Labels | None:
         raise DataError(where, f"{path} cannot be read ({error})", "a CSV file") from error
     heads = [head.strip() for head in lines[0]] if lines else []
     if len(heads) < 2 or len(set(heads)) < len(heads):
-        came = f"{path} begins with {', '.join(heads) or 'nothing'}"
-        raise DataError(where, came, "a head line: the image, and columns that differ in their names")
+        got = f"{path} begins with {', '.join(heads) or 'nothing'}"
+        raise DataError(where, got, "a head line: the image, and columns that differ in their names")
     return Labels(_chosen(heads[1:], options.label_columns), _by_image(heads, lines[1:], f"{where}: {path}"))
 
 
 def _chosen(there: Sequence[str], wanted: Sequence[str] | None) -> list[str]:
     missing = [name for name in wanted or () if name not in there]
     if missing:
-        came = f"got {', '.join(missing)}, which the labels have not"
-        raise OptionError("report:label_columns", came, "some of " + ", ".join(there))
+        got = f"got {', '.join(missing)}, which the labels have not"
+        raise OptionError("report:label_columns", got, "some of " + ", ".join(there))
     return list(there if wanted is None else wanted)
 
 
@@ -95,8 +95,8 @@ def _by_image(heads: Sequence[str], lines: Sequence[Sequence[str]], where: str) 
 
 
 def _without_ending(name: str) -> str:
-    """The key of a picture's file name; a key may hold dots."""
-    return name[: -len(suffix)] if (suffix := PurePosixPath(name).suffix).lower() in PICTURE_SUFFIXES else name
+    """The key of an image's file name; a key may hold dots."""
+    return name[: -len(suffix)] if (suffix := PurePosixPath(name).suffix).lower() in IMAGE_SUFFIXES else name
 
 
 def groups_of(labels: Labels, keys: Sequence[str]) -> tuple[list[Group], list[str]]:

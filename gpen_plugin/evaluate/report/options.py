@@ -3,8 +3,8 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from gpen_plugin.config.schema import build
 from gpen_plugin.errors import OptionError
-from gpen_plugin.schema import build
 
 
 @dataclass(frozen=True)
@@ -14,10 +14,10 @@ class ReportOptions:
     Args:
         sheet_images: rows of the comparison sheets: how many, from the best to the worst, or a list of image keys.
         sheet_tile: side of a sheet's tiles, pixels.
-        embedded_images: so many images of the browser have their pictures inside report.html; the others are shown
+        embedded_images: so many images of the browser have their images inside report.html; the others are shown
             from the files beside it. An image counts once per condition.
-        embedded_size: pictures inside the page are reduced to this side, pixels.
-        embedded_megabytes: pictures of the browser inside the page are no heavier than this all together.
+        embedded_size: images inside the page are reduced to this side, pixels.
+        embedded_megabytes: images of the browser inside the page are no heavier than this all together.
         bootstrap_resamples: how many resamples the 95 % intervals rest on.
         bootstrap_seed: of their drawing.
         curves: whether curves of the metrics are drawn where there are several conditions.
@@ -26,7 +26,7 @@ class ReportOptions:
         label_columns: which columns of it are used, in this order; ~ for all but the first.
         against: a method that all others are held against, in a table of its own; ~ for none.
     Raises:
-        OptionError: names the key, what came and what was expected.
+        OptionError: names the key, what was given and what was expected.
     """
 
     sheet_images: int | Sequence[str] = 6
@@ -71,5 +71,5 @@ class ReportOptions:
 def check_reference(name: object, methods: Sequence[str]) -> None:
     """Raise an `OptionError` unless ``against``, which may be None, names one of the methods."""
     if name is not None and name not in methods:
-        way_out = "Name a method, or write ~ for no such table."
-        raise OptionError("report:against", f"got '{name}'", f"one of {', '.join(methods)}", way_out)
+        hint = "Name a method, or write ~ for no such table."
+        raise OptionError("report:against", f"got '{name}'", f"one of {', '.join(methods)}", hint)

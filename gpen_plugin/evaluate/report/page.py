@@ -18,7 +18,7 @@ NOTHING = "has nothing for this image"
 
 
 class Figure(NamedTuple):
-    """A picture in the page: what it shows, the file that it is also in, and its data URI."""
+    """An image in the page: what it shows, the file that it is also in, and its data URI."""
 
     caption: str
     file: str
@@ -34,7 +34,7 @@ def page(
         root: folder of the evaluation, which the page will lie in.
         summary: the tables.
         figures: curves and sheets.
-        options: how many pictures are put inside.
+        options: how many images are put inside.
         breakdown: by labels, where there are any.
     Returns:
         HTML that names no address outside of its folder.
@@ -44,8 +44,8 @@ def page(
     results = summary.results
     cards = choose_cards(results, options.embedded_images)
     limit = round(options.embedded_megabytes * 1e6)
-    pictures = embedded_cards(root, results, cards, options.embedded_size, limit)
-    uris = [*pictures.uris.values(), *(figure.uri for figure in figures)]
+    images = embedded_cards(root, results, cards, options.embedded_size, limit)
+    uris = [*images.uris.values(), *(figure.uri for figure in figures)]
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
     template = environment.from_string(_part("report.html"))
     return template.render(
@@ -57,12 +57,12 @@ def page(
         shown=shown,
         signs=SIGNS,
         embedded_size=options.embedded_size,
-        inside=pictures.cards,
+        inside=images.cards,
         wanted=len(results.keys) * len(results.conditions),
         megabytes=sum(map(len, uris)) / 1e6,
         style=_part("report.css"),
         script=_part("report.js"),
-        data=_as_script({**_browsed(results), "pictures": pictures.uris}),
+        data=_as_script({**_browsed(results), "images": images.uris}),
     )
 
 
@@ -103,7 +103,7 @@ def _failures(results: Results, row: str) -> list[dict[int, str]]:
         {
             place: one_line(results.images.get(row, {}).get(condition, {}).get(key, {}).get("failure", NOTHING))
             for place, key in enumerate(results.keys)
-            if not results.has_picture(row, condition, key)
+            if not results.has_image(row, condition, key)
         }
         for condition in results.conditions
     ]

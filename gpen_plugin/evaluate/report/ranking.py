@@ -42,7 +42,7 @@ Cells = Mapping[Place, Cell]
 def cells_of(results: Results) -> Cells:
     """Fill every place of a table, and rank what can be compared.
 
-    Means over different images are not compared: a method that gave nothing for an image, or a picture that a
+    Means over different images are not compared: a method that gave nothing for an image, or an image that a
     metric found no value for while another method's has one, would profit from what it lacks. Such a cell is
     incomplete, and unranked. Values that print alike share a mark.
     """
@@ -71,7 +71,7 @@ def _measured(results: Results, row: Row, condition: str, column: Column) -> np.
     if not column.of_sets:
         return np.isfinite(results.of_images(row.name, condition, column.name))
     has_value = bool(np.isfinite(results.value(row.name, condition, column)))
-    return np.array([has_value and results.has_picture(row.name, condition, key) for key in results.keys])
+    return np.array([has_value and results.has_image(row.name, condition, key) for key in results.keys])
 
 
 def _ranked(cells: Mapping[Place, Cell], column: Column) -> dict[Place, Cell]:
@@ -84,7 +84,7 @@ def _ranked(cells: Mapping[Place, Cell], column: Column) -> dict[Place, Cell]:
 
 
 def is_complete(results: Results, row: Row, condition: str) -> bool:
-    """Whether the method gave a picture for every image."""
+    """Whether the method gave an image for every image."""
     return not row.failure and results.restored(row.name, condition) == len(results.keys)
 
 

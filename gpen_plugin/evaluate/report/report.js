@@ -45,7 +45,7 @@
     body.append(...rows);
   }));
 
-  /* ---- pictures ---- */
+  /* ---- images ---- */
 
   const nameOf = (who) => who === INPUT ? "input" : who === TRUTH ? "ground truth" : data.methods[who].name;
 
@@ -58,7 +58,7 @@
   }
 
   const address = (path) => path.split("/").map(encodeURIComponent).join("/");
-  const isInside = (path) => Object.hasOwn(data.pictures, path);
+  const isInside = (path) => Object.hasOwn(data.images, path);
 
   function failureOf(who, condition, image) {
     if (who < 0) return "";
@@ -67,13 +67,13 @@
 
   const wordOf = (failure) => failure === data.nothing ? "none" : "failed";
 
-  function picture(who, condition, image, alt) {
-    const none = (text) => make("span", { class: "picture none", role: "img", "aria-label": `${alt}: ${text}` }, text);
+  function imageElement(who, condition, image, alt) {
+    const none = (text) => make("span", { class: "image none", role: "img", "aria-label": `${alt}: ${text}` }, text);
     const failure = failureOf(who, condition, image);
     if (failure) return none(wordOf(failure));
     const path = pathOf(who, condition, image);
-    const source = isInside(path) ? data.pictures[path] : address(path);
-    const style = who === INPUT ? "picture own-pixels" : "picture";
+    const source = isInside(path) ? data.images[path] : address(path);
+    const style = who === INPUT ? "image own-pixels" : "image";
     const shown = make("img", { class: style, src: source, alt, loading: "lazy", draggable: "false" });
     shown.addEventListener("error", () => {
       const stand = none("no file");
@@ -85,8 +85,8 @@
 
   function slider(left, right, condition, image) {
     const key = data.keys[image];
-    const before = picture(left, condition, image, `${nameOf(left)}, ${key}`);
-    const after = picture(right, condition, image, `${nameOf(right)}, ${key}`);
+    const before = imageElement(left, condition, image, `${nameOf(left)}, ${key}`);
+    const after = imageElement(right, condition, image, `${nameOf(right)}, ${key}`);
     before.classList.add("before");
     after.classList.add("after");
     const range = make("input", {
@@ -190,7 +190,7 @@
 
   function tile(who, condition, image, label, onClick) {
     const button = make("button", { type: "button", class: "tile", "aria-label": label },
-      picture(who, condition, image, ""), nameOf(who));
+      imageElement(who, condition, image, ""), nameOf(who));
     button.addEventListener("click", onClick);
     return button;
   }

@@ -5,10 +5,9 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from gpen_plugin.evaluate.pooling import pooled
-from gpen_plugin.evaluate.report.intervals import Difference, Interval, differences_of, intervals_of
 from gpen_plugin.evaluate.report.ranking import Cell, Cells, Place, cells_of, is_complete, was_tried
-from gpen_plugin.evaluate.report.spread import Spread, spreads_of
 from gpen_plugin.evaluate.results import Column, Results, Row
+from gpen_plugin.evaluate.stats import Difference, Interval, Spread, differences_of, intervals_of, spreads_of
 
 LISTED_FAILURES = 20
 LONGEST_REASON = 600
@@ -84,7 +83,7 @@ class Summary:
         return cell.complete and cell.mark != "best" and difference is not None and not difference.is_clear
 
     def images_of(self, row: Row) -> str:
-        """How many images the method gave a picture for, of how many, in the only condition."""
+        """How many images the method gave an image for, of how many, in the only condition."""
         restored, wanted = self.results.restored(row.name, self.results.conditions[0]), len(self.results.keys)
         return str(restored) if restored == wanted else f"{restored}/{wanted}"
 
@@ -128,7 +127,7 @@ class Summary:
             yield (
                 "± is the standard deviation (n - 1) between the runs of a method, each with weights of its own:"
                 f" {listed}. The value is the mean over the runs, image by image. Intervals and differences are over"
-                " the images, for these very runs: how far another training would be off is told by ± alone. Pictures"
+                " the images, for these very runs: how far another training would be off is told by ± alone. Images"
                 " are the first run's, and the values beside them means."
             )
 

@@ -7,7 +7,7 @@ from typing import Literal
 import torch
 
 from gpen_plugin.errors import MissingFileError, OptionError
-from gpen_plugin.restore.detection.looking import Detector, LookingDetector
+from gpen_plugin.restore.detection.multiscale import Detector, MultiScaleDetector
 from gpen_plugin.restore.detection.retinaface import RetinaFaceFinder
 from gpen_plugin.restore.detection.yunet import YuNetFinder
 
@@ -49,7 +49,7 @@ def open_detector(
         hint = "YuNet's file comes with gpen_plugin: leave the option out."
         raise OptionError("detector_file", f"got {file}", "a .pth file of RetinaFace", hint)
     finder = YuNetFinder(threshold) if name == "yunet" else _retinaface_or_yunet(name, file, device, threshold)
-    return LookingDetector(finder, NOTICES[finder.name], min_size)
+    return MultiScaleDetector(finder, NOTICES[finder.name], min_size)
 
 
 def _retinaface_or_yunet(

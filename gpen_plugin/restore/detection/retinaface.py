@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from torch import nn
 
+from gpen_plugin.checkpoints.download import WeightFile, find_local, find_weights
 from gpen_plugin.errors import INSTALL_FACEXLIB, MissingFileError
-from gpen_plugin.fetch import WeightFile, find_weights, look_for
-from gpen_plugin.metrics.measuring_network import frozen, tensors_in
+from gpen_plugin.nets.loading import load_frozen, load_tensors
 from gpen_plugin.restore.face import DetectedFace
 
 PUBLISHED = WeightFile(
@@ -25,7 +25,7 @@ OVERLAPPING = 0.4  # of the union: of boxes that share more, only the best is ke
 
 
 class RetinaFaceFinder:
-    """A `Finder`.
+    """A `Backend`.
 
     Args:
         file: its weights; looked for here and in facexlib's folder where none is given.
@@ -49,16 +49,16 @@ class RetinaFaceFinder:
         folder = _facexlib()
         path = str(_path(file, folder, download))
         self._threshold = THRESHOLD if threshold is None else threshold
-        self._network = frozen(_architecture(device), tensors_in(path), path, device)
+        self._network = load_frozen(_architecture(device), load_tensors(path), path, device)
 
     @torch.inference_mode()
-    def __call__(self, picture: np.ndarray) -> list[DetectedFace]:
-        """See `Finder`."""
-        rows = self._network.detect_faces(picture, self._threshold, OVERLAPPING)  # (K, 15): box, score, landmarks
+    def __call__(self, image: np.ndarray) -> list[DetectedFace]:
+        """See `Backend`."""
+        rows = self._network.detect_faces(image, self._threshold, OVERLAPPING)  # (K, 15): box, score, landmarks
         return [self._face(row) for row in rows.astype(np.float64)]
 
     def _face(self, row: np.ndarray) -> DetectedFace:
-        """facexlib's zero is the picture's edge, as the middles of its anchors tell."""
+        """facexlib's zero is the image's edge, as the middles of its anchors tell."""
         return DetectedFace(row[:4] - 0.5, row[5:].reshape(5, 2) - 0.5, min(float(row[4]), 1.0), self.name)
 
 
@@ -66,7 +66,7 @@ def _facexlib() -> Path:
     """The folder of the package."""
     spec = importlib.util.find_spec("facexlib")
     if spec is None or not spec.submodule_search_locations:
-        raise MissingFileError("detector", "the package facexlib is not installed", way_out=f"Run: {INSTALL_FACEXLIB}")
+        raise MissingFileError("detector", "the package facexlib is not installed", hint=f"Run: {INSTALL_FACEXLIB}")
     return Path(next(iter(spec.submodule_search_locations)))
 
 
@@ -74,7 +74,7 @@ def _path(file: str | os.PathLike | None, facexlib: Path, download: bool) -> Pat
     if file is not None:
         return find_weights(PUBLISHED, str(file), "detector_file")
     kept = facexlib / "weights" / PUBLISHED.name  # where facexlib downloads to
-    found = look_for(PUBLISHED) or (kept if kept.is_file() else None)
+    found = find_local(PUBLISHED) or (kept if kept.is_file() else None)
     if found is None and not download:
         raise MissingFileError("detector", f"{PUBLISHED.name} is not on this machine")
     return found or find_weights(PUBLISHED, where="detector")

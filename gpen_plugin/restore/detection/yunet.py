@@ -3,7 +3,7 @@
 import cv2
 import numpy as np
 
-from gpen_plugin.metrics.yunet import yunet_network
+from gpen_plugin.nets.yunet import yunet_network
 from gpen_plugin.restore.face import DetectedFace
 
 THRESHOLD = 0.8  # upright faces of photographs get 0.86 or more, folds of dark cloth up to 0.73
@@ -12,7 +12,7 @@ GUESSES = 5000  # so many are considered at most
 
 
 class YuNetFinder:
-    """A `Finder`. It works on the CPU.
+    """A `Backend`. It works on the CPU.
 
     Args:
         threshold: certainty from which something is a face, 0 to 1.
@@ -30,9 +30,9 @@ class YuNetFinder:
         self._network = yunet_network()
         self._threshold = THRESHOLD if threshold is None else threshold
 
-    def __call__(self, picture: np.ndarray) -> list[DetectedFace]:
-        """See `Finder`."""
-        certainties, points, boxes = self._network(picture, self._threshold)
+    def __call__(self, image: np.ndarray) -> list[DetectedFace]:
+        """See `Backend`."""
+        certainties, points, boxes = self._network(image, self._threshold)
         rows = np.column_stack([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]])  # (K, 4)
         # lists: not every OpenCV takes empty arrays
         best = cv2.dnn.NMSBoxes(rows.tolist(), certainties.tolist(), self._threshold, OVERLAPPING, top_k=GUESSES)

@@ -11,24 +11,24 @@ Kernel = Literal["bicubic", "area"]
 
 
 class Downscaler:
-    """A picture -> the small picture that a degraded face is held against: A X B^T.
+    """An image -> the small image that a degraded face is held against: A X B^T.
 
     Args:
         kernel: ``bicubic``, the host's antialiased `imresize` (what ``fsr`` does); ``area``, the mean over the pixels
             that fall together (what ``bfr`` does before noise and JPEG).
-        size: side of the picture.
-        height: of the small picture, of any size.
+        size: side of the image.
+        height: of the small image, of any size.
         width: likewise.
-        device: where the pictures are.
+        device: where the images are.
     """
 
     def __init__(self, kernel: Kernel, size: int, height: int, width: int, device: str | torch.device = "cpu"):
         self._rows = resize_matrix(kernel, size, height).to(device)
         self._columns = resize_matrix(kernel, size, width).to(device)
 
-    def __call__(self, picture: torch.Tensor) -> torch.Tensor:
+    def __call__(self, image: torch.Tensor) -> torch.Tensor:
         """(N, C, size, size) -> (N, C, height, width)."""
-        return self._rows @ picture @ self._columns.T
+        return self._rows @ image @ self._columns.T
 
 
 @lru_cache(maxsize=64)
@@ -41,7 +41,7 @@ def _bicubic(size: int, wanted: int) -> torch.Tensor:
     """The host's own weights, entered at the pixels that its mirrored border stands for."""
     host = host_module("basicsr.utils.matlab_functions", "bicubic downscaling")
     weights, indices, surplus, _ = host.calculate_weights_indices(size, wanted, wanted / size, "cubic", 4, True)
-    source = (indices.long() - surplus) % (2 * size)  # the mirrored picture repeats after twice its size
+    source = (indices.long() - surplus) % (2 * size)  # the mirrored image repeats after twice its size
     source = torch.where(source < size, source, 2 * size - 1 - source)
     return torch.zeros(wanted, size).scatter_add_(1, source, weights)
 

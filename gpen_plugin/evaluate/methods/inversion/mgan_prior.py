@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from gpen_plugin.archs.gan_prior_arch import GANBlock
+from gpen_plugin.checkpoints.download import find_weights, sha256_of
 from gpen_plugin.errors import MissingFileError, OptionError
 from gpen_plugin.evaluate.case import Case
 from gpen_plugin.evaluate.methods.inversion.downscaling import Downscaler, Kernel
@@ -22,7 +23,6 @@ from gpen_plugin.evaluate.methods.inversion.prior import (
 )
 from gpen_plugin.evaluate.methods.inversion.vgg_features import FILE, VGGFeatures
 from gpen_plugin.evaluate.methods.repeatable import repeatable
-from gpen_plugin.fetch import find_weights, sha256_of
 
 
 @dataclass(frozen=True)
@@ -37,9 +37,9 @@ class MGANPriorOptions:
         compose_at: the resolution after whose block features are composed, below that of the prior.
         lr: Adam's, of the codes; N(0, 1) is what they are drawn from.
         lr_importance: Adam's, of the importances, which start at 1 / N.
-        downscale: what made the degraded picture small, see `Downscaler`.
+        downscale: what made the degraded image small, see `Downscaler`.
         perceptual_weight: of the squared distance of VGG-16's features, beside the mean squared difference of the small
-            pictures in [0, 1]; 0 needs no VGG-16.
+            images in [0, 1]; 0 needs no VGG-16.
         vgg: path of torchvision's file of VGG-16; by default it is looked for.
         noise: ``zero``, or ``fixed`` as it is drawn, which leaves grain that nothing can remove.
         seed: of the starting point.
@@ -72,13 +72,13 @@ class Search:
     Attributes:
         codes: z, (N, F).
         importances: of each code for each channel, (N, C, 1, 1).
-        picture_importances: of each code for the picture that the blocks so far have drawn, (N, 3, 1, 1).
+        image_importances: of each code for the image that the blocks so far have drawn, (N, 3, 1, 1).
         style: z of the blocks above the composition, (1, F).
     """
 
     codes: torch.Tensor
     importances: torch.Tensor
-    picture_importances: torch.Tensor
+    image_importances: torch.Tensor
     style: torch.Tensor
 
 
@@ -86,13 +86,13 @@ class MGANPrior:
     """The method.
 
     As the paper describes it: N codes each run through the blocks below a layer; their features there are summed with
-    an importance for each code and channel; the blocks above turn the sum into a picture; codes and importances are
-    found by descent on the downscaled picture's mean squared difference from the input and on their distance in VGG's
+    an importance for each code and channel; the blocks above turn the sum into an image; codes and importances are
+    found by descent on the downscaled image's mean squared difference from the input and on their distance in VGG's
     features.
 
     What differs: its authors' generators are PGGANs, whose upper layers take features alone. A style-based prior's
-    layers take a latent code too, so one code more is searched for the blocks above, and it adds pictures up block by
-    block, so the picture so far is composed as the features are. Their PGGANs have no noise, so that of the prior is
+    layers take a latent code too, so one code more is searched for the blocks above, and it adds images up block by
+    block, so the image so far is composed as the features are. Their PGGANs have no noise, so that of the prior is
     zero. Descent is Adam, for the two kinds of unknowns differ in scale. VGG's features are normalised, as LPIPS does
     it, so that the loss means the same whatever their size. The best step is returned.
 
@@ -132,7 +132,7 @@ class MGANPrior:
         """Search from the case's own starting point.
 
         Returns:
-            The picture of the best step, (1, 3, S, S), and the loss at every step.
+            The image of the best step, (1, 3, S, S), and the loss at every step.
         """
         options, draw = self.options, stream(self.options.seed, case)
         downscaler = Downscaler(options.downscale, self.prior.size, *case.lq.shape[:2], self.prior.device)
@@ -142,18 +142,18 @@ class MGANPrior:
         optimiser = torch.optim.Adam(
             [
                 {"params": [found.codes, found.style], "lr": options.lr},
-                {"params": [found.importances, found.picture_importances], "lr": options.lr_importance},
+                {"params": [found.importances, found.image_importances], "lr": options.lr_importance},
             ]
         )
         best, losses = None, []
         for _ in range(options.iterations):
-            picture = self.compose(found, noise)
-            small = downscaler(picture)
+            image = self.compose(found, noise)
+            small = downscaler(image)
             loss = (small - target).square().mean() / 4  # of [0, 1]: half the range of [-1, 1]
             if wanted is not None:
                 loss = loss + options.perceptual_weight * (self.features(small) - wanted).square().sum(dim=1).mean()
             if float(loss.detach()) < min(losses, default=math.inf):
-                best = picture.detach()
+                best = image.detach()
             losses.append(float(loss.detach()))
             optimiser.zero_grad()
             loss.backward()
@@ -161,15 +161,15 @@ class MGANPrior:
         return best, losses
 
     def compose(self, found: Search, noise: Sequence[torch.Tensor | None]) -> torch.Tensor:
-        """Draw the picture, (1, 3, S, S); `noise` as `GPENPrior.synthesise` takes it."""
+        """Draw the image, (1, 3, S, S); `noise` as `GPENPrior.synthesise` takes it."""
         net = self.prior.net
         blocks, codes = list(net.blocks.values()), net.to_latents(found.codes)  # (N, num_latent, F)
         style, first = net.to_latents(found.style), sum(len(block.convs) for block in blocks[: self.below])
         start = net.constant.expand(len(codes), -1, -1, -1)  # (N, C, 4, 4)
-        x, picture = through(blocks[: self.below], start, None, codes, noise[: self.below])
+        x, image = through(blocks[: self.below], start, None, codes, noise[: self.below])
         x = (x * found.importances).sum(dim=0, keepdim=True)  # (1, C, r, r)
-        picture = (picture * found.picture_importances).sum(dim=0, keepdim=True)  # (1, 3, r, r)
-        return through(blocks[self.below :], x, picture, style[:, first:], noise[self.below :])[1]
+        image = (image * found.image_importances).sum(dim=0, keepdim=True)  # (1, 3, r, r)
+        return through(blocks[self.below :], x, image, style[:, first:], noise[self.below :])[1]
 
     def _start(self, draw: torch.Generator) -> Search:
         net, many = self.prior.net, self.options.codes
@@ -195,11 +195,11 @@ class MGANPrior:
 def through(
     blocks: Sequence[GANBlock],
     x: torch.Tensor,
-    picture: torch.Tensor | None,
+    image: torch.Tensor | None,
     latents: torch.Tensor,
     noise: Sequence[torch.Tensor | None],
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Run features, (N, C, r, r), and picture, (N, 3, r, r), through some of a prior's blocks.
+    """Run features, (N, C, r, r), and image, (N, 3, r, r), through some of a prior's blocks.
 
     Args:
         latents: (N, at least those of the blocks, F).
@@ -208,6 +208,6 @@ def through(
     start = 0
     for block, shared in zip(blocks, noise, strict=True):
         taken = len(block.convs)
-        x, picture = block(x, latents[:, start : start + taken + 1], shared, picture)
+        x, image = block(x, latents[:, start : start + taken + 1], shared, image)
         start += taken
-    return x, picture
+    return x, image

@@ -9,13 +9,13 @@ import numpy as np
 import torch
 
 from gpen_plugin.archs import GPENPrior
-from gpen_plugin.data.degradation import recipe_rng
-from gpen_plugin.data.image_source import fit_square
+from gpen_plugin.checkpoints.download import sha256_of
+from gpen_plugin.data.degradation import rng_from_key
+from gpen_plugin.data.image_source import resize_square
 from gpen_plugin.errors import GPENError, OptionError
 from gpen_plugin.evaluate.case import Case
-from gpen_plugin.fetch import sha256_of
-from gpen_plugin.prior_sampler import PriorSampler
-from gpen_plugin.restore.network_pictures import from_network, to_network
+from gpen_plugin.restore.network import from_network, to_network
+from gpen_plugin.restore.prior_sampler import PriorSampler
 
 OtherNoise = Literal["zero", "fixed"]
 
@@ -30,7 +30,7 @@ class SearchedPrior:
         where: key path of the method's entry, for errors.
     Attributes:
         net: the prior, evaluating and without gradients of its own.
-        size: side of its pictures.
+        size: side of its images.
         arguments: with which its class builds it.
         sha256: of the file.
         description: network, file and hash.
@@ -49,18 +49,18 @@ class SearchedPrior:
         self.sha256 = sha256_of(weights)
         self.description = f"on {sampler.spec}, {Path(weights).name} {self.sha256[:12]}"
 
-    def enter(self, picture: np.ndarray) -> torch.Tensor:
+    def enter(self, image: np.ndarray) -> torch.Tensor:
         """(h, w, 3) BGR uint8 -> (1, 3, h, w) RGB in [-1, 1]."""
-        return to_network(picture.astype(np.float32) / 255)[None].to(self.device)  # (1, 3, h, w)
+        return to_network(image.astype(np.float32) / 255)[None].to(self.device)  # (1, 3, h, w)
 
     def leave(self, output: torch.Tensor, size: int) -> np.ndarray:
         """(1, 3, S, S) RGB, about [-1, 1] -> (size, size, 3) BGR uint8; area (down) or bicubic (up) resizing."""
-        return fit_square(from_network(output.detach()[0]), size)
+        return resize_square(from_network(output.detach()[0]), size)
 
 
 def stream(seed: int, case: Case) -> torch.Generator:
     """Randomness of a case, drawn on the CPU, where a seed means the same on every machine."""
-    return torch.Generator().manual_seed(int(recipe_rng(seed, case.key, case.condition).integers(2**63)))
+    return torch.Generator().manual_seed(int(rng_from_key(seed, case.key, case.condition).integers(2**63)))
 
 
 def drawn_noise(

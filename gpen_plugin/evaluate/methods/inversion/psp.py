@@ -7,14 +7,15 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from gpen_plugin import checkpoint, schema
 from gpen_plugin.archs.psp_arch import PSP
+from gpen_plugin.checkpoints import checkpoint
+from gpen_plugin.checkpoints.download import sha256_of
+from gpen_plugin.config import schema
 from gpen_plugin.errors import CheckpointError, OptionError
 from gpen_plugin.evaluate.case import Case
 from gpen_plugin.evaluate.methods.inversion.prior import SearchedPrior
 from gpen_plugin.evaluate.methods.inversion.psp_training import PSPTraining, PSPTrainingOptions
 from gpen_plugin.evaluate.methods.repeatable import repeatable
-from gpen_plugin.fetch import sha256_of
 
 FILE = "encoder.pth"
 
@@ -44,8 +45,8 @@ class PSPOptions:
 
     def __post_init__(self):
         if (self.weights is None) == (self.train is None):
-            came = "neither is given" if self.weights is None else "both are given"
-            raise OptionError("weights, train", came, "a trained encoder, or how to train one")
+            got = "neither is given" if self.weights is None else "both are given"
+            raise OptionError("weights, train", got, "a trained encoder, or how to train one")
 
 
 class PSPMethod:
@@ -106,6 +107,6 @@ def load_encoder(encoder: torch.nn.Module, path: str, where: str) -> None:
     inside = {name.removeprefix("encoder."): value for name, value in given.items() if name.startswith("encoder.")}
     problems = checkpoint.differences(inside or given, encoder.state_dict())
     if problems:
-        expected, way_out = "a pSp encoder for this prior and in_size", "Name the right file, or the right prior."
-        raise CheckpointError(f"{where}: {path}", checkpoint.shown(problems, 4), expected, way_out)
+        expected, hint = "a pSp encoder for this prior and in_size", "Name the right file, or the right prior."
+        raise CheckpointError(f"{where}: {path}", checkpoint.shown(problems, 4), expected, hint)
     encoder.load_state_dict(inside or given)

@@ -13,19 +13,19 @@ import torch.nn.functional as F
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from gpen_plugin import checkpoint
 from gpen_plugin.archs.psp_arch import PSP
-from gpen_plugin.data.degradation import recipe_rng
+from gpen_plugin.checkpoints import checkpoint
+from gpen_plugin.checkpoints.download import find_weights, sha256_of
+from gpen_plugin.data.degradation import rng_from_key
 from gpen_plugin.data.gpen_face_dataset import GPENFaceDataset
-from gpen_plugin.data.sample_index import SampleIndex
 from gpen_plugin.errors import MissingFileError, OptionError, TrainingError
 from gpen_plugin.evaluate.methods.inversion.downscaling import Downscaler
 from gpen_plugin.evaluate.methods.inversion.prior import above_zero, at_least
 from gpen_plugin.evaluate.methods.repeatable import repeatable
-from gpen_plugin.fetch import find_weights, sha256_of
-from gpen_plugin.metrics.perceptual import BACKBONES, SMALLEST, perceptual_network
+from gpen_plugin.host.data_cursor import SampleIndex
+from gpen_plugin.metrics.lpips import BACKBONES, SMALLEST, perceptual_network
 
-COMPARED_AT = 256  # pixels: larger pictures are held against each other at this size, as pSp's authors do
+COMPARED_AT = 256  # pixels: larger images are held against each other at this size, as pSp's authors do
 STATE = "training.pth"  # beside the encoder, until it is trained
 
 
@@ -40,10 +40,10 @@ class PSPTrainingOptions:
         use_hflip: mirror half of them.
         iterations: steps.
         batch_size: faces per step.
-        workers: processes that prepare pictures.
+        workers: processes that prepare images.
         lr: Adam's.
         scales: smallest and largest factor of bicubic downsampling, drawn log-uniformly for each step.
-        l2_weight: of the mean squared difference, pictures in [-1, 1].
+        l2_weight: of the mean squared difference, images in [-1, 1].
         lpips_weight: of LPIPS with AlexNet (VGG-16 for priors below 31 px); 0 needs no such file.
         regularisation_weight: of the codes' mean squared distance from the mean latent.
         save_every: steps between states that a stopped training goes on from.
@@ -145,20 +145,20 @@ class PSPTraining:
             step: which step's scale is drawn.
         """
         options = self.options
-        picture, offsets = self.net(self.degraded(gt, step), return_latents=True)
-        picture, gt = _compared(picture), _compared(gt)
+        image, offsets = self.net(self.degraded(gt, step), return_latents=True)
+        image, gt = _compared(image), _compared(gt)
         losses = {
-            "l2": options.l2_weight * F.mse_loss(picture, gt),
+            "l2": options.l2_weight * F.mse_loss(image, gt),
             "regularisation": options.regularisation_weight * offsets.square().mean(),
         }
         if self.lpips is not None:
-            losses["lpips"] = options.lpips_weight * self.lpips(picture, gt).mean()
+            losses["lpips"] = options.lpips_weight * self.lpips(image, gt).mean()
         return losses
 
     def degraded(self, gt: torch.Tensor, step: int) -> torch.Tensor:
         """Downsample a batch, (N, 3, S, S) in [-1, 1], by the scale of a step; rounded to 8 bits, as files are."""
         low, high = map(math.log, self.options.scales)
-        scale = math.exp(recipe_rng(self.seed, "scale", step).uniform(low, high))
+        scale = math.exp(rng_from_key(self.seed, "scale", step).uniform(low, high))
         size = gt.shape[-1]
         side = max(1, round(size / scale))
         small = Downscaler("bicubic", size, side, side, gt.device)(gt)
@@ -239,7 +239,7 @@ class _Order:
             ]
 
     def _order(self, epoch: int) -> list[int]:
-        return recipe_rng(self._seed, "order", epoch).permutation(self._count).tolist()
+        return rng_from_key(self._seed, "order", epoch).permutation(self._count).tolist()
 
 
 def _made_of(path: Path, digest: str) -> Mapping | None:
@@ -248,6 +248,6 @@ def _made_of(path: Path, digest: str) -> Mapping | None:
     return content if content.get("made_of") == digest else None
 
 
-def _compared(picture: torch.Tensor) -> torch.Tensor:
+def _compared(image: torch.Tensor) -> torch.Tensor:
     """(N, 3, S, S), made smaller by area if it is larger than `COMPARED_AT`."""
-    return F.adaptive_avg_pool2d(picture, COMPARED_AT) if picture.shape[-1] > COMPARED_AT else picture
+    return F.adaptive_avg_pool2d(image, COMPARED_AT) if image.shape[-1] > COMPARED_AT else image

@@ -1,4 +1,4 @@
-"""PULSE (Menon et al., CVPR 2020): look among the prior's faces for one that downscales to the given picture."""
+"""PULSE (Menon et al., CVPR 2020): look among the prior's faces for one that downscales to the given image."""
 
 import dataclasses
 import math
@@ -37,8 +37,8 @@ class PulseOptions:
         prior_key: its entry; None takes the averaged weights where there are any.
         iterations: steps of the search.
         lr: Adam's; coordinates on the sphere are about 1.
-        downscale: what made the degraded picture small, see `Downscaler`.
-        downscale_weight: of the mean squared difference of the small pictures, in [0, 1].
+        downscale: what made the degraded image small, see `Downscaler`.
+        downscale_weight: of the mean squared difference of the small images, in [0, 1].
         cross_weight: of the geodesic cross loss.
         noise_maps: how many of the noise maps, coarse to fine, are searched too.
         other_noise: the others; ``zero``, or ``fixed`` as they are drawn, which leaves grain that nothing can remove.
@@ -110,7 +110,7 @@ class Pulse:
         """Search from the case's own starting point.
 
         Returns:
-            The picture of the best step, (1, 3, S, S), and the mean squared difference at every step.
+            The image of the best step, (1, 3, S, S), and the mean squared difference at every step.
         """
         options, net = self.options, self.prior.net
         downscaler = Downscaler(options.downscale, self.prior.size, *case.lq.shape[:2], self.prior.device)
@@ -123,14 +123,14 @@ class Pulse:
         best, lowest, differences = None, math.inf, []
         for step in range(options.iterations):
             optimiser.set_rate(options.lr * rate_at(step / options.iterations))
-            picture = net.synthesise(self.sphere.to_latents(codes)[None], noise)[-1]
-            difference = (downscaler(picture) - target).square().mean() / 4  # of [0, 1]: half the range of [-1, 1]
+            image = net.synthesise(self.sphere.to_latents(codes)[None], noise)[-1]
+            difference = (downscaler(image) - target).square().mean() / 4  # of [0, 1]: half the range of [-1, 1]
             loss = options.downscale_weight * difference + options.cross_weight * geodesic_cross(codes)
             differences.append(float(difference.detach()))
             if float(loss.detach()) < lowest:
-                best, lowest = picture.detach(), float(loss.detach())
+                best, lowest = image.detach(), float(loss.detach())
             if differences[-1] < options.eps:
-                return picture.detach(), differences
+                return image.detach(), differences
             optimiser.zero_grad()
             loss.backward()
             optimiser.step()

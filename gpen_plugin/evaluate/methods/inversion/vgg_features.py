@@ -1,4 +1,4 @@
-"""VGG-16's features of small pictures, for the perceptual loss of mGANprior."""
+"""VGG-16's features of small images, for the perceptual loss of mGANprior."""
 
 from pathlib import Path
 
@@ -6,8 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from gpen_plugin.metrics.measuring_network import frozen, tensors_in
-from gpen_plugin.metrics.perceptual import BACKBONES
+from gpen_plugin.metrics.lpips import BACKBONES
+from gpen_plugin.nets.loading import load_frozen, load_tensors
 
 FILE = BACKBONES["vgg"]
 LAYERS = 23  # up to the ReLU after conv4_3
@@ -16,7 +16,7 @@ MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of torchvision
 
 
 class VGGFeatures(nn.Module):
-    """A picture -> its features after conv4_3, each place brought to length 1.
+    """An image -> its features after conv4_3, each place brought to length 1.
 
     Args:
         path: torchvision's file of VGG-16.
@@ -33,16 +33,16 @@ class VGGFeatures(nn.Module):
             layers = vgg16(weights=None).features[:LAYERS]
         tensors = {
             name.removeprefix("features."): tensor
-            for name, tensor in tensors_in(path).items()
+            for name, tensor in load_tensors(path).items()
             if name.startswith("features.") and int(name.split(".")[1]) < LAYERS
         }
-        self.layers = frozen(layers, tensors, str(path), device)
+        self.layers = load_frozen(layers, tensors, str(path), device)
         self.register_buffer("mean", torch.tensor(MEAN, device=device)[:, None, None])
         self.register_buffer("deviation", torch.tensor(DEVIATION, device=device)[:, None, None])
 
-    def forward(self, picture: torch.Tensor) -> torch.Tensor:
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
         """(N, 3, h, w) RGB in [-1, 1] -> (N, 512, h', w'). What is below 32 px is enlarged bilinearly."""
-        height, width = (max(side, SMALLEST) for side in picture.shape[2:])
-        if picture.shape[2:] != (height, width):
-            picture = F.interpolate(picture, size=(height, width), mode="bilinear", align_corners=False)
-        return F.normalize(self.layers(((picture + 1) / 2 - self.mean) / self.deviation), dim=1)
+        height, width = (max(side, SMALLEST) for side in image.shape[2:])
+        if image.shape[2:] != (height, width):
+            image = F.interpolate(image, size=(height, width), mode="bilinear", align_corners=False)
+        return F.normalize(self.layers(((image + 1) / 2 - self.mean) / self.deviation), dim=1)

@@ -1,0 +1,325 @@
+"""The names that other layouts give to the tensors, and ours: the authors' files and StyleGAN2's in PyTorch.
+
+The authors number their layers. Where a number counts from the largest resolution down, the table needs to know how
+many layers there are, and reads it from the keys. Their prior and their discriminator are StyleGAN2's under the names
+of its best known PyTorch implementation, so the same table reads its files; BasicSR's StyleGAN2 respells those names.
+"""
+
+import re
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from typing import Literal, NamedTuple, TypeVar
+
+import torch
+from torch import nn
+
+from gpen_plugin.ops import fir_kernel
+
+_Tensor = TypeVar("_Tensor")
+_COMPILED = re.compile(r"(?<![^.])_orig_mod\.")  # by torch.compile, before the part that was compiled
+_PARALLEL = "module."  # by DataParallel and DistributedDataParallel
+
+
+def without_wrapper_prefixes(state_dict: Mapping[str, _Tensor]) -> dict[str, _Tensor]:
+    """Remove ``_orig_mod.`` wherever it stands in a key, and ``module.`` in front of the keys where all keys have it.
+
+    Prefixes may be nested in any order. If two keys would become one, all stay as they are.
+    """
+    plain = {_COMPILED.sub("", key): tensor for key, tensor in state_dict.items()}
+    if len(plain) < len(state_dict):
+        return dict(state_dict)
+    while plain and all(key.startswith(_PARALLEL) for key in plain):
+        plain = {key.removeprefix(_PARALLEL): tensor for key, tensor in plain.items()}
+    return plain
+
+
+# The authors' spelling -> BasicSR's, applied one after the other.
+_RESPELLINGS = {
+    "GPENPrior": (
+        (r"^style\.", "style_mlp."),
+        (r"^input\.input$", "constant_input.weight"),
+        (r"^conv(1|s\.\d+)\.noise\.weight$", r"style_conv\1.weight"),
+        (r"^conv(1|s\.\d+)\.", r"style_conv\1."),
+        (r"\.conv\.", ".modulated_conv."),
+    ),
+    "GPENDiscriminator": ((r"^convs\.", "conv_body."),),
+}
+
+
+def stylegan2_name(kind: Literal["GPENPrior", "GPENDiscriminator"], theirs: str) -> str:
+    """BasicSR's key of a tensor.
+
+    Args:
+        kind: which network the tensor is of.
+        theirs: the authors' key of it.
+    """
+    for pattern, spelling in _RESPELLINGS[kind]:
+        theirs = re.sub(pattern, spelling, theirs)
+    return theirs
+
+
+def is_fixed_noise(key: str) -> bool:
+    """Whether this is one of the noise maps that StyleGAN2 files carry; our noise comes from outside."""
+    return re.fullmatch(r"(?:generator\.)?noises\.noise_?\d+", key) is not None
+
+
+def fixed_noise(out_size: int) -> dict[str, torch.Tensor]:
+    """The maps without which BasicSR's generator does not load strictly: N(0, 1), the same at each call.
+
+    Args:
+        out_size: height and width of the image.
+    Returns:
+        One map (1, 1, r, r) for each convolution, coarse to fine: one of 4 px, two of each r from 8 to `out_size`.
+    """
+    source = torch.Generator().manual_seed(0)
+    sizes = [4] + [2**octave for octave in range(3, out_size.bit_length()) for _ in range(2)]
+    return {f"noises.noise{index}": torch.randn(1, 1, size, size, generator=source) for index, size in enumerate(sizes)}
+
+
+Kind = Literal["GPEN", "GPENPrior", "GPENDiscriminator"]
+Layout = Literal["ours", "authors", "stylegan2"]
+
+# A pair of keys that no other network in no other layout has.
+_MARKS: dict[tuple[str, ...], tuple[Kind, Layout]] = {
+    ("decoder.constant", "encoder.stem.weight"): ("GPEN", "ours"),
+    ("generator.input.input", "ecd0.0.0.weight"): ("GPEN", "authors"),
+    ("constant", "blocks.4.to_rgb.weight"): ("GPENPrior", "ours"),
+    ("input.input", "to_rgb1.conv.weight"): ("GPENPrior", "authors"),
+    ("stem.weight", "logit.weight"): ("GPENDiscriminator", "ours"),
+    ("convs.0.0.weight", "final_linear.1.weight"): ("GPENDiscriminator", "authors"),
+    ("constant_input.weight", "to_rgb1.modulated_conv.weight"): ("GPENPrior", "stylegan2"),
+    ("conv_body.0.0.weight", "final_linear.1.weight"): ("GPENDiscriminator", "stylegan2"),
+}
+
+
+class KeyPair(NamedTuple):
+    """One tensor: the foreign key, ours, and how many leading and trailing dimensions of size 1 theirs has more."""
+
+    theirs: str
+    ours: str
+    leading: int = 0
+    trailing: int = 0
+
+    @property
+    def is_fir(self) -> bool:
+        """Whether this is the constant FIR filter of a layer, which our files leave out."""
+        return self.theirs.endswith(".kernel")
+
+    @property
+    def gain(self) -> float:
+        """The sum of a FIR filter: 4 where it makes up for upsampling."""
+        return 4.0 if ".blur." in self.theirs or ".upsample." in self.theirs else 1.0
+
+
+def detect_layout(keys: Collection[str]) -> tuple[Kind, Layout] | None:
+    """Which network, in whose layout, a state dict with these keys is of; ``None`` if of none of ours."""
+    return next((found for marks, found in _MARKS.items() if all(mark in keys for mark in marks)), None)
+
+
+def from_authors(state_dict: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Rename and reshape tensors into our layout; FIR filters and fixed noise, which we do not store, are left out.
+
+    Args:
+        state_dict: in any layout; ours, and keys that are in none, come back as they are.
+    """
+    found = detect_layout(state_dict)
+    if found is None or found[1] == "ours":
+        return dict(state_dict)
+    kind, layout = found
+    pairs = {pair.theirs: pair for pair in key_pairs(kind, state_dict, layout)}
+    renamed = {}
+    for key, tensor in state_dict.items():
+        pair = pairs.get(key, KeyPair(key, key))
+        if not (is_fixed_noise(key) or (key in pairs and pair.is_fir)):
+            renamed[pair.ours] = _trimmed(tensor, pair)
+    return renamed
+
+
+def to_authors(
+    state_dict: Mapping[str, torch.Tensor], resample_kernel: Sequence[float] = (1, 3, 3, 1)
+) -> dict[str, torch.Tensor]:
+    """Rename and reshape our tensors into the authors' layout, in their order and with their FIR filters.
+
+    Args:
+        state_dict: in our layout or BasicSR's; theirs, and keys that are in none, come back as they are.
+        resample_kernel: the taps with which the network was built.
+    """
+    found = detect_layout(state_dict)
+    if found is None or found[1] == "authors":
+        return dict(state_dict)
+    ours = from_authors(state_dict)
+    return rename_keys(ours, key_pairs(found[0], ours), resample_kernel)
+
+
+def rename_keys(
+    ours: Mapping[str, torch.Tensor], pairs: Sequence[KeyPair], resample_kernel: Sequence[float]
+) -> dict[str, torch.Tensor]:
+    """Our tensors under the other names and in the order of `pairs`, with FIR filters where `pairs` has them."""
+    renamed = {}
+    for pair in pairs:
+        if pair.is_fir:
+            renamed[pair.theirs] = fir_kernel(resample_kernel, pair.gain)
+        elif pair.ours in ours:
+            tensor = ours[pair.ours]
+            renamed[pair.theirs] = tensor.reshape((1,) * pair.leading + tensor.shape + (1,) * pair.trailing)
+    known = {pair.ours for pair in pairs}
+    return renamed | {key: tensor for key, tensor in ours.items() if key not in known}
+
+
+def key_pairs(kind: Kind, keys: Collection[str], layout: Layout = "authors") -> list[KeyPair]:
+    """All tensors of a network in the authors' order.
+
+    Args:
+        kind: which network.
+        keys: of its state dict, in any layout; only their numbers are counted.
+        layout: whose names stand as ``theirs``: ``authors`` or ``stylegan2``.
+    """
+    pairs = _authors_pairs(kind, keys)
+    if layout == "authors":
+        return pairs
+    return [pair._replace(theirs=stylegan2_name(kind, pair.theirs)) for pair in pairs if not pair.is_fir]
+
+
+def _authors_pairs(kind: Kind, keys: Collection[str]) -> list[KeyPair]:
+    if kind == "GPENDiscriminator":
+        return list(_discriminator(_count(keys, r"(?:(?:convs|conv_body)\.\d+\.skip\.1|blocks\.\d+\.skip)\.weight")))
+    layers = _count(keys, r"(?:generator\.|decoder\.)?(?:style|style_mlp|mapping)\.\d+\.weight")
+    octaves = _count(keys, r"(?:generator\.|decoder\.)?(?:to_rgbs\.\d+\.|blocks\.(?!4\.)\d+\.to_rgb\.)bias")
+    if kind == "GPENPrior":
+        return list(_prior(layers, octaves))
+    inside = (p._replace(theirs=f"generator.{p.theirs}", ours=f"decoder.{p.ours}") for p in _prior(layers, octaves))
+    return [*inside, *_encoder(_count(keys, r"(?:ecd\d+\.0\.1|encoder\.down\.\d+)\.weight"))]
+
+
+def extract_decoder(state_dict: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor] | None:
+    """The decoder alone, in its own layout, of a state dict that holds a whole `GPEN`; ``None`` of any other."""
+    found = detect_layout(state_dict)
+    if found is None or found[0] != "GPEN":
+        return None
+    inside = "decoder." if found[1] == "ours" else "generator."
+    return {key.removeprefix(inside): tensor for key, tensor in state_dict.items() if key.startswith(inside)}
+
+
+def accept_authors_layout(
+    module: nn.Module,
+    state_dict: dict[str, torch.Tensor],
+    prefix: str,
+    local_metadata: Mapping,
+    strict: bool,
+    missing_keys: list[str],
+    unexpected_keys: list[str],
+    error_msgs: list[str],
+) -> None:
+    """Hook of `Module.load_state_dict`: brings any layout into ours before the tensors are matched.
+
+    The authors' FIR filters are held against the network's own: with other filters it would be another network.
+    """
+    inner = {key.removeprefix(prefix): tensor for key, tensor in state_dict.items() if key.startswith(prefix)}
+    if inner.keys() == module.state_dict().keys():  # nothing to rename, e.g. where a part of it is compiled
+        return
+    plain = without_wrapper_prefixes(inner)
+    error_msgs.extend(foreign_filters(module, plain))
+    for key in inner:
+        del state_dict[prefix + key]
+    state_dict.update({prefix + key: tensor for key, tensor in from_authors(plain).items()})
+
+
+def foreign_filters(module: nn.Module, state_dict: Mapping[str, torch.Tensor]) -> list[str]:
+    """One sentence for each FIR filter of the authors' layout that differs from the network's own."""
+    found = detect_layout(state_dict)
+    if found is None or found != (type(module).__name__, "authors"):
+        return []
+    own = dict(module.named_buffers())
+    return [
+        f"{pair.theirs}: another FIR filter than the network's resample_kernel; build the network with the file's."
+        for pair in key_pairs(found[0], state_dict)
+        if pair.is_fir and pair.ours in own and pair.theirs in state_dict
+        if not same_filter(state_dict[pair.theirs], own[pair.ours])
+    ]
+
+
+def same_filter(theirs: torch.Tensor, ours: torch.Tensor) -> bool:
+    """Whether two FIR filters, (K, K), are equal as far as a file in half precision can tell.
+
+    A network on the meta device has filters without values: of those only the shape can be compared.
+    """
+    return theirs.shape == ours.shape and (ours.is_meta or torch.allclose(theirs.to(ours), ours, atol=1e-3))
+
+
+def _trimmed(tensor, pair):
+    for _ in range(pair.leading):
+        tensor = tensor.squeeze(0)
+    for _ in range(pair.trailing):
+        tensor = tensor.squeeze(-1)
+    return tensor
+
+
+def _count(keys, pattern):
+    return sum(re.fullmatch(pattern, key) is not None for key in keys)
+
+
+def _prior(layers: int, octaves: int) -> Iterator[KeyPair]:
+    for index in range(layers):
+        yield KeyPair(f"style.{index + 1}.weight", f"mapping.{index}.weight")
+        yield KeyPair(f"style.{index + 1}.bias", f"mapping.{index}.bias")
+    yield KeyPair("input.input", "constant")
+    yield from _styled_conv("conv1", "blocks.4.conv1", up=False)
+    yield from _to_rgb("to_rgb1", "blocks.4.to_rgb", up=False)
+    blocks = [f"blocks.{8 << octave}" for octave in range(octaves)]
+    for octave, block in enumerate(blocks):
+        yield from _styled_conv(f"convs.{2 * octave}", f"{block}.conv0", up=True)
+        yield from _styled_conv(f"convs.{2 * octave + 1}", f"{block}.conv1", up=False)
+    for octave, block in enumerate(blocks):
+        yield from _to_rgb(f"to_rgbs.{octave}", f"{block}.to_rgb", up=True)
+
+
+def _styled_conv(theirs: str, ours: str, up: bool) -> Iterator[KeyPair]:
+    yield KeyPair(f"{theirs}.conv.weight", f"{ours}.weight", leading=1)
+    if up:
+        yield KeyPair(f"{theirs}.conv.blur.kernel", f"{ours}.kernel")
+    yield from _modulation(theirs, ours)
+    yield KeyPair(f"{theirs}.noise.weight", f"{ours}.noise_weight")
+    yield KeyPair(f"{theirs}.activate.bias", f"{ours}.bias")
+
+
+def _to_rgb(theirs: str, ours: str, up: bool) -> Iterator[KeyPair]:
+    yield KeyPair(f"{theirs}.bias", f"{ours}.bias", leading=1, trailing=2)
+    if up:
+        yield KeyPair(f"{theirs}.upsample.kernel", f"{ours}.kernel")
+    yield KeyPair(f"{theirs}.conv.weight", f"{ours}.weight", leading=1)
+    yield from _modulation(theirs, ours)
+
+
+def _modulation(theirs: str, ours: str) -> Iterator[KeyPair]:
+    yield KeyPair(f"{theirs}.conv.modulation.weight", f"{ours}.modulation.weight")
+    yield KeyPair(f"{theirs}.conv.modulation.bias", f"{ours}.modulation.bias")
+
+
+def _encoder(halvings: int) -> Iterator[KeyPair]:
+    yield KeyPair("ecd0.0.0.weight", "encoder.stem.weight")
+    yield KeyPair("ecd0.0.1.bias", "encoder.stem.bias")
+    for index in range(1, halvings + 1):
+        layer = f"encoder.down.{4 << (halvings - index)}"
+        yield KeyPair(f"ecd{index}.0.0.kernel", f"{layer}.kernel")
+        yield KeyPair(f"ecd{index}.0.1.weight", f"{layer}.weight")
+        yield KeyPair(f"ecd{index}.0.2.bias", f"{layer}.bias")
+    yield KeyPair("final_linear.0.weight", "encoder.to_z.weight")
+    yield KeyPair("final_linear.0.bias", "encoder.to_z.bias")
+
+
+def _discriminator(halvings: int) -> Iterator[KeyPair]:
+    yield KeyPair("convs.0.0.weight", "stem.weight")
+    yield KeyPair("convs.0.1.bias", "stem.bias")
+    for index in range(1, halvings + 1):
+        theirs, ours = f"convs.{index}", f"blocks.{8 << (halvings - index)}"
+        yield KeyPair(f"{theirs}.conv1.0.weight", f"{ours}.conv1.weight")
+        yield KeyPair(f"{theirs}.conv1.1.bias", f"{ours}.conv1.bias")
+        yield KeyPair(f"{theirs}.conv2.0.kernel", f"{ours}.conv2.kernel")
+        yield KeyPair(f"{theirs}.conv2.1.weight", f"{ours}.conv2.weight")
+        yield KeyPair(f"{theirs}.conv2.2.bias", f"{ours}.conv2.bias")
+        yield KeyPair(f"{theirs}.skip.0.kernel", f"{ours}.skip.kernel")
+        yield KeyPair(f"{theirs}.skip.1.weight", f"{ours}.skip.weight")
+    yield KeyPair("final_conv.0.weight", "final_conv.weight")
+    yield KeyPair("final_conv.1.bias", "final_conv.bias")
+    for index, layer in enumerate(["hidden", "logit"]):
+        yield KeyPair(f"final_linear.{index}.weight", f"{layer}.weight")
+        yield KeyPair(f"final_linear.{index}.bias", f"{layer}.bias")

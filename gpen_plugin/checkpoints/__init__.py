@@ -1,0 +1,1 @@
+"""Weight files: read, write, convert, grow and download them."""

@@ -1,0 +1,398 @@
+"""Weight files: read, write and compare state dicts, and say what a file holds."""
+
+import argparse
+import contextlib
+import logging
+import os
+import pickle
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from textwrap import indent
+from types import ModuleType
+from typing import BinaryIO
+
+import torch
+from torch import nn
+
+from gpen_plugin.archs import GPEN, GPENDiscriminator, GPENPrior
+from gpen_plugin.archs.key_maps import (
+    detect_layout,
+    extract_decoder,
+    foreign_filters,
+    from_authors,
+    without_wrapper_prefixes,
+)
+from gpen_plugin.checkpoints.layouts import USUAL_TAPS, filter_taps, taps_equal
+from gpen_plugin.checkpoints.network_spec import NetworkSpec, infer_spec, summarize_file
+from gpen_plugin.errors import CheckpointError
+
+SMOOTHED_FIRST = ("params_ema", "params", "g_ema", "g", "state_dict")
+"""Which entry of a nested file is read when none is named: the averaged generator before the raw one."""
+OF_DISCRIMINATOR = ("params_ema", "params", "d", "state_dict")
+_OF_A_STATE = {"iter", "optimizers", "schedulers"}  # of BasicSR's training states, which hold no weights
+
+StateDict = dict[str, torch.Tensor]
+
+
+def read(path: str | os.PathLike, key: str | None = None, order: Sequence[str] = SMOOTHED_FIRST) -> StateDict:
+    """Read one network's weights.
+
+    Args:
+        path: a file of torch.save's, or a ``.safetensors`` one.
+        key: which entry of a nested file; ``None`` takes the first of `order` that is there, or a flat file itself.
+        order: entries to look for.
+    Returns:
+        A flat state dict on the CPU, in the file's own layout, without ``module.`` and ``_orig_mod.`` in the keys.
+    Raises:
+        CheckpointError: the file is missing, damaged, holds anything but weights, or has no such entry.
+    """
+    content = read_whole(path)
+    entry = _entry(path, content, key, order)
+    if not entry or not all(isinstance(value, torch.Tensor) for value in entry.values()):
+        raise CheckpointError(str(path), summarize_file(entry), "tensors by name", "Name the right entry or file.")
+    return without_wrapper_prefixes(entry)
+
+
+def read_whole(path: str | os.PathLike) -> Mapping:
+    """Read all that a file of weights holds, tensors on the CPU. Raises `CheckpointError` as `read` does."""
+    if os.path.isdir(path):
+        raise CheckpointError(str(path), "is a folder", "a weight file", "Name a file in it.")
+    if not os.path.isfile(path):
+        raise CheckpointError(str(path), "there is no such file", "a weight file", "Check the path.")
+    if os.path.getsize(path) == 0:
+        raise CheckpointError(str(path), "the file is empty", "a weight file", "Fetch or write it again.")
+    load = _reader(path)
+    try:
+        content = load(path)
+    except Exception as error:  # damage shows as RuntimeError, EOFError, KeyError, OSError, struct.error and others
+        raise _unreadable(path, error) from None
+    if not isinstance(content, Mapping):
+        raise CheckpointError(str(path), f"holds a {type(content).__name__}", "a mapping of names to tensors")
+    if content.keys() >= _OF_A_STATE:
+        got = f"is a training state of iteration {content['iter']}"
+        hint = f"Its weights are net_g_{content['iter']}.pth in models/, beside its folder."
+        raise CheckpointError(str(path), got, "a weight file", hint)
+    return content
+
+
+def write(path: str | os.PathLike, content: object, *, hint: str = "Make room, or choose another folder.") -> None:
+    """Write `content` so that at any moment `path` is either the old file or the whole new one.
+
+    Args:
+        path: of the file; its folder exists. Ending in ``.safetensors`` it is written as such, else with torch.save.
+        content: tensors, numbers, texts, and lists and mappings of them; for safetensors tensors by name.
+        hint: what a user is to do if the disk is full or the folder is not writable.
+    Raises:
+        CheckpointError: the file could not be written; the earlier one is as it was.
+    """
+    target, save = Path(path), _writer(path, content)
+    unfinished = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    try:
+        with open(unfinished, "wb") as stream:
+            save(stream)
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.replace(unfinished, target)
+    except (OSError, RuntimeError) as error:
+        raise CheckpointError(
+            str(path),
+            f"could not be written ({_first_line(_of_the_system(error))}); the earlier file, if any, is untouched",
+            "a writable folder with room on its disk",
+            hint,
+        ) from error
+    finally:
+        unfinished.unlink(missing_ok=True)
+    _settle(target.parent)
+
+
+def load_into(
+    net: nn.Module, path: str | os.PathLike, key: str | None = None, where: str | None = None, strict: bool = True
+) -> list[str]:
+    """Load a file into a network; if strictly, nothing of `net` changes unless all of it fits.
+
+    A `GPENPrior` takes the decoder of a file that holds a whole `GPEN`; the log says so.
+
+    Args:
+        net: a `GPEN`, `GPENPrior` or `GPENDiscriminator`, not wrapped.
+        path: the file.
+        key: which entry of a nested file; ``None`` takes the averaged weights where there are any, and ``d`` of the
+            authors' files for a discriminator.
+        where: the key path that named the file, for the error, such as ``path:pretrain_network_g``.
+        strict: whether all tensors have to fit; otherwise those that do are loaded.
+    Returns:
+        Names of the network's tensors that the file did not fill; none if `strict`.
+    Raises:
+        CheckpointError: as `read`; or the file is of another network (if not `strict`: shares no tensor with this
+            one), and then the message says both.
+    """
+    given = read_for(net, path, key, where, strict)
+    net.load_state_dict(given, strict=strict)
+    return [name for name in net.state_dict() if name not in given]
+
+
+def read_for(
+    net: nn.Module, path: str | os.PathLike, key: str | None = None, where: str | None = None, strict: bool = True
+) -> StateDict:
+    """Read a file and hold it against a network, which may lie on the meta device; `net` is not changed.
+
+    Args and errors are those of `load_into`.
+
+    Returns:
+        The weights in our layout, with keys and shapes of ``net.state_dict()``: all of them if `strict`.
+    """
+    place = f"{where}: {path}" if where else str(path)
+    order = OF_DISCRIMINATOR if type(net).__name__ == "GPENDiscriminator" else SMOOTHED_FIRST
+    try:
+        state_dict = read(path, key, order)
+    except CheckpointError as error:
+        raise CheckpointError(place, error.got, error.expected, error.hint) from error
+    decoder = extract_decoder(state_dict) if type(net).__name__ == "GPENPrior" else None
+    state_dict = state_dict if decoder is None else decoder
+    given, own = from_authors(state_dict), net.state_dict()
+    problems = differences(given, own) or foreign_filters(net, state_dict)
+    if not strict:
+        given = {name: tensor for name, tensor in given.items() if name in own and tensor.shape == own[name].shape}
+    if problems and (strict or not given):
+        got = f"holds {'' if decoder is None else 'a GPEN whose decoder is '}{infer_spec(state_dict, place)}"
+        expected = f"{infer_spec(own)}, as the options build it"
+        hint = f"Set the network's options to the file's, or name the right file. ({shown(problems)})"
+        raise CheckpointError(place, got, expected, hint)
+    if decoder is not None:
+        logging.getLogger("basicsr").info(f"{place}: holds a whole GPEN; its decoder is taken.")
+    return given
+
+
+def differences(given: Mapping[str, torch.Tensor], own: Mapping[str, torch.Tensor]) -> list[str]:
+    """Hold tensors against those of a network.
+
+    Args:
+        given: of a file, in our layout.
+        own: the network's, which may lie on the meta device.
+    Returns:
+        One phrase for each tensor that the file lacks, has too much, or has in another shape.
+    """
+    missing = [f"{key} is missing" for key in own if key not in given]
+    surplus = [f"{key} is not of this network" for key in given if key not in own]
+    misshapen = [
+        f"{key} is {tuple(given[key].shape)}, not {tuple(own[key].shape)}"
+        for key in own
+        if key in given and given[key].shape != own[key].shape
+    ]
+    return missing + surplus + misshapen
+
+
+def shown(problems: Sequence[str], most: int = 8) -> str:
+    """The first of many phrases, and how many there are besides."""
+    return "; ".join(problems[:most]) + (f"; and {len(problems) - most} more" if len(problems) > most else "")
+
+
+def _reader(path) -> Callable[[str | os.PathLike], Mapping]:
+    return _safetensors(path).load_file if _is_safetensors(path) else _load_weights
+
+
+def _load_weights(path) -> object:
+    """What torch holds safe, and the parsed command line that StyleGAN2's trainings store: attributes and no code."""
+    with torch.serialization.safe_globals([argparse.Namespace]):
+        return torch.load(path, map_location="cpu", weights_only=True)
+
+
+def _writer(path, content: object) -> Callable[[BinaryIO], object]:
+    if not _is_safetensors(path):
+        return lambda stream: torch.save(content, stream)
+    if not isinstance(content, Mapping) or not all(isinstance(value, torch.Tensor) for value in content.values()):
+        hint = "Name a .pth file, or choose a flat layout."
+        raise CheckpointError(str(path), "cannot hold nested entries", "tensors by name in safetensors", hint)
+    # the format has neither strides nor tensors that share memory
+    separate = {key: tensor.clone(memory_format=torch.contiguous_format) for key, tensor in content.items()}
+    serialise = _safetensors(path).save
+    return lambda stream: stream.write(serialise(separate))
+
+
+def _is_safetensors(path) -> bool:
+    return str(path).endswith(".safetensors")
+
+
+def _safetensors(path) -> ModuleType:
+    try:
+        import safetensors.torch
+    except ImportError as error:
+        got = "the package for this format is not installed"
+        raise CheckpointError(str(path), got, "safetensors", "Run: pip install safetensors") from error
+    return safetensors.torch
+
+
+def _unreadable(path, error: Exception) -> CheckpointError:
+    """Tell code from damage. torch's own text advises to load unsafely, so it is not passed on."""
+    unpicklable = isinstance(error, pickle.UnpicklingError)
+    code = re.search(r"GLOBAL (\S+)", str(error)) if unpicklable else None
+    if code:
+        got = f"holds code besides weights ({code[1]}); it was not run"
+        hint = "If you trust its source, let that save the state dict alone."
+        return CheckpointError(str(path), got, "tensors, numbers, texts, lists and mappings", hint)
+    reason = "no pickle of tensors" if unpicklable else f"{type(error).__name__}: {_first_line(error)}"
+    got = f"cannot be read, it is damaged or no weight file ({reason})"
+    return CheckpointError(str(path), got, "a whole file of torch.save's", "Fetch or write it again.")
+
+
+def _entry(path, content: Mapping, key: str | None, order: Sequence[str]) -> Mapping:
+    nested = [name for name, value in content.items() if isinstance(value, Mapping)]
+    if key is None:
+        key = next((name for name in order if name in nested), None)
+        if key is None and nested:
+            expected = "one of " + ", ".join(order)
+            raise CheckpointError(str(path), summarize_file(content), expected, f"Name one of: {', '.join(nested)}.")
+    elif key not in nested:
+        hint = f"Name one of: {', '.join(nested)}." if nested else "The file is flat: name no entry (~)."
+        raise CheckpointError(str(path), f"no entry '{key}'", "an entry that the file has", hint)
+    return content if key is None else content[key]
+
+
+def _of_the_system(error: BaseException) -> BaseException:
+    """What the system said: torch's writer turns a full disk into a RuntimeError about positions in the file."""
+    while error.__context__ is not None and not isinstance(error, OSError):
+        error = error.__context__
+    return error
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:160]
+
+
+def _settle(folder: Path) -> None:
+    """Bring a rename to the disk, where the system lets folders be opened."""
+    with contextlib.suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+_CLASSES = {"GPEN": GPEN, "GPENPrior": GPENPrior, "GPENDiscriminator": GPENDiscriminator}
+
+
+@dataclass(frozen=True, eq=False)
+class Network:
+    """One whole network of a file.
+
+    Attributes:
+        place: file and entry, for errors and reports.
+        entry: its name in the file; ``None`` in a flat one.
+        spec: what it is.
+        tensors: its weights in our layout.
+        taps: of its FIR filters, the smallest 1; ``None`` where the file does not store them.
+    """
+
+    place: str
+    entry: str | None
+    spec: NetworkSpec
+    tensors: StateDict
+    taps: tuple[float, ...] | None
+
+    @property
+    def is_discriminator(self) -> bool:
+        """Whether it judges images; the others make them."""
+        return self.spec.kind == "GPENDiscriminator"
+
+    @property
+    def not_finite(self) -> list[str]:
+        """Names of the tensors with infinite values or NaN."""
+        return [name for name, tensor in self.tensors.items() if not tensor.isfinite().all()]
+
+    def option_lines(self) -> str:
+        """The lines of an option file that build this network."""
+        arguments = {"type": self.spec.kind} | self.spec.arguments()
+        if self.taps and not taps_equal(self.taps, USUAL_TAPS):
+            arguments["resample_kernel"] = list(self.taps)
+        lines = ["network_d:" if self.is_discriminator else "network_g:"]
+        return "\n".join(lines + [f"  {name}: {value}" for name, value in arguments.items()])
+
+
+def build(spec: NetworkSpec) -> GPEN | GPENPrior | GPENDiscriminator:
+    """The network that a spec tells of, with fresh weights."""
+    return _CLASSES[spec.kind](**spec.arguments())
+
+
+def entries(path: str | os.PathLike) -> dict[str | None, object]:
+    """All that a file holds: its entries by name, or, of a flat file, all its tensors as the entry ``None``.
+
+    Raises:
+        CheckpointError: the file cannot be read, or is not safe to read.
+    """
+    content = read_whole(path)
+    nested = any(isinstance(value, Mapping) for value in content.values())
+    return dict(content) if nested else {None: content}
+
+
+def is_network(value: object) -> bool:
+    """Whether an entry has the names of one of our networks, whole or not."""
+    tensors = isinstance(value, Mapping) and value and all(isinstance(item, torch.Tensor) for item in value.values())
+    return bool(tensors) and detect_layout(without_wrapper_prefixes(value)) is not None
+
+
+def network_of(path: str | os.PathLike, entry: str | None, value: Mapping[str, torch.Tensor]) -> Network:
+    """Take an entry as a network, all of whose tensors must be there.
+
+    Args:
+        path: of the file, for errors.
+        entry: its name.
+        value: its tensors, in any layout.
+    Raises:
+        CheckpointError: it is of none of our networks, or has tensors too few, too many or misshapen.
+    """
+    place = str(path) if entry is None else f"{path} [{entry}]"
+    plain = without_wrapper_prefixes(value)
+    spec, tensors = infer_spec(plain, place), from_authors(plain)
+    with torch.device("meta"):
+        own = build(spec).state_dict()
+    problems = differences(tensors, own)
+    if problems:
+        got = f"holds {spec}, with other tensors than its own ({shown(problems)})"
+        raise CheckpointError(place, got, "all tensors of one network and no others", "Fetch or write it again.")
+    return Network(place, entry, spec, tensors, filter_taps(plain, place))
+
+
+def report(path: str | os.PathLike) -> tuple[str, bool]:
+    """Say what a file is.
+
+    Returns:
+        The text, and whether all is well: at least one network, each whole and with finite values.
+    Raises:
+        CheckpointError: the file cannot be read, or is not safe to read.
+    """
+    lines, besides, sound = [str(path)], [], []
+    for entry, value in entries(path).items():
+        if not is_network(value):
+            besides.append(summarize_file(value) if entry is None else f"{entry} ({_shape(value)})")
+            continue
+        try:
+            network = network_of(path, entry, value)
+            lines.append(indent(_described(network), "  "))
+            sound.append(not network.not_finite)
+        except CheckpointError as error:
+            lines.append(f"  {error}")
+            sound.append(False)
+    if not sound:
+        lines.append("  no weights of a GPEN, GPENPrior or GPENDiscriminator")
+    if besides:
+        lines.append(f"  besides: {', '.join(besides)}")
+    return "\n".join(lines), bool(sound) and all(sound)
+
+
+def _described(network: Network) -> str:
+    count = sum(tensor.numel() for tensor in network.tensors.values())
+    dtypes = sorted({str(tensor.dtype).removeprefix("torch.") for tensor in network.tensors.values()})
+    broken = network.not_finite
+    values = f"NOT FINITE: {shown(broken)}" if broken else "all finite"
+    facts = f"layout {network.spec.layout}; {count:,} parameters; {', '.join(dtypes)}; {values}"
+    return f"{network.entry or 'flat'}: {network.spec}\n  {facts}\n{indent(network.option_lines(), '  ')}"
+
+
+def _shape(value: object) -> str:
+    if isinstance(value, torch.Tensor):
+        return f"tensor of {tuple(value.shape)}"
+    if isinstance(value, Mapping | list | tuple):
+        return f"{type(value).__name__} of {len(value)}"
+    return f"{value}"[:40] if isinstance(value, int | float | str) else type(value).__name__

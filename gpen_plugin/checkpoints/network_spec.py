@@ -1,0 +1,149 @@
+"""What network a state dict is of, told from the shapes of its tensors."""
+
+import dataclasses
+import math
+import re
+from collections.abc import Callable, Mapping
+
+import torch
+
+from gpen_plugin.archs.key_maps import Kind, Layout, detect_layout, from_authors
+from gpen_plugin.archs.layers import NoiseMode, channels_of, check_size, resolutions
+from gpen_plugin.errors import CheckpointError
+
+Shapes = dict[str, tuple[int, ...]]
+
+
+@dataclasses.dataclass(frozen=True)
+class NetworkSpec:
+    """What the shapes in a state dict tell about its network.
+
+    Attributes:
+        kind: ``GPEN``, ``GPENPrior`` or ``GPENDiscriminator``.
+        out_size: height and width of the image.
+        in_size: height and width that the encoder takes; ``None`` but for ``GPEN``.
+        channel_multiplier: ``None`` up to 32 px, where it changes nothing.
+        narrow: factor of all channels.
+        num_style_feat: length of the latent code; ``None`` for ``GPENDiscriminator``.
+        num_mlp: layers of the mapping network; ``None`` for ``GPENDiscriminator``.
+        noise_mode: ``concat``, ``add`` or ``none``; ``None`` for ``GPENDiscriminator``.
+        layout: whose names the keys are: ``ours``, ``authors`` (GPEN's, and the StyleGAN2 that they built upon) or
+            ``stylegan2`` (BasicSR's StyleGAN2).
+    """
+
+    kind: Kind
+    out_size: int
+    in_size: int | None
+    channel_multiplier: float | None
+    narrow: float
+    num_style_feat: int | None
+    num_mlp: int | None
+    noise_mode: NoiseMode | None
+    layout: Layout
+
+    def arguments(self) -> dict[str, int | float | str]:
+        """Keyword arguments with which the network's class builds it; what no shape tells is left to the defaults."""
+        return {
+            field.name: getattr(self, field.name)
+            for field in dataclasses.fields(self)
+            if field.name not in ("kind", "layout") and getattr(self, field.name) is not None
+        }
+
+    def __str__(self) -> str:
+        parts = [f"{self.kind} {self.out_size} px"]
+        if self.in_size not in (None, self.out_size):
+            parts.append(f"input {self.in_size} px")
+        if self.channel_multiplier is not None:
+            parts.append(f"channel_multiplier {self.channel_multiplier:g}")
+        parts.append(f"narrow {self.narrow:g}")
+        if self.noise_mode is not None:
+            parts.append(f"noise {self.noise_mode}")
+        if (self.num_style_feat or 512, self.num_mlp or 8) != (512, 8):
+            parts.append(f"{self.num_mlp} mapping layers of {self.num_style_feat}")
+        return ", ".join(parts)
+
+
+def infer_spec(state_dict: Mapping[str, torch.Tensor], where: str = "state dict") -> NetworkSpec:
+    """Infer from the shapes which network a flat state dict is of, in any layout.
+
+    The learning rate's factor, the FIR taps and the value range leave no trace in the shapes.
+
+    Args:
+        state_dict: flat.
+        where: a file or key path, for the error.
+    Raises:
+        CheckpointError: it is of none of our networks.
+    """
+    found = detect_layout(state_dict)
+    if found is None:
+        expected = "the weights of a GPEN, GPENPrior or GPENDiscriminator"
+        raise CheckpointError(where, summarize_file(state_dict), expected, "Name the right entry or file.")
+    kind, layout = found
+    shapes = {key: tuple(tensor.shape) for key, tensor in from_authors(state_dict).items()}
+    try:
+        return _spec(kind, layout, shapes)
+    except (KeyError, IndexError, ValueError) as error:
+        got = f"a {kind} with tensors missing or misshapen ({error})"
+        raise CheckpointError(where, got, "all tensors of one network", "Fetch or write it again.") from error
+
+
+def summarize_file(content: Mapping) -> str:
+    """The first names in a file, for an error message."""
+    names = [str(name) for name in content]
+    return f"holds {', '.join(names[:4])}{', ...' if len(names) > 4 else ''}" if names else "holds nothing"
+
+
+def _spec(kind: Kind, layout: Layout, shapes: Shapes) -> NetworkSpec:
+    inside = "decoder." if kind == "GPEN" else ""
+    widths = _by_resolution(shapes, rf"{inside}blocks\.(\d+)\.conv1\.weight")
+    if kind == "GPENDiscriminator":
+        widths[4] = shapes["final_conv.weight"][0]
+    narrow, channel_multiplier = _factors(widths)
+    encoder = _by_resolution(shapes, r"encoder\.down\.(\d+)\.weight")
+    generator = kind != "GPENDiscriminator"
+    return NetworkSpec(
+        kind=kind,
+        out_size=max(widths),
+        in_size=2 * max(encoder) if kind == "GPEN" else None,
+        channel_multiplier=channel_multiplier,
+        narrow=narrow,
+        num_style_feat=shapes[f"{inside}blocks.4.conv1.modulation.weight"][1] if generator else None,
+        num_mlp=sum(re.fullmatch(rf"{inside}mapping\.\d+\.weight", key) is not None for key in shapes)
+        if generator
+        else None,
+        noise_mode=_noise_mode(shapes, f"{inside}blocks.4.conv1") if generator else None,
+        layout=layout,
+    )
+
+
+def _by_resolution(shapes: Shapes, pattern: str) -> dict[int, int]:
+    """The output channels of the layers whose keys match, by the resolution in the key."""
+    matches = {key: re.fullmatch(pattern, key) for key in shapes}
+    return {int(match[1]): shapes[key][0] for key, match in matches.items() if match}
+
+
+def _noise_mode(shapes: Shapes, conv: str) -> NoiseMode:
+    if shapes[f"{conv}.bias"][0] == 2 * shapes[f"{conv}.weight"][0]:
+        return "concat"
+    return "add" if f"{conv}.noise_weight" in shapes else "none"
+
+
+def _factors(widths: dict[int, int]) -> tuple[float, float | None]:
+    """The shortest `narrow` and `channel_multiplier` that give these channels by resolution."""
+    check_size("out_size", max(widths))
+    narrow = _shortest(widths[4] / 512, lambda factor: channels_of(4, 1, factor) == widths[4])
+    multiplier = None
+    if 64 in widths:
+        guess = widths[64] / (256 * narrow)
+        multiplier = _shortest(guess, lambda factor: channels_of(64, factor, narrow) == widths[64])
+    expected = {size: channels_of(size, multiplier or 1, narrow) for size in resolutions(max(widths))}
+    if widths != expected:
+        raise ValueError(f"channels by resolution {widths} are those of no channel_multiplier and narrow")
+    return narrow, multiplier
+
+
+def _shortest(guess: float, fits: Callable[[float], bool]) -> float:
+    """The number with the fewest decimals near `guess` that fits; widths were rounded down, so many do."""
+    candidates = [round(guess, digits) for digits in range(16)] + [math.nextafter(guess, math.inf)]
+    found = next((factor for factor in candidates if factor > 0 and fits(factor)), guess)
+    return int(found) if found == int(found) else found

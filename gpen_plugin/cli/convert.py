@@ -1,0 +1,81 @@
+"""Convert weight files from one layout into another, or say what they are.
+
+    python -m gpen_plugin.convert INPUT -o OUTPUT --to ours|basicsr|authors|authors-training|modelscope|stylegan2
+    python -m gpen_plugin.convert --inspect INPUT...
+
+Which network the input holds, its size and its widths are read off its tensors; no value changes, but by --half and
+--blend.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from gpen_plugin.checkpoints.targets import TARGETS
+from gpen_plugin.errors import OptionError, handle_errors
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command's options."""
+    parser = argparse.ArgumentParser(prog="python -m gpen_plugin.convert", description=__doc__.partition("\n")[0])
+    parser.add_argument("input", type=Path, nargs="+", help="weight file: .pth, .pt or .safetensors")
+    parser.add_argument("-o", "--output", type=Path, help="file to write: .pth, .pt, or .safetensors if it is flat")
+    parser.add_argument("--to", choices=TARGETS, help="kind of file to write")
+    parser.add_argument("--key", help="entry of the input, e.g. params; default: all that the output can hold")
+    parser.add_argument("--discriminator", type=Path, help="file of the d that authors-training needs")
+    taps_help = "taps of the FIR filters to write, default: the input's, or 1 3 3 1"
+    parser.add_argument("--resample-kernel", type=float, nargs="+", metavar="TAP", help=taps_help)
+    blend_help = "file of the same network in another state: the output lies between the two, weight by weight"
+    parser.add_argument("--blend", type=Path, metavar="OTHER", help=blend_help)
+    parser.add_argument("--share", type=float, help="of OTHER, from 0 to 1 (default 0.5)")
+    parser.add_argument("--half", action="store_true", help="store the numbers in half precision, in half the room")
+    parser.add_argument("--force", action="store_true", help="overwrite the output if it exists; never an input")
+    parser.add_argument("--inspect", action="store_true", help="write nothing, say what each input is")
+    return parser
+
+
+@handle_errors
+def main(argv: Sequence[str] | None = None) -> int:
+    """Convert one file, or inspect several; one that cannot be inspected is reported, and the others go on.
+
+    Args:
+        argv: command line without the program's name; None for the real one.
+    Returns:
+        Exit status: 0 if the file was written, or if every inspected file is sound; 1 otherwise.
+    """
+    command = parser()
+    options = command.parse_args(argv)
+    if not options.inspect:
+        if len(options.input) != 1 or options.output is None or options.to is None:
+            command.error("give one input, --output and --to; or --inspect")
+        if options.discriminator is not None and not TARGETS[options.to].discriminator:
+            command.error(f"--discriminator: --to {options.to} holds one network; convert the discriminator on its own")
+        if options.share is not None and options.blend is None:
+            command.error("--share: it is of --blend, which is missing")
+        inputs = [path for path in (*options.input, options.discriminator, options.blend) if path is not None]
+        check_output(options.output, inputs, options.force)
+
+    from gpen_plugin.checkpoints.convert import convert_file, inspect_file
+
+    if options.inspect:
+        sound = [inspect_file(path) for path in options.input]
+        return 0 if all(sound) else 1
+    convert_file(options, TARGETS[options.to])
+    return 0
+
+
+def check_output(path: Path, inputs: Sequence[Path], force: bool) -> None:
+    """Raise an `OptionError` unless a weight file may be written to `path`: over another only by `force`."""
+    if path.suffix not in (".pth", ".pt", ".safetensors"):
+        raise OptionError("--output", f"got {path.name}", "a name that ends in .pth, .pt or .safetensors")
+    for given in inputs:
+        if given.exists() and path.exists() and path.samefile(given):
+            hint = "Name a new one: what the layout has no room for would be lost."
+            raise OptionError("--output", f"{path} is an input", "another file", hint)
+    if path.exists() and not force:
+        raise OptionError("--output", f"{path} is there already", "a free name", "Pass --force to overwrite it.")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""Option files: their schema, how they are read, and the dataclasses of their sections."""

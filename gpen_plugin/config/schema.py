@@ -1,0 +1,154 @@
+"""Check a mapping that came out of YAML against the signature that it names.
+
+A function, class or data class *is* the schema: its parameter names are the allowed keys, those without a default
+are mandatory, and its annotations are the types. So a key cannot be documented in one place and read in another.
+"""
+
+import difflib
+import inspect
+import types
+import typing
+from collections.abc import Callable, Mapping, Sequence
+
+from gpen_plugin.errors import OptionError, join_errors
+
+Built = typing.TypeVar("Built")
+
+FEW = 5  # so many names are listed in a message
+
+
+def validate(target: Callable, given: object, where: str = "", *, typed: bool = True) -> list[OptionError]:
+    """List what is wrong with calling ``target(**given)``; nothing is called.
+
+    Args:
+        target: a function, class or data class with annotated parameters.
+        given: the mapping from YAML.
+        where: key path of the mapping, e.g. ``network_g``; empty for the top level.
+        typed: whether the annotations are what a value has to be. Those of other people's classes need not be.
+    Returns:
+        One `OptionError` per problem: unknown keys (with the nearest right one), missing ones, wrong types.
+    """
+    if not isinstance(given, Mapping):
+        return [OptionError(where or "the option file", f"got {_shown(given)}", "a mapping of keys to values")]
+    of_all_kinds = inspect.signature(target).parameters
+    parameters = {name: p for name, p in of_all_kinds.items() if p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)}
+    takes_any = any(p.kind is p.VAR_KEYWORD for p in of_all_kinds.values())
+    hints = typing.get_type_hints(target.__init__ if inspect.isclass(target) else target) if typed else {}
+    problems = [unknown_key(key, list(parameters), where) for key in given if key not in parameters and not takes_any]
+    for name, parameter in parameters.items():
+        path = f"{where}:{name}" if where else name
+        if name not in given:
+            if parameter.default is parameter.empty:
+                problems.append(OptionError(path, "missing", describe(hints.get(name)), "Add the key."))
+        elif name in hints and not matches_type(given[name], hints[name]):
+            problems.append(wrong_type(path, given[name], hints[name], parameter.default))
+    return problems
+
+
+def check(target: Callable, given: object, where: str = "") -> None:
+    """Raise one `OptionError` that lists every problem of `validate`, if there is any."""
+    problems = validate(target, given, where)
+    if problems:
+        raise join_errors(problems)
+
+
+def build(target: type[Built], given: object, where: str = "") -> Built:
+    """Check, then call ``target(**given)``: what it finds wrong with the values names the whole key path, too."""
+    check(target, given, where)
+    try:
+        return target(**given)
+    except OptionError as error:
+        raise (error.under(where) if where else error) from None
+
+
+def unknown_key(key: object, known: Sequence[str], where: str) -> OptionError:
+    """The error for a key that nothing reads, with the nearest known one."""
+    path = f"{where}:{key}" if where else str(key)
+    return OptionError(path, "unknown key", "one of " + ", ".join(known), _nearest(key, known) or "Remove it.")
+
+
+def unknown_name(name: object, known: Sequence[str], where: str) -> OptionError:
+    """The error for a value that should name a registered class, with the nearest registered one."""
+    advice = _nearest(name, known) or "python -m gpen_plugin.doctor lists what is registered."
+    expected = "one of " + ", ".join(known) if len(known) <= FEW else "a registered name"
+    return OptionError(where, f"got {_shown(name)}", expected, advice)
+
+
+def _nearest(name: object, known: Sequence[str]) -> str:
+    near = difflib.get_close_matches(str(name), known, n=1, cutoff=0.5)
+    return f"Did you mean '{near[0]}'?" if near else ""
+
+
+def matches_type(value: object, hint: object) -> bool:
+    """Whether a YAML value can stand for a parameter annotated `hint`. Lists stand for tuples, ints for floats."""
+    if hint is typing.Any or hint is object:
+        return True
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (typing.Union, types.UnionType):
+        return any(matches_type(value, argument) for argument in arguments)
+    if origin is typing.Literal:
+        return any(value == argument and type(value) is type(argument) for argument in arguments)
+    if hint is None or hint is type(None):
+        return value is None
+    if hint is float:
+        return isinstance(value, (int, float)) and not isinstance(value, bool)
+    if hint is int:
+        return isinstance(value, int) and not isinstance(value, bool)
+    kind = origin or hint
+    if kind in (tuple, list, Sequence):
+        return isinstance(value, (list, tuple)) and _items_fit(value, kind, arguments)
+    if kind in (dict, Mapping):
+        return isinstance(value, Mapping)
+    return isinstance(value, kind) if isinstance(kind, type) else True
+
+
+def _items_fit(value: Sequence, kind: type, arguments: tuple) -> bool:
+    if not arguments:
+        return True
+    if kind is tuple and arguments[-1] is not Ellipsis:
+        return len(value) == len(arguments) and all(map(matches_type, value, arguments))
+    return all(matches_type(item, arguments[0]) for item in value)
+
+
+def describe(hint: object) -> str:
+    """A type annotation in words for an error message."""
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (typing.Union, types.UnionType):
+        return " or ".join(describe(argument) for argument in arguments)
+    if origin is typing.Literal:
+        return "one of " + ", ".join(map(repr, arguments))
+    if hint is None or hint is type(None):
+        return "nothing (~)"
+    kind = origin or hint
+    if kind in (tuple, list, Sequence):
+        if kind is tuple and arguments and arguments[-1] is not Ellipsis:
+            return f"a list of {len(arguments)} values: " + ", ".join(map(describe, arguments))
+        return f"a list of {describe(arguments[0])}" if arguments else "a list"
+    names = {int: "a whole number", float: "a number", str: "a text", bool: "true or false", dict: "a mapping"}
+    return names.get(kind, "a mapping" if kind is Mapping else getattr(kind, "__name__", "a value"))
+
+
+def wrong_type(path: str, value: object, hint: object, default: object = None) -> OptionError:
+    """The error for a value that does not fit the annotation `hint`."""
+    return OptionError(path, f"got {_shown(value)}", describe(hint), _advice(value, hint, default))
+
+
+def _advice(value: object, hint: object, default: object) -> str:
+    """The way out of a wrong type: how the number in a text is written, or what is there by default."""
+    if isinstance(value, str):
+        if value.lstrip("+-").isdigit() and matches_type(int(value), hint):
+            return f"Write {value} without quotes."
+        try:
+            if matches_type(float(value), hint):
+                return f"YAML reads {value} as a text here: write !!float {value} (--force_yml wants !!float{value})."
+        except ValueError:
+            return ""
+    if default in (inspect.Parameter.empty, None) or not isinstance(default, (str, int, float, tuple)):
+        return ""
+    return f"The default is {list(default) if isinstance(default, tuple) else default}."
+
+
+def _shown(value: object) -> str:
+    """A value and its type, cut so that a message stays one line."""
+    text = repr(value)
+    return f"{text if len(text) <= 60 else text[:57] + '...'} ({type(value).__name__})"

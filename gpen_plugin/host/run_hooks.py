@@ -1,0 +1,261 @@
+"""How a run of the host begins and spreads over processes: options, folders, devices.
+
+A run that names no class of this package is left as it is: what changes there is what would end in an error without.
+"""
+
+import os
+import random
+import sys
+import sysconfig
+from collections import OrderedDict
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from functools import wraps
+
+import yaml
+
+from gpen_plugin.errors import GPENError, OptionError, plain_message
+from gpen_plugin.host.data_cursor import knows_places
+from gpen_plugin.host.named_classes import names_ours, trains_ours
+from gpen_plugin.host.option_text import is_seed, read_command_line, seed_error
+from gpen_plugin.host.patch import HostPatch
+from gpen_plugin.host.registry import is_ours, resolve
+from gpen_plugin.host.resume import patch_script
+
+_checks: list[Callable[[Mapping], None]] = []
+
+
+def before_run(check: Callable[[Mapping], None]) -> None:
+    """Have `check` called with the parsed options of a run, before the host creates, renames or writes anything."""
+    if check not in _checks:
+        _checks.append(check)
+
+
+# what the host's parser ends in where a section is empty or a key missing
+READING_ERRORS = (KeyError, TypeError, AttributeError)
+READ_BY_THE_PARSER = ("name", "num_gpu", "datasets", "path", "val", "logger")
+
+
+class _Options(OrderedDict):
+    """Options whose experiment folders never lie in site-packages.
+
+    `train_pipeline` writes `root_path` into the options itself, after they were parsed.
+    """
+
+    def __setitem__(self, key: str, value: object) -> None:
+        super().__setitem__(key, _outside_site_packages(value) if key == "root_path" else value)
+
+
+def _outside_site_packages(root: str) -> str:
+    installed = {os.path.realpath(sysconfig.get_path(scheme)) for scheme in ("purelib", "platlib")}
+    return os.getcwd() if os.path.realpath(root) in installed else root
+
+
+def _checked_parse_options(original: Callable) -> Callable:
+    from basicsr.utils import options as host_options
+    from basicsr.utils import set_random_seed
+
+    @wraps(original)
+    def parse_options(root_path: str, is_train: bool = True) -> tuple[dict, object]:
+        try:
+            text = read_command_line()
+        except OptionError:
+            _speak_plainly()
+            raise
+        if text is None or not names_ours(text.outline()):
+            return original(root_path, is_train=is_train)
+        _speak_plainly()
+        text.check()
+        forced_values = host_options._postprocess_yml_value
+        host_options._postprocess_yml_value = _reads_yaml(forced_values, text.forced)
+        try:
+            opt, arguments = original(_outside_site_packages(root_path), is_train=is_train)
+        except (*READING_ERRORS, ValueError, LookupError, yaml.YAMLError) as error:
+            text.check_forced()
+            if not isinstance(error, READING_ERRORS):
+                raise
+            if isinstance(error, KeyError) and error.args[0] not in READ_BY_THE_PARSER:
+                raise  # of the environment, say: --launcher pytorch without torchrun
+            raise _explained(error) from error
+        finally:
+            host_options._postprocess_yml_value = forced_values
+        opt = _Options(opt)
+        opt["manual_seed"] = of_rank_0(_seed(opt["manual_seed"]))  # if the file has none, the host draws one per rank
+        set_random_seed(opt["manual_seed"] + opt["rank"])  # the host does so before it reads --force_yml manual_seed=N
+        _restore_forced_none(opt)
+        if trains_ours(opt):
+            _fill_in_paths(opt)
+        train_set = opt["datasets"].get("train") or {}
+        if opt["num_gpu"] == 0 and train_set.get("prefetch_mode") == "cuda":
+            train_set["prefetch_mode"] = None  # a CUDA stream cannot exist here; the same file serves a GPU
+        if knows_places(resolve("dataset", train_set.get("type"))):
+            train_set.setdefault("seed", opt["manual_seed"])  # else another manual_seed would change nothing there
+        for check in _checks:
+            check(opt)
+        patch_script()
+        return opt, arguments
+
+    return parse_options
+
+
+def _seed(given: object) -> int:
+    """The seed; one that is drawn where ~ was forced, which comes after the host's own drawing."""
+    if given is None:
+        return random.SystemRandom().randint(1, 10000)  # the usual generator has just been seeded
+    if not is_seed(given):
+        raise seed_error(repr(given))
+    return given
+
+
+def of_rank_0(value: object) -> object:
+    """The value of rank 0; every rank has to call this."""
+    import torch.distributed
+
+    values = [value]
+    if torch.distributed.is_initialized():
+        torch.distributed.broadcast_object_list(values)
+    return values[0]
+
+
+def _restore_forced_none(opt: Mapping) -> None:
+    """``--force_yml network_g:noise_mode=none`` comes as ~: the parser takes it for nothing, YAML for a text."""
+    if is_ours(resolve("arch", _generator(opt).get("type"))) and _generator(opt).get("noise_mode", "") is None:
+        opt["network_g"]["noise_mode"] = "none"
+
+
+def _generator(opt: Mapping) -> Mapping:
+    return opt["network_g"] if isinstance(opt.get("network_g"), Mapping) else {}
+
+
+def _fill_in_paths(opt: Mapping) -> None:
+    """Names in braces of a weight file's path stand for keys of the generator: ``prior_{out_size}_{noise_mode}``."""
+    for key, path in opt["path"].items():
+        if isinstance(path, str) and key.startswith(("pretrain_network", "pretrain_prior")):
+            try:
+                opt["path"][key] = os.path.expanduser(path.format(**_generator(opt)))
+            except (KeyError, IndexError, ValueError, AttributeError) as error:
+                expected = "in braces only keys of network_g that the option file gives"
+                raise OptionError(f"path:{key}", f"got {path}", expected, "Check the path.") from error
+
+
+def _explained(error: Exception) -> OptionError:
+    """What the host's parser stumbled over, in words."""
+    if isinstance(error, KeyError):
+        return OptionError(str(error).strip("'"), "missing", "this key in every option file", "Add it.")
+    got, expected = " ".join(str(error).split()), "sections with keys, as in options/gpen_finetune.yml"
+    return OptionError("-opt", got, expected, "Look for an empty section.")
+
+
+def _speak_plainly() -> None:
+    """Print our own errors as one message instead of a traceback; ``--debug`` keeps the traceback."""
+    if "--debug" in sys.argv or hasattr(sys.excepthook, "__gpen_mends__"):
+        return
+    original = sys.excepthook
+
+    def excepthook(kind: type, error: BaseException, traceback: object) -> None:
+        if isinstance(error, GPENError):
+            print(f"gpen_plugin: error: {plain_message(error)}", file=sys.stderr, flush=True)
+        else:
+            original(kind, error, traceback)
+
+    excepthook.__gpen_mends__ = original
+    sys.excepthook = excepthook
+
+
+def _reads_yaml(original: Callable[[str], object], entries: Sequence[str]) -> Callable[[str], object]:
+    """How values of ``--force_yml`` are read: as in an option file. The host asks for one after the other."""
+    keys = iter([entry.partition("=")[0].strip() for entry in entries])
+
+    def _postprocess_yml_value(value: str) -> object:
+        if next(keys, None) == "name":
+            return value  # always a text, be it 512
+        read = original(value)
+        if isinstance(read, str):
+            read = yaml.safe_load(read)
+        with suppress(ValueError, TypeError):
+            return float(read) if isinstance(read, str) else read  # 1e-4, which YAML takes for a text
+        return read
+
+    return _postprocess_yml_value
+
+
+def _folders_without_weights(original: Callable) -> Callable:
+    @wraps(original)
+    def make_exp_dirs(opt: Mapping) -> None:
+        folders = {key: path for key, path in opt["path"].items() if path is not None}
+        if trains_ours(opt):
+            folders.pop("pretrain_prior", None)  # a file
+        original({**opt, "path": folders})
+
+    return make_exp_dirs
+
+
+def _init_dist_with_gloo(original: Callable) -> Callable:
+    @wraps(original)
+    def _init_dist_pytorch(backend: str, **kwargs: object) -> None:
+        import torch.distributed
+
+        torch.distributed.init_process_group(backend="gloo", **kwargs)
+
+    return _init_dist_pytorch
+
+
+def _model_to_device_without_ids(original: Callable) -> Callable:
+    @wraps(original)
+    def model_to_device(self: object, net: object) -> object:
+        from torch.nn.parallel import DistributedDataParallel
+
+        if self.device.type == "cuda" or not self.opt["dist"]:
+            return original(self, net)
+        unused = self.opt.get("find_unused_parameters", False)
+        return DistributedDataParallel(net.to(self.device), find_unused_parameters=unused)
+
+    return model_to_device
+
+
+def _no_cuda() -> bool:
+    import torch
+
+    return not torch.cuda.is_available()
+
+
+RUN_PATCHES = (
+    HostPatch(
+        "option files are not checked",
+        "a misspelt key is ignored or ends in a KeyError, after the earlier experiment was renamed; 1.4.2 started as "
+        "`python -m basicsr.train` writes experiments into site-packages; `prefetch_mode: cuda` needs a GPU; "
+        "--force_yml manual_seed=N does not reach the networks' first weights, and negative numbers, 1e-4 and mappings "
+        "stay texts in it",
+        "1.4.2, master",
+        "basicsr.utils.options",
+        "parse_options",
+        _checked_parse_options,
+    ),
+    HostPatch(
+        "every path is made a folder",
+        "make_exp_dirs makes a folder of each key under path: whose name it does not know, so also of pretrain_prior, "
+        "and fails at one that is ~",
+        "1.4.2, master",
+        "basicsr.utils.misc",
+        "make_exp_dirs",
+        _folders_without_weights,
+    ),
+    HostPatch(
+        "distributed training needs a GPU",
+        "--launcher pytorch divides by the number of GPUs and knows nccl only",
+        "1.4.2, master",
+        "basicsr.utils.dist_util",
+        "_init_dist_pytorch",
+        _init_dist_with_gloo,
+        _no_cuda,
+    ),
+    HostPatch(
+        "DistributedDataParallel needs a GPU",
+        "device_ids is the current CUDA device",
+        "1.4.2, master",
+        "basicsr.models.base_model",
+        "BaseModel.model_to_device",
+        _model_to_device_without_ids,
+        _no_cuda,
+    ),
+)

@@ -1,0 +1,97 @@
+"""Monochrome images: how they are recognised, and how a restored face gets their tint and no other colour."""
+
+import math
+
+import cv2
+import numpy as np
+
+from gpen_plugin.images.pixel_values import to_float
+
+COARSE = 1 / 16  # of the side: standard deviation of the Gaussian that leaves stains and no features
+LUMA = np.array([0.114, 0.587, 0.299], np.float32)  # of blue, green and red, Rec. 601
+LEVELS = 17  # of luma, between which the tint is interpolated
+FITTED = 4096  # pixels, about, to which curve and surface are fitted
+FITS = 2  # of curve and surface in turn
+MIN_SIDE = 64  # pixels: in smaller images a curve and a surface would fit colours, too
+SAMPLED = 128  # pixels: shorter side of the reduced image in which colour is looked for
+MAX_COLOUR = 12  # levels of 255: of 1,974 colour photographs one has 11 and the next 14, a scan in sepia 10
+FEW_PIXELS = 2  # per cent of an image that may have more colour, such as a stamp or a coloured pen's marks
+
+
+def is_monochrome(pixels: np.ndarray) -> bool:
+    """Whether an image shows no colours: it is grey, or toned or yellowed paper tints it.
+
+    The differences between the channels may depend on the luma, as in a sepia print, and on a quadratic surface over
+    the image, as in yellowed paper; not in images below 64 pixels, which colours would fit as well. What remains must
+    be at most 12 levels of 255 for 98 % of the pixels.
+
+    Args:
+        pixels: (H, W, 3) BGR, uint8 or uint16.
+    """
+    scale = min(1, SAMPLED / min(pixels.shape[:2]))
+    height, width = (max(1, round(side * scale)) for side in pixels.shape[:2])
+    reduced = to_float(cv2.resize(pixels, (width, height), interpolation=cv2.INTER_AREA))
+    luma, remaining = _split(reduced)
+    if min(height, width) >= MIN_SIDE:
+        offsets, surface = cv2.blur(remaining, (3, 3)), 0
+        for _ in range(FITS):
+            remaining = offsets - _tint(luma, _tint_curve(luma, offsets - surface))
+            surface = _quadratic_surface(remaining)
+        remaining = remaining - surface
+    colour = remaining.max(axis=2) - remaining.min(axis=2)
+    return bool(np.percentile(colour, 100 - FEW_PIXELS) * 255 <= MAX_COLOUR)
+
+
+def keep_tint(restored: np.ndarray, crop: np.ndarray) -> np.ndarray:
+    """Give a restored monochrome face the tint of the face as it was, and no colour of the network's.
+
+    Args:
+        restored: (T, U, 3) BGR float32 in [0, 1].
+        crop: (H, W, 3) BGR float32 in [0, 1], the face as it was.
+    Returns:
+        (T, U, 3) float32 in [0, 1], with the luma of `restored`.
+    """
+    height, width = restored.shape[:2]
+    luma_before, offsets = _split(crop)
+    curve = _tint_curve(luma_before, offsets)
+    small = round(2 / COARSE), round(2 / COARSE)  # pixels: the blur is small there, whatever the size of the image
+    stains = cv2.resize(offsets - _tint(luma_before, curve), small, interpolation=cv2.INTER_AREA)
+    stains = cv2.GaussianBlur(stains, (0, 0), COARSE * small[0], borderType=cv2.BORDER_REFLECT)
+    luma, _ = _split(restored)
+    tinted = luma[:, :, None] + _tint(luma, curve)
+    return (tinted + cv2.resize(stains, (width, height), interpolation=cv2.INTER_LINEAR)).clip(0, 1)
+
+
+def _split(pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The luma, (H, W), and what each channel differs from it, (H, W, 3)."""
+    luma = pixels @ LUMA
+    return luma, pixels - luma[:, :, None]
+
+
+def _tint_curve(luma: np.ndarray, offsets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The median offset of the pixels about each of `LEVELS` of luma: these levels, (L,), and offsets, (L, 3)."""
+    step = math.ceil(math.sqrt(luma.size / FITTED))
+    luma, offsets = luma[::step, ::step], offsets[::step, ::step]
+    nearest = np.rint(luma * (LEVELS - 1)).astype(np.intp)
+    counts = np.bincount(nearest.ravel(), minlength=LEVELS)
+    known = np.flatnonzero(counts >= counts.sum() / 1000)
+    medians = np.stack([np.median(offsets[nearest == level], axis=0) for level in known])
+    levels = np.array([luma[nearest == level].mean() for level in known])
+    return levels, medians - (medians @ LUMA)[:, None]
+
+
+def _tint(luma: np.ndarray, curve: tuple[np.ndarray, np.ndarray]) -> np.ndarray:
+    """The offsets that a curve gives to each pixel, (H, W, 3) float32."""
+    levels, offsets = curve
+    return np.stack([np.interp(luma, levels, offsets[:, channel]) for channel in range(3)], axis=2).astype(np.float32)
+
+
+def _quadratic_surface(offsets: np.ndarray) -> np.ndarray:
+    """The quadratic function of the position that fits best, (H, W, 3) float32; strong colours count no more."""
+    height, width = offsets.shape[:2]
+    y, x = np.meshgrid(np.linspace(-1, 1, height), np.linspace(-1, 1, width), indexing="ij")
+    terms = np.stack([np.ones_like(x), x, y, x * x, x * y, y * y], axis=2).reshape(-1, 6)
+    values = offsets.reshape(-1, 3).clip(-2 * MAX_COLOUR / 255, 2 * MAX_COLOUR / 255)
+    step = max(1, len(terms) // FITTED)
+    weights, *_ = np.linalg.lstsq(terms[::step], values[::step], rcond=None)
+    return (terms @ weights).reshape(offsets.shape).astype(np.float32)

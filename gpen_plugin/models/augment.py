@@ -1,0 +1,260 @@
+"""Augmentation for a prior that learns from few images (StyleGAN2-ADA, DiffAugment)."""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch.nn import functional as F
+
+from gpen_plugin.errors import OptionError
+
+TransformName = Literal["flip", "rotate90", "translate", "geometry", "color", "hue", "cutout"]
+
+# Ranges: Karras et al. 2020, Training Generative Adversarial Networks with Limited Data, appendix B.
+TRANSLATION = 0.125  # farthest shift in whole pixels, as a share of the side (DiffAugment's too)
+SHIFT_STD = 0.125  # standard deviation of the fractional shift, as a share of the side
+SCALE_STD = 0.2  # of the base-2 logarithm of the scale
+STRETCH_STD = 0.2  # of the base-2 logarithm of the stretching of one axis, by which the other shrinks
+ROTATION = math.pi  # largest angle
+BRIGHTNESS_STD = 0.2  # of what is added to an image in [-1, 1]
+CONTRAST_STD = 0.5  # of the base-2 logarithm of the contrast
+HUE = math.pi  # largest angle about the grey axis
+SATURATION_STD = 1.0  # of the base-2 logarithm of the saturation
+CUTOUT = 0.5  # side of the square that is blanked, as a share of the image's (DiffAugment's too)
+
+NUMBERS = 32  # drawn for each image, more than all transforms together take
+
+
+class SampleRNG:
+    """Random numbers for a batch: each call gives one per image, (N,), from that image's stream alone.
+
+    Args:
+        streams: one generator per image, on any device.
+        device: where the numbers are wanted.
+    """
+
+    def __init__(self, streams: Sequence[torch.Generator], device: torch.device):
+        numbers = torch.stack([torch.rand(NUMBERS, generator=s, device=s.device) for s in streams])  # (N, NUMBERS)
+        self._columns = iter(numbers.to(device).unbind(dim=1))
+
+    def uniform(self, low: float, high: float) -> torch.Tensor:
+        """From `low` up to `high`."""
+        return low + (high - low) * next(self._columns)
+
+    def normal(self, std: float) -> torch.Tensor:
+        """N(0, std^2)."""
+        return std * torch.special.ndtri(next(self._columns).clamp(min=2**-25))
+
+    def happens(self, p: float) -> torch.Tensor:
+        """True with probability `p`."""
+        return next(self._columns) < p
+
+
+def flip(images: torch.Tensor, chances: SampleRNG, p: float) -> torch.Tensor:
+    """Left to right, or not, evenly."""
+    mirrored = chances.happens(p) & chances.happens(0.5)
+    return _where(mirrored, images.flip(3), images)
+
+
+def rotate90(images: torch.Tensor, chances: SampleRNG, p: float) -> torch.Tensor:
+    """By none to three quarter turns, evenly."""
+    quarters = (chances.happens(p) * chances.uniform(0, 4)).long()
+    images = _where(quarters >= 2, images.flip(2, 3), images)
+    return _where(quarters % 2 == 1, images.transpose(2, 3).flip(2), images)
+
+
+def translate(images: torch.Tensor, chances: SampleRNG, p: float) -> torch.Tensor:
+    """By whole pixels in both directions; what is missing at the edge is mirrored."""
+    moved, side = chances.happens(p), images.shape[2]
+    for dim, shape in ((2, (-1, 1, side, 1)), (3, (-1, 1, 1, side))):
+        offset = (moved * chances.uniform(-TRANSLATION, TRANSLATION) * side).round().long()
+        source = torch.arange(side, device=images.device) - offset[:, None]  # (N, S)
+        source = torch.where(source < 0, -1 - source, source)
+        source = torch.where(source >= side, 2 * side - 1 - source, source)
+        images = images.gather(dim, source.view(shape).expand_as(images))
+    return images
+
+
+def geometry(images: torch.Tensor, chances: SampleRNG, p: float) -> torch.Tensor:
+    """Scale, rotation, stretching and fractional shift in one sampling; what is missing at the edge is mirrored."""
+    scale = (chances.happens(p) * chances.normal(SCALE_STD)).exp2()
+    angle = chances.happens(p) * chances.uniform(-ROTATION, ROTATION)
+    stretch = (chances.happens(p) * chances.normal(STRETCH_STD)).exp2()
+    shifted = chances.happens(p)
+    # an image is 2 wide in the coordinates of affine_grid
+    across, down = (2 * shifted * chances.normal(SHIFT_STD) for _ in range(2))
+    cos, sin, wide, high = angle.cos(), angle.sin(), scale * stretch, scale / stretch
+    origins = torch.stack(
+        [
+            torch.stack([wide * cos, -high * sin, -wide * cos * across + high * sin * down], dim=1),
+            torch.stack([wide * sin, high * cos, -wide * sin * across - high * cos * down], dim=1),
+        ],
+        dim=1,
+    )  # (N, 2, 3): where in the old image a place of the new one lies
+    grid = F.affine_grid(origins, list(images.shape), align_corners=False)  # (N, S, S, 2)
+    sampled = F.grid_sample(images, grid, mode="bilinear", padding_mode="reflection", align_corners=False)
+    moved = (origins != torch.eye(2, 3, device=origins.device)).any(dim=2).any(dim=1)
+    return _where(moved, sampled, images)
+
+
+def color(images: torch.Tensor, chances: SampleRNG, p: float) -> torch.Tensor:
+    """Brightness, contrast and saturation in one affine map of the colours."""
+    brightness = chances.happens(p) * chances.normal(BRIGHTNESS_STD)
+    contrast = (chances.happens(p) * chances.normal(CONTRAST_STD)).exp2()
+    saturation = (chances.happens(p) * chances.normal(SATURATION_STD)).exp2()
+    grey, chroma, _ = _color_axes(images.device)
+    matrix = contrast[:, None, None] * (grey + saturation[:, None, None] * chroma)  # (N, 3, 3)
+    changed = (brightness != 0) | (contrast != 1) | (saturation != 1)
+    return _where(changed, _recolored(images, matrix, contrast * brightness), images)
+
+
+def hue(images: torch.Tensor, chances: SampleRNG, p: float) -> torch.Tensor:
+    """Turn the colours about the grey axis."""
+    angle = chances.happens(p) * chances.uniform(-HUE, HUE)
+    grey, chroma, quarter = _color_axes(images.device)
+    matrix = grey + angle.cos()[:, None, None] * chroma + angle.sin()[:, None, None] * quarter  # (N, 3, 3)
+    return _where(angle != 0, _recolored(images, matrix, torch.zeros_like(angle)), images)
+
+
+def cutout(images: torch.Tensor, chances: SampleRNG, p: float) -> torch.Tensor:
+    """Blank a square, which may reach over the edge, to mid grey."""
+    side = images.shape[2]
+    centres = (torch.arange(side, device=images.device) + 0.5) / side
+    cut = chances.happens(p)[:, None, None]
+    rows, columns = ((centres - chances.uniform(0, 1)[:, None]).abs() < CUTOUT / 2 for _ in range(2))  # (N, S)
+    return images * ~(cut & rows[:, :, None] & columns[:, None, :])[:, None]  # (N, 1, S, S)
+
+
+TRANSFORMS: dict[TransformName, Callable[[torch.Tensor, SampleRNG, float], torch.Tensor]] = {
+    "flip": flip,
+    "rotate90": rotate90,
+    "translate": translate,
+    "geometry": geometry,
+    "color": color,
+    "hue": hue,
+    "cutout": cutout,
+}
+"""Each takes images, (N, 3, S, S), random numbers and p, and returns images of the same shape."""
+
+
+def _where(chosen: torch.Tensor, changed: torch.Tensor, images: torch.Tensor) -> torch.Tensor:
+    return torch.where(chosen[:, None, None, None], changed, images)
+
+
+def _color_axes(device: torch.device) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """What takes a colour to its grey, to the rest of it, and to that rest turned by 90 degrees, (3, 3) each."""
+    grey = torch.full((3, 3), 1 / 3, device=device)
+    quarter = torch.tensor([[0.0, -1, 1], [1, 0, -1], [-1, 1, 0]], device=device) / math.sqrt(3)
+    return grey, torch.eye(3, device=device) - grey, quarter
+
+
+def _recolored(images: torch.Tensor, matrix: torch.Tensor, offset: torch.Tensor) -> torch.Tensor:
+    colors = matrix @ images.flatten(2) + offset[:, None, None]  # (N, 3, S * S)
+    return colors.view(images.shape)
+
+
+@dataclass(frozen=True)
+class AugmentOptions:
+    """``train:augment_opt``.
+
+    Attributes:
+        transforms: what may be done to an image, in this order; the default is what the ADA paper recommends.
+        p: probability of each transform, for each image; where `target` is given, only the first value. Near 1 the
+            generator learns the changes of all transforms but translate, color and cutout.
+        target: of r_t, the mean sign of the discriminator's logits of real images, which p follows; ~ leaves p as
+            it is. The ADA paper's is 0.6.
+        ramp_images: real images in which p may go from 0 to 1. The ADA paper's is 500,000.
+        every: iterations between two adjustments. The ADA paper's is 4.
+    """
+
+    transforms: Sequence[TransformName] = ("flip", "rotate90", "translate", "geometry", "color", "hue")
+    p: float = 0.0
+    target: float | None = 0.6
+    ramp_images: int = 500_000
+    every: int = 4
+
+    def __post_init__(self):
+        if not self.transforms or len(set(self.transforms)) < len(self.transforms):
+            expected = "one transform or several, each once"
+            raise OptionError("transforms", f"got {list(self.transforms)}", expected, f"There are {_known()}.")
+        for name in self.transforms:
+            if name not in TRANSFORMS:
+                raise OptionError("transforms", f"got {name!r}", f"some of {_known()}")
+        if not 0 <= self.p <= 1:
+            raise OptionError("p", f"got {self.p}", "a probability from 0 to 1", "Start at 0 where target is given.")
+        if self.target is not None and not -1 < self.target < 1:
+            hint = "The ADA paper's is 0.6; ~ fixes p."
+            raise OptionError("target", f"got {self.target}", "a mean sign, above -1 and below 1", hint)
+        for name, usual in (("ramp_images", "500,000 images"), ("every", "4 iterations")):
+            if getattr(self, name) < 1:
+                got = f"got {getattr(self, name)}"
+                raise OptionError(name, got, "a whole number from 1", f"The ADA paper's is {usual}.")
+
+
+class Augmentation:
+    """Changes images at random before the discriminator sees them.
+
+    Gradients pass through it once, not twice: R1 is to be taken at the changed images.
+
+    Args:
+        options: see `AugmentOptions`.
+
+    Attributes:
+        p: the present probability of each transform.
+        every: iterations between two calls of `update`.
+    """
+
+    def __init__(self, options: AugmentOptions):
+        self.p, self.every = float(options.p), options.every
+        self._target, self._ramp_images = options.target, options.ramp_images
+        self._transforms = [TRANSFORMS[name] for name in options.transforms]
+
+    @property
+    def adaptive(self) -> bool:
+        """Whether p follows the discriminator."""
+        return self._target is not None
+
+    def __call__(self, images: torch.Tensor, streams: Sequence[torch.Generator]) -> torch.Tensor:
+        """Change images.
+
+        Args:
+            images: (N, 3, S, S), float32, in [-1, 1].
+            streams: N generators on any device: all that is drawn for an image comes from its own one, so that its
+                change does not depend on the batch.
+        Returns:
+            (N, 3, S, S), about [-1, 1]; `images` itself where p is 0, and then nothing is drawn.
+        """
+        assert len(streams) == len(images)
+        assert images.shape[2] == images.shape[3]
+        if self.p == 0:
+            return images
+        chances = SampleRNG(streams, images.device)
+        for transform in self._transforms:
+            images = transform(images, chances, self.p)
+        return images
+
+    def update(self, sign_mean: float, images: int) -> None:
+        """Adjust an adaptive p: more where the discriminator is surer of real images than the target, else less.
+
+        Args:
+            sign_mean: r_t, the mean sign of its logits of the real images seen since the last adjustment.
+            images: how many these were, on all ranks together.
+        """
+        assert self.adaptive
+        direction = (sign_mean > self._target) - (sign_mean < self._target)
+        self.p = min(max(self.p + direction * images / self._ramp_images, 0.0), 1.0)
+
+    def state_dict(self) -> dict[str, float]:
+        """What a resumed training needs."""
+        return {"p": self.p}
+
+    def load_state_dict(self, state: dict[str, float]) -> None:
+        """Go on from a state; a fixed p is the option file's, also where that was changed in between."""
+        if self.adaptive:
+            self.p = float(state["p"])
+
+
+def _known() -> str:
+    return ", ".join(TRANSFORMS)

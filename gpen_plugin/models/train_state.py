@@ -1,0 +1,343 @@
+"""The training state: options and random states, the files on disk, and what changes on resume."""
+
+import random
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+import torch.distributed
+from basicsr.utils import get_root_logger
+
+from gpen_plugin.checkpoints import checkpoint
+from gpen_plugin.config.train_options import AdversarialOptions
+from gpen_plugin.errors import CheckpointError
+from gpen_plugin.host import before_first_batch
+
+SECTIONS = ("model_type", "manual_seed", "datasets", "network_g", "network_d", "val")
+WITHOUT_EFFECT = {  # on what is learnt and measured
+    "num_worker_per_gpu",
+    "prefetch_mode",
+    "num_prefetch_queue",
+    "pin_memory",
+    "persistent_workers",
+    "pbar",
+}
+OF_A_GROUP = ("initial_lr", "betas", "eps")
+POSITION = ("last_epoch", "base_lrs")  # of a schedule; the other public entries of its state are its settings
+
+Optimizers = Sequence[torch.optim.Optimizer]
+Schedulers = Sequence[torch.optim.lr_scheduler.LRScheduler]
+
+
+class Change(NamedTuple):
+    """A setting that differs between a state and an option file."""
+
+    key: str
+    old: object
+    new: object
+
+    def __str__(self) -> str:
+        old, new = ("~" if value is None else value for value in (self.old, self.new))
+        return f"{self.key}: {old} -> {new}"
+
+
+def recorded_options(opt: Mapping, train: AdversarialOptions) -> dict:
+    """The options that decide what is learnt and measured, for a training state.
+
+    Args:
+        opt: the options of the run.
+        train: its section ``train:``, defaults included.
+    Returns:
+        Nested dicts and lists of numbers, texts and None, which a loader of weights alone reads.
+    """
+    return _plain({**{name: opt.get(name) for name in SECTIONS}, "train": asdict(train)})
+
+
+def changes_between(held: Mapping, wanted: Mapping) -> list[Change]:
+    """What differs between two results of `recorded_options`, by key path. A missing key is as good as ~."""
+    old, new = dict(_flat(held)), dict(_flat(wanted))
+    keys = dict.fromkeys([*old, *new])  # a set would lose the order
+    return [Change(key, old.get(key), new.get(key)) for key in keys if old.get(key) != new.get(key)]
+
+
+def load_optimizers(
+    state: Mapping,
+    optimizers: Optimizers,
+    schedulers: Schedulers,
+    advance: Callable[[], None],
+    *,
+    where: str,
+    same_warmup: bool = True,
+) -> list[Change]:
+    """Take up optimisers and schedules as built from the option file, from a training state.
+
+    Args:
+        state: ``optimizers`` and ``schedulers``, state dicts; ``iter``.
+        optimizers: fresh; their groups have names. A group or parameter that the state does not know starts without
+            moments, and what the state alone knows is dropped.
+        schedulers: one per optimiser, fresh.
+        advance: moves the schedulers from the start to ``iter``; called where they or the rates are not the state's.
+        where: names the state in an error.
+        same_warmup: whether the warm-up, of which the schedulers do not know, is the state's.
+    Returns:
+        The settings of groups and schedules in which the state differs.
+    Raises:
+        CheckpointError: the state is of another model or network.
+    """
+    held_optimizers, held_schedulers = state["optimizers"], state["schedulers"]
+    if not len(held_optimizers) == len(held_schedulers) == len(optimizers):
+        got = f"holds {len(held_optimizers)} optimizers"
+        raise CheckpointError(where, got, f"a training state of this model, which has {len(optimizers)}")
+    pairs = [*zip(optimizers, held_optimizers, strict=True)]
+    of_groups = [change for own, held in pairs for change in _changes_of_groups(held["param_groups"], own.param_groups)]
+    of_schedules = [
+        change
+        for scheduler, held in zip(schedulers, held_schedulers, strict=True)
+        for change in _differences(held, _settings(scheduler.state_dict()), "scheduler:{}")
+    ]
+    same_rates = all(_rates(held["param_groups"]) == _rates(own.param_groups) for own, held in pairs)
+    for optimizer, held in pairs:
+        optimizer.load_state_dict(_fitted(held, optimizer, where))
+    if of_schedules or not same_rates or not same_warmup:
+        advance()
+    else:
+        for scheduler, held in zip(schedulers, held_schedulers, strict=True):
+            scheduler.load_state_dict(held)
+        for optimizer, held in pairs:
+            for group, held_group in zip(optimizer.param_groups, held["param_groups"], strict=True):
+                group["lr"] = held_group["lr"]
+    return of_groups + of_schedules
+
+
+def _rates(groups: Sequence[Mapping]) -> list[tuple[str, float]]:
+    return [(group["name"], group["initial_lr"]) for group in groups]
+
+
+def _changes_of_groups(held: Sequence[Mapping], groups: Sequence[Mapping]) -> list[Change]:
+    names = [[group["name"] for group in one] for one in (held, groups)]
+    if names[0] != names[1]:
+        return [Change("groups of the optimizer", *names)]
+    return [
+        change
+        for old, new in zip(held, groups, strict=True)
+        for change in _differences(old, {key: new[key] for key in OF_A_GROUP}, f"{{}} of {new['name']}")
+    ]
+
+
+def _fitted(held: Mapping, optimizer: torch.optim.Optimizer, where: str) -> dict:
+    """The option file's settings with the state's moments, which are matched by group name and place in the group."""
+    own = optimizer.state_dict()
+    numbers = {group["name"]: group["params"] for group in held["param_groups"]}
+    moments = {}
+    for group, described in zip(optimizer.param_groups, own["param_groups"], strict=True):
+        known = numbers.get(group["name"], ())
+        for number, old_number, parameter in zip(described["params"], known, group["params"], strict=False):
+            if old_number in held["state"]:
+                moments[number] = held["state"][old_number]
+                shape = moments[number].get("exp_avg", parameter).shape
+                if shape != parameter.shape:
+                    got = f"a moment of shape {tuple(shape)} in group {group['name']}"
+                    raise CheckpointError(where, got, f"{tuple(parameter.shape)}, as the parameter has")
+    return {**own, "state": moments}
+
+
+def _settings(state: Mapping) -> dict:
+    """A schedule's settings, without its position."""
+    return {key: value for key, value in state.items() if key not in POSITION and not key.startswith("_")}
+
+
+def _differences(held: Mapping, wanted: Mapping, name: str) -> list[Change]:
+    """Entries of `wanted` that `held` lacks or has otherwise. `name` has a place for the key."""
+    pairs = [(key, _plain(held.get(key)), _plain(value)) for key, value in wanted.items()]
+    return [Change(name.format(key), old, new) for key, old, new in pairs if old != new]
+
+
+def _flat(options: Mapping, prefix: str = "") -> Iterator[tuple[str, object]]:
+    for key, value in options.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{prefix}{key}:")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def _plain(value: object) -> object:
+    """Options as a loader of weights alone reads them, without those that have no effect."""
+    if isinstance(value, Mapping):
+        kept = [(key if isinstance(key, (str, int)) else str(key), item) for key, item in value.items()]
+        return {key: _plain(item) for key, item in kept if key not in WITHOUT_EFFECT}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    return value if value is None or isinstance(value, (bool, int, float, str)) else str(value)
+
+
+AFTER_A_FULL_DISK = "Make room, then resume with --auto_resume: the earlier checkpoint is whole."
+
+
+def random_state() -> dict:
+    """The state of this process's global generators, from which other code may draw (own steps use `StepRNG`).
+
+    Tensors, numbers and tuples only, so that a weights-only loader reads it.
+    """
+    name, keys, *rest = np.random.get_state()
+    return {
+        "torch": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state() if torch.cuda.is_available() else None,  # of the rank's own GPU
+        "numpy": (name, torch.from_numpy(keys.astype(np.int64)), *rest),
+        "python": random.getstate(),
+    }
+
+
+def set_random_state(state: Mapping) -> None:
+    """Go on from a `random_state`; that of a GPU where there is one."""
+    torch.set_rng_state(state["torch"])
+    if state["cuda"] is not None and torch.cuda.is_available():
+        torch.cuda.set_rng_state(state["cuda"])
+    name, keys, *rest = state["numpy"]
+    np.random.set_state((name, keys.numpy().astype(np.uint32), *rest))
+    version, numbers, gauss = state["python"]
+    random.setstate((version, tuple(numbers), gauss))
+
+
+def restore_rng_states(states: Sequence[Mapping], rank: int, world_size: int) -> None:
+    """Have the generators of this rank set before the first batch.
+
+    Args:
+        states: `random_state` of each rank that there was; with another number of ranks now, a warning is all.
+        rank: of this process.
+        world_size: how many ranks there are now.
+    """
+    if len(states) == world_size:
+        before_first_batch(lambda: set_random_state(states[rank]))
+    else:
+        get_root_logger().warning(
+            f"The state is of {len(states)} ranks, and there are {world_size}: global random generators start anew. "
+            "Our own steps do not draw from them."
+        )
+
+
+@contextmanager
+def random_state_kept() -> Iterator[None]:
+    """Afterwards the generators are as they were: what is drawn inside does not change what is drawn later."""
+    before = random_state()
+    try:
+        yield
+    finally:
+        set_random_state(before)
+
+
+def all_gather_object(value: object) -> list:
+    """`value` of each rank, by rank; every rank has to call this."""
+    if not torch.distributed.is_initialized():
+        return [value]
+    values = [None] * torch.distributed.get_world_size()
+    torch.distributed.all_gather_object(values, value)
+    return values
+
+
+def to_builtin(value: object) -> object:
+    """Nested dicts with NumPy's scalars turned into Python's, which a safe loader takes."""
+    if isinstance(value, dict):
+        return {key: to_builtin(item) for key, item in value.items()}
+    return value.item() if hasattr(value, "item") else value
+
+
+def check(state: Mapping, path: str | None, own: Mapping) -> None:
+    """Raise a `CheckpointError` unless `state` has all that a resumed training reads.
+
+    Args:
+        state: a training state.
+        path: of its file.
+        own: what the model writes beside what all of ours do; of augmentation, a state may know nothing.
+    """
+    wanted = {"optimizers", "schedulers", "best_metric_results", "sampler", "random", *own} - {"augmentation"}
+    missing = sorted(wanted - set(state))
+    if missing:
+        raise CheckpointError(
+            f"path:resume_state: {path}",
+            f"has no {', '.join(missing)}",
+            "a training state of this model, written by this version",
+            "Start from its networks: name them as pretrain_network_g and pretrain_network_d.",
+        )
+
+
+def best_iteration(held: Mapping, metrics: Mapping) -> dict:
+    """The best results of a state, with the metrics that are in the option file by now.
+
+    Args:
+        held: data set -> metric -> the host's record of the best result.
+        metrics: ``val:metrics``; those that are new, or better in another direction, begin without a result.
+    """
+    best = {}
+    for dataset, records in held.items():
+        best[dataset] = {}
+        for name, options in metrics.items():
+            better = options.get("better", "higher")
+            worst = float("-inf") if better == "higher" else float("inf")
+            record = records.get(name, {})
+            same = record.get("better") == better
+            best[dataset][name] = dict(record) if same else {"better": better, "val": worst, "iter": -1}
+    return best
+
+
+def write(folders: Mapping[str, str], state: Mapping) -> None:
+    """Write a training state under the host's name, ``N.state``.
+
+    Args:
+        folders: ``path:`` of the options, with the host's ``models`` and ``training_states``; so in all that follow.
+        state: its ``iter`` is N.
+    Raises:
+        CheckpointError: it could not be written; an earlier one is still there.
+    """
+    checkpoint.write(_state_file(folders, state["iter"]), state, hint=AFTER_A_FULL_DISK)
+
+
+def delete_checkpoint(folders: Mapping[str, str], iteration: int) -> None:
+    """Delete the state of a training that was here before, since its networks are about to be replaced."""
+    _state_file(folders, iteration).unlink(missing_ok=True)
+
+
+def finish_interrupted_save(folders: Mapping[str, str], iteration: int, keep_last: int | None) -> None:
+    """Clear up behind a process that was killed, where its training is resumed; warn of states beyond this one."""
+    for name in ("models", "training_states"):
+        for unfinished in Path(folders[name]).glob(".*.tmp"):
+            unfinished.unlink(missing_ok=True)
+    prune_checkpoints(folders, iteration, keep_last)
+    later = [number for number in _saved(folders) if number > iteration]
+    if later:
+        get_root_logger().warning(
+            f"Resuming from iteration {iteration}, but there are states of {', '.join(map(str, later))}: they stay "
+            "until this training comes by, and --auto_resume would take the last of them. Move them away."
+        )
+
+
+def prune_checkpoints(folders: Mapping[str, str], iteration: int, keep_last: int | None) -> None:
+    """Delete the checkpoints before the newest; of each the state first, so that no state lacks networks.
+
+    Args:
+        folders: see `write`.
+        iteration: at which the training is; states of later ones are of another course and neither count nor go.
+        keep_last: how many stay; None keeps all.
+    """
+    numbers = [number for number in _saved(folders) if number <= iteration]
+    if not keep_last or len(numbers) < keep_last:
+        return
+    for number in numbers[:-keep_last]:
+        delete_checkpoint(folders, number)
+    for path in Path(folders["models"]).glob("net_*.pth"):
+        found = re.fullmatch(r"net_[^_]+_(\d+)\.pth", path.name)
+        if found and int(found[1]) < numbers[-keep_last]:
+            path.unlink(missing_ok=True)
+
+
+def _state_file(folders: Mapping[str, str], iteration: int) -> Path:
+    return Path(folders["training_states"], f"{iteration}.state")
+
+
+def _saved(folders: Mapping[str, str]) -> list[int]:
+    """Iterations of the states on the disk, in order."""
+    return sorted(int(path.stem) for path in Path(folders["training_states"]).glob("*.state") if path.stem.isdigit())

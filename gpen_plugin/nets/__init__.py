@@ -1,0 +1,1 @@
+"""Auxiliary pretrained networks that metrics and detectors use."""

@@ -1,0 +1,450 @@
+"""Networks that take faces and give faces: PyTorch weights or ONNX, and faces to tensors and back."""
+
+import json
+import os
+import warnings
+from collections.abc import Sequence
+from dataclasses import replace
+from os import PathLike
+from pathlib import Path
+from typing import Literal, Protocol, runtime_checkable
+
+import numpy as np
+import torch
+from torch import nn
+
+from gpen_plugin.archs import GPEN
+from gpen_plugin.archs.inference import fold
+from gpen_plugin.archs.key_maps import foreign_filters, from_authors
+from gpen_plugin.checkpoints import checkpoint
+from gpen_plugin.checkpoints.download import find_weights
+from gpen_plugin.data.degradation import resize_bilinear
+from gpen_plugin.errors import CheckpointError, DataError, OptionError, ShapeError
+from gpen_plugin.nets.onnx_file import OnnxNetwork
+from gpen_plugin.restore import zoo
+from gpen_plugin.restore.parallel import parallel_map
+from gpen_plugin.restore.zoo import Conventions, ReleasedModel
+
+
+def to_network(image: np.ndarray, value_range: tuple[float, float] = (-1, 1), *, rgb: bool = True) -> torch.Tensor:
+    """Turn an image into what a network takes.
+
+    Args:
+        image: (H, W, 3) BGR float32 in [0, 1].
+        value_range: lowest and highest value of the result.
+        rgb: its order of channels; BGR otherwise.
+    Returns:
+        (3, H, W) float32, contiguous.
+    """
+    low, high = map(np.float32, value_range)
+    channels = (image[:, :, ::-1] if rgb else image).transpose(2, 0, 1)  # (3, H, W)
+    return torch.from_numpy(np.ascontiguousarray(channels) * (high - low) + low)
+
+
+def from_network(output: torch.Tensor, value_range: tuple[float, float] = (-1, 1), *, rgb: bool = True) -> np.ndarray:
+    """Turn what a network gives into an image, as the validation of a training does.
+
+    Args:
+        output: (3, H, W), float, about `value_range`: what is beyond is clipped.
+        value_range: its lowest and highest value.
+        rgb: its order of channels; BGR otherwise.
+    Returns:
+        (H, W, 3) BGR uint8.
+    """
+    image = (_unit(output, value_range) * 255).round().to(torch.uint8).permute(1, 2, 0).cpu().numpy()  # (H, W, 3)
+    return np.ascontiguousarray(image[:, :, ::-1] if rgb else image)
+
+
+def faces_to_network(faces: Sequence[np.ndarray], size: int, value_range: tuple[float, float]) -> torch.Tensor:
+    """Turn faces into a batch; those of another size are resized bilinearly.
+
+    Args:
+        faces: (H, W, 3) BGR float32 in [0, 1]; one or more.
+        size: side that the network takes.
+        value_range: lowest and highest value of the result.
+    Returns:
+        (N, 3, size, size) float32, RGB.
+    Raises:
+        ShapeError: a face of another shape or type.
+    """
+    for face in faces:
+        if face.ndim != 3 or face.shape[2] != 3 or 0 in face.shape or face.dtype != np.float32:
+            raise ShapeError("faces", f"got {face.shape} {face.dtype}", "(H, W, 3) float32 in BGR order, in [0, 1]")
+    fitting = [face if face.shape[:2] == (size, size) else resize_bilinear(face, size) for face in faces]
+    return torch.stack([to_network(face, value_range) for face in fitting])  # (N, 3, size, size)
+
+
+def faces_from_network(output: torch.Tensor, value_range: tuple[float, float], where: str) -> list[np.ndarray]:
+    """Turn a network's batch into faces.
+
+    Args:
+        output: (N, 3, S, S) RGB, float, about `value_range`: what is beyond is clipped.
+        value_range: its lowest and highest value.
+        where: which network it is from, for the error.
+    Returns:
+        N faces, (S, S, 3) BGR float32 in [0, 1].
+    Raises:
+        DataError: values that are no numbers, which clipping would make black spots of.
+    """
+    broken = (~output.isfinite()).flatten(1).any(dim=1)  # (N, 3, S, S) -> (N,)
+    if broken.any():
+        got = f"gave values that are no numbers for {int(broken.sum())} of {len(output)} faces"
+        hint = "In half precision large networks overflow: use fp32. If this is fp32, the weights are damaged."
+        raise DataError(where, got, "finite values", hint)
+    images = _unit(output, value_range).flip(1).permute(0, 2, 3, 1)  # (N, S, S, 3), BGR
+    return list(images.contiguous().cpu().numpy())
+
+
+def _unit(output: torch.Tensor, value_range: tuple[float, float]) -> torch.Tensor:
+    """To [0, 1], float32, where `output` is."""
+    low, high = value_range
+    return ((output.float() - low) / (high - low)).clamp(0, 1)
+
+
+LARGEST_OF_ARCFACE = 256  # pixels: up to here other tools align by ArcFace's template, beyond by FFHQ's
+
+
+class OnnxFaceNetwork:
+    """An ONNX file as a `FaceNetwork`.
+
+    It takes RGB faces of one size, and its first output are faces. Our own files tell their conventions; of others,
+    the released model that the name speaks of tells them, or else what the tools that made them agree on: [-1, 1].
+
+    Args:
+        path: of the file.
+        device: where it is to work; on the CPU where onnxruntime was built for nothing else.
+        known: the released model that it is called after.
+    Raises:
+        MissingFileError: onnxruntime is not installed.
+        CheckpointError: the file is damaged, or is of another network.
+    """
+
+    def __init__(self, path: Path, device: torch.device, known: ReleasedModel | None = None):
+        self._file = OnnxNetwork(path, device)
+        self.in_size = self._checked_input()
+        conventions = _conventions(self._file, self.in_size, known)
+        self.template, self.alpha, self.task = conventions.template, conventions.alpha, conventions.task
+        self._value_range = conventions.value_range
+        self.out_size = self._checked_output()
+        if known is not None and self.out_size != known.out_size:
+            got, hint = f"gives {self.out_size} px", "Give the file a name of its own."
+            raise CheckpointError(str(path), got, f"{known.out_size} px, as {known.name}", hint)
+        precision = self._file.metadata.get("gpen_precision", np.dtype(self._file.precision).name)
+        self.description = f"ONNX network {self.out_size} px, {path.name}; {precision} on {self._file.provider}"
+
+    def __call__(self, faces: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """See `FaceNetwork`. A file that fixes the size of its batch is run as often as need be."""
+        if not faces:
+            return []
+        images = faces_to_network(faces, self.in_size, self._value_range).numpy()
+        output = torch.from_numpy(self._run(images))  # (N, 3, out_size, out_size)
+        return faces_from_network(output, self._value_range, self.description)
+
+    def _run(self, images: np.ndarray) -> np.ndarray:
+        """(N, 3, S, S) -> (N, 3, T, T), both float; the last batch of a fixed size is filled up with its last face."""
+        size = self._file.batch or len(images)
+        missing = -len(images) % size
+        filled = np.concatenate([images, np.repeat(images[-1:], missing, axis=0)])  # (N + missing, 3, S, S)
+        try:
+            parts = [next(iter(self._file(part).values())) for part in np.split(filled, len(filled) // size)]
+        except ShapeError as error:
+            hint = "If it takes one at a time, whatever it says, restore with a batch of 1."
+            raise CheckpointError(self._file.path, error.got, "a network of RGB faces", hint) from error
+        return np.concatenate(parts)[: len(images)]
+
+    def _checked_input(self) -> int:
+        file = self._file
+        height, width = file.sides
+        if file.channels != 3 or height is None or height != width:
+            shape = ", ".join("any" if side is None else str(side) for side in (file.channels, height, width))
+            expected, hint = "(3, S, S) of one size S", "Export it with a fixed height and width."
+            raise CheckpointError(file.path, f"takes images of shape ({shape})", expected, hint)
+        return height
+
+    def _checked_output(self) -> int:
+        """The side of what it gives; from a run, if the file does not tell."""
+        shape = tuple(self._file.output_shape)
+        if not all(isinstance(side, int) for side in shape[1:]) or len(shape) != 4:
+            shape = self._run(np.zeros((1, 3, self.in_size, self.in_size), np.float32)).shape
+        if len(shape) != 4 or shape[1] != 3 or shape[2] != shape[3]:
+            raise CheckpointError(self._file.path, f"gives {shape}", "faces (N, 3, S, S) as its first output")
+        return shape[2]
+
+
+def _conventions(file: OnnxNetwork, in_size: int, known: ReleasedModel | None) -> Conventions:
+    """What the file tells, over what its name tells, over what is usual."""
+    if known is not None:
+        usual = known.conventions
+    elif "gpen_version" in file.metadata:
+        usual = Conventions()
+    else:
+        usual = Conventions(template="arcface" if in_size <= LARGEST_OF_ARCFACE else "ffhq")
+    told = {key: file.metadata[f"gpen_{key}"] for key in ("task", "template") if f"gpen_{key}" in file.metadata}
+    if "gpen_alpha" in file.metadata:
+        told["alpha"] = _alpha(file.metadata["gpen_alpha"], f"{file.path}: gpen_alpha")
+    if "gpen_value_range" in file.metadata:
+        told["value_range"] = _value_range(file.metadata["gpen_value_range"], f"{file.path}: gpen_value_range")
+    return replace(usual, **told)
+
+
+def _alpha(text: str, where: str) -> float:
+    try:
+        alpha = float(text)
+    except ValueError:
+        alpha = -1.0
+    if not 0 <= alpha <= 1:
+        raise CheckpointError(where, f"got {text}", "a number from 0 to 1")
+    return alpha
+
+
+def _value_range(text: str, where: str) -> tuple[float, float]:
+    try:
+        low, high = map(float, json.loads(text))
+    except (ValueError, TypeError):
+        low = high = 0.0
+    if not low < high:
+        raise CheckpointError(where, f"got {text}", "two numbers such as [-1, 1]")
+    return low, high
+
+
+Precision = Literal["fp32", "bf16"]
+
+WHOLE = "a whole GPEN, encoder and decoder"
+OTHERS = {  # what is none, and what it is for
+    "GPENPrior": "It draws faces, with gpen-sample. To restore them, name a net_g_*.pth of a GPEN's training.",
+    "GPENDiscriminator": "It judges faces in trainings. To restore them, name a net_g_*.pth of a training.",
+}
+
+
+@runtime_checkable
+class FaceNetwork(Protocol):
+    """What restores aligned faces.
+
+    Attributes:
+        in_size: side of the faces that it takes.
+        out_size: side of those that it gives.
+        description: what it is, where it comes from and where it computes, in one line.
+        template: how faces are aligned for it, unless somebody says otherwise; see `gpen_plugin.restore.templates`.
+        alpha: how much of its result is blended in, likewise; from 0 to 1.
+        task: what it does; see `gpen_plugin.restore.tasks`.
+    """
+
+    in_size: int
+    out_size: int
+    description: str
+    template: str
+    alpha: float
+    task: str
+
+    def __call__(self, faces: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """Restore faces, all at once where that is soonest.
+
+        Args:
+            faces: (H, W, 3) BGR float32 in [0, 1]; those that are not of `in_size` are resized bilinearly.
+        Returns:
+            (out_size, out_size, 3) BGR float32 in [0, 1], in the same order.
+        Raises:
+            ShapeError: a face of another shape or type.
+            DataError: the network gave values that are no numbers.
+            OptionError: there are more faces than the device has memory for.
+        """
+
+
+class TorchNetwork:
+    """A GPEN as a `FaceNetwork`.
+
+    Args:
+        net: with its weights.
+        device: where it computes.
+        precision: ``bf16`` computes features in bfloat16; latent codes, styles and images stay in float32.
+        conventions: how it wants its faces.
+        description: see `FaceNetwork`; device and precision are added.
+    Attributes:
+        net: evaluating, on the device; folded, see `gpen_plugin.archs.inference`.
+        device: where it computes.
+        value_range: lowest and highest value that `net` takes and gives.
+    Raises:
+        OptionError: the device knows no bfloat16.
+    """
+
+    def __init__(
+        self, net: GPEN, device: torch.device, precision: Precision, conventions: Conventions, description: str
+    ):
+        if precision == "bf16" and not torch.amp.is_autocast_available(device.type):
+            raise OptionError("precision", f"got bf16, which {device.type} does not have", "fp32")
+        self.net, self.device, self._precision = prepare_for_inference(net, device, precision), device, precision
+        self.in_size, self.out_size = net.in_size, net.out_size
+        self.template, self.alpha, self.task = conventions.template, conventions.alpha, conventions.task
+        self.value_range, self._name = conventions.value_range, description
+
+    @property
+    def description(self) -> str:
+        """See `FaceNetwork`."""
+        return f"{self._name}; {self._precision} on {self.device}"
+
+    @torch.inference_mode()
+    def __call__(self, faces: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """See `FaceNetwork`."""
+        if not faces:
+            return []
+        try:
+            return self._restored(faces)
+        except torch.cuda.OutOfMemoryError as error:
+            got = f"got {len(faces)} at once, for which {self.device} has not the memory"
+            raise OptionError("batch", got, "fewer faces", "Use a smaller batch, bf16, or another device.") from error
+        except NotImplementedError as error:  # what torch raises for an operation that a device has not got
+            if self.device.type != "mps":
+                raise
+            first = str(error).strip().splitlines()[0]
+            warnings.warn(f"mps cannot run this network, so it goes on on the CPU ({first})", stacklevel=2)
+            self.device = torch.device("cpu")
+            self.net = prepare_for_inference(self.net, self.device)
+            return self._restored(faces)
+
+    def to_tensor(self, faces: Sequence[np.ndarray]) -> torch.Tensor:
+        """Faces as `net` takes them: (N, 3, in_size, in_size), on the device. See `__call__` for `faces` and errors."""
+        return faces_to_network(faces, self.in_size, self.value_range).to(self.device)
+
+    def to_faces(self, output: torch.Tensor) -> list[np.ndarray]:
+        """What `net` gave, (N, 3, out_size, out_size), as faces. See `__call__` for the result and errors."""
+        return faces_from_network(output, self.value_range, self.description)
+
+    def _restored(self, faces: Sequence[np.ndarray]) -> list[np.ndarray]:
+        batch = self.to_tensor(faces)
+        parts = batch.split(1) if batch.device.type == "cpu" else [batch]
+        return self.to_faces(torch.cat(parallel_map(self._output, parts)))
+
+    @torch.inference_mode()  # which each thread has for itself
+    def _output(self, batch: torch.Tensor) -> torch.Tensor:
+        return self.net(batch)
+
+
+def open_network(
+    model: str | PathLike,
+    *,
+    key: str | None = None,
+    device: str | torch.device = "auto",
+    precision: Precision = "fp32",
+) -> FaceNetwork:
+    """Open a network by its name or file.
+
+    Args:
+        model: a released name (``GPEN-BFR-512``; fetched if it is not here), or a file: weights of ours, of BasicSR or
+            of GPEN's authors, whose tensors tell the sizes, or ONNX, ours or others'.
+        key: entry of a weight file, e.g. ``params_ema``; None takes the averaged weights where there are any.
+        device: see `torch_device`.
+        precision: ``fp32`` or ``bf16``.
+    Returns:
+        The network, ready to be called. A file that bears a released name is used as that model is.
+    Raises:
+        CheckpointError: there is no such file, it cannot be read, or holds something else.
+        MissingFileError: a released file is not on this machine and cannot be fetched; or a package is missing.
+        OptionError: the device is not there, or `key` or `precision` do not go with an ONNX file.
+    """
+    if precision not in ("fp32", "bf16"):
+        raise OptionError("precision", f"got {precision!r}", "fp32 or bf16")
+    device, path = torch_device(device), Path(os.path.expanduser(model))
+    known = zoo.get_released(path.name)
+    if not os.path.isfile(path):
+        path = _found(model, known)
+    if path.suffix.lower() == ".pt2":
+        got, hint = "is a program of torch.export's, for other runtimes", "Name the weights that it was made of."
+        raise CheckpointError(str(path), got, "weights or ONNX", hint)
+    if path.suffix.lower() == ".onnx":
+        _check_goes_with_onnx(key, precision)
+        network = OnnxFaceNetwork(path, device, known)
+    else:
+        network = _of_weights(path, key, device, precision, known)
+    if known is not None and not known.is_ours:
+        zoo.print_licence_once()
+    return network
+
+
+def read_gpen(weights: str | PathLike, key: str | None = None) -> tuple[GPEN, checkpoint.NetworkSpec]:
+    """Build the GPEN that a file holds, on the CPU.
+
+    Args:
+        weights: a file of ours, of BasicSR or of GPEN's authors; sizes and widths are read off its tensors.
+        key: entry of the file; None takes the averaged weights where there are any.
+    Raises:
+        CheckpointError: the file cannot be read, or holds something else than a whole GPEN.
+    """
+    state = checkpoint.read(weights, key)
+    spec = checkpoint.infer_spec(state, str(weights))
+    if spec.kind != "GPEN":
+        raise CheckpointError(str(weights), f"holds {spec}", WHOLE, OTHERS[spec.kind])
+    net = GPEN(**spec.arguments())
+    problems = checkpoint.differences(from_authors(state), net.state_dict()) or foreign_filters(net, state)
+    if problems:
+        got = f"holds {spec}, but not as it is built here ({checkpoint.shown(problems)})"
+        raise CheckpointError(str(weights), got, "all tensors of one network", "Fetch or write it again.")
+    net.load_state_dict(state)
+    return net, spec
+
+
+def torch_device(name: str | torch.device = "auto") -> torch.device:
+    """The device of a name; ``auto`` is CUDA's where there is one, else Apple's ``mps``, else the CPU.
+
+    Raises:
+        OptionError: torch knows no such device, or has not got it on this machine.
+    """
+    if name == "auto":
+        there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+        name = next(kind for kind, available in there.items() if available)
+    try:
+        return torch.empty(0, device=name).device
+    except (RuntimeError, AssertionError, ImportError) as error:
+        got = f"got {name} ({str(error).strip().splitlines()[0]})"
+        raise OptionError("device", got, "a device of this machine", "Use cpu, or leave it out.") from error
+
+
+def prepare_for_inference(
+    net: nn.Module, device: torch.device, precision: Precision = "fp32", *, folded: bool = True
+) -> nn.Module:
+    """Bring a network to a device, for restoring alone. A GPEN is folded, in the memory layout that is fastest there.
+
+    Args:
+        net: any network.
+        device: where it computes.
+        precision: of a GPEN; others stay as they are.
+        folded: False leaves a GPEN's parameters where they are, for those who read them.
+    """
+    net = net.to(device).eval().requires_grad_(False)
+    if not isinstance(net, GPEN):
+        return net
+    if device.type == "cpu" or precision == "bf16":
+        net = net.to(memory_format=torch.channels_last)
+    return fold(net, torch.bfloat16 if precision == "bf16" else torch.float32) if folded else net
+
+
+def _of_weights(
+    path: Path, key: str | None, device: torch.device, precision: Precision, known: ReleasedModel | None
+) -> TorchNetwork:
+    net, spec = read_gpen(path, key)
+    if known is not None:
+        known.check(spec, str(path))
+    conventions = Conventions() if known is None else known.conventions
+    return TorchNetwork(net, device, precision, conventions, f"{spec}, {path.name}")
+
+
+def _found(model: str | PathLike, known: ReleasedModel | None) -> Path:
+    """The file of a released model, by its bare name; an error for all that is no name."""
+    name = Path(model).name
+    if known is not None and name == str(model) and not name.lower().endswith(".onnx"):
+        if known.kind == "GPEN":
+            return find_weights(known.file, where="model")
+        raise CheckpointError(str(model), f"is a {known.spec}", WHOLE, OTHERS[known.kind])
+    if os.path.isdir(model):
+        raise CheckpointError(str(model), "is a folder", "a weight file", "Name a file in it.")
+    names = ", ".join(each.name for each in zoo.RELEASED.values() if each.kind == "GPEN")
+    meant = zoo.suggest(name)
+    hint = f"Did you mean {meant}?" if meant else "Check the path."
+    raise CheckpointError(str(model), "there is no such file", f"a weight file, or one of {names}", hint)
+
+
+def _check_goes_with_onnx(key: str | None, precision: Precision) -> None:
+    if key is not None:
+        raise OptionError("key", f"got {key}, and an ONNX file has no entries", "none", "Leave it out.")
+    if precision != "fp32":
+        got = f"got {precision}, and an ONNX file has its own"
+        raise OptionError("precision", got, "fp32", "Leave it out, or export the model in another one.")

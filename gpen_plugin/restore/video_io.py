@@ -1,0 +1,440 @@
+"""Videos as frames: upright, progressive, in the colors of BT.709, each with the time at which it is shown."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from gpen_plugin.errors import DataError, MissingFileError
+from gpen_plugin.restore.video_color import BT2020, WideColor
+
+if TYPE_CHECKING:
+    from av import Packet, VideoFrame
+    from av.container import InputContainer
+    from av.stream import Stream
+    from av.video.stream import VideoStream
+
+USUAL_RATE = Fraction(25)  # frames per second of a file that does not say
+MAX_ERRORS = 1000  # in a row; then the file is at its end
+COUNTED = {"mov", "avi"}  # formats that give the length of the video
+TIMED = {"matroska", "asf", "flv"}  # formats that give the length of the whole file
+SHORTER = Fraction(2)  # seconds by which the video may end before such a file does
+DISCONTINUOUS = {"mpegts", "mpeg"}  # formats whose clock may be set anew: broadcasts, discs, joined recordings
+MAX_STEP_BACK, MAX_STEP = Fraction(1), Fraction(600)  # seconds in one stream; beyond them the clock was set anew
+STILL = {"attached_pic", "timed_thumbnails"}  # what streams of a cover are marked with
+
+# Code points of ITU-T H.273, as FFmpeg numbers them.
+_BT709, _BT601, _BT2020 = 1, 6, 9
+_MATRICES = {0, _BT709, 4, 5, _BT601, 7, _BT2020, 10}  # that swscale converts; 0 is RGB
+_UNSPECIFIED = 2
+# Without accurate_rnd all colors come out up to three grey levels too green.
+SCALING = "flags=bicubic+accurate_rnd+full_chroma_int"
+
+
+def import_av(where: str | Path) -> ModuleType:
+    """PyAV, which reads and writes videos. MissingFileError without it."""
+    try:
+        import av
+    except ImportError as error:
+        got = "the package av (PyAV), which reads and writes videos, is not installed"
+        raise MissingFileError(str(where), got, hint='Run: pip install "gpen_plugin[video]"') from error
+    return av
+
+
+def open_video(path: Path) -> "InputContainer":
+    """Open a file for reading. DataError if it is not there or no video, MissingFileError without PyAV."""
+    av = import_av(path)
+    if not path.is_file():
+        raise DataError(str(path), "is not there" if not path.exists() else "is not a file", "a video")
+    try:
+        # By its absolute path: FFmpeg takes what stands before a colon for a protocol.
+        return av.open(str(path.absolute()), metadata_errors="replace")
+    except (OSError, ValueError) as error:  # FFmpeg's errors are among them
+        raise _unreadable(path, reason(error)) from error
+
+
+def demux(container: "InputContainer") -> Iterator["Packet"]:
+    """Packets of all streams in the order of the file, without damaged parts. A clock that was set anew goes on.
+
+    Two readers of one file get the same packets with the same times.
+    """
+    clock = _Clock() if DISCONTINUOUS & _formats(container) else None
+    errors = 0
+    while errors < MAX_ERRORS:
+        try:
+            for packet in container.demux():
+                errors = 0
+                if clock is not None:
+                    clock.correct(packet)
+                yield packet
+        except (OSError, ValueError):
+            errors += 1
+        else:
+            return
+
+
+def video_streams(container: "InputContainer") -> list["VideoStream"]:
+    """All streams of moving images, first the one that players show: the first of those marked as default, if any."""
+    streams = [stream for stream in container.streams.video if not STILL & marks(stream)]
+    return sorted(streams, key=lambda stream: "default" not in marks(stream))
+
+
+def marks(stream: "Stream") -> set[str]:
+    """Names of what a stream is marked as: default, forced, attached_pic ..."""
+    return {mark.name for mark in stream.disposition}
+
+
+def start_of(container: "InputContainer") -> Fraction:
+    """When the file starts, in seconds: times are counted from here on. 0 where sound begins earlier, to be skipped."""
+    streams = [*container.streams.video, *container.streams.audio]
+    starts = [stream.start_time * stream.time_base for stream in streams if stream.start_time is not None]
+    return max(min(starts, default=Fraction(0)), Fraction(0))
+
+
+_Timed = tuple[np.ndarray, Fraction | None]  # a frame and its time in seconds, None where nothing tells it
+
+
+class VideoSource:
+    """A video file, opened; iterate over it for its frames, once.
+
+    Each comes as (frame, time, duration): (H, W, 3) uint8 BGR, upright and progressive; when it is shown, in seconds
+    from the start of the file, strictly increasing; and how long. Before a gap that damage leaves, a frame is shown
+    until the next one that can be read.
+
+    Args:
+        path: the file.
+    Raises:
+        DataError: it is not there, or no video, or has no frame.
+        MissingFileError: PyAV is not installed.
+
+    Attributes:
+        rate: frames per second, as the file says; frames may come at other times.
+        expected: number of frames that the file promises; not always right.
+        aspect: width of a pixel by its height.
+        read: number of frames that were read so far.
+        notes: what a person should know about the reading; complete after the last frame.
+    """
+
+    def __init__(self, path: Path):
+        self._path = Path(path)
+        self._container = open_video(self._path)
+        streams = [stream for stream in video_streams(self._container) if stream.codec_context is not None]
+        if not streams:
+            self._container.close()
+            raise _unreadable(self._path, "it has no stream of video that FFmpeg knows")
+        self._stream, *others = streams
+        self._start = start_of(self._container)
+        self.rate = _rate(self._stream)
+        self._promised = self._promise()
+        self.expected = self._stream.frames if self._promised is None else round(self._promised * self.rate)
+        self.read = self._damaged = self._unclean = 0
+        self._end = Fraction(0)
+        self._decoded = self._decode()
+        first = next(self._decoded, None)
+        if first is None:
+            self._container.close()
+            raise _unreadable(self._path, "no frame of it can be decoded")
+        if self._stream.start_time is None and first.pts is not None:  # a stream without a container
+            self._start = first.pts * first.time_base
+            self._end -= self._start
+        self._first, self._orientation = first, _Orientation.of(first)
+        self.aspect = self._orientation.turned(self._stream.sample_aspect_ratio)
+        self.notes: list[str] = []
+        if others:
+            left_out = ", ".join(_described(stream) for stream in others)
+            self.notes.append(f"restored is video track {_described(self._stream)}; left out: {left_out}")
+        tags = {key.lower(): value for key, value in self._stream.metadata.items()}
+        if tags.get("alpha_mode") == "1" or any(part.is_alpha for part in first.format.components):
+            self.notes.append("transparency left out")
+
+    def __iter__(self) -> Iterator[tuple[np.ndarray, Fraction, Fraction]]:
+        try:
+            shown = None
+            for frame, time in self._in_order():
+                if shown is not None:
+                    yield (*shown, time - shown[1])
+                shown = frame, time
+            if shown is not None:
+                yield (*shown, self._last_duration(shown[1]))
+        finally:
+            self._container.close()
+        self._note_damage()
+
+    def _last_duration(self, time: Fraction) -> Fraction:
+        # Where frames are stored in another order, a duration in the file need not be that of its own frame.
+        end = self._end if self._promised is None else min(self._end, self._promised)
+        return end - time if end > time else 1 / self.rate
+
+    def _in_order(self) -> Iterator[tuple[np.ndarray, Fraction]]:
+        """Frames with times that increase. A time that the next one does not confirm is replaced."""
+        last, waiting = None, None
+        for frame, time in self._frames():
+            if waiting is not None:
+                last = self._confirmed(last, waiting[1], time)
+                yield waiting[0], last
+            waiting = frame, time
+        if waiting is not None:
+            yield waiting[0], self._confirmed(last, waiting[1], None)
+
+    def _confirmed(self, last: Fraction | None, time: Fraction | None, following: Fraction | None) -> Fraction:
+        """The time of a frame, given that of the frame before, which is certain, and of the one after it."""
+        if time is not None and (last is None or last < time) and (following is None or time < following):
+            return time
+        usual = 1 / self.rate
+        if last is None:
+            return following - usual if following is not None else time or Fraction(0)
+        if following is not None and last < following <= last + usual:
+            return (last + following) / 2
+        return last + usual
+
+    def _frames(self) -> Iterator[_Timed]:
+        """Converted frames and their times, None where nothing tells them."""
+        size, filters = (self._first.width, self._first.height), None
+        for frame in self._decoded_from_first():
+            properties = _Properties.of(frame, deinterlace=filters is not None and filters.properties.deinterlace)
+            if filters is None or filters.properties != properties:
+                if filters is not None:
+                    yield from self._finished(filters(None))
+                filters = _Filters(properties, self._stream.time_base, size)
+                self._note_once(*filters.notes)
+            yield from self._finished(filters(frame))
+        if filters is not None:
+            yield from self._finished(filters(None))
+
+    def _decoded_from_first(self) -> Iterator["VideoFrame"]:
+        yield self._first
+        del self._first
+        yield from self._decoded
+
+    def _finished(self, images: Iterator[_Timed]) -> Iterator[_Timed]:
+        for image, time in images:
+            self.read += 1
+            yield self._orientation.upright(image), None if time is None else self._regular(time - self._start)
+
+    def _regular(self, time: Fraction) -> Fraction:
+        """The time that a constant rate gives, where the file says the same, rounded to its milliseconds."""
+        regular = round(time * self.rate) / self.rate
+        return regular if abs(time - regular) <= min(self._stream.time_base, Fraction(1, 500)) else time
+
+    def _decode(self) -> Iterator["VideoFrame"]:
+        for packet in demux(self._container):
+            if packet.stream.index != self._stream.index:  # at the end `stream_index` is 0 in all packets
+                continue
+            try:
+                frames = packet.decode()
+            except EOFError:
+                continue
+            except (OSError, ValueError):
+                self._damaged += 1
+                continue
+            for frame in frames:
+                self._unclean += frame.is_corrupt
+                if frame.pts is None:
+                    frame.pts = frame.dts
+                if frame.pts is not None:
+                    end = (
+                        frame.pts * frame.time_base - self._start + (frame.duration * frame.time_base or 1 / self.rate)
+                    )
+                    self._end = max(self._end, end)
+                yield frame
+
+    def _promise(self) -> Fraction | None:
+        """When the video ends in seconds, as the file says."""
+        formats, stream = _formats(self._container), self._stream
+        if formats & COUNTED and stream.duration:
+            # AVI counts its frames; its duration is of what is there.
+            length = max(stream.duration, stream.frames) if "avi" in formats else stream.duration
+            return ((stream.start_time or 0) + length) * stream.time_base - self._start
+        if formats & TIMED and self._container.duration:
+            return Fraction(self._container.duration, 1_000_000)
+        return None
+
+    def _note_once(self, *notes: str) -> None:
+        self.notes += [note for note in notes if note not in self.notes]
+
+    def _note_damage(self) -> None:
+        if self._damaged:
+            self.notes.append(f"damaged frames, in whose place the one before stands: {self._damaged}")
+        if self._unclean:
+            self.notes.append(f"damaged frames, shown as far as they could be read: {self._unclean}")
+        slack = Fraction(3, 2) / self.rate if _formats(self._container) & COUNTED else SHORTER
+        if self._promised is not None and self._end < self._promised - slack:
+            got = f"{float(self._end):.2f} s of it could be read"
+            self.notes.append(f"the file promises {float(self._promised):.2f} s of video, {got}")
+
+
+class _Clock:
+    """Makes times go on where a file's clock was set anew: all streams are shifted alike, so that they stay together.
+
+    A single time that is damaged shifts its own packet alone, as the next ones fit the clock of before.
+    """
+
+    def __init__(self):
+        self._shift = self._shift_before = Fraction(0)
+        self._last: dict[int, Fraction] = {}
+
+    def correct(self, packet: "Packet") -> None:
+        """Shift the times of a packet."""
+        ticks = packet.dts if packet.dts is not None else packet.pts
+        if ticks is None:
+            return
+        time, last = ticks * packet.time_base, self._last.get(packet.stream_index)
+        if last is not None:
+            shifts = (self._shift, self._shift_before)
+            shift = min(shifts, key=lambda shift: abs(time + shift - last))
+            if not -MAX_STEP_BACK <= time + shift - last <= MAX_STEP:
+                shift = max(self._last.values()) - time
+            if shift != self._shift:
+                self._shift, self._shift_before = shift, self._shift
+        self._last[packet.stream_index] = time + self._shift
+        shift = round(self._shift / packet.time_base)
+        packet.dts = None if packet.dts is None else packet.dts + shift
+        packet.pts = None if packet.pts is None else packet.pts + shift
+
+
+@dataclass(frozen=True)
+class _Properties:
+    """What decides how a frame is converted."""
+
+    width: int
+    height: int
+    pixel_format: str
+    bits: int
+    matrix: int
+    range: int
+    wide: WideColor | None
+    deinterlace: bool
+
+    @classmethod
+    def of(cls, frame: "VideoFrame", *, deinterlace: bool) -> "_Properties":
+        """Those of a decoded frame; `deinterlace`: whether one before it was interlaced."""
+        rgb = frame.format.is_rgb or frame.format.has_palette
+        return cls(
+            frame.width,
+            frame.height,
+            frame.format.name,
+            max(part.bits for part in frame.format.components),
+            0 if rgb else _matrix(frame),
+            frame.color_range,
+            WideColor.of(frame.color_primaries, frame.color_trc),
+            deinterlace or frame.interlaced_frame,
+        )
+
+
+class _Filters:
+    """Deinterlaces and converts frames of the same properties.
+
+    Args:
+        properties: of all frames.
+        time_base: of their times.
+        size: width and height of the results.
+    """
+
+    def __init__(self, properties: _Properties, time_base: Fraction, size: tuple[int, int]):
+        import av
+
+        self.properties = properties
+        self._graph = av.filter.Graph()
+        source = self._graph.add(
+            "buffer",
+            f"video_size={properties.width}x{properties.height}:pix_fmt={properties.pixel_format}"
+            f":time_base={time_base}:colorspace={properties.matrix}:range={properties.range}",
+        )
+        chain = [source]
+        if properties.deinterlace:
+            chain.append(self._graph.add("bwdif", "mode=send_frame:deint=interlaced"))
+        chain.append(self._graph.add("scale", f"{size[0]}:{size[1]}:{SCALING}"))
+        chain.append(self._graph.add("format", "bgr24" if properties.wide is None else "rgb48le"))
+        self._graph.link_nodes(*chain, self._graph.add("buffersink")).configure()
+        self.notes = []
+        if properties.deinterlace:
+            self.notes.append("interlaced frames were deinterlaced")
+        if properties.wide is not None:
+            self.notes.append(f"colors of {properties.wide} converted to BT.709 with 8 bits")
+        elif properties.bits > 8:
+            self.notes.append("colors of more than 8 bits became 8 bits")
+        if (properties.width, properties.height) != size:
+            got = f"frames of {properties.width} x {properties.height}"
+            self.notes.append(f"its size changes; {got} were scaled to {size[0]} x {size[1]}")
+
+    def __call__(self, frame: "VideoFrame | None") -> Iterator[_Timed]:
+        """Take a frame, None after the last; give those that are finished, (H, W, 3) uint8 BGR, and their times."""
+        if frame is not None:
+            frame.colorspace = self.properties.matrix
+        self._graph.push(frame)
+        while True:
+            try:
+                done = self._graph.pull()
+            except (BlockingIOError, EOFError):
+                return
+            image = done.to_ndarray()
+            if self.properties.wide is not None:
+                image = self.properties.wide.to_bt709(image)
+            yield image, None if done.pts is None else done.pts * done.time_base
+
+
+@dataclass(frozen=True)
+class _Orientation:
+    """How frames are turned and mirrored to be upright: first the axes are exchanged, then they are reversed."""
+
+    exchange: bool = False
+    reverse_x: bool = False
+    reverse_y: bool = False
+
+    @classmethod
+    def of(cls, frame: "VideoFrame") -> "_Orientation":
+        """From the display matrix, which comes with a frame: x' = a x + c y, y' = b x + d y, of a, b, u, c, d, ..."""
+        try:
+            a, b, _, c, d, *_ = np.frombuffer(bytes(frame.side_data["DISPLAYMATRIX"]), np.int32).tolist()
+        except KeyError:
+            return cls()
+        exchange = abs(b) > abs(a)
+        across, down = (c, b) if exchange else (a, d)
+        return cls(exchange, across < 0, down < 0)
+
+    def upright(self, image: np.ndarray) -> np.ndarray:
+        """Turn an image, (H, W, 3)."""
+        image = image.swapaxes(0, 1) if self.exchange else image
+        return np.ascontiguousarray(image[:: -1 if self.reverse_y else 1, :: -1 if self.reverse_x else 1])
+
+    def turned(self, aspect: Fraction | None) -> Fraction:
+        """Width of a pixel by its height, after turning; 1 where it is not known."""
+        if aspect is None or aspect <= 0:
+            return Fraction(1)
+        return 1 / aspect if self.exchange else aspect
+
+
+def _matrix(frame: "VideoFrame") -> int:
+    """Code point of the matrix to RGB; where none is told, the usual one of the size, as players have it."""
+    if frame.colorspace in _MATRICES:
+        return frame.colorspace
+    if frame.color_primaries == BT2020:
+        return _BT2020
+    return _BT709 if frame.width >= 1280 or frame.height >= 720 else _BT601
+
+
+def _rate(stream: "VideoStream") -> Fraction:
+    rate = stream.guessed_rate or stream.average_rate
+    return rate if rate and 0 < rate <= 1000 else USUAL_RATE
+
+
+def _described(stream: "VideoStream") -> str:
+    context = stream.codec_context
+    return f"{stream.index} ({context.name}, {context.width} x {context.height})"
+
+
+def _formats(container: "InputContainer") -> set[str]:
+    return set(container.format.name.split(","))
+
+
+def _unreadable(path: Path, reason: str) -> DataError:
+    return DataError(str(path), f"cannot be read as a video ({reason})", "a video with a frame in it", "Is it damaged?")
+
+
+def reason(error: Exception) -> str:
+    """What went wrong, without number and path."""
+    return getattr(error, "strerror", None) or str(error)
