@@ -14,8 +14,6 @@ import yaml
 
 import gpen_plugin  # noqa: F401 - before BasicSR, which 1.4.2 cannot be imported without
 
-REPOSITORY = Path(__file__).parents[1]
-
 
 def pytest_configure(config):
     # small networks: threads cost more than they bring, and results stay the same

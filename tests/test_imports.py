@@ -7,7 +7,7 @@ import ast
 from pathlib import Path
 
 import pytest
-from conftest import REPOSITORY
+from helpers import REPOSITORY
 
 PACKAGE = REPOSITORY / "gpen_plugin"
 ORDER = (

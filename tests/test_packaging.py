@@ -15,7 +15,7 @@ from pathlib import Path
 import backend
 import environment
 import pytest
-from fresh_python import ROOT, FreshPython
+from helpers.fresh_python import ROOT, FreshPython
 from packaging.requirements import Requirement
 
 SOURCES = ("gpen_plugin", "packaging", "gpen_plugin_hook.py", "setup.py", "pyproject.toml", "LICENSE", "MANIFEST.in")

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from conftest import REPOSITORY
+from helpers import REPOSITORY
 
 from gpen_plugin.archs import GPEN
 from gpen_plugin.errors import GPENError

@@ -13,7 +13,7 @@ from types import SimpleNamespace
 
 import pytest
 from basicsr.utils import options as hosts_options
-from conftest import REPOSITORY
+from helpers import REPOSITORY
 
 from gpen_plugin import cli, host
 from gpen_plugin.errors import RegistryClashError

@@ -6,7 +6,7 @@ import sys
 import textwrap
 
 import pytest
-from conftest import REPOSITORY
+from helpers import REPOSITORY
 
 WITHOUT = """
 import importlib.abc, sys

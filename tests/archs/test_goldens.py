@@ -12,7 +12,7 @@ from gpen_plugin.archs import GPEN, GPENDiscriminator
 from gpen_plugin.archs.key_maps import from_authors, to_authors
 from gpen_plugin.ops import force_implementation
 
-GOLDENS = Path(__file__).parents[1] / "data" / "goldens"
+GOLDENS = Path(__file__).parents[1] / "goldens"
 TAGS = ["g64", "g64_add", "d64"]
 FIR = np.outer([1, 3, 3, 1], [1, 3, 3, 1]).astype(np.float32) / 64
 

@@ -9,7 +9,7 @@ from datetime import date
 import pytest
 import results
 from comparison import Comparison, Plot
-from conftest import REPOSITORY
+from helpers import REPOSITORY
 from measure import not_measured
 from page import Part, page
 from results import run, scripts

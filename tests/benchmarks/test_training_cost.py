@@ -3,7 +3,7 @@
 import pytest
 import torch
 import yaml
-from conftest import REPOSITORY
+from helpers import REPOSITORY
 from training_cost import Cost, cost_of, main
 from training_step import arithmetic, model_of
 

@@ -7,7 +7,7 @@ import cv2
 import fairface_labels
 import numpy as np
 import pytest
-from conftest import REPOSITORY
+from helpers import REPOSITORY
 
 HEAD = "file,source_id,age,gender,race," + ",".join(f"{p}_{a}" for p in fairface_labels.POINTS for a in "xy")
 # the nose at the height of the eyes, 6 px from one and 14 from the other: turned by 0.4

@@ -10,7 +10,7 @@ import make_eval_pairs
 import numpy as np
 import pytest
 import yaml
-from conftest import REPOSITORY
+from helpers import REPOSITORY
 
 from gpen_plugin.data import GPENDegradationDataset
 from gpen_plugin.data.degradation import resize_bilinear

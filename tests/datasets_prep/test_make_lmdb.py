@@ -14,7 +14,7 @@ import lmdb
 import make_lmdb
 import numpy as np
 import pytest
-from conftest import REPOSITORY
+from helpers import REPOSITORY
 
 from gpen_plugin.data.image_source import FolderSource, LmdbSource, resize_square
 from gpen_plugin.data.lmdb_file import check_lmdb

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import torch
 from basicsr.archs import vgg_arch
-from faces_to_restore import degraded, method
-from small_networks import saved
+from helpers.faces_to_restore import degraded, method
+from helpers.small_networks import saved
 
 from gpen_plugin.errors import CheckpointError, OptionError
 from gpen_plugin.evaluate.methods.dfdnet import CHANNELS, FFHQ_POINTS, PARTS, AlignedDFDNet, part_boxes

@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from made_results import LPIPS, PSNR, SIZE, draw_images, made_results, nasty_results
+from helpers.results_for_report import LPIPS, PSNR, SIZE, draw_images, made_results, nasty_results
 
 from gpen_plugin.evaluate.report.embedded import choose_cards, embedded_cards, packed_image
 from gpen_plugin.evaluate.report.figures import choose_images, column_names, comparison_sheet, crossed, curves, style_of

@@ -9,8 +9,8 @@ import pytest
 import torch
 from basicsr.data import build_dataset
 from basicsr.models import build_model
-from faces_to_restore import degraded, method
-from small_networks import NETWORKS, SMALL, built, saved, weights
+from helpers.faces_to_restore import degraded, method
+from helpers.small_networks import NETWORKS, SMALL, built, saved, weights
 from torch import nn
 
 from gpen_plugin.archs import GPEN, GPENPrior

@@ -5,7 +5,7 @@ import json
 import cv2
 import numpy as np
 import pytest
-from faces_to_restore import degraded, method
+from helpers.faces_to_restore import degraded, method
 
 from gpen_plugin.errors import DataError, OptionError
 

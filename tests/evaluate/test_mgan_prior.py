@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from small_networks import saved
+from helpers.small_networks import saved
 from test_pulse import CPU, SIDE, drawn_case, prior
 from torchvision.models.vgg import VGG, make_layers
 

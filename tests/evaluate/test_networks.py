@@ -7,8 +7,8 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from faces_to_restore import degraded, method
-from small_networks import NETWORKS, SMALL, built, saved
+from helpers.faces_to_restore import degraded, method
+from helpers.small_networks import NETWORKS, SMALL, built, saved
 from torch import nn
 
 from gpen_plugin.checkpoints.layouts import to_layout

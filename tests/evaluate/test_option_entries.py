@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from conftest import REPOSITORY
-from faces_to_restore import degraded, method
-from small_networks import SMALL, saved
+from helpers import REPOSITORY
+from helpers.faces_to_restore import degraded, method
+from helpers.small_networks import SMALL, saved
 
 from gpen_plugin.archs import GPENPrior
 from gpen_plugin.config.schema import check

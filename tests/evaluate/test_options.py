@@ -1,8 +1,8 @@
 """Option files of evaluations: those of the project, and mistakes in others."""
 
 import pytest
-from conftest import REPOSITORY
-from small_evaluation import given, weights  # noqa: F401 - fixtures
+from helpers import REPOSITORY
+from helpers.small_evaluation import given, weights  # noqa: F401 - fixtures
 
 from gpen_plugin.config.yaml_io import read_options
 from gpen_plugin.errors import OptionError

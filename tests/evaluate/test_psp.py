@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from conftest import REPOSITORY
-from small_networks import saved
+from helpers import REPOSITORY
+from helpers.small_networks import saved
 from test_pulse import CPU, SIDE, prior
 
 from gpen_plugin.archs.psp_arch import CENTRE_OF, PSP

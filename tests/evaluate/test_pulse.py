@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from basicsr.utils.matlab_functions import imresize
-from small_networks import saved
+from helpers.small_networks import saved
 
 from gpen_plugin.archs import GPENPrior
 from gpen_plugin.errors import CheckpointError, OptionError

@@ -10,7 +10,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from small_evaluation import MADE_FROM_RESULTS, given, run, weights, written  # noqa: F401 - fixtures
+from helpers.small_evaluation import MADE_FROM_RESULTS, given, run, weights, written  # noqa: F401 - fixtures
 
 from gpen_plugin.errors import OptionError
 from gpen_plugin.evaluate.distributed import Ranks, merged

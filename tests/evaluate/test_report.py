@@ -2,7 +2,7 @@ import json
 import re
 
 import pytest
-from made_results import draw_images, made_results, nasty_results
+from helpers.results_for_report import draw_images, made_results, nasty_results
 
 from gpen_plugin.errors import OptionError
 from gpen_plugin.evaluate import report

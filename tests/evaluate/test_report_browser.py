@@ -4,7 +4,7 @@ import json
 import shutil
 
 import pytest
-from made_results import NASTY_KEYS, NASTY_NAME, draw_images, made_results, nasty_results
+from helpers.results_for_report import NASTY_KEYS, NASTY_NAME, draw_images, made_results, nasty_results
 
 from gpen_plugin.evaluate.report import ReportOptions, write_report
 

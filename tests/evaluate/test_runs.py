@@ -9,9 +9,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from made_results import FID, PSNR, draw_images, made_results
-from small_evaluation import given, restored_places, run, weights, written  # noqa: F401 - fixtures
-from small_networks import NETWORKS, built
+from helpers.results_for_report import FID, PSNR, draw_images, made_results
+from helpers.small_evaluation import given, restored_places, run, weights, written  # noqa: F401 - fixtures
+from helpers.small_networks import NETWORKS, built
 
 from gpen_plugin.errors import OptionError
 from gpen_plugin.evaluate.__main__ import main

@@ -4,7 +4,7 @@ import json
 import math
 
 import pytest
-from made_results import FID, LPIPS, NASTY_NAME, PSNR, made_results, nasty_results
+from helpers.results_for_report import FID, LPIPS, NASTY_NAME, PSNR, made_results, nasty_results
 
 from gpen_plugin.evaluate.report.ranking import cells_of
 from gpen_plugin.evaluate.report.summary import Summary

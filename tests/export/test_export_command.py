@@ -3,7 +3,7 @@ import hashlib
 import numpy as np
 import pytest
 import torch
-from small_networks import SMALL, built
+from helpers.small_networks import SMALL, built
 
 from gpen_plugin import GPEN, GPENDiscriminator
 from gpen_plugin.export.__main__ import main

@@ -3,7 +3,7 @@ import sys
 import numpy as np
 import pytest
 import torch
-from small_networks import NETWORKS, SMALL, built, rounding_error, same
+from helpers.small_networks import NETWORKS, SMALL, built, rounding_error, same
 
 from gpen_plugin import GPEN
 from gpen_plugin.errors import CheckpointError, MissingFileError, OptionError

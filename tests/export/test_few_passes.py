@@ -1,6 +1,6 @@
 import pytest
 import torch
-from small_networks import NETWORKS, SMALL, built, rounding_error
+from helpers.small_networks import NETWORKS, SMALL, built, rounding_error
 
 from gpen_plugin.archs import GPEN
 from gpen_plugin.export.few_passes import fuse_decoder

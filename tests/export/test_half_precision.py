@@ -3,7 +3,7 @@ import copy
 import numpy as np
 import pytest
 import torch
-from small_networks import NETWORKS, built, rounding_error
+from helpers.small_networks import NETWORKS, built, rounding_error
 
 from gpen_plugin.export import Plan, export
 from gpen_plugin.export.checking import make_test_inputs

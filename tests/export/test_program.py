@@ -1,7 +1,7 @@
 import json
 
 import torch
-from small_networks import SMALL, built, rounding_error
+from helpers.small_networks import SMALL, built, rounding_error
 
 from gpen_plugin import GPEN
 from gpen_plugin.export import Plan, export

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from test_checkouts import run
+from test_host_checkouts import run
 
 from gpen_plugin.errors import OptionError
 from gpen_plugin.host import names_ours, resolve, trains_ours

@@ -20,7 +20,7 @@ from gpen_plugin.nets.arcface import FaceInput, RecognitionSettings, embedding, 
 
 pytest.importorskip("onnxruntime")
 pytest.importorskip("onnx")
-from onnx_models import first_pixel, mean_colour
+from helpers.onnx_models import first_pixel, mean_colour
 
 raising = inspect.unwrap(calculate_identity)
 BLACK_AS_0 = {"mean": 0.0, "std": 255.0}

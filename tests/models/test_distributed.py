@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import REPOSITORY
-from ranks import Ranks
+from helpers import REPOSITORY
+from helpers.ranks import Ranks
 
 EXACT = {"rtol": 0, "atol": 0}
 # Measured: weights differ by 2.4e-7 after four iterations in which they moved by up to 9e-3, losses by 2e-6 of their

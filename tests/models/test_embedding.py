@@ -7,7 +7,7 @@ import shutil
 import numpy as np
 import pytest
 import torch
-from small_networks import saved
+from helpers.small_networks import saved
 from test_preflight import parsed
 from torch.nn import functional as F
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from basicsr.losses.gan_loss import GANLoss
 from basicsr.models import build_model
-from linear_discriminator import LinearDiscriminator
+from helpers.linear_discriminator import LinearDiscriminator
 from torch import nn
 from torch.nn import functional as F
 

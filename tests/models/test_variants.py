@@ -9,8 +9,8 @@ import pytest
 import torch
 import yaml
 from basicsr.models import build_model
-from conftest import REPOSITORY
-from small_networks import saved
+from helpers import REPOSITORY
+from helpers.small_networks import saved
 
 from gpen_plugin.archs import GPENDiscriminator, GPENPrior
 from gpen_plugin.data.drawn_faces import draw_face

@@ -6,8 +6,8 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from command_runs import files, run, weights, write  # noqa: F401 - fixtures
-from restorer_parts import Detector, face_at, photograph
+from helpers.restore_command import files, run, weights, write  # noqa: F401 - fixtures
+from helpers.restorer_parts import Detector, face_at, photograph
 
 from gpen_plugin.restore import batch, outputs, restorer
 

@@ -12,9 +12,9 @@ import weakref
 
 import cv2
 import pytest
-from command_runs import files, run, weights, write  # noqa: F401 - fixtures
+from helpers.restore_command import files, run, weights, write  # noqa: F401 - fixtures
+from helpers.restorer_parts import FACES, Detector, photograph
 from PIL import Image
-from restorer_parts import FACES, Detector, photograph
 
 from gpen_plugin.errors import DataError
 from gpen_plugin.restore import batch, outputs, restorer
@@ -253,7 +253,7 @@ def test_faces_below_the_least_size_are_said_to_be_left_alone(run, tmp_path):
 
 SLOW = """
 import sys, time
-from restorer_parts import FACES, Detector
+from helpers.restorer_parts import FACES, Detector
 from gpen_plugin.restore import restorer, outputs
 restorer.open_detector = lambda *a, **b: Detector(*FACES)
 whole = outputs.whole_file

@@ -5,7 +5,7 @@ import math
 import cv2
 import numpy as np
 import pytest
-from thread_numbers import torch_threads
+from helpers.thread_counts import torch_threads
 
 from gpen_plugin.errors import OptionError, ShapeError
 from gpen_plugin.restore import paste as paste_module

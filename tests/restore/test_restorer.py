@@ -1,11 +1,8 @@
-import sys
-from pathlib import Path
-
 import cv2
 import numpy as np
 import pytest
 import torch
-from restorer_parts import FACES, brighter, photograph, restorer
+from helpers.restorer_parts import FACES, brighter, photograph, restorer
 
 from gpen_plugin import GPEN
 from gpen_plugin.errors import OptionError, ShapeError
@@ -14,8 +11,6 @@ from gpen_plugin.restore import Restorer
 from gpen_plugin.restore.alignment import side_in_photograph
 from gpen_plugin.restore.fidelity import IdentityGate
 from gpen_plugin.restore.zoo import DEFAULT
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "metrics"))
 
 
 @pytest.fixture(scope="module")
@@ -121,7 +116,7 @@ def test_likeness_is_judged_by_a_network_of_the_users_own(tmp_path):
     """It sees the mean colour: one face stays as it is, the other turns from grey to blue."""
     pytest.importorskip("onnx")
     pytest.importorskip("onnxruntime")
-    from onnx_models import mean_colour
+    from helpers.onnx_models import mean_colour
 
     def bluer_where_bright(face):
         return np.where(face.mean() > 0.5, face * np.float32([1, 0.1, 0.1]), face)

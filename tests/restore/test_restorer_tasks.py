@@ -3,7 +3,7 @@
 import cv2
 import numpy as np
 import pytest
-from restorer_parts import Network, brighter, face_at, photograph, restorer
+from helpers.restorer_parts import Network, brighter, face_at, photograph, restorer
 
 from gpen_plugin.errors import OptionError
 from gpen_plugin.restore import Restorer

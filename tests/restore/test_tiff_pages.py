@@ -6,10 +6,10 @@ import cv2
 import numpy as np
 import pytest
 import tifffile
-from command_runs import files, run, weights, write  # noqa: F401 - fixtures
-from made_photographs import SRGB, bgr, noise
+from helpers.photographs import SRGB, bgr, noise
+from helpers.restore_command import files, run, weights, write  # noqa: F401 - fixtures
+from helpers.restorer_parts import Detector, photograph
 from PIL import Image
-from restorer_parts import Detector, photograph
 
 from gpen_plugin.images.photograph import TiffWriter, read_pages, read_photograph
 

@@ -3,7 +3,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from small_networks import SMALL, built
+from helpers.small_networks import SMALL, built
 
 from gpen_plugin import GPEN
 from gpen_plugin.images.files import write_image

@@ -4,7 +4,7 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
-from video_making import HEIGHT, WIDTH, FakeRestorer, codecs, where, write_avi, write_with_sound
+from helpers.video_files import HEIGHT, WIDTH, FakeRestorer, codecs, where, write_avi, write_with_sound
 
 from gpen_plugin.errors import DataError
 from gpen_plugin.images.grid import GAP

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from video_making import (
+from helpers.video_files import (
     HEIGHT,
     RATE,
     WIDTH,

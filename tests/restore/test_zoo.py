@@ -4,7 +4,7 @@ import dataclasses
 
 import pytest
 import torch
-from published_folders import lonely_machine
+from helpers.published_folders import lonely_machine
 
 from gpen_plugin.archs import GPEN, GPENDiscriminator
 from gpen_plugin.archs.key_maps import to_authors

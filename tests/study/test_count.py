@@ -5,7 +5,7 @@ import json
 import cv2
 import numpy as np
 import pytest
-from small_study import METHODS, small_results
+from helpers.small_study import METHODS, small_results
 
 from gpen_plugin.errors import DataError
 from gpen_plugin.study import tables

@@ -5,7 +5,7 @@ import re
 import cv2
 import numpy as np
 import pytest
-from small_study import KEYS, METHODS, SIZE, small_results
+from helpers.small_study import KEYS, METHODS, SIZE, small_results
 
 from gpen_plugin.errors import DataError, OptionError
 from gpen_plugin.study.__main__ import main

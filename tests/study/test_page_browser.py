@@ -9,7 +9,7 @@ from gpen_plugin.study.votes import read_ballot
 
 webdriver = pytest.importorskip("selenium.webdriver")
 
-from opened_page import Page  # noqa: E402
+from helpers.browser_page import Page  # noqa: E402
 from selenium.webdriver.chrome.service import Service  # noqa: E402
 from selenium.webdriver.common.action_chains import ActionChains  # noqa: E402
 from selenium.webdriver.common.keys import Keys  # noqa: E402

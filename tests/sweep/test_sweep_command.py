@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from conftest import REPOSITORY
+from helpers import REPOSITORY
 
 from gpen_plugin.host.training_log import last_iteration
 from gpen_plugin.sweep import __main__ as command

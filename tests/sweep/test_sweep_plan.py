@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 from basicsr.utils import options as hosts_options
-from conftest import REPOSITORY
+from helpers import REPOSITORY
 
 from gpen_plugin.errors import OptionError
 from gpen_plugin.host.run_hooks import _reads_yaml

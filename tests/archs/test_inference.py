@@ -1,0 +1,204 @@
+import copy
+import pickle
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+import torch
+from helpers.small_networks import NETWORKS, SMALL, built
+
+from gpen_plugin.archs import GPEN, PSP, GPENPrior
+from gpen_plugin.archs.gan_prior_arch import GANBlock
+from gpen_plugin.archs.inference import fold
+from gpen_plugin.ops import force_implementation
+
+KINDS = {
+    **NETWORKS,
+    "PSP": lambda: PSP(32, **SMALL),
+    "GPEN of three taps": lambda: GPEN(32, resample_kernel=(1, 2, 1), **SMALL),
+    "GPEN of five taps": lambda: GPEN(32, noise_mode="add", resample_kernel=(1, 4, 6, 4, 1), **SMALL),
+    "GPEN that scales weights": lambda: GPEN(64, num_style_feat=8, num_mlp=2, channel_multiplier=1, narrow=0.01),
+    "GPEN that scales features": lambda: GPEN(16, num_style_feat=8, num_mlp=2, channel_multiplier=1, narrow=0.2),
+}
+
+
+def arguments(net, batch):
+    generator = torch.Generator().manual_seed(batch)
+    if isinstance(net, GPENPrior):
+        noise = net.make_noise(batch, generator)
+        return torch.randn(batch, net.num_style_feat, generator=generator), noise
+    return (torch.rand(batch, 3, net.out_size, net.out_size, generator=generator) * 2 - 1,)
+
+
+def assert_near(ours, theirs, tolerance):
+    largest = theirs.abs().max().item()
+    assert largest > 0.01, "numbers near zero would prove nothing"
+    assert (ours - theirs).abs().max().item() <= tolerance * largest
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last], ids=["contiguous", "channels last"])
+@pytest.mark.parametrize("batch", [1, 3])
+@pytest.mark.parametrize("kind", KINDS)
+def test_gives_the_numbers_of_the_reference(kind, batch, layout):
+    net = built(KINDS[kind]).eval().to(memory_format=layout)
+    inputs = arguments(net, batch)
+    with force_implementation("reference"), torch.no_grad():
+        expected = net(*inputs)
+    assert_near(fold(net)(*inputs), expected, 1e-5)
+
+
+@pytest.mark.parametrize("batch", [1, 3])
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind.startswith("GPEN")])
+def test_bfloat16_stays_near(kind, batch):
+    net = built(KINDS[kind]).eval().to(memory_format=torch.channels_last)
+    inputs = arguments(net, batch)
+    with torch.no_grad():
+        expected = net(*inputs)
+    given = fold(net, torch.bfloat16)(*inputs)
+    assert given.dtype == torch.float32
+    assert 0 < (given - expected).square().mean().sqrt() < 0.02 * expected.square().mean().sqrt()
+
+
+def test_gives_what_else_is_asked_for():
+    net = built(KINDS["GPEN concat"]).eval()
+    (lq,) = arguments(net, 2)
+    ours, theirs = (one(lq, return_latents=True, return_rgbs=True) for one in (fold(net), net))
+    assert_near(ours.latents, theirs.latents.detach(), 1e-5)
+    assert len(ours.rgbs) == len(theirs.rgbs) == 4
+    for mine, yours in zip(ours.rgbs, theirs.rgbs, strict=True):
+        assert_near(mine, yours.detach(), 1e-5)
+
+
+def test_each_resolution_is_one_whose_weight_or_features_are_scaled():
+    """Otherwise the networks above would test one way only."""
+    ways = {}
+    for kind in ("GPEN that scales weights", "GPEN that scales features"):
+        net = fold(built(KINDS[kind]))
+        ways[kind] = []
+        for conv in (conv for block in net.decoder.blocks.values() for conv in block.convs):
+            conv.register_forward_pre_hook(
+                lambda conv, given, kind=kind: ways[kind].append(conv._has_few_pixels(given[0]))
+            )
+        net(torch.zeros(1, 3, net.out_size, net.out_size))
+    assert ways["GPEN that scales weights"].count(False) >= 6
+    assert all(ways["GPEN that scales features"])
+
+
+def test_leaves_the_network_and_its_input_as_they_are():
+    net = built(KINDS["GPEN add, small input"])
+    before, inputs = copy.deepcopy(net.state_dict()), arguments(net, 2)
+    lq = inputs[0].clone()
+    folded = fold(net)
+    first = folded(*inputs)
+    assert torch.equal(folded(*inputs), first), "what is written in place must not be what the next call reads"
+    assert torch.equal(inputs[0], lq)
+    folded.to(torch.float64)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in net.state_dict().items())
+    assert net.training
+    assert not folded.training
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_stays_as_it_is_while_the_network_learns_on(kind):
+    net = built(KINDS[kind])
+    folded, inputs = fold(net), arguments(net, 1)
+    before = folded(*inputs)
+    with torch.no_grad():
+        for parameter in net.parameters():
+            parameter.add_(1)
+    assert torch.equal(folded(*inputs), before)
+
+
+def test_noise_that_is_given_is_not_written_to():
+    net = built(NETWORKS["GPENPrior concat"])
+    z, noise = arguments(net, 2)
+    kept = [one.clone() for one in noise]
+    fold(net)(z, noise)
+    assert all(torch.equal(one, before) for one, before in zip(noise, kept, strict=True))
+
+
+@pytest.mark.parametrize("batch", [0, 1, 3])
+@pytest.mark.parametrize("kind", ["GPENPrior concat", "GPENPrior add"])
+def test_a_batch_may_share_its_noise(kind, batch):
+    net = built(NETWORKS[kind]).eval()
+    z = torch.randn(batch, net.num_style_feat, generator=torch.Generator().manual_seed(0))
+    shared = net.make_noise(1, torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        expected = net(z, shared)
+    given = fold(net)(z, shared)
+    torch.testing.assert_close(given, expected, rtol=1e-5, atol=1e-5)
+
+
+def test_no_face_is_no_result():
+    assert fold(built(KINDS["GPEN concat"]))(torch.zeros(0, 3, 32, 32)).shape == (0, 3, 32, 32)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_keeps_its_precision_under_autocast(kind):
+    folded = fold(built(KINDS[kind]))
+    inputs = arguments(folded, 2)
+    plain = folded(*inputs)
+    with torch.autocast("cpu", torch.bfloat16):
+        cast = folded(*inputs)
+    assert_near(cast, plain, 0.02)  # what is not folded, such as the sums of an encoder's pyramid, may be cast
+
+
+def test_latent_codes_may_be_replaced():
+    net = built(KINDS["GPEN concat"]).eval()
+    (lq,) = arguments(net, 2)
+    with torch.no_grad():
+        expected = net(lq, restyle=lambda latents: latents / 2)
+    assert_near(fold(net)(lq, restyle=lambda latents: latents / 2), expected, 1e-5)
+
+
+@pytest.mark.parametrize("again", [copy.deepcopy, lambda net: pickle.loads(pickle.dumps(net))], ids=["copy", "pickle"])
+def test_can_be_copied_and_sent_to_another_process(again):
+    folded = fold(built(KINDS["PSP"]))
+    inputs = arguments(built(KINDS["PSP"]), 1)
+    assert torch.equal(again(folded)(*inputs), folded(*inputs))
+
+
+def test_several_threads_share_it():
+    folded = fold(built(KINDS["GPEN that scales weights"]))
+    batches = torch.rand(8, 2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    expected = [folded(batch) for batch in batches]
+    with ThreadPoolExecutor(4) as threads:
+        for given, wanted in zip(threads.map(folded, batches), expected, strict=True):
+            assert torch.equal(given, wanted)
+
+
+def test_hooks_of_the_copy_are_its_own():
+    net = built(KINDS["GPEN concat"])
+    seen = []
+    fold(net).decoder.register_forward_pre_hook(lambda *given: seen.append(given))
+    net(torch.zeros(1, 3, 32, 32))
+    assert not seen
+
+
+class SkippingBlock(GANBlock):
+    """Reads its first convolution's features twice, which `GANBlock` does not."""
+
+    def forward(self, x, latents, noise, earlier):
+        first = self.conv0(x, latents[:, 0], noise)
+        x = self.conv1(first, latents[:, 1], noise) + first
+        return x, self.to_rgb(x, latents[:, -1], earlier)
+
+
+def test_a_block_of_another_class_may_read_features_twice():
+    block = built(lambda: SkippingBlock(4, 4, 8, "add", (1, 3, 3, 1))).eval()
+    generator = torch.Generator().manual_seed(0)
+    inputs = [torch.randn(shape, generator=generator) for shape in ((2, 4, 8, 8), (2, 3, 8), (2, 4, 16, 16))]
+    with torch.no_grad():
+        expected, _ = block(*inputs, None)
+    assert_near(fold(block)(*inputs, None)[0], expected, 1e-5)
+
+
+def test_cannot_learn():
+    folded = fold(built(KINDS["GPEN concat"]))
+    assert not any(parameter.requires_grad for parameter in folded.parameters())
+    assert not folded(torch.zeros(1, 3, 32, 32, requires_grad=True)).requires_grad
+
+
+def test_folding_again_changes_nothing():
+    net = fold(built(KINDS["GPEN concat"]))
+    inputs = arguments(net, 1)
+    assert torch.equal(fold(net)(*inputs), net(*inputs))

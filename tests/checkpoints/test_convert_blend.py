@@ -1,0 +1,72 @@
+import pytest
+import torch
+from helpers.small_networks import NETWORKS, judge_of, same, saved, weights
+
+from gpen_plugin.cli.convert import main
+
+
+def blend(one, other, target, *more):
+    return main([str(one), "-o", str(target), "--to", "ours", "--blend", str(other), *map(str, more)])
+
+
+@pytest.mark.parametrize("build", NETWORKS.values(), ids=NETWORKS)
+def test_a_blend_lies_between_two_states_of_a_network(tmp_path, build):
+    one, other = (weights(build, seed) for seed in (1, 2))
+    first, second = saved(tmp_path / "one.pth", one), saved(tmp_path / "other.pth", {"params": other})
+    assert blend(first, second, tmp_path / "blend.pth", "--share", 0.25) == 0
+    blended = torch.load(tmp_path / "blend.pth")
+    assert sorted(blended) == sorted(one)
+    for name, tensor in blended.items():
+        torch.testing.assert_close(tensor, 0.75 * one[name] + 0.25 * other[name])
+    for share, whole in ((0, one), (1, other)):
+        assert blend(first, second, tmp_path / f"{share}.pth", "--share", share) == 0
+        assert same(torch.load(tmp_path / f"{share}.pth"), whole)
+
+
+def test_both_entries_of_a_file_are_blended_with_their_own(tmp_path):
+    raw, averaged, other = (weights(NETWORKS["GPEN concat"], seed) for seed in (1, 2, 3))
+    first = saved(tmp_path / "one.pth", {"params": raw, "params_ema": averaged})
+    second = saved(tmp_path / "other.pth", {"params": other, "params_ema": averaged})
+    assert main([str(first), "-o", str(tmp_path / "b.pth"), "--to", "basicsr", "--blend", str(second)]) == 0
+    blended = torch.load(tmp_path / "b.pth")
+    assert same(blended["params_ema"], averaged)
+    for name, tensor in blended["params"].items():
+        torch.testing.assert_close(tensor, (raw[name] + other[name]) / 2)
+
+
+@pytest.mark.parametrize(
+    ("other", "message"),
+    [
+        (weights(NETWORKS["GPENPrior concat"]), "holds GPENPrior"),
+        (weights(NETWORKS["GPEN without noise"]), "holds GPEN"),
+        (judge_of(32), "holds GPENDiscriminator"),
+    ],
+)
+def test_networks_that_differ_are_not_blended(tmp_path, capsys, other, message):
+    first = saved(tmp_path / "one.pth", weights(NETWORKS["GPEN concat"]))
+    assert blend(first, saved(tmp_path / "other.pth", other), tmp_path / "blend.pth") == 1
+    assert f"--blend: {tmp_path / 'other.pth'}" in (error := capsys.readouterr().err)
+    assert message in error
+    assert not (tmp_path / "blend.pth").exists()
+
+
+def test_a_share_is_one(tmp_path, capsys):
+    first = saved(tmp_path / "one.pth", weights(NETWORKS["GPEN concat"]))
+    assert blend(first, first, tmp_path / "blend.pth", "--share", 2) == 1
+    assert "--share: got 2; expected a number from 0 to 1" in capsys.readouterr().err
+
+
+def test_a_share_of_nothing_is_refused(tmp_path, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        main(["one.pth", "-o", str(tmp_path / "b.pth"), "--to", "ours", "--share", "0.3"])
+    assert "--share: it is of --blend, which is missing" in capsys.readouterr().err
+
+
+def test_a_file_in_half_precision_is_blended_with_a_whole_one(tmp_path):
+    """As the weights that come with the package are, with those of a training from them."""
+    one, other = (weights(NETWORKS["GPEN concat"], seed) for seed in (1, 2))
+    first = saved(tmp_path / "one.pth", {name: tensor.half() for name, tensor in one.items()})
+    assert blend(first, saved(tmp_path / "other.pth", other), tmp_path / "blend.pth") == 0
+    for name, tensor in torch.load(tmp_path / "blend.pth").items():
+        assert tensor.dtype == torch.float32
+        torch.testing.assert_close(tensor, (one[name].half().float() + other[name]) / 2)

@@ -1,0 +1,220 @@
+"""The page of ``gpen-demo`` in a real browser, by mouse and by keyboard."""
+
+import shutil
+
+import cv2
+import numpy as np
+import pytest
+from helpers.restorer_parts import Detector, Network, face_at, photograph
+
+from gpen_plugin.cli.web_demo import Page, build
+from gpen_plugin.restore import Restorer
+
+webdriver = pytest.importorskip("selenium.webdriver")
+pytest.importorskip("gradio")
+
+from selenium.webdriver.chrome.service import Service  # noqa: E402
+from selenium.webdriver.common.action_chains import ActionChains  # noqa: E402
+from selenium.webdriver.common.keys import Keys  # noqa: E402
+from selenium.webdriver.support.ui import WebDriverWait  # noqa: E402
+
+CHROMIUM, DRIVER = shutil.which("chromium") or shutil.which("google-chrome"), shutil.which("chromedriver")
+pytestmark = pytest.mark.skipif(not (CHROMIUM and DRIVER), reason="needs Chromium and chromedriver")
+FLAGS = (
+    "--headless=new --no-sandbox --disable-gpu --no-first-run --disable-background-networking "
+    "--disable-component-update --disable-sync --window-size=1280,900"
+)
+PATIENCE = 60  # seconds
+
+
+@pytest.fixture(scope="module")
+def address(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("downloads")
+    restorer = Restorer(Network(lambda face: face + 0.2), device="cpu", mask="soft")
+    restorer._detector = Detector(face_at(90, 110, 100), face_at(230, 120, 70, score=0.7))
+    blocks = build(Page(restorer, folder))
+    blocks.launch(prevent_thread_lock=True, quiet=True, server_name="127.0.0.1", allowed_paths=[str(folder)])
+    yield blocks.local_url
+    blocks.close()
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory):
+    options = webdriver.ChromeOptions()
+    options.binary_location = CHROMIUM
+    for flag in [*FLAGS.split(), f"--user-data-dir={tmp_path_factory.mktemp('browser')}"]:
+        options.add_argument(flag)
+    driver = webdriver.Chrome(options=options, service=Service(DRIVER))
+    yield driver
+    driver.quit()
+
+
+class Visitor:
+    """Somebody who handles the page."""
+
+    def __init__(self, browser, address, folder):
+        self.browser, self.folder, self.downloads = browser, folder, folder / "downloads"
+        self.downloads.mkdir()
+        found = {"behavior": "allow", "downloadPath": str(self.downloads)}
+        browser.execute_cdp_cmd("Browser.setDownloadBehavior", found)
+        browser.get(address)
+        self.wait(lambda: self.all("#source input[type=file]"))
+
+    def all(self, selector):
+        return self.browser.find_elements("css selector", selector)
+
+    def wait(self, condition):
+        return WebDriverWait(self.browser, PATIENCE).until(lambda _: condition())
+
+    def press(self, *keys):
+        ActionChains(self.browser).send_keys(*keys).perform()
+
+    def put_in(self, path):
+        self.all("#source input[type=file]")[0].send_keys(str(path))
+
+    def put_in_a_photograph(self):
+        """The stand-in's photograph, with both faces restored."""
+        cv2.imwrite(str(self.folder / "uncle.png"), photograph())
+        self.put_in(self.folder / "uncle.png")
+        self.wait(lambda: "2 faces found" in self.said())
+        self.wait(lambda: len(self.images()) == 2)
+
+    def said(self):
+        return "".join(each.text for each in self.all("#said"))
+
+    def images(self):
+        """Addresses of the two images that are compared, before and after."""
+        return [each.get_attribute("src") for each in self.all("#compared .compare img")]
+
+    def until_after_is(self, other):
+        """Wait for another image than this."""
+        return self.wait(lambda: len(self.images()) == 2 and self.images()[1] != other and self.images()[1])
+
+    def download(self):
+        """The file that the button gives, as what it changed in the photograph."""
+        for old in self.downloads.iterdir():
+            old.unlink()
+        self.all("#download")[0].click()
+        (path,) = self.wait(lambda: list(self.downloads.glob("uncle_restored*.png")))
+        return cv2.imread(str(path)).astype(int) - photograph()
+
+
+@pytest.fixture
+def visitor(browser, address, tmp_path):
+    return Visitor(browser, address, tmp_path)
+
+
+LEFT, RIGHT = np.s_[105:115, 85:95], np.s_[115:125, 225:235]  # within the two faces
+
+
+def test_a_photograph_is_restored_and_faces_are_picked(visitor):
+    visitor.put_in_a_photograph()
+    before, after = visitor.images()
+    assert before != after
+    both = visitor.download()
+    assert both[LEFT].mean() > 40
+    assert both[RIGHT].mean() > 40
+    boxes = visitor.wait(lambda: len(visitor.all("#picked input")) == 2 and visitor.all("#picked input"))
+    boxes[0].click()
+    visitor.until_after_is(after)
+    second = visitor.download()
+    assert (second[LEFT] == 0).all()
+    assert second[RIGHT].mean() > 40
+    assert [each.get_attribute("alt") for each in visitor.all("#faces img")] == [
+        f"Face {number} {when}" for number in (1, 2) for when in ("before", "after")
+    ]
+
+
+def test_two_boxes_in_a_row_both_count(visitor):
+    visitor.put_in_a_photograph()
+    for box in visitor.wait(lambda: len(visitor.all("#picked input")) == 2 and visitor.all("#picked input")):
+        box.click()  # the second while the first is at work
+    assert (visitor.download() == 0).all()
+    visitor.wait(lambda: len(set(visitor.images())) == 1)
+
+
+@pytest.mark.parametrize("ends", [(Keys.ENTER,), (Keys.TAB,), ()], ids=["Enter", "Tab", "nothing more"])
+def test_strength_by_typing(visitor, ends):
+    visitor.put_in_a_photograph()
+    full, after = visitor.download(), visitor.images()[1]
+    (field,) = visitor.all("#alpha input[type=number]")
+    field.send_keys(Keys.CONTROL, "a")
+    field.send_keys("0.2", *ends)
+    visitor.until_after_is(after)
+    assert visitor.download()[RIGHT].mean() == pytest.approx(full[RIGHT].mean() * 0.2, abs=1)
+
+
+def test_strength_by_arrow_keys(visitor):
+    visitor.put_in_a_photograph()
+    full, after = visitor.download(), visitor.images()[1]
+    (handle,) = visitor.all("#alpha input[type=range]")
+    handle.send_keys(*[Keys.ARROW_LEFT] * 10)
+    visitor.until_after_is(after)
+    assert visitor.download()[RIGHT].mean() == pytest.approx(full[RIGHT].mean() / 2, abs=1)
+    shown = visitor.wait(lambda: visitor.all("#alpha input[type=number]")[0].get_attribute("value"))
+    assert float(shown) == 0.5
+
+
+def test_before_and_after_by_keyboard(visitor):
+    """The boundary can be reached by Tab, moved by arrows, and stays where it is when the result changes."""
+    visitor.put_in_a_photograph()
+    after = visitor.images()[1]
+    visitor.all("#download")[0].send_keys(Keys.TAB)
+    focused = visitor.browser.switch_to.active_element
+    assert "Boundary" in focused.get_attribute("aria-label")
+    visitor.press(*[Keys.ARROW_RIGHT] * 5)
+    clip = "return getComputedStyle(document.querySelector('.compare .after')).clipPath"
+    assert visitor.browser.execute_script(clip) == "inset(0px 0px 0px 55%)"
+    visitor.all("#picked input")[0].click()
+    visitor.until_after_is(after)
+    assert visitor.browser.execute_script(clip) == "inset(0px 0px 0px 55%)"
+
+
+def test_numbers_stand_over_the_faces_and_can_be_hidden(visitor):
+    visitor.put_in_a_photograph()
+    frame = visitor.all("#compared .compare")[0].rect
+    numbers = visitor.all("#compared b")
+    assert [each.text for each in numbers] == ["1", "2"]
+    for number, x in zip(numbers, (90, 230), strict=True):
+        middle = number.rect["x"] + number.rect["width"] / 2 - frame["x"]
+        assert middle / frame["width"] == pytest.approx(x / photograph().shape[1], abs=0.01)
+    visitor.all("#compared .numbers")[0].click()
+    assert not any(each.is_displayed() for each in numbers)
+
+
+def test_the_status_is_announced(visitor):
+    (said,) = visitor.wait(lambda: visitor.all("#said [role=status], #said[role=status]"))
+    assert said.get_attribute("aria-live") == "polite"
+    visitor.put_in_a_photograph()
+    assert "2 faces found" in said.text, "the same element all the time"
+
+
+def test_nothing_sticks_out_on_a_telephone(visitor):
+    size = {"width": 390, "height": 800, "deviceScaleFactor": 1, "mobile": True}
+    visitor.browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+    try:
+        visitor.put_in_a_photograph()
+        assert visitor.browser.execute_script("return document.documentElement.scrollWidth") == 390
+        for each in visitor.all("#faces figure"):
+            assert 0 <= each.rect["x"] < each.rect["x"] + each.rect["width"] <= 390
+            assert each.rect["height"] < each.rect["width"]
+    finally:
+        visitor.browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+
+
+def test_names_are_shown_as_they_are(visitor):
+    """Gradio fills templates; what a visitor's file is called is no part of one."""
+    name = "${1+1} {{value}} <b>.png"
+    (visitor.folder / name).write_text("no image")
+    visitor.put_in(visitor.folder / name)
+    visitor.wait(lambda: "no image of a kind that can be read" in visitor.said())
+    assert "<b>" not in visitor.said() or "&lt;" not in visitor.said()
+    assert not visitor.all("#said b")
+
+
+def test_what_is_not_a_image_is_told(visitor):
+    (visitor.folder / "text.png").write_text("no image")
+    visitor.put_in(visitor.folder / "text.png")
+    visitor.wait(lambda: visitor.said().strip().startswith("text.png: is no image of a kind that can be read"))
+    assert not visitor.images()
+    assert not visitor.all("#download")[0].is_enabled()

@@ -1,0 +1,85 @@
+"""``gpen-demo`` as a process: what it prints, whom it lets in, what it refuses and what it leaves behind."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+from helpers.restorer_parts import photograph
+
+from gpen_plugin.images.photograph import Photograph, write_photograph
+
+pytest.importorskip("gradio")
+import httpx  # comes with Gradio
+
+PATIENCE = 120  # seconds
+LOGIN = ("ann", "se cret")
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory):
+    """A page with a login and a small limit: the process, its address, its folder of temporary files and its output."""
+    folder = tmp_path_factory.mktemp("temporary")
+    environment = {**os.environ, "TMPDIR": str(folder), "GPEN_DEMO_PASSWORD": LOGIN[1]}
+    options = [
+        "--host",
+        "0.0.0.0",
+        "--login",
+        LOGIN[0],
+        "--max-upload",
+        "0.5",
+        "--device",
+        "cpu",
+        "--detector",
+        "yunet",
+    ]
+    with open(folder / "printed.txt", "w") as printed:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "gpen_plugin.web_demo", *options],
+            env=environment,
+            stdout=printed,
+            stderr=subprocess.STDOUT,
+        )
+    ends = time.monotonic() + PATIENCE
+    while not (found := re.search(r"page: http://\S+?:(\d+)", (folder / "printed.txt").read_text())):
+        assert process.poll() is None, (folder / "printed.txt").read_text()
+        assert time.monotonic() < ends
+        time.sleep(0.2)
+    yield process, f"http://127.0.0.1:{found[1]}", folder
+    process.kill()
+    process.wait()
+
+
+def uploaded(client: httpx.Client, address: str, data: bytes) -> httpx.Response:
+    return client.post(f"{address}/gradio_api/upload", files={"files": ("uncle.png", data)})
+
+
+def test_visitors_without_the_password_get_nothing(served):
+    _, address, _ = served
+    with httpx.Client(timeout=PATIENCE) as client:
+        assert uploaded(client, address, b"x").status_code == 401
+        assert client.get(f"{address}/gradio_api/file=/etc/hostname").status_code == 401
+        assert client.post(f"{address}/login", data={"username": LOGIN[0], "password": "guess"}).status_code == 400
+
+
+def test_files_are_limited_and_all_go_at_the_end(served, tmp_path):
+    """On SIGTERM, which is how services and closed terminals end what they have begun."""
+    process, address, folder = served
+    write_photograph(tmp_path / "uncle.png", Photograph.of(photograph()))
+    with httpx.Client(timeout=PATIENCE) as client:
+        assert client.post(f"{address}/login", data={"username": LOGIN[0], "password": LOGIN[1]}).status_code == 200
+        refused = uploaded(client, address, bytes(600_000))
+        assert refused.status_code == 413
+        assert "maximum allowed size of 500000 bytes" in refused.text
+        (path,) = uploaded(client, address, (tmp_path / "uncle.png").read_bytes()).json()
+        assert path.startswith(str(folder)), "uploads lie where the demo removes them"
+        assert [each.name for each in folder.rglob("*") if each.is_file()] == ["printed.txt", "uncle.png"]
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(PATIENCE) == 0
+    assert os.listdir(folder) == ["printed.txt"]
+    printed = (folder / "printed.txt").read_text()
+    assert "share" not in printed
+    assert "Traceback" not in printed

@@ -1,0 +1,158 @@
+"""Metrics over an evaluation: those without their files or values do not stop the others."""
+
+import math
+
+import cv2
+import numpy as np
+import pytest
+from helpers.small_evaluation import given, run, weights  # noqa: F401 - fixtures
+
+from gpen_plugin.errors import CheckpointError, MissingFileError
+from gpen_plugin.evaluate import metric_columns as columns_module
+from gpen_plugin.evaluate.metric_columns import metric_columns
+from gpen_plugin.evaluate.options import EvaluationOptions
+from gpen_plugin.evaluate.prepare import read_case
+from gpen_plugin.evaluate.results import image_of
+from gpen_plugin.host import registered
+from gpen_plugin.metrics import calculate_swd
+
+
+@pytest.fixture
+def metric(monkeypatch):
+    """Adds a function to the host's metrics for one test."""
+
+    def add(function):
+        known = {**registered("metric"), function.__name__: function}
+        monkeypatch.setattr(columns_module, "resolve", lambda kind, name: known.get(name))
+        return {"type": function.__name__}
+
+    return add
+
+
+@pytest.mark.parametrize("error", [MissingFileError, CheckpointError])
+def test_a_metric_without_its_file_says_which_and_the_others_go_on(given, metric, error):
+    calls = []
+
+    def calculate_lost(img, img2):
+        calls.append(1)
+        raise error("weights", "lost.pth is not there", "the network", "Put it into the folder.")
+
+    given["metrics"] = {"lost": metric(calculate_lost), **given["metrics"]}
+    results = run(given)
+    assert "lost.pth" in results.columns[0].note
+    assert len(calls) == 1
+    assert math.isnan(results.value("GPEN", "", results.columns[0]))
+    assert math.isfinite(results.value("GPEN", "", results.columns[1]))
+    assert math.isfinite(results.value("GPEN", "", results.columns[2]))
+
+
+def test_a_file_that_came_later_is_used(given, metric):
+    there = []
+
+    def calculate_lost(img, img2):
+        if not there:
+            raise MissingFileError("weights", "lost.pth is not there", "the network", "Put it into the folder.")
+        return 1.5
+
+    given["metrics"]["lost"] = metric(calculate_lost)
+    run(given)
+    there.append(True)
+    results = run(given)
+    assert results.value("GPEN", "", results.columns[-1]) == 1.5
+    assert not results.columns[-1].note
+
+
+def test_images_without_a_value_do_not_count_and_are_told(given, metric):
+    def calculate_sometimes(img, img2):
+        if img2[0, 0, 0] == first_truth[0, 0, 0] and np.array_equal(img2, first_truth):
+            raise ValueError("no face in the image")
+        return 2.0
+
+    run(given)
+    root = EvaluationOptions.from_mapping(given).root
+    first_truth = read_case(root, "face_0", "", 32, True).gt
+    given["metrics"]["sometimes"] = metric(calculate_sometimes)
+    results = run(given)
+    values = results.of_images("GPEN", "", "sometimes")
+    assert np.isnan(values).tolist() == [True, False, False, False]
+    assert results.value("GPEN", "", results.columns[-1]) == 2.0
+    assert "3 without a value" in results.columns[-1].note  # one for each of the methods
+    assert "no face in the image" in results.columns[-1].note
+
+
+def test_a_metric_of_sets_is_the_metric_of_all_pairs_added_up(given):
+    results = run(given)
+    root = EvaluationOptions.from_mapping(given).root
+    total = 0
+    for key in results.keys:
+        image = cv2.imread(str(image_of(root, results.rows[2], "", key)))
+        total = total + calculate_swd(image, read_case(root, key, "", 32, True).gt, patches=16, directions=16)
+    assert results.value("GPEN", "", results.columns[1]) == pytest.approx(total / 4)
+
+
+def test_measured_values_are_kept_and_not_measured_again(given, metric):
+    calls = []
+
+    def calculate_counted(img, img2):
+        calls.append(1)
+        return float(len(calls))
+
+    given["metrics"]["counted"] = metric(calculate_counted)
+    first = run(given)
+    assert len(calls) == 12
+    assert run(given).images == first.images
+    assert len(calls) == 12
+
+
+@pytest.mark.parametrize(
+    ("entry", "label", "lower"),
+    [
+        ({"type": "calculate_psnr", "crop_border": 0}, "PSNR", False),
+        ({"type": "calculate_niqe", "crop_border": 0, "better": "lower"}, "NIQE", True),
+        ({"type": "calculate_swd", "better": "lower"}, "SWD ×10³ (GT)", True),
+        ({"type": "calculate_fid", "better": "lower"}, "FID (GT)", True),
+        ({"type": "calculate_fid", "better": "lower", "statistics": "a/ffhq_512.npz"}, "FID (ffhq_512)", True),
+        ({"type": "calculate_identity", "against": "input"}, "Identity (input)", False),
+        ({"type": "calculate_identity", "unit": "degrees"}, "Identity, degrees", True),
+        ({"type": "calculate_lpips", "better": "lower", "label": "LPIPS-VGG"}, "LPIPS-VGG", True),
+    ],
+)
+def test_labels_say_what_is_measured_against_what(entry, label, lower):
+    (column,) = metric_columns({"x": entry})
+    assert (column.column.label, column.column.lower_is_better) == (label, lower)
+
+
+def test_sets_are_told_from_pairs():
+    entries = {"fid": "calculate_fid", "kid": "calculate_kid", "swd": "calculate_swd", "lpips": "calculate_lpips"}
+    found = metric_columns({name: {"type": kind, "better": "lower"} for name, kind in entries.items()})
+    assert [column.of_sets for column in found] == [True, True, True, False]
+
+
+def test_settings_do_not_hold_the_place_of_a_file(tmp_path):
+    settings = []
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "s.npz").write_bytes(b"the same")
+        entry = {"type": "calculate_fid", "better": "lower", "statistics": str(tmp_path / folder / "s.npz")}
+        settings.append(metric_columns({"fid": entry})[0].column.settings)
+    assert settings[0] == settings[1]
+    (tmp_path / "b" / "s.npz").write_bytes(b"another")
+    assert metric_columns({"fid": entry})[0].column.settings != settings[0]
+
+
+def test_two_columns_of_one_metric_have_different_heads():
+    columns = metric_columns(
+        {
+            "psnr": {"type": "calculate_psnr", "crop_border": 0},
+            "psnr_y": {"type": "calculate_psnr", "crop_border": 0, "test_y_channel": True},
+            "ssim": {"type": "calculate_ssim", "crop_border": 0},
+        }
+    )
+    assert [column.column.label for column in columns] == ["PSNR (psnr)", "PSNR (psnr_y)", "SSIM"]
+    named = metric_columns(
+        {
+            "psnr": {"type": "calculate_psnr", "crop_border": 0},
+            "psnr_y": {"type": "calculate_psnr", "crop_border": 0, "label": "PSNR, luma"},
+        }
+    )
+    assert [column.column.label for column in named] == ["PSNR", "PSNR, luma"]

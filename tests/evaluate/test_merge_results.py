@@ -1,0 +1,84 @@
+"""Tables are put side by side only where one protocol made them."""
+
+import dataclasses
+
+import pytest
+from helpers.small_evaluation import given, run, weights, written  # noqa: F401 - fixtures
+
+from gpen_plugin.errors import DataError, OptionError
+from gpen_plugin.evaluate.__main__ import main
+from gpen_plugin.evaluate.merging import merge
+from gpen_plugin.evaluate.options import EvaluationOptions
+from gpen_plugin.evaluate.protocols.fingerprint import Fingerprint
+from gpen_plugin.evaluate.results import image_of, read_results, write_results
+
+
+@pytest.fixture
+def halves(given, tmp_path):
+    """One evaluation in two folders, each with some of its methods."""
+    names = list(given["methods"])
+    roots = []
+    for part in (names[:1], names[1:]):
+        roots.append(tmp_path / f"half_{len(part)}")
+        run({**given, "output": str(roots[-1]), "methods": {name: given["methods"][name] for name in part}})
+    return roots
+
+
+def test_two_halves_are_the_whole(given, halves, tmp_path):
+    run(given)
+    assert main(["--merge", *map(str, halves), "-o", str(tmp_path / "both")]) == 0
+    whole, both = read_results(EvaluationOptions.from_mapping(given).root), read_results(tmp_path / "both")
+    assert both == whole
+    for row in both.rows:
+        assert image_of(tmp_path / "both", row, "", both.keys[0]).is_file()
+    assert (tmp_path / "both" / "table.md").read_bytes() == written(given)["table.md"]
+
+
+def test_another_protocol_is_refused_and_told(given, halves, tmp_path):
+    given["protocol"]["num_images"] = 3
+    given["methods"] = {"Other": {"type": "bicubic"}}
+    run(given)
+    with pytest.raises(DataError, match="differs from"):
+        merge([halves[0], EvaluationOptions.from_mapping(given).root], tmp_path / "both")
+    assert not (tmp_path / "both").exists()
+
+
+def test_other_versions_only_on_request_and_with_a_note(halves, tmp_path):
+    results = read_results(halves[1])
+    fingerprint = Fingerprint.from_dict(results.fingerprint)
+    changed = dataclasses.replace(fingerprint, versions={**fingerprint.versions, "torch": "1.0"})
+    results.fingerprint = changed.to_dict()
+    write_results(halves[1], results)
+    with pytest.raises(DataError, match="--other-versions"):
+        merge(halves, tmp_path / "both")
+    merged = merge(halves, tmp_path / "both", other_versions=True)
+    assert any("other versions" in note for note in merged.notes)
+
+
+def test_a_metric_measured_in_two_ways_is_refused(given, halves, tmp_path):
+    given["metrics"]["psnr"]["crop_border"] = 2
+    given["methods"] = {"Other": {"type": "bicubic"}}
+    run(given)
+    with pytest.raises(OptionError, match=r"metrics:psnr.*crop_border"):
+        merge([halves[0], EvaluationOptions.from_mapping(given).root], tmp_path / "both")
+
+
+def test_two_opinions_of_what_is_better_are_refused(given, halves, tmp_path):
+    given["metrics"]["psnr"]["better"] = "lower"
+    given["methods"] = {"Other": {"type": "bicubic"}}
+    run(given)
+    with pytest.raises(OptionError, match=r"metrics:psnr.*lower is better in one"):
+        merge([EvaluationOptions.from_mapping(given).root, halves[0]], tmp_path / "both")
+
+
+def test_a_baseline_that_both_have_stands_once(given, halves, tmp_path):
+    whole = run({**given, "output": str(tmp_path / "whole")})
+    merged = merge([halves[0], tmp_path / "whole"], tmp_path / "both")
+    assert [row.name for row in merged.rows] == [row.name for row in whole.rows]
+    assert merged.images == whole.images
+
+
+def test_two_methods_of_one_name_are_refused(given, halves, tmp_path):
+    run({**given, "output": str(tmp_path / "other"), "methods": {"Bilinear": {"type": "bicubic"}}})
+    with pytest.raises(OptionError, match="'Bilinear'"):
+        merge([halves[0], tmp_path / "other"], tmp_path / "both")

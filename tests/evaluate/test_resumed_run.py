@@ -1,0 +1,235 @@
+"""What happens to an evaluation's folder when it is continued: what is kept, made anew, refused and spared."""
+
+import json
+import shutil
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from helpers.small_evaluation import given, restored_places, run, weights, written  # noqa: F401 - fixtures
+
+from gpen_plugin.errors import DataError, OptionError
+from gpen_plugin.evaluate import prepare
+from gpen_plugin.evaluate.measure import MetricCache
+from gpen_plugin.evaluate.merging import merge
+from gpen_plugin.evaluate.options import EvaluationOptions
+from gpen_plugin.evaluate.results import image_of, input_of, truth_of, write_text
+
+
+@pytest.fixture
+def own_faces(given, faces, tmp_path):
+    """The faces in a folder that the test may change."""
+    folder = tmp_path / "own_faces"
+    shutil.copytree(faces, folder)
+    given["protocol"]["dataroot_gt"] = str(folder)
+    return folder
+
+
+def as_if_new(given, tmp_path):
+    """The files of the same evaluation in a folder of its own."""
+    anew = {**given, "output": str(tmp_path / "anew")}
+    run(anew)
+    return written(anew)
+
+
+def test_a_changed_source_image_is_degraded_restored_and_measured_anew(given, own_faces, tmp_path, monkeypatch):
+    run(given)
+    other = cv2.flip(cv2.imread(str(own_faces / "face_1.png")), 1)
+    cv2.imwrite(str(own_faces / "face_1.png"), other)
+    made = restored_places(monkeypatch)
+    run(given)
+    assert made == [("bilinear", "face_1"), ("bicubic", "face_1"), ("gpen", "face_1")]
+    assert written(given) == as_if_new(given, tmp_path)
+
+
+def test_the_same_names_in_another_folder_are_not_the_same_faces(given, own_faces, faces, tmp_path):
+    given["protocol"]["dataroot_gt"] = str(faces)
+    run(given)
+    for path in own_faces.glob("*.png"):
+        cv2.imwrite(str(path), cv2.flip(cv2.imread(str(path)), 0))
+    given["protocol"]["dataroot_gt"] = str(own_faces)
+    run(given)
+    assert written(given) == as_if_new(given, tmp_path)
+
+
+@pytest.mark.parametrize("kind", ["pairs", "wild"])
+def test_a_changed_degraded_image_is_taken_over(given, own_faces, faces, tmp_path, kind):
+    given["protocol"] = {"type": kind, "dataroot_lq": str(own_faces), "out_size": 32, "num_images": 2}
+    if kind == "pairs":
+        given["protocol"]["dataroot_gt"] = str(faces)
+    run(given)
+    cv2.imwrite(str(own_faces / "face_1.png"), np.full((20, 20, 3), 99, np.uint8))
+    run(given)
+    assert written(given) == as_if_new(given, tmp_path)
+
+
+def test_a_source_that_was_lost_is_left_out_as_if_it_had_never_been(given, own_faces, tmp_path):
+    run(given)
+    (own_faces / "face_1.png").write_bytes(b"no image")
+    assert run(given).keys == ["face_0", "face_2", "face_3"]
+    assert written(given) == as_if_new(given, tmp_path)
+
+
+def test_more_images_of_the_same_protocol_only_add_work(given, tmp_path, monkeypatch):
+    given["protocol"]["num_images"] = 2
+    run(given)
+    given["protocol"]["num_images"] = 4
+    made = restored_places(monkeypatch)
+    run(given)
+    assert made == [(kind, key) for kind in ("bilinear", "bicubic", "gpen") for key in ("face_2", "face_3")]
+    assert written(given) == as_if_new(given, tmp_path)
+
+
+def test_fewer_images_are_refused_as_images_would_be_lost(given):
+    run(given)
+    given["protocol"]["num_images"] = 2
+    with pytest.raises(DataError, match=r"holds 2 images that.*face_2, face_3.*--restart"):
+        run(given)
+
+
+def test_an_input_that_was_changed_by_hand_is_noticed(given, monkeypatch):
+    before, root = run(given), EvaluationOptions.from_mapping(given).root
+    path = input_of(root, "", "face_2")
+    cv2.imwrite(str(path), 255 - cv2.imread(str(path)))
+    made = restored_places(monkeypatch)
+    after = run(given)
+    assert after.fingerprint["digest"] != before.fingerprint["digest"]
+    assert [key for _, key in made] == ["face_2"] * 3
+    for column in after.columns:
+        assert after.value("GPEN", "", column) != before.value("GPEN", "", column)
+    kept = [key for key in after.keys if after.images["GPEN"][""][key] == before.images["GPEN"][""][key]]
+    assert kept == ["face_0", "face_1", "face_3"]
+
+
+def test_a_full_disk_ends_the_evaluation_and_leaves_no_image_out(given, monkeypatch):
+    def full(path, image):
+        raise DataError(str(path), "cannot be written ([Errno 28] No space left on device)", "space")
+
+    monkeypatch.setattr(prepare, "write_image", full)
+    with pytest.raises(DataError, match="No space left"):
+        run(given)
+
+
+def test_a_full_disk_while_measuring_is_told_plainly(tmp_path):
+    class Full:
+        def write(self, text):
+            raise OSError(28, "No space left on device")
+
+    ledger = MetricCache(tmp_path, lambda key, column: "stamp", 0)
+    with pytest.raises(DataError, match=r"values\.0\.jsonl.*No space left"):
+        ledger.enter(Full(), "", "face_0", "psnr", 1.0)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(DataError, match=r"values\.0\.jsonl"):
+        MetricCache(tmp_path / "file", lambda key, column: "stamp", 0).open()
+
+
+def test_a_folder_that_is_no_evaluation_is_not_taken_for_one(given, tmp_path):
+    mine = tmp_path / "small" / "inputs" / "face_0.png"
+    mine.parent.mkdir(parents=True)
+    mine.write_bytes(b"mine")
+    for restart in (False, True):
+        with pytest.raises(DataError, match="small: holds inputs, and no evaluation wrote them"):
+            run(given, restart)
+    assert mine.read_bytes() == b"mine"
+
+
+def test_a_restart_of_a_merged_evaluation_deletes_it(given, tmp_path):
+    run(given)
+    run({**given, "output": str(tmp_path / "other"), "methods": {"Other": {"type": "bilinear"}}})
+    merge([tmp_path / "small", tmp_path / "other"], tmp_path / "both")
+    with pytest.raises(DataError, match="no evaluation wrote them"):
+        run({**given, "output": str(tmp_path / "both")})
+    run({**given, "output": str(tmp_path / "both")}, restart=True)
+    assert not (tmp_path / "both" / "methods" / "other").exists()
+
+
+@pytest.mark.parametrize("key", ["dataroot_gt", "dataroot_lq"])
+@pytest.mark.parametrize("nested", ["inputs", "output"])
+def test_images_are_never_read_where_the_evaluation_writes(given, tmp_path, key, nested):
+    data, output = tmp_path / "data", tmp_path / "small"
+    given["protocol"][key] = str(output / "truth" if nested == "inputs" else data)
+    given["output"] = str(output if nested == "inputs" else data / "small")
+    with pytest.raises(OptionError, match=f"protocol:{key}.*output"):
+        EvaluationOptions.from_mapping(given)
+
+
+def test_restored_images_are_never_read_where_the_evaluation_writes(given, tmp_path):
+    given["methods"]["Own"] = {"type": "folder", "path": str(tmp_path / "small" / "methods" / "own" / "restored")}
+    with pytest.raises(OptionError, match=r"methods:Own:path.*output"):
+        EvaluationOptions.from_mapping(given)
+
+
+def test_what_cannot_be_deleted_is_not_taken_for_fresh(given, weights, monkeypatch):
+    run(given)
+
+    def refused(folder, *args, **kwargs):
+        raise PermissionError(13, "Permission denied", str(folder))
+
+    monkeypatch.setattr("gpen_plugin.evaluate.results.shutil.rmtree", refused)
+    with pytest.raises(DataError, match=r"small.*cannot be deleted \(Permission denied\)"):
+        run(given, restart=True)
+    weights.write_bytes(weights.read_bytes() + b"\0")
+    with pytest.raises(DataError, match=r"restored: cannot be deleted \(Permission denied\)"):
+        run(given)
+
+
+def test_a_restart_deletes_the_curves_too(given, faces, tmp_path):
+    scales = {"type": "fsr", "dataroot_gt": str(faces), "out_size": 32, "scales": [4, 8], "num_images": 2}
+    run({**given, "protocol": scales})
+    assert (tmp_path / "small" / "curves.png").is_file()
+    run(given, restart=True)
+    assert not (tmp_path / "small" / "curves.png").exists()
+
+
+def test_a_merge_spares_an_evaluation_that_is_there(given, tmp_path):
+    run(given)
+    for name in ("a", "b"):
+        run({**given, "output": str(tmp_path / name), "methods": {name: {"type": "bilinear"}}})
+    with pytest.raises(OptionError, match=r"small.*an evaluation of its own"):
+        merge([tmp_path / "a", tmp_path / "b"], tmp_path / "small")
+
+
+def test_the_home_folder_may_be_written_with_a_tilde(given, monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert EvaluationOptions.from_mapping({**given, "output": "~/here"}).root == tmp_path / "here"
+
+
+def test_names_as_long_as_a_disk_allows(given, own_faces):
+    name = "a" * 251
+    (own_faces / "face_0.png").rename(own_faces / f"{name}.png")
+    results = run(given)
+    assert results.keys[0] == name
+    assert results.restored("GPEN", "") == 4
+
+
+def test_a_name_that_is_no_text_is_refused_before_anything_is_written(given, own_faces, tmp_path):
+    (own_faces / "face_0.png").rename(Path(str(own_faces)) / "face_\udcff.png")
+    with pytest.raises(DataError, match=r"dataroot_gt.*face_\\udcff.*Rename it"):
+        run(given)
+    assert not (tmp_path / "small").exists()
+
+
+@pytest.mark.parametrize("below", ["", "deeper"])
+def test_an_output_that_is_a_file_is_told(given, tmp_path, below):
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(DataError, match="cannot be written"):
+        run({**given, "output": str(tmp_path / "file" / below)})
+
+
+@pytest.mark.parametrize("content", ["[]", "{", '{"kind": 1}'])
+def test_a_damaged_protocol_file_is_told(given, tmp_path, content):
+    write_text(tmp_path / "small" / "protocol.json", content)
+    with pytest.raises(DataError, match="--restart"):
+        run(given)
+
+
+def test_a_image_that_is_restored_again_lies_where_it_lay(given, tmp_path):
+    results, root = run(given), EvaluationOptions.from_mapping(given).root
+    before = {row.name: image_of(root, row, "", "face_1").read_bytes() for row in results.rows}
+    truth_of(root, "face_1").unlink()
+    first = written(given)
+    run(given)
+    assert written(given) == first
+    assert {row.name: image_of(root, row, "", "face_1").read_bytes() for row in results.rows} == before
+    assert json.loads((root / "protocol.json").read_text())["keys"] == results.keys

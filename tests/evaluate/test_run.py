@@ -1,0 +1,239 @@
+"""A whole evaluation on small faces: what is written, kept, redone and told."""
+
+import io
+import json
+import re
+import shutil
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from helpers.small_evaluation import given, restored_places, run, weights, written  # noqa: F401 - fixtures
+from helpers.small_networks import NETWORKS, built
+
+from gpen_plugin.errors import DataError
+from gpen_plugin.evaluate import prepare
+from gpen_plugin.evaluate.__main__ import main
+from gpen_plugin.evaluate.options import EvaluationOptions
+from gpen_plugin.evaluate.results import image_of, input_of, read_results, truth_of
+
+
+def crashing_on(key, build=prepare.build_method):
+    """A `build_method` whose bicubic method crashes on one image."""
+
+    def build_crashing(entry, where, device, folder):
+        method = build(entry, where, device, folder)
+        if entry["type"] != "bicubic":
+            return method
+
+        class Crashing:
+            description, identity = method.description, method.identity
+
+            def __call__(self, case):
+                if case.key == key:
+                    raise RuntimeError("out of luck\nsecond line")
+                return method(case)
+
+        return Crashing()
+
+    return build_crashing
+
+
+def test_every_cell_is_the_metric_of_the_images_on_disk(given):
+    results = run(given)
+    root = EvaluationOptions.from_mapping(given).root
+    assert [row.name for row in results.rows] == list(given["methods"])
+    assert len(results.keys) == 4
+    for row in results.rows:
+        values = results.of_images(row.name, "", "psnr")
+        for key, value in zip(results.keys, values, strict=True):
+            image = cv2.imread(str(image_of(root, row, "", key))).astype(float)
+            truth = cv2.imread(str(truth_of(root, key))).astype(float)
+            assert value == pytest.approx(10 * np.log10(255**2 / np.mean((image - truth) ** 2)), abs=1e-6)
+        assert results.value(row.name, "", results.columns[0]) == pytest.approx(values.mean())
+        assert results.value(row.name, "", results.columns[1]) > 0
+    assert cv2.imread(str(input_of(root, "", results.keys[0]))).shape[0] < 32
+
+
+def test_the_same_command_twice_and_elsewhere_gives_the_same_bytes(given, tmp_path):
+    run(given)
+    first = written(given)
+    run(given)
+    assert written(given) == first
+    run({**given, "output": str(tmp_path / "elsewhere")})
+    assert written({**given, "output": str(tmp_path / "elsewhere")}) == first
+
+
+def test_the_fingerprint_stands_in_every_table(given):
+    digest = run(given).fingerprint["digest"]
+    for name, content in written(given).items():
+        if name != "per_image.csv":
+            assert digest in content.decode(), name
+
+
+def test_a_stopped_run_goes_on_with_what_is_missing(given, monkeypatch):
+    run(given)
+    first, root = written(given), EvaluationOptions.from_mapping(given).root
+    row = read_results(root).rows[0]
+    image_of(root, row, "", read_results(root).keys[1]).unlink()
+    with (root / "methods" / row.folder / "values.0.jsonl").open("a") as file:
+        file.write('["", "face_0", "psn')  # as a kill leaves it
+    made = restored_places(monkeypatch)
+    run(given)
+    assert made == [("bilinear", read_results(root).keys[1])]
+    assert written(given) == first
+
+
+def test_a_method_that_crashes_on_one_image_is_shown_and_the_others_finish(given, monkeypatch):
+    monkeypatch.setattr(prepare, "build_method", crashing_on("face_2"))
+    results = run(given)
+    (failure,) = results.failures()
+    assert (failure.method, failure.key) == ("Bicubic", "face_2")
+    assert "RuntimeError: out of luck (test_runner.py:" in failure.reason
+    assert results.restored("Bicubic", "") == 3
+    assert results.restored("GPEN", "") == 4
+    assert np.isnan(results.of_images("Bicubic", "", "psnr")).sum() == 1
+    assert results.value("Bicubic", "", results.columns[1]) > 0  # of the three
+    table = written(given)["table.md"].decode()
+    assert "face\\_2" in table
+    assert "out of luck" in table
+    assert "3/4" in table
+
+
+def test_a_failure_that_was_mended_is_made_good_in_the_next_run(given, monkeypatch, tmp_path):
+    with monkeypatch.context() as patched:
+        patched.setattr(prepare, "build_method", crashing_on("face_2"))
+        run(given)
+    run(given)
+    assert not list(read_results(EvaluationOptions.from_mapping(given).root).failures())
+    run({**given, "output": str(tmp_path / "unharmed")})
+    assert written(given) == written({**given, "output": str(tmp_path / "unharmed")})
+
+
+def test_a_method_without_its_weights_is_a_row_that_says_so(given, tmp_path):
+    given["methods"]["Lost"] = {"type": "gpen", "weights": str(tmp_path / "nowhere.pth")}
+    results = run(given)
+    assert "nowhere.pth" in results.rows[-1].failure
+    assert np.isfinite(results.value("GPEN", "", results.columns[0]))
+    assert "Lost" in written(given)["table.md"].decode()
+
+
+def test_other_weights_under_the_same_name_are_restored_anew(given, weights):
+    before = run(given)
+    torch.save({"params_ema": built(NETWORKS["GPEN concat"], seed=5).state_dict()}, weights)
+    after = run(given)
+    assert after.value("GPEN", "", after.columns[0]) != before.value("GPEN", "", before.columns[0])
+    assert after.value("GPEN", "", after.columns[1]) != before.value("GPEN", "", before.columns[1])
+    assert after.value("Bilinear", "", after.columns[0]) == before.value("Bilinear", "", before.columns[0])
+
+
+def test_other_arguments_of_a_metric_are_measured_anew(given):
+    before = run(given)
+    given["metrics"]["psnr"]["crop_border"] = 4
+    after = run(given)
+    assert after.value("GPEN", "", after.columns[0]) != before.value("GPEN", "", before.columns[0])
+
+
+def test_another_protocol_does_not_take_over_the_folder(given):
+    run(given)
+    given["protocol"]["seed"] = 1
+    with pytest.raises(DataError, match=r"another protocol \(its options differ\).*--restart"):
+        run(given)
+    assert run(given, restart=True).fingerprint["digest"]
+
+
+def test_restart_spares_what_is_not_ours(given, tmp_path):
+    run(given)
+    note = tmp_path / "small" / "notes.txt"
+    note.write_text("mine")
+    run(given, restart=True)
+    assert note.read_text() == "mine"
+
+
+def test_an_unreadable_image_is_left_out_for_all_and_told(given, faces, tmp_path):
+    folder = tmp_path / "faces"
+    shutil.copytree(faces, folder)
+    (folder / "face_1.png").write_bytes(b"no image")
+    given["protocol"]["dataroot_gt"] = str(folder)
+    results = run(given)
+    assert results.keys == ["face_0", "face_2", "face_3"]
+    (note,) = results.notes
+    assert note.startswith(
+        "left out: face_1: cannot be decoded: it is no image of a kind that can be read (8 bytes); expected"
+    )
+
+
+def test_a_metric_that_this_size_does_not_allow_says_so(given):
+    given["metrics"]["niqe"] = {"type": "calculate_niqe", "crop_border": 0, "better": "lower"}
+    results = run(given)
+    assert "192 px" in results.columns[-1].note
+    assert np.isnan(results.value("GPEN", "", results.columns[-1]))
+    assert "192 px" in written(given)["table.md"].decode()
+
+
+def test_scales_stand_beside_each_other(given, faces):
+    given["protocol"] = {
+        "type": "fsr",
+        "dataroot_gt": str(faces),
+        "out_size": 32,
+        "scales": [4, 8, 64],
+        "num_images": 2,
+    }
+    results = run(given)
+    assert results.conditions == ["4x", "8x"]
+    assert any("64" in note for note in results.notes)
+    column = results.columns[0]
+    assert results.value("Bicubic", "4x", column) > results.value("Bicubic", "8x", column)
+    assert (EvaluationOptions.from_mapping(given).root / "curves.png").is_file()
+
+
+def test_without_truth_only_metrics_that_need_none(given, faces):
+    given["protocol"] = {"type": "wild", "dataroot_lq": str(faces), "out_size": 32, "num_images": 2}
+    given["metrics"]["own"] = {"type": "calculate_psnr", "crop_border": 0, "against": "input"}
+    results = run(given)
+    assert "ground truth" in results.columns[0].note
+    assert "input" in results.columns[-1].label
+    assert results.restored("Bilinear", "") == 2
+    assert not results.has_truth
+
+
+def test_the_command(given, tmp_path, capsys):
+    path = tmp_path / "small.yml"
+    path.write_text(json.dumps(given))
+    assert main(["-opt", str(path), "--force_yml", "protocol:num_images=2", "--device", "cpu"]) == 0
+    output = capsys.readouterr().out
+    assert "Bilinear" in output
+    assert "report.html" in output
+    given["methods"]["Lost"] = {"type": "gpen", "weights": str(tmp_path / "nowhere.pth")}
+    path.write_text(json.dumps(given))
+    assert main(["-opt", str(path), "--force_yml", "protocol:num_images=2", "--device", "cpu"]) == 1
+
+
+def test_a_terminal_that_knows_no_arrows(given, tmp_path, monkeypatch):
+    path = tmp_path / "small.yml"
+    path.write_text(json.dumps(given))
+    shown = io.BytesIO()
+    monkeypatch.setattr("sys.stdout", io.TextIOWrapper(shown, encoding="ascii", write_through=True))
+    assert main(["-opt", str(path), "--device", "cpu"]) == 0
+    assert b"PSNR ?" in shown.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"method": {}}, "unknown key.*methods"),
+        ({"methods": {}}, "methods"),
+        ({"methods": {"a": {"type": "bilinear"}, "A": {"type": "bicubic"}}}, "methods:A.*folder a"),
+        ({"methods": {"a": "bilinear"}}, "methods:a"),
+        ({"metrics": {"x": {"type": "calculate_psn"}}}, "metrics:x:type.*calculate_psnr"),
+        ({"report": {"embeded_images": 1}}, "report:embeded_images.*embedded_images"),
+        ({"protocol": {"type": "bfx"}}, "protocol:type"),
+    ],
+)
+def test_mistakes_are_told_before_anything_is_written(given, tmp_path, capsys, change, told):
+    path = tmp_path / "wrong.yml"
+    path.write_text(json.dumps({**given, **change}))
+    assert main(["-opt", str(path), "--device", "cpu"]) == 1
+    assert re.search(told, capsys.readouterr().err, re.S)
+    assert not (tmp_path / "small").exists()

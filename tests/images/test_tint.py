@@ -1,0 +1,108 @@
+"""A monochrome photograph stays monochrome, whatever tints it, and a colour photograph stays in colour."""
+
+import numpy as np
+import pytest
+from helpers.restorer_parts import FACES, photograph, restorer
+
+from gpen_plugin.cli.demo import portrait
+from gpen_plugin.images.photograph import Photograph
+from gpen_plugin.images.tint import LUMA, is_monochrome, keep_tint
+
+
+def grey(seed=0) -> np.ndarray:
+    """(240, 320, 1) uint8, one channel of smooth shades with grain."""
+    return photograph(seed=seed)[:, :, :1]
+
+
+def to_uint8(values: np.ndarray) -> np.ndarray:
+    return np.clip(np.rint(values), 0, 255).astype(np.uint8)
+
+
+def scan_in_colour(channel: np.ndarray) -> np.ndarray:
+    """Grey within two levels."""
+    return to_uint8(channel + np.random.default_rng(0).integers(-1, 2, (*channel.shape[:2], 3)))
+
+
+def yellowed(channel: np.ndarray) -> np.ndarray:
+    """Paper that is yellow, more so to the right."""
+    yellow = np.linspace(10, 40, channel.shape[1])[None, :, None] * [-1, 0, 0.2]
+    return to_uint8(channel * 0.8 + 40 + yellow)
+
+
+def sepia(channel: np.ndarray) -> np.ndarray:
+    """Brown shadows and cream highlights: the tint is a curve of the brightness."""
+    value = channel / 255
+    return to_uint8(255 * np.concatenate([value**1.5, value**1.1, value**0.8], axis=2))
+
+
+COLOURED = np.array([-0.1, 0, 0.15], np.float32)
+MONOCHROME = [scan_in_colour, yellowed, sepia]
+
+
+def chroma(pixels: np.ndarray) -> np.ndarray:
+    """How far the channels of each pixel are apart, in levels of 255."""
+    return (pixels.max(axis=2).astype(float) - pixels.min(axis=2)) * 255 / np.iinfo(pixels.dtype).max
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+@pytest.mark.parametrize("make", MONOCHROME)
+def test_scans_of_black_and_white_photographs_are_monochrome(make, dtype):
+    assert is_monochrome(make(grey()).astype(dtype) * dtype(np.iinfo(dtype).max // 255))
+
+
+def test_photographs_in_colour_are_not_monochrome():
+    assert not is_monochrome(photograph())
+    assert not is_monochrome(portrait())
+    faded = to_uint8(portrait() * 0.5 + portrait().mean(axis=2, keepdims=True) * 0.5)
+    assert not is_monochrome(faded)
+
+
+def test_a_small_stamp_in_colour_does_not_count():
+    pixels = scan_in_colour(grey())
+    pixels[:24, :24] = 0, 0, 200  # 0.75 % of the image
+    assert is_monochrome(pixels)
+
+
+@pytest.mark.parametrize("make", MONOCHROME)
+def test_restored_faces_gain_no_colour_and_keep_the_tint(make):
+    def coloured(face):  # what a network does that has seen colour photographs alone
+        return face + COLOURED
+
+    before = make(grey())
+    result = restorer(coloured).restore(before)
+    after = result.photograph.pixels
+    for face in result.faces:
+        assert face.kept is None
+    difference = after.astype(int) - before
+    assert np.abs(difference).max() > 3  # something was restored
+    # The luma changed and the offsets of the channels did not: they lie within the noise of the scan (1 level for
+    # each channel), the rounding, and what the curve misses between its levels.
+    assert np.abs(difference - difference.mean(axis=2, keepdims=True)).max() <= 6
+    assert chroma(after).max() <= chroma(before).max() + 4
+
+
+def test_a_photograph_in_colour_takes_the_colours_of_the_network():
+    result = restorer(lambda face: face + COLOURED).restore(photograph())
+    difference = result.photograph.pixels.astype(int) - photograph()
+    assert (difference[:, :, 2] - difference[:, :, 0]).max() > 40
+
+
+def test_what_is_known_of_a_film_counts_for_its_frames():
+    def coloured(face):
+        return face + COLOURED
+
+    frame = photograph()
+    told = restorer(coloured).restore(Photograph(frame, monochrome=True), faces=FACES).photograph.pixels
+    difference = told.astype(int) - frame
+    assert np.abs(difference - difference.mean(axis=2, keepdims=True)).mean() < 2
+    scan = scan_in_colour(grey())
+    told = restorer(coloured).restore(Photograph(scan, monochrome=False), faces=FACES).photograph.pixels
+    assert chroma(told).max() > 40
+
+
+def test_the_tint_leaves_the_luma_alone():
+    crop = sepia(grey()).astype(np.float32) / 255
+    restored = photograph(seed=3).astype(np.float32) / 255 * 0.5 + 0.2
+    tinted = keep_tint(restored, crop)
+    # The weights of the luma add up to one, so offsets that came from a luma add nothing to it, up to float32.
+    np.testing.assert_allclose(tinted @ LUMA, restored @ LUMA, atol=1e-5)

@@ -1,0 +1,90 @@
+"""Networks on devices and in precisions that are there, or are not."""
+
+import numpy as np
+import pytest
+import torch
+from helpers.published_folders import lonely_machine
+from helpers.small_networks import NETWORKS, saved, weights
+
+from gpen_plugin.errors import OptionError
+from gpen_plugin.restore.network import FaceNetwork, faces_to_network, open_network, torch_device
+
+GPENS = [name for name in NETWORKS if name.startswith("GPEN ")]
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path, monkeypatch):
+    return lonely_machine(tmp_path, monkeypatch)
+
+
+def face(seed: int, height: int = 16, width: int = 16) -> np.ndarray:
+    return np.random.default_rng(seed).random((height, width, 3), dtype=np.float32)
+
+
+def opened(path, **arguments) -> FaceNetwork:
+    return open_network(path, device="cpu", **arguments)
+
+
+def test_auto_takes_the_best_device(monkeypatch):
+    def chosen() -> str:
+        try:
+            return torch_device().type
+        except OptionError as error:  # torch is told here that there is one
+            return error.got.split()[1]
+
+    available = {"cuda": False, "mps": False}
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: available["cuda"])
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: available["mps"])
+    assert chosen() == "cpu"
+    available["mps"] = True
+    assert chosen() == "mps"
+    available["cuda"] = True
+    assert chosen() == "cuda"
+    assert torch_device("cpu") == torch_device(torch.device("cpu")) == torch.device("cpu")
+
+
+@pytest.mark.parametrize("device", ["meta2", "cuda:7", "privateuseone"])
+def test_a_device_that_is_not_there(device):
+    with pytest.raises(OptionError, match=rf"^device: got {device} \(.*\); expected a device of this machine\."):
+        torch_device(device)
+
+
+def test_what_mps_cannot_run_goes_on_on_the_cpu(tmp_path, monkeypatch):
+    """Here is no mps: a network that says it is there, and lacks an operation, stands for one."""
+    network = opened(saved(tmp_path / "net_g.pth", weights(NETWORKS["GPEN concat"])))
+    expected, forward = network([face(0)]), network.net.forward
+
+    def lacking(tensor):
+        if network.device.type == "mps":
+            raise NotImplementedError("The operator 'aten::lacking' is not implemented for the MPS device.\nMore of it")
+        return forward(tensor)
+
+    monkeypatch.setattr(network.net, "forward", lacking)
+    monkeypatch.setattr(network, "to_tensor", lambda faces: faces_to_network(faces, 32, (-1, 1)))
+    monkeypatch.setattr(network, "device", torch.device("mps"))
+    with pytest.warns(UserWarning, match=r"^mps cannot run this network, .*\(The operator 'aten::lacking'.*\.\)$"):
+        np.testing.assert_array_equal(network([face(0)]), expected)
+    assert network.description.endswith("on cpu")
+
+
+def test_more_faces_than_there_is_memory_for(tmp_path, monkeypatch):
+    def full(tensor):
+        raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate")
+
+    network = opened(saved(tmp_path / "net_g.pth", weights(NETWORKS["GPEN concat"])))
+    monkeypatch.setattr(network.net, "forward", full)
+    with pytest.raises(OptionError, match=r"^batch: got 2 at once, .*; expected fewer faces\. Use a smaller batch"):
+        network([face(0), face(1)])
+
+
+@pytest.mark.parametrize("precision", ["fp16", "", None])
+def test_another_precision(tmp_path, precision):
+    with pytest.raises(OptionError, match=r"^precision: got .*; expected fp32 or bf16"):
+        opened(tmp_path / "net_g.pth", precision=precision)
+
+
+def test_bf16_where_there_is_none(tmp_path, monkeypatch):
+    path = saved(tmp_path / "net_g.pth", weights(NETWORKS["GPEN concat"]))
+    monkeypatch.setattr(torch.amp, "is_autocast_available", lambda kind: False)
+    with pytest.raises(OptionError, match=r"^precision: got bf16, which cpu does not have; expected fp32"):
+        opened(path, precision="bf16")
