@@ -34,8 +34,8 @@ class Zoom {
     this.dialog.showModal();
   }
 
-  choose(side, image) {
-    this.shown[side] = image;
+  choose(side, index) {
+    this.shown[side] = index;
     this.draw();
   }
 
@@ -63,10 +63,8 @@ class Zoom {
 
   draw() {
     this.sides.forEach((side, at) => {
-      const image = this.images[this.shown[this.held ? 1 - at : at]];
-      const image = side.querySelector("img");
-      image.src = image.source;
-      image.alt = image.label;
+      const { source, label } = this.images[this.shown[this.held ? 1 - at : at]];
+      Object.assign(side.querySelector("img"), { src: source, alt: label });
       side.querySelectorAll("button").forEach((button, choice) => {
         button.setAttribute("aria-pressed", String(choice === this.shown[at]));
       });
