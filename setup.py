@@ -45,7 +45,7 @@ setup(
         "evaluate": ["lpips", "onnxruntime"],
         "heic": ["pillow-heif"],
         "export": ["onnx", "onnxruntime"],
-        "test": ["gfpgan", "pytest", "ruff", "selenium", "setuptools", "wheel"],
+        "test": ["gfpgan", "pytest", "pytest-xdist", "ruff", "selenium", "setuptools", "wheel"],
         "train": [
             "basicsr>=1.4.2",
             "facexlib>=0.3.0",  # the 98 landmarks of calculate_lmd; RetinaFace, ParseNet
