@@ -1,4 +1,4 @@
-# `make demo` and `make test` set up all that they need, once. With another interpreter: make test PYTHON=python3.12
+# Every target installs what it needs into $(VENV) first. Another interpreter: make test PYTHON=python3.12
 PYTHON ?= python3
 VENV ?= .venv
 ARGS ?=
@@ -9,16 +9,20 @@ VARIANTS ?=
 PY := $(VENV)/bin/python
 READY := $(VENV)/.ready-$(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])')
 
-.PHONY: help demo tables test lint format bench doctor clean
+.PHONY: help demo tables test lint format docs bench doctor clean
 
 help:
-	@echo "make demo [FACES=folder or zip]  restore a portrait, and train the model that comes along on for faces"
-	@echo "make demo SCRATCH=1              both stages from nothing: a small prior, then a small GPEN"
-	@echo "make demo VARIANTS=1             the four networks of the paper's Table 1 so, side by side"
-	@echo "make tables [FACES=...]          Tables 1, 2 and 3 of the networks that make demo VARIANTS=1 has trained"
-	@echo "make test [ARGS='-k hook']       run the tests"
-	@echo "make bench [ARGS='--device cuda'] measure speed, and write benchmarks/RESULTS.md"
-	@echo "make lint | format | doctor | clean"
+	@echo "make demo                         restore a portrait, then fine-tune the default model on drawn faces"
+	@echo "make demo FACES=FOLDER_OR_ZIP     the same with your own faces"
+	@echo "make demo SCRATCH=1               train both stages from scratch: a small prior, then a small GPEN"
+	@echo "make demo VARIANTS=1              train the four networks of the paper's Table 1 from scratch"
+	@echo "make tables [FACES=...]           Tables 1, 2 and 3 for the networks of make demo VARIANTS=1"
+	@echo "make test [ARGS='-k hook']        run the tests"
+	@echo "make lint, make format            check or format the code"
+	@echo "make docs                         write docs/OPTIONS.md and docs/API.md from the docstrings"
+	@echo "make bench [ARGS='--device cuda'] measure the speed and write benchmarks/RESULTS.md"
+	@echo "make doctor                       check the installation"
+	@echo "make clean                        delete the environment and caches; keep trainings and results"
 
 demo: $(READY)
 	$(PY) -m gpen_plugin.demo $(if $(FACES),--faces "$(FACES)") $(if $(SCRATCH),--scratch) $(if $(VARIANTS),--variants)
@@ -41,6 +45,9 @@ format: $(READY)
 	$(PY) -m ruff check --fix .
 	$(PY) -m ruff format .
 
+docs: $(READY)
+	$(PY) docs/generate.py
+
 bench: $(READY)
 	$(PY) benchmarks/results.py $(ARGS)
 
@@ -51,7 +58,7 @@ $(READY): constraints.txt setup.py pyproject.toml packaging/backend.py packaging
 	$(PYTHON) packaging/environment.py "$(VENV)"
 	@touch "$@"
 
-# What make wrote; trainings and their results are yours.
+# Trainings and results are kept.
 clean:
 	rm -rf build *.egg-info .pytest_cache .ruff_cache
 	find . -name __pycache__ -prune -exec rm -rf {} +

@@ -16,7 +16,7 @@ setup(
     python_requires=">=3.10",
     packages=find_packages(include=["gpen_plugin", "gpen_plugin.*"]),
     package_data={
-        "gpen_plugin": ["weights/*"],
+        "gpen_plugin": ["py.typed", "weights/*"],
         **{f"gpen_plugin.{room}": ["*.html", "*.css", "*.js"] for room in ("evaluate.report", "study")},
     },
     py_modules=["gpen_plugin_hook"],
@@ -66,7 +66,7 @@ setup(
             "gpen-restore = gpen_plugin.restore.__main__:main",
             "gpen-evaluate = gpen_plugin.evaluate.__main__:main",
             "gpen-study = gpen_plugin.study.__main__:main",
-            "gpen-demo = gpen_plugin.cli.web_demo:main",
+            "gpen-web = gpen_plugin.cli.web:main",
             "gpen-export = gpen_plugin.export.__main__:main",
             "gpen-sample = gpen_plugin.cli.sample:main",
             "gpen-doctor = gpen_plugin.cli.doctor:main",

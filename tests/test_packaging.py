@@ -83,7 +83,6 @@ def test_the_verbs_are_commands(wheel):
     commands = dict(re.findall(r"(.+) = (.+)", wheel.read(name).decode()))
     verbs = (
         "convert",
-        "demo",
         "doctor",
         "evaluate",
         "export",
@@ -94,6 +93,7 @@ def test_the_verbs_are_commands(wheel):
         "sweep",
         "test",
         "train",
+        "web",
     )
     assert sorted(commands) == [f"gpen-{verb}" for verb in verbs]
     for place in commands.values():
@@ -105,7 +105,9 @@ def test_the_verbs_are_commands(wheel):
 @pytest.mark.parametrize("wheel", ["build_wheel"], indirect=True)
 def test_yunet_comes_with_its_licence(wheel):
     names = wheel.namelist()
-    assert {"gpen_plugin/weights/YuNet.onnx", "gpen_plugin/weights/YuNet.LICENSE.txt"} <= set(names)
+    assert {"gpen_plugin/weights/YuNet.onnx", "gpen_plugin/weights/YuNet.LICENSE.txt", "gpen_plugin/py.typed"} <= set(
+        names
+    )
     licence = wheel.read("gpen_plugin/weights/YuNet.LICENSE.txt").decode()
     for words in ("libfacedetection.train", "OpenMMLab", "This file was changed", "Apache License"):
         assert words in licence

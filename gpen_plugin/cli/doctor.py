@@ -53,7 +53,7 @@ FACE, BORDER = 128, 64  # pixels of the drawn image
 TENSORBOARDS = ("tensorboard", "tb-nightly")
 EXTRAS = (  # package, what for, name of the extra
     ("av", "videos", "video"),
-    ("gradio", "gpen-demo", "web"),
+    ("gradio", "gpen-web", "web"),
     ("onnx", "gpen-export", "export"),
     ("onnxruntime", "ONNX files", "export"),
     ("pillow-heif", "HEIC photographs", "heic"),

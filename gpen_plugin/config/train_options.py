@@ -262,6 +262,16 @@ class PathOptions:
     Attributes:
         pretrain_prior: a `GPENPrior` of any layout, which becomes the decoder of a new `GPEN`.
         param_key_prior: its entry of the file; ~ takes the averaged weights.
+        pretrain_network_g: weights of the generator.
+        param_key_g: entry of that file; ~ for a flat file.
+        strict_load_g: whether names and shapes of all its tensors have to match.
+        pretrain_network_d: weights of the discriminator.
+        param_key_d: entry of that file; ~ for a flat file.
+        strict_load_d: whether names and shapes of all its tensors have to match.
+        resume_state: a training state (``.state``) to resume from.
+        ignore_resume_networks: networks whose weights are not loaded on resume, e.g. [network_d].
+        experiments_root: folder that holds the runs; ``experiments`` if left out. BasicSR 1.4.2 ignores it.
+        results_root: folder that holds the results of tests; ``results`` if left out. BasicSR 1.4.2 ignores it.
     """
 
     pretrain_prior: str | None = None
@@ -280,7 +290,24 @@ class PathOptions:
 
 @dataclass(frozen=True)
 class FileOptions:
-    """The top level of an option file with a model of ours: the host's keys."""
+    """The top level of an option file with a model of ours: the host's keys.
+
+    Attributes:
+        name: of the run, and of its folder.
+        model_type: ``GPENModel``, ``GPENPriorModel`` or a class derived from one.
+        num_gpu: GPUs to use: ``auto`` for all that are visible, 0 for the CPU.
+        datasets: ``train`` and ``val``, or for a test any number of sets.
+        network_g: the generator's ``type`` and arguments.
+        path: weights to start from.
+        scale: 1; the host wants the key.
+        manual_seed: seed of everything random; ~ draws one.
+        network_d: the discriminator's ``type`` and arguments; training only.
+        train: losses, rates and schedule; training only.
+        val: validation.
+        logger: log and checkpoints; training only.
+        dist_params: ``backend`` and ``port`` of a distributed run.
+        find_unused_parameters: of DistributedDataParallel; no parameter is unused.
+    """
 
     name: str
     model_type: str

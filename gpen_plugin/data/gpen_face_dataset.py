@@ -23,7 +23,11 @@ _SOURCES = {"disk": FolderSource, "lmdb": LmdbSource}
 
 @dataclass(frozen=True)
 class IoBackend:
-    """The section ``io_backend``: ``disk`` for a folder of images, ``lmdb`` for an LMDB in the host's format."""
+    """The section ``io_backend``.
+
+    Args:
+        type: ``disk`` for a folder of images, ``lmdb`` for an LMDB in the host's format.
+    """
 
     type: Literal["disk", "lmdb"] = "disk"
 

@@ -159,7 +159,7 @@ def test_a_hook_that_is_not_installed(site):
 def test_an_extra_that_is_not_installed(monkeypatch):
     monkeypatch.setattr(doctor, "_version", lambda name: None if name == "gradio" else "1.0")
     found = {finding.name: finding.value for finding in doctor.extras()}
-    assert found["gradio"] == 'not installed; for gpen-demo: pip install "gpen_plugin[web]"'
+    assert found["gradio"] == 'not installed; for gpen-web: pip install "gpen_plugin[web]"'
     assert found["onnx"] == "1.0"
 
 

@@ -1,4 +1,4 @@
-"""``gpen-demo`` as a process: what it prints, whom it lets in, what it refuses and what it leaves behind."""
+"""``gpen-web`` as a process: login, upload limit, output, cleanup."""
 
 import os
 import re
@@ -23,7 +23,7 @@ LOGIN = ("ann", "se cret")
 def served(tmp_path_factory):
     """A page with a login and a small limit: the process, its address, its folder of temporary files and its output."""
     folder = tmp_path_factory.mktemp("temporary")
-    environment = {**os.environ, "TMPDIR": str(folder), "GPEN_DEMO_PASSWORD": LOGIN[1]}
+    environment = {**os.environ, "TMPDIR": str(folder), "GPEN_WEB_PASSWORD": LOGIN[1]}
     options = [
         "--host",
         "0.0.0.0",
@@ -38,7 +38,7 @@ def served(tmp_path_factory):
     ]
     with open(folder / "printed.txt", "w") as printed:
         process = subprocess.Popen(
-            [sys.executable, "-m", "gpen_plugin.web_demo", *options],
+            [sys.executable, "-m", "gpen_plugin.web", *options],
             env=environment,
             stdout=printed,
             stderr=subprocess.STDOUT,
@@ -57,7 +57,7 @@ def uploaded(client: httpx.Client, address: str, data: bytes) -> httpx.Response:
     return client.post(f"{address}/gradio_api/upload", files={"files": ("uncle.png", data)})
 
 
-def test_visitors_without_the_password_get_nothing(served):
+def test_login_is_required(served):
     _, address, _ = served
     with httpx.Client(timeout=PATIENCE) as client:
         assert uploaded(client, address, b"x").status_code == 401
@@ -65,8 +65,8 @@ def test_visitors_without_the_password_get_nothing(served):
         assert client.post(f"{address}/login", data={"username": LOGIN[0], "password": "guess"}).status_code == 400
 
 
-def test_files_are_limited_and_all_go_at_the_end(served, tmp_path):
-    """On SIGTERM, which is how services and closed terminals end what they have begun."""
+def test_uploads_are_limited_and_deleted_at_the_end(served, tmp_path):
+    """At the end by SIGTERM, as from a service manager."""
     process, address, folder = served
     write_photograph(tmp_path / "uncle.png", Photograph.of(photograph()))
     with httpx.Client(timeout=PATIENCE) as client:
@@ -75,7 +75,7 @@ def test_files_are_limited_and_all_go_at_the_end(served, tmp_path):
         assert refused.status_code == 413
         assert "maximum allowed size of 500000 bytes" in refused.text
         (path,) = uploaded(client, address, (tmp_path / "uncle.png").read_bytes()).json()
-        assert path.startswith(str(folder)), "uploads lie where the demo removes them"
+        assert path.startswith(str(folder)), "uploads are not in the folder that is deleted"
         assert [each.name for each in folder.rglob("*") if each.is_file()] == ["printed.txt", "uncle.png"]
         process.send_signal(signal.SIGTERM)
         assert process.wait(PATIENCE) == 0

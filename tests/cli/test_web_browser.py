@@ -1,4 +1,4 @@
-"""The page of ``gpen-demo`` in a real browser, by mouse and by keyboard."""
+"""The page of ``gpen-web`` in a real browser, by mouse and by keyboard."""
 
 import shutil
 
@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from helpers.restorer_parts import Detector, Network, face_at, photograph
 
-from gpen_plugin.cli.web_demo import Page, build
+from gpen_plugin.cli.web import Page, build
 from gpen_plugin.restore import Restorer
 
 webdriver = pytest.importorskip("selenium.webdriver")
@@ -50,7 +50,7 @@ def browser(tmp_path_factory):
 
 
 class Visitor:
-    """Somebody who handles the page."""
+    """Operates the page."""
 
     def __init__(self, browser, address, folder):
         self.browser, self.folder, self.downloads = browser, folder, folder / "downloads"
@@ -69,18 +69,18 @@ class Visitor:
     def press(self, *keys):
         ActionChains(self.browser).send_keys(*keys).perform()
 
-    def put_in(self, path):
+    def upload(self, path):
         self.all("#source input[type=file]")[0].send_keys(str(path))
 
-    def put_in_a_photograph(self):
-        """The stand-in's photograph, with both faces restored."""
+    def upload_photograph(self):
+        """Upload the test photograph and wait for both restored faces."""
         cv2.imwrite(str(self.folder / "uncle.png"), photograph())
-        self.put_in(self.folder / "uncle.png")
-        self.wait(lambda: "2 faces found" in self.said())
+        self.upload(self.folder / "uncle.png")
+        self.wait(lambda: "2 faces found" in self.status())
         self.wait(lambda: len(self.images()) == 2)
 
-    def said(self):
-        return "".join(each.text for each in self.all("#said"))
+    def status(self):
+        return "".join(each.text for each in self.all("#status"))
 
     def images(self):
         """Addresses of the two images that are compared, before and after."""
@@ -91,7 +91,7 @@ class Visitor:
         return self.wait(lambda: len(self.images()) == 2 and self.images()[1] != other and self.images()[1])
 
     def download(self):
-        """The file that the button gives, as what it changed in the photograph."""
+        """Download the result; return its difference from the photograph."""
         for old in self.downloads.iterdir():
             old.unlink()
         self.all("#download")[0].click()
@@ -107,8 +107,8 @@ def visitor(browser, address, tmp_path):
 LEFT, RIGHT = np.s_[105:115, 85:95], np.s_[115:125, 225:235]  # within the two faces
 
 
-def test_a_photograph_is_restored_and_faces_are_picked(visitor):
-    visitor.put_in_a_photograph()
+def test_photograph_is_restored_and_faces_are_picked(visitor):
+    visitor.upload_photograph()
     before, after = visitor.images()
     assert before != after
     both = visitor.download()
@@ -125,17 +125,17 @@ def test_a_photograph_is_restored_and_faces_are_picked(visitor):
     ]
 
 
-def test_two_boxes_in_a_row_both_count(visitor):
-    visitor.put_in_a_photograph()
+def test_two_quick_clicks_both_count(visitor):
+    visitor.upload_photograph()
     for box in visitor.wait(lambda: len(visitor.all("#picked input")) == 2 and visitor.all("#picked input")):
-        box.click()  # the second while the first is at work
+        box.click()  # the second one during the first blend
     assert (visitor.download() == 0).all()
     visitor.wait(lambda: len(set(visitor.images())) == 1)
 
 
 @pytest.mark.parametrize("ends", [(Keys.ENTER,), (Keys.TAB,), ()], ids=["Enter", "Tab", "nothing more"])
 def test_strength_by_typing(visitor, ends):
-    visitor.put_in_a_photograph()
+    visitor.upload_photograph()
     full, after = visitor.download(), visitor.images()[1]
     (field,) = visitor.all("#alpha input[type=number]")
     field.send_keys(Keys.CONTROL, "a")
@@ -145,7 +145,7 @@ def test_strength_by_typing(visitor, ends):
 
 
 def test_strength_by_arrow_keys(visitor):
-    visitor.put_in_a_photograph()
+    visitor.upload_photograph()
     full, after = visitor.download(), visitor.images()[1]
     (handle,) = visitor.all("#alpha input[type=range]")
     handle.send_keys(*[Keys.ARROW_LEFT] * 10)
@@ -155,9 +155,9 @@ def test_strength_by_arrow_keys(visitor):
     assert float(shown) == 0.5
 
 
-def test_before_and_after_by_keyboard(visitor):
-    """The boundary can be reached by Tab, moved by arrows, and stays where it is when the result changes."""
-    visitor.put_in_a_photograph()
+def test_slider_by_keyboard(visitor):
+    """Tab focuses the slider, arrows move it, and a new result leaves it in place."""
+    visitor.upload_photograph()
     after = visitor.images()[1]
     visitor.all("#download")[0].send_keys(Keys.TAB)
     focused = visitor.browser.switch_to.active_element
@@ -170,8 +170,8 @@ def test_before_and_after_by_keyboard(visitor):
     assert visitor.browser.execute_script(clip) == "inset(0px 0px 0px 55%)"
 
 
-def test_numbers_stand_over_the_faces_and_can_be_hidden(visitor):
-    visitor.put_in_a_photograph()
+def test_numbers_are_above_the_faces_and_can_be_hidden(visitor):
+    visitor.upload_photograph()
     frame = visitor.all("#compared .compare")[0].rect
     numbers = visitor.all("#compared b")
     assert [each.text for each in numbers] == ["1", "2"]
@@ -183,17 +183,17 @@ def test_numbers_stand_over_the_faces_and_can_be_hidden(visitor):
 
 
 def test_the_status_is_announced(visitor):
-    (said,) = visitor.wait(lambda: visitor.all("#said [role=status], #said[role=status]"))
-    assert said.get_attribute("aria-live") == "polite"
-    visitor.put_in_a_photograph()
-    assert "2 faces found" in said.text, "the same element all the time"
+    (status,) = visitor.wait(lambda: visitor.all("#status [role=status], #status[role=status]"))
+    assert status.get_attribute("aria-live") == "polite"
+    visitor.upload_photograph()
+    assert "2 faces found" in status.text, "the element must not be replaced"
 
 
-def test_nothing_sticks_out_on_a_telephone(visitor):
+def test_page_fits_a_phone(visitor):
     size = {"width": 390, "height": 800, "deviceScaleFactor": 1, "mobile": True}
     visitor.browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
     try:
-        visitor.put_in_a_photograph()
+        visitor.upload_photograph()
         assert visitor.browser.execute_script("return document.documentElement.scrollWidth") == 390
         for each in visitor.all("#faces figure"):
             assert 0 <= each.rect["x"] < each.rect["x"] + each.rect["width"] <= 390
@@ -202,19 +202,19 @@ def test_nothing_sticks_out_on_a_telephone(visitor):
         visitor.browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
 
 
-def test_names_are_shown_as_they_are(visitor):
-    """Gradio fills templates; what a visitor's file is called is no part of one."""
+def test_file_name_is_escaped(visitor):
+    """Also from Gradio's templates."""
     name = "${1+1} {{value}} <b>.png"
     (visitor.folder / name).write_text("no image")
-    visitor.put_in(visitor.folder / name)
-    visitor.wait(lambda: "no image of a kind that can be read" in visitor.said())
-    assert "<b>" not in visitor.said() or "&lt;" not in visitor.said()
-    assert not visitor.all("#said b")
+    visitor.upload(visitor.folder / name)
+    visitor.wait(lambda: "no image of a kind that can be read" in visitor.status())
+    assert "<b>" not in visitor.status() or "&lt;" not in visitor.status()
+    assert not visitor.all("#status b")
 
 
-def test_what_is_not_a_image_is_told(visitor):
+def test_text_file_is_reported(visitor):
     (visitor.folder / "text.png").write_text("no image")
-    visitor.put_in(visitor.folder / "text.png")
-    visitor.wait(lambda: visitor.said().strip().startswith("text.png: is no image of a kind that can be read"))
+    visitor.upload(visitor.folder / "text.png")
+    visitor.wait(lambda: visitor.status().strip().startswith("text.png: is no image of a kind that can be read"))
     assert not visitor.images()
     assert not visitor.all("#download")[0].is_enabled()

@@ -1,4 +1,4 @@
-"""``gpen-demo``: a page in the browser for trying a model: a photograph in, before and after, faces to pick."""
+"""``gpen-web``: restore photographs on a page in the browser, choose the faces, and download the result."""
 
 import argparse
 import base64
@@ -30,11 +30,11 @@ if TYPE_CHECKING:
     from gpen_plugin.restore import Restoration, RestoredFace, Restorer
 
 TITLE = "GPEN: restore the faces of a photograph"
-SHOWN = 1600  # pixels, the longer side of what the page shows; the file to download has all of them
-TILE = 192  # pixels, side of a face in the gallery
-HOUR = 3600  # seconds, after which a photograph, and what was made of it, is removed
-INVITATION = "Drop a photograph."
-PASSWORD = "GPEN_DEMO_PASSWORD"  # the environment variable of --login
+MAX_PREVIEW_SIDE = 1600  # pixels, longer side of the images on the page; the download has full size
+TILE_SIZE = 192  # pixels, side of a face in the gallery
+LIFETIME = 3600  # seconds until an upload and its result are deleted
+PROMPT = "Drop a photograph here."
+PASSWORD = "GPEN_WEB_PASSWORD"  # the environment variable of --login
 _PREVIEW = [cv2.IMWRITE_JPEG_QUALITY, 95, cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444]
 
 # Gradio's own slider and gallery cannot be operated by keyboard and have no alternative texts.
@@ -88,15 +88,15 @@ _ANNOUNCE = "element.setAttribute('role', 'status'); element.setAttribute('aria-
 
 
 @dataclass(frozen=True, eq=False)
-class Visit:
-    """What one visitor has put in.
+class Upload:
+    """A photograph that a visitor has uploaded.
 
     Attributes:
-        name: the file's.
-        contents: of the file.
-        photograph: what was read of it.
-        faces: as the network gave them, from left to right.
-        folder: for the result.
+        name: of the file.
+        contents: bytes of the file.
+        photograph: the decoded file.
+        faces: detected and restored faces, from left to right.
+        folder: holds the result.
     """
 
     name: str
@@ -107,84 +107,84 @@ class Visit:
 
 
 class Page:
-    """The functions behind the page, which know nothing of Gradio. Visitors take turns at the restorer.
+    """The functions behind the page, without Gradio. A lock gives the restorer to one visitor at a time.
 
     Args:
-        restorer: does the work.
-        folder: for files to be downloaded.
+        restorer: restores the photographs.
+        folder: where results are written for download.
     """
 
     def __init__(self, restorer: "Restorer", folder: Path):
-        self._restorer, self._folder, self._turn = restorer, folder, threading.Lock()
+        self._restorer, self._folder, self._lock = restorer, folder, threading.Lock()
 
     @property
     def alpha(self) -> float:
-        """How much of a restoration is blended in to begin with."""
+        """Initial weight of the restored faces."""
         return self._restorer.alpha
 
-    def put_in(self, path: str) -> Visit:
-        """Read a photograph, find its faces and restore them. GPENError if it cannot be read."""
+    def restore(self, path: str) -> Upload:
+        """Read a photograph and restore all of its faces. GPENError if it cannot be read."""
         photograph = read_photograph(path)
-        with self._turn:
+        with self._lock:
             faces = self._restorer.restore(photograph).faces
         faces = sorted(faces, key=lambda face: face.detected.box[0] + face.detected.box[2])
         folder = Path(tempfile.mkdtemp(dir=self._folder))
-        return Visit(Path(path).name, Path(path).read_bytes(), photograph, faces, folder)
+        return Upload(Path(path).name, Path(path).read_bytes(), photograph, faces, folder)
 
-    def forget(self, visit: Visit | None) -> None:
-        """Remove the file of a visit that is over."""
-        if visit is not None:
-            shutil.rmtree(visit.folder, ignore_errors=True)
+    def delete(self, upload: Upload | None) -> None:
+        """Delete the result of an upload."""
+        if upload is not None:
+            shutil.rmtree(upload.folder, ignore_errors=True)
 
-    def blended(self, visit: Visit, picked: Sequence[int], alpha: float) -> "Restoration":
-        """The photograph with the picked faces (their numbers, from 1) in it, also those that were left alone."""
-        faces = [replace(face, kept=None) for number, face in enumerate(visit.faces, 1) if number in picked]
-        with self._turn:
-            return self._restorer.paste_back(visit.photograph, faces, alpha=alpha)
+    def blend(self, upload: Upload, picked: Sequence[int], alpha: float) -> "Restoration":
+        """Paste the picked faces (numbers from 1) into the photograph, also those that were skipped."""
+        faces = [replace(face, kept=None) for number, face in enumerate(upload.faces, 1) if number in picked]
+        with self._lock:
+            return self._restorer.paste_back(upload.photograph, faces, alpha=alpha)
 
-    def file(self, visit: Visit, result: "Restoration") -> tuple[str, tuple[str, ...]]:
-        """Write a result with all its pixels and metadata, for downloading, in the format that came.
+    def save(self, upload: Upload, result: "Restoration") -> tuple[str, tuple[str, ...]]:
+        """Write a result at full size with its metadata, in the format of the upload, or else as PNG.
 
-        A photograph in which nothing changed is a copy of the file. Formats that are not written become PNG.
+        If nothing changed, the uploaded file is copied. The previous result of the upload is deleted.
 
         Returns:
-            The path, and what the format could not hold. The visit's last file is removed.
+            The path, and notes on what the format cannot store.
         """
-        name = Path(visit.name)
-        for last in visit.folder.iterdir():
+        name = Path(upload.name)
+        for last in upload.folder.iterdir():
             shutil.rmtree(last, ignore_errors=True)
-        # Another folder each time, so that no browser takes one result for another.
-        path = Path(tempfile.mkdtemp(dir=visit.folder)) / f"{name.stem}_restored{name.suffix}"
-        if np.array_equal(result.photograph.pixels, visit.photograph.pixels):
-            write_whole(path, visit.contents)
+        # A new folder each time, so that no browser shows a cached result.
+        path = Path(tempfile.mkdtemp(dir=upload.folder)) / f"{name.stem}_restored{name.suffix}"
+        if np.array_equal(result.photograph.pixels, upload.photograph.pixels):
+            write_whole(path, upload.contents)
             return str(path), ()
         path = path if path.suffix.lower() in WRITTEN_SUFFIXES else path.with_suffix(WRITTEN_SUFFIXES[0])
         return str(path), write_photograph(path, result.photograph)
 
 
-def shown(pixels: np.ndarray) -> np.ndarray:
-    """A photograph as a page shows it: uint8 BGR, its longer side at most `SHOWN`."""
+def preview(pixels: np.ndarray) -> np.ndarray:
+    """Reduce a photograph to uint8 BGR with a longer side of at most `MAX_PREVIEW_SIDE`."""
     image = to_uint8(pixels)
-    scale = SHOWN / max(image.shape[:2])
+    scale = MAX_PREVIEW_SIDE / max(image.shape[:2])
     if scale >= 1:
         return image
     height, width = (max(1, round(side * scale)) for side in image.shape[:2])
     return cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
 
 
-def comparison(visit: Visit, result: "Restoration") -> str:
-    """HTML of the photograph before and after, with a boundary to move and the numbers of the faces."""
-    height, width = visit.photograph.pixels.shape[:2]
+def comparison(upload: Upload, result: "Restoration") -> str:
+    """HTML of the before/after slider with the numbers of the faces."""
+    height, width = upload.photograph.pixels.shape[:2]
     numbers = []
-    for number, face in enumerate(visit.faces, 1):
+    for number, face in enumerate(upload.faces, 1):
         left, top, right, bottom = face.detected.box
         x, y = 50 * (left + right) / width, 100 * (top - 0.2 * (bottom - top)) / height  # above the forehead
         place = f"left: clamp(1em, {x:.2f}%, 100% - 1em); top: max(1.6em, {y:.2f}%)"
         numbers.append(f'<b class="{"alone" if face.kept else ""}" style="{place}" aria-hidden="true">{number}</b>')
     return (
         f'<div class="stage"><div class="compare" style="--ratio: {width} / {height}">'
-        f"{_image(shown(visit.photograph.pixels), 'The photograph before')}"
-        f"{_image(shown(result.photograph.pixels), 'The photograph after', 'after')}"
+        f"{_image(preview(upload.photograph.pixels), 'The photograph before')}"
+        f"{_image(preview(result.photograph.pixels), 'The photograph after', 'after')}"
         f'<span class="line"></span>{"".join(numbers)}'
         '<input type="range" min="0" max="100" value="50" aria-label="Boundary between before, left, and after, right">'
         '</div><div><button type="button" class="numbers">Numbers</button>'
@@ -197,44 +197,48 @@ def gallery(faces: Sequence["RestoredFace"]) -> str:
     figures = []
     for number, face in enumerate(faces, 1):
         tiles = [
-            _image(from_float(_tile(image), np.uint8), f"Face {number} {when}")
+            _image(from_float(_resize_tile(image), np.uint8), f"Face {number} {when}")
             for image, when in ((face.crop, "before"), (face.restored, "after"))
         ]
         figures.append(f"<figure><div>{''.join(tiles)}</div><figcaption>{_label(number, face)}</figcaption></figure>")
     return f'<div class="faces">{"".join(figures)}</div>'
 
 
-def summary(visit: Visit) -> str:
-    """HTML of what was found, which faces were left as they are and why, and what reading changed."""
-    count = len(visit.faces)
+def summary(upload: Upload) -> str:
+    """HTML of the number of faces, the skipped ones with their reasons, and notes of the decoder."""
+    count = len(upload.faces)
     lines = [f"{count} face{'s' * (count != 1)} found." if count else "No face was found. The photograph is unchanged."]
     reasons: dict[str, list[int]] = {}
-    for number, face in enumerate(visit.faces, 1):
+    for number, face in enumerate(upload.faces, 1):
         if face.kept:
             reasons.setdefault(face.kept, []).append(number)
     for reason, numbers in reasons.items():
         one = len(numbers) == 1
-        faces = f"Face {numbers[0]} was left as it is" if one else f"Faces {_listed(numbers)} were left as they are"
+        faces = (
+            f"Face {numbers[0]} was left as it is" if one else f"Faces {_join_numbers(numbers)} were left as they are"
+        )
         lines.append(f"{faces} ({reason}). Tick {'it' if one else 'them'} to restore {'it' if one else 'them'} anyway.")
-    return _paragraphs([*lines, *(f"Note: {note}." for note in visit.photograph.notes)])
+    return _paragraphs([*lines, *(f"Note: {note}." for note in upload.photograph.notes)])
 
 
 def _image(image: np.ndarray, text: str, kind: str = "") -> str:
-    """HTML of an image, (H, W, 3) uint8 BGR, in the page itself, so that it is in no file."""
+    """HTML of an image, (H, W, 3) uint8 BGR, as a data URL: no file is written."""
     _, data = cv2.imencode(".jpg", image, _PREVIEW)
     source = f"data:image/jpeg;base64,{base64.b64encode(data).decode()}"
     return f'<img class="{kind}" alt="{html.escape(text)}" src="{source}">'
 
 
-def _tile(face: np.ndarray) -> np.ndarray:
-    return cv2.resize(face, (TILE, TILE), interpolation=cv2.INTER_AREA if len(face) > TILE else cv2.INTER_LINEAR)
+def _resize_tile(face: np.ndarray) -> np.ndarray:
+    return cv2.resize(
+        face, (TILE_SIZE, TILE_SIZE), interpolation=cv2.INTER_AREA if len(face) > TILE_SIZE else cv2.INTER_LINEAR
+    )
 
 
 def _label(number: int, face: "RestoredFace") -> str:
     return f"{number}: left as it is" if face.kept else str(number)
 
 
-def _listed(numbers: Sequence[int]) -> str:
+def _join_numbers(numbers: Sequence[int]) -> str:
     return f"{', '.join(map(str, numbers[:-1]))} and {numbers[-1]}"
 
 
@@ -243,49 +247,49 @@ def _paragraphs(lines: Sequence[str]) -> str:
 
 
 def build(page: Page):
-    """The page, as Gradio blocks.
+    """Build the page as Gradio blocks.
 
     Raises:
         MissingFileError: Gradio is not installed.
     """
     gradio = _gradio()
 
-    def put_in(path: str | None, alpha: float, last: Visit | None):
-        page.forget(last)
+    def restore(path: str | None, alpha: float, last: Upload | None):
+        page.delete(last)
         nothing = None, "", gradio.update(choices=[], value=[]), "", gradio.update(interactive=False)
         if path is None:
-            yield *nothing, _paragraphs([INVITATION])
+            yield *nothing, _paragraphs([PROMPT])
             return
-        yield *nothing, _paragraphs(["The photograph is being restored ..."])
+        yield *nothing, _paragraphs(["Restoring the photograph ..."])
         try:
-            visit = page.put_in(path)
-            ticked = [number for number, face in enumerate(visit.faces, 1) if not face.kept]
-            compared = comparison(visit, page.blended(visit, ticked, alpha))
+            upload = page.restore(path)
+            ticked = [number for number, face in enumerate(upload.faces, 1) if not face.kept]
+            compared = comparison(upload, page.blend(upload, ticked, alpha))
         except GPENError as error:
             yield *nothing, _paragraphs([plain_message(error).replace(path, Path(path).name)])
             return
-        choices = [(_label(number, face), number) for number, face in enumerate(visit.faces, 1)]
+        choices = [(_label(number, face), number) for number, face in enumerate(upload.faces, 1)]
         boxes = gradio.update(choices=choices, value=ticked)
-        yield visit, compared, boxes, gallery(visit.faces), gradio.update(interactive=True), summary(visit)
+        yield upload, compared, boxes, gallery(upload.faces), gradio.update(interactive=True), summary(upload)
 
-    def blend(visit: Visit | None, picked: Sequence[int], alpha: float):
-        return comparison(visit, page.blended(visit, picked, alpha)) if visit else ""
+    def blend(upload: Upload | None, picked: Sequence[int], alpha: float):
+        return comparison(upload, page.blend(upload, picked, alpha)) if upload else ""
 
-    def write(visit: Visit | None, picked: Sequence[int], alpha: float):
-        if visit is None:
-            return None, _paragraphs([INVITATION])
-        path, notes = page.file(visit, page.blended(visit, picked, alpha))
-        return path, summary(visit) + _paragraphs([f"Note: {note}." for note in notes])
+    def save(upload: Upload | None, picked: Sequence[int], alpha: float):
+        if upload is None:
+            return None, _paragraphs([PROMPT])
+        path, notes = page.save(upload, page.blend(upload, picked, alpha))
+        return path, summary(upload) + _paragraphs([f"Note: {note}." for note in notes])
 
     # Gradio removes uploads, and results that are not replaced earlier.
-    with gradio.Blocks(title=TITLE, analytics_enabled=False, delete_cache=(HOUR // 12, HOUR)) as blocks:
+    with gradio.Blocks(title=TITLE, analytics_enabled=False, delete_cache=(LIFETIME // 12, LIFETIME)) as blocks:
         gradio.Markdown(f"# {TITLE}")
-        visit = gradio.State(time_to_live=HOUR, delete_callback=page.forget)
+        upload = gradio.State(time_to_live=LIFETIME, delete_callback=page.delete)
         with gradio.Row():
             with gradio.Column(scale=1):
                 source = gradio.File(label="Photograph", file_types=["image"], type="filepath", elem_id="source")
-                said = gradio.HTML(_paragraphs([INVITATION]), elem_id="said", js_on_load=_ANNOUNCE)
-                alpha = gradio.Slider(0, 1, page.alpha, step=0.05, label="How much is restored", elem_id="alpha")
+                status = gradio.HTML(_paragraphs([PROMPT]), elem_id="status", js_on_load=_ANNOUNCE)
+                alpha = gradio.Slider(0, 1, page.alpha, step=0.05, label="Strength", elem_id="alpha")
                 download = gradio.Button("Download the result", interactive=False, elem_id="download")
                 file = gradio.DownloadButton(visible="hidden", elem_id="file")
             with gradio.Column(scale=3):
@@ -293,46 +297,40 @@ def build(page: Page):
                 picked = gradio.CheckboxGroup([], label="Faces to restore", elem_id="picked")
                 faces = gradio.HTML(elem_id="faces", css_template=_STYLE)
         # One queue for both: a result never replaces that of a later photograph.
-        turn = {"concurrency_id": "turn", "concurrency_limit": 1}
-        source.change(put_in, [source, alpha, visit], [visit, compared, picked, faces, download, said], **turn)
-        # By mouse, arrow keys or typing; what comes while one is blended is blended after it, the last alone.
+        queue = {"concurrency_id": "turn", "concurrency_limit": 1}
+        source.change(restore, [source, alpha, upload], [upload, compared, picked, faces, download, status], **queue)
+        # always_last: of the changes that arrive during a blend, only the last one is blended.
         changed = [alpha.change, picked.input]
-        gradio.on(changed, blend, [visit, picked, alpha], compared, trigger_mode="always_last", **turn)
-        # The file is made of what the controls say when it is asked for.
-        made = download.click(write, [visit, picked, alpha], [file, said])
-        made.success(None, js="() => document.querySelector('#file').click()")
+        gradio.on(changed, blend, [upload, picked, alpha], compared, trigger_mode="always_last", **queue)
+        # The file is written on request, with the current settings.
+        written = download.click(save, [upload, picked, alpha], [file, status])
+        written.success(None, js="() => document.querySelector('#file').click()")
     return blocks
 
 
 def _gradio():
     os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
-    os.environ.setdefault("GRADIO_RUN_HISTORY", "False")  # no copies in the browser
+    os.environ.setdefault("GRADIO_RUN_HISTORY", "False")  # store no copies in the browser
     try:
         import gradio
     except ImportError as error:
         got = f"Gradio cannot be imported ({error})"
-        raise MissingFileError("gpen-demo", got, hint='Run: pip install "gpen_plugin[web]"') from error
+        raise MissingFileError("gpen-web", got, hint='Run: pip install "gpen_plugin[web]"') from error
     return gradio
 
 
 @handle_errors
 def main(argv: Sequence[str] | None = None) -> int:
-    """Serve the page until it is interrupted.
-
-    Args:
-        argv: command line without the program's name; None for the real one.
-    Returns:
-        Exit status.
-    """
+    """Serve the page until it is interrupted; return the exit status."""
     arguments = parser().parse_args(argv)
     if arguments.max_upload <= 0:
         raise OptionError("--max-upload", f"got {arguments.max_upload:g}", "a number above 0")
     login = _login(arguments.login)
-    with _interrupted_by_signals(), tempfile.TemporaryDirectory(prefix="gpen-demo-") as folder:
-        os.environ["GRADIO_TEMP_DIR"] = folder  # uploads and results lie there and are removed with it
-        _gradio()  # before the model is opened, which takes longer
+    with _signals_as_interrupt(), tempfile.TemporaryDirectory(prefix="gpen-web-") as folder:
+        os.environ["GRADIO_TEMP_DIR"] = folder  # for uploads and results; deleted at the end
+        _gradio()  # fail before the slow import of PyTorch
 
-        from gpen_plugin.restore import Restorer  # brings PyTorch
+        from gpen_plugin.restore import Restorer  # imports PyTorch
 
         restorer = Restorer(
             arguments.model,
@@ -350,8 +348,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def parser() -> argparse.ArgumentParser:
-    """The command's options."""
-    parser = argparse.ArgumentParser(prog="gpen-demo", description=__doc__.partition(": ")[2])
+    """The options of the command."""
+    parser = argparse.ArgumentParser(prog="gpen-web", description=__doc__.partition(": ")[2])
     parser.add_argument("-m", "--model", help="as in gpen-restore")
     parser.add_argument("--device", default="auto", help="as in gpen-restore (default %(default)s)")
     parser.add_argument("--template", help="as in gpen-restore")
@@ -360,13 +358,15 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--max-face", type=float, help="as in gpen-restore")
     parser.add_argument("--upscale", type=float, default=1, help="as in gpen-restore (default %(default)s)")
     parser.add_argument("--keep-color", action="store_true", help="as in gpen-restore")
-    parser.add_argument("--host", default="127.0.0.1", help="address; 0.0.0.0 lets others in (default %(default)s)")
-    parser.add_argument("--port", type=int, help="default: the first free one from 7860")
     parser.add_argument(
-        "--login", metavar="NAME", help=f"ask visitors for this name and the password in {PASSWORD}, or typed at start"
+        "--host", default="127.0.0.1", help="address to listen on; 0.0.0.0 allows other computers (default %(default)s)"
+    )
+    parser.add_argument("--port", type=int, help="default: the first free port from 7860")
+    parser.add_argument(
+        "--login", metavar="NAME", help=f"require this user name, and the password in {PASSWORD} or typed at the start"
     )
     parser.add_argument(
-        "--max-upload", type=float, default=200, metavar="MB", help="largest file that is taken (default %(default)s)"
+        "--max-upload", type=float, default=200, metavar="MB", help="largest accepted file (default %(default)s)"
     )
     return parser
 
@@ -376,16 +376,16 @@ def _login(name: str | None) -> tuple[str, str] | None:
         return None
     password = os.environ.get(PASSWORD) or (getpass.getpass(f"Password of {name}: ") if sys.stdin.isatty() else "")
     if not name or not password:
-        raise OptionError("--login", f"got {name!r} without a password", "both", f"Set {PASSWORD}.")
+        raise OptionError("--login", f"got {name!r} without a password", "a name and a password", f"Set {PASSWORD}.")
     return name, password
 
 
 @contextlib.contextmanager
-def _interrupted_by_signals() -> Iterator[None]:
-    """Let SIGTERM, and a terminal that is closed, do what Ctrl-C does: KeyboardInterrupt, which ends the block."""
+def _signals_as_interrupt() -> Iterator[None]:
+    """End the block by KeyboardInterrupt on SIGINT, SIGTERM and SIGHUP."""
 
     def interrupt(*_) -> None:
-        for each in signals:  # a second one must not stop the cleaning up
+        for each in signals:  # a second signal must not interrupt the cleanup
             signal.signal(each, signal.SIG_IGN)
         raise KeyboardInterrupt
 
@@ -412,15 +412,17 @@ def _serve(blocks, arguments: argparse.Namespace, login: tuple[str, str] | None)
             prevent_thread_lock=True,
         )
     except OSError as error:
-        port = arguments.port or "any that was tried"
-        got = f"no page can be served at {arguments.host}, port {port}"
-        raise OptionError("--port", got, "a port that is free", "Name another.") from error
-    print(f"page: {blocks.local_url}  (Ctrl-C ends it)", flush=True)
+        port = arguments.port or "7860 and those after it"
+        got = f"cannot listen on {arguments.host}, port {port}"
+        raise OptionError("--port", got, "a free port", "Choose another port.") from error
+    print(f"page: {blocks.local_url}  (stop with Ctrl-C)", flush=True)
     if login is None and not _is_local(arguments.host):
-        print("All who reach this address can use the page. Add --login NAME to ask for a password.", flush=True)
+        print(
+            "Everyone who can reach this address can use the page. Add --login NAME to require a password.", flush=True
+        )
     try:
         while True:
-            time.sleep(HOUR)
+            time.sleep(LIFETIME)
     finally:
         blocks.close(verbose=False)
 
