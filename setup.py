@@ -17,7 +17,7 @@ setup(
     packages=find_packages(include=["gpen_plugin", "gpen_plugin.*"]),
     package_data={
         "gpen_plugin": ["py.typed", "weights/*"],
-        **{f"gpen_plugin.{room}": ["*.html", "*.css", "*.js"] for room in ("evaluate.report", "study")},
+        **{f"gpen_plugin.{folder}": ["*.html", "*.css", "*.js"] for folder in ("evaluate", "evaluate.study")},
     },
     py_modules=["gpen_plugin_hook"],
     # Said outright, an editable installation is one line on the path; otherwise setuptools adds a finder of its own,
@@ -60,12 +60,11 @@ setup(
         "console_scripts": [
             "gpen-train = gpen_plugin.cli.train:main",
             "gpen-test = gpen_plugin.cli.test:main",
-            "gpen-sweep = gpen_plugin.sweep.__main__:main",
             "gpen-convert = gpen_plugin.cli.convert:main",
             "gpen-grow = gpen_plugin.cli.grow:main",
             "gpen-restore = gpen_plugin.restore.__main__:main",
-            "gpen-evaluate = gpen_plugin.evaluate.__main__:main",
-            "gpen-study = gpen_plugin.study.__main__:main",
+            "gpen-evaluate = gpen_plugin.cli.evaluate:main",
+            "gpen-study = gpen_plugin.cli.study:main",
             "gpen-web = gpen_plugin.cli.web:main",
             "gpen-export = gpen_plugin.export.__main__:main",
             "gpen-sample = gpen_plugin.cli.sample:main",

@@ -27,15 +27,14 @@ import lmdb
 import numpy as np
 from tqdm import tqdm
 
+from gpen_plugin.baselines.method import Sample
 from gpen_plugin.config.yaml_io import read_options
 from gpen_plugin.data.lmdb_file import lmdb_key
 from gpen_plugin.errors import DataError, OptionError, handle_errors
-from gpen_plugin.evaluate.case import Case
-from gpen_plugin.evaluate.prepare import holds_image
-from gpen_plugin.evaluate.protocols import Protocol, build_protocol
-from gpen_plugin.evaluate.protocols.fingerprint import take_fingerprint
-from gpen_plugin.evaluate.protocols.image_list import listed
+from gpen_plugin.evaluate.fingerprint import compute_fingerprint
+from gpen_plugin.evaluate.protocols import Protocol, build_protocol, join_keys
 from gpen_plugin.evaluate.results import write_text
+from gpen_plugin.evaluate.run import file_holds
 from gpen_plugin.images.files import write_image
 
 MANIFEST, BEGUN, MAKING = "pairs.json", "begun.json", ".making"
@@ -131,7 +130,7 @@ def _make(protocol: Protocol, output: Path, as_lmdb: bool) -> None:
         _check_names(protocol.keys)
     unreadable: list[str] = []
     with (_lmdbs if as_lmdb else _folders)(output) as write:
-        fingerprint = take_fingerprint(protocol, _written_cases(protocol, write, unreadable))
+        fingerprint = compute_fingerprint(protocol, _write_samples(protocol, write, unreadable))
         if not fingerprint.inputs:
             raise DataError("protocol", f"none of {len(protocol.keys)} images can be read", "at least one")
     done = {key: _degradations(protocol, key) for key in fingerprint.inputs}
@@ -185,11 +184,11 @@ def _check_names(keys: Sequence[str]) -> None:
     long = [key for key in keys if len(lmdb_key(key)) > LONGEST_KEY]
     if long:
         raise DataError(
-            "--lmdb", f"names too long: {listed(long)}", f"at most {LONGEST_KEY} bytes", "Leave out --lmdb."
+            "--lmdb", f"names too long: {join_keys(long)}", f"at most {LONGEST_KEY} bytes", "Leave out --lmdb."
         )
 
 
-def _written_cases(protocol: Protocol, write: Write, unreadable: list[str]) -> Iterator[Case]:
+def _write_samples(protocol: Protocol, write: Write, unreadable: list[str]) -> Iterator[Sample]:
     """Every case once it is written. Images that cannot be read are entered into `unreadable`."""
     for key in tqdm(protocol.keys, unit="image"):
         try:
@@ -216,7 +215,7 @@ def _folders(output: Path) -> Iterator[Write]:
 
     def write(name: str, key: str, image: np.ndarray) -> None:
         path = output / name / f"{key}.png"
-        if not holds_image(path, image):
+        if not file_holds(path, image):
             write_image(path, image)
 
     yield write

@@ -11,8 +11,8 @@ from helpers import REPOSITORY
 
 PACKAGE = REPOSITORY / "gpen_plugin"
 ORDER = (
-    *("version", "errors", "late_names", "folder_name", "config", "images", "ops", "host", "archs", "checkpoints"),
-    *("nets", "data", "losses", "metrics", "models", "restore", "evaluate", "study", "export", "cli", "sweep"),
+    *("version", "errors", "late_names", "config", "images", "ops", "host", "archs", "checkpoints"),
+    *("nets", "data", "losses", "metrics", "models", "restore", "baselines", "evaluate", "export", "cli"),
     *("preflight", "registration"),
 )
 EXCEPTIONS = {
@@ -50,7 +50,7 @@ def test_every_package_and_module_is_listed():
 def test_imports_point_up(package):
     above = ORDER[: ORDER.index(package) + 1]
     for path in MODULES:
-        if package_of(path) != package:
+        if package_of(path) != package or path.name == "__main__.py":  # which runs a command of cli/
             continue
         for name in imports(path):
             if name.startswith("gpen_plugin."):

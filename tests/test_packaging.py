@@ -90,7 +90,6 @@ def test_the_verbs_are_commands(wheel):
         "restore",
         "sample",
         "study",
-        "sweep",
         "test",
         "train",
         "web",

@@ -27,7 +27,7 @@ SCRIPTS = dict(re.findall(r'"(gpen-\w+) = ([\w.]+:\w+)"', (REPOSITORY / "setup.p
 
 # What each script can refuse without PyTorch, beside a mistyped option: what is named is not there.
 MISSING = {
-    "gpen-train": [["-opt", "none.yml"]],
+    "gpen-train": [["-opt", "none.yml"], ["-opt", "none.yml", "--dry-run"]],
     "gpen-test": [["-opt", "none.yml"]],
     "gpen-restore": [["none.jpg", "-o", "out"]],
     "gpen-evaluate": [["-opt", "none.yml"]],
@@ -35,7 +35,6 @@ MISSING = {
     "gpen-export": [["none.pth", "-o", "model.jpg"]],
     "gpen-convert": [["none.pth", "-o", "model.jpg", "--to", "ours"]],
     "gpen-grow": [["none.pth", "-o", "model.jpg"]],
-    "gpen-sweep": [["-opt", "none.yml"]],
     "gpen-sample": [["-m", "none.pth", "-o", "film.nothing"]],
 }
 

@@ -23,22 +23,21 @@ def parser(prog: str, description: str) -> argparse.ArgumentParser:
     return parser
 
 
-def read_command_line(prog: str, description: str, argv: Sequence[str] | None) -> None:
-    """Refuse what cannot be run, and leave the rest in `sys.argv`, where the host looks for it.
+def read_command_line(command: argparse.ArgumentParser, argv: Sequence[str] | None) -> argparse.Namespace:
+    """Parse the command line and leave it in `sys.argv`, where the host looks for it.
 
     Args:
-        prog: how the command is called.
-        description: of its help.
-        argv: command line without the program's name; None for the real one.
+        command: from `parser`.
+        argv: command line without the program's name; None for `sys.argv`.
     Raises:
         OptionError: the option file cannot be opened.
     """
     if argv is not None:
         sys.argv = [sys.argv[0], *argv]
-    given = parser(prog, description).parse_args()
+    given = command.parse_args()
     try:
         with open(given.opt):
-            return
+            return given
     except OSError as error:
         raise OptionError("-opt", str(error), "an option file", "Check the path.") from error
 

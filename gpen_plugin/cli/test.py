@@ -7,21 +7,14 @@ import os
 import sys
 from collections.abc import Sequence
 
-from gpen_plugin.cli import host_pipeline, read_command_line
+from gpen_plugin.cli import host_pipeline, parser, read_command_line
 from gpen_plugin.errors import handle_errors
 
 
 @handle_errors
 def main(argv: Sequence[str] | None = None) -> int:
-    """Restore and measure the test sets of an option file.
-
-    Args:
-        argv: command line without the program's name; None for the real one.
-    Returns:
-        Exit status.
-    """
-    read_command_line("gpen-test", "Restore and measure the test sets of an option file.", argv)
-
+    """Restore and measure the test sets of an option file."""
+    read_command_line(parser("gpen-test", "Restore and measure the test sets of an option file."), argv)
     host_pipeline("test")(os.getcwd())
     return 0
 

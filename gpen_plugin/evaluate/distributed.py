@@ -1,4 +1,4 @@
-"""Several processes that share an evaluation, as torchrun starts them. One process is the case of one rank."""
+"""Several processes that share an evaluation, as torchrun starts them; a single process is rank 0 of 1."""
 
 import os
 from collections.abc import Iterable, Iterator, Sequence
@@ -13,20 +13,13 @@ from gpen_plugin.errors import OptionError
 from gpen_plugin.restore.network import torch_device
 
 Item = TypeVar("Item")
-JOINING = timedelta(minutes=10)  # a launcher that was killed meanwhile is not waited for longer
-PATIENCE = timedelta(days=7)  # rank 0 may train an encoder while the others wait
+INIT_TIMEOUT = timedelta(minutes=10)
+GROUP_TIMEOUT = timedelta(days=7)  # rank 0 may train an encoder while the others wait
 
 
 @dataclass(frozen=True)
 class Ranks:
-    """This process among its like. They exchange small things over gloo; images go through a shared folder.
-
-    Attributes:
-        rank: of this process.
-        world_size: how many there are.
-        device: where this one computes.
-        group: through which several talk.
-    """
+    """This process among the ranks. They exchange small objects over gloo, and images through a shared folder."""
 
     rank: int
     world_size: int
@@ -35,73 +28,73 @@ class Ranks:
 
     @classmethod
     def of_this_process(cls, device: str | None = None) -> "Ranks":
-        """Read what torchrun says, and join the others.
+        """Read torchrun's variables and join the group.
 
-        From here on torch computes in one thread on the CPU: convolutions differ in the last digits with the number of
-        threads, and torchrun gives each process one. As many processes as cores use them all.
+        From here on torch uses one CPU thread: the last digits of a convolution depend on the number of threads, and
+        torchrun gives each process one. Start one process per core to use all cores.
 
         Args:
-            device: e.g. ``cpu`` or ``cuda``; None takes a GPU where there is one, each rank of a machine its own.
+            device: e.g. ``cpu`` or ``cuda``; None takes a GPU if there is one, each rank of a machine its own.
         Raises:
-            OptionError: there is no such device, or the others cannot be reached.
+            OptionError: there is no such device, or the other ranks cannot be reached.
         """
         torch.set_num_threads(1)
         world_size = int(os.environ.get("WORLD_SIZE", "1"))
-        group = _joined(world_size) if world_size > 1 else None
-        return cls(int(os.environ.get("RANK", "0")), world_size, _device(device), group)
+        group = _init_group(world_size) if world_size > 1 else None
+        return cls(int(os.environ.get("RANK", "0")), world_size, _select_device(device), group)
 
     @property
-    def leads(self) -> bool:
-        """Whether this is the process that writes what all have found."""
+    def is_main(self) -> bool:
+        """Whether this is rank 0, which writes the results."""
         return self.rank == 0
 
-    def share(self, items: Sequence[Item]) -> Sequence[Item]:
+    def shard(self, items: Sequence[Item]) -> Sequence[Item]:
         """This rank's part of a list that all ranks have."""
         return items[self.rank :: self.world_size]
 
     def gather(self, value: Item) -> list[Item]:
-        """`value` of each rank, by rank; every rank has to call this."""
+        """`value` of every rank, in order; every rank must call this."""
         if self.world_size == 1:
             return [value]
         values: list = [None] * self.world_size
         distributed.all_gather_object(values, value, group=self.group)
         return values
 
-    def wait(self) -> None:
-        """Go on when every rank has come here."""
+    def barrier(self) -> None:
+        """Return once every rank has called this."""
         self.gather(None)
 
-    def leader_first(self) -> Iterator[None]:
-        """A loop of one turn, which rank 0 finishes before the others begin: ``for _ in ranks.leader_first(): ...``"""
-        if not self.leads:
-            self.wait()
+    def main_first(self) -> Iterator[None]:
+        """A loop of one turn that rank 0 finishes before the others begin: ``for _ in ranks.main_first(): ...``"""
+        if not self.is_main:
+            self.barrier()
         yield
-        if self.leads:
-            self.wait()
+        if self.is_main:
+            self.barrier()
 
-    def leave(self) -> None:
-        """Say goodbye to the others, at the very end."""
+    def close(self) -> None:
+        """Leave the group at the very end."""
         if distributed.is_initialized():
             distributed.destroy_process_group()
 
 
-def merged(parts: Iterable[dict]) -> dict:
-    """The union of the ranks' mappings."""
+def merge_dicts(parts: Iterable[dict]) -> dict:
+    """The union of the ranks' dicts."""
     return {key: value for part in parts for key, value in part.items()}
 
 
-def _joined(world_size: int) -> distributed.ProcessGroup:
+def _init_group(world_size: int) -> distributed.ProcessGroup:
     try:
         if not distributed.is_initialized():
-            distributed.init_process_group("gloo", timeout=JOINING)
-        return distributed.new_group(timeout=PATIENCE, backend="gloo")
+            distributed.init_process_group("gloo", timeout=INIT_TIMEOUT)
+        return distributed.new_group(timeout=GROUP_TIMEOUT, backend="gloo")
     except (RuntimeError, ValueError) as error:
         reason = (str(error).splitlines() or [""])[0]
         got = f"says {world_size} processes, and the others cannot be reached ({reason})"
         raise OptionError("WORLD_SIZE", got, "processes that torchrun started") from error
 
 
-def _device(name: str | None) -> torch.device:
+def _select_device(name: str | None) -> torch.device:
     device = torch_device(name or ("cuda" if torch.cuda.is_available() else "cpu"))
     if device.type != "cuda":
         return device

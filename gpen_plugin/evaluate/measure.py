@@ -1,22 +1,188 @@
-"""Measure the restored images. What was measured is kept, so that a stopped evaluation goes on where it was."""
+"""Metrics of an option file as columns, and their values for the restored images."""
 
 import hashlib
+import inspect
 import json
 import math
-from collections.abc import Callable, Iterator, Sequence
+import typing
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TextIO
+from typing import Literal, TextIO
 
 from tqdm import tqdm
 
+from gpen_plugin.config.schema import unknown_name, validate
 from gpen_plugin.data.image_source import decode_image
-from gpen_plugin.errors import CheckpointError, DataError, MissingFileError
-from gpen_plugin.evaluate.distributed import Ranks, merged
-from gpen_plugin.evaluate.metric_columns import MetricColumn
-from gpen_plugin.evaluate.prepare import Prepared, Restored, enlarged
-from gpen_plugin.evaluate.results import image_of
-from gpen_plugin.evaluate.telling import format_error
-from gpen_plugin.metrics.keys import NIQE_SMALLEST
+from gpen_plugin.errors import CheckpointError, DataError, GPENError, MissingFileError, join_errors
+from gpen_plugin.evaluate.distributed import Ranks, merge_dicts
+from gpen_plugin.evaluate.results import Column, Prepared, Restored, format_error, restored_path, upsample_input
+from gpen_plugin.host import registered, resolve
+from gpen_plugin.metrics.base import SetAccumulator
+from gpen_plugin.metrics.keys import LOWER_IS_BETTER, NIQE_SMALLEST, keys_of_metric
+
+Against = Literal["gt", "input"]
+COLUMN_KEYS = ("type", "label", "decimals", "against", "better")
+
+# What tables call the usual ones, and how many decimals papers print.
+TABLE_LABELS: dict[str, tuple[str, int]] = {
+    "calculate_psnr": ("PSNR", 2),
+    "calculate_ssim": ("SSIM", 4),
+    "calculate_niqe": ("NIQE", 3),
+    "calculate_lpips": ("LPIPS", 4),
+    "calculate_fid": ("FID", 2),
+    "calculate_kid": ("KID ×10³", 2),
+    "calculate_swd": ("SWD ×10³", 1),
+    "calculate_identity": ("Identity", 3),
+    "calculate_lmd": ("LMD", 2),
+}
+
+
+@dataclass(frozen=True)
+class ColumnOptions:
+    """What an entry of ``metrics:`` may hold besides the metric's own arguments.
+
+    Args:
+        type: a registered metric.
+        label: for the table's head; the usual one if left out.
+        decimals: how many are printed.
+        against: ``gt``, or ``input``: the degraded image, enlarged bilinearly, stands for the ground truth.
+        better: ``lower`` or ``higher``; the metric's own if left out.
+    """
+
+    type: str
+    label: str = ""
+    decimals: int | None = None
+    against: Against = "gt"
+    better: Literal["lower", "higher"] | None = None
+
+
+@dataclass(frozen=True)
+class MetricColumn:
+    """A metric, ready to be called.
+
+    Attributes:
+        name: as the option file calls it.
+        function: it raises where a file is missing.
+        arguments: from the option file.
+        against: see `ColumnOptions`.
+        of_sets: whether it answers with a `SetAccumulator`.
+        takes_a_partner: whether it compares with a second image.
+        needs_a_partner: whether it cannot do without.
+        column: for the tables.
+    """
+
+    name: str
+    function: Callable
+    arguments: Mapping
+    against: Against
+    of_sets: bool
+    accepts_reference: bool
+    needs_reference: bool
+    column: Column
+
+
+def metric_columns(metrics: Mapping) -> list[MetricColumn]:
+    """Look up and check the metrics of an option file.
+
+    Raises:
+        OptionError: lists every unknown metric, unknown key and wrong value.
+    """
+    problems: list[GPENError] = []
+    columns = []
+    for name, entry in metrics.items():
+        where = f"metrics:{name}"
+        kind = entry.get("type") if isinstance(entry, Mapping) else entry
+        function = resolve("metric", kind)
+        if function is None or not isinstance(entry, Mapping):
+            problems.append(unknown_name(kind, list(registered("metric")), f"{where}:type"))
+            continue
+        found = validate(ColumnOptions, {k: v for k, v in entry.items() if k in COLUMN_KEYS}, where)
+        of_the_metric = {key: value for key, value in entry.items() if key not in ("label", "decimals", "against")}
+        found += keys_of_metric(function, of_the_metric, where)
+        problems += found
+        if not found:
+            columns.append(_column(str(name), function, entry))
+    if problems:
+        raise join_errors(problems)
+    return _disambiguate_labels(columns)
+
+
+def _disambiguate_labels(columns: Sequence[MetricColumn]) -> list[MetricColumn]:
+    """Columns that would have the same head get the names of the option file behind it."""
+    counts = Counter(column.column.label for column in columns)
+
+    def named(column: MetricColumn) -> MetricColumn:
+        if counts[column.column.label] == 1:
+            return column
+        return replace(column, column=replace(column.column, label=f"{column.column.label} ({column.name})"))
+
+    return [named(column) for column in columns]
+
+
+def _column(name: str, function: Callable, entry: Mapping) -> MetricColumn:
+    options = ColumnOptions(**{key: value for key, value in entry.items() if key in COLUMN_KEYS})
+    raising = inspect.unwrap(function)
+    parameters = inspect.signature(raising).parameters
+    arguments = {key: value for key, value in entry.items() if key not in COLUMN_KEYS}
+    if "better" in entry and "better" in parameters:
+        arguments["better"] = entry["better"]
+    of_sets = _returns_sets(raising)
+    takes = "img2" in parameters and not arguments.get("statistics")
+    label, decimals = TABLE_LABELS.get(options.type, (name, 3))
+    column = Column(
+        name=name,
+        label=options.label or _label(label, options, arguments, takes and of_sets),
+        lower_is_better=_better(options, raising, arguments) == "lower",
+        of_sets=of_sets,
+        decimals=decimals if options.decimals is None else options.decimals,
+        settings=_settings(options, arguments),
+    )
+    needs = (takes and parameters["img2"].default is inspect.Parameter.empty) or (takes and of_sets)
+    return MetricColumn(name, raising, arguments, options.against, of_sets, takes, needs, column)
+
+
+def _returns_sets(function: Callable) -> bool:
+    """Told from what it says to return: metrics of other packages answer with numbers."""
+    answer = typing.get_type_hints(function).get("return") if function.__module__.startswith("gpen_plugin.") else None
+    return inspect.isclass(answer) and issubclass(answer, SetAccumulator)
+
+
+def _better(options: ColumnOptions, function: Callable, arguments: Mapping) -> str:
+    if options.better:
+        return options.better
+    default = inspect.signature(function).parameters.get("better")
+    if arguments.get("unit") == "degrees":
+        return "lower"
+    if default is not None and isinstance(default.default, str):
+        return default.default
+    return "lower" if options.type in LOWER_IS_BETTER else "higher"
+
+
+def _label(label: str, options: ColumnOptions, arguments: Mapping, of_pairs_of_sets: bool) -> str:
+    """A distance of sets always says to what; numbers against other sets are not to be compared."""
+    if arguments.get("statistics"):
+        return f"{label} ({Path(arguments['statistics']).stem})"
+    if options.against == "input":
+        return f"{label} (input)"
+    if arguments.get("unit") == "degrees":
+        return f"{label}, degrees"
+    return f"{label} (GT)" if of_pairs_of_sets else label
+
+
+def _settings(options: ColumnOptions, arguments: Mapping) -> str:
+    """How a column is measured; a file counts by its name and contents, wherever it lies."""
+    plain = {key: _file_digest(value) for key, value in arguments.items()}
+    return json.dumps({"type": options.type, "against": options.against, **plain}, sort_keys=True, default=str)
+
+
+def _file_digest(value: object) -> object:
+    path = Path(value) if isinstance(value, str) else None
+    if path is None or not path.is_file():
+        return value
+    return f"{path.name} {hashlib.sha256(path.read_bytes()).hexdigest()[:12]}"
+
 
 Measured = dict[tuple[str, str, str], float]  # (condition, key, column) -> value; key is empty for metrics of sets
 WHOLE_SET = ""
@@ -39,7 +205,7 @@ class MetricCache:
         """What was measured before, or None."""
         return self._known.get((condition, key, column))
 
-    def enter(self, file: TextIO, condition: str, key: str, column: str, value: float) -> None:
+    def add(self, file: TextIO, condition: str, key: str, column: str, value: float) -> None:
         """Add a value, at once on disk. It may be NaN or infinite.
 
         Raises:
@@ -97,21 +263,21 @@ class MetricRunner:
 
     def __init__(self, columns: Sequence[MetricColumn], prepared: Prepared, ranks: Ranks):
         self.columns, self.prepared, self.ranks = columns, prepared, ranks
-        self.missing = {c.name: reason for c in columns if (reason := _not_possible(c, prepared))}
+        self.missing = {c.name: reason for c in columns if (reason := _unavailable_reason(c, prepared))}
         self.troubles: dict[str, list[str]] = {c.name: [] for c in columns}
         self.infinite: dict[str, list[str]] = {c.name: [] for c in columns}
 
     def measure(self, restored: Restored) -> Measured:
         """Every value of one method, on every rank; every rank has to call this."""
         folder = self.prepared.root / "methods" / restored.row.folder
-        ledger = MetricCache(folder, lambda key, column: self._stamp(column, restored, key), self.ranks.rank)
+        cache = MetricCache(folder, lambda key, column: self._stamp(column, restored, key), self.ranks.rank)
         found: Measured = {}
-        with ledger.open() as file:
+        with cache.open() as file:
             for condition, key, columns in self._tasks(restored):
-                found |= self._measured(ledger, file, restored, condition, key, columns)
-        self.missing = merged(reversed(self.ranks.gather(self.missing)))
-        self.troubles, self.infinite = self._of_all_ranks(self.troubles), self._of_all_ranks(self.infinite)
-        return merged(self.ranks.gather(found))
+                found |= self._measured(cache, file, restored, condition, key, columns)
+        self.missing = merge_dicts(reversed(self.ranks.gather(self.missing)))
+        self.troubles, self.infinite = self._gather_lists(self.troubles), self._gather_lists(self.infinite)
+        return merge_dicts(self.ranks.gather(found))
 
     def note(self, column: MetricColumn) -> str:
         """What a reader has to know of a column, or nothing."""
@@ -121,7 +287,7 @@ class MetricRunner:
             said += [f"{len(found)} {what}, the first {found[0]}"] if found else []
         return "; ".join(said)
 
-    def _of_all_ranks(self, places: dict[str, list[str]]) -> dict[str, list[str]]:
+    def _gather_lists(self, places: dict[str, list[str]]) -> dict[str, list[str]]:
         parts = self.ranks.gather(places)
         return {name: sorted({place for part in parts for place in part[name]}) for name in places}
 
@@ -141,20 +307,20 @@ class MetricRunner:
             if column.of_sets and restored.places(self.prepared, condition)
         ]
         yield from tqdm(
-            self.ranks.share(tasks), f"{restored.row.name}: metrics", unit="task", disable=not self.ranks.leads
+            self.ranks.shard(tasks), f"{restored.row.name}: metrics", unit="task", disable=not self.ranks.is_main
         )
 
-    def _measured(self, ledger, file, restored, condition, key, columns) -> Measured:
+    def _measured(self, cache, file, restored, condition, key, columns) -> Measured:
         found, images = {}, None
         for column in columns:
-            value = ledger.value(condition, key, column.name)
+            value = cache.value(condition, key, column.name)
             place = " ".join(filter(None, (restored.row.name, condition, key)))
             if value is None and column.name in self.missing:
                 continue
             if value is None:
                 try:
                     if key == WHOLE_SET:
-                        value = self._of_set(column, restored, condition)
+                        value = self._set_value(column, restored, condition)
                     else:
                         images = images or self._images(restored, condition, key)
                         value = float(self._call(column, *images))
@@ -164,14 +330,14 @@ class MetricRunner:
                 except (Exception, SystemExit) as error:  # of a metric for this image; the others go on
                     self.troubles[column.name].append(f"{place}: {format_error(error)}")
                     continue
-                ledger.enter(file, condition, key, column.name, value)
+                cache.add(file, condition, key, column.name, value)
             if math.isinf(value):
                 self.infinite[column.name].append(place)
                 value = math.nan
             found[condition, key, column.name] = value
         return found
 
-    def _of_set(self, column: MetricColumn, restored: Restored, condition: str) -> float:
+    def _set_value(self, column: MetricColumn, restored: Restored, condition: str) -> float:
         keys = restored.places(self.prepared, condition)
         total = 0
         for key in tqdm(
@@ -179,19 +345,19 @@ class MetricRunner:
             f"{restored.row.name}: {column.column.label} {condition}",
             unit="face",
             leave=False,
-            disable=not self.ranks.leads,
+            disable=not self.ranks.is_main,
         ):
             total += self._call(column, *self._images(restored, condition, key))
         return float(total / len(keys))
 
     def _images(self, restored: Restored, condition: str, key: str):
-        path = image_of(self.prepared.root, restored.row, condition, key)
+        path = restored_path(self.prepared.root, restored.row, condition, key)
         return decode_image(path.read_bytes(), str(path)), self.prepared.case(key, condition)
 
     def _call(self, column: MetricColumn, image, case):
         partner = {}
-        if column.takes_a_partner:
-            partner = {"img2": enlarged(case) if column.against == "input" or case.gt is None else case.gt}
+        if column.accepts_reference:
+            partner = {"img2": upsample_input(case) if column.against == "input" or case.gt is None else case.gt}
         return column.function(img=image, **partner, **column.arguments)
 
     def _stamp(self, name: str, restored: Restored, key: str) -> str | None:
@@ -208,9 +374,9 @@ class MetricRunner:
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def _not_possible(column: MetricColumn, prepared: Prepared) -> str:
+def _unavailable_reason(column: MetricColumn, prepared: Prepared) -> str:
     """Why a metric can have no value under this protocol, or nothing."""
-    if column.needs_a_partner and column.against == "gt" and not prepared.has_truth:
+    if column.needs_reference and column.against == "gt" and not prepared.has_truth:
         return "needs ground truth, which this protocol has not; against: input compares with the input"
     if column.function.__name__ == "calculate_niqe" and prepared.size < NIQE_SMALLEST:
         return f"needs images of {NIQE_SMALLEST} px and more, and these have {prepared.size}"

@@ -1,16 +1,141 @@
-"""The option file of an evaluation, checked: what is restored, by whom, and how it is measured."""
+"""The option file of an evaluation: its dataclasses and checks."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
-from gpen_plugin.config.schema import check
+from gpen_plugin.config.schema import build, check, matches_type
 from gpen_plugin.errors import GPENError, OptionError, join_errors
+from gpen_plugin.evaluate.measure import MetricColumn, metric_columns
 from gpen_plugin.evaluate.methods import read_entry
-from gpen_plugin.evaluate.metric_columns import MetricColumn, metric_columns
-from gpen_plugin.evaluate.repeats import Run, runs_of
-from gpen_plugin.evaluate.report.options import ReportOptions, check_reference
-from gpen_plugin.folder_name import folder_of
+from gpen_plugin.evaluate.results import slugify
+
+
+@dataclass(frozen=True)
+class ReportOptions:
+    """What the report of an evaluation shows.
+
+    Args:
+        sheet_images: rows of the comparison sheets: how many, from the best to the worst, or a list of image keys.
+        sheet_tile: side of a sheet's tiles, pixels.
+        embedded_images: so many images of the browser have their images inside report.html; the others are shown
+            from the files beside it. An image counts once per condition.
+        embedded_size: images inside the page are reduced to this side, pixels.
+        embedded_megabytes: images of the browser inside the page are no heavier than this all together.
+        bootstrap_resamples: how many resamples the 95 % intervals rest on.
+        bootstrap_seed: of their drawing.
+        curves: whether curves of the metrics are drawn where there are several conditions.
+        labels: a CSV file of labels, which the means are broken down by: a head line, then an image per line, its key
+            or file name first; ~ for no breakdown.
+        label_columns: which columns of it are used, in this order; ~ for all but the first.
+        against: a method that all others are held against, in a table of its own; ~ for none.
+    Raises:
+        OptionError: names the key, what was given and what was expected.
+    """
+
+    sheet_images: int | Sequence[str] = 6
+    sheet_tile: int = 256
+    embedded_images: int = 60
+    embedded_size: int = 512
+    embedded_megabytes: float = 40.0
+    bootstrap_resamples: int = 10_000
+    bootstrap_seed: int = 0
+    curves: bool = True
+    labels: str | None = None
+    label_columns: Sequence[str] | None = None
+    against: str | None = None
+
+    def __post_init__(self):
+        least = {"sheet_tile": 16, "embedded_size": 16, "bootstrap_resamples": 100}
+        for name in ("embedded_images", "embedded_megabytes", "bootstrap_seed", *least):
+            if getattr(self, name) < least.get(name, 0):
+                raise OptionError(name, f"got {getattr(self, name)}", f"{least.get(name, 0)} or more")
+        if isinstance(self.sheet_images, int) and self.sheet_images < 1:
+            raise OptionError("sheet_images", f"got {self.sheet_images}", "1 or more, or a list of image keys")
+        if not isinstance(self.sheet_images, int):
+            object.__setattr__(self, "sheet_images", tuple(self.sheet_images))  # YAML brings lists
+            if not self.sheet_images:
+                raise OptionError("sheet_images", "got an empty list", "a number from 1, or a list of image keys")
+
+        if self.label_columns is not None:
+            self._check_label_columns(list(self.label_columns))
+
+    def _check_label_columns(self, columns: list[str]) -> None:
+        if self.labels is None:
+            raise OptionError("label_columns", "given without labels", "the file that has them", "Add labels: FILE.csv")
+        if not columns or len(set(columns)) < len(columns):
+            raise OptionError("label_columns", f"got {columns}", "names of columns, each once, or ~ for all")
+
+    @classmethod
+    def from_options(cls, given: Mapping, where: str = "report") -> "ReportOptions":
+        """Build the options from YAML; errors name the whole key path, ``where`` in front."""
+        return build(cls, given, where)
+
+
+def check_reference(name: object, methods: Sequence[str]) -> None:
+    """Raise an `OptionError` unless ``against``, which may be None, names one of the methods."""
+    if name is not None and name not in methods:
+        hint = "Name a method, or write ~ for no such table."
+        raise OptionError("report:against", f"got '{name}'", f"one of {', '.join(methods)}", hint)
+
+
+RUN = "{run}"
+
+
+class Run(NamedTuple):
+    """What is restored and measured on its own.
+
+    Attributes:
+        name: of its row in the results.
+        method: what the option file calls it; the same as `name` where the method has no ``runs``.
+        entry: of the method, with the weights of this run.
+    """
+
+    name: str
+    method: str
+    entry: Mapping
+
+    @property
+    def run_of(self) -> str:
+        """The method whose values it is a part of; empty for a method without ``runs``."""
+        return self.method if self.name != self.method else ""
+
+
+def runs_of(method: str, entry: Mapping) -> list[Run]:
+    """The runs that an entry asks for: one for each of ``runs``, which ``{run}`` in ``weights`` stands for.
+
+    Args:
+        method: its name.
+        entry: from the option file.
+    Raises:
+        OptionError: ``runs`` without ``{run}`` or the other way round, or it is no list of different names.
+    """
+    where, weights = f"methods:{method}", entry.get("weights")
+    has_place = isinstance(weights, str) and RUN in weights
+    if "runs" not in entry:
+        if has_place:
+            got, hint = f"got {weights}, and no runs", "Add e.g. runs: [0, 1, 2], or name one file."
+            raise OptionError(f"{where}:weights", got, f"runs, which {RUN} stands for", hint)
+        return [Run(method, method, entry)]
+    runs = entry["runs"]
+    _check_list(runs, f"{where}:runs")
+    if not has_place:
+        got, hint = (
+            f"given, and weights has no {RUN}",
+            f"Write {RUN} into weights, or remove runs.",
+        )
+        raise OptionError(f"{where}:runs", got, f"weights with {RUN}, a file for each run", hint)
+    rest = {key: value for key, value in entry.items() if key != "runs"}
+    return [Run(f"{method}, run {run}", method, {**rest, "weights": weights.replace(RUN, str(run))}) for run in runs]
+
+
+def _check_list(runs: object, where: str) -> None:
+    if not matches_type(runs, list[int | str]) or not runs:
+        raise OptionError(where, f"got {runs!r}", "a list of numbers or names, such as [0, 1, 2]")
+    doubles = sorted({str(run) for run in runs if [str(other) for other in runs].count(str(run)) > 1})
+    if doubles:
+        raise OptionError(where, f"got {', '.join(doubles)} more than once", "each run once")
 
 
 @dataclass(frozen=True)
@@ -44,8 +169,8 @@ class EvaluationOptions:
         """
         check(cls, given)
         options = cls(**given)
-        problems = _caught(lambda: ReportOptions.from_options(options.report))
-        problems += _caught(lambda: metric_columns(options.metrics))
+        problems = _errors_of(lambda: ReportOptions.from_options(options.report))
+        problems += _errors_of(lambda: metric_columns(options.metrics))
         if not options.methods:
             problems.append(OptionError("methods", "got none", "a mapping of names to entries"))
         runs: list[Run] = []
@@ -53,10 +178,10 @@ class EvaluationOptions:
             if not isinstance(entry, Mapping) or "type" not in entry:
                 problems.append(OptionError(f"methods:{name}", f"got {entry!r}", "a mapping with a type"))
             else:
-                problems += _caught(lambda entry=entry, name=name: runs.extend(_checked_runs(str(name), entry)))
-        problems += _shared_folders(runs)
-        problems += _caught(lambda: check_reference(options.report.get("against"), [*map(str, options.methods)]))
-        problems += _read_where_written(options)
+                problems += _errors_of(lambda entry=entry, name=name: runs.extend(_check_entry(str(name), entry)))
+        problems += _check_folders(runs)
+        problems += _errors_of(lambda: check_reference(options.report.get("against"), [*map(str, options.methods)]))
+        problems += _check_inputs_outside_output(options)
         if problems:
             raise join_errors(problems)
         return options
@@ -77,25 +202,25 @@ class EvaluationOptions:
         return metric_columns(self.metrics)
 
 
-def _checked_runs(method: str, entry: Mapping) -> list[Run]:
+def _check_entry(method: str, entry: Mapping) -> list[Run]:
     """The runs of an entry, whose other keys are right too: runs differ in nothing but the file of weights."""
     runs = runs_of(method, entry)
     read_entry(runs[0].entry, f"methods:{method}")
     return runs
 
 
-def _shared_folders(runs: Sequence[Run]) -> Iterator[OptionError]:
+def _check_folders(runs: Sequence[Run]) -> Iterator[OptionError]:
     """Names that would be one folder."""
     names: dict[str, str] = {}
     for run in runs:
-        folder = folder_of(run.name)
+        folder = slugify(run.name)
         if folder in names:
             got = f"would share the folder {folder} with '{names[folder]}'"
             yield OptionError(f"methods:{run.method}", got, "names that differ in letters and digits")
         names.setdefault(folder, run.name)
 
 
-def _read_where_written(options: EvaluationOptions) -> Iterator[OptionError]:
+def _check_inputs_outside_output(options: EvaluationOptions) -> Iterator[OptionError]:
     """Folders of images that lie in the output, where they would be deleted, or around it, where it would grow."""
     read = {f"protocol:{key}": path for key, path in options.protocol.items() if str(key).startswith("dataroot_")}
     for name, entry in options.methods.items():
@@ -109,7 +234,7 @@ def _read_where_written(options: EvaluationOptions) -> Iterator[OptionError]:
             yield OptionError(where, got, "folders that lie apart", "Name another output.")
 
 
-def _caught(check: Callable[[], object]) -> list[GPENError]:
+def _errors_of(check: Callable[[], object]) -> list[GPENError]:
     """What `check` raises, in a list: empty if it raises nothing."""
     try:
         check()

@@ -1,17 +1,59 @@
-"""What an evaluation has found out: the one file that tables, sheets, pages and studies are made of."""
+"""Results of an evaluation: the folder layout, results.json, and merging several of them."""
 
 import dataclasses
 import json
 import math
+import os
+import re
 import shutil
-from collections.abc import Iterator, Mapping
+import traceback
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import cv2
 import numpy as np
 
-from gpen_plugin.errors import DataError
+from gpen_plugin.baselines.method import Sample
+from gpen_plugin.data.image_source import decode_image
+from gpen_plugin.errors import DataError, GPENError, OptionError
+from gpen_plugin.evaluate.fingerprint import Fingerprint, differences
 from gpen_plugin.images.files import write_whole
+
+
+def slugify(name: str) -> str:
+    """The name of a method or variant as a folder: ``GPEN-w/o-ft`` becomes ``gpen_w_o_ft``."""
+    return re.sub(r"[^a-z0-9]+", "_", name.lower()).strip("_") or "_"
+
+
+MAX_MESSAGE = 200
+
+
+def format_error(error: BaseException) -> str:
+    """An error as it stands in tables and pages, where nobody's home folder is to be read.
+
+    Errors of ours are whole. Of others it is one line that a reader can search for: what was raised, and where.
+    """
+    return redact_home(str(error) if isinstance(error, GPENError) else _searchable(error))
+
+
+def redact_home(text: str) -> str:
+    """`text` with ``~`` for the home folder of whoever runs this."""
+    try:
+        home = str(Path.home())
+    except RuntimeError:  # nobody's
+        return text
+    if home == Path(home).anchor:
+        return text
+    return re.sub(rf"(?<![\w.-]){re.escape(home)}(?![\w.-])", "~", text)
+
+
+def _searchable(error: BaseException) -> str:
+    text = (str(error).strip().splitlines() or [""])[0][:MAX_MESSAGE]
+    frames = traceback.extract_tb(error.__traceback__)
+    place = f" ({Path(frames[-1].filename).name}:{frames[-1].lineno})" if frames else ""
+    return f"{type(error).__name__}: {text}{place}"
+
 
 FILE = "results.json"
 FORMAT = 1
@@ -86,7 +128,7 @@ class Results:
         keys: the images.
         conditions: e.g. ``8x``, ``16x``; one empty text where there is but one.
         columns: metrics, in the order of the option file.
-        rows: methods, likewise; of a method that was trained several times, a row per run (see `pooled`).
+        rows: methods, likewise; of a method that was trained several times, a row per run (see `average_runs`).
         images: row name -> condition -> key -> {column name -> value}, or {"failure": reason}. A value is NaN where
             the metric has none for this image (no face was found, say).
         sets: row name -> condition -> {column name -> value} of metrics of whole sets.
@@ -110,7 +152,7 @@ class Results:
         """Whether there is ground truth to show."""
         return self.fingerprint["kind"] != "wild"
 
-    def of_images(self, row: str, condition: str, column: str) -> np.ndarray:
+    def image_values(self, row: str, condition: str, column: str) -> np.ndarray:
         """The metric of each image in the order of `keys`, (N,) float64; NaN where there is none."""
         found = self.images.get(row, {}).get(condition, {})
         values = np.array([found.get(key, {}).get(column, math.nan) for key in self.keys], dtype=np.float64)
@@ -120,7 +162,7 @@ class Results:
         """A cell of the table: the value of the set, or the mean over the images that have one. NaN if none has."""
         if column.of_sets:
             return self.sets.get(row, {}).get(condition, {}).get(column.name, math.nan)
-        values = self.of_images(row, condition, column.name)
+        values = self.image_values(row, condition, column.name)
         return float(np.nanmean(values)) if np.isfinite(values).any() else math.nan
 
     def has_image(self, row: str, condition: str, key: str) -> bool:
@@ -142,22 +184,22 @@ class Results:
                         yield Failure(row.name, condition, key, found[key]["failure"])
 
 
-def image_of(root: Path, row: Row, condition: str, key: str) -> Path:
+def restored_path(root: Path, row: Row, condition: str, key: str) -> Path:
     """Where a restored image of an evaluation lies."""
-    return image_below(root / "methods" / row.folder, condition, key)
+    return restored_path_in(root / "methods" / row.folder, condition, key)
 
 
-def image_below(folder: Path, condition: str, key: str) -> Path:
+def restored_path_in(folder: Path, condition: str, key: str) -> Path:
     """Where a restored image lies in the folder of its method."""
     return folder / "restored" / condition / f"{key}.png"
 
 
-def input_of(root: Path, condition: str, key: str) -> Path:
+def input_path(root: Path, condition: str, key: str) -> Path:
     """Where the degraded image lies, at its own size."""
     return root / "inputs" / condition / f"{key}.png"
 
 
-def truth_of(root: Path, key: str) -> Path:
+def truth_path(root: Path, key: str) -> Path:
     """Where the ground truth lies."""
     return root / "truth" / f"{key}.png"
 
@@ -236,3 +278,207 @@ def _with_nan(content: object) -> object:
     if isinstance(content, Mapping):
         return {key: _with_nan(value) for key, value in content.items()}
     return math.nan if content is None else content
+
+
+def settings_clash(one: Column, other: Column) -> OptionError | None:
+    """The error of two tables' columns of one name that were measured in two ways; None if they agree."""
+    if (one.settings, one.lower_is_better) == (other.settings, other.lower_is_better):
+        return None
+    got = f"measured as {other.settings} in one and as {one.settings} in another"
+    if one.settings == other.settings:
+        got = "lower is better in one and higher in another"
+    return OptionError(f"metrics:{one.name}", got, "one way of measuring", "Measure both in the same way.")
+
+
+def group_by_method(rows: Sequence[Row]) -> dict[str, list[Row]]:
+    """The rows of each method: itself, or its runs. A method stands where its first run stands."""
+    methods: dict[str, list[Row]] = {}
+    for row in rows:
+        methods.setdefault(row.run_of or row.name, []).append(row)
+    return methods
+
+
+def check_run_kinds(rows: Sequence[Row], where: str) -> None:
+    """Raise an `OptionError` if a method is there both as one row and as runs."""
+    for name, members in group_by_method(rows).items():
+        if len({bool(row.run_of) for row in members}) > 1:
+            got = f"'{name}' is one row in one folder, and runs in another"
+            raise OptionError(where, got, "names of their own", "Rename the method in one of the option files.")
+
+
+PROTOCOL_FILE = "protocol.json"
+FOLDERS = ("inputs", "truth", "methods", "sheets")
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """The inputs of an evaluation on disk.
+
+    Attributes:
+        root: folder of the evaluation.
+        size: side of the results.
+        keys: images that could be read.
+        conditions: of the protocol.
+        has_truth: whether there is ground truth.
+        fingerprint: of these very images.
+        notes: on the protocol, and on images that could not be read.
+    """
+
+    root: Path
+    size: int
+    keys: list[str]
+    conditions: list[str]
+    has_truth: bool
+    fingerprint: Fingerprint
+    notes: list[str]
+
+    def case(self, key: str, condition: str) -> Sample:
+        """One case, read back: all methods, runs and ranks are given the same bytes."""
+        return read_sample(self.root, key, condition, self.size, self.has_truth)
+
+    @property
+    def places(self) -> list[tuple[str, str]]:
+        """(condition, key) of every case."""
+        return [(condition, key) for condition in self.conditions for key in self.keys]
+
+
+def read_sample(root: Path, key: str, condition: str, size: int, has_truth: bool) -> Sample:
+    """Read one case of an evaluation from its folder."""
+    return next(read_samples(root, key, [condition], size, has_truth))
+
+
+def read_samples(root: Path, key: str, conditions: Sequence[str], size: int, has_truth: bool) -> Iterator[Sample]:
+    truth = _read(truth_path(root, key)) if has_truth else None
+    for condition in conditions:
+        yield Sample(key, condition, _read(input_path(root, condition, key)), truth, size)
+
+
+def _read(path: Path):
+    try:
+        return decode_image(path.read_bytes(), str(path))
+    except OSError as error:
+        hint = "Give --restart to make the inputs anew."
+        raise DataError(str(path), f"cannot be read ({error.strerror})", "an input of the evaluation", hint) from error
+
+
+def upsample_input(case: Sample):
+    """The degraded image at the size of the result, bilinearly: (size, size, 3) BGR uint8."""
+    return cv2.resize(case.lq, (case.size, case.size), interpolation=cv2.INTER_LINEAR)
+
+
+SampleId = tuple[str, str]  # condition, key
+
+
+@dataclass
+class Restored:
+    """What a method has done.
+
+    Attributes:
+        row: for the tables.
+        digest: of all that decides its images besides the inputs.
+        failures: place -> why there is no image.
+    """
+
+    row: Row
+    digest: str = ""
+    failures: dict[SampleId, str] = field(default_factory=dict)
+
+    def places(self, prepared: Prepared, condition: str) -> list[str]:
+        """Keys of the images that it gave an image for."""
+        if self.row.failure:
+            return []
+        return [key for key in prepared.keys if (condition, key) not in self.failures]
+
+
+def merge_results(roots: Sequence[Path], output: Path, other_versions: bool = False) -> Results:
+    """Merge evaluations: their methods in one table. The runs of a method may lie in several folders.
+
+    Args:
+        roots: folders of evaluations.
+        output: folder of the merged one; images are linked there where the disk allows, else copied.
+        other_versions: whether the same inputs may have been restored and measured under other versions of the
+            packages; a note then says so.
+    Returns:
+        The merged results, which are written too.
+    Raises:
+        DataError: the protocols differ; it says in what.
+        OptionError: two methods share a name, or a metric was measured in two ways.
+    """
+    if output.resolve() in {root.resolve() for root in roots}:
+        raise OptionError("-o", f"got {output}, which is merged", "a folder of its own")
+    if (output / PROTOCOL_FILE).exists():
+        raise OptionError("-o", f"got {output}, which is an evaluation of its own", "another folder")
+    parts = [read_results(root) for root in roots]
+    total = dataclasses.replace(parts[0], columns=[], rows=[], images={}, sets={}, notes=[])
+    for root, part in zip(roots, parts, strict=True):
+        _check_protocol(total, roots[0], part, root, other_versions)
+        _append(total, part, root)
+    for root, part in zip(roots, parts, strict=True):
+        for row in part.rows:
+            _link_tree(root / "methods" / row.folder / "restored", output / "methods" / row.folder / "restored")
+    for folder in ("inputs", "truth"):
+        _link_tree(roots[0] / folder, output / folder)
+    write_results(output, total)
+    return total
+
+
+def _check_protocol(total: Results, first: Path, part: Results, root: Path, other_versions: bool) -> None:
+    if part.fingerprint["digest"] == total.fingerprint["digest"]:
+        return
+    for fingerprint in (total.fingerprint, part.fingerprint):
+        Fingerprint.from_dict(fingerprint)  # refuses one that was changed by hand
+    found = differences(total.fingerprint, part.fingerprint)
+    only_versions = all(
+        total.fingerprint[name] == part.fingerprint[name] for name in ("kind", "options", "images", "inputs")
+    )
+    if not (only_versions and other_versions):
+        hint = "Evaluate both under one protocol."
+        if only_versions:
+            hint = "Give --other-versions to put them side by side all the same, with a note."
+        raise DataError(str(root), f"differs from {first}: {'; '.join(found)}", "one protocol", hint)
+    total.notes.append(f"{', '.join(row.name for row in part.rows)}: made under other versions ({'; '.join(found)})")
+
+
+def _append(total: Results, part: Results, root: Path) -> None:
+    taken = {row.folder for row in total.rows}
+    twins = [row for row in part.rows if _same_row(total, part, row)]  # a baseline that both have measured
+    for row in part.rows:
+        if row.folder in taken and row not in twins:
+            got = f"holds another '{row.name}' than the folders before it"
+            raise OptionError(str(root), got, "names of their own", "Rename the method in one of the option files.")
+    check_run_kinds([*total.rows, *part.rows], str(root))
+    held = {column.name: column for column in total.columns}
+    for column in part.columns:
+        clash = column.name in held and settings_clash(held[column.name], column)
+        if clash:
+            raise clash
+        if column.name not in held:
+            total.columns.append(column)
+        elif column.note and column.note not in held[column.name].note:
+            note = "; ".join(filter(None, (held[column.name].note, column.note)))
+            total.columns[total.columns.index(held[column.name])] = dataclasses.replace(column, note=note)
+    total.rows.extend(row for row in part.rows if row not in twins)
+    total.images.update(part.images)
+    total.sets.update(part.sets)
+    total.notes.extend(note for note in part.notes if note not in total.notes)
+
+
+def _same_row(total: Results, part: Results, row: Row) -> bool:
+    """Whether `total` has this very row: one method with the same value of every image and set."""
+    values = [
+        json.dumps([found.images.get(row.name), found.sets.get(row.name)], sort_keys=True) for found in (total, part)
+    ]
+    return row in total.rows and values[0] == values[1]
+
+
+def _link_tree(source: Path, target: Path) -> None:
+    if source.is_dir():
+        shutil.copytree(source, target, copy_function=_link_or_copy, dirs_exist_ok=True)
+
+
+def _link_or_copy(source: str, target: str) -> None:
+    Path(target).unlink(missing_ok=True)
+    try:
+        os.link(source, target)
+    except OSError:  # another disk, or one without links
+        shutil.copy2(source, target)

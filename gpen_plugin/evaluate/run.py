@@ -1,15 +1,264 @@
-"""One evaluation from its options to its report."""
+"""One evaluation: prepare the inputs, restore them, measure, and write the report."""
 
 import dataclasses
+import hashlib
+import json
 import logging
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 
-from gpen_plugin.evaluate.distributed import Ranks
+import numpy as np
+from tqdm import tqdm
+
+from gpen_plugin.baselines.method import Method, Sample
+from gpen_plugin.data.image_source import decode_image
+from gpen_plugin.errors import DataError
+from gpen_plugin.evaluate.distributed import Ranks, merge_dicts
+from gpen_plugin.evaluate.fingerprint import MAX_KEYS, compute_fingerprint
 from gpen_plugin.evaluate.measure import WHOLE_SET, Measured, MetricRunner
-from gpen_plugin.evaluate.options import EvaluationOptions
-from gpen_plugin.evaluate.prepare import FOLDERS, PROTOCOL_FILE, Prepared, Restored, prepare, restore_all
-from gpen_plugin.evaluate.protocols import build_protocol
-from gpen_plugin.evaluate.report import SOMETIMES, ReportOptions, check_report, write_report
-from gpen_plugin.evaluate.results import FILE, Results, delete_file, delete_folder, write_results
+from gpen_plugin.evaluate.methods import build_method
+from gpen_plugin.evaluate.options import EvaluationOptions, ReportOptions, Run
+from gpen_plugin.evaluate.protocols import Protocol, build_protocol, join_keys
+from gpen_plugin.evaluate.report import OPTIONAL_FILES, check_report, write_report
+from gpen_plugin.evaluate.results import (
+    FILE,
+    FOLDERS,
+    PROTOCOL_FILE,
+    Prepared,
+    Restored,
+    Results,
+    Row,
+    SampleId,
+    delete_file,
+    delete_folder,
+    format_error,
+    input_path,
+    read_samples,
+    restored_path,
+    restored_path_in,
+    slugify,
+    truth_path,
+    write_results,
+    write_text,
+)
+from gpen_plugin.images.files import write_image
+
+
+def prepare(protocol: Protocol, root: Path, ranks: Ranks) -> Prepared:
+    """Write the inputs that are not there yet or were made of other images, and take the fingerprint of all.
+
+    Every rank has to call this.
+
+    Raises:
+        DataError: `root` holds an evaluation under another protocol or cannot be written, or no image can be read.
+    """
+    _check_folder(root, protocol, ranks)
+    unreadable = merge_dicts(ranks.gather(_write(protocol, root, ranks)))
+    keys = [key for key in protocol.keys if key not in unreadable]
+    if not keys:
+        raise DataError("protocol", f"none of {len(protocol.keys)} images can be read", "at least one")
+    notes = [*protocol.notes, *(f"left out: {why}" for _, why in sorted(unreadable.items()))]
+    readable = _ReadableProtocol(protocol, keys)
+    fingerprint = compute_fingerprint(readable, _cases(root, readable)) if ranks.is_main else None
+    fingerprint = ranks.gather(fingerprint)[0]
+    return Prepared(root, protocol.size, keys, protocol.conditions, protocol.has_truth, fingerprint, notes)
+
+
+class _ReadableProtocol:
+    """A protocol without the images that could not be read."""
+
+    def __init__(self, protocol: Protocol, keys: Sequence[str]):
+        self._protocol, self.keys = protocol, list(keys)
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._protocol, name)
+
+
+def _check_folder(root: Path, protocol: Protocol, ranks: Ranks) -> None:
+    """Refuse a folder whose inputs another protocol made, and one that holds something else under our names.
+
+    More images of the same protocol are welcome: each is degraded, restored and measured apart from the others.
+    """
+    wanted = json.loads(json.dumps({"kind": protocol.kind, "options": protocol.options(), "keys": protocol.keys}))
+    path = root / PROTOCOL_FILE
+    if path.is_file():
+        _check_same_protocol(root, _json(path), wanted)
+    else:
+        _check_empty(root)
+    if ranks.is_main:
+        write_text(path, json.dumps(wanted, indent=1, ensure_ascii=False) + "\n")
+    ranks.barrier()
+
+
+def _check_same_protocol(root: Path, held: Mapping, wanted: Mapping) -> None:
+    differing = [name for name in ("kind", "options") if held.get(name) != wanted[name]]
+    lost = sorted(set(held.get("keys", ())) - set(wanted["keys"]))
+    if differing:
+        got = f"was made under another protocol (its {' and '.join(differing)} differ)"
+    elif lost:
+        number = f"{len(lost)} image" + "s" * (len(lost) != 1)
+        got = f"holds {number} that the protocol does not have now: {join_keys(lost, MAX_KEYS)}"
+    else:
+        return
+    hint = "Name another output, or give --restart, which deletes what is there."
+    raise DataError(str(root), got, "an empty folder, or one of this protocol", hint)
+
+
+def _check_empty(root: Path) -> None:
+    there = [name for name in FOLDERS if (root / name).exists()]
+    if there:
+        got = f"holds {', '.join(there)}, and no evaluation wrote them"
+        hint = "Name another output. What --merge wrote is deleted by --restart."
+        raise DataError(str(root), got, "an empty folder, or an evaluation", hint)
+
+
+def _write(protocol: Protocol, root: Path, ranks: Ranks) -> dict[str, str]:
+    """Write this rank's share of the inputs; which images cannot be read, and why."""
+    unreadable = {}
+    for key in tqdm(ranks.shard(protocol.keys), "inputs", unit="image", disable=not ranks.is_main):
+        try:
+            cases = [protocol.case(key, condition) for condition in _conditions_to_write(protocol, root, key)]
+        except DataError as error:
+            logging.getLogger("basicsr").warning(f"left out: {error}")
+            unreadable[key] = format_error(
+                DataError(key, error.got, error.expected, error.hint) if error.got else error
+            )
+            continue
+        for case in cases:
+            write_image(input_path(root, case.condition, key), case.lq)
+        if cases and protocol.has_truth:  # last, as it tells what the inputs were made of
+            write_image(truth_path(root, key), cases[0].gt)
+    return unreadable
+
+
+def _conditions_to_write(protocol: Protocol, root: Path, key: str) -> list[str]:
+    """Conditions whose inputs are not there; all, if those that are there were made of another image."""
+    missing = [condition for condition in protocol.conditions if not input_path(root, condition, key).exists()]
+    if missing == protocol.conditions:
+        return missing
+    truth, degraded = protocol.originals(key)
+    there = [
+        (input_path(root, condition, key), degraded) for condition in protocol.conditions if condition not in missing
+    ]
+    there.append((truth_path(root, key), truth))
+    as_found = all(image is None or file_holds(path, image) for path, image in there)
+    return missing if as_found else protocol.conditions
+
+
+def file_holds(path: Path, image: np.ndarray) -> bool:
+    """Whether a file is there and holds this very image, pixel for pixel."""
+    try:
+        return np.array_equal(decode_image(path.read_bytes(), str(path)), image)
+    except (OSError, DataError):
+        return False
+
+
+def _cases(root: Path, protocol: Protocol) -> Iterator[Sample]:
+    total = len(protocol.keys) * len(protocol.conditions)
+    with tqdm(total=total, desc="fingerprint", unit="image") as progress:
+        for key in protocol.keys:
+            for case in read_samples(root, key, protocol.conditions, protocol.size, protocol.has_truth):
+                yield case
+                progress.update()
+
+
+def _json(path: Path) -> Mapping:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(content, dict):
+            raise ValueError(f"holds a {type(content).__name__}")
+        return content
+    except (OSError, ValueError) as error:
+        raise DataError(str(path), f"is damaged ({error})", "JSON", "Give --restart to begin anew.") from error
+
+
+IDENTITY_FILE = "method.json"
+
+
+def restore_all(run: Run, prepared: Prepared, ranks: Ranks) -> Restored:
+    """Restore what is not restored yet, each rank its share; every rank has to call this.
+
+    Images that the same method made of the same input in an earlier run are kept.
+    """
+    folder = prepared.root / "methods" / slugify(run.name)
+    method, failure = _build(run, folder, ranks)
+    failure = next(filter(None, ranks.gather(failure)), "")
+    row = Row(run.name, slugify(run.name), method.description if method else "", failure, run.run_of)
+    if failure:
+        logging.getLogger("basicsr").warning(f"{run.name}: {failure}")
+        return Restored(row)
+    digest = _digest(method, prepared)
+    if ranks.is_main:
+        _claim(folder, digest, method, prepared)
+    ranks.barrier()
+    failures = _restore_share(method, row, prepared, ranks)
+    return Restored(row, digest, merge_dicts(ranks.gather(failures)))
+
+
+def _build(run: Run, folder: Path, ranks: Ranks) -> tuple[Method | None, str]:
+    """The method, or why there is none. Rank 0 builds first: it may train, and keep what the others then load."""
+    method, failure = None, ""
+    for _ in ranks.main_first():
+        try:
+            method = build_method(run.entry, f"methods:{run.method}", ranks.device, folder)
+        except (Exception, SystemExit) as error:  # a network that is not ours may do anything
+            failure = format_error(error)
+    return method, failure
+
+
+def _claim(folder: Path, digest: str, method: Method, prepared: Prepared) -> None:
+    """Clear away what another method of this name has left, and what this one made of other inputs."""
+    path, inputs = folder / IDENTITY_FILE, prepared.fingerprint.inputs
+    held, restored_of = _read_identity(path)
+    if held != digest:
+        delete_folder(folder / "restored")
+        for old in folder.glob("values.*.jsonl"):
+            delete_file(old)
+    else:
+        for key in (key for key, made_of in restored_of.items() if inputs.get(key) != made_of):
+            for condition in prepared.conditions:
+                delete_file(restored_path_in(folder, condition, key))
+    content = {"digest": digest, "identity": method.identity, "inputs": dict(inputs)}
+    write_text(path, json.dumps(content, indent=1, ensure_ascii=False, default=str) + "\n")
+
+
+def _read_identity(path: Path) -> tuple[str, Mapping[str, str]]:
+    """Which method was here before, and the hashes of the inputs that it was given, by key."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        return content["digest"], dict(content["inputs"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return "", {}
+
+
+def _digest(method: Method, prepared: Prepared) -> str:
+    """Of what decides an image besides the input."""
+    content = [method.identity, prepared.size, prepared.fingerprint.versions]
+    return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def _restore_share(method: Method, row: Row, prepared: Prepared, ranks: Ranks) -> dict[SampleId, str]:
+    failures: dict[SampleId, str] = {}
+    share = ranks.shard(prepared.places)
+    for condition, key in tqdm(share, row.name, unit="face", disable=not ranks.is_main):
+        path = restored_path(prepared.root, row, condition, key)
+        if path.exists():
+            continue
+        try:
+            image = method(prepared.case(key, condition))
+            _check(image, prepared.size)
+        except (Exception, SystemExit) as error:  # whatever it is, it is entered, and the other images go on
+            failures[condition, key] = format_error(error)
+            continue
+        write_image(path, image)
+    return failures
+
+
+def _check(image: object, size: int) -> None:
+    if not isinstance(image, np.ndarray):
+        raise ValueError(f"gave {type(image).__name__} instead of an image")
+    if image.shape != (size, size, 3) or image.dtype != np.uint8:
+        raise ValueError(f"gave {image.shape} {image.dtype} instead of ({size}, {size}, 3) uint8")
 
 
 def evaluate(options: EvaluationOptions, ranks: Ranks, restart: bool = False) -> Results:
@@ -27,18 +276,18 @@ def evaluate(options: EvaluationOptions, ranks: Ranks, restart: bool = False) ->
     report = ReportOptions.from_options(options.report)
     check_report(report)
     protocol = build_protocol(options.protocol)
-    if restart and ranks.leads:
+    if restart and ranks.is_main:
         _clear(options)
-    ranks.wait()
+    ranks.barrier()
     prepared = prepare(protocol, options.root, ranks)
     everything = [restore_all(run, prepared, ranks) for run in options.runs]
     measurer = MetricRunner(options.columns, prepared, ranks)
     measured = [{} if restored.row.failure else measurer.measure(restored) for restored in everything]
     results = _results(options, prepared, measurer, list(zip(everything, measured, strict=True)))
-    if ranks.leads:
+    if ranks.is_main:
         write_results(options.root, results)
         write_report(options.root, results, report)
-    ranks.wait()
+    ranks.barrier()
     return results
 
 
@@ -49,7 +298,7 @@ def _clear(options: EvaluationOptions) -> None:
         return
     for folder in FOLDERS:
         delete_folder(options.root / folder)
-    for file in (*SOMETIMES, *marks):  # the marks last: what is stopped in between is still known as ours
+    for file in (*OPTIONAL_FILES, *marks):  # the marks last: what is stopped in between is still known as ours
         delete_file(options.root / file)
 
 

@@ -1,12 +1,173 @@
-"""Statistics of tables: spread over runs, bootstrap intervals, paired differences."""
+"""Statistics of tables: means over runs, ranking, bootstrap intervals, paired differences."""
 
-from typing import NamedTuple
+import dataclasses
+import itertools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal, NamedTuple
 
 import numpy as np
 
-from gpen_plugin.evaluate.pooling import by_method
-from gpen_plugin.evaluate.report.ranking import Cells, Place
-from gpen_plugin.evaluate.results import Column, Results, Row
+from gpen_plugin.evaluate.results import Column, Results, Row, group_by_method
+
+
+def average_runs(results: Results) -> Results:
+    """Results in which every method is one row.
+
+    A value of an image, and of a set, is the mean over the runs; it is NaN where a run has none, so that it is over
+    the same runs everywhere. An image that a run failed on, and a run that could not be built, are failures of the
+    method. Its images are those of the first run.
+
+    Args:
+        results: with a row per run.
+    Returns:
+        New results; they share with `results` the rows of methods without runs.
+    """
+    everything = dataclasses.replace(results, rows=[], images={}, sets={})
+    for name, rows in group_by_method(results.rows).items():
+        if not rows[0].run_of:
+            everything.rows += rows
+            everything.images |= {name: results.images[name]} if name in results.images else {}
+            everything.sets |= {name: results.sets[name]} if name in results.sets else {}
+            continue
+        row = _average_row(name, rows)
+        everything.rows.append(row)
+        if not row.failure:
+            everything.images[name] = _average_images(results, rows)
+            everything.sets[name] = _average_sets(results, rows)
+    return everything
+
+
+def _average_row(name: str, rows: Sequence[Row]) -> Row:
+    failures = [f"{_run(row)}: {row.failure}" for row in rows if row.failure]
+    return Row(name, rows[0].folder, _described(rows), "; ".join(failures))
+
+
+def _described(rows: Sequence[Row]) -> str:
+    """What the runs say of themselves, part by part: what is the same in all stands once."""
+    parts = itertools.zip_longest(*(row.description.split("; ") for row in rows if row.description), fillvalue="")
+    said = [", ".join(dict.fromkeys(filter(None, part))) for part in parts]
+    counted = f"mean over {len(rows)} runs" if len(rows) > 1 else "1 run"
+    return "; ".join([counted, *said]) if said else ""
+
+
+def _run(row: Row) -> str:
+    return row.name.removeprefix(f"{row.run_of}, ")
+
+
+def _average_images(results: Results, rows: Sequence[Row]) -> dict:
+    columns = [column for column in results.columns if not column.of_sets]
+    return {
+        condition: {key: _average_image(results, rows, condition, key, columns) for key in results.keys}
+        for condition in results.conditions
+        if all(condition in results.images.get(row.name, {}) for row in rows)
+    }
+
+
+def _average_image(results: Results, rows: Sequence[Row], condition: str, key: str, columns: Sequence[Column]) -> dict:
+    entries = [results.images[row.name][condition].get(key, {}) for row in rows]
+    failures = [
+        f"{_run(row)}: {entry['failure']}" for row, entry in zip(rows, entries, strict=True) if "failure" in entry
+    ]
+    return {"failure": "; ".join(failures)} if failures else _means(entries, columns)
+
+
+def _average_sets(results: Results, rows: Sequence[Row]) -> dict:
+    columns = [column for column in results.columns if column.of_sets]
+    return {
+        condition: _means([results.sets.get(row.name, {}).get(condition, {}) for row in rows], columns)
+        for condition in results.conditions
+    }
+
+
+def _means(entries: Sequence[dict], columns: Sequence[Column]) -> dict[str, float]:
+    """The mean of each column that any run has; NaN unless all have it."""
+    names = [column.name for column in columns if any(column.name in entry for entry in entries)]
+    return {name: float(np.mean([entry.get(name, np.nan) for entry in entries])) for name in names}
+
+
+class CellIndex(NamedTuple):
+    """Where a cell stands: names of the row, the condition and the column."""
+
+    row: str
+    condition: str
+    column: str
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A number in a table.
+
+    Attributes:
+        value: NaN where there is none.
+        text: as it is printed; ``-`` where there is none.
+        images: how many it is computed over.
+        complete: whether these are all the images of the evaluation that any method has a value for.
+        mark: ``best``, ``second`` or empty.
+    """
+
+    value: float
+    text: str
+    images: int
+    complete: bool
+    mark: Literal["best", "second", ""] = ""
+
+
+Cells = Mapping[CellIndex, Cell]
+
+
+def format_cells(results: Results) -> Cells:
+    """Fill every place of a table, and rank what can be compared.
+
+    Means over different images are not compared: a method that gave nothing for an image, or an image that a
+    metric found no value for while another method's has one, would profit from what it lacks. Such a cell is
+    incomplete, and unranked. Values that print alike share a mark.
+    """
+    cells = {}
+    for condition in results.conditions:
+        for column in results.columns:
+            cells |= _ranked(_format_column(results, condition, column), column)
+    return cells
+
+
+def _format_column(results: Results, condition: str, column: Column) -> dict[CellIndex, Cell]:
+    measured = {row.name: _measured(results, row, condition, column) for row in results.rows}
+    wanted = np.logical_or.reduce(list(measured.values()))
+    cells = {}
+    for row in results.rows:
+        value = results.value(row.name, condition, column)
+        text = f"{round(value, column.decimals) + 0.0:.{column.decimals}f}" if np.isfinite(value) else "-"  # no -0.00
+        has = measured[row.name]
+        complete = is_complete(results, row, condition) and bool((has == wanted).all())
+        cells[CellIndex(row.name, condition, column.name)] = Cell(value, text, int(has.sum()), complete)
+    return cells
+
+
+def _measured(results: Results, row: Row, condition: str, column: Column) -> np.ndarray:
+    """Which images a value rests on, (N,) bool."""
+    if not column.of_sets:
+        return np.isfinite(results.image_values(row.name, condition, column.name))
+    has_value = bool(np.isfinite(results.value(row.name, condition, column)))
+    return np.array([has_value and results.has_image(row.name, condition, key) for key in results.keys])
+
+
+def _ranked(cells: Mapping[CellIndex, Cell], column: Column) -> dict[CellIndex, Cell]:
+    compared = [cell.text for cell in cells.values() if cell.complete and cell.text != "-"]
+    order = sorted(set(compared), key=float, reverse=not column.lower_is_better) if len(compared) > 1 else []
+    mark_of = dict(zip(order, ("best", "second"), strict=False))
+    return {
+        place: replace(cell, mark=mark_of.get(cell.text, "") if cell.complete else "") for place, cell in cells.items()
+    }
+
+
+def is_complete(results: Results, row: Row, condition: str) -> bool:
+    """Whether the method gave an image for every image."""
+    return not row.failure and results.restored(row.name, condition) == len(results.keys)
+
+
+def attempted(results: Results, row: Row, condition: str) -> bool:
+    """Whether the method gave something for the condition, be it failures; the paper's tables show ``-`` if not."""
+    return bool(row.failure or results.images.get(row.name, {}).get(condition))
 
 
 class Spread(NamedTuple):
@@ -21,7 +182,7 @@ class Spread(NamedTuple):
     deviation: float
 
 
-def spreads_of(results: Results, table: Results) -> dict[Place, Spread]:
+def run_std(results: Results, table: Results) -> dict[CellIndex, Spread]:
     """The spread of every value that is a mean over runs; places with fewer than two runs or no value are left out.
 
     Args:
@@ -29,14 +190,14 @@ def spreads_of(results: Results, table: Results) -> dict[Place, Spread]:
         table: the same, pooled.
     """
     found = {}
-    for method, rows in by_method(results.rows).items():
+    for method, rows in group_by_method(results.rows).items():
         if len(rows) < 2:
             continue
         for condition in results.conditions:
             for column in results.columns:
                 values = _values(results, table, method, rows, condition, column)
                 if values and np.isfinite(values).all():
-                    place = Place(method, condition, column.name)
+                    place = CellIndex(method, condition, column.name)
                     found[place] = Spread(tuple(values), float(np.std(values, ddof=1)))
     return found
 
@@ -49,8 +210,8 @@ def _values(
         return []
     if column.of_sets:
         return [results.value(row.name, condition, column) for row in rows]
-    shared = np.isfinite(table.of_images(method, condition, column.name))
-    return [float(results.of_images(row.name, condition, column.name)[shared].mean()) for row in rows]
+    shared = np.isfinite(table.image_values(method, condition, column.name))
+    return [float(results.image_values(row.name, condition, column.name)[shared].mean()) for row in rows]
 
 
 LEVEL = 0.95
@@ -85,7 +246,7 @@ class Difference(NamedTuple):
         return self.low > 0 or self.high < 0
 
 
-def mean_intervals(values: np.ndarray, resamples: int, seed: int) -> list[Interval | None]:
+def mean_ci(values: np.ndarray, resamples: int, seed: int) -> list[Interval | None]:
     """Bootstrap percentile intervals of the mean of each column (Efron 1979).
 
     Every column is resampled alike. In a resample, a column's mean is over the drawn images that it has a value for.
@@ -118,7 +279,7 @@ def resampled_means(values: np.ndarray, resamples: int, seed: int) -> np.ndarray
     known = np.isfinite(values)  # (N, C)
     # Counted from the first value, so that a constant column gives exactly 0.
     origin = values[known.argmax(axis=0), np.arange(values.shape[1])]
-    return origin + _drawn_means(np.where(known, values - origin, 0.0), known, resamples, seed)
+    return origin + _bootstrap_means(np.where(known, values - origin, 0.0), known, resamples, seed)
 
 
 def percentile_intervals(means: np.ndarray) -> list[Interval]:
@@ -128,7 +289,7 @@ def percentile_intervals(means: np.ndarray) -> list[Interval]:
     return [Interval(*pair) for pair in ends.T.tolist()]
 
 
-def _drawn_means(values: np.ndarray, known: np.ndarray, resamples: int, seed: int) -> np.ndarray:
+def _bootstrap_means(values: np.ndarray, known: np.ndarray, resamples: int, seed: int) -> np.ndarray:
     """Means of resamples, (resamples, C). How often an image was drawn is its weight: a product of matrices."""
     rng = np.random.default_rng(seed)
     count = len(values)
@@ -143,25 +304,25 @@ def _drawn_means(values: np.ndarray, known: np.ndarray, resamples: int, seed: in
     return means
 
 
-def intervals_of(results: Results, resamples: int, seed: int) -> dict[Place, Interval]:
+def bootstrap_ci(results: Results, resamples: int, seed: int) -> dict[CellIndex, Interval]:
     """The interval of every mean of a table; places without one are left out."""
     found = {}
     for condition in results.conditions:
         places = [
-            Place(row.name, condition, column.name)
+            CellIndex(row.name, condition, column.name)
             for column in results.columns
             if not column.of_sets
             for row in results.rows
         ]
         if not places:
             continue
-        values = np.stack([results.of_images(*place) for place in places], axis=1)  # (N, C)
-        intervals = mean_intervals(values, resamples, seed)
+        values = np.stack([results.image_values(*place) for place in places], axis=1)  # (N, C)
+        intervals = mean_ci(values, resamples, seed)
         found |= {place: interval for place, interval in zip(places, intervals, strict=True) if interval}
     return found
 
 
-def differences_of(results: Results, cells: Cells, resamples: int, seed: int) -> dict[Place, Difference]:
+def paired_difference_ci(results: Results, cells: Cells, resamples: int, seed: int) -> dict[CellIndex, Difference]:
     """How far each method is from the best one of its column; none where no method is ranked best."""
     found = {}
     for condition in results.conditions:
@@ -170,14 +331,14 @@ def differences_of(results: Results, cells: Cells, resamples: int, seed: int) ->
             best = _best(results, cells, condition, column)
             if column.of_sets or best is None:
                 continue
-            values = results.of_images(best, condition, column.name)
+            values = results.image_values(best, condition, column.name)
             for row in results.rows:
                 if row.name != best and cells[row.name, condition, column.name].images:
-                    place = Place(row.name, condition, column.name)
-                    compared[place] = results.of_images(*place) - values
+                    place = CellIndex(row.name, condition, column.name)
+                    compared[place] = results.image_values(*place) - values
         if not compared:
             continue
-        intervals = mean_intervals(np.stack(list(compared.values()), axis=1), resamples, seed)
+        intervals = mean_ci(np.stack(list(compared.values()), axis=1), resamples, seed)
         for (place, values), interval in zip(compared.items(), intervals, strict=True):
             if interval:
                 found[place] = Difference(float(np.nanmean(values)), *interval, int(np.isfinite(values).sum()))

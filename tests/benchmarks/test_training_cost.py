@@ -36,13 +36,13 @@ def test_hours():
     assert torch.get_default_device().type == "cpu"
 
 
-def test_images_may_be_told_and_a_sweep_is_no_training(monkeypatch, capsys):
+def test_images_may_be_given_and_an_evaluation_is_no_training(monkeypatch, capsys):
     file = str(REPOSITORY / "options" / "evidence" / "prior_64.yml")
     monkeypatch.setattr("sys.argv", ["training_cost.py", "-opt", file, "--rate", "1e12", "--images", "2e6"])
     main()
     assert "2.00 M images" in capsys.readouterr().out
-    sweep = str(REPOSITORY / "options" / "evidence" / "sweep_64.yml")
-    monkeypatch.setattr("sys.argv", ["training_cost.py", "-opt", sweep, "--rate", "1e12"])
+    evaluation = str(REPOSITORY / "options" / "evaluate" / "table1.yml")
+    monkeypatch.setattr("sys.argv", ["training_cost.py", "-opt", evaluation, "--rate", "1e12"])
     with pytest.raises(SystemExit, match="2"):
         main()
-    assert "sweep_64.yml is no training" in capsys.readouterr().err
+    assert "table1.yml is no training" in capsys.readouterr().err

@@ -15,8 +15,8 @@ from helpers import REPOSITORY
 from gpen_plugin.data import GPENDegradationDataset
 from gpen_plugin.data.degradation import resize_bilinear
 from gpen_plugin.data.lmdb_file import check_lmdb
-from gpen_plugin.evaluate.protocols import all_cases, build_protocol
-from gpen_plugin.evaluate.protocols.fingerprint import take_fingerprint
+from gpen_plugin.evaluate.fingerprint import compute_fingerprint
+from gpen_plugin.evaluate.protocols import all_samples, build_protocol
 
 SMALL = {"kernel_size": [3, 5], "downsample_range": [1, 4]}
 
@@ -74,7 +74,7 @@ def test_bfr_read_back(option_file, output, flags, suffix, backend):
         np.testing.assert_allclose(lq, resize_bilinear(wanted.lq, 24), rtol=0, atol=4 * np.finfo(np.float32).eps)
     manifest = json.loads((output / "pairs.json").read_text())
     assert manifest["images"] == {key: made.degradation(key, "") for key in made.keys}
-    fingerprint = take_fingerprint(made, (made.case(*place) for place in all_cases(made)))
+    fingerprint = compute_fingerprint(made, (made.case(*place) for place in all_samples(made)))
     assert manifest["fingerprint"] == json.loads(json.dumps(fingerprint.to_dict()))
     assert {path.name for path in output.iterdir()} == {f"lq{suffix}", f"gt{suffix}", "pairs.json"}
 

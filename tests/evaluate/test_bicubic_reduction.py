@@ -5,7 +5,7 @@ import pytest
 from basicsr.utils.matlab_functions import imresize
 from PIL import Image
 
-from gpen_plugin.evaluate.protocols.bicubic_reduction import reduce_bicubic
+from gpen_plugin.evaluate.protocols import reduce_bicubic
 
 
 def noise(size: int) -> np.ndarray:

@@ -9,11 +9,11 @@ import pytest
 from helpers.results_for_report import FID, LPIPS, PSNR, draw_images, made_results
 
 from gpen_plugin.errors import OptionError
-from gpen_plugin.evaluate.options import EvaluationOptions
-from gpen_plugin.evaluate.report import ReportOptions, write_report
-from gpen_plugin.evaluate.report.against import against_csv, against_markdown, step
-from gpen_plugin.evaluate.report.summary import Head, Summary
+from gpen_plugin.evaluate.compare import compare, compare_csv, compare_markdown
+from gpen_plugin.evaluate.options import EvaluationOptions, ReportOptions
+from gpen_plugin.evaluate.report import write_report
 from gpen_plugin.evaluate.results import Results
+from gpen_plugin.evaluate.summary import Head, Summary
 
 
 def summary_of(values: dict, sets: dict | None = None, column=PSNR) -> Summary:
@@ -28,7 +28,7 @@ def summary_of(values: dict, sets: dict | None = None, column=PSNR) -> Summary:
 
 def against(summary: Summary, name: str, column=PSNR):
     row = next(row for row in summary.results.rows if row.name == name)
-    return step(summary, row, "GPEN", Head(column, ""))
+    return compare(summary, row, "GPEN", Head(column, ""))
 
 
 GPEN = {"GPEN, run 0": [20.0, 22.0, 24.0], "GPEN, run 1": [22.0, 24.0, 26.0]}
@@ -96,7 +96,7 @@ def test_a_run_that_failed_altogether_leaves_nothing_to_compare():
     found = against(summary, "Rival")
     assert math.isnan(found.mean)
     assert (found.interval, found.by_run, found.mark) == (None, (), "")
-    assert "| Rival | - |" in against_markdown(summary, "GPEN")
+    assert "| Rival | - |" in compare_markdown(summary, "GPEN")
 
 
 def test_no_run_no_verdict_on_a_set():
@@ -106,24 +106,24 @@ def test_no_run_no_verdict_on_a_set():
 
 def test_tables():
     summary = summary_of({"Bilinear": [20.0, 21.0, 22.0], **GPEN})
-    text = against_markdown(summary, "GPEN")
+    text = compare_markdown(summary, "GPEN")
     assert "| Bilinear | ▼ -2.00 [" in text
     assert "], 2/2 |" in text
     assert "| GPEN |" not in text
-    lines = list(csv.DictReader(io.StringIO(against_csv(summary, "GPEN"))))
+    lines = list(csv.DictReader(io.StringIO(compare_csv(summary, "GPEN"))))
     psnr = next(line for line in lines if line["metric"] == "psnr")
     assert (psnr["method"], psnr["against"], psnr["difference"], psnr["by_run"]) == ("Bilinear", "GPEN", "-2", "-1 -3")
     assert psnr["mark"] == "worse"
 
 
 def test_nothing_is_never_minus_nothing():
-    text = against_markdown(summary_of({"Bilinear": [21.001, 22.999, 25.0], **GPEN}), "GPEN")
+    text = compare_markdown(summary_of({"Bilinear": [21.001, 22.999, 25.0], **GPEN}), "GPEN")
     assert "≈ +0.00 [+0.00, +0.00]" in text
     assert "-0.00" not in text
 
 
 def test_what_agreeing_runs_are_worth_is_told():
-    text = against_markdown(summary_of({"Bilinear": [20.0, 21.0, 22.0], **GPEN}), "GPEN")
+    text = compare_markdown(summary_of({"Bilinear": [20.0, 21.0, 22.0], **GPEN}), "GPEN")
     assert "- Of runs that differ by chance alone, two agree in one of two cases, and three in one of four.\n" in text
 
 

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 from helpers.small_evaluation import given, run, weights, written  # noqa: F401 - fixtures
 
+from gpen_plugin.cli.evaluate import main
 from gpen_plugin.errors import DataError, MissingFileError
-from gpen_plugin.evaluate import command, prepare
-from gpen_plugin.evaluate import metric_columns as columns_module
-from gpen_plugin.evaluate.__main__ import main
+from gpen_plugin.evaluate import measure
+from gpen_plugin.evaluate import run as run_module
+from gpen_plugin.evaluate.results import format_error
 from gpen_plugin.evaluate.run import in_order
-from gpen_plugin.evaluate.telling import format_error
 from gpen_plugin.host import registered
 from gpen_plugin.metrics.base import SetAccumulator
 
@@ -23,7 +23,7 @@ def bicubic(monkeypatch):
     """Lets a function answer in place of the bicubic method."""
 
     def answer_with(function):
-        build = prepare.build_method
+        build = run_module.build_method
 
         def build_odd(entry, where, device, folder):
             method = build(entry, where, device, folder)
@@ -38,7 +38,7 @@ def bicubic(monkeypatch):
 
             return Odd()
 
-        monkeypatch.setattr(prepare, "build_method", build_odd)
+        monkeypatch.setattr(run_module, "build_method", build_odd)
 
     return answer_with
 
@@ -47,7 +47,7 @@ def bicubic(monkeypatch):
 def metric(monkeypatch):
     def add(function):
         known = {**registered("metric"), function.__name__: function}
-        monkeypatch.setattr(columns_module, "resolve", lambda kind, name: known.get(name))
+        monkeypatch.setattr(measure, "resolve", lambda kind, name: known.get(name))
         return {"type": function.__name__}
 
     return add
@@ -77,12 +77,12 @@ def test_a_method_with_an_odd_answer_fails_and_the_others_finish(given, bicubic,
 
 
 def test_a_network_that_leaves_while_it_is_built_is_a_row_that_says_so(given, monkeypatch):
-    build = prepare.build_method
+    build = run_module.build_method
 
     def build_leaving(entry, *rest):
         return leaving(None) if entry["type"] == "bicubic" else build(entry, *rest)
 
-    monkeypatch.setattr(prepare, "build_method", build_leaving)
+    monkeypatch.setattr(run_module, "build_method", build_leaving)
     assert "SystemExit" in run(given).rows[1].failure
 
 
@@ -93,7 +93,7 @@ def test_a_metric_that_leaves_has_no_value(given, metric):
     given["metrics"]["leaving"] = metric(calculate_leaving)
     results = run(given)
     assert "12 without a value" in results.columns[-1].note
-    assert "SystemExit: good (test_odd_answers.py:" in results.columns[-1].note
+    assert "SystemExit: good (test_faulty_methods.py:" in results.columns[-1].note
 
 
 def test_the_truth_itself_has_no_psnr_and_the_table_says_why(given, bicubic):
@@ -196,8 +196,8 @@ def test_a_stop_by_hand_ends_with_its_status_and_the_way_on(given, monkeypatch, 
     def stopped(*args):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(command, "evaluate", stopped)
+    monkeypatch.setattr(run_module, "evaluate", stopped)
     assert main(["-opt", str(path), "--device", "cpu"]) == 130
-    assert "The same command goes on where it was." in capsys.readouterr().err
+    assert "To resume, run the same command." in capsys.readouterr().err
     assert main(["-opt", str(path), "--device", "cpu", "--restart"]) == 130
     assert "without --restart" in capsys.readouterr().err

@@ -2,10 +2,10 @@ import numpy as np
 import pytest
 from helpers.results_for_report import LPIPS, PSNR, SIZE, draw_images, made_results, nasty_results
 
-from gpen_plugin.evaluate.report.embedded import choose_cards, embedded_cards, packed_image
-from gpen_plugin.evaluate.report.figures import choose_images, column_names, comparison_sheet, crossed, curves, style_of
-from gpen_plugin.evaluate.report.summary import Summary
-from gpen_plugin.evaluate.results import image_of
+from gpen_plugin.evaluate.figures import choose_images, column_names, comparison_sheet, curves, line_style, missing_tile
+from gpen_plugin.evaluate.report import choose_cards, embed_cards, encode_image
+from gpen_plugin.evaluate.results import restored_path
+from gpen_plugin.evaluate.summary import Summary
 from gpen_plugin.images.grid import GAP
 
 TILE = 32
@@ -26,7 +26,7 @@ def test_a_sheet_shows_input_methods_and_truth_and_crosses_out_failures(tmp_path
     found = tiles(page, 2, columns)
     assert (found[1, 0, :, :, :2] == (1, 10)).all()  # the input, 4 px enlarged
     assert (found[1, 2, :, :, :2] == (1, 110)).all()
-    assert np.array_equal(found[1, 1], crossed(TILE, "failed"))
+    assert np.array_equal(found[1, 1], missing_tile(TILE, "failed"))
     assert (found[0, 1, :, :, :2] == (0, 110)).all()
     if kind == "bfr":
         assert (found[1, 4, :, :, :2] == (1, 200)).all()
@@ -36,11 +36,11 @@ def test_a_tile_says_why_there_is_no_image(tmp_path):
     results = made_results({"a": [1], "b": [2]}, conditions=["8x", "16x"])
     draw_images(tmp_path, results)
     del results.images["a"]["16x"]
-    image_of(tmp_path, results.rows[1], "16x", "face_0").unlink()
+    restored_path(tmp_path, results.rows[1], "16x", "face_0").unlink()
     found = tiles(comparison_sheet(tmp_path, results, "16x", results.keys, TILE), 1, 4)
-    assert np.array_equal(found[0, 1], crossed(TILE, "none"))
-    assert np.array_equal(found[0, 2], crossed(TILE, "missing"))
-    assert not np.array_equal(crossed(TILE, "none"), crossed(TILE, "missing"))
+    assert np.array_equal(found[0, 1], missing_tile(TILE, "none"))
+    assert np.array_equal(found[0, 2], missing_tile(TILE, "missing"))
+    assert not np.array_equal(missing_tile(TILE, "none"), missing_tile(TILE, "missing"))
 
 
 def test_columns_are_lettered_as_in_the_papers_figures():
@@ -88,7 +88,7 @@ def test_a_metric_without_values_has_no_panel():
 
 
 def test_more_methods_than_colours_are_told_apart():
-    styles = [style_of(number) for number in range(24)]
+    styles = [line_style(number) for number in range(24)]
     assert len({tuple(style.items()) for style in styles}) == 24
     assert {style["linestyle"] for style in styles[:8]} == {"-"}
 
@@ -100,7 +100,7 @@ def test_cards_inside_the_page_hold_the_worst_and_the_best():
     assert len(cards) == len(set(cards)) == 24
     for condition in results.conditions:
         for name in "ab":
-            values = results.of_images(name, condition, "psnr")
+            values = results.image_values(name, condition, "psnr")
             assert (condition, results.keys[values.argmin()]) in cards
             assert (condition, results.keys[values.argmax()]) in cards
     assert len(choose_cards(results, 500)) == 80
@@ -111,18 +111,18 @@ def test_the_weight_of_images_inside_is_bounded(tmp_path):
     results = made_results({"a": [1, 2, None], "b": [3, 4, 5]})
     draw_images(tmp_path, results)
     cards = choose_cards(results, 3)
-    whole = embedded_cards(tmp_path, results, cards, SIZE, 10**6)
+    whole = embed_cards(tmp_path, results, cards, SIZE, 10**6)
     assert whole.cards == 3
     assert len(whole.uris) == 3 * 4 - 1
     assert "methods/method_0/restored/face_2.png" not in whole.uris
     weight = sum(map(len, whole.uris.values()))
-    bounded = embedded_cards(tmp_path, results, cards, SIZE, weight - 1)
+    bounded = embed_cards(tmp_path, results, cards, SIZE, weight - 1)
     assert bounded.cards == 2
     assert sum(map(len, bounded.uris.values())) < weight
-    assert embedded_cards(tmp_path, results, cards, SIZE, 0) == ({}, 0)
+    assert embed_cards(tmp_path, results, cards, SIZE, 0) == ({}, 0)
 
 
 @pytest.mark.parametrize(("side", "limit", "kind"), [(128, None, "png"), (129, None, "jpeg"), (400, 100, "png")])
 def test_small_images_stay_lossless(side, limit, kind):
     image = np.random.default_rng(0).integers(0, 256, (side, side // 2, 3), dtype=np.uint8)
-    assert packed_image(image, limit).startswith(f"data:image/{kind};base64,")
+    assert encode_image(image, limit).startswith(f"data:image/{kind};base64,")

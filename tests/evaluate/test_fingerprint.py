@@ -10,24 +10,24 @@ import make_lmdb
 import numpy as np
 import pytest
 
+from gpen_plugin.baselines.method import Sample
 from gpen_plugin.data.image_source import resize_square
 from gpen_plugin.errors import DataError
-from gpen_plugin.evaluate.case import Case
-from gpen_plugin.evaluate.protocols import all_cases, build_protocol
-from gpen_plugin.evaluate.protocols import fingerprint as fingerprint_module
-from gpen_plugin.evaluate.protocols.fingerprint import Fingerprint, differences, take_fingerprint
+from gpen_plugin.evaluate import fingerprint
+from gpen_plugin.evaluate.fingerprint import Fingerprint, compute_fingerprint, differences
+from gpen_plugin.evaluate.protocols import all_samples, build_protocol
 
 SMALL = {"kernel_size": [3, 5], "downsample_range": [1, 4]}
 
 
-def fingerprint(**options) -> Fingerprint:
+def fingerprint_of(**options) -> Fingerprint:
     protocol = build_protocol({"out_size": 32, **options})
-    return take_fingerprint(protocol, (protocol.case(*place) for place in all_cases(protocol)))
+    return compute_fingerprint(protocol, (protocol.case(*place) for place in all_samples(protocol)))
 
 
 @pytest.fixture
 def bfr(faces):
-    return fingerprint(type="bfr", dataroot_gt=str(faces), degradation=SMALL)
+    return fingerprint_of(type="bfr", dataroot_gt=str(faces), degradation=SMALL)
 
 
 @pytest.fixture
@@ -63,10 +63,10 @@ def test_json_and_back(bfr):
 
 def test_an_image_takes_few_bytes(faces):
     protocol = build_protocol({"type": "fsr", "dataroot_gt": str(faces), "out_size": 32})
-    cases = [protocol.case(*place) for place in all_cases(protocol)]
+    cases = [protocol.case(*place) for place in all_samples(protocol)]
     long = [replace(case, key=f"{i:05d}") for i in range(200) for case in cases[:3]]
-    few = len(json.dumps(take_fingerprint(protocol, long[:300]).to_dict()))
-    assert len(json.dumps(take_fingerprint(protocol, long).to_dict())) - few < 100 * 100
+    few = len(json.dumps(compute_fingerprint(protocol, long[:300]).to_dict()))
+    assert len(json.dumps(compute_fingerprint(protocol, long).to_dict())) - few < 100 * 100
 
 
 def test_neither_order_nor_place_nor_file_format_matters(faces, tmp_path, bfr):
@@ -77,15 +77,15 @@ def test_neither_order_nor_place_nor_file_format_matters(faces, tmp_path, bfr):
     for path in faces.iterdir():
         cv2.imwrite(str(bitmaps / f"{path.stem}.bmp"), cv2.imread(str(path)))
     for root in (archive, stored, bitmaps):
-        assert fingerprint(type="bfr", dataroot_gt=str(root), degradation=SMALL) == bfr
+        assert fingerprint_of(type="bfr", dataroot_gt=str(root), degradation=SMALL) == bfr
 
 
 def test_the_order_of_the_cases_does_not_matter(faces):
     protocol = build_protocol({"type": "fsr", "dataroot_gt": str(faces), "out_size": 32})
-    places = list(all_cases(protocol))
-    in_order = take_fingerprint(protocol, (protocol.case(*place) for place in places))
+    places = list(all_samples(protocol))
+    in_order = compute_fingerprint(protocol, (protocol.case(*place) for place in places))
     random.Random(1).shuffle(places)
-    shuffled = take_fingerprint(protocol, (protocol.case(*place) for place in places))
+    shuffled = compute_fingerprint(protocol, (protocol.case(*place) for place in places))
     assert shuffled == in_order
     assert str(shuffled) == str(in_order)
 
@@ -94,58 +94,58 @@ def test_threads_of_opencv_do_not_matter(faces, bfr):
     before = cv2.getNumThreads()
     cv2.setNumThreads(4)
     try:
-        assert fingerprint(type="bfr", dataroot_gt=str(faces), degradation=SMALL) == bfr
+        assert fingerprint_of(type="bfr", dataroot_gt=str(faces), degradation=SMALL) == bfr
     finally:
         cv2.setNumThreads(before)
 
 
 def test_defaults_and_whole_numbers_may_be_written_out(faces, bfr):
     same = {"kernel_size": [3, 5], "downsample_range": [1.0, 4.0], "noise_range": [0, 25], "downsampler": "area"}
-    written = fingerprint(type="bfr", dataroot_gt=str(faces), degradation=same, seed=0, num_images=8)
+    written = fingerprint_of(type="bfr", dataroot_gt=str(faces), degradation=same, seed=0, num_images=8)
     assert written.digest == bfr.digest
 
 
 def test_fewer_images_change_the_list(faces, bfr):
-    fewer = fingerprint(type="bfr", dataroot_gt=str(faces), degradation=SMALL, num_images=6)
+    fewer = fingerprint_of(type="bfr", dataroot_gt=str(faces), degradation=SMALL, num_images=6)
     assert changed_parts(bfr, fewer) == {"images", "inputs"}
     assert told(bfr, fewer) == ["2 images only in the first: face_6, face_7"]
     assert told(fewer, bfr) == ["2 images only in the second: face_6, face_7"]
 
 
 def test_a_name_changes_the_list_alone(gt):
-    before = fingerprint(type="wild", dataroot_lq=str(gt))
+    before = fingerprint_of(type="wild", dataroot_lq=str(gt))
     (gt / "face_7.png").rename(gt / "face_8.png")
-    after = fingerprint(type="wild", dataroot_lq=str(gt))
+    after = fingerprint_of(type="wild", dataroot_lq=str(gt))
     assert changed_parts(before, after) == {"images"}
     assert told(before, after) == ["1 image only in the first: face_7", "1 image only in the second: face_8"]
 
 
 def test_a_pixel_changes_the_inputs_alone(gt):
-    before = fingerprint(type="wild", dataroot_lq=str(gt))
+    before = fingerprint_of(type="wild", dataroot_lq=str(gt))
     image = cv2.imread(str(gt / "face_2.png"))
     image[0, 0, 0] ^= 1
     cv2.imwrite(str(gt / "face_2.png"), image)
-    after = fingerprint(type="wild", dataroot_lq=str(gt))
+    after = fingerprint_of(type="wild", dataroot_lq=str(gt))
     assert changed_parts(before, after) == {"inputs"}
     assert told(before, after) == ["inputs of 1 image differ although the options agree: face_2"]
 
 
 def test_the_truth_counts_too(gt, faces):
     options = {"type": "pairs", "dataroot_lq": str(faces), "dataroot_gt": str(gt)}
-    before = fingerprint(**options)
+    before = fingerprint_of(**options)
     cv2.imwrite(str(gt / "face_0.png"), np.zeros((32, 32, 3), np.uint8))
-    assert changed_parts(before, fingerprint(**options)) == {"inputs"}
+    assert changed_parts(before, fingerprint_of(**options)) == {"inputs"}
 
 
 def test_the_shape_counts_too(faces):
     protocol = build_protocol({"type": "wild", "dataroot_lq": str(faces), "out_size": 32})
     shapes = ((2, 3, 3), (3, 2, 3))
-    cases = [Case("x", "", np.zeros(shape, np.uint8), None, 32) for shape in shapes]
-    assert changed_parts(*(take_fingerprint(protocol, [case]) for case in cases)) == {"inputs"}
+    cases = [Sample("x", "", np.zeros(shape, np.uint8), None, 32) for shape in shapes]
+    assert changed_parts(*(compute_fingerprint(protocol, [case]) for case in cases)) == {"inputs"}
 
 
 def test_options_are_told_by_key_path(faces, bfr):
-    other = fingerprint(type="bfr", dataroot_gt=str(faces), degradation={**SMALL, "downsample_range": [1, 5]})
+    other = fingerprint_of(type="bfr", dataroot_gt=str(faces), degradation={**SMALL, "downsample_range": [1, 5]})
     assert changed_parts(bfr, other) == {"options", "inputs"}
     phrases = told(bfr, other)
     assert phrases[0] == "other degradation:downsample_range ([1, 4] and [1, 5])"
@@ -160,8 +160,8 @@ def test_versions_are_told_by_package(bfr):
 
 
 def test_versions_know_nothing_of_the_machine(monkeypatch):
-    monkeypatch.setattr(fingerprint_module.metadata, "version", lambda name: "2.1.0+cpu")
-    found = fingerprint_module.versions()
+    monkeypatch.setattr(fingerprint.metadata, "version", lambda name: "2.1.0+cpu")
+    found = fingerprint.versions()
     assert found["torch"] == "2.1.0"
     assert {"gpen_plugin", "basicsr", "torch", "numpy", "opencv", "scipy", "lpips"} == found.keys()
 
@@ -169,19 +169,19 @@ def test_versions_know_nothing_of_the_machine(monkeypatch):
 def test_a_package_that_is_absent_is_left_out(monkeypatch):
     def version(name: str) -> str:
         if name == "lpips":
-            raise fingerprint_module.metadata.PackageNotFoundError(name)
+            raise fingerprint.metadata.PackageNotFoundError(name)
         return "1"
 
-    monkeypatch.setattr(fingerprint_module.metadata, "version", version)
-    assert "lpips" not in fingerprint_module.versions()
+    monkeypatch.setattr(fingerprint.metadata, "version", version)
+    assert "lpips" not in fingerprint.versions()
 
 
 def test_other_protocols_with_the_same_images(faces, tmp_path):
-    fsr = fingerprint(type="fsr", dataroot_gt=str(faces), scales=[4])
+    fsr = fingerprint_of(type="fsr", dataroot_gt=str(faces), scales=[4])
     (tmp_path / "lq").mkdir()
     for path in faces.iterdir():
         cv2.imwrite(str(tmp_path / "lq" / path.name), resize_square(cv2.imread(str(path)), 8))
-    pairs = fingerprint(type="pairs", dataroot_lq=str(tmp_path / "lq"), dataroot_gt=str(faces))
+    pairs = fingerprint_of(type="pairs", dataroot_lq=str(tmp_path / "lq"), dataroot_gt=str(faces))
     phrases = told(fsr, pairs)
     assert phrases[0] == "protocols fsr and pairs"
     assert phrases[1].startswith("inputs of 8 images differ: face_0, face_1, face_2, face_3, face_4 and 3 more")

@@ -14,15 +14,15 @@ from helpers.small_networks import NETWORKS, SMALL, built, saved, weights
 from torch import nn
 
 from gpen_plugin.archs import GPEN, GPENPrior
+from gpen_plugin.baselines.method import Sample
 from gpen_plugin.checkpoints.layouts import to_layout
 from gpen_plugin.errors import CheckpointError, OptionError
-from gpen_plugin.evaluate.case import Case
 from gpen_plugin.restore.network import open_network
 
 GPENS = [name for name in NETWORKS if name.startswith("GPEN ")]
 
 
-def by_hand(net: nn.Module, case: Case) -> np.ndarray:
+def by_hand(net: nn.Module, case: Sample) -> np.ndarray:
     """Section 3.2 on one image, without any code of the package but the network."""
     unit = cv2.resize(case.lq.astype(np.float32) / 255, (net.in_size,) * 2, interpolation=cv2.INTER_LINEAR)
     lq = torch.from_numpy(unit[..., ::-1].copy()).permute(2, 0, 1)[None] * 2 - 1
@@ -63,7 +63,7 @@ def test_gpen_is_what_the_trainings_validation_gives(faces, tmp_path, test_optio
     for index, file in enumerate(sorted(small.iterdir())):
         item = dataset[index]
         images = model.images_of({key: item[key][None] for key in ("lq", "gt")}, index)
-        np.testing.assert_array_equal(restore(Case(file.stem, "", cv2.imread(str(file)), None, 32)), images["result"])
+        np.testing.assert_array_equal(restore(Sample(file.stem, "", cv2.imread(str(file)), None, 32)), images["result"])
 
 
 def test_gpen_is_what_restoring_gives(tmp_path):

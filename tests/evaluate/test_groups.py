@@ -10,12 +10,12 @@ from helpers.results_for_report import FID, LPIPS, PSNR, draw_images, made_resul
 from helpers.small_evaluation import given, run, weights  # noqa: F401 - fixtures
 
 from gpen_plugin.errors import DataError, OptionError
-from gpen_plugin.evaluate.options import EvaluationOptions
-from gpen_plugin.evaluate.report import ReportOptions, write_report
-from gpen_plugin.evaluate.report.breakdown import Breakdown
-from gpen_plugin.evaluate.report.breakdown_tables import breakdown_csv, breakdown_markdown
-from gpen_plugin.evaluate.report.labels import Labels
-from gpen_plugin.evaluate.report.summary import Summary
+from gpen_plugin.evaluate.groups import GroupMeans
+from gpen_plugin.evaluate.labels import Labels
+from gpen_plugin.evaluate.options import EvaluationOptions, ReportOptions
+from gpen_plugin.evaluate.report import write_report
+from gpen_plugin.evaluate.summary import Summary
+from gpen_plugin.evaluate.tables import groups_csv, groups_markdown
 
 DARK, LIGHT, FEW = 12, 20, 5
 
@@ -32,9 +32,9 @@ def planted(columns=(PSNR, FID), conditions=("",)) -> tuple[Summary, Labels]:
 
 def test_a_planted_difference_is_found_by_hand():
     summary, labels = planted()
-    dark, light, few = Breakdown.of(summary, labels).parts["biased", "", "psnr"]
+    dark, light, few = GroupMeans.of(summary, labels).parts["biased", "", "psnr"]
     assert (dark.images, light.images, few.images) == (DARK, LIGHT, FEW)
-    values = summary.results.of_images("biased", "", "psnr")
+    values = summary.results.image_values("biased", "", "psnr")
     assert dark.mean == pytest.approx(values[:DARK].mean())
     assert dark.difference == pytest.approx(values[:DARK].mean() - values[DARK:].mean())
     assert dark.interval.low < dark.mean < dark.interval.high
@@ -45,33 +45,37 @@ def test_a_planted_difference_is_found_by_hand():
 
 def test_what_was_not_planted_is_not_marked():
     summary, labels = planted()
-    assert [part.mark for part in Breakdown.of(summary, labels).parts["fair", "", "psnr"]] == ["", "", ""]
+    assert [part.mark for part in GroupMeans.of(summary, labels).parts["fair", "", "psnr"]] == ["", "", ""]
 
 
 def test_lower_is_better_turns_the_marks_around():
     summary, labels = planted(columns=(LPIPS,))
-    assert [part.mark for part in Breakdown.of(summary, labels).parts["biased", "", "lpips"]] == ["better", "worse", ""]
+    assert [part.mark for part in GroupMeans.of(summary, labels).parts["biased", "", "lpips"]] == [
+        "better",
+        "worse",
+        "",
+    ]
 
 
 def test_the_difference_of_constants_is_exact():
     results = made_results({"m": [20.0] * 10 + [23.5] * 10}, columns=(PSNR,))
     labels = Labels(["c"], {key: {"c": "ab"[place // 10]} for place, key in enumerate(results.keys)})
-    one, other = Breakdown.of(Summary.of(results, 100, 0), labels).parts["m", "", "psnr"]
+    one, other = GroupMeans.of(Summary.of(results, 100, 0), labels).parts["m", "", "psnr"]
     assert (one.difference, one.difference_interval, one.interval) == (-3.5, (-3.5, -3.5), (20, 20))
     assert (other.difference, other.difference_interval) == (3.5, (3.5, 3.5))
 
 
 def test_a_group_below_ten_images_has_a_mean_and_no_interval():
     summary, labels = planted()
-    few = Breakdown.of(summary, labels).parts["biased", "", "psnr"][2]
-    assert few.mean == pytest.approx(summary.results.of_images("biased", "", "psnr")[-FEW:].mean())
+    few = GroupMeans.of(summary, labels).parts["biased", "", "psnr"][2]
+    assert few.mean == pytest.approx(summary.results.image_values("biased", "", "psnr")[-FEW:].mean())
     assert (few.interval, few.difference_interval, few.mark) == (None, None, "")
 
 
 def test_fewer_than_ten_others_give_no_difference():
     results = made_results({"m": [*np.arange(10.0), *np.arange(50.0, 59.0)]}, columns=(PSNR,))
     labels = Labels(["c"], {key: {"c": "ab"[place // 10]} for place, key in enumerate(results.keys)})
-    one, other = Breakdown.of(Summary.of(results, 100, 0), labels).parts["m", "", "psnr"]
+    one, other = GroupMeans.of(Summary.of(results, 100, 0), labels).parts["m", "", "psnr"]
     assert one.interval is not None
     assert one.difference == pytest.approx(4.5 - 54)
     assert one.difference_interval is None
@@ -81,14 +85,14 @@ def test_fewer_than_ten_others_give_no_difference():
 def test_images_without_a_value_are_left_out_and_counted():
     summary, labels = planted()
     summary.results.images["biased"][""]["face_0"] = {"failure": "no"}
-    breakdown = Breakdown.of(summary, labels)
+    breakdown = GroupMeans.of(summary, labels)
     assert breakdown.parts["biased", "", "psnr"][0].images == DARK - 1
-    assert f"(n = {DARK - 1}) ▼ |" in breakdown_markdown(breakdown)
+    assert f"(n = {DARK - 1}) ▼ |" in groups_markdown(breakdown)
 
 
 def test_markdown_has_a_table_per_metric_of_images():
     summary, labels = planted()
-    page = breakdown_markdown(Breakdown.of(summary, labels))
+    page = groups_markdown(GroupMeans.of(summary, labels))
     assert page.count("## ") == page.count("## PSNR ↑") == 1
     assert "| Label | Group | Images | biased | fair |" in page
     lines = [line for line in page.splitlines() if line.startswith("| ")][2:]
@@ -101,13 +105,13 @@ def test_markdown_has_a_table_per_metric_of_images():
 
 def test_markdown_has_a_table_per_condition():
     summary, labels = planted(conditions=("8x", "16x"))
-    page = breakdown_markdown(Breakdown.of(summary, labels))
+    page = groups_markdown(GroupMeans.of(summary, labels))
     assert [line for line in page.splitlines() if line.startswith("## ")] == ["## PSNR ↑, 8x", "## PSNR ↑, 16x"]
 
 
 def test_the_csv_has_a_line_per_group_method_and_metric():
     summary, labels = planted(conditions=("8x", "16x"))
-    lines = list(csv.DictReader(io.StringIO(breakdown_csv(Breakdown.of(summary, labels)))))
+    lines = list(csv.DictReader(io.StringIO(groups_csv(GroupMeans.of(summary, labels)))))
     assert len(lines) == 2 * 3 * 2
     first, few = lines[0], lines[4]
     place = [first[head] for head in ("condition", "label", "group", "images", "method", "metric", "n")]
@@ -119,7 +123,7 @@ def test_the_csv_has_a_line_per_group_method_and_metric():
 
 def test_no_label_that_fits_leaves_no_table():
     summary, _ = planted()
-    page = breakdown_markdown(Breakdown.of(summary, Labels(["tone"], {"stranger": {"tone": "dark"}})))
+    page = groups_markdown(GroupMeans.of(summary, Labels(["tone"], {"stranger": {"tone": "dark"}})))
     assert "37 images are not labelled, and in no group." in page
     assert "No group of images: nothing to compare." in page
     assert "|" not in page
@@ -160,7 +164,7 @@ def test_an_evaluation_with_labels_and_runs(given, labels_file, weights):
     }
     assert {line["method"] for line in lines} == {"Bilinear", "Bicubic", "GPEN"}
     own = next(line for line in lines if (line["method"], line["group"]) == ("GPEN", "<i>1|"))
-    expected = results.of_images("GPEN, run net_g", "", "psnr")[[1, 3]].mean()
+    expected = results.image_values("GPEN, run net_g", "", "psnr")[[1, 3]].mean()
     assert math.isclose(float(own["mean"]), expected, rel_tol=1e-9)
     run({**given, "report": {}}, restart=True)
     assert not (root / "breakdown.csv").exists()

@@ -3,8 +3,8 @@
 import pytest
 
 from gpen_plugin.errors import DataError, OptionError
-from gpen_plugin.evaluate.report.labels import Labels, groups_of, read_labels
-from gpen_plugin.evaluate.report.options import ReportOptions
+from gpen_plugin.evaluate.labels import Labels, read_labels, split_into_groups
+from gpen_plugin.evaluate.options import ReportOptions
 
 
 def read(tmp_path, text: str, columns=None) -> Labels:
@@ -21,7 +21,7 @@ def of_one_column(labels) -> tuple[Labels, list[str]]:
 
 def named(labels) -> dict[str, list[int]]:
     """The groups of one column, with the places of their members."""
-    groups, _ = groups_of(*of_one_column(labels))
+    groups, _ = split_into_groups(*of_one_column(labels))
     return {group.name: group.members.nonzero()[0].tolist() for group in groups}
 
 
@@ -116,7 +116,7 @@ def test_thirds_that_would_be_called_alike_have_more_decimals():
 
 def test_the_others_of_a_group_have_another_label_and_not_none():
     labels, keys = of_one_column(["a", "b", "", "a"])
-    groups, notes = groups_of(labels, keys)
+    groups, notes = split_into_groups(labels, keys)
     assert [(group.name, group.images, group.others.tolist()) for group in groups] == [
         ("a", 2, [False, True, False, False]),
         ("b", 1, [True, False, False, True]),
@@ -126,7 +126,7 @@ def test_the_others_of_a_group_have_another_label_and_not_none():
 
 def test_images_without_a_label_and_labels_without_an_image_are_counted():
     labels, keys = of_one_column(["a", "b", "a"])
-    _, notes = groups_of(labels, [*keys[:2], "new_0", "new_1"])
+    _, notes = split_into_groups(labels, [*keys[:2], "new_0", "new_1"])
     assert notes == [
         "2 images are not labelled, and in no group.",
         "1 line of the labels is of an image that is not here.",
@@ -135,4 +135,4 @@ def test_images_without_a_label_and_labels_without_an_image_are_counted():
 
 def test_a_column_of_names_is_left_out():
     labels, keys = of_one_column([f"person {place}" for place in range(41)])
-    assert groups_of(labels, keys) == ([], ["c: 41 different texts are no groups; left out."])
+    assert split_into_groups(labels, keys) == ([], ["c: 41 different texts are no groups; left out."])

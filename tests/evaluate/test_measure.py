@@ -8,11 +8,10 @@ import pytest
 from helpers.small_evaluation import given, run, weights  # noqa: F401 - fixtures
 
 from gpen_plugin.errors import CheckpointError, MissingFileError
-from gpen_plugin.evaluate import metric_columns as columns_module
-from gpen_plugin.evaluate.metric_columns import metric_columns
+from gpen_plugin.evaluate import measure
+from gpen_plugin.evaluate.measure import metric_columns
 from gpen_plugin.evaluate.options import EvaluationOptions
-from gpen_plugin.evaluate.prepare import read_case
-from gpen_plugin.evaluate.results import image_of
+from gpen_plugin.evaluate.results import read_sample, restored_path
 from gpen_plugin.host import registered
 from gpen_plugin.metrics import calculate_swd
 
@@ -23,7 +22,7 @@ def metric(monkeypatch):
 
     def add(function):
         known = {**registered("metric"), function.__name__: function}
-        monkeypatch.setattr(columns_module, "resolve", lambda kind, name: known.get(name))
+        monkeypatch.setattr(measure, "resolve", lambda kind, name: known.get(name))
         return {"type": function.__name__}
 
     return add
@@ -70,10 +69,10 @@ def test_images_without_a_value_do_not_count_and_are_told(given, metric):
 
     run(given)
     root = EvaluationOptions.from_mapping(given).root
-    first_truth = read_case(root, "face_0", "", 32, True).gt
+    first_truth = read_sample(root, "face_0", "", 32, True).gt
     given["metrics"]["sometimes"] = metric(calculate_sometimes)
     results = run(given)
-    values = results.of_images("GPEN", "", "sometimes")
+    values = results.image_values("GPEN", "", "sometimes")
     assert np.isnan(values).tolist() == [True, False, False, False]
     assert results.value("GPEN", "", results.columns[-1]) == 2.0
     assert "3 without a value" in results.columns[-1].note  # one for each of the methods
@@ -85,8 +84,8 @@ def test_a_metric_of_sets_is_the_metric_of_all_pairs_added_up(given):
     root = EvaluationOptions.from_mapping(given).root
     total = 0
     for key in results.keys:
-        image = cv2.imread(str(image_of(root, results.rows[2], "", key)))
-        total = total + calculate_swd(image, read_case(root, key, "", 32, True).gt, patches=16, directions=16)
+        image = cv2.imread(str(restored_path(root, results.rows[2], "", key)))
+        total = total + calculate_swd(image, read_sample(root, key, "", 32, True).gt, patches=16, directions=16)
     assert results.value("GPEN", "", results.columns[1]) == pytest.approx(total / 4)
 
 

@@ -5,12 +5,11 @@ import dataclasses
 import pytest
 from helpers.small_evaluation import given, run, weights, written  # noqa: F401 - fixtures
 
+from gpen_plugin.cli.evaluate import main
 from gpen_plugin.errors import DataError, OptionError
-from gpen_plugin.evaluate.__main__ import main
-from gpen_plugin.evaluate.merging import merge
+from gpen_plugin.evaluate.fingerprint import Fingerprint
 from gpen_plugin.evaluate.options import EvaluationOptions
-from gpen_plugin.evaluate.protocols.fingerprint import Fingerprint
-from gpen_plugin.evaluate.results import image_of, read_results, write_results
+from gpen_plugin.evaluate.results import merge_results, read_results, restored_path, write_results
 
 
 @pytest.fixture
@@ -30,7 +29,7 @@ def test_two_halves_are_the_whole(given, halves, tmp_path):
     whole, both = read_results(EvaluationOptions.from_mapping(given).root), read_results(tmp_path / "both")
     assert both == whole
     for row in both.rows:
-        assert image_of(tmp_path / "both", row, "", both.keys[0]).is_file()
+        assert restored_path(tmp_path / "both", row, "", both.keys[0]).is_file()
     assert (tmp_path / "both" / "table.md").read_bytes() == written(given)["table.md"]
 
 
@@ -39,7 +38,7 @@ def test_another_protocol_is_refused_and_told(given, halves, tmp_path):
     given["methods"] = {"Other": {"type": "bicubic"}}
     run(given)
     with pytest.raises(DataError, match="differs from"):
-        merge([halves[0], EvaluationOptions.from_mapping(given).root], tmp_path / "both")
+        merge_results([halves[0], EvaluationOptions.from_mapping(given).root], tmp_path / "both")
     assert not (tmp_path / "both").exists()
 
 
@@ -50,9 +49,9 @@ def test_other_versions_only_on_request_and_with_a_note(halves, tmp_path):
     results.fingerprint = changed.to_dict()
     write_results(halves[1], results)
     with pytest.raises(DataError, match="--other-versions"):
-        merge(halves, tmp_path / "both")
-    merged = merge(halves, tmp_path / "both", other_versions=True)
-    assert any("other versions" in note for note in merged.notes)
+        merge_results(halves, tmp_path / "both")
+    merge_dicts = merge_results(halves, tmp_path / "both", other_versions=True)
+    assert any("other versions" in note for note in merge_dicts.notes)
 
 
 def test_a_metric_measured_in_two_ways_is_refused(given, halves, tmp_path):
@@ -60,7 +59,7 @@ def test_a_metric_measured_in_two_ways_is_refused(given, halves, tmp_path):
     given["methods"] = {"Other": {"type": "bicubic"}}
     run(given)
     with pytest.raises(OptionError, match=r"metrics:psnr.*crop_border"):
-        merge([halves[0], EvaluationOptions.from_mapping(given).root], tmp_path / "both")
+        merge_results([halves[0], EvaluationOptions.from_mapping(given).root], tmp_path / "both")
 
 
 def test_two_opinions_of_what_is_better_are_refused(given, halves, tmp_path):
@@ -68,17 +67,17 @@ def test_two_opinions_of_what_is_better_are_refused(given, halves, tmp_path):
     given["methods"] = {"Other": {"type": "bicubic"}}
     run(given)
     with pytest.raises(OptionError, match=r"metrics:psnr.*lower is better in one"):
-        merge([EvaluationOptions.from_mapping(given).root, halves[0]], tmp_path / "both")
+        merge_results([EvaluationOptions.from_mapping(given).root, halves[0]], tmp_path / "both")
 
 
 def test_a_baseline_that_both_have_stands_once(given, halves, tmp_path):
     whole = run({**given, "output": str(tmp_path / "whole")})
-    merged = merge([halves[0], tmp_path / "whole"], tmp_path / "both")
-    assert [row.name for row in merged.rows] == [row.name for row in whole.rows]
-    assert merged.images == whole.images
+    merge_dicts = merge_results([halves[0], tmp_path / "whole"], tmp_path / "both")
+    assert [row.name for row in merge_dicts.rows] == [row.name for row in whole.rows]
+    assert merge_dicts.images == whole.images
 
 
 def test_two_methods_of_one_name_are_refused(given, halves, tmp_path):
     run({**given, "output": str(tmp_path / "other"), "methods": {"Bilinear": {"type": "bicubic"}}})
     with pytest.raises(OptionError, match="'Bilinear'"):
-        merge([halves[0], tmp_path / "other"], tmp_path / "both")
+        merge_results([halves[0], tmp_path / "other"], tmp_path / "both")

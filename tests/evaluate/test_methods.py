@@ -40,11 +40,11 @@ def elsewhere(tmp_path):
         for seed in (0, 1):
             path = tmp_path / condition / "folder" / f"{seed}_00.png"
             path.parent.mkdir(parents=True, exist_ok=True)
-            cv2.imwrite(str(path), image_of(condition, seed))
+            cv2.imwrite(str(path), restored_path(condition, seed))
     return tmp_path
 
 
-def image_of(condition: str, seed: int, size: int = 64) -> np.ndarray:
+def restored_path(condition: str, seed: int, size: int = 64) -> np.ndarray:
     return np.random.default_rng([len(condition), seed]).integers(0, 256, (size, size, 3), dtype=np.uint8)
 
 
@@ -54,13 +54,13 @@ def test_a_folder_gives_its_image_of_the_key_and_condition(elsewhere, condition,
     restored = method({"type": "folder", "path": f"{elsewhere}/{{condition}}", "suffix": "_00"})(
         degraded(seed, condition=condition)
     )
-    np.testing.assert_array_equal(restored, image_of(condition, seed))
+    np.testing.assert_array_equal(restored, restored_path(condition, seed))
 
 
 def test_a_image_of_another_size_is_resized(elsewhere):
     entry = {"type": "folder", "path": f"{elsewhere}/8x", "suffix": "_00"}
     smaller = method(entry)(degraded(0, size=32))
-    expected = image_of("8x", 0).astype(float).reshape(32, 2, 32, 2, 3).mean(axis=(1, 3))
+    expected = restored_path("8x", 0).astype(float).reshape(32, 2, 32, 2, 3).mean(axis=(1, 3))
     assert np.abs(smaller - expected).max() <= 0.5
     assert method(entry)(degraded(0, size=128)).shape == (128, 128, 3)
 
@@ -90,7 +90,7 @@ def test_a_folders_identity_follows_contents_and_not_places(elsewhere, tmp_path_
     moved = tmp_path_factory.mktemp("other") / "place"
     elsewhere.rename(moved)
     assert identity(moved) == before
-    changed = image_of("8x", 0)
+    changed = restored_path("8x", 0)
     changed[0, 0, 0] ^= 1
     cv2.imwrite(str(moved / "8x" / "folder" / "0_00.png"), changed)
     assert identity(moved) != before

@@ -11,9 +11,9 @@ from helpers.faces_to_restore import degraded, method
 from helpers.small_networks import NETWORKS, SMALL, built, saved
 from torch import nn
 
+from gpen_plugin.baselines.method import seeded
 from gpen_plugin.checkpoints.layouts import to_layout
 from gpen_plugin.errors import CheckpointError, DataError, GPENError, OptionError, ShapeError
-from gpen_plugin.evaluate.methods.repeatable import repeatable
 
 
 class Several(NamedTuple):
@@ -243,7 +243,7 @@ def test_repeatable_leaves_settings_and_draws_as_they_were():
     state = torch.get_rng_state()
     draws = []
     for parts in ((0, "a"), (0, "a"), (0, "b")):
-        with repeatable(torch.device("cpu"), *parts):
+        with seeded(torch.device("cpu"), *parts):
             assert torch.backends.cudnn.deterministic
             assert not torch.backends.cuda.matmul.allow_tf32
             draws.append(float(torch.rand(())))

@@ -14,7 +14,7 @@ from helpers.small_networks import SMALL, saved
 from gpen_plugin.archs import GPENPrior
 from gpen_plugin.config.schema import check
 from gpen_plugin.evaluate.methods import TYPES
-from gpen_plugin.evaluate.repeats import runs_of
+from gpen_plugin.evaluate.options import runs_of
 
 NARROW = {"out_size": 64, "narrow": 0.0625, "num_style_feat": 16, "num_mlp": 2}
 SMALL_NETWORKS = {  # type -> arguments, and the input that they take

@@ -7,7 +7,7 @@ from helpers.small_evaluation import given, weights  # noqa: F401 - fixtures
 from gpen_plugin.config.yaml_io import read_options
 from gpen_plugin.errors import OptionError
 from gpen_plugin.evaluate.options import EvaluationOptions
-from gpen_plugin.folder_name import folder_of
+from gpen_plugin.evaluate.results import slugify
 
 FILES = sorted((REPOSITORY / "options" / "evaluate").glob("*.yml"))
 
@@ -46,4 +46,4 @@ def test_a_mistake_in_a_method_is_told_before_any_image_is_read(given, entry, to
     [("GPEN-w/o-ft", "gpen_w_o_ft"), ("pSp [38]", "psp_38"), ("../..", "_"), ("方法", "_")],
 )
 def test_names_as_folders(name, folder):
-    assert folder_of(name) == folder
+    assert slugify(name) == folder

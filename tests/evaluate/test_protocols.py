@@ -13,8 +13,7 @@ from gpen_plugin.data import GPENDegradationDataset
 from gpen_plugin.data.degradation import DegradationRanges, degrade_lowres, resize_bilinear, rng_from_key, sample_recipe
 from gpen_plugin.data.image_source import LmdbSource, resize_square
 from gpen_plugin.errors import DataError, GPENError, OptionError
-from gpen_plugin.evaluate.protocols import all_cases, build_protocol
-from gpen_plugin.evaluate.protocols.bicubic_reduction import reduce_bicubic
+from gpen_plugin.evaluate.protocols import all_samples, build_protocol, reduce_bicubic
 
 SMALL = {"kernel_size": [3, 5], "downsample_range": [1, 4]}
 
@@ -161,7 +160,7 @@ def test_folder_zip_and_lmdb_are_one_set(faces, tmp_path):
         build_protocol({"type": "bfr", "dataroot_gt": str(root), "out_size": 32, "degradation": SMALL})
         for root in (faces, archive, stored)
     ]
-    for place in all_cases(protocols[0]):
+    for place in all_samples(protocols[0]):
         first, *others = (protocol.case(*place) for protocol in protocols)
         for other in others:
             np.testing.assert_array_equal(first.lq, other.lq)

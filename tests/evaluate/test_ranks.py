@@ -13,7 +13,7 @@ import torch
 from helpers.small_evaluation import MADE_FROM_RESULTS, given, run, weights, written  # noqa: F401 - fixtures
 
 from gpen_plugin.errors import OptionError
-from gpen_plugin.evaluate.distributed import Ranks, merged
+from gpen_plugin.evaluate.distributed import Ranks, merge_dicts
 
 
 def test_two_processes_of_torchrun_write_what_one_does(given, tmp_path):
@@ -34,15 +34,15 @@ def test_two_processes_of_torchrun_write_what_one_does(given, tmp_path):
 @pytest.mark.parametrize("world_size", [1, 2, 3, 7])
 def test_shares_make_up_the_whole(world_size):
     items = list(range(5))
-    shares = [Ranks(rank, world_size, torch.device("cpu")).share(items) for rank in range(world_size)]
+    shares = [Ranks(rank, world_size, torch.device("cpu")).shard(items) for rank in range(world_size)]
     assert sorted(item for share in shares for item in share) == items
 
 
 def test_the_leader_comes_first(monkeypatch):
     order = []
-    monkeypatch.setattr(Ranks, "wait", lambda self: order.append(f"wait {self.rank}"))
+    monkeypatch.setattr(Ranks, "barrier", lambda self: order.append(f"wait {self.rank}"))
     for rank in (0, 1):
-        for _ in Ranks(rank, 2, torch.device("cpu")).leader_first():
+        for _ in Ranks(rank, 2, torch.device("cpu")).main_first():
             order.append(f"work {rank}")
     assert order == ["work 0", "wait 0", "wait 1", "work 1"]
 
@@ -67,7 +67,7 @@ def test_a_launcher_that_was_killed_is_not_waited_for_for_days(monkeypatch):
         port = server.getsockname()[1]
     for name, value in {"WORLD_SIZE": "2", "RANK": "1", "MASTER_ADDR": "localhost", "MASTER_PORT": str(port)}.items():
         monkeypatch.setenv(name, value)
-    monkeypatch.setattr("gpen_plugin.evaluate.distributed.JOINING", timedelta(seconds=1))
+    monkeypatch.setattr("gpen_plugin.evaluate.distributed.INIT_TIMEOUT", timedelta(seconds=1))
     with pytest.raises(OptionError, match=r"WORLD_SIZE.*2 processes.*cannot be reached"):
         Ranks.of_this_process("cpu")
 
@@ -84,4 +84,4 @@ def test_each_process_of_a_machine_takes_a_gpu_of_its_own(monkeypatch):
 
 
 def test_merged_mappings():
-    assert merged([{"a": 1}, {}, {"b": 2}]) == {"a": 1, "b": 2}
+    assert merge_dicts([{"a": 1}, {}, {"b": 2}]) == {"a": 1, "b": 2}

@@ -6,7 +6,8 @@ from helpers.results_for_report import draw_images, made_results, nasty_results
 
 from gpen_plugin.errors import OptionError
 from gpen_plugin.evaluate import report
-from gpen_plugin.evaluate.report import ReportOptions, write_report
+from gpen_plugin.evaluate.options import ReportOptions
+from gpen_plugin.evaluate.report import write_report
 from gpen_plugin.evaluate.results import read_results, write_results
 
 QUICK = ReportOptions(bootstrap_resamples=100, sheet_tile=16, sheet_images=2)

@@ -6,7 +6,8 @@ import shutil
 import pytest
 from helpers.results_for_report import NASTY_KEYS, NASTY_NAME, draw_images, made_results, nasty_results
 
-from gpen_plugin.evaluate.report import ReportOptions, write_report
+from gpen_plugin.evaluate.options import ReportOptions
+from gpen_plugin.evaluate.report import write_report
 
 webdriver = pytest.importorskip("selenium.webdriver")
 

@@ -7,14 +7,13 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from helpers.small_evaluation import given, restored_places, run, weights, written  # noqa: F401 - fixtures
+from helpers.small_evaluation import count_restored, given, run, weights, written  # noqa: F401 - fixtures
 
 from gpen_plugin.errors import DataError, OptionError
-from gpen_plugin.evaluate import prepare
+from gpen_plugin.evaluate import run as run_module
 from gpen_plugin.evaluate.measure import MetricCache
-from gpen_plugin.evaluate.merging import merge
 from gpen_plugin.evaluate.options import EvaluationOptions
-from gpen_plugin.evaluate.results import image_of, input_of, truth_of, write_text
+from gpen_plugin.evaluate.results import input_path, merge_results, restored_path, truth_path, write_text
 
 
 @pytest.fixture
@@ -37,7 +36,7 @@ def test_a_changed_source_image_is_degraded_restored_and_measured_anew(given, ow
     run(given)
     other = cv2.flip(cv2.imread(str(own_faces / "face_1.png")), 1)
     cv2.imwrite(str(own_faces / "face_1.png"), other)
-    made = restored_places(monkeypatch)
+    made = count_restored(monkeypatch)
     run(given)
     assert made == [("bilinear", "face_1"), ("bicubic", "face_1"), ("gpen", "face_1")]
     assert written(given) == as_if_new(given, tmp_path)
@@ -75,7 +74,7 @@ def test_more_images_of_the_same_protocol_only_add_work(given, tmp_path, monkeyp
     given["protocol"]["num_images"] = 2
     run(given)
     given["protocol"]["num_images"] = 4
-    made = restored_places(monkeypatch)
+    made = count_restored(monkeypatch)
     run(given)
     assert made == [(kind, key) for kind in ("bilinear", "bicubic", "gpen") for key in ("face_2", "face_3")]
     assert written(given) == as_if_new(given, tmp_path)
@@ -90,9 +89,9 @@ def test_fewer_images_are_refused_as_images_would_be_lost(given):
 
 def test_an_input_that_was_changed_by_hand_is_noticed(given, monkeypatch):
     before, root = run(given), EvaluationOptions.from_mapping(given).root
-    path = input_of(root, "", "face_2")
+    path = input_path(root, "", "face_2")
     cv2.imwrite(str(path), 255 - cv2.imread(str(path)))
-    made = restored_places(monkeypatch)
+    made = count_restored(monkeypatch)
     after = run(given)
     assert after.fingerprint["digest"] != before.fingerprint["digest"]
     assert [key for _, key in made] == ["face_2"] * 3
@@ -106,7 +105,7 @@ def test_a_full_disk_ends_the_evaluation_and_leaves_no_image_out(given, monkeypa
     def full(path, image):
         raise DataError(str(path), "cannot be written ([Errno 28] No space left on device)", "space")
 
-    monkeypatch.setattr(prepare, "write_image", full)
+    monkeypatch.setattr(run_module, "write_image", full)
     with pytest.raises(DataError, match="No space left"):
         run(given)
 
@@ -118,7 +117,7 @@ def test_a_full_disk_while_measuring_is_told_plainly(tmp_path):
 
     ledger = MetricCache(tmp_path, lambda key, column: "stamp", 0)
     with pytest.raises(DataError, match=r"values\.0\.jsonl.*No space left"):
-        ledger.enter(Full(), "", "face_0", "psnr", 1.0)
+        ledger.add(Full(), "", "face_0", "psnr", 1.0)
     (tmp_path / "file").write_text("")
     with pytest.raises(DataError, match=r"values\.0\.jsonl"):
         MetricCache(tmp_path / "file", lambda key, column: "stamp", 0).open()
@@ -137,7 +136,7 @@ def test_a_folder_that_is_no_evaluation_is_not_taken_for_one(given, tmp_path):
 def test_a_restart_of_a_merged_evaluation_deletes_it(given, tmp_path):
     run(given)
     run({**given, "output": str(tmp_path / "other"), "methods": {"Other": {"type": "bilinear"}}})
-    merge([tmp_path / "small", tmp_path / "other"], tmp_path / "both")
+    merge_results([tmp_path / "small", tmp_path / "other"], tmp_path / "both")
     with pytest.raises(DataError, match="no evaluation wrote them"):
         run({**given, "output": str(tmp_path / "both")})
     run({**given, "output": str(tmp_path / "both")}, restart=True)
@@ -187,7 +186,7 @@ def test_a_merge_spares_an_evaluation_that_is_there(given, tmp_path):
     for name in ("a", "b"):
         run({**given, "output": str(tmp_path / name), "methods": {name: {"type": "bilinear"}}})
     with pytest.raises(OptionError, match=r"small.*an evaluation of its own"):
-        merge([tmp_path / "a", tmp_path / "b"], tmp_path / "small")
+        merge_results([tmp_path / "a", tmp_path / "b"], tmp_path / "small")
 
 
 def test_the_home_folder_may_be_written_with_a_tilde(given, monkeypatch, tmp_path):
@@ -226,10 +225,10 @@ def test_a_damaged_protocol_file_is_told(given, tmp_path, content):
 
 def test_a_image_that_is_restored_again_lies_where_it_lay(given, tmp_path):
     results, root = run(given), EvaluationOptions.from_mapping(given).root
-    before = {row.name: image_of(root, row, "", "face_1").read_bytes() for row in results.rows}
-    truth_of(root, "face_1").unlink()
+    before = {row.name: restored_path(root, row, "", "face_1").read_bytes() for row in results.rows}
+    truth_path(root, "face_1").unlink()
     first = written(given)
     run(given)
     assert written(given) == first
-    assert {row.name: image_of(root, row, "", "face_1").read_bytes() for row in results.rows} == before
+    assert {row.name: restored_path(root, row, "", "face_1").read_bytes() for row in results.rows} == before
     assert json.loads((root / "protocol.json").read_text())["keys"] == results.keys

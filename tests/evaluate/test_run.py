@@ -9,17 +9,17 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from helpers.small_evaluation import given, restored_places, run, weights, written  # noqa: F401 - fixtures
+from helpers.small_evaluation import count_restored, given, run, weights, written  # noqa: F401 - fixtures
 from helpers.small_networks import NETWORKS, built
 
+from gpen_plugin.cli.evaluate import main
 from gpen_plugin.errors import DataError
-from gpen_plugin.evaluate import prepare
-from gpen_plugin.evaluate.__main__ import main
+from gpen_plugin.evaluate import run as run_module
 from gpen_plugin.evaluate.options import EvaluationOptions
-from gpen_plugin.evaluate.results import image_of, input_of, read_results, truth_of
+from gpen_plugin.evaluate.results import input_path, read_results, restored_path, truth_path
 
 
-def crashing_on(key, build=prepare.build_method):
+def crashing_on(key, build=run_module.build_method):
     """A `build_method` whose bicubic method crashes on one image."""
 
     def build_crashing(entry, where, device, folder):
@@ -46,14 +46,14 @@ def test_every_cell_is_the_metric_of_the_images_on_disk(given):
     assert [row.name for row in results.rows] == list(given["methods"])
     assert len(results.keys) == 4
     for row in results.rows:
-        values = results.of_images(row.name, "", "psnr")
+        values = results.image_values(row.name, "", "psnr")
         for key, value in zip(results.keys, values, strict=True):
-            image = cv2.imread(str(image_of(root, row, "", key))).astype(float)
-            truth = cv2.imread(str(truth_of(root, key))).astype(float)
+            image = cv2.imread(str(restored_path(root, row, "", key))).astype(float)
+            truth = cv2.imread(str(truth_path(root, key))).astype(float)
             assert value == pytest.approx(10 * np.log10(255**2 / np.mean((image - truth) ** 2)), abs=1e-6)
         assert results.value(row.name, "", results.columns[0]) == pytest.approx(values.mean())
         assert results.value(row.name, "", results.columns[1]) > 0
-    assert cv2.imread(str(input_of(root, "", results.keys[0]))).shape[0] < 32
+    assert cv2.imread(str(input_path(root, "", results.keys[0]))).shape[0] < 32
 
 
 def test_the_same_command_twice_and_elsewhere_gives_the_same_bytes(given, tmp_path):
@@ -76,24 +76,24 @@ def test_a_stopped_run_goes_on_with_what_is_missing(given, monkeypatch):
     run(given)
     first, root = written(given), EvaluationOptions.from_mapping(given).root
     row = read_results(root).rows[0]
-    image_of(root, row, "", read_results(root).keys[1]).unlink()
+    restored_path(root, row, "", read_results(root).keys[1]).unlink()
     with (root / "methods" / row.folder / "values.0.jsonl").open("a") as file:
         file.write('["", "face_0", "psn')  # as a kill leaves it
-    made = restored_places(monkeypatch)
+    made = count_restored(monkeypatch)
     run(given)
     assert made == [("bilinear", read_results(root).keys[1])]
     assert written(given) == first
 
 
 def test_a_method_that_crashes_on_one_image_is_shown_and_the_others_finish(given, monkeypatch):
-    monkeypatch.setattr(prepare, "build_method", crashing_on("face_2"))
+    monkeypatch.setattr(run_module, "build_method", crashing_on("face_2"))
     results = run(given)
     (failure,) = results.failures()
     assert (failure.method, failure.key) == ("Bicubic", "face_2")
-    assert "RuntimeError: out of luck (test_runner.py:" in failure.reason
+    assert "RuntimeError: out of luck (test_run.py:" in failure.reason
     assert results.restored("Bicubic", "") == 3
     assert results.restored("GPEN", "") == 4
-    assert np.isnan(results.of_images("Bicubic", "", "psnr")).sum() == 1
+    assert np.isnan(results.image_values("Bicubic", "", "psnr")).sum() == 1
     assert results.value("Bicubic", "", results.columns[1]) > 0  # of the three
     table = written(given)["table.md"].decode()
     assert "face\\_2" in table
@@ -103,7 +103,7 @@ def test_a_method_that_crashes_on_one_image_is_shown_and_the_others_finish(given
 
 def test_a_failure_that_was_mended_is_made_good_in_the_next_run(given, monkeypatch, tmp_path):
     with monkeypatch.context() as patched:
-        patched.setattr(prepare, "build_method", crashing_on("face_2"))
+        patched.setattr(run_module, "build_method", crashing_on("face_2"))
         run(given)
     run(given)
     assert not list(read_results(EvaluationOptions.from_mapping(given).root).failures())

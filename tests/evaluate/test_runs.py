@@ -10,20 +10,17 @@ import numpy as np
 import pytest
 import torch
 from helpers.results_for_report import FID, PSNR, draw_images, made_results
-from helpers.small_evaluation import given, restored_places, run, weights, written  # noqa: F401 - fixtures
+from helpers.small_evaluation import count_restored, given, run, weights, written  # noqa: F401 - fixtures
 from helpers.small_networks import NETWORKS, built
 
+from gpen_plugin.cli.evaluate import main
 from gpen_plugin.errors import OptionError
-from gpen_plugin.evaluate.__main__ import main
-from gpen_plugin.evaluate.merging import merge
-from gpen_plugin.evaluate.options import EvaluationOptions
-from gpen_plugin.evaluate.pooling import pooled
-from gpen_plugin.evaluate.repeats import runs_of
-from gpen_plugin.evaluate.report import ReportOptions, write_report
-from gpen_plugin.evaluate.report.summary import Head, Summary
-from gpen_plugin.evaluate.report.table_data import table_json, wide_csv
-from gpen_plugin.evaluate.report.tables import latex, markdown
-from gpen_plugin.evaluate.results import Results, image_of, read_results, write_results
+from gpen_plugin.evaluate.options import EvaluationOptions, ReportOptions, runs_of
+from gpen_plugin.evaluate.report import write_report
+from gpen_plugin.evaluate.results import Results, merge_results, read_results, restored_path, write_results
+from gpen_plugin.evaluate.stats import average_runs
+from gpen_plugin.evaluate.summary import Head, Summary
+from gpen_plugin.evaluate.tables import latex, markdown, table_json, wide_csv
 
 
 def as_runs(results: Results, method: str = "GPEN") -> Results:
@@ -84,10 +81,10 @@ def test_a_method_that_is_called_like_a_run_is_refused(given):
 
 
 def test_a_pooled_row_is_the_mean_of_its_runs_by_hand(three):
-    table = pooled(three)
+    table = average_runs(three)
     assert [row.name for row in table.rows] == ["Bilinear", "GPEN", "Other"]
     assert table.rows[1].folder == three.rows[1].folder
-    assert table.of_images("GPEN", "", "psnr").tolist() == [24, 24]
+    assert table.image_values("GPEN", "", "psnr").tolist() == [24, 24]
     assert table.value("GPEN", "", FID) == 5
     assert table.images["Bilinear"] == three.images["Bilinear"]
     assert len(three.rows) == 5
@@ -97,12 +94,12 @@ def test_what_all_runs_say_of_themselves_stands_once(three):
     parts = ("s0.pth; 64 px", "s1.pth; 64 px", "s2.pth; 64 px; odd")
     for place, part in enumerate(parts, start=1):
         three.rows[place] = replace(three.rows[place], description=f"GPEN; {part}")
-    assert pooled(three).rows[1].description == "mean over 3 runs; GPEN; s0.pth, s1.pth, s2.pth; 64 px; odd"
+    assert average_runs(three).rows[1].description == "mean over 3 runs; GPEN; s0.pth, s1.pth, s2.pth; 64 px; odd"
 
 
 def test_results_without_runs_stay_as_they_are():
     results = made_results({"a": [1, 2], "b": [3, None]})
-    assert pooled(results) == results
+    assert average_runs(results) == results
 
 
 def test_the_spread_is_the_standard_deviation_of_the_runs_means(three):
@@ -156,9 +153,9 @@ def test_an_image_that_one_run_failed_on_is_a_failure_of_the_method(three):
 
 def test_an_image_without_a_value_in_one_run_has_none_in_the_mean(three):
     three.images["GPEN, run 2"][""]["face_1"]["psnr"] = math.nan
-    table = pooled(three)
-    assert table.of_images("GPEN", "", "psnr")[0] == 24
-    assert np.isnan(table.of_images("GPEN", "", "psnr")[1])
+    table = average_runs(three)
+    assert table.image_values("GPEN", "", "psnr")[0] == 24
+    assert np.isnan(table.image_values("GPEN", "", "psnr")[1])
 
 
 def test_a_run_that_could_not_run_fails_the_method(three):
@@ -187,14 +184,14 @@ def test_runs_are_restored_and_kept_apart_and_shown_as_one(two_runs, tmp_path, m
     root = EvaluationOptions.from_mapping(two_runs).root
     assert [row.name for row in results.rows] == ["Bilinear", "Bicubic", "GPEN, run 0", "GPEN, run 1"]
     assert read_results(root) == results
-    first, second = (image_of(root, row, "", "face_0").read_bytes() for row in results.rows[2:])
+    first, second = (restored_path(root, row, "", "face_0").read_bytes() for row in results.rows[2:])
     assert first != second
     table = written(two_runs)["table.md"].decode()
     mean = np.mean([results.value(row.name, "", results.columns[0]) for row in results.rows[2:]])
     assert f"{mean:.2f}" in table
     assert "GPEN, run 0" not in table.partition("Methods:")[0]
     assert "GPEN, run 1,face_0" not in table
-    made = restored_places(monkeypatch)
+    made = count_restored(monkeypatch)
     torch.save({"params_ema": built(NETWORKS["GPEN concat"], seed=7).state_dict()}, tmp_path / "s1.pth")
     run(two_runs)
     assert made == [("gpen", "face_0"), ("gpen", "face_1")]  # of the run whose weights are others
@@ -216,7 +213,7 @@ def test_a_method_that_is_runs_in_one_folder_and_whole_in_another_is_refused(two
     whole = {"GPEN": {"type": "bilinear"}}
     run({**two_runs, "output": str(tmp_path / "whole"), "methods": whole})
     with pytest.raises(OptionError, match="'GPEN' is one row in one folder, and runs in another"):
-        merge([tmp_path / "runs", tmp_path / "whole"], tmp_path / "both")
+        merge_results([tmp_path / "runs", tmp_path / "whole"], tmp_path / "both")
 
 
 def test_results_that_know_no_runs_can_still_be_read(tmp_path):

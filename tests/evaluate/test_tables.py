@@ -6,11 +6,10 @@ import math
 import pytest
 from helpers.results_for_report import FID, LPIPS, NASTY_NAME, PSNR, made_results, nasty_results
 
-from gpen_plugin.evaluate.report.ranking import cells_of
-from gpen_plugin.evaluate.report.summary import Summary
-from gpen_plugin.evaluate.report.table_data import per_image_csv, table_json, wide_csv
-from gpen_plugin.evaluate.report.tables import latex, markdown
 from gpen_plugin.evaluate.results import Column
+from gpen_plugin.evaluate.stats import format_cells
+from gpen_plugin.evaluate.summary import Summary
+from gpen_plugin.evaluate.tables import latex, markdown, per_image_csv, table_json, wide_csv
 
 
 def summary_of(results) -> Summary:
@@ -18,7 +17,7 @@ def summary_of(results) -> Summary:
 
 
 def marks(results, column: str, condition: str = "") -> list[str]:
-    cells = cells_of(results)
+    cells = format_cells(results)
     return [cells[row.name, condition, column].mark for row in results.rows]
 
 
@@ -36,7 +35,7 @@ def test_values_that_print_alike_share_a_mark():
 
 def test_minus_zero_prints_as_zero():
     results = made_results({"a": [-0.001] * 2, "b": [0.0] * 2}, columns=(PSNR,))
-    assert {cell.text for cell in cells_of(results).values()} == {"0.00"}
+    assert {cell.text for cell in format_cells(results).values()} == {"0.00"}
 
 
 def test_a_method_that_failed_once_is_not_ranked_in_that_condition_alone():

@@ -5,8 +5,8 @@ import time
 
 from selenium.webdriver.common.action_chains import ActionChains
 
-from gpen_plugin.study.__main__ import main
-from gpen_plugin.study.key_file import read_key
+from gpen_plugin.cli.study import main
+from gpen_plugin.evaluate.study.key import read_key
 from helpers.small_study import small_results
 
 # A blank document that comes between the two is complete, too, but shows no screen.

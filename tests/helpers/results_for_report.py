@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from gpen_plugin.evaluate.results import Column, Results, Row, image_of, input_of, truth_of
+from gpen_plugin.evaluate.results import Column, Results, Row, input_path, restored_path, truth_path
 from gpen_plugin.images.files import write_image
 
 SIZE = 16
@@ -55,12 +55,12 @@ def nasty_results() -> Results:
 def draw_images(root: Path, results: Results) -> None:
     """Write an image wherever the results say that there is one; which one it is can be read off its colours."""
     for place, key in enumerate(results.keys):
-        write_image(truth_of(root, key), shade(place, 200))
+        write_image(truth_path(root, key), shade(place, 200))
         for number, condition in enumerate(results.conditions):
-            write_image(input_of(root, condition, key), shade(place, 10 * number)[:4, :4])
+            write_image(input_path(root, condition, key), shade(place, 10 * number)[:4, :4])
             for row in results.rows:
                 if "failure" not in results.images.get(row.name, {}).get(condition, {}).get(key, {"failure": ""}):
-                    write_image(image_of(root, row, condition, key), shade(place, 100 + 10 * number))
+                    write_image(restored_path(root, row, condition, key), shade(place, 100 + 10 * number))
 
 
 def shade(blue: int, green: int) -> np.ndarray:

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from gpen_plugin.evaluate import prepare
+from gpen_plugin.evaluate import run as run_module
 from gpen_plugin.evaluate.distributed import Ranks
 from gpen_plugin.evaluate.options import EvaluationOptions
 from gpen_plugin.evaluate.run import evaluate
@@ -55,10 +55,10 @@ def written(given):
     return {name: (root / name).read_bytes() for name in MADE_FROM_RESULTS}
 
 
-def restored_places(monkeypatch):
+def count_restored(monkeypatch):
     """What a run restores, as (type, key), in the list that is returned."""
     made = []
-    build = prepare.build_method
+    build = run_module.build_method
 
     def counting(entry, where, device, folder):
         method = build(entry, where, device, folder)
@@ -72,5 +72,5 @@ def restored_places(monkeypatch):
 
         return Counting()
 
-    monkeypatch.setattr(prepare, "build_method", counting)
+    monkeypatch.setattr(run_module, "build_method", counting)
     return made

@@ -3,7 +3,7 @@
 import cv2
 import numpy as np
 
-from gpen_plugin.evaluate.results import Results, Row, image_of, input_of, write_results
+from gpen_plugin.evaluate.results import Results, Row, input_path, restored_path, write_results
 from gpen_plugin.images.files import write_image
 
 METHODS = {"Bilinear": (40, 40, 200), "Our network": (40, 200, 40), "w/o noise": (200, 40, 40)}
@@ -16,14 +16,14 @@ def small_results(root, failing=()):
     rows = [Row(name, f"row{place}") for place, name in enumerate(METHODS)]
     images = {row.name: {"": {}} for row in rows}
     for at, key in enumerate(KEYS):
-        write_image(input_of(root, "", key), np.full((8, 8, 3), 60 + 50 * at, np.uint8))
+        write_image(input_path(root, "", key), np.full((8, 8, 3), 60 + 50 * at, np.uint8))
         for row in rows:
             if (row.name, key) in failing:
                 images[row.name][""][key] = {"failure": "no face found"}
                 continue
             image = np.full((SIZE, SIZE, 3), METHODS[row.name], np.uint8)
             cv2.circle(image, (16, 16), 5 + 3 * at, (230, 230, 230), -1)
-            write_image(image_of(root, row, "", key), image)
+            write_image(restored_path(root, row, "", key), image)
             images[row.name][""][key] = {}
     fingerprint = {"digest": "0123456789ab", "kind": "wild"}
     results = Results("wild", "In the wild", fingerprint, SIZE, list(KEYS), [""], [], rows, images)

@@ -1,0 +1,1 @@
+"""The methods that the paper compares GPEN with, other than plain networks: GAN inversion and DFDNet."""

@@ -1,0 +1,147 @@
+"""DFDNet (Li et al., ECCV 2020) as a method: it has to be told where eyes, nose and mouth are."""
+
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+
+from gpen_plugin.baselines.method import RANDOM, RANDOM_NOTE, describe_file
+from gpen_plugin.checkpoints import checkpoint
+from gpen_plugin.checkpoints.download import sha256_of
+from gpen_plugin.errors import CheckpointError, OptionError
+from gpen_plugin.host.patches import vgg_offline
+from gpen_plugin.restore.registry_network import build_network, load, seeded_init
+
+SIZE = 512  # the only one that the network takes
+CHANNELS = {256: 128, 128: 256, 64: 512, 32: 512}  # of the dictionary, by the size of the features
+PARTS = ("left_eye", "right_eye", "nose", "mouth")
+
+FFHQ_POINTS = ((193.0, 239.9), (318.9, 240.2), (256.6, 314.0), (201.3, 371.4), (313.1, 371.2))
+"""Where an FFHQ face of 512 px has its eyes, the tip of its nose and the corners of its mouth, (x, y)."""
+
+# The authors' box of a part is a square around the mean of its points among 68 landmarks; half its side is half the
+# part's longer extent. An eye has its brow with it. Laid upon five points, the mean face of the 68 landmarks gives
+# this: the points whose mean is nearest, the way from there to the middle (x, y), and the side, in eye distances.
+_BOXES = {
+    "left_eye": ((0,), (-0.03, -0.14), 0.75),
+    "right_eye": ((1,), (0.03, -0.14), 0.75),
+    "nose": ((2,), (0.0, 0.09), 0.47),
+    "mouth": ((3, 4), (0.0, 0.04), 0.89),
+}
+
+
+@dataclass(frozen=True)
+class DFDNetOptions:
+    """The keys of a method of type ``dfdnet``.
+
+    Args:
+        weights: the file; ``random`` for trying things out.
+        dictionary: the file of parts; ``random`` likewise.
+        param_key: entry of the file of weights; ~ takes params.
+        points: where the aligned faces have left eye, right eye, tip of the nose, left and right corner of the mouth,
+            (x, y) in pixels of a face of 512 px, left being the image's.
+    """
+
+    weights: str
+    dictionary: str
+    param_key: str | None = None
+    points: Sequence[tuple[float, float]] = FFHQ_POINTS
+
+
+class AlignedDFDNet(nn.Module):
+    """The host's `DFDNet` for faces that all have their parts in the same places.
+
+    Args:
+        net: the network.
+        boxes: see `part_boxes`.
+    """
+
+    def __init__(self, net: nn.Module, boxes: torch.Tensor):
+        super().__init__()
+        self.net, self._boxes = net, boxes
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """(1, 3, S, S) in [-1, 1] -> the same; S is 512 for weights that have learnt something."""
+        boxes = self._boxes * x.shape[-1] // SIZE  # (4, 4)
+        return self.net(x, [box[None] for box in boxes])
+
+
+def load_dfdnet(options: DFDNetOptions, where: str) -> tuple[AlignedDFDNet, str, dict]:
+    """DFDNet with its dictionary, its description and its identity (see `Method`).
+
+    Args:
+        options: of the entry.
+        where: its key path.
+    Raises:
+        GPENError: a file cannot be read or holds something else, or the points are not five.
+    """
+    boxes = part_boxes(options.points, f"{where}:points")
+    identity = {"type": "dfdnet", "param_key": options.param_key, "boxes": boxes.tolist()}
+    with tempfile.TemporaryDirectory() as folder, vgg_offline():
+        dictionary, dictionary_origin, identity["dictionary"] = _dictionary(options.dictionary, where, Path(folder))
+        section = {"type": "DFDNet", "num_feat": 64, "dict_path": str(dictionary)}
+        net = seeded_init(lambda: build_network(section, where))
+    origin, identity["weights"] = RANDOM_NOTE, RANDOM
+    if options.weights != RANDOM:
+        load(net, options.weights, options.param_key, f"{where}:weights")
+        identity["weights"] = sha256_of(options.weights)
+        origin = describe_file(options.weights, identity["weights"])
+    description = f"DFDNet; {origin}; dictionary {dictionary_origin}; parts where an aligned face has them"
+    return AlignedDFDNet(net, boxes), description, identity
+
+
+def part_boxes(points: Sequence[tuple[float, float]], where: str = "points") -> torch.Tensor:
+    """Where the parts of an aligned face are.
+
+    Args:
+        points: left eye, right eye, tip of the nose, left and right corner of the mouth, (x, y) at 512 px.
+        where: key path, for the error.
+    Returns:
+        (4, 4) int64: left, top, right, bottom of `PARTS`, within the image.
+    Raises:
+        OptionError: not five points, or no distance between the eyes.
+    """
+    if len(points) != len(FFHQ_POINTS) or points[0][0] >= points[1][0]:
+        raise OptionError(where, f"got {list(map(list, points))}", "five points (x, y), the left eye first")
+    places = np.array(points, dtype=np.float64)  # (5, 2)
+    unit = float(np.hypot(*(places[1] - places[0])))
+    boxes = []
+    for nearest, offset, side in _BOXES.values():
+        middle = places[list(nearest)].mean(axis=0) + np.array(offset) * unit
+        half = side * unit / 2
+        boxes.append(np.rint(np.concatenate([middle - half, middle + half])).clip(0, SIZE))
+    return torch.from_numpy(np.array(boxes, dtype=np.int64))
+
+
+def _dictionary(given: str, where: str, folder: Path) -> tuple[Path, str, str]:
+    """The file of the dictionary, its description, and its digest."""
+    if given == RANDOM:
+        path = folder / "dictionary.pth"
+        torch.save(_random_dictionary(), path)
+        return path, RANDOM_NOTE, RANDOM
+    content = checkpoint.read_whole(given)  # also so that the network's own reader meets nothing but tensors
+    missing = [f"{size} {part}" for size in CHANNELS for part in PARTS if not _fits(content, size, part)]
+    if missing:
+        got, expected = f"lacks {checkpoint.shown(missing)}", "DFDNet's dictionary: size -> part -> (K, C, h, w)"
+        raise CheckpointError(f"{where}:dictionary: {given}", got, expected, "Name the right file.")
+    digest = sha256_of(given)
+    return Path(given), describe_file(given, digest), digest
+
+
+def _fits(content: Mapping, size: int, part: str) -> bool:
+    parts = content.get(str(size))
+    tensor = parts.get(part) if isinstance(parts, Mapping) else None
+    return isinstance(tensor, torch.Tensor) and tensor.ndim == 4 and tensor.shape[1] == CHANNELS[size]
+
+
+def _random_dictionary() -> dict[str, dict[str, torch.Tensor]]:
+    """Two entries of each part, a sixteenth of a feature map wide."""
+    generator = torch.Generator().manual_seed(0)
+    return {
+        str(size): {part: torch.randn(2, channels, size // 8, size // 8, generator=generator) for part in PARTS}
+        for size, channels in CHANNELS.items()
+    }

@@ -1,0 +1,137 @@
+"""What the GAN inversions share: the prior that they search, its noise, and the downscaling of the protocol."""
+
+from collections.abc import Mapping
+from functools import lru_cache
+from os import PathLike
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+
+from gpen_plugin.archs import GPENPrior
+from gpen_plugin.baselines.method import Sample
+from gpen_plugin.checkpoints.download import sha256_of
+from gpen_plugin.data.degradation import rng_from_key
+from gpen_plugin.data.image_source import resize_square
+from gpen_plugin.errors import GPENError, OptionError
+from gpen_plugin.host import host_module
+from gpen_plugin.restore.network import from_network, to_network
+from gpen_plugin.restore.prior_sampler import PriorSampler
+
+OtherNoise = Literal["zero", "fixed"]
+
+
+class FrozenPrior:
+    """A frozen GAN prior with what an evaluation has to say of it.
+
+    Args:
+        weights: a GPENPrior's file.
+        key: entry of the file; None takes the averaged weights where there are any.
+        device: where to compute.
+        where: key path of the method's entry, for errors.
+    Attributes:
+        net: the prior, evaluating and without gradients of its own.
+        size: side of its images.
+        arguments: with which its class builds it.
+        sha256: of the file.
+        description: network, file and hash.
+    Raises:
+        CheckpointError: see `PriorSampler`.
+    """
+
+    def __init__(self, weights: str | PathLike, key: str | None, device: str | torch.device, where: str):
+        try:
+            sampler = PriorSampler(weights, key, device, truncation=1.0)
+        except GPENError as error:
+            raise error.under(f"{where}:prior") from None
+        self.net: GPENPrior = sampler.net
+        self.device, self.size = torch.device(device), sampler.spec.out_size
+        self.arguments = sampler.spec.arguments()
+        self.sha256 = sha256_of(weights)
+        self.description = f"on {sampler.spec}, {Path(weights).name} {self.sha256[:12]}"
+
+    def to_tensor(self, image: np.ndarray) -> torch.Tensor:
+        """(h, w, 3) BGR uint8 -> (1, 3, h, w) RGB in [-1, 1]."""
+        return to_network(image.astype(np.float32) / 255)[None].to(self.device)  # (1, 3, h, w)
+
+    def to_image(self, output: torch.Tensor, size: int) -> np.ndarray:
+        """(1, 3, S, S) RGB, about [-1, 1] -> (size, size, 3) BGR uint8; area (down) or bicubic (up) resizing."""
+        return resize_square(from_network(output.detach()[0]), size)
+
+
+def sample_generator(seed: int, case: Sample) -> torch.Generator:
+    """Randomness of a case, drawn on the CPU, where a seed means the same on every machine."""
+    return torch.Generator().manual_seed(int(rng_from_key(seed, case.key, case.condition).integers(2**63)))
+
+
+def seeded_noise(
+    net: GPENPrior, draw: torch.Generator, beyond: OtherNoise, searched: int = 0
+) -> list[torch.Tensor | None]:
+    """One map per resolution: the `searched` coarsest are drawn; the others too if `fixed`, else None, for zeros."""
+    noise = net.make_noise(1, draw)
+    return noise if beyond == "fixed" else noise[:searched] + [None] * (len(noise) - searched)
+
+
+def check_at_least(options: object, lowest: Mapping[str, float]) -> None:
+    """Raise an `OptionError` for the first attribute that is below its lowest value, or not finite."""
+    for name, bound in lowest.items():
+        value = getattr(options, name)
+        if not bound <= value < float("inf"):
+            raise OptionError(name, f"got {value}", f"a number from {bound:g}")
+
+
+def check_positive(options: object, *names: str) -> None:
+    """Raise an `OptionError` for the first attribute that is not a finite number above 0."""
+    for name in names:
+        value = getattr(options, name)
+        if not 0 < value < float("inf"):
+            raise OptionError(name, f"got {value}", "a number above 0")
+
+
+Kernel = Literal["bicubic", "area"]
+
+
+class Downscaler:
+    """An image -> the small image that a degraded face is held against: A X B^T.
+
+    Args:
+        kernel: ``bicubic``, the host's antialiased `imresize` (what ``fsr`` does); ``area``, the mean over the pixels
+            that fall together (what ``bfr`` does before noise and JPEG).
+        size: side of the image.
+        height: of the small image, of any size.
+        width: likewise.
+        device: where the images are.
+    """
+
+    def __init__(self, kernel: Kernel, size: int, height: int, width: int, device: str | torch.device = "cpu"):
+        self._rows = resize_matrix(kernel, size, height).to(device)
+        self._columns = resize_matrix(kernel, size, width).to(device)
+
+    def __call__(self, image: torch.Tensor) -> torch.Tensor:
+        """(N, C, size, size) -> (N, C, height, width)."""
+        return self._rows @ image @ self._columns.T
+
+
+@lru_cache(maxsize=64)
+def resize_matrix(kernel: Kernel, size: int, wanted: int) -> torch.Tensor:
+    """The matrix, (wanted, size) float32, that resizes a row of `size` pixels to `wanted`; its rows sum to 1."""
+    return (_bicubic if kernel == "bicubic" else _area)(size, wanted)
+
+
+def _bicubic(size: int, wanted: int) -> torch.Tensor:
+    """The host's own weights, entered at the pixels that its mirrored border stands for."""
+    host = host_module("basicsr.utils.matlab_functions", "bicubic downscaling")
+    weights, indices, surplus, _ = host.calculate_weights_indices(size, wanted, wanted / size, "cubic", 4, True)
+    source = (indices.long() - surplus) % (2 * size)  # the mirrored image repeats after twice its size
+    source = torch.where(source < size, source, 2 * size - 1 - source)
+    return torch.zeros(wanted, size).scatter_add_(1, source, weights)
+
+
+def _area(size: int, wanted: int) -> torch.Tensor:
+    """How much of each pixel lies below each of the wanted ones."""
+    edges = torch.arange(wanted + 1, dtype=torch.float64) * size / wanted
+    pixels = torch.arange(size, dtype=torch.float64)
+    ends = torch.minimum(edges[1:, None], pixels + 1)  # (wanted, size)
+    overlap = (ends - torch.maximum(edges[:-1, None], pixels)).clamp(min=0)
+    return (overlap * wanted / size).float()

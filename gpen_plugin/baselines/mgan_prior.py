@@ -1,0 +1,255 @@
+"""mGANprior (Gu, Shen and Zhou, CVPR 2020): several latent codes, whose features are composed inside the prior."""
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from gpen_plugin.archs.gan_prior_arch import GANBlock
+from gpen_plugin.baselines.inversion import (
+    Downscaler,
+    FrozenPrior,
+    Kernel,
+    OtherNoise,
+    check_at_least,
+    check_positive,
+    sample_generator,
+    seeded_noise,
+)
+from gpen_plugin.baselines.method import Sample, seeded
+from gpen_plugin.checkpoints.download import find_weights, sha256_of
+from gpen_plugin.errors import MissingFileError, OptionError
+from gpen_plugin.metrics.lpips import BACKBONES
+from gpen_plugin.nets.loading import load_frozen, load_tensors
+
+FILE = BACKBONES["vgg"]
+LAYERS = 23  # up to the ReLU after conv4_3
+SMALLEST = 32  # pixels: below, its three poolings leave less than 4
+MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of torchvision's networks, RGB in [0, 1]
+
+
+class VGGFeatures(nn.Module):
+    """An image -> its features after conv4_3, each place brought to length 1.
+
+    Args:
+        path: torchvision's file of VGG-16.
+        device: where to compute.
+    Raises:
+        CheckpointError: the file cannot be read, or is of another network.
+    """
+
+    def __init__(self, path: Path, device: torch.device):
+        super().__init__()
+        from torchvision.models import vgg16
+
+        with torch.device("meta"):  # draws no random numbers
+            layers = vgg16(weights=None).features[:LAYERS]
+        tensors = {
+            name.removeprefix("features."): tensor
+            for name, tensor in load_tensors(path).items()
+            if name.startswith("features.") and int(name.split(".")[1]) < LAYERS
+        }
+        self.layers = load_frozen(layers, tensors, str(path), device)
+        self.register_buffer("mean", torch.tensor(MEAN, device=device)[:, None, None])
+        self.register_buffer("deviation", torch.tensor(DEVIATION, device=device)[:, None, None])
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        """(N, 3, h, w) RGB in [-1, 1] -> (N, 512, h', w'). What is below 32 px is enlarged bilinearly."""
+        height, width = (max(side, SMALLEST) for side in image.shape[2:])
+        if image.shape[2:] != (height, width):
+            image = F.interpolate(image, size=(height, width), mode="bilinear", align_corners=False)
+        return F.normalize(self.layers(((image + 1) / 2 - self.mean) / self.deviation), dim=1)
+
+
+@dataclass(frozen=True)
+class MGANPriorOptions:
+    """The keys of a ``type: mganprior`` entry.
+
+    Args:
+        prior: a GPENPrior's file.
+        prior_key: its entry; None takes the averaged weights where there are any.
+        iterations: steps of the search.
+        codes: N, how many latent codes.
+        compose_at: the resolution after whose block features are composed, below that of the prior.
+        lr: Adam's, of the codes; N(0, 1) is what they are drawn from.
+        lr_importance: Adam's, of the importances, which start at 1 / N.
+        downscale: what made the degraded image small, see `Downscaler`.
+        perceptual_weight: of the squared distance of VGG-16's features, beside the mean squared difference of the small
+            images in [0, 1]; 0 needs no VGG-16.
+        vgg: path of torchvision's file of VGG-16; by default it is looked for.
+        noise: ``zero``, or ``fixed`` as it is drawn, which leaves grain that nothing can remove.
+        seed: of the starting point.
+    Raises:
+        OptionError: a number is out of range.
+    """
+
+    prior: str
+    prior_key: str | None = None
+    iterations: int = 3000
+    codes: int = 10
+    compose_at: int = 16
+    lr: float = 0.02
+    lr_importance: float = 0.005
+    downscale: Kernel = "bicubic"
+    perceptual_weight: float = 0.1
+    vgg: str | None = None
+    noise: OtherNoise = "zero"
+    seed: int = 0
+
+    def __post_init__(self):
+        check_at_least(self, {"iterations": 1, "codes": 1, "perceptual_weight": 0})
+        check_positive(self, "lr", "lr_importance")
+
+
+@dataclass(frozen=True, eq=False)
+class Search:
+    """What is looked for in a prior of F features, composed where it has C channels.
+
+    Attributes:
+        codes: z, (N, F).
+        importances: of each code for each channel, (N, C, 1, 1).
+        image_importances: of each code for the image that the blocks so far have drawn, (N, 3, 1, 1).
+        style: z of the blocks above the composition, (1, F).
+    """
+
+    codes: torch.Tensor
+    importances: torch.Tensor
+    image_importances: torch.Tensor
+    style: torch.Tensor
+
+
+class MGANPrior:
+    """The method.
+
+    As the paper describes it: N codes each run through the blocks below a layer; their features there are summed with
+    an importance for each code and channel; the blocks above turn the sum into an image; codes and importances are
+    found by descent on the downscaled image's mean squared difference from the input and on their distance in VGG's
+    features.
+
+    What differs: its authors' generators are PGGANs, whose upper layers take features alone. A style-based prior's
+    layers take a latent code too, so one code more is searched for the blocks above, and it adds images up block by
+    block, so the image so far is composed as the features are. Their PGGANs have no noise, so that of the prior is
+    zero. Descent is Adam, for the two kinds of unknowns differ in scale. VGG's features are normalised, as LPIPS does
+    it, so that the loss means the same whatever their size. The best step is returned.
+
+    Args:
+        options: see `MGANPriorOptions`.
+        where: key path of the entry, for errors.
+        device: where to compute.
+    """
+
+    def __init__(self, options: MGANPriorOptions, where: str, device: torch.device):
+        self.options = options
+        self.prior = FrozenPrior(options.prior, options.prior_key, device, where)
+        names = list(self.prior.net.blocks)
+        if str(options.compose_at) not in names[:-1]:
+            expected = "one of " + ", ".join(names[:-1])
+            raise OptionError(f"{where}:compose_at", f"got {options.compose_at}", expected)
+        self.below = names.index(str(options.compose_at)) + 1
+        self.features, perceptual, vgg_sha256 = self._find_vgg(where)
+        self.description = (
+            f"mGANprior, {options.codes} codes composed at {options.compose_at} px, {options.iterations} steps, "
+            f"{perceptual}, {self.prior.description}"
+        )
+        self.identity = {
+            "type": "mganprior",
+            **{name: value for name, value in dataclasses.asdict(options).items() if name not in ("prior", "vgg")},
+            "prior_sha256": self.prior.sha256,
+            "vgg_sha256": vgg_sha256,
+        }
+
+    def __call__(self, case: Sample) -> np.ndarray:
+        """See `Method`."""
+        with seeded(self.prior.device):
+            return self.prior.to_image(self.search(case)[0], case.size)
+
+    @torch.enable_grad()
+    def search(self, case: Sample) -> tuple[torch.Tensor, list[float]]:
+        """Search from the case's own starting point.
+
+        Returns:
+            The image of the best step, (1, 3, S, S), and the loss at every step.
+        """
+        options, draw = self.options, sample_generator(self.options.seed, case)
+        downscaler = Downscaler(options.downscale, self.prior.size, *case.lq.shape[:2], self.prior.device)
+        target = self.prior.to_tensor(case.lq)
+        wanted = None if self.features is None else self.features(target)
+        found, noise = self._start(draw), seeded_noise(self.prior.net, draw, options.noise)
+        optimiser = torch.optim.Adam(
+            [
+                {"params": [found.codes, found.style], "lr": options.lr},
+                {"params": [found.importances, found.image_importances], "lr": options.lr_importance},
+            ]
+        )
+        best, losses = None, []
+        for _ in range(options.iterations):
+            image = self.compose(found, noise)
+            small = downscaler(image)
+            loss = (small - target).square().mean() / 4  # of [0, 1]: half the range of [-1, 1]
+            if wanted is not None:
+                loss = loss + options.perceptual_weight * (self.features(small) - wanted).square().sum(dim=1).mean()
+            if float(loss.detach()) < min(losses, default=math.inf):
+                best = image.detach()
+            losses.append(float(loss.detach()))
+            optimiser.zero_grad()
+            loss.backward()
+            optimiser.step()
+        return best, losses
+
+    def compose(self, found: Search, noise: Sequence[torch.Tensor | None]) -> torch.Tensor:
+        """Draw the image, (1, 3, S, S); `noise` as `GPENPrior.synthesise` takes it."""
+        net = self.prior.net
+        blocks, codes = list(net.blocks.values()), net.to_latents(found.codes)  # (N, num_latent, F)
+        style, first = net.to_latents(found.style), sum(len(block.convs) for block in blocks[: self.below])
+        start = net.constant.expand(len(codes), -1, -1, -1)  # (N, C, 4, 4)
+        x, image = forward_features(blocks[: self.below], start, None, codes, noise[: self.below])
+        x = (x * found.importances).sum(dim=0, keepdim=True)  # (1, C, r, r)
+        image = (image * found.image_importances).sum(dim=0, keepdim=True)  # (1, 3, r, r)
+        return forward_features(blocks[self.below :], x, image, style[:, first:], noise[self.below :])[1]
+
+    def _start(self, draw: torch.Generator) -> Search:
+        net, many = self.prior.net, self.options.codes
+        width = net.blocks[str(self.options.compose_at)].out_channels
+        z = torch.randn(many + 1, net.num_style_feat, generator=draw).to(self.prior.device)
+        shares = [z.new_full((many, channels, 1, 1), 1 / many) for channels in (width, 3)]
+        return Search(*(tensor.requires_grad_() for tensor in (z[:many].clone(), *shares, z[many:].clone())))
+
+    def _find_vgg(self, where: str) -> tuple[VGGFeatures | None, str, str | None]:
+        """The features, what to say of them, and their file's digest."""
+        options = self.options
+        if options.perceptual_weight == 0:
+            return None, "no perceptual loss", None
+        try:
+            path = find_weights(FILE, options.vgg, f"{where}:vgg")
+        except MissingFileError:
+            if options.vgg is not None:
+                raise
+            return None, f"without the perceptual loss ({FILE.name} is missing)", None
+        return VGGFeatures(path, self.prior.device), "VGG-16", sha256_of(path)
+
+
+def forward_features(
+    blocks: Sequence[GANBlock],
+    x: torch.Tensor,
+    image: torch.Tensor | None,
+    latents: torch.Tensor,
+    noise: Sequence[torch.Tensor | None],
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Run features, (N, C, r, r), and image, (N, 3, r, r), through some of a prior's blocks.
+
+    Args:
+        latents: (N, at least those of the blocks, F).
+        noise: one map per block, as the prior takes it.
+    """
+    start = 0
+    for block, shared in zip(blocks, noise, strict=True):
+        taken = len(block.convs)
+        x, image = block(x, latents[:, start : start + taken + 1], shared, image)
+        start += taken
+    return x, image

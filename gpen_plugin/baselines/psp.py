@@ -1,0 +1,349 @@
+"""pSp as a method of an evaluation: a trained encoder in front of the prior, trained here where there is none."""
+
+import dataclasses
+import hashlib
+import json
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch.utils.data import DataLoader
+from tqdm import tqdm
+
+from gpen_plugin.archs.psp_arch import PSP
+from gpen_plugin.baselines.inversion import Downscaler, FrozenPrior, check_at_least, check_positive
+from gpen_plugin.baselines.method import Sample, seeded
+from gpen_plugin.checkpoints import checkpoint
+from gpen_plugin.checkpoints.download import find_weights, sha256_of
+from gpen_plugin.config import schema
+from gpen_plugin.data.degradation import rng_from_key
+from gpen_plugin.data.gpen_face_dataset import GPENFaceDataset
+from gpen_plugin.errors import CheckpointError, MissingFileError, OptionError, TrainingError
+from gpen_plugin.host.data_cursor import SampleIndex
+from gpen_plugin.metrics.lpips import BACKBONES, SMALLEST, perceptual_network
+
+MAX_LOSS_SIZE = 256  # pixels: larger images are held against each other at this size, as pSp's authors do
+STATE = "training.pth"  # beside the encoder, until it is trained
+
+
+@dataclass(frozen=True)
+class PSPTrainingOptions:
+    """The keys of ``train:`` of a ``type: psp`` entry.
+
+    Args:
+        dataroot_gt: folder or LMDB of faces, none of them to be measured.
+        io_backend: ``{type: disk}`` or ``{type: lmdb}``, as the host's data sets have it.
+        num_images: use only so many, the first in order of their keys.
+        use_hflip: mirror half of them.
+        iterations: steps.
+        batch_size: faces per step.
+        workers: processes that prepare images.
+        lr: Adam's.
+        scales: smallest and largest factor of bicubic downsampling, drawn log-uniformly for each step.
+        l2_weight: of the mean squared difference, images in [-1, 1].
+        lpips_weight: of LPIPS with AlexNet (VGG-16 for priors below 31 px); 0 needs no such file.
+        regularisation_weight: of the codes' mean squared distance from the mean latent.
+        save_every: steps between states that a stopped training goes on from.
+    Raises:
+        OptionError: a number is out of range.
+    """
+
+    dataroot_gt: str
+    io_backend: Mapping = field(default_factory=dict)
+    num_images: int | None = None
+    use_hflip: bool = True
+    iterations: int = 200_000
+    batch_size: int = 8
+    workers: int = 0
+    lr: float = 1e-3
+    scales: tuple[float, float] = (8.0, 256.0)
+    l2_weight: float = 1.0
+    lpips_weight: float = 0.8
+    regularisation_weight: float = 0.005
+    save_every: int = 2000
+
+    def __post_init__(self):
+        object.__setattr__(self, "scales", tuple(self.scales))  # YAML brings lists
+        check_at_least(self, {"iterations": 1, "batch_size": 1, "workers": 0, "save_every": 1})
+        check_at_least(self, {"lpips_weight": 0, "regularisation_weight": 0})
+        check_positive(self, "lr", "l2_weight")
+        if not 1 <= self.scales[0] <= self.scales[1] < math.inf:
+            raise OptionError("scales", f"got {list(self.scales)}", "two numbers from 1, the smaller one first")
+
+
+class PSPTraining:
+    """Trains the encoder of a `PSP` on faces and their bicubically downsampled copies.
+
+    The losses are the paper's: L2, LPIPS and the distance from the mean latent. LPIPS is left out, and the description
+    says so, where its network's file cannot be found. The identity loss is left out: it would give an encoder that is
+    later measured by identity an advantage over methods that were trained without. The optimiser is Adam. One encoder
+    serves all scales.
+
+    Args:
+        net: its encoder is changed.
+        options: see `PSPTrainingOptions`.
+        seed: of the order of the faces and of the scales.
+        where: key path of the options, for errors.
+    Attributes:
+        identity: what decides the encoder, but for the network.
+        description: one phrase.
+    Raises:
+        GPENError: there are no faces, or LPIPS' file is damaged.
+    """
+
+    def __init__(self, net: PSP, options: PSPTrainingOptions, seed: int, where: str):
+        self.net, self.options, self.seed = net, options, seed
+        self.device = net.decoder.constant.device
+        self.faces = self._faces(where)
+        self.lpips, perceptual, lpips_sha256 = self._find_lpips()
+        low, high = options.scales
+        self.description = (
+            f"encoder trained for {options.iterations} steps of {options.batch_size} on {len(self.faces)} faces, "
+            f"{low:g}x to {high:g}x, {perceptual}"
+        )
+        given = dataclasses.asdict(options)
+        counted = {name: given[name] for name in given if name not in ("dataroot_gt", "workers", "save_every")}
+        keys = hashlib.sha256("\n".join(self.faces.keys).encode("utf-8", "surrogateescape")).hexdigest()
+        self.identity = {
+            **counted,
+            "scales": list(options.scales),
+            "io_backend": dict(options.io_backend),
+            "seed": seed,
+            "faces": keys,
+            "lpips_sha256": lpips_sha256,
+        }
+
+    def ensure(self, path: Path, made_of: dict) -> None:
+        """Load the encoder from `path` if it was made of the same, else train it and keep it there.
+
+        Args:
+            path: of the encoder; its folder is made.
+            made_of: `identity` and what decides the network, as JSON has it.
+        Raises:
+            CheckpointError: a file cannot be read or written.
+            TrainingError: the loss is not finite.
+        """
+        digest = hashlib.sha256(json.dumps(made_of, sort_keys=True).encode()).hexdigest()
+        kept = _load_if_made_of(path, digest)
+        if kept is None:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with seeded(self.device, self.seed):
+                self._train(path.with_name(STATE), digest)
+            checkpoint.write(path, {"params": self.net.encoder.state_dict(), "made_of": digest})
+            path.with_name(STATE).unlink(missing_ok=True)
+        else:
+            self.net.encoder.load_state_dict(kept["params"])
+
+    def losses(self, gt: torch.Tensor, step: int) -> dict[str, torch.Tensor]:
+        """The weighted losses of a batch.
+
+        Args:
+            gt: faces, (N, 3, S, S) RGB in [-1, 1].
+            step: which step's scale is drawn.
+        """
+        options = self.options
+        image, offsets = self.net(self.degraded(gt, step), return_latents=True)
+        image, gt = _at_loss_size(image), _at_loss_size(gt)
+        losses = {
+            "l2": options.l2_weight * F.mse_loss(image, gt),
+            "regularisation": options.regularisation_weight * offsets.square().mean(),
+        }
+        if self.lpips is not None:
+            losses["lpips"] = options.lpips_weight * self.lpips(image, gt).mean()
+        return losses
+
+    def degraded(self, gt: torch.Tensor, step: int) -> torch.Tensor:
+        """Downsample a batch, (N, 3, S, S) in [-1, 1], by the scale of a step; rounded to 8 bits, as files are."""
+        low, high = map(math.log, self.options.scales)
+        scale = math.exp(rng_from_key(self.seed, "scale", step).uniform(low, high))
+        size = gt.shape[-1]
+        side = max(1, round(size / scale))
+        small = Downscaler("bicubic", size, side, side, gt.device)(gt)
+        return ((small.clamp(-1, 1) + 1) * 127.5).round() / 127.5 - 1
+
+    def _train(self, state: Path, digest: str) -> None:
+        options, encoder = self.options, self.net.encoder
+        optimiser = torch.optim.Adam(encoder.parameters(), lr=options.lr)
+        begun = _load_if_made_of(state, digest)
+        first = 0
+        if begun is not None:
+            first = begun["step"]
+            encoder.load_state_dict(begun["params"])
+            optimiser.load_state_dict(begun["optimizer"])
+        loader = DataLoader(self.faces, batch_sampler=_BatchOrder(self, first), num_workers=options.workers)
+        with tqdm(desc="pSp's encoder", total=options.iterations, initial=first, unit="step") as progress:
+            for step, batch in enumerate(loader, first):
+                losses = self.losses(batch["gt"].to(self.device), step)
+                loss = sum(losses.values())
+                if not torch.isfinite(loss):
+                    raise TrainingError(
+                        f"pSp's encoder, step {step}", "the loss is not finite", "a number", "Lower lr."
+                    )
+                optimiser.zero_grad()
+                loss.backward()
+                optimiser.step()
+                progress.update()
+                if step % 50 == 0:
+                    progress.set_postfix({name: f"{float(value.detach()):.4f}" for name, value in losses.items()})
+                if (step + 1) % options.save_every == 0:
+                    content = {"params": encoder.state_dict(), "optimizer": optimiser.state_dict()}
+                    checkpoint.write(state, {**content, "step": step + 1, "made_of": digest})
+
+    def _faces(self, where: str) -> GPENFaceDataset:
+        options = self.options
+        data = {
+            "name": "faces",
+            "type": "GPENFaceDataset",
+            "phase": "train",
+            "dataroot_gt": options.dataroot_gt,
+            "io_backend": options.io_backend,
+            "num_images": options.num_images,
+            "use_hflip": options.use_hflip,
+            "out_size": self.net.out_size,
+            "seed": self.seed,
+        }
+        GPENFaceDataset.check_options(data, where)
+        return GPENFaceDataset(data)
+
+    def _find_lpips(self) -> tuple[torch.nn.Module | None, str, str | None]:
+        """The network, what to say of it, and the digest of its file."""
+        if self.options.lpips_weight == 0:
+            return None, "without LPIPS", None
+        name = "alex" if self.net.out_size >= SMALLEST["alex"] else "vgg"
+        try:
+            path = find_weights(BACKBONES[name])
+            return perceptual_network(name, str(path), self.device), f"LPIPS of {name}", sha256_of(path)
+        except MissingFileError:
+            return None, f"without LPIPS ({BACKBONES[name].name} or the package lpips is missing)", None
+
+
+class _BatchOrder:
+    """The faces of each step from `first` on: epoch by epoch, each in an order of its own."""
+
+    def __init__(self, training: PSPTraining, first: int):
+        self._count, self._seed, self._first = len(training.faces), training.seed, first
+        self._batch, self._last = training.options.batch_size, training.options.iterations
+
+    def __iter__(self) -> Iterator[list[SampleIndex]]:
+        orders: dict[int, list[int]] = {}
+        for step in range(self._first, self._last):
+            places = range(step * self._batch, (step + 1) * self._batch)
+            epochs = {place // self._count for place in places}
+            orders = {epoch: orders.get(epoch) or self._order(epoch) for epoch in epochs}
+            yield [
+                SampleIndex(orders[place // self._count][place % self._count], place // self._count, place)
+                for place in places
+            ]
+
+    def _order(self, epoch: int) -> list[int]:
+        return rng_from_key(self._seed, "order", epoch).permutation(self._count).tolist()
+
+
+def _load_if_made_of(path: Path, digest: str) -> Mapping | None:
+    """What a file holds that was made of this, or None."""
+    content = checkpoint.read_whole(path) if path.is_file() else {}
+    return content if content.get("made_of") == digest else None
+
+
+def _at_loss_size(image: torch.Tensor) -> torch.Tensor:
+    """(N, 3, S, S), made smaller by area if it is larger than `MAX_LOSS_SIZE`."""
+    return F.adaptive_avg_pool2d(image, MAX_LOSS_SIZE) if image.shape[-1] > MAX_LOSS_SIZE else image
+
+
+FILE = "encoder.pth"
+
+
+@dataclass(frozen=True)
+class PSPOptions:
+    """The keys of a ``type: psp`` entry; exactly one of `weights` and `train` is given.
+
+    Args:
+        prior: a GPENPrior's file.
+        prior_key: its entry; None takes the averaged weights where there are any.
+        weights: a trained encoder: an ``encoder.pth`` of an earlier evaluation, or the file of a `PSP` that the host
+            has trained, whose encoder is taken.
+        train: how to train one, see `PSPTrainingOptions`.
+        in_size: see `PSP`.
+        seed: of the encoder's first weights and of all that its training draws.
+    Raises:
+        OptionError: both or neither of `weights` and `train` are given.
+    """
+
+    prior: str
+    prior_key: str | None = None
+    weights: str | None = None
+    train: Mapping | None = None
+    in_size: int | None = None
+    seed: int = 0
+
+    def __post_init__(self):
+        if (self.weights is None) == (self.train is None):
+            got = "neither is given" if self.weights is None else "both are given"
+            raise OptionError("weights, train", got, "a trained encoder, or how to train one")
+
+
+class PSPMethod:
+    """The method; what differs from the paper is told in `PSP` and `PSPTraining`.
+
+    Args:
+        options: see `PSPOptions`.
+        where: key path of the entry, for errors.
+        device: where to compute.
+        folder: where a trained encoder is kept, with the digest of what made it.
+    Raises:
+        GPENError: a file is not there or of another network, or there is nothing to train on.
+    """
+
+    def __init__(self, options: PSPOptions, where: str, device: torch.device, folder: Path):
+        self.prior = FrozenPrior(options.prior, options.prior_key, device, where)
+        self.net = self._network(options, where)
+        if options.weights is not None:
+            load_encoder(self.net.encoder, options.weights, f"{where}:weights")
+            made_of = {"weights_sha256": sha256_of(options.weights)}
+            origin = f"encoder {Path(options.weights).name} {made_of['weights_sha256'][:12]}"
+        else:
+            train = schema.build(PSPTrainingOptions, options.train, f"{where}:train")
+            training = PSPTraining(self.net, train, options.seed, f"{where}:train")
+            made_of = {**training.identity, "prior_sha256": self.prior.sha256, "in_size": self.net.in_size}
+            training.ensure(folder / FILE, made_of)
+            origin = training.description
+        self.net.eval().requires_grad_(False)
+        self.description = f"pSp, input {self.net.in_size} px, {origin}, {self.prior.description}"
+        self.identity = {"type": "psp", "prior_sha256": self.prior.sha256, "in_size": self.net.in_size, **made_of}
+
+    @torch.inference_mode()
+    def __call__(self, case: Sample) -> np.ndarray:
+        """See `Method`."""
+        with seeded(self.prior.device):
+            return self.prior.to_image(self.net(self.prior.to_tensor(case.lq)), case.size)
+
+    def _network(self, options: PSPOptions, where: str) -> PSP:
+        with seeded(self.prior.device, options.seed, "encoder"):
+            try:
+                net = PSP(in_size=options.in_size, **self.prior.arguments)
+            except OptionError as error:
+                raise error.under(where) from None
+        net.decoder.load_state_dict(self.prior.net.state_dict())
+        return net.to(self.prior.device)
+
+
+def load_encoder(encoder: torch.nn.Module, path: str, where: str) -> None:
+    """Load an encoder of ours, alone or in a whole `PSP`.
+
+    Raises:
+        CheckpointError: the file is not there, or of another network.
+    """
+    try:
+        given = checkpoint.read(path)
+    except CheckpointError as error:
+        raise error.under(where) from None
+    inside = {name.removeprefix("encoder."): value for name, value in given.items() if name.startswith("encoder.")}
+    problems = checkpoint.differences(inside or given, encoder.state_dict())
+    if problems:
+        expected, hint = "a pSp encoder for this prior and in_size", "Name the right file, or the right prior."
+        raise CheckpointError(f"{where}: {path}", checkpoint.shown(problems, 4), expected, hint)
+    encoder.load_state_dict(inside or given)

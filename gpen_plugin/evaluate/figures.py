@@ -1,0 +1,214 @@
+"""Images of an evaluation: sheets as in Figures 4 to 7 of the paper, and the curve of each metric over the scale."""
+
+import itertools
+import math
+import string
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+
+from gpen_plugin.data.image_source import decode_image
+from gpen_plugin.errors import DataError
+from gpen_plugin.evaluate.results import Column, Results, Row, input_path, restored_path, truth_path
+from gpen_plugin.evaluate.stats import CellIndex, attempted
+from gpen_plugin.evaluate.summary import Summary
+from gpen_plugin.images.grid import sheet
+
+# Okabe and Ito: told apart with every kind of colour vision.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#8C6D1F")
+MARKERS = "osD^vP*X"
+LINES = ("-", "--", ":")  # for those beyond the colours
+MAX_TITLE = 18
+PANEL = (4.2, 3.2)  # inches
+LEGEND_WIDTH = 30  # characters that fit below a panel
+
+
+class Choice(NamedTuple):
+    """Images that are shown, and how they were chosen, for a caption."""
+
+    keys: list[str]
+    how: str
+
+
+def choose_images(results: Results, wanted: int | Sequence[str]) -> Choice:
+    """Choose the images of a sheet: those that are named, or so many from the best to the worst.
+
+    The order is that of the first metric of images of the last method that has one, averaged over the conditions;
+    ties stay in the order of `Results.keys`. The same images are shown in every condition.
+    """
+    if not isinstance(wanted, int):
+        return Choice(list(wanted), "images named in the option file")
+    for row, column in itertools.product(reversed(results.rows), results.columns):
+        values = np.stack([results.image_values(row.name, condition, column.name) for condition in results.conditions])
+        known = np.isfinite(values)  # (conditions, N)
+        if not known.any():
+            continue
+        means = np.where(known, values, 0).sum(axis=0) / np.maximum(known.sum(axis=0), 1)
+        order = np.argsort(means if column.lower_is_better else -means, kind="stable")
+        keys = [results.keys[place] for place in order if known[:, place].any()]
+        return Choice(_spread(keys, wanted), f"from the best to the worst {column.label} of {row.name}, evenly spaced")
+    return Choice(_spread(results.keys, wanted), "evenly spaced over the images")
+
+
+def _spread(keys: Sequence[str], wanted: int) -> list[str]:
+    places = np.linspace(0, len(keys) - 1, min(wanted, len(keys))).round().astype(int)
+    return [keys[place] for place in places]
+
+
+def column_names(results: Results) -> list[str]:
+    """What the columns of a sheet show, left to right, with the letters of the paper's figures: ``(a) input``."""
+    names = ["input", *(row.name for row in results.rows), *(["ground truth"] if results.has_truth else [])]
+    return [f"({_letter(place)}) {name}" for place, name in enumerate(names)]
+
+
+def _letter(place: int) -> str:
+    """a ... z, aa, ab ..."""
+    more, last = divmod(place, 26)
+    return (_letter(more - 1) if more else "") + string.ascii_lowercase[last]
+
+
+def comparison_sheet(root: Path, results: Results, condition: str, keys: Sequence[str], tile: int) -> np.ndarray:
+    """One row per image: the input at its own pixels, every method, and the ground truth where there is one.
+
+    Args:
+        root: folder of the evaluation.
+        results: what was measured.
+        condition: of the protocol.
+        keys: the images.
+        tile: side of a tile, pixels.
+    Returns:
+        uint8 BGR. A grey tile with a cross stands for an image that is not there.
+    """
+    rows = []
+    for key in keys:
+        images = [read_or_missing_tile(input_path(root, condition, key), tile, "missing")]
+        images += [_restored(root, results, row, condition, key, tile) for row in results.rows]
+        if results.has_truth:
+            images.append(read_or_missing_tile(truth_path(root, key), tile, "missing"))
+        rows.append(images)
+    return sheet(rows, [_short(name) for name in column_names(results)], tile)
+
+
+def _restored(root: Path, results: Results, row: Row, condition: str, key: str, tile: int) -> np.ndarray:
+    """A method's image, or what stands for it; a file that the results do not speak of is not shown."""
+    if not attempted(results, row, condition):
+        return missing_tile(tile, "none")
+    if not results.has_image(row.name, condition, key):
+        return missing_tile(tile, "failed")
+    return read_or_missing_tile(restored_path(root, row, condition, key), tile, "missing")
+
+
+def _short(name: str) -> str:
+    """A title that does not make all the others tiny; OpenCV draws ASCII alone."""
+    plain = name.encode("ascii", "replace").decode()
+    return plain if len(plain) <= MAX_TITLE else f"{plain[: MAX_TITLE - 2]}.."
+
+
+def read_or_missing_tile(path: Path, tile: int, word: str) -> np.ndarray:
+    """An image file, or a grey tile with a cross and `word`, (tile, tile, 3) BGR uint8, if it is not to be had."""
+    try:
+        return decode_image(path.read_bytes(), str(path))
+    except (OSError, DataError):
+        return missing_tile(tile, word)
+
+
+def missing_tile(tile: int, word: str) -> np.ndarray:
+    """A grey tile with a cross and a word, (tile, tile, 3) BGR uint8."""
+    image = np.full((tile, tile, 3), 176, np.uint8)
+    cv2.line(image, (0, 0), (tile - 1, tile - 1), (120, 120, 120), 1, cv2.LINE_AA)
+    cv2.line(image, (0, tile - 1), (tile - 1, 0), (120, 120, 120), 1, cv2.LINE_AA)
+    (width, height), _ = cv2.getTextSize(word, cv2.FONT_HERSHEY_SIMPLEX, 1, 1)
+    scale = 0.6 * tile / width
+    left, bottom = round((tile - scale * width) / 2), round((tile + scale * height) / 2)
+    gap = max(1, tile // 32)
+    top, right = round(bottom - scale * height), tile - left
+    cv2.rectangle(image, (left - gap, top - gap), (right + gap, bottom + gap), (176, 176, 176), -1)
+    cv2.putText(image, word, (left, bottom), cv2.FONT_HERSHEY_SIMPLEX, scale, (20, 20, 20), 1, cv2.LINE_AA)
+    return image
+
+
+def curves(summary: Summary) -> np.ndarray:
+    """Draw each metric over the conditions, with 95 % intervals, one panel per metric.
+
+    The axis is logarithmic where conditions are factors (``8x``). A hollow mark is a value that lacks images.
+
+    Returns:
+        (H, W, 3) BGR uint8; the same summary gives the same pixels.
+    """
+    import matplotlib
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    results = summary.results
+    drawn = columns_with_values(summary)
+    across = min(3, len(drawn))
+    down = math.ceil(len(drawn) / across)
+    names = [_legend_name(row.name) for row in results.rows]
+    legend_columns = across if max(map(len, names)) < LEGEND_WIDTH else 1
+    legend_height = 0.24 * math.ceil(len(names) / legend_columns) + 0.2
+    height = PANEL[1] * down + legend_height
+    plain = {key: value for key, value in matplotlib.rcParamsDefault.items() if key != "backend"}
+    with matplotlib.rc_context({**plain, "text.parse_math": False}):
+        figure = Figure(figsize=(PANEL[0] * across, height), dpi=120)
+        canvas = FigureCanvasAgg(figure)
+        for place, column in enumerate(drawn):
+            axes = figure.add_subplot(down, across, place + 1)
+            handles = [_curve(axes, summary, number, column.name) for number in range(len(results.rows))]
+            _dress(axes, column.head, results.conditions)
+        figure.tight_layout(rect=(0, legend_height / height, 1, 1))
+        figure.legend(handles, names, loc="lower left", frameon=False, ncols=legend_columns)
+        canvas.draw()
+    return cv2.cvtColor(np.asarray(canvas.buffer_rgba()), cv2.COLOR_RGBA2BGR)
+
+
+def columns_with_values(summary: Summary) -> list[Column]:
+    """The metrics that there is anything to draw of."""
+    valued = {place.column for place, cell in summary.cells.items() if np.isfinite(cell.value)}
+    return [column for column in summary.results.columns if column.name in valued]
+
+
+def _curve(axes, summary: Summary, number: int, column: str):
+    """Draw one method into a panel; what is returned stands for it in a legend."""
+    row, conditions = summary.results.rows[number], summary.results.conditions
+    style = line_style(number)
+    positions = _positions(conditions)
+    cells = [summary.cells[row.name, condition, column] for condition in conditions]
+    (line,) = axes.plot(positions, [cell.value for cell in cells], linewidth=1.5, **style)
+    intervals = [summary.intervals.get(CellIndex(row.name, condition, column)) for condition in conditions]
+    for position, cell, interval in zip(positions, cells, intervals, strict=True):
+        if interval:
+            axes.plot([position, position], interval, color=style["color"], linewidth=1)
+        if not cell.complete and np.isfinite(cell.value):
+            axes.plot([position], [cell.value], markerfacecolor="white", **style)
+    return line
+
+
+def line_style(number: int) -> dict[str, str]:
+    """How the curve of the method of this number, from 0, is drawn: no two alike among 24."""
+    turn, place = divmod(number, len(COLOURS))
+    return {"color": COLOURS[place], "marker": MARKERS[place], "linestyle": LINES[turn % len(LINES)]}
+
+
+def _positions(conditions: Sequence[str]) -> list[float]:
+    """Where conditions stand on the axis: factors by their logarithm, others one after the other."""
+    factors = [condition.removesuffix("x") for condition in conditions]
+    if all(factor.isdigit() and int(factor) > 0 for factor in factors):
+        return [math.log2(int(factor)) for factor in factors]
+    return list(map(float, range(len(conditions))))
+
+
+def _dress(axes, head: str, conditions: Sequence[str]) -> None:
+    axes.set_title(head)
+    axes.set_xticks(_positions(conditions), conditions)
+    axes.grid(color="0.9", linewidth=0.8)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)
+
+
+def _legend_name(name: str) -> str:
+    """A name as a legend takes it: matplotlib leaves out those that begin with an underscore, and never breaks one."""
+    short = name if len(name) <= 60 else f"{name[:59]}…"
+    return f" {short}"

@@ -1,0 +1,209 @@
+"""What two tables must have in common before their rows may stand side by side."""
+
+import hashlib
+import json
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from importlib import metadata
+
+import cv2
+import numpy as np
+
+from gpen_plugin.baselines.method import Sample
+from gpen_plugin.errors import DataError
+from gpen_plugin.evaluate.protocols import Protocol, join_keys
+from gpen_plugin.version import __version__
+
+PACKAGES = ("basicsr", "torch", "numpy", "scipy", "lpips")  # what else decides an image or a metric's value
+IMAGE_DIGITS, DIGEST_DIGITS, PART_DIGITS = 12, 12, 6
+MAX_KEYS = 5  # keys in a sentence
+
+
+@dataclass(frozen=True)
+class Fingerprint:
+    """A protocol and the images that it gave, as a digest that another lab can compare.
+
+    Neither paths nor file formats nor anything of the machine enters it. The digest is computed from the other values,
+    so that it cannot disagree with them.
+
+    Attributes:
+        kind: of the protocol.
+        size: side of the results, in pixels.
+        options: of the protocol, as they count.
+        inputs: key of an image -> hash of the pixels of its degraded images and its ground truth.
+        versions: package -> version.
+    """
+
+    kind: str
+    size: int
+    options: Mapping
+    inputs: Mapping[str, str]
+    versions: Mapping[str, str]
+
+    @property
+    def digest(self) -> str:
+        """The whole, 12 hex digits."""
+        return _digest([self.kind, self.size, self._parts()])[:DIGEST_DIGITS]
+
+    @property
+    def parts(self) -> dict[str, str]:
+        """The digests of ``options``, ``images`` (their names), ``inputs`` (their pixels) and ``versions``."""
+        return {name: _digest(part)[:PART_DIGITS] for name, part in self._parts().items()}
+
+    def to_dict(self) -> dict:
+        """Plain values for JSON: what `from_dict` and `differences` need, and the digests and ``line`` to read."""
+        return {
+            "digest": self.digest,
+            "line": str(self),
+            "kind": self.kind,
+            "size": self.size,
+            **self._parts(),
+            "versions": dict(self.versions),
+        }
+
+    @classmethod
+    def from_dict(cls, given: Mapping) -> "Fingerprint":
+        """Undo `to_dict`.
+
+        Raises:
+            DataError: it is no fingerprint, or was changed after it was taken.
+        """
+        try:
+            inputs = dict(zip(given["images"], given["inputs"], strict=True))
+            found = cls(given["kind"], given["size"], given["options"], inputs, given["versions"])
+            same = found.digest == given["digest"]
+        except (KeyError, TypeError, ValueError) as error:
+            raise DataError("fingerprint", f"cannot be read ({error!r})", "that of an evaluation") from error
+        if not same:
+            got = f"says {given['digest']}, its parts give {found.digest}"
+            raise DataError("fingerprint", got, "both the same", "Somebody changed the file: run the evaluation again.")
+        return found
+
+    def __str__(self) -> str:
+        parts = " ".join(f"{name} {digest}" for name, digest in self.parts.items())
+        return f"{self.kind} {self.digest} · {len(self.inputs)} images · {self.size} px · {parts}"
+
+    def _parts(self) -> dict[str, object]:
+        return {
+            "options": _plain(self.options),
+            "images": list(self.inputs),
+            "inputs": list(self.inputs.values()),
+            "versions": dict(self.versions),
+        }
+
+
+def compute_fingerprint(protocol: Protocol, cases: Iterable[Sample]) -> Fingerprint:
+    """Hash the cases of a protocol as they come by.
+
+    Args:
+        protocol: whose cases they are.
+        cases: in any order; an image of which none comes is not in the fingerprint.
+    Returns:
+        The fingerprint with the versions that run now.
+    """
+    hashes = defaultdict(list)
+    for case in cases:
+        hashes[case.key].append([case.condition, _hash_pixels(case)])
+    inputs = {key: _digest(sorted(hashes[key]))[:IMAGE_DIGITS] for key in sorted(hashes)}
+    return Fingerprint(protocol.kind, protocol.size, _plain(protocol.options()), inputs, versions())
+
+
+def versions() -> dict[str, str]:
+    """What runs: this package and those that decide an image or a metric. Build tags like ``+cpu`` do not count."""
+    found = {"gpen_plugin": __version__, "opencv": cv2.__version__}
+    for name in PACKAGES:
+        try:
+            found[name] = metadata.version(name).partition("+")[0]
+        except metadata.PackageNotFoundError:
+            continue
+    return dict(sorted(found.items()))
+
+
+def differences(one: Mapping, other: Mapping) -> list[str]:
+    """Say in words how two fingerprints differ.
+
+    Args:
+        one: from `Fingerprint.to_dict`.
+        other: likewise.
+    Returns:
+        One short phrase per difference, e.g. ``torch 2.13.0 and 2.14.1``; none if they are the same.
+    """
+    return [
+        *_different_protocols(one, other),
+        *_different_images(one, other),
+        *_different_versions(one["versions"], other["versions"]),
+    ]
+
+
+def _different_protocols(one: Mapping, other: Mapping) -> Iterator[str]:
+    if one["kind"] != other["kind"]:
+        yield f"protocols {one['kind']} and {other['kind']}"
+    mine, theirs = (dict(_flat(side["options"])) for side in (one, other))
+    for path in sorted(mine.keys() & theirs.keys()):
+        if mine[path] != theirs[path]:
+            yield f"other {path} ({_shown(mine[path])} and {_shown(theirs[path])})"
+    if one["kind"] == other["kind"]:
+        yield from (f"{path} in one of them only" for path in sorted(mine.keys() ^ theirs.keys()))
+
+
+def _different_images(one: Mapping, other: Mapping) -> Iterator[str]:
+    mine, theirs = (dict(zip(side["images"], side["inputs"], strict=True)) for side in (one, other))
+    for side, keys in (("first", mine.keys() - theirs.keys()), ("second", theirs.keys() - mine.keys())):
+        if keys:
+            yield f"{_count(keys)} only in the {side}: {join_keys(sorted(keys), MAX_KEYS)}"
+    changed = sorted(key for key in mine.keys() & theirs.keys() if mine[key] != theirs[key])
+    if changed:
+        same = one["kind"] == other["kind"] and one["options"] == other["options"]
+        although = " although the options agree" if same else ""
+        yield f"inputs of {_count(changed)} differ{although}: {join_keys(changed, MAX_KEYS)}"
+
+
+def _different_versions(one: Mapping, other: Mapping) -> Iterator[str]:
+    for name in sorted(one.keys() | other.keys()):
+        if one.get(name) != other.get(name):
+            yield f"{name} {one.get(name, 'not there')} and {other.get(name, 'not there')}"
+
+
+def _count(keys: Iterable[str]) -> str:
+    number = len(list(keys))
+    return f"{number} image" + "s" * (number != 1)
+
+
+def _flat(options: Mapping, prefix: str = "") -> Iterator[tuple[str, object]]:
+    """Options by key path."""
+    for key, value in options.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{prefix}{key}:")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def _shown(value: object) -> str:
+    return json.dumps(value, ensure_ascii=False)
+
+
+def _hash_pixels(case: Sample) -> str:
+    """A hash of both images of a case: shapes, dtypes and values."""
+    hasher = hashlib.sha256()
+    for image in (case.lq, case.gt):
+        if image is None:
+            hasher.update(b"none")
+        else:
+            hasher.update(f"{image.shape} {image.dtype.str} ".encode())
+            hasher.update(np.ascontiguousarray(image))
+    return hasher.hexdigest()
+
+
+def _digest(content: object) -> str:
+    text = json.dumps(_plain(content), sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode("ascii")).hexdigest()
+
+
+def _plain(content: object) -> object:
+    """What JSON would give back, and whole numbers without a point: 10 and 10.0 are one option."""
+    if isinstance(content, Mapping):
+        return {str(key): _plain(value) for key, value in content.items()}
+    if isinstance(content, list | tuple):
+        return [_plain(value) for value in content]
+    return int(content) if isinstance(content, float) and content.is_integer() else content

@@ -1,0 +1,428 @@
+"""The methods that an evaluation compares, by the ``type`` of their entry in the option file."""
+
+import contextlib
+import dataclasses
+import hashlib
+import inspect
+import math
+import typing
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from glob import escape, glob
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import nn
+
+from gpen_plugin.baselines.dfdnet import SIZE as DFDNET_SIZE
+from gpen_plugin.baselines.dfdnet import DFDNetOptions, load_dfdnet
+from gpen_plugin.baselines.method import (
+    RANDOM,
+    RANDOM_NOTE,
+    Interpolation,
+    Method,
+    Sample,
+    describe_file,
+    resize,
+    seeded,
+    to_uint8,
+)
+from gpen_plugin.baselines.mgan_prior import MGANPrior, MGANPriorOptions
+from gpen_plugin.baselines.psp import PSPMethod, PSPOptions
+from gpen_plugin.baselines.pulse import Pulse, PulseOptions
+from gpen_plugin.checkpoints import checkpoint
+from gpen_plugin.checkpoints.download import sha256_of
+from gpen_plugin.config import schema
+from gpen_plugin.data.image_source import FolderSource, resize_square
+from gpen_plugin.errors import DataError, OptionError, ShapeError
+from gpen_plugin.restore.network import from_network, prepare_for_inference, read_gpen, to_network
+from gpen_plugin.restore.registry_network import (
+    build_network,
+    describe_network,
+    import_module_of,
+    load,
+    name_location,
+    seeded_init,
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class IOConvention:
+    """How images go through a network.
+
+    Args:
+        value_range: lowest and highest value that the network takes and gives: [0, 1] or [-1, 1].
+        channels: their order in the network.
+        input_size: side that the degraded image is brought to; ~ for the size of the ground truth, ``native`` for
+            none, where the network itself enlarges.
+        resize: how it is brought there.
+        output: which of several results is the image: a place in a list, a key, or an attribute; ~ where the network
+            gives but the image.
+        arguments: what the network's forward is given besides.
+        mode: ``train`` for a network that needs its training mode, as BasicSR's HiFaceGAN does. Its state is put back
+            after each image.
+        seed: of what the network draws, and of random weights.
+    """
+
+    value_range: tuple[float, float]
+    channels: Literal["rgb", "bgr"] = "rgb"
+    input_size: int | Literal["native"] | None = None
+    resize: Interpolation = "bilinear"
+    output: int | str | None = None
+    arguments: Mapping = field(default_factory=dict)
+    mode: Literal["eval", "train"] = "eval"
+    seed: int = 0
+
+    def check(self, where: str) -> None:
+        """Raise `OptionError` for what the types do not tell; `where` is the key path of the entry."""
+        low, high = self.value_range
+        if not -math.inf < low < high < math.inf:
+            raise OptionError(f"{where}:value_range", f"got [{low}, {high}]", "[0, 1] or [-1, 1]")
+        if isinstance(self.input_size, int) and self.input_size < 1:
+            raise OptionError(f"{where}:input_size", f"got {self.input_size}", "a number above 0, native or ~")
+
+    def __str__(self) -> str:
+        if self.input_size is None:
+            return f"input at the size of the results, {self.resize}"
+        size = "its own size" if self.input_size == "native" else f"{self.input_size} px, {self.resize}"
+        return f"input at {size}; its images are resized where the results are of another size"
+
+
+class NetworkMethod:
+    """A network that restores one image at a time.
+
+    Args:
+        net: takes (1, 3, H, W) float32.
+        handling: how images go through it.
+        device: where it computes.
+        description: see `gpen_plugin.evaluate.methods.Method`.
+        identity: likewise; the handling is added.
+    """
+
+    def __init__(self, net: nn.Module, io: IOConvention, device: torch.device, description: str, identity: Mapping):
+        self.net, self.io, self.device = prepare_for_inference(net, device), io, device
+        self.net.train(io.mode == "train")
+        self.description = description
+        keys = [option.name for option in dataclasses.fields(IOConvention)]
+        self.identity = {**identity, "handling": {key: to_json(getattr(io, key)) for key in keys}}
+
+    @torch.inference_mode()
+    def __call__(self, case: Sample) -> np.ndarray:
+        """Restore a face.
+
+        Raises:
+            DataError: the result has values that are no numbers.
+            ShapeError: it is no image.
+            OptionError: `output` does not lead to an image.
+        """
+        how, rgb = self.io, self.io.channels == "rgb"
+        if how.input_size == "native":
+            lq = case.lq.astype(np.float32) / 255
+        else:
+            lq = resize(case.lq, how.input_size or case.size, how.resize)
+        batch = to_network(lq, how.value_range, rgb=rgb)[None].to(self.device)  # (1, 3, H, W)
+        with seeded(self.device, how.seed, case.key, case.condition), self._state_kept():
+            image = self._image_of(self.net(batch, **how.arguments))
+        if not image.isfinite().all():
+            raise DataError(case.key, "the network gave values that are no numbers", "finite values")
+        return resize_square(from_network(image, how.value_range, rgb=rgb), case.size)
+
+    def _image_of(self, answer: object) -> torch.Tensor:
+        """(3, H, W) of whatever the network gave."""
+        output = self.io.output
+        tensor = answer if output is None else _part(answer, output)
+        if not isinstance(tensor, torch.Tensor):
+            got = f"the network gave {_listed(answer)}" + ("" if output is None else f", and output is {output}")
+            raise OptionError("output", got, "the place, key or attribute of the image", "Set output to it.")
+        if tensor.ndim != 4 or tensor.shape[:2] != (1, 3):
+            raise ShapeError("output", f"the network gave {_listed(answer)}", "an image (1, 3, H, W)")
+        return tensor[0]
+
+    @contextlib.contextmanager
+    def _state_kept(self) -> Iterator[None]:
+        """A network in training mode moves its statistics at each pass: the next image must not see that."""
+        kept = [(buffer, buffer.clone()) for buffer in self.net.buffers()] if self.net.training else []
+        try:
+            yield
+        finally:
+            for buffer, before in kept:
+                buffer.copy_(before)
+
+
+def _part(answer: object, output: int | str) -> object:
+    """A place, key or attribute of what a network gave; None if there is no such thing."""
+    if isinstance(answer, Mapping):
+        return answer.get(output)
+    if isinstance(output, str):
+        return getattr(answer, output, None)
+    inside = isinstance(answer, tuple | list) and -len(answer) <= output < len(answer)
+    return answer[output] if inside else None
+
+
+def _listed(answer: object) -> str:
+    """What a network gave, in words."""
+    if isinstance(answer, torch.Tensor):
+        return f"a tensor {tuple(answer.shape)}"
+    if isinstance(answer, Mapping):
+        parts = answer.items()
+    elif isinstance(answer, tuple | list):
+        parts = zip(getattr(answer, "_fields", range(len(answer))), answer, strict=True)
+    else:
+        return f"a {type(answer).__name__}"
+    return f"a {type(answer).__name__} of " + ", ".join(f"{name}: {_brief(part)}" for name, part in parts)
+
+
+def _brief(part: object) -> str:
+    return f"tensor {tuple(part.shape)}" if isinstance(part, torch.Tensor) else type(part).__name__
+
+
+def to_json(value: object) -> object:
+    """Options as JSON has them, so that they are equal after a round trip."""
+    if isinstance(value, Mapping):
+        return {str(key): to_json(item) for key, item in value.items()}
+    return [to_json(item) for item in value] if isinstance(value, tuple | list) else value
+
+
+@dataclass(frozen=True)
+class GPENOptions:
+    """The keys of a method of type ``gpen``.
+
+    Args:
+        weights: a file of ours, of BasicSR or of GPEN's authors, whose tensors tell the sizes; ``random`` for trying
+            things out. ``{run}`` in it stands for each of the entry's ``runs``: see `gpen_plugin.evaluate.repeats`.
+        param_key: entry of the file; ~ takes the averaged weights where there are any.
+        network: with random weights alone: arguments of `GPEN`.
+    """
+
+    weights: str
+    param_key: str | None = None
+    network: Mapping | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ArchOptions(IOConvention):
+    """The keys of a method of type ``arch``: those of `IOConvention`, and these.
+
+    Args:
+        network: ``type`` and the arguments of a network, as BasicSR's ``network_g``. The type is a name in its
+            registry, or the dotted path of a class that is in none.
+        weights: the file; ``random`` for trying things out. ``{run}`` as for `GPENOptions`.
+        param_key: entry of the file; ~ takes params_ema, else params, else what a flat file holds.
+        strict_load: whether all tensors have to fit.
+        imports: modules to import first because they register their networks, e.g. [gfpgan].
+    """
+
+    network: Mapping
+    weights: str
+    param_key: str | None = None
+    strict_load: bool = True
+    imports: Sequence[str] = ()
+
+
+def build_gpen(options: GPENOptions, where: str, device: torch.device) -> NetworkMethod:
+    """A GPEN, whose sizes are read off its weights.
+
+    Args:
+        options: of the entry.
+        where: its key path.
+        device: where it computes.
+    Raises:
+        GPENError: the file cannot be read or holds something else; or `network` is missing, wrong or superfluous.
+    """
+    identity = {"type": "gpen", "param_key": options.param_key, "weights": RANDOM}
+    if options.weights == RANDOM:
+        if options.network is None:
+            hint = "Write e.g. network: {out_size: 512}."
+            raise OptionError(f"{where}:network", "missing", "GPEN's arguments, as the weights are random", hint)
+        section = {"type": "GPEN", **options.network}
+        net = seeded_init(lambda: build_network(section, f"{where}:network"))
+        spec, origin, identity["network"] = checkpoint.infer_spec(net.state_dict()), RANDOM_NOTE, to_json(section)
+    elif options.network is not None:
+        got = "given together with a weight file, whose tensors tell it"
+        raise OptionError(f"{where}:network", got, "one of the two", "Remove network.")
+    else:
+        net, spec = name_location(f"{where}:weights", lambda: read_gpen(options.weights, options.param_key))
+        identity["weights"] = sha256_of(options.weights)
+        origin = describe_file(options.weights, identity["weights"])
+    io = IOConvention(value_range=net.value_range, input_size=net.in_size)
+    return NetworkMethod(net, io, device, f"{spec}; {origin}; {io}", identity)
+
+
+def build_arch(options: ArchOptions, where: str, device: torch.device) -> NetworkMethod:
+    """Any network of BasicSR's registry or of an installed package.
+
+    Args and errors are those of `build_gpen`.
+    """
+    options.check(where)
+    for module in options.imports:
+        import_module_of(module, f"{where}:imports")
+    elsewhere = "A package that registers its networks is named in imports."
+    net = seeded_init(lambda: build_network(options.network, f"{where}:network", elsewhere), options.seed)
+    _check_arguments(net, options.arguments, f"{where}:arguments")
+    identity = {"type": "arch", "network": to_json(options.network), "param_key": options.param_key}
+    if options.weights == RANDOM:
+        origin, identity["weights"] = RANDOM_NOTE, RANDOM
+    else:
+        left = load(net, options.weights, options.param_key, f"{where}:weights", options.strict_load)
+        identity["weights"] = sha256_of(options.weights)
+        origin = describe_file(options.weights, identity["weights"])
+        origin += f", which lacks {left} of the network's tensors" if left else ""
+        identity["strict_load"] = options.strict_load
+    return NetworkMethod(
+        net, options, device, f"{describe_network(options.network, net)}; {origin}; {options}", identity
+    )
+
+
+def build_dfdnet(options: DFDNetOptions, where: str, device: torch.device) -> NetworkMethod:
+    """DFDNet with its dictionary; errors are those of `load_dfdnet`."""
+    net, description, identity = load_dfdnet(options, where)
+    io = IOConvention(value_range=(-1, 1), input_size=DFDNET_SIZE)
+    return NetworkMethod(net, io, device, f"{description}; {io}", identity)
+
+
+def _check_arguments(net: nn.Module, given: Mapping, where: str) -> None:
+    """Whether `forward` takes an image and these."""
+    _, *others = inspect.signature(net.forward).parameters.values()
+    known = [parameter.name for parameter in others]
+    if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in others):
+        for key in given:
+            if not known:
+                got = f"{type(net).__name__} takes the image alone"
+                raise OptionError(f"{where}:{key}", got, "no arguments", "Remove arguments.")
+            if key not in known:
+                raise schema.unknown_key(key, known, where)
+
+
+@dataclass(frozen=True)
+class NoOptions:
+    """The keys of methods of type ``bilinear`` and ``bicubic``: none."""
+
+
+class InterpolationBaseline:
+    """The degraded image, enlarged: what every method has to beat.
+
+    Args:
+        how: the interpolation.
+    """
+
+    def __init__(self, how: Interpolation):
+        self._how = how
+        self.description = f"the degraded image, enlarged by {how} interpolation"
+        self.identity = {"type": how}
+
+    def __call__(self, case: Sample) -> np.ndarray:
+        """See `Method`."""
+        return to_uint8(resize(case.lq, case.size, self._how))
+
+
+@dataclass(frozen=True)
+class FolderOptions:
+    """The keys of a method of type ``folder``: images that another program restored.
+
+    Args:
+        path: a folder. ``{condition}`` in it stands for the condition, where the protocol has several.
+        suffix: what the program has added to the names, e.g. _00.
+    """
+
+    path: str
+    suffix: str = ""
+
+
+class PrecomputedResults:
+    """Images from a folder, by the key of the image.
+
+    Args:
+        options: of the entry.
+        where: its key path.
+    Raises:
+        DataError: there is no such folder, or no image in it.
+    """
+
+    def __init__(self, options: FolderOptions, where: str):
+        self._options = options
+        self._sources = {folder: FolderSource(folder, f"{where}:path") for folder in self._folders(f"{where}:path")}
+        count = sum(len(source.keys) for source in self._sources.values())
+        digest = self._digest()
+        self.description = (
+            f"{count} images of another program (sha256 {digest[:12]}); resized where they are of another size"
+        )
+        self.identity = {"type": "folder", "suffix": options.suffix, "images": digest}
+
+    def __call__(self, case: Sample) -> np.ndarray:
+        """See `Method`. DataError where there is no image for the case."""
+        by_condition = "{condition}" in self._options.path
+        if case.condition and not by_condition:
+            got = f"{self._options.path} is one folder, and the protocol has several conditions ({case.condition}, ...)"
+            raise OptionError("path", got, "a folder per condition", "Write {condition} in the path.")
+        folder, name = self._options.path.replace("{condition}", case.condition), case.key + self._options.suffix
+        source = self._sources.get(str(Path(folder)))
+        if source is None or name not in source.keys:
+            raise DataError(f"{folder}/{name}", "is not there", "a restored image of this name")
+        return resize_square(source.read(name), case.size)
+
+    def _folders(self, where: str) -> list[str]:
+        if "{condition}" not in self._options.path:
+            return [str(Path(self._options.path))]
+        pattern = "*".join(map(escape, self._options.path.split("{condition}")))
+        found = sorted(str(Path(folder)) for folder in glob(pattern) if Path(folder).is_dir())
+        if not found:
+            raise DataError(
+                where, f"no folder is like {self._options.path}", "a folder per condition", "Check the path."
+            )
+        return found
+
+    def _digest(self) -> str:
+        """Of the files' names below the folder and of their bytes."""
+        digest = hashlib.sha256()
+        for folder, source in self._sources.items():
+            for key in source.keys:
+                content = hashlib.sha256(Path(source.name(key)).read_bytes()).hexdigest()
+                condition = folder if len(self._sources) > 1 else ""
+                digest.update(f"{Path(condition).name}/{key}\0{content}\n".encode("utf-8", "surrogateescape"))
+        return digest.hexdigest()
+
+
+def build_method(entry: Mapping, where: str, device: torch.device, folder: Path) -> Method:
+    """Build a method.
+
+    Args:
+        entry: ``type`` and the keys of that type.
+        where: key path of the entry, e.g. ``methods:GPEN``.
+        device: where networks compute.
+        folder: the method's own, for what it has to keep.
+    Raises:
+        GPENError: a key is wrong, or a file that it names is missing or of another network.
+    """
+    options, build = read_entry(entry, where)
+    return build(options, where, device, folder)
+
+
+def read_entry(entry: Mapping, where: str) -> "tuple[typing.Any, Builder]":
+    """Check an entry without opening anything.
+
+    Returns:
+        Its options, an instance of the class that stands for its type, and what builds the method from them.
+    Raises:
+        OptionError: names the key path of each problem.
+    """
+    kind = entry.get("type")
+    if not isinstance(kind, str) or kind not in TYPES:
+        raise schema.unknown_name(kind, list(TYPES), f"{where}:type")
+    options_class, build = TYPES[kind]
+    return schema.build(options_class, {key: value for key, value in entry.items() if key != "type"}, where), build
+
+
+Builder = Callable[[typing.Any, str, torch.device, Path], Method]
+TYPES: dict[str, tuple[type, Builder]] = {
+    "bilinear": (NoOptions, lambda options, where, device, folder: InterpolationBaseline("bilinear")),
+    "bicubic": (NoOptions, lambda options, where, device, folder: InterpolationBaseline("bicubic")),
+    "gpen": (GPENOptions, lambda options, where, device, folder: build_gpen(options, where, device)),
+    "arch": (ArchOptions, lambda options, where, device, folder: build_arch(options, where, device)),
+    "dfdnet": (DFDNetOptions, lambda options, where, device, folder: build_dfdnet(options, where, device)),
+    "folder": (FolderOptions, lambda options, where, device, folder: PrecomputedResults(options, where)),
+    "pulse": (PulseOptions, lambda options, where, device, folder: Pulse(options, where, device)),
+    "mganprior": (MGANPriorOptions, lambda options, where, device, folder: MGANPrior(options, where, device)),
+    "psp": (PSPOptions, PSPMethod),
+}

@@ -1,0 +1,488 @@
+"""Which faces are restored and how they are degraded: what methods must agree on to be compared."""
+
+import typing
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from functools import lru_cache
+from pathlib import PurePosixPath
+
+import numpy as np
+
+from gpen_plugin.baselines.method import Sample
+from gpen_plugin.config.schema import check
+from gpen_plugin.data.degradation import (
+    DegradationRanges,
+    DegradationRecipe,
+    degrade_lowres,
+    rng_from_key,
+    sample_recipe,
+)
+from gpen_plugin.data.image_source import ImageSource, open_source, resize_square
+from gpen_plugin.errors import DataError, GPENError, OptionError, join_errors
+
+MAX_LISTED_KEYS = 20  # keys in a message
+
+
+@dataclass(frozen=True, kw_only=True)
+class ListOptions:
+    """The keys that every protocol has.
+
+    Args:
+        out_size: side of the ground truth and of the results, in pixels.
+        num_images: use only this many images, the first in order of their keys; ~ for all.
+    """
+
+    out_size: int | None
+    num_images: int | None = None
+
+    def value_problems(self, where: str) -> list[GPENError]:
+        """What is wrong with the values, by key path; nothing is opened."""
+        given = {"out_size": self.out_size, "num_images": self.num_images}
+        return [
+            OptionError(f"{where}:{name}", f"got {value}", "a number above 0")
+            for name, value in given.items()
+            if value is not None and value < 1
+        ]
+
+
+def open_root(path: str, where: str) -> ImageSource:
+    """Open a folder, zip file or LMDB, whose keys name files that an evaluation writes.
+
+    Raises:
+        DataError: it cannot be opened, is empty, or has a key that leads out of any folder or is no text.
+    """
+    source = open_source(path, where)
+    for key in source.keys:
+        if key.startswith("/") or ".." in PurePosixPath(key).parts:
+            raise DataError(where, f"{path} has an image called '{key}'", "names below one folder", "Rename it.")
+        shown = key.encode("utf-8", "backslashreplace").decode()
+        if shown != key:
+            raise DataError(where, f"{path} has an image called '{shown}'", "names that are text", "Rename it.")
+    return source
+
+
+def select_keys(keys: Sequence[str], number: int | None) -> tuple[list[str], list[str]]:
+    """The images to use, and a note for the reader where there are fewer than asked for."""
+    notes = [f"{number} images are asked for, {len(keys)} are there"] if number and number > len(keys) else []
+    return list(keys[:number]), notes
+
+
+def join_keys(keys: Iterable[str], most: int = MAX_LISTED_KEYS) -> str:
+    """Keys in words, cut where there are many: ``a, b and 7 more``."""
+    keys = list(keys)
+    rest = f" and {len(keys) - most} more" if len(keys) > most else ""
+    return ", ".join(keys[:most]) + rest
+
+
+class Protocol(typing.Protocol):
+    """A set of degraded faces.
+
+    Attributes:
+        kind: ``bfr``, ``fsr``, ``pairs`` or ``wild``.
+        size: side of the results and of the ground truth, in pixels.
+        keys: of the images, sorted: the path below the root without suffix.
+        conditions: ways in which every image is degraded, e.g. ``8x``; one empty text where there is but one.
+        notes: what a reader of the results has to know, a sentence each.
+        has_truth: whether there is a ground truth.
+    """
+
+    kind: str
+    size: int
+    keys: list[str]
+    conditions: list[str]
+    notes: list[str]
+    has_truth: bool
+
+    def options(self) -> dict:
+        """The options as they count: plain values for JSON, defaults filled in, no paths."""
+
+    def degradation(self, key: str, condition: str) -> str:
+        """What was done to an image, in words."""
+
+    def originals(self, key: str) -> tuple[np.ndarray | None, np.ndarray | None]:
+        """What of an image's cases is as it was found: ground truth and degraded image; None for what is not.
+
+        It tells whether cases that were written earlier were made of the images that are there now.
+        """
+
+    def case(self, key: str, condition: str) -> Sample:
+        """One degraded face, the same at every call; DataError if an image of it cannot be read."""
+
+
+_GUARD_DIGITS = 6  # so that 127.5, summed in another order, is still rounded up
+
+
+def reduce_bicubic(image: np.ndarray, size: int) -> np.ndarray:
+    """Shrink a square image with an antialiased cubic kernel (Keys 1981, a = -0.5).
+
+    Args:
+        image: (S, S, 3) uint8.
+        size: side of the result, 1 to S. The outer edges of both images coincide, also where S / size is no whole
+            number.
+    Returns:
+        (size, size, 3) uint8, rounded half up and clipped.
+    """
+    weights = _weights(len(image), size)
+    rows = np.tensordot(weights, image.astype(np.float64), axes=(1, 0))  # (size, S, 3)
+    both = np.tensordot(weights, rows, axes=(1, 1)).transpose(1, 0, 2)  # (size, size, 3)
+    return np.clip(np.floor(np.round(both, _GUARD_DIGITS) + 0.5), 0, 255).astype(np.uint8)
+
+
+@lru_cache(maxsize=32)
+def _weights(length: int, size: int) -> np.ndarray:
+    """What each pixel of a line counts for in each pixel of the shorter line, (size, length) float64, rows sum to 1.
+
+    Beyond its ends the line goes on mirrored, as often as the kernel needs it.
+    """
+    scale = length / size
+    centres = (np.arange(size) + 0.5) * scale - 0.5
+    reach = int(np.ceil(2 * scale)) + 1
+    taps = np.floor(centres).astype(int)[:, None] + np.arange(-reach, reach + 1)  # (size, 2 reach + 1)
+    values = _cubic((taps - centres[:, None]) / scale)
+    values /= values.sum(axis=1, keepdims=True)
+    mirrored = taps % (2 * length)
+    mirrored = np.where(mirrored < length, mirrored, 2 * length - 1 - mirrored)
+    weights = np.zeros((size, length))
+    np.add.at(weights, (np.arange(size)[:, None], mirrored), values)
+    weights.setflags(write=False)
+    return weights
+
+
+def _cubic(x: np.ndarray) -> np.ndarray:
+    """Keys' kernel with a = -0.5, the only one of its family that reproduces quadratics."""
+    x = np.abs(x)
+    near = (1.5 * x - 2.5) * x**2 + 1
+    far = ((-0.5 * x + 2.5) * x - 4) * x + 2
+    return np.where(x <= 1, near, np.where(x < 2, far, 0.0))
+
+
+@dataclass(frozen=True, kw_only=True)
+class FacesOptions(ListOptions):
+    """The keys that both protocols have: those of `ListOptions`, and these.
+
+    Args:
+        dataroot_gt: folder, zip file or LMDB of faces; each is cropped to its central square and resized.
+        out_size: side of the ground truth, in pixels.
+    """
+
+    dataroot_gt: str
+    out_size: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class BlindOptions(FacesOptions):
+    """The keys of ``bfr``: those of `FacesOptions`, and these.
+
+    Args:
+        seed: of the degradations.
+        degradation: the keys of `DegradationRanges`; the paper's ranges where left out.
+    """
+
+    seed: int = 0
+    degradation: Mapping = field(default_factory=dict)
+
+    def value_problems(self, where: str) -> list[GPENError]:
+        """See `ListOptions`."""
+        problems = super().value_problems(where)
+        try:
+            DegradationRanges.from_options(self.degradation, f"{where}:degradation")
+        except GPENError as error:
+            problems.append(error)
+        return problems
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScalesOptions(FacesOptions):
+    """The keys of ``fsr``: those of `FacesOptions`, and these.
+
+    Args:
+        scales: how many times smaller the inputs are, one condition each.
+    """
+
+    scales: Sequence[int] = (8, 16, 32, 64, 128, 256)
+
+    def value_problems(self, where: str) -> list[GPENError]:
+        """See `ListOptions`."""
+        problems = super().value_problems(where)
+        if min(self.scales, default=0) < 2 or len(set(self.scales)) < len(self.scales):
+            got = f"got {list(self.scales)}"
+            problems.append(OptionError(f"{where}:scales", got, "one or more different whole numbers above 1"))
+        elif not problems and min(self.scales) > self.out_size:
+            got = f"got {list(self.scales)}, of which none leaves a pixel of {self.out_size}"
+            problems.append(OptionError(f"{where}:scales", got, f"a number up to {self.out_size}"))
+        return problems
+
+
+class _DegradedFaces(ABC):
+    """What both protocols do with the faces; see `gpen_plugin.evaluate.protocols.Protocol`.
+
+    Args:
+        options: checked.
+        where: their key path.
+    """
+
+    has_truth = True
+
+    def __init__(self, options: FacesOptions, where: str):
+        self._source = open_root(options.dataroot_gt, f"{where}:dataroot_gt")
+        self.size = options.out_size
+        self.keys, self.notes = select_keys(self._source.keys, options.num_images)
+
+    def originals(self, key: str) -> tuple[np.ndarray, None]:
+        """See `Protocol`."""
+        return np.ascontiguousarray(resize_square(self._source.read(key), self.size)), None
+
+    def case(self, key: str, condition: str) -> Sample:
+        """See `Protocol`."""
+        truth, _ = self.originals(key)
+        return Sample(key, condition, self._degraded(truth, key, condition), truth, self.size)
+
+    @abstractmethod
+    def _degraded(self, truth: np.ndarray, key: str, condition: str) -> np.ndarray:
+        """The input made of a face, (h, w, 3) BGR uint8."""
+
+
+class BlindRestoration(_DegradedFaces):
+    """``bfr``: Eq. 4 with a recipe per image, drawn from the seed and the image's key.
+
+    A method that enlarges the inputs bilinearly is given what a `GPENDegradationDataset` gives in validation with the
+    same options.
+    """
+
+    kind = "bfr"
+    options_class = BlindOptions
+
+    def __init__(self, options: BlindOptions, where: str):
+        super().__init__(options, where)
+        self._seed = options.seed
+        self._ranges = DegradationRanges.from_options(options.degradation, f"{where}:degradation")
+        self.conditions = [""]
+
+    def options(self) -> dict:
+        """See `Protocol`."""
+        ranges = {
+            name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self._ranges).items()
+        }
+        return {"out_size": self.size, "seed": self._seed, "degradation": ranges}
+
+    def degradation(self, key: str, condition: str) -> str:
+        """See `Protocol`."""
+        return str(self.recipe(key))
+
+    def recipe(self, key: str) -> DegradationRecipe:
+        """How an image is degraded."""
+        return sample_recipe(self._ranges, rng_from_key(self._seed, key))
+
+    def _degraded(self, truth: np.ndarray, key: str, condition: str) -> np.ndarray:
+        return degrade_lowres(truth, self.recipe(key))
+
+
+class SuperResolution(_DegradedFaces):
+    """``fsr``: bicubic downsampling, one condition per scale. A scale that leaves less than a pixel is left out."""
+
+    kind = "fsr"
+    options_class = ScalesOptions
+
+    def __init__(self, options: ScalesOptions, where: str):
+        super().__init__(options, where)
+        self._scales = {f"{scale}x": scale for scale in sorted(options.scales) if scale <= self.size}
+        self.conditions = list(self._scales)
+        self.notes += [self._note(scale) for scale in sorted(options.scales) if self.size % scale]
+
+    def options(self) -> dict:
+        """See `Protocol`."""
+        return {"out_size": self.size, "scales": list(self._scales.values())}
+
+    def degradation(self, key: str, condition: str) -> str:
+        """See `Protocol`."""
+        return f"bicubic, 1/{self._scales[condition]}"
+
+    def _note(self, scale: int) -> str:
+        if scale > self.size:
+            return f"{scale}x is left out: {self.size} px / {scale} is less than one pixel"
+        return f"{scale}x: the inputs have {self._side(scale)} px, {self.size} / {scale} rounded"
+
+    def _side(self, scale: int) -> int:
+        return round(self.size / scale)
+
+    def _degraded(self, truth: np.ndarray, key: str, condition: str) -> np.ndarray:
+        return reduce_bicubic(truth, self._side(self._scales[condition]))
+
+
+@dataclass(frozen=True, kw_only=True)
+class WildOptions(ListOptions):
+    """The keys of ``wild``: those of `ListOptions`, and this.
+
+    Args:
+        dataroot_lq: folder, zip file or LMDB of degraded faces of any size.
+        out_size: side of the results, in pixels.
+    """
+
+    dataroot_lq: str
+    out_size: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class PairsOptions(ListOptions):
+    """The keys of ``pairs``: those of `ListOptions`, and these.
+
+    Args:
+        dataroot_lq: folder, zip file or LMDB of degraded faces of any size.
+        dataroot_gt: the same faces, undegraded, under the same names.
+        out_size: side that the ground truth is brought to; ~ leaves it as it is, one size for all.
+    """
+
+    dataroot_lq: str
+    dataroot_gt: str
+    out_size: int | None = None
+
+
+class _GivenFaces(ABC):
+    """What both protocols do with the degraded faces; see `gpen_plugin.evaluate.protocols.Protocol`."""
+
+    size: int
+    _lq: ImageSource
+
+    def options(self) -> dict:
+        """See `Protocol`."""
+        return {"out_size": self.size}
+
+    def degradation(self, key: str, condition: str) -> str:
+        """See `Protocol`."""
+        return "as it came"
+
+    def case(self, key: str, condition: str) -> Sample:
+        """See `Protocol`."""
+        truth, degraded = self.originals(key)
+        return Sample(key, condition, degraded, truth, self.size)
+
+    @abstractmethod
+    def originals(self, key: str) -> tuple[np.ndarray | None, np.ndarray]:
+        """See `Protocol`."""
+
+    def _degraded(self, key: str) -> np.ndarray:
+        """The central square of a degraded face at its own size, which is all of it as a rule."""
+        image = self._lq.read(key)
+        return np.ascontiguousarray(resize_square(image, min(image.shape[:2])))
+
+
+class Wild(_GivenFaces):
+    """``wild``: degraded faces of which nobody knows the truth.
+
+    Args:
+        options: checked.
+        where: their key path.
+    """
+
+    kind = "wild"
+    options_class = WildOptions
+    has_truth = False
+
+    def __init__(self, options: WildOptions, where: str):
+        self._lq = open_root(options.dataroot_lq, f"{where}:dataroot_lq")
+        self.conditions = [""]
+        self.size = options.out_size
+        self.keys, self.notes = select_keys(self._lq.keys, options.num_images)
+
+    def originals(self, key: str) -> tuple[None, np.ndarray]:
+        """See `Protocol`."""
+        return None, self._degraded(key)
+
+
+class Pairs(_GivenFaces):
+    """``pairs``: degraded faces and their ground truth, paired by name.
+
+    Args:
+        options: checked.
+        where: their key path.
+    Raises:
+        DataError: an image has no partner; lists them.
+    """
+
+    kind = "pairs"
+    options_class = PairsOptions
+    has_truth = True
+
+    def __init__(self, options: PairsOptions, where: str):
+        self._lq = open_root(options.dataroot_lq, f"{where}:dataroot_lq")
+        self._gt = open_root(options.dataroot_gt, f"{where}:dataroot_gt")
+        _check_partners(self._lq, self._gt, where)
+        self.conditions = [""]
+        self.keys, self.notes = select_keys(self._gt.keys, options.num_images)
+        self._where = where
+        self._resized = options.out_size is not None
+        self.size = options.out_size or self._side_of_truth(where)
+
+    def originals(self, key: str) -> tuple[np.ndarray, np.ndarray]:
+        """See `Protocol`."""
+        truth = self._gt.read(key)
+        if not self._resized and truth.shape[:2] != (self.size, self.size):
+            got = f"has {truth.shape[1]} x {truth.shape[0]} px"
+            expected = f"{self.size} x {self.size} as the first image"
+            raise DataError(self._gt.name(key), got, expected, f"Set {self._where}:out_size to resize all of them.")
+        return np.ascontiguousarray(resize_square(truth, self.size)), self._degraded(key)
+
+    def _side_of_truth(self, where: str) -> int:
+        """The side of the first image that can be read."""
+        for key in self.keys:
+            try:
+                height, width = self._gt.read(key).shape[:2]
+            except DataError:
+                continue
+            if height == width:
+                return height
+            got, hint = (
+                f"{self._gt.name(key)} has {width} x {height} px",
+                f"Set {where}:out_size to crop and resize.",
+            )
+            raise DataError(f"{where}:dataroot_gt", got, "square images where out_size is left out", hint)
+        raise DataError(f"{where}:dataroot_gt", f"none of {len(self.keys)} images can be read", "at least one")
+
+
+def _check_partners(lq: ImageSource, gt: ImageSource, where: str) -> None:
+    """Raise a `DataError` that lists the images which are on one side only."""
+    sides = {"dataroot_lq": set(lq.keys), "dataroot_gt": set(gt.keys)}
+    problems = []
+    for (name, keys), (other, others) in zip(sides.items(), reversed(sides.items()), strict=True):
+        missing = sorted(others - keys)
+        if missing:
+            got = f"lacks {len(missing)} of the {len(others)} images of {other}: {join_keys(missing)}"
+            expected = "a partner of the same name for every image"
+            problems.append(DataError(f"{where}:{name}", got, expected, f"Add them, or remove them from {other}."))
+    if problems:
+        raise join_errors(problems)
+
+
+_PROTOCOLS = {protocol.kind: protocol for protocol in (BlindRestoration, SuperResolution, Pairs, Wild)}
+
+
+def build_protocol(options: Mapping, where: str = "protocol") -> Protocol:
+    """Build the protocol that a section of an option file asks for.
+
+    Args:
+        options: ``type``, and the keys of the class that it chooses.
+        where: key path of the section, for messages.
+    Raises:
+        OptionError: lists every problem of the options by key path.
+        DataError: the images are not there, or have no partners.
+    """
+    if not isinstance(options, Mapping):
+        raise OptionError(where, f"got {options!r}", "a section with keys")
+    kind = options.get("type")
+    if not isinstance(kind, str) or kind not in _PROTOCOLS:
+        got = "missing" if "type" not in options else f"got {kind!r}"
+        raise OptionError(f"{where}:type", got, "one of " + ", ".join(_PROTOCOLS))
+    protocol = _PROTOCOLS[kind]
+    given = {key: value for key, value in options.items() if key != "type"}
+    check(protocol.options_class, given, where)
+    checked = protocol.options_class(**given)
+    problems = checked.value_problems(where)
+    if problems:
+        raise join_errors(problems)
+    return protocol(checked, where)
+
+
+def all_samples(protocol: Protocol) -> Iterator[tuple[str, str]]:
+    """The (key, condition) of every case, image by image."""
+    return ((key, condition) for key in protocol.keys for condition in protocol.conditions)

@@ -1,0 +1,339 @@
+"""The report of an evaluation: tables, sheets, curves, and report.html, which shows them all without a network.
+
+The same results and images give the same bytes."""
+
+import base64
+import importlib.util
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+
+from gpen_plugin.data.image_source import decode_image
+from gpen_plugin.errors import DataError, OptionError
+from gpen_plugin.evaluate import compare, figures, tables
+from gpen_plugin.evaluate.groups import GroupMeans
+from gpen_plugin.evaluate.labels import read_labels
+from gpen_plugin.evaluate.options import ReportOptions, check_reference
+from gpen_plugin.evaluate.results import Column, Results, delete_file, input_path, restored_path, truth_path, write_text
+from gpen_plugin.evaluate.summary import Summary, one_line
+from gpen_plugin.images.files import write_image
+
+QUALITY = 90
+LOSSLESS_SIDE = 128  # images up to this side stay as they are
+EVENLY_ONE_IN = 3  # one image in three is taken evenly, the others are extremes
+
+
+class Card(NamedTuple):
+    """An image in a condition, as the page shows it: input, methods, ground truth."""
+
+    condition: str
+    key: str
+
+
+class EmbeddedImages(NamedTuple):
+    """Images inside a page.
+
+    Attributes:
+        uris: path below the evaluation's folder, with ``/`` -> data URI.
+        cards: how many images they belong to; one counts once per condition.
+    """
+
+    uris: dict[str, str]
+    cards: int
+
+
+def choose_cards(results: Results, count: int) -> list[Card]:
+    """Which images have their images inside the page: extremes of every metric, and some evenly spaced.
+
+    The worst and the best image of each metric, condition and method come first, then the second worst and the
+    second best, and so on; later methods are looked at before earlier ones.
+    """
+    everything = [Card(condition, key) for condition in results.conditions for key in results.keys]
+    if count >= len(everything):
+        return everything
+    evenly = count // EVENLY_ONE_IN
+    spread = [everything[place] for place in np.linspace(0, len(everything) - 1, evenly).astype(int)]
+    extremes = islice(_without_doubles(_extremes(results)), count - evenly)
+    return list(islice(_without_doubles([*extremes, *spread, *everything]), count))
+
+
+def _without_doubles(cards: Iterable[Card]) -> Iterator[Card]:
+    seen = set()
+    for card in cards:
+        if card not in seen:
+            seen.add(card)
+            yield card
+
+
+def _extremes(results: Results) -> Iterator[Card]:
+    orders = []
+    for column in results.columns:
+        for condition in results.conditions:
+            for row in reversed(results.rows):
+                values = results.image_values(row.name, condition, column.name)
+                known = np.flatnonzero(np.isfinite(values))
+                worst_first = known[np.argsort(values[known] * (-1 if column.lower_is_better else 1), kind="stable")]
+                orders.append([Card(condition, results.keys[place]) for place in worst_first])
+    for depth in range(len(results.keys)):
+        for order in orders:
+            if depth < len(order):
+                yield order[depth]
+                yield order[-1 - depth]
+
+
+def embed_cards(root: Path, results: Results, cards: Sequence[Card], size: int, limit: int) -> EmbeddedImages:
+    """Pack the images of `cards`.
+
+    Args:
+        root: folder of the evaluation.
+        results: what was measured.
+        cards: images, the first ones first.
+        size: larger images are reduced to this side, pixels.
+        limit: characters that all of them may take; the first card that would pass it ends the packing.
+    Returns:
+        What was packed; images that are not there are left out.
+    """
+    packed: dict[str, str] = {}
+    weight, done = 0, 0
+    for card in cards:
+        paths = [input_path(root, card.condition, card.key), truth_path(root, card.key)]
+        restored = [row for row in results.rows if results.has_image(row.name, card.condition, card.key)]
+        paths += [restored_path(root, row, card.condition, card.key) for row in restored]
+        names = {path: path.relative_to(root).as_posix() for path in paths}
+        new = {name: _encode_file(path, size) for path, name in names.items() if name not in packed}
+        new = {name: uri for name, uri in new.items() if uri}
+        weight += sum(map(len, new.values()))
+        if weight > limit:
+            break
+        packed |= new
+        done += 1
+    return EmbeddedImages(packed, done)
+
+
+def _encode_file(path: Path, size: int) -> str:
+    try:
+        return encode_image(decode_image(path.read_bytes(), str(path)), size)
+    except (OSError, DataError):
+        return ""
+
+
+def encode_image(image: np.ndarray, size: int | None = None) -> str:
+    """An image, (H, W, 3) BGR uint8, as a data URI: PNG if it is small, else JPEG."""
+    longer = max(image.shape[:2])
+    if size and longer > size:
+        height, width = (max(1, round(length * size / longer)) for length in image.shape[:2])
+        image = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
+    if max(image.shape[:2]) <= LOSSLESS_SIDE:
+        return lossless_uri(image)
+    return _uri(cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, QUALITY])[1], "jpeg")
+
+
+def lossless_uri(image: np.ndarray) -> str:
+    """An image, (H, W, 3) BGR uint8, as a data URI of a PNG file."""
+    return _uri(cv2.imencode(".png", image)[1], "png")
+
+
+def _uri(file: np.ndarray, kind: str) -> str:
+    return f"data:image/{kind};base64,{base64.b64encode(file.tobytes()).decode()}"
+
+
+HERE = Path(__file__).parent
+NO_IMAGE = "has nothing for this image"
+
+
+class Figure(NamedTuple):
+    """An image in the page: what it shows, the file that it is also in, and its data URI."""
+
+    caption: str
+    file: str
+    uri: str
+
+
+def page(
+    root: Path, summary: Summary, figures: list[Figure], options: ReportOptions, breakdown: GroupMeans | None = None
+) -> str:
+    """Fill the page.
+
+    Args:
+        root: folder of the evaluation, which the page will lie in.
+        summary: the tables.
+        figures: curves and sheets.
+        options: how many images are put inside.
+        breakdown: by labels, where there are any.
+    Returns:
+        HTML that names no address outside of its folder.
+    """
+    import jinja2
+
+    results = summary.results
+    cards = choose_cards(results, options.embedded_images)
+    limit = round(options.embedded_megabytes * 1e6)
+    images = embed_cards(root, results, cards, options.embedded_size, limit)
+    uris = [*images.uris.values(), *(figure.uri for figure in figures)]
+    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
+    template = environment.from_string(_part("report.html"))
+    return template.render(
+        summary=summary,
+        results=results,
+        figures=figures,
+        breakdown=breakdown,
+        heading=tables.table_heading,
+        shown=tables.format_part,
+        signs=tables.SIGNS,
+        embedded_size=options.embedded_size,
+        inside=images.cards,
+        wanted=len(results.keys) * len(results.conditions),
+        megabytes=sum(map(len, uris)) / 1e6,
+        style=_part("report.css"),
+        script=_part("report.js"),
+        data=_json_for_script({**_browser_data(results), "images": images.uris}),
+    )
+
+
+def _part(name: str) -> str:
+    return (HERE / name).read_text(encoding="utf-8")
+
+
+def _browser_data(results: Results) -> dict:
+    """What the image browser knows. Values are [row][condition][metric][image], null where there is none."""
+    columns = [column for column in results.columns if not column.of_sets]
+    return {
+        "keys": results.keys,
+        "conditions": results.conditions,
+        "truth": results.has_truth,
+        "metrics": [
+            {"label": column.label, "head": column.head, "lower": column.lower_is_better, "decimals": column.decimals}
+            for column in columns
+        ],
+        "methods": [{"name": row.name, "folder": row.folder, "failure": one_line(row.failure)} for row in results.rows],
+        "values": [
+            [[_values(results, row.name, condition, column) for column in columns] for condition in results.conditions]
+            for row in results.rows
+        ],
+        "failures": [_failures(results, row.name) for row in results.rows],
+        "nothing": NO_IMAGE,
+    }
+
+
+def _values(results: Results, row: str, condition: str, column: Column) -> list[float | None]:
+    """Values of the images with one digit more than a table shows: enough to rank by, and not heavy."""
+    values = results.image_values(row, condition, column.name)
+    return [round(value, column.decimals + 1) if np.isfinite(value) else None for value in values.tolist()]
+
+
+def _failures(results: Results, row: str) -> list[dict[int, str]]:
+    """Per condition: place of an image -> why the method gave nothing for it."""
+    return [
+        {
+            place: one_line(results.images.get(row, {}).get(condition, {}).get(key, {}).get("failure", NO_IMAGE))
+            for place, key in enumerate(results.keys)
+            if not results.has_image(row, condition, key)
+        }
+        for condition in results.conditions
+    ]
+
+
+def _json_for_script(content: dict) -> str:
+    """JSON that no browser takes for the end of its script element, or for a comment."""
+    text = json.dumps(content, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
+
+
+OPTIONAL_FILES = ("breakdown.md", "breakdown.csv", "against.md", "against.csv", "curves.png")
+"""Files that not every report has."""
+
+
+def check_report(options: ReportOptions) -> None:
+    """Find out before the long work whether there will be a report.
+
+    Raises:
+        OptionError: a package that draws or fills it is not installed, or the labels lack a column.
+        DataError: the labels cannot be read.
+    """
+    _require_packages()
+    read_labels(options)
+
+
+def _require_packages() -> None:
+    missing = [name for name in ("jinja2", "matplotlib") if importlib.util.find_spec(name) is None]
+    if missing:
+        got = f"the report needs {' and '.join(missing)}, which cannot be imported"
+        raise OptionError("report", got, hint='Run: pip install "gpen_plugin[evaluate]"')
+
+
+def write_report(root: Path, results: Results, options: ReportOptions) -> list[Path]:
+    """Write every table, figure and page of an evaluation below `root`.
+
+    Args:
+        root: the folder that holds ``inputs``, ``truth`` and ``methods``.
+        results: what was measured.
+        options: the section ``report:``.
+    Returns:
+        The files: table.md, .tex, .csv and .json, per_image.csv, breakdown.md and .csv where there are labels,
+        against.md and .csv where a method is named, sheets/*.png, curves.png where there are several conditions, and
+        report.html last.
+    Raises:
+        OptionError: a package is missing, an image of ``sheet_images`` is not one of the evaluation, or a column of
+            ``label_columns`` is none of the labels, or ``against`` is none of the methods.
+        DataError: a file cannot be written, or the labels cannot be read.
+    """
+    _require_packages()
+    _check_keys(results, options)
+    labels = read_labels(options)
+    summary = Summary.of(results, options.bootstrap_resamples, options.bootstrap_seed)
+    check_reference(options.against, [row.name for row in summary.results.rows])
+    texts = {
+        "table.md": tables.markdown(summary),
+        "table.tex": tables.latex(summary),
+        "table.csv": tables.wide_csv(summary),
+        "table.json": tables.table_json(summary),
+        "per_image.csv": tables.per_image_csv(results),
+    }
+    breakdown = GroupMeans.of(summary, labels) if labels else None
+    if breakdown:
+        texts["breakdown.md"] = tables.groups_markdown(breakdown)
+        texts["breakdown.csv"] = tables.groups_csv(breakdown)
+    if options.against:
+        texts["against.md"] = compare.compare_markdown(summary, options.against)
+        texts["against.csv"] = compare.compare_csv(summary, options.against)
+    for name in OPTIONAL_FILES:
+        delete_file(root / name)  # of an earlier report: it would be taken for a part of this one
+    for name, text in texts.items():
+        write_text(root / name, text)
+    shown = [*_curves(root, summary, options), *_sheets(root, summary.results, options)]
+    write_text(root / "report.html", page(root, summary, shown, options, breakdown))
+    return [root / name for name in (*texts, *(figure.file for figure in shown), "report.html")]
+
+
+def _check_keys(results: Results, options: ReportOptions) -> None:
+    if isinstance(options.sheet_images, int):
+        return
+    strangers = [key for key in options.sheet_images if key not in results.keys]
+    if strangers:
+        got = f"got {', '.join(strangers[:5])}, not among the {len(results.keys)} images"
+        raise OptionError("report:sheet_images", got, f"keys such as {results.keys[0]}", "Or give a number of images.")
+
+
+def _curves(root: Path, summary: Summary, options: ReportOptions) -> Iterator[Figure]:
+    if not (options.curves and summary.has_conditions and figures.columns_with_values(summary)):
+        return
+    image = figures.curves(summary)
+    write_image(root / "curves.png", image)
+    caption = "Each metric over the conditions. Bars are 95 % intervals; a hollow mark lacks images."
+    yield Figure(caption, "curves.png", lossless_uri(image))
+
+
+def _sheets(root: Path, results: Results, options: ReportOptions) -> Iterator[Figure]:
+    choice = figures.choose_images(results, options.sheet_images)
+    columns = ", ".join(figures.column_names(results))
+    for condition in results.conditions:
+        image = figures.comparison_sheet(root, results, condition, choice.keys, options.sheet_tile)
+        file = f"sheets/{condition.replace('/', '_') or 'sheet'}.png"
+        write_image(root / file, image)
+        place = f"Condition {condition}. " if condition else ""
+        yield Figure(f"{place}{columns}. Rows, {choice.how}: {', '.join(choice.keys)}.", file, encode_image(image))

@@ -1,0 +1,256 @@
+"""The page that volunteers open, and what it shows: one file, no network, no hint of which method is which."""
+
+import base64
+import hashlib
+import json
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from gpen_plugin.data.degradation import rng_from_key
+from gpen_plugin.data.image_source import decode_image
+from gpen_plugin.errors import DataError, OptionError
+from gpen_plugin.evaluate.results import Failure, Results, Row, input_path, restored_path
+from gpen_plugin.evaluate.study.key import StudyImage, StudyKey
+
+MAX_METHODS = 12  # a person cannot rank more at a glance, and letters beyond L are keys of the page
+
+
+@dataclass(frozen=True)
+class Selection:
+    """What takes part.
+
+    Attributes:
+        rows: the methods, in the order of the evaluation.
+        condition: of the protocol.
+        images: with their opaque names.
+        left_out: images that were asked for and cannot be shown.
+    """
+
+    rows: list[Row]
+    condition: str
+    images: list[StudyImage]
+    left_out: list[Failure]
+
+
+def select(
+    root: Path,
+    results: Results,
+    *,
+    methods: Sequence[str] = (),
+    keys: Sequence[str] = (),
+    num_images: int | None = None,
+    condition: str | None = None,
+    seed: int = 0,
+) -> Selection:
+    """Choose what a study shows.
+
+    Args:
+        root: folder of the evaluation.
+        results: what it found out.
+        methods: names of rows; none stands for all that ran.
+        keys: images; none stands for all.
+        num_images: draw so many of the images, by `seed`.
+        condition: of the protocol; None where there is but one.
+        seed: decides the draw and every opaque name.
+    Raises:
+        OptionError: a name that is not there, fewer than two methods, too many of them.
+        DataError: no image is left.
+    """
+    condition = _condition(results, condition)
+    rows = _rows(results, methods)
+    keys = _keys(results, keys)
+    left_out = [failure for key in keys for failure in _failures(root, results, rows, condition, key)]
+    missing = {failure.key for failure in left_out}
+    shown = [key for key in keys if key not in missing]
+    if not shown:
+        got = f"no image that all of {', '.join(row.name for row in rows)} restored"
+        raise DataError(str(root), got, "at least one", "Name fewer methods.")
+    if num_images is not None:
+        if num_images > len(shown):
+            raise OptionError("--images", f"got {num_images}", f"at most {len(shown)}, which all methods restored")
+        chosen = rng_from_key(seed, "images").choice(len(shown), num_images, replace=False)
+        shown = [shown[place] for place in sorted(chosen)]
+    images = [_opaque_names(key, [row.name for row in rows], seed) for key in shown]
+    return Selection(rows, condition, images, left_out)
+
+
+def _condition(results: Results, given: str | None) -> str:
+    if given is None and len(results.conditions) == 1:
+        return results.conditions[0]
+    if given not in results.conditions:
+        got = "not given" if given is None else f"got {given!r}"
+        raise OptionError("--condition", got, f"one of {', '.join(map(repr, results.conditions))}")
+    return given
+
+
+def _rows(results: Results, given: Sequence[str]) -> list[Row]:
+    known = {row.name: row for row in results.rows}
+    for name in given:
+        if name not in known:
+            raise OptionError("--methods", f"got {name!r}", f"one of {', '.join(map(repr, known))}")
+        if known[name].failure:
+            raise OptionError("--methods", f"{name!r} could not run ({known[name].failure})", "a method with images")
+    rows = [row for row in results.rows if (row.name in given if given else not row.failure)]
+    if not 2 <= len(rows) <= MAX_METHODS:
+        got = f"{rows[0].name!r} alone" if len(rows) == 1 else f"{len(rows)} methods"
+        raise OptionError("--methods", got, f"2 to {MAX_METHODS} methods to rank", "Name some of them.")
+    return rows
+
+
+def _keys(results: Results, given: Sequence[str]) -> list[str]:
+    unknown = [key for key in given if key not in results.keys]
+    if unknown:
+        raise OptionError("--keys", f"got {unknown[0]!r}", f"images of {results.name}, e.g. {results.keys[0]!r}")
+    return [key for key in results.keys if not given or key in given]
+
+
+def _failures(root: Path, results: Results, rows: list[Row], condition: str, key: str) -> Iterator[Failure]:
+    """Why an image cannot be shown."""
+    for row in rows:
+        found = results.images.get(row.name, {}).get(condition, {}).get(key)
+        if found is None:
+            yield Failure(row.name, condition, key, "not restored yet")
+        elif "failure" in found:
+            yield Failure(row.name, condition, key, found["failure"])
+        elif not restored_path(root, row, condition, key).is_file():
+            yield Failure(row.name, condition, key, "its image is gone")
+    if not input_path(root, condition, key).is_file():
+        yield Failure("the input", condition, key, "its image is gone")
+
+
+def _opaque_names(key: str, methods: list[str], seed: int) -> StudyImage:
+    """Opaque names, drawn anew for each image: what one image gives away says nothing about the next."""
+    rng = rng_from_key(seed, "opaque", key)
+    shuffled = [methods[place] for place in rng.permutation(len(methods))]
+    return StudyImage(_name(rng), key, {_name(rng): method for method in shuffled})
+
+
+def _name(rng: np.random.Generator) -> str:
+    return rng.bytes(6).hex()
+
+
+JPEG = [cv2.IMWRITE_JPEG_QUALITY, 95, cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444]
+
+
+def make_page(
+    root: Path,
+    results: Results,
+    selection: Selection,
+    *,
+    title: str,
+    tile: int = 512,
+    lossless: bool = False,
+    show_input: bool = True,
+    allow_ties: bool = False,
+    seed: int = 0,
+) -> tuple[str, StudyKey]:
+    """Make the page of a study and its key.
+
+    Args:
+        root: folder of the evaluation.
+        results: what it found out.
+        selection: what is shown.
+        title: the page's head; it must not name a method.
+        tile: longest side of an image in pixels; larger ones are reduced, smaller ones stay as they are.
+        lossless: PNG in place of JPEG of quality 95 without chroma subsampling; about four times as large.
+        show_input: show the degraded image too, enlarged to the size of the results.
+        allow_ties: let two images share a rank.
+        seed: that `selection` was drawn with, for the key.
+    Returns:
+        (HTML, key).
+    Raises:
+        OptionError: the title gives a method away, or jinja2 is not installed.
+        DataError: an image cannot be read.
+    """
+    _check_title(title, [row.name for row in selection.rows])
+    rows = {row.name: row for row in selection.rows}
+    side = min(tile, results.size)
+    steps = []
+    for image in selection.images:
+        sources = {
+            name: restored_path(root, rows[method], selection.condition, image.key)
+            for name, method in image.methods.items()
+        }
+        images = {name: _encode(_downscale(_read(path), side), lossless) for name, path in sources.items()}
+        lq = _read(input_path(root, selection.condition, image.key)) if show_input else None
+        shown = None if lq is None else _encode(_upscale(lq, side), lossless)
+        steps.append({"id": image.id, "input": shown, "images": images})
+    study = _digest([title, allow_ties, steps])
+    key = StudyKey(
+        study=study,
+        evaluation=results.name,
+        fingerprint=results.fingerprint,
+        condition=selection.condition,
+        seed=seed,
+        allow_ties=allow_ties,
+        methods=list(rows),
+        images=selection.images,
+        left_out=selection.left_out,
+    )
+    settings = {"study": study, "images": [image.id for image in selection.images], "ties": allow_ties}
+    html = _template().render(
+        title=title,
+        settings=settings,
+        steps=[(step["id"], json.dumps(step)) for step in steps],
+        methods=len(rows),
+        images=len(steps),
+        kind="image/png" if lossless else "image/jpeg",
+        show_input=show_input,
+        allow_ties=allow_ties,
+    )
+    return html, key
+
+
+def _check_title(title: str, methods: list[str]) -> None:
+    for method in methods:
+        if re.search(rf"(?<!\w){re.escape(method)}(?!\w)", title, re.IGNORECASE):
+            raise OptionError("--title", f"got {title!r}, which names {method!r}", "a title that gives no method away")
+
+
+def _read(path: Path) -> np.ndarray:
+    try:
+        return decode_image(path.read_bytes(), str(path))
+    except OSError as error:
+        raise DataError(str(path), f"cannot be read ({error})", "an image of the evaluation") from error
+
+
+def _downscale(image: np.ndarray, side: int) -> np.ndarray:
+    scale = side / max(image.shape[:2])
+    return image if scale >= 1 else _resized(image, scale, cv2.INTER_AREA)
+
+
+def _upscale(image: np.ndarray, side: int) -> np.ndarray:
+    scale = side / max(image.shape[:2])
+    return _resized(image, scale, cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC)
+
+
+def _resized(image: np.ndarray, scale: float, method: int) -> np.ndarray:
+    height, width = (max(1, round(length * scale)) for length in image.shape[:2])
+    return cv2.resize(image, (width, height), interpolation=method)
+
+
+def _encode(image: np.ndarray, lossless: bool) -> str:
+    """All images alike and from their pixels alone, so that no metadata comes along."""
+    done, data = cv2.imencode(".png", image) if lossless else cv2.imencode(".jpg", image, JPEG)
+    assert done, "OpenCV always writes PNG and JPEG"
+    return base64.b64encode(data.tobytes()).decode("ascii")
+
+
+def _digest(content: list) -> str:
+    return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:12]
+
+
+def _template():
+    try:
+        import jinja2
+    except ImportError as error:
+        hint = 'Run: pip install "gpen_plugin[evaluate]"'
+        raise OptionError("study make", "jinja2 is not installed", "what fills in pages", hint) from error
+    loader = jinja2.FileSystemLoader(Path(__file__).parent)
+    environment = jinja2.Environment(loader=loader, autoescape=True, undefined=jinja2.StrictUndefined)
+    return environment.get_template("page.html")

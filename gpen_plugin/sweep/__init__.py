@@ -1,1 +1,0 @@
-"""Trainings of the same option file side by side: variants by seeds."""

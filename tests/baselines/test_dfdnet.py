@@ -1,0 +1,136 @@
+"""The host's DFDNet, told where the parts of an aligned face are."""
+
+import dataclasses
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+from basicsr.archs import vgg_arch
+from helpers.faces_to_restore import degraded, method
+from helpers.small_networks import saved
+
+from gpen_plugin.baselines.dfdnet import CHANNELS, FFHQ_POINTS, PARTS, AlignedDFDNet, part_boxes
+from gpen_plugin.errors import CheckpointError, OptionError
+from gpen_plugin.host.patches import vgg_offline
+from gpen_plugin.restore.registry_network import load
+
+RANDOM = {"type": "dfdnet", "weights": "random", "dictionary": "random"}
+
+
+def small(restore):
+    """At 128 px, where an image takes a sixteenth of the time. Trained weights are for 512 px alone."""
+    restore.io = dataclasses.replace(restore.io, input_size=128)
+    return restore
+
+
+@pytest.fixture(scope="module")
+def untrained():
+    return small(method(RANDOM))
+
+
+def test_it_restores_the_same_each_time_and_says_that_it_has_learnt_nothing(untrained):
+    case = degraded()
+    first = untrained(case)
+    assert first.shape == (64, 64, 3)
+    assert first.std() > 0
+    np.testing.assert_array_equal(untrained(case), first)
+    assert untrained.description.count("RANDOM WEIGHTS") == 2
+
+
+def test_boxes_hold_their_points_and_lie_where_a_face_has_its_parts():
+    eyes, mouth = FFHQ_POINTS[:2], FFHQ_POINTS[3:]
+    inside = {"left_eye": eyes[:1], "right_eye": eyes[1:], "nose": FFHQ_POINTS[2:3], "mouth": mouth}
+    boxes = dict(zip(PARTS, part_boxes(FFHQ_POINTS).tolist(), strict=True))
+    for name, (left, top, right, bottom) in boxes.items():
+        assert abs((right - left) - (bottom - top)) <= 1, name
+        for x, y in inside[name]:
+            assert left - 1 <= x <= right + 1, name
+            assert top < y < bottom, name
+    middles = {name: (box[1] + box[3]) / 2 for name, box in boxes.items()}
+    assert middles["left_eye"] < 240  # the brow counts
+    assert middles["left_eye"] < middles["nose"] < middles["mouth"]
+    assert boxes["left_eye"][2] <= boxes["right_eye"][0]
+
+
+def test_boxes_follow_the_points():
+    doubled = part_boxes([(x / 2, y / 2) for x, y in FFHQ_POINTS])
+    assert (doubled * 2 - part_boxes(FFHQ_POINTS)).abs().max() <= 1
+    beyond = part_boxes([(x + 150, y + 100) for x, y in FFHQ_POINTS])
+    assert beyond.min() >= 0
+    assert beyond.max() == 512
+
+
+@pytest.mark.parametrize("points", [FFHQ_POINTS[:4], (*FFHQ_POINTS[1::-1], *FFHQ_POINTS[2:])])
+def test_points_that_are_no_face(points):
+    with pytest.raises(OptionError, match=r"methods:M:points: got .*five points \(x, y\), the left eye first"):
+        method({**RANDOM, "points": [list(point) for point in points]})
+
+
+class Recorder(torch.nn.Module):
+    def forward(self, x, part_locations):
+        self.seen = part_locations
+        return x
+
+
+def test_the_network_is_given_boxes_of_its_own_resolution():
+    boxes = part_boxes(FFHQ_POINTS)
+    for size in (512, 256):
+        aligned = AlignedDFDNet(Recorder(), boxes)
+        aligned(torch.zeros(1, 3, size, size))
+        assert [box.shape for box in aligned.net.seen] == [(1, 4)] * 4
+        assert torch.equal(torch.cat(aligned.net.seen), boxes * size // 512)
+
+
+def parts(make: Callable[..., torch.Tensor], count: int) -> dict[str, dict[str, torch.Tensor]]:
+    """A dictionary of `count` entries each."""
+    return {str(size): {part: make(count, width, 4, 4) for part in PARTS} for size, width in CHANNELS.items()}
+
+
+def flat(net: torch.nn.Module, value: float) -> dict[str, torch.Tensor]:
+    """Weights that take no room in a file: each tensor has one value."""
+    return {name: torch.tensor(value).expand(tensor.shape) for name, tensor in net.state_dict().items()}
+
+
+def test_files_are_read(untrained, tmp_path):
+    path = saved(tmp_path / "DFDNet.pth", {"params": flat(untrained.net.net, 0.5)})
+    entries = parts(torch.rand, 3)
+    dictionary = saved(tmp_path / "dictionary.pth", entries)
+    restore = method({**RANDOM, "weights": str(path), "dictionary": str(dictionary)})
+    for name in ("upsample4.0.bias", "vgg_extractor.vgg_net.conv1_1.weight"):
+        assert (restore.net.net.state_dict()[name] == 0.5).all()
+    assert torch.equal(restore.net.net.dict["64"]["nose"], entries["64"]["nose"])
+    assert "DFDNet.pth (sha256" in restore.description
+    assert "dictionary.pth (sha256" in restore.description
+    assert restore.identity != untrained.identity
+
+
+def test_a_file_without_the_extractor_is_refused(untrained, tmp_path):
+    state = flat(untrained.net.net, 0.5)
+    del state["vgg_extractor.vgg_net.conv1_1.weight"]
+    path = saved(tmp_path / "DFDNet.pth", {"params": state})
+    with pytest.raises(CheckpointError, match=r"at: .*vgg_extractor\.vgg_net\.conv1_1\.weight is missing"):
+        load(untrained.net.net, str(path), None, "at")
+
+
+def test_a_wrong_dictionary_is_told(tmp_path):
+    entries = parts(torch.zeros, 1)
+    del entries["64"]["nose"]
+    entries["32"]["mouth"] = torch.zeros(1, 3, 2, 2)
+    path = saved(tmp_path / "dictionary.pth", entries)
+    with pytest.raises(CheckpointError, match=r"methods:M:dictionary: .*lacks 64 nose; 32 mouth"):
+        method({**RANDOM, "dictionary": str(path)})
+    with pytest.raises(CheckpointError, match="no such file"):
+        method({**RANDOM, "dictionary": str(tmp_path / "nowhere.pth")})
+
+
+def test_no_weights_are_fetched_and_the_hosts_extractor_is_as_before():
+    before = vgg_arch.vgg, vgg_arch.VGG_PRETRAIN_PATH
+    with vgg_offline():
+        extractor = vgg_arch.VGGFeatureExtractor(["relu1_2", "conv5_4"], "vgg19")
+    assert (vgg_arch.vgg, vgg_arch.VGG_PRETRAIN_PATH) == before
+    features = extractor(torch.rand(1, 3, 32, 32))
+    assert {name: tuple(feature.shape) for name, feature in features.items()} == {
+        "relu1_2": (1, 64, 32, 32),
+        "conv5_4": (1, 512, 2, 2),
+    }
