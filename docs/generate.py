@@ -65,7 +65,7 @@ OPTION_SECTIONS: tuple[tuple[int, str, str, str, tuple[str, ...]], ...] = (
     (3, "methods", "The method is the value of `type`. `bilinear` and `bicubic` have no other keys.", "", ()),
     (4, "gpen", "", "GPENOptions", ()),
     (4, "arch", "", "ArchOptions", ()),
-    (4, "How images pass through a network", "Further keys of `arch`.", "Handling", ()),
+    (4, "How images pass through a network", "Further keys of `arch`.", "IOConvention", ()),
     (4, "folder", "", "FolderOptions", ()),
     (4, "dfdnet", "", "DFDNetOptions", ()),
     (4, "pulse", "", "PulseOptions", ()),
