@@ -349,7 +349,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def parser() -> argparse.ArgumentParser:
     """The options of the command."""
-    parser = argparse.ArgumentParser(prog="gpen-web", description=__doc__.partition(": ")[2])
+    parser = argparse.ArgumentParser(prog="gpen-web", description="Restore photographs on a page in the browser.")
     parser.add_argument("-m", "--model", help="as in gpen-restore")
     parser.add_argument("--device", default="auto", help="as in gpen-restore (default %(default)s)")
     parser.add_argument("--template", help="as in gpen-restore")
