@@ -16,7 +16,7 @@ setup(
     python_requires=">=3.10",
     packages=find_packages(include=["gpen_plugin", "gpen_plugin.*"]),
     package_data={
-        "gpen_plugin": ["py.typed", "weights/*"],
+        "gpen_plugin": ["py.typed", "*.pyi", "weights/*"],
         **{f"gpen_plugin.{folder}": ["*.html", "*.css", "*.js"] for folder in ("evaluate", "evaluate.study")},
     },
     py_modules=["gpen_plugin_hook"],

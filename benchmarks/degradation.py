@@ -20,7 +20,6 @@ from grainy_faces import COUNT, SIZE, lmdb_folder, png_folder
 from measure import Comparison, compare, held_together, parser, report
 from torch.utils.data import DataLoader
 
-from gpen_plugin.data import GPENDegradationDataset
 from gpen_plugin.data.degradation import (
     DegradationRanges,
     DegradationRecipe,
@@ -29,6 +28,7 @@ from gpen_plugin.data.degradation import (
     rng_from_key,
     sample_recipe,
 )
+from gpen_plugin.data.gpen_degradation_dataset import GPENDegradationDataset
 from gpen_plugin.data.sparse_blur import blur_downsample
 from gpen_plugin.host.data_cursor import SampleIndex
 

@@ -16,8 +16,8 @@ from measure import Comparison, clock, compare, flop_of, held_together, not_meas
 
 from gpen_plugin import GPEN, Restorer
 from gpen_plugin.data.drawn_faces import draw_face
-from gpen_plugin.restore import DetectedFace
 from gpen_plugin.restore.alignment import align, invert_affine, warp
+from gpen_plugin.restore.face import DetectedFace
 from gpen_plugin.restore.masks import soft_mask
 from gpen_plugin.restore.templates import TEMPLATES, scale_template
 

@@ -11,7 +11,7 @@ from collections.abc import Callable
 import torch
 from measure import DTYPES, Comparison, compare, flop_of, held_together, not_measured, parser, peak_flop, report
 
-from gpen_plugin.archs import GPEN
+from gpen_plugin.archs.gpen_arch import GPEN
 from gpen_plugin.archs.inference import fold
 from gpen_plugin.ops import force_implementation
 

@@ -10,7 +10,7 @@ from inference import FOLDED, REFERENCE, arms
 from measure import Comparison, held_together, parser, peak_memory, report
 from torch import nn
 
-from gpen_plugin.archs import GPEN
+from gpen_plugin.archs.gpen_arch import GPEN
 from gpen_plugin.archs.inference import fold
 
 TARGET = 2

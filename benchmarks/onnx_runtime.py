@@ -12,7 +12,8 @@ from inference import FOLDED, REFERENCE, RELEASED, arms, network
 from measure import Comparison, compare, flop_of, held_together, not_measured, parser, report
 
 from gpen_plugin.errors import MissingFileError
-from gpen_plugin.export import Plan, export
+from gpen_plugin.export.exporting import export
+from gpen_plugin.export.plan import Plan
 from gpen_plugin.nets.onnx_file import OnnxNetwork
 
 TARGETS = {FOLDED: 1, REFERENCE: None}

@@ -10,7 +10,7 @@ import torch
 from basicsr.archs.stylegan2_arch import StyleGAN2Generator
 from measure import Comparison, compare, held_together, parser, report
 
-from gpen_plugin.archs import GPENPrior
+from gpen_plugin.archs.gan_prior_arch import GPENPrior
 from gpen_plugin.host.patches import patch_missing_ops
 from gpen_plugin.ops import force_implementation
 

@@ -21,7 +21,7 @@ from measure import Comparison, compare, flop_of, held_together, not_measured, p
 from torch.nn import functional as F
 
 from gpen_plugin.losses import r1_penalty
-from gpen_plugin.models import GPENModel
+from gpen_plugin.models.gpen_model import GPENModel
 from gpen_plugin.ops import force_implementation
 
 OPTIONS = Path(__file__).parents[1] / "options"

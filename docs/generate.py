@@ -87,10 +87,10 @@ BasicSR class that their `type` names.
 
 API_MODULES = (
     ("gpen_plugin", "Imported lazily: `import gpen_plugin` imports neither PyTorch nor BasicSR."),
-    ("gpen_plugin.restore", "Results of a `Restorer`."),
     ("gpen_plugin.ops", "The three operations of StyleGAN2's networks."),
 )
 API_NAMES = (  # modules without `__all__`: what is public in them
+    ("gpen_plugin.restore.face", "Results of a `Restorer`.", ("DetectedFace", "RestoredFace", "Restoration")),
     (
         "gpen_plugin.data.degradation",
         "Eq. 4, without PyTorch.",

@@ -1,100 +1,42 @@
-"""GPEN, blind face restoration with an embedded GAN prior (CVPR 2021), as a guest in BasicSR.
+"""GPEN, blind face restoration with an embedded GAN prior (CVPR 2021), as a plugin of BasicSR.
 
-Importing this package imports nothing else: each name, PyTorch with it, comes when it is first asked for. Its classes
-enter BasicSR's registries when BasicSR is imported, before or after (see `gpen_plugin_hook`), so that
-``python basicsr/train.py -opt ...`` finds them without a change.
+``import gpen_plugin`` imports neither PyTorch nor BasicSR: each public name (`__init__.pyi` lists them) is imported on
+first use. `registration.py` explains how the classes get into BasicSR's registries.
 """
 
+from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from gpen_plugin.late_names import late_names
-from gpen_plugin.version import __version__
-from gpen_plugin_hook import install
+from gpen_plugin.errors import INSTALL_HOST
+from gpen_plugin.version import __version__  # noqa: F401
+from gpen_plugin_hook import install, public_names
 
-if TYPE_CHECKING:  # what a type checker and an editor see
-    from gpen_plugin.archs import GPEN, PSP, GPENDiscriminator, GPENPrior, fold
-    from gpen_plugin.data import (
-        GPENColorizationDataset,
-        GPENDegradationDataset,
-        GPENFaceDataset,
-        GPENInpaintingDataset,
-        GPENSegmentationDataset,
-    )
-    from gpen_plugin.losses import DiscriminatorFeatureMatchingLoss
-    from gpen_plugin.metrics import (
-        calculate_fid,
-        calculate_identity,
-        calculate_kid,
-        calculate_lmd,
-        calculate_lpips,
-        calculate_swd,
-    )
-    from gpen_plugin.models import GPENModel, GPENPriorModel
-    from gpen_plugin.restore import Restorer
+_FOLDER = Path(__file__).parent
+_MODULES = public_names(_FOLDER)
+__all__ = sorted(_MODULES)
 
-__all__ = [
-    "GPEN",
-    "PSP",
-    "DiscriminatorFeatureMatchingLoss",
-    "GPENColorizationDataset",
-    "GPENDegradationDataset",
-    "GPENDiscriminator",
-    "GPENFaceDataset",
-    "GPENInpaintingDataset",
-    "GPENModel",
-    "GPENPrior",
-    "GPENPriorModel",
-    "GPENSegmentationDataset",
-    "Restorer",
-    "__version__",
-    "calculate_fid",
-    "calculate_identity",
-    "calculate_kid",
-    "calculate_lmd",
-    "calculate_lpips",
-    "calculate_swd",
-    "fold",
-]
 
-__getattr__, __dir__ = late_names(
-    __name__,
-    {
-        "archs": (
-            "GPEN",
-            "PSP",
-            "GPENDiscriminator",
-            "GPENPrior",
-            "fold",
-        ),
-        "checkpoints": (),
-        "data": (
-            "GPENColorizationDataset",
-            "GPENDegradationDataset",
-            "GPENFaceDataset",
-            "GPENInpaintingDataset",
-            "GPENSegmentationDataset",
-        ),
-        "errors": (),
-        "losses": ("DiscriminatorFeatureMatchingLoss",),
-        "metrics": (
-            "calculate_fid",
-            "calculate_identity",
-            "calculate_kid",
-            "calculate_lmd",
-            "calculate_lpips",
-            "calculate_swd",
-        ),
-        "models": (
-            "GPENModel",
-            "GPENPriorModel",
-        ),
-        "ops": (),
-        "restore": ("Restorer",),
-    },
-)
+def __dir__() -> list[str]:
+    return __all__
+
+
+def __getattr__(name: str) -> object:  # PEP 562
+    if name not in _MODULES:
+        raise AttributeError(f"module '{__name__}' has no attribute '{name}'")
+    try:
+        module = import_module(f"{__name__}.{_MODULES[name] or name}")
+    except Exception as error:  # of any kind: a torchvision for another torch raises a RuntimeError
+        if isinstance(error, ModuleNotFoundError) and error.name == "basicsr":
+            raise ImportError(f"{__name__}.{name} needs BasicSR. Run: {INSTALL_HOST}") from error
+        raise ImportError(
+            f"{__name__}.{name} cannot be loaded ({type(error).__name__}: {error}). "
+            "Run `python -m gpen_plugin.doctor` to see what to do."
+        ) from error
+    value = globals()[name] = getattr(module, name) if _MODULES[name] else module
+    return value
+
 
 # `python -m gpen_plugin.train` and the like run the commands in cli/.
-__path__.append(str(Path(__file__).parent / "cli"))
+__path__.append(str(_FOLDER / "cli"))
 
-install()  # for a Python that did not do it at its start; at the end, for it may bring in the rooms at once
+install()  # for a Python that started without the hook; last, because it may import the whole package

@@ -11,7 +11,7 @@ from helpers import REPOSITORY
 
 PACKAGE = REPOSITORY / "gpen_plugin"
 ORDER = (
-    *("version", "errors", "late_names", "config", "images", "ops", "host", "archs", "checkpoints"),
+    *("version", "errors", "config", "images", "ops", "host", "archs", "checkpoints"),
     *("nets", "data", "losses", "metrics", "models", "restore", "baselines", "evaluate", "export", "cli"),
     *("preflight", "registration"),
 )

@@ -8,7 +8,7 @@ import torch
 import yaml
 from helpers import REPOSITORY
 
-from gpen_plugin.archs import GPEN
+from gpen_plugin.archs.gpen_arch import GPEN
 from gpen_plugin.errors import GPENError
 from gpen_plugin.host import registered
 from gpen_plugin.preflight import check_run

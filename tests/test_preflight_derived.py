@@ -9,11 +9,12 @@ import torch
 from basicsr.utils import registry as registries
 from test_preflight import parsed, put
 
-from gpen_plugin.archs import GPEN
+from gpen_plugin.archs.gpen_arch import GPEN
 from gpen_plugin.config.train_options import TrainOptions
-from gpen_plugin.data import GPENFaceDataset
+from gpen_plugin.data.gpen_face_dataset import GPENFaceDataset
 from gpen_plugin.errors import GPENError
-from gpen_plugin.models import GPENModel, GPENPriorModel
+from gpen_plugin.models.gan_prior_model import GPENPriorModel
+from gpen_plugin.models.gpen_model import GPENModel
 from gpen_plugin.preflight import check_run
 
 

@@ -15,10 +15,11 @@ import pytest
 from basicsr.utils import options as hosts_options
 from helpers import REPOSITORY
 
+import gpen_plugin
+import gpen_plugin_hook
 from gpen_plugin import cli, host
 from gpen_plugin.errors import RegistryClashError
 from gpen_plugin.host import registry
-from gpen_plugin.late_names import late_names
 from gpen_plugin.registration import register_all
 from gpen_plugin.restore import command_line
 from gpen_plugin.restore.tasks import TASKS
@@ -99,7 +100,7 @@ def check():
     from gpen_plugin.host import PATCHES
     from gpen_plugin.host.run_hooks import _checks
 
-    for kind, names in gpen_plugin_hook.NAMES.items():
+    for kind, names in gpen_plugin_hook.registered_names().items():
         held = dict(iter(getattr(registry, f"{kind.upper()}_REGISTRY")))
         for name in names:
             assert held[name].__module__.startswith("gpen_plugin."), (kind, name)
@@ -143,16 +144,21 @@ def test_restoring_needs_no_host(tmp_path):
     assert python(program, cwd=tmp_path) == "\n"
 
 
-@pytest.mark.parametrize("package", ["", ".data", ".metrics", ".restore", ".export"])
-def test_late_names_are_the_ones_that_editors_see(package):
-    module = importlib.import_module(f"gpen_plugin{package}")
-    tree = ast.parse(Path(module.__file__).read_text())
-    block = next(node for node in tree.body if isinstance(node, ast.If) and node.test.id == "TYPE_CHECKING")
-    seen = {alias.name: node.module for node in block.body for alias in node.names}
-    assert set(module.__all__) - {"__version__"} == seen.keys()
-    assert set(module.__all__) <= set(dir(module))
-    for name, place in seen.items():
-        assert getattr(module, name) is getattr(importlib.import_module(place), name)
+def test_every_public_name_is_imported_from_where_the_stub_says():
+    tree = ast.parse((REPOSITORY / "gpen_plugin" / "__init__.pyi").read_text())
+    listed = {alias.name: f"gpen_plugin.{node.module}" for node in tree.body if node.module for alias in node.names}
+    assert len(listed) > 15
+    assert set(gpen_plugin.__all__) >= listed.keys()
+    assert dir(gpen_plugin) == gpen_plugin.__all__
+    for name, module in listed.items():
+        assert getattr(gpen_plugin, name) is getattr(importlib.import_module(module), name)
+
+
+def test_the_stub_lists_every_registered_name():
+    """PSNR and SSIM are stand-ins for BasicSR's own."""
+    for kind, names in gpen_plugin_hook.registered_names().items():
+        ours = {name for name, cls in host.registered(kind).items() if cls.__module__.startswith("gpen_plugin.")}
+        assert ours - {"calculate_psnr", "calculate_ssim"} == set(names), kind
 
 
 def test_a_class_waits_for_the_host(monkeypatch):
@@ -223,25 +229,30 @@ def test_modules_are_found_late():
     assert told == "GPENError gpen_plugin.ops\ngpen_plugin.checkpoints\n"
 
 
-def test_a_name_that_is_not_there():
-    import gpen_plugin
-
+def test_unknown_name():
     with pytest.raises(AttributeError, match="module 'gpen_plugin' has no attribute 'nothing'"):
         gpen_plugin.nothing  # noqa: B018
     with pytest.raises(ImportError, match="cannot import name 'nothing'"):
         from gpen_plugin import nothing  # noqa: F401
 
 
-def test_a_module_that_cannot_be_imported_leads_to_the_doctor(tmp_path, monkeypatch):
-    (tmp_path / "broken_rooms").mkdir()
-    (tmp_path / "broken_rooms" / "__init__.py").write_text("")
-    (tmp_path / "broken_rooms" / "room.py").write_text("raise RuntimeError('operator nms does not exist')")
-    monkeypatch.syspath_prepend(tmp_path)
-    find, names = late_names(importlib.import_module("broken_rooms").__name__, {"room": ("Chair",)})
-    assert {"Chair", "room"} <= set(names())
-    expected = r"broken_rooms.Chair cannot be loaded \(RuntimeError: operator nms .*python -m gpen_plugin.doctor"
-    with pytest.raises(ImportError, match=expected):
-        find("Chair")
+@pytest.mark.parametrize(
+    ("failure", "message"),
+    [
+        (
+            RuntimeError("operator nms does not exist"),
+            r"GPEN cannot be loaded \(RuntimeError: operator .*plugin.doctor",
+        ),
+        (ModuleNotFoundError("no", name="basicsr"), r"GPEN needs BasicSR\. Run: pip install"),
+    ],
+)
+def test_failed_import_of_a_public_name_leads_to_the_doctor(monkeypatch, failure, message):
+    def fail(module):
+        raise failure
+
+    monkeypatch.setattr(gpen_plugin, "import_module", fail)
+    with pytest.raises(ImportError, match=message):
+        gpen_plugin.__getattr__("GPEN")
 
 
 def test_the_hosts_options_are_told_as_they_are(monkeypatch):

@@ -1,12 +1,11 @@
-"""The networks: `GPEN`, the `GPENPrior` that it embeds, the `GPENDiscriminator`, and the rival `PSP`.
+"""Networks: GPEN, the prior it embeds, the discriminator, pSp; their layers, key maps and form for inference.
 
-Importing registers them.
+Importing this package registers the classes of each ``*_arch.py``, as in BasicSR and GFPGAN.
 """
 
-from gpen_plugin.archs.gan_prior_arch import GPENPrior
-from gpen_plugin.archs.gpen_arch import GPEN, Restoration
-from gpen_plugin.archs.gpen_discriminator_arch import GPENDiscriminator
-from gpen_plugin.archs.inference import fold
-from gpen_plugin.archs.psp_arch import PSP
+from importlib import import_module
+from pkgutil import iter_modules
 
-__all__ = ["GPEN", "PSP", "GPENDiscriminator", "GPENPrior", "Restoration", "fold"]
+for module in iter_modules(__path__):
+    if module.name.endswith("_arch"):
+        import_module(f"{__name__}.{module.name}")

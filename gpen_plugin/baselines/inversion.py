@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 import torch
 
-from gpen_plugin.archs import GPENPrior
+from gpen_plugin.archs.gan_prior_arch import GPENPrior
 from gpen_plugin.baselines.method import Sample
 from gpen_plugin.checkpoints.download import sha256_of
 from gpen_plugin.data.degradation import rng_from_key

@@ -216,7 +216,7 @@ def _figures(pairs: Sequence[tuple[np.ndarray, np.ndarray]]) -> list[float]:
     """PSNR, SSIM and sliced Wasserstein distance of images and their originals."""
     from basicsr.metrics import calculate_psnr, calculate_ssim
 
-    from gpen_plugin.metrics import calculate_swd
+    from gpen_plugin.metrics.swd import calculate_swd
 
     means = [
         float(np.mean([metric(one, other, crop_border=0) for one, other in pairs]))

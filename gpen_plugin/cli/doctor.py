@@ -173,7 +173,7 @@ def _restored_face() -> str:
     import numpy as np
 
     from gpen_plugin.data.drawn_faces import draw_face
-    from gpen_plugin.restore import Restorer
+    from gpen_plugin.restore.restorer import Restorer
 
     image = cv2.copyMakeBorder(draw_face(0, FACE), BORDER, BORDER, BORDER, BORDER, cv2.BORDER_REPLICATE)
     result = Restorer(device="cpu", detector="yunet", mask="soft").restore(image)
@@ -252,7 +252,7 @@ def names_registered() -> Iterator[Finding]:
     """Our names in the host's registries, and the module that holds each."""
     from gpen_plugin.host import registered
 
-    for kind, names in gpen_plugin_hook.NAMES.items():
+    for kind, names in gpen_plugin_hook.registered_names().items():
         held = registered(kind)
         for name in names:
             module = held[name].__module__ if name in held else "nothing"

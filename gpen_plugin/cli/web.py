@@ -27,7 +27,8 @@ from gpen_plugin.images.photograph import WRITTEN_SUFFIXES, Photograph, read_pho
 from gpen_plugin.images.pixel_values import from_float, to_uint8
 
 if TYPE_CHECKING:
-    from gpen_plugin.restore import Restoration, RestoredFace, Restorer
+    from gpen_plugin.restore.face import Restoration, RestoredFace
+    from gpen_plugin.restore.restorer import Restorer
 
 TITLE = "GPEN: restore the faces of a photograph"
 MAX_PREVIEW_SIDE = 1600  # pixels, longer side of the images on the page; the download has full size
@@ -330,7 +331,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         os.environ["GRADIO_TEMP_DIR"] = folder  # for uploads and results; deleted at the end
         _gradio()  # fail before the slow import of PyTorch
 
-        from gpen_plugin.restore import Restorer  # imports PyTorch
+        from gpen_plugin.restore.restorer import Restorer  # imports PyTorch
 
         restorer = Restorer(
             arguments.model,

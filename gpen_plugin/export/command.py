@@ -4,7 +4,7 @@ import os
 from argparse import Namespace
 from pathlib import Path
 
-from gpen_plugin.archs import GPEN
+from gpen_plugin.archs.gpen_arch import GPEN
 from gpen_plugin.checkpoints.checkpoint import NetworkSpec
 from gpen_plugin.checkpoints.download import find_weights, sha256_of
 from gpen_plugin.errors import OptionError

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from gpen_plugin.archs import GPEN
+from gpen_plugin.archs.gpen_arch import GPEN
 from gpen_plugin.errors import CheckpointError
 from gpen_plugin.export import program
 from gpen_plugin.export.checking import HIGHEST, LOWEST, Difference, Images, Network, difference, make_test_inputs

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from gpen_plugin.archs import GPEN
+from gpen_plugin.archs.gpen_arch import GPEN
 from gpen_plugin.archs.layers import StyledConv, ToRGB, upsample2x
 from gpen_plugin.ops import upfirdn2d
 from gpen_plugin.ops.modulated_conv import blur_padding, demodulation, kernel_power

@@ -17,7 +17,7 @@ from collections.abc import Iterable
 import torch
 from torch import nn
 
-from gpen_plugin.archs import GPEN
+from gpen_plugin.archs.gpen_arch import GPEN
 from gpen_plugin.archs.layers import EqualConv2d, StyledConv, ToRGB
 
 PEAK = 64.0

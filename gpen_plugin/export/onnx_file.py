@@ -8,7 +8,7 @@ import onnx
 import torch
 from torch import nn
 
-from gpen_plugin.archs import GPEN
+from gpen_plugin.archs.gpen_arch import GPEN
 from gpen_plugin.export.checking import Network
 from gpen_plugin.export.few_passes import fuse_decoder
 from gpen_plugin.export.quietly import suppress_warnings

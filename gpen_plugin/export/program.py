@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from gpen_plugin.archs import GPEN
+from gpen_plugin.archs.gpen_arch import GPEN
 from gpen_plugin.export.checking import Network
 from gpen_plugin.export.quietly import suppress_warnings
 

@@ -60,7 +60,7 @@ def registered(kind: str) -> dict[str, Callable]:
         kind: as in `register`.
     """
     if not host_is_installed():
-        import_module("gpen_plugin.registration").import_rooms()
+        import_module("gpen_plugin.registration").import_registered()
         return {cls.__name__: cls for own, cls, _ in _waiting if own == kind}
     return dict(iter(_registry(kind)))  # not dict(registry): it has keys() and is no mapping
 

@@ -1,6 +1,11 @@
-"""Models (in BasicSR's sense: networks, losses, optimisers and steps). Importing this package registers them."""
+"""Training: networks, losses, optimisers and steps of both stages (a *model* in BasicSR's sense).
 
-from gpen_plugin.models.gan_prior_model import GPENPriorModel
-from gpen_plugin.models.gpen_model import GPENModel
+Importing this package registers the classes of each ``*_model.py``, as in BasicSR and GFPGAN.
+"""
 
-__all__ = ["GPENModel", "GPENPriorModel"]
+from importlib import import_module
+from pkgutil import iter_modules
+
+for module in iter_modules(__path__):
+    if module.name.endswith("_model"):
+        import_module(f"{__name__}.{module.name}")

@@ -11,7 +11,7 @@ from basicsr.metrics import calculate_metric
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
-from gpen_plugin.data import GPENFaceDataset
+from gpen_plugin.data.gpen_face_dataset import GPENFaceDataset
 from gpen_plugin.models.train_state import all_gather_object
 
 Images = dict[str, np.ndarray]

@@ -11,7 +11,9 @@ from dataclasses import dataclass
 
 import torch
 
-from gpen_plugin.archs import GPEN, GPENDiscriminator, GPENPrior
+from gpen_plugin.archs.gan_prior_arch import GPENPrior
+from gpen_plugin.archs.gpen_arch import GPEN
+from gpen_plugin.archs.gpen_discriminator_arch import GPENDiscriminator
 from gpen_plugin.checkpoints import checkpoint
 from gpen_plugin.config import schema
 from gpen_plugin.config.train_options import (
@@ -25,9 +27,10 @@ from gpen_plugin.config.train_options import (
 )
 from gpen_plugin.errors import CheckpointError, DataError, GPENError, OptionError, join_errors
 from gpen_plugin.host import is_our_own, registered, resolve, state_to_resume
-from gpen_plugin.models import GPENModel, GPENPriorModel
 from gpen_plugin.models.adversarial_model import AdversarialModel
 from gpen_plugin.models.augment import AugmentOptions
+from gpen_plugin.models.gan_prior_model import GPENPriorModel
+from gpen_plugin.models.gpen_model import GPENModel
 from gpen_plugin.preflight.agreement import HOST_DATASETS, agreement, metrics
 from gpen_plugin.preflight.trials import loggers, loss_trial, scheduler_problems
 

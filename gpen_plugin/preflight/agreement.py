@@ -7,14 +7,16 @@ from pathlib import Path
 
 from basicsr.models.sr_model import SRModel
 
-from gpen_plugin.archs import GPEN, GPENDiscriminator, GPENPrior
+from gpen_plugin.archs.gan_prior_arch import GPENPrior
+from gpen_plugin.archs.gpen_arch import GPEN
+from gpen_plugin.archs.gpen_discriminator_arch import GPENDiscriminator
 from gpen_plugin.config import schema
-from gpen_plugin.data import GPENFaceDataset
+from gpen_plugin.data.gpen_face_dataset import GPENFaceDataset
 from gpen_plugin.errors import GPENError, OptionError
 from gpen_plugin.host import is_our_own, registered, resolve, trains_ours
 from gpen_plugin.metrics.fid import read_statistics
 from gpen_plugin.metrics.keys import LOWER_IS_BETTER, NIQE_SMALLEST, OF_FEATURES, keys_of_metric
-from gpen_plugin.models import GPENPriorModel
+from gpen_plugin.models.gan_prior_model import GPENPriorModel
 from gpen_plugin.nets.arcface import RecognitionSettings
 from gpen_plugin.preflight.trials import metric_trial
 

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from gpen_plugin.archs import GPEN
+from gpen_plugin.archs.gpen_arch import GPEN
 from gpen_plugin.archs.inference import fold
 from gpen_plugin.archs.key_maps import foreign_filters, from_authors
 from gpen_plugin.checkpoints import checkpoint

@@ -10,7 +10,7 @@ from typing import Literal
 import numpy as np
 import torch
 
-from gpen_plugin.archs import GPENPrior
+from gpen_plugin.archs.gan_prior_arch import GPENPrior
 from gpen_plugin.checkpoints import checkpoint
 from gpen_plugin.errors import CheckpointError, OptionError
 

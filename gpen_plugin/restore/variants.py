@@ -13,7 +13,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from gpen_plugin.archs import GPEN, GPENPrior
+from gpen_plugin.archs.gan_prior_arch import GPENPrior
+from gpen_plugin.archs.gpen_arch import GPEN
 from gpen_plugin.data.degradation import rng_from_key
 from gpen_plugin.errors import OptionError, ShapeError
 from gpen_plugin.images.pixel_values import to_float

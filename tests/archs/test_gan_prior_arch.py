@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from gpen_plugin.archs import GPENPrior
+from gpen_plugin.archs.gan_prior_arch import GPENPrior
 from gpen_plugin.errors import OptionError, ShapeError
 from gpen_plugin.ops import force_implementation
 

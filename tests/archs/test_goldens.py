@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from gpen_plugin.archs import GPEN, GPENDiscriminator
+from gpen_plugin.archs.gpen_arch import GPEN
+from gpen_plugin.archs.gpen_discriminator_arch import GPENDiscriminator
 from gpen_plugin.archs.key_maps import from_authors, to_authors
 from gpen_plugin.ops import force_implementation
 

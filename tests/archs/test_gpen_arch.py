@@ -4,7 +4,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from gpen_plugin.archs import GPEN, GPENPrior, Restoration
+from gpen_plugin.archs.gan_prior_arch import GPENPrior
+from gpen_plugin.archs.gpen_arch import GPEN, Restoration
 from gpen_plugin.errors import OptionError, ShapeError
 from gpen_plugin.ops import force_implementation
 

@@ -1,8 +1,7 @@
 import pytest
 import torch
 
-from gpen_plugin.archs import GPENDiscriminator
-from gpen_plugin.archs.gpen_discriminator_arch import _with_deviation
+from gpen_plugin.archs.gpen_discriminator_arch import GPENDiscriminator, _with_deviation
 from gpen_plugin.errors import OptionError, ShapeError
 from gpen_plugin.ops import force_implementation
 

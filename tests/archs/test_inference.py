@@ -6,9 +6,10 @@ import pytest
 import torch
 from helpers.small_networks import NETWORKS, SMALL, built
 
-from gpen_plugin.archs import GPEN, PSP, GPENPrior
-from gpen_plugin.archs.gan_prior_arch import GANBlock
+from gpen_plugin.archs.gan_prior_arch import GANBlock, GPENPrior
+from gpen_plugin.archs.gpen_arch import GPEN
 from gpen_plugin.archs.inference import fold
+from gpen_plugin.archs.psp_arch import PSP
 from gpen_plugin.ops import force_implementation
 
 KINDS = {

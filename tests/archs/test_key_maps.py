@@ -5,7 +5,9 @@ import pytest
 import torch
 from torch import nn
 
-from gpen_plugin.archs import GPEN, GPENDiscriminator, GPENPrior
+from gpen_plugin.archs.gan_prior_arch import GPENPrior
+from gpen_plugin.archs.gpen_arch import GPEN
+from gpen_plugin.archs.gpen_discriminator_arch import GPENDiscriminator
 from gpen_plugin.archs.key_maps import detect_layout, from_authors, to_authors
 
 SMALL = {"channel_multiplier": 1, "narrow": 0.04}

@@ -8,7 +8,8 @@ import torch
 import torch.nn.functional as F
 from basicsr.archs.stylegan2_arch import StyleGAN2Discriminator, StyleGAN2Generator
 
-from gpen_plugin.archs import GPENDiscriminator, GPENPrior
+from gpen_plugin.archs.gan_prior_arch import GPENPrior
+from gpen_plugin.archs.gpen_discriminator_arch import GPENDiscriminator
 from gpen_plugin.archs.key_maps import detect_layout, fixed_noise, from_authors, to_authors
 from gpen_plugin.checkpoints.layouts import to_layout
 

@@ -8,7 +8,7 @@ import torch
 from basicsr.utils.matlab_functions import imresize
 from helpers.small_networks import saved
 
-from gpen_plugin.archs import GPENPrior
+from gpen_plugin.archs.gan_prior_arch import GPENPrior
 from gpen_plugin.baselines.inversion import Downscaler, resize_matrix
 from gpen_plugin.baselines.method import Sample
 from gpen_plugin.baselines.pulse import LatentSphere, SphericalAdam, geodesic_cross, lr_factor

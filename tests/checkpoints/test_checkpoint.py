@@ -6,7 +6,9 @@ import resource
 import pytest
 import torch
 
-from gpen_plugin.archs import GPEN, GPENDiscriminator, GPENPrior
+from gpen_plugin.archs.gan_prior_arch import GPENPrior
+from gpen_plugin.archs.gpen_arch import GPEN
+from gpen_plugin.archs.gpen_discriminator_arch import GPENDiscriminator
 from gpen_plugin.archs.key_maps import to_authors
 from gpen_plugin.checkpoints import checkpoint
 from gpen_plugin.errors import CheckpointError

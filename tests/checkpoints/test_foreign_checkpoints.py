@@ -9,7 +9,9 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from gpen_plugin.archs import GPEN, GPENDiscriminator, GPENPrior
+from gpen_plugin.archs.gan_prior_arch import GPENPrior
+from gpen_plugin.archs.gpen_arch import GPEN
+from gpen_plugin.archs.gpen_discriminator_arch import GPENDiscriminator
 from gpen_plugin.archs.key_maps import to_authors
 from gpen_plugin.checkpoints import checkpoint
 from gpen_plugin.checkpoints.layouts import to_layout

@@ -4,7 +4,9 @@ import pytest
 import torch
 from helpers.small_networks import OF_D, SMALL, built, same, saved, weights
 
-from gpen_plugin.archs import GPEN, GPENDiscriminator, GPENPrior
+from gpen_plugin.archs.gan_prior_arch import GPENPrior
+from gpen_plugin.archs.gpen_arch import GPEN
+from gpen_plugin.archs.gpen_discriminator_arch import GPENDiscriminator
 from gpen_plugin.archs.layers import StyledConv, ToRGB
 from gpen_plugin.checkpoints import checkpoint
 from gpen_plugin.checkpoints.checkpoint import build

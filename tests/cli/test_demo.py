@@ -12,8 +12,8 @@ import yaml
 from helpers import REPOSITORY
 
 from gpen_plugin.cli import demo
-from gpen_plugin.data import GPENDegradationDataset
 from gpen_plugin.data.drawn_faces import draw_face
+from gpen_plugin.data.gpen_degradation_dataset import GPENDegradationDataset
 from gpen_plugin.restore.zoo import DEFAULT, RELEASED
 
 OPTIONS = yaml.safe_load((REPOSITORY / demo.OPTIONS).read_text())

@@ -10,7 +10,7 @@ from helpers.fresh_python import REAL_HOST, ROOT, FreshPython, write
 
 from gpen_plugin.cli import convert, doctor, sample
 from gpen_plugin.errors import RegistryClashError
-from gpen_plugin_hook import NAMES
+from gpen_plugin_hook import registered_names
 
 SETUP = {"setup.py": "from setuptools import setup\nsetup(name='basicsr')\n"}
 
@@ -194,7 +194,7 @@ def test_a_whole_installation_and_a_checkout_that_python_passes_over(tmp_path):
     assert found["imported from"]["value"] == str(checkout / "basicsr")
     assert found["python basicsr/train.py imports"]["value"] == str(REAL_HOST)
     assert "--editable ." in found["python basicsr/train.py imports"]["remedy"]
-    for kind, names in NAMES.items():
+    for kind, names in registered_names().items():
         for name in names:
             assert found[f"{kind} {name}"]["value"].startswith("gpen_plugin.")
     faults = [finding for finding in found.values() if finding["topic"] == "known faults of the host"]

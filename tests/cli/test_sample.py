@@ -5,7 +5,9 @@ import numpy as np
 import pytest
 import torch
 
-from gpen_plugin.archs import GPEN, GPENDiscriminator, GPENPrior
+from gpen_plugin.archs.gan_prior_arch import GPENPrior
+from gpen_plugin.archs.gpen_arch import GPEN
+from gpen_plugin.archs.gpen_discriminator_arch import GPENDiscriminator
 from gpen_plugin.cli.sample import main
 from gpen_plugin.errors import CheckpointError, OptionError
 from gpen_plugin.restore.prior_sampler import MEAN_OF, SHARED_SEED, PriorSampler

@@ -12,7 +12,7 @@ from gpen_plugin.cli import web
 from gpen_plugin.cli.web import MAX_PREVIEW_SIDE, Page, comparison, gallery, main, preview, summary
 from gpen_plugin.errors import DataError
 from gpen_plugin.images.photograph import Photograph, read_photograph, write_photograph
-from gpen_plugin.restore import Restorer
+from gpen_plugin.restore.restorer import Restorer
 
 FACES = [face_at(230, 120, 70, score=0.9), face_at(90, 110, 100, score=0.7)]  # the more certain one is on the right
 

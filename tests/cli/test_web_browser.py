@@ -8,7 +8,7 @@ import pytest
 from helpers.restorer_parts import Detector, Network, face_at, photograph
 
 from gpen_plugin.cli.web import Page, build
-from gpen_plugin.restore import Restorer
+from gpen_plugin.restore.restorer import Restorer
 
 webdriver = pytest.importorskip("selenium.webdriver")
 pytest.importorskip("gradio")

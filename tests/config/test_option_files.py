@@ -13,7 +13,8 @@ from helpers import REPOSITORY
 from helpers.small_networks import saved
 from test_preflight import parsed
 
-from gpen_plugin.archs import GPEN, GPENDiscriminator
+from gpen_plugin.archs.gpen_arch import GPEN
+from gpen_plugin.archs.gpen_discriminator_arch import GPENDiscriminator
 from gpen_plugin.checkpoints import checkpoint
 from gpen_plugin.checkpoints.layouts import to_layout
 from gpen_plugin.errors import OptionError

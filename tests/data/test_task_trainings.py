@@ -10,7 +10,7 @@ import yaml
 from helpers import REPOSITORY
 from helpers.small_networks import built
 
-from gpen_plugin.archs import GPEN
+from gpen_plugin.archs.gpen_arch import GPEN
 from gpen_plugin.data.segmentation_labels import PALETTE
 from gpen_plugin.host import registered
 from gpen_plugin.preflight import check_run

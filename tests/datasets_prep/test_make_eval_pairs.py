@@ -12,8 +12,8 @@ import pytest
 import yaml
 from helpers import REPOSITORY
 
-from gpen_plugin.data import GPENDegradationDataset
 from gpen_plugin.data.degradation import resize_bilinear
+from gpen_plugin.data.gpen_degradation_dataset import GPENDegradationDataset
 from gpen_plugin.data.lmdb_file import check_lmdb
 from gpen_plugin.evaluate.fingerprint import compute_fingerprint
 from gpen_plugin.evaluate.protocols import all_samples, build_protocol

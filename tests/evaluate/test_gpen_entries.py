@@ -13,7 +13,8 @@ from helpers.faces_to_restore import degraded, method
 from helpers.small_networks import NETWORKS, SMALL, built, saved, weights
 from torch import nn
 
-from gpen_plugin.archs import GPEN, GPENPrior
+from gpen_plugin.archs.gan_prior_arch import GPENPrior
+from gpen_plugin.archs.gpen_arch import GPEN
 from gpen_plugin.baselines.method import Sample
 from gpen_plugin.checkpoints.layouts import to_layout
 from gpen_plugin.errors import CheckpointError, OptionError

@@ -13,7 +13,7 @@ from gpen_plugin.evaluate.measure import metric_columns
 from gpen_plugin.evaluate.options import EvaluationOptions
 from gpen_plugin.evaluate.results import read_sample, restored_path
 from gpen_plugin.host import registered
-from gpen_plugin.metrics import calculate_swd
+from gpen_plugin.metrics.swd import calculate_swd
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from helpers import REPOSITORY
 from helpers.faces_to_restore import degraded, method
 from helpers.small_networks import SMALL, saved
 
-from gpen_plugin.archs import GPENPrior
+from gpen_plugin.archs.gan_prior_arch import GPENPrior
 from gpen_plugin.config.schema import check
 from gpen_plugin.evaluate.methods import TYPES
 from gpen_plugin.evaluate.options import runs_of

@@ -7,8 +7,9 @@ from helpers.small_networks import NETWORKS, SMALL, built, rounding_error, same
 
 from gpen_plugin import GPEN
 from gpen_plugin.errors import CheckpointError, MissingFileError, OptionError
-from gpen_plugin.export import Plan, export
 from gpen_plugin.export.checking import make_test_inputs
+from gpen_plugin.export.exporting import export
+from gpen_plugin.export.plan import Plan
 
 onnx = pytest.importorskip("onnx")
 onnxruntime = pytest.importorskip("onnxruntime")

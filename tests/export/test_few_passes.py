@@ -2,7 +2,7 @@ import pytest
 import torch
 from helpers.small_networks import NETWORKS, SMALL, built, rounding_error
 
-from gpen_plugin.archs import GPEN
+from gpen_plugin.archs.gpen_arch import GPEN
 from gpen_plugin.export.few_passes import fuse_decoder
 from gpen_plugin.export.half_precision import to_half_precision
 

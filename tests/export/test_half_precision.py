@@ -5,9 +5,10 @@ import pytest
 import torch
 from helpers.small_networks import NETWORKS, built, rounding_error
 
-from gpen_plugin.export import Plan, export
 from gpen_plugin.export.checking import make_test_inputs
+from gpen_plugin.export.exporting import export
 from gpen_plugin.export.half_precision import PEAK, to_half_precision
+from gpen_plugin.export.plan import Plan
 
 KINDS = [kind for kind in NETWORKS if kind.startswith("GPEN ")]
 LARGE_IN_ENCODER, LARGE_IN_DECODER, LONG_KERNELS = 3e3, 3e4, 1e3

@@ -4,8 +4,9 @@ import torch
 from helpers.small_networks import SMALL, built, rounding_error
 
 from gpen_plugin import GPEN
-from gpen_plugin.export import Plan, export
 from gpen_plugin.export.checking import make_test_inputs
+from gpen_plugin.export.exporting import export
+from gpen_plugin.export.plan import Plan
 
 
 def images(count):

@@ -102,6 +102,7 @@ PLUGIN = {
         import gpen_plugin_hook
         gpen_plugin_hook.install()
         """,
+    "gpen_plugin/__init__.pyi": (ROOT / "gpen_plugin" / "__init__.pyi").read_text(),
     "gpen_plugin/registration.py": """
         def register_all():
             import basicsr

@@ -93,8 +93,9 @@ class Record(dict):
 
 def watch(record: Record, spoilt: Sequence[int]) -> None:
     """Have the model's methods leave their traces in the record. For the life of this process."""
-    from gpen_plugin.models import GPENPriorModel, adversarial_model, validation
+    from gpen_plugin.models import adversarial_model, validation
     from gpen_plugin.models.adversarial_model import AdversarialModel
+    from gpen_plugin.models.gan_prior_model import GPENPriorModel
 
     def around(owner: type, name: str, before: Callable | None = None, after: Callable | None = None) -> None:
         original = vars(owner)[name]

@@ -3,7 +3,8 @@
 import numpy as np
 
 from gpen_plugin.data.degradation import resize_bilinear
-from gpen_plugin.restore import DetectedFace, Restorer
+from gpen_plugin.restore.face import DetectedFace
+from gpen_plugin.restore.restorer import Restorer
 from gpen_plugin.restore.templates import template
 
 

@@ -5,7 +5,9 @@ import math
 
 import torch
 
-from gpen_plugin.archs import GPEN, GPENDiscriminator, GPENPrior
+from gpen_plugin.archs.gan_prior_arch import GPENPrior
+from gpen_plugin.archs.gpen_arch import GPEN
+from gpen_plugin.archs.gpen_discriminator_arch import GPENDiscriminator
 from gpen_plugin.archs.layers import EqualConv2d, StyledConv, ToRGB
 
 OF_D = {"channel_multiplier": 1, "narrow": 0.04}

@@ -247,8 +247,9 @@ from basicsr.utils import registry
 def holders():
     import gpen_plugin_hook
 
-    kinds = {kind: getattr(registry, f"{kind.upper()}_REGISTRY") for kind in gpen_plugin_hook.NAMES}
-    return {kinds[kind].get(name).__module__ for kind, names in gpen_plugin_hook.NAMES.items() for name in names}
+    names = gpen_plugin_hook.registered_names()
+    kinds = {kind: getattr(registry, f"{kind.upper()}_REGISTRY") for kind in names}
+    return {kinds[kind].get(name).__module__ for kind in names for name in names[kind]}
 
 if __name__ == "__main__":
     assert "gpen_plugin" in sys.modules

@@ -14,8 +14,8 @@ from scipy.stats import wasserstein_distance
 from gpen_plugin.config import schema
 from gpen_plugin.errors import OptionError, ShapeError
 from gpen_plugin.host import registered
-from gpen_plugin.metrics import calculate_swd
 from gpen_plugin.metrics.swd import (
+    calculate_swd,
     laplacian_pyramid,
     mean_and_deviation,
     patches_at,

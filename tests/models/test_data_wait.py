@@ -6,7 +6,7 @@ import types
 
 import pytest
 
-from gpen_plugin.data import GPENFaceDataset
+from gpen_plugin.data.gpen_face_dataset import GPENFaceDataset
 from gpen_plugin.models import adversarial_model
 from gpen_plugin.models.adversarial_model import TOLERATED, WINDOW, DataWaitMonitor
 

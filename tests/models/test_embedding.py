@@ -11,12 +11,14 @@ from helpers.small_networks import saved
 from test_preflight import parsed
 from torch.nn import functional as F
 
-from gpen_plugin.archs import GPEN, GPENDiscriminator, GPENPrior
+from gpen_plugin.archs.gan_prior_arch import GPENPrior
+from gpen_plugin.archs.gpen_arch import GPEN
+from gpen_plugin.archs.gpen_discriminator_arch import GPENDiscriminator
 from gpen_plugin.cli import convert
 from gpen_plugin.data.drawn_faces import draw_face
 from gpen_plugin.errors import CheckpointError, GPENError
 from gpen_plugin.metrics.swd import calculate_swd
-from gpen_plugin.models import GPENModel
+from gpen_plugin.models.gpen_model import GPENModel
 from gpen_plugin.preflight import check_run
 
 WIDTHS = {"num_style_feat": 16, "num_mlp": 2, "narrow": 0.03125}  # as in `options`

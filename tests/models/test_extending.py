@@ -9,7 +9,8 @@ from basicsr.utils.registry import ARCH_REGISTRY, LOSS_REGISTRY, MODEL_REGISTRY
 from models.test_gpen_model import batch, ready
 from torch import nn
 
-from gpen_plugin.archs import GPEN, GPENDiscriminator
+from gpen_plugin.archs.gpen_arch import GPEN
+from gpen_plugin.archs.gpen_discriminator_arch import GPENDiscriminator
 from gpen_plugin.config.train_options import TrainOptions
 from gpen_plugin.errors import OptionError
 from gpen_plugin.models.gan_steps import loss_value

@@ -11,7 +11,7 @@ import torch
 from basicsr.models import build_model
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from gpen_plugin.archs import GPENPrior
+from gpen_plugin.archs.gan_prior_arch import GPENPrior
 from gpen_plugin.cli import test as testing
 from gpen_plugin.models import adversarial_model, gan_prior_model, gan_steps
 

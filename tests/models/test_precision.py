@@ -8,8 +8,9 @@ import pytest
 import torch
 from basicsr.models import build_model
 
-from gpen_plugin.models import GPENModel, gan_steps
+from gpen_plugin.models import gan_steps
 from gpen_plugin.models.adversarial_model import processor_digest
+from gpen_plugin.models.gpen_model import GPENModel
 
 LOSSES = {
     "GPENModel": {"l_g_gan", "l_g_pix", "l_g_feat", "l_d", "l_d_r1"},

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from gpen_plugin.archs import GPENPrior
+from gpen_plugin.archs.gan_prior_arch import GPENPrior
 from gpen_plugin.models.rng import StepRNG, mix_styles, noise_maps, normal
 
 CPU = torch.device("cpu")

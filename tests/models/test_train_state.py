@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from gpen_plugin.checkpoints import checkpoint
-from gpen_plugin.data import GPENFaceDataset
+from gpen_plugin.data.gpen_face_dataset import GPENFaceDataset
 from gpen_plugin.models import train_state
 from gpen_plugin.models.train_state import prune_checkpoints, random_state, set_random_state
 

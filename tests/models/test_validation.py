@@ -14,7 +14,7 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch.utils.data import DataLoader, Dataset
 
-from gpen_plugin.data import GPENDegradationDataset
+from gpen_plugin.data.gpen_degradation_dataset import GPENDegradationDataset
 from gpen_plugin.metrics import base, inception_features
 from gpen_plugin.metrics.fid import FIDAccumulator, calculate_fid
 from gpen_plugin.models import validation

@@ -12,9 +12,10 @@ from basicsr.models import build_model
 from helpers import REPOSITORY
 from helpers.small_networks import saved
 
-from gpen_plugin.archs import GPENDiscriminator, GPENPrior
+from gpen_plugin.archs.gan_prior_arch import GPENPrior
+from gpen_plugin.archs.gpen_discriminator_arch import GPENDiscriminator
 from gpen_plugin.data.drawn_faces import draw_face
-from gpen_plugin.models import GPENModel
+from gpen_plugin.models.gpen_model import GPENModel
 
 VARIANTS = ["gpen", "gpen_wo_ft", "gpen_wo_noise", "gpen_noise_add"]
 ITERATIONS = 4

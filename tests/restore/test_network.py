@@ -7,7 +7,7 @@ from helpers.published_folders import lonely_machine
 from helpers.small_networks import NETWORKS, SMALL, built, saved, weights
 from helpers.thread_counts import torch_threads
 
-from gpen_plugin.archs import GPEN
+from gpen_plugin.archs.gpen_arch import GPEN
 from gpen_plugin.archs.key_maps import to_authors
 from gpen_plugin.checkpoints.download import WeightFile
 from gpen_plugin.data.degradation import resize_bilinear

@@ -13,7 +13,7 @@ pytest.importorskip("onnxruntime")
 pytest.importorskip("onnx")
 from helpers.onnx_face_networks import embedding, tiled
 
-from gpen_plugin.archs import GPEN
+from gpen_plugin.archs.gpen_arch import GPEN
 from gpen_plugin.errors import CheckpointError, DataError, OptionError, ShapeError
 from gpen_plugin.restore import zoo
 from gpen_plugin.restore.network import FaceNetwork, open_network

@@ -7,9 +7,9 @@ from helpers.restorer_parts import FACES, brighter, photograph, restorer
 from gpen_plugin import GPEN
 from gpen_plugin.errors import OptionError, ShapeError
 from gpen_plugin.images.photograph import Photograph
-from gpen_plugin.restore import Restorer
 from gpen_plugin.restore.alignment import side_in_photograph
 from gpen_plugin.restore.fidelity import IdentityGate
+from gpen_plugin.restore.restorer import Restorer
 from gpen_plugin.restore.zoo import DEFAULT
 
 

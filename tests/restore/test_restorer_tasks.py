@@ -6,7 +6,7 @@ import pytest
 from helpers.restorer_parts import Network, brighter, face_at, photograph, restorer
 
 from gpen_plugin.errors import OptionError
-from gpen_plugin.restore import Restorer
+from gpen_plugin.restore.restorer import Restorer
 from gpen_plugin.restore.tasks import Inpaint
 
 

@@ -6,7 +6,8 @@ import pytest
 import torch
 from helpers.published_folders import lonely_machine
 
-from gpen_plugin.archs import GPEN, GPENDiscriminator
+from gpen_plugin.archs.gpen_arch import GPEN
+from gpen_plugin.archs.gpen_discriminator_arch import GPENDiscriminator
 from gpen_plugin.archs.key_maps import to_authors
 from gpen_plugin.checkpoints import download
 from gpen_plugin.checkpoints.checkpoint import infer_spec, read

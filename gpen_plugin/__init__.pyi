@@ -1,0 +1,32 @@
+# The one list of public names, one name a line. `__init__.py` imports each on first use; type checkers read it; of
+# *_arch.py, *_dataset.py, *_model.py, losses and metrics, the names are also those that BasicSR's registries receive.
+from . import archs as archs
+from . import checkpoints as checkpoints
+from . import data as data
+from . import errors as errors
+from . import losses as losses
+from . import metrics as metrics
+from . import models as models
+from . import ops as ops
+from . import restore as restore
+from .archs.gan_prior_arch import GPENPrior as GPENPrior
+from .archs.gpen_arch import GPEN as GPEN
+from .archs.gpen_discriminator_arch import GPENDiscriminator as GPENDiscriminator
+from .archs.inference import fold as fold
+from .archs.psp_arch import PSP as PSP
+from .data.gpen_degradation_dataset import GPENDegradationDataset as GPENDegradationDataset
+from .data.gpen_face_dataset import GPENFaceDataset as GPENFaceDataset
+from .data.gpen_task_dataset import GPENColorizationDataset as GPENColorizationDataset
+from .data.gpen_task_dataset import GPENInpaintingDataset as GPENInpaintingDataset
+from .data.gpen_task_dataset import GPENSegmentationDataset as GPENSegmentationDataset
+from .losses import DiscriminatorFeatureMatchingLoss as DiscriminatorFeatureMatchingLoss
+from .metrics.fid import calculate_fid as calculate_fid
+from .metrics.identity import calculate_identity as calculate_identity
+from .metrics.kid import calculate_kid as calculate_kid
+from .metrics.lmd import calculate_lmd as calculate_lmd
+from .metrics.lpips import calculate_lpips as calculate_lpips
+from .metrics.swd import calculate_swd as calculate_swd
+from .models.gan_prior_model import GPENPriorModel as GPENPriorModel
+from .models.gpen_model import GPENModel as GPENModel
+from .restore.restorer import Restorer as Restorer
+from .version import __version__ as __version__
