@@ -62,7 +62,7 @@ setup(
             "gpen-test = gpen_plugin.cli.test:main",
             "gpen-convert = gpen_plugin.cli.convert:main",
             "gpen-grow = gpen_plugin.cli.grow:main",
-            "gpen-restore = gpen_plugin.restore.__main__:main",
+            "gpen-restore = gpen_plugin.cli.restore:main",
             "gpen-evaluate = gpen_plugin.cli.evaluate:main",
             "gpen-study = gpen_plugin.cli.study:main",
             "gpen-web = gpen_plugin.cli.web:main",

@@ -16,10 +16,9 @@ from measure import Comparison, clock, compare, flop_of, held_together, not_meas
 
 from gpen_plugin import GPEN, Restorer
 from gpen_plugin.data.drawn_faces import draw_face
-from gpen_plugin.restore.alignment import align, invert_affine, warp
-from gpen_plugin.restore.face import DetectedFace
+from gpen_plugin.restore.alignment import TEMPLATES, align, invert_affine, scale_template, warp
+from gpen_plugin.restore.detection import DetectedFace
 from gpen_plugin.restore.masks import soft_mask
-from gpen_plugin.restore.templates import TEMPLATES, scale_template
 
 SIZE = 256  # pixels of the network's faces, at the released width
 HEIGHT, WIDTH = 3000, 4000

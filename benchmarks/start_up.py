@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 from measure import Comparison, compare, parser, report
 
-IMPORTS = "import gpen_plugin.restore.command"  # what a run imports before it opens its model
+IMPORTS = "import gpen_plugin.restore.batch"  # what a run imports before it opens its model
 WITH_HOST = f"import basicsr; {IMPORTS}"
 HELP = ("-m", "gpen_plugin.restore", "--help")
 REFUSED = ("-m", "gpen_plugin.restore", "not_there.jpg", "-o", "restored")

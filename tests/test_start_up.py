@@ -18,10 +18,10 @@ from helpers import REPOSITORY
 import gpen_plugin
 import gpen_plugin_hook
 from gpen_plugin import cli, host
+from gpen_plugin.cli import restore
 from gpen_plugin.errors import RegistryClashError
 from gpen_plugin.host import registry
 from gpen_plugin.registration import register_all
-from gpen_plugin.restore import command_line
 from gpen_plugin.restore.tasks import TASKS
 
 SCRIPTS = dict(re.findall(r'"(gpen-\w+) = ([\w.]+:\w+)"', (REPOSITORY / "setup.py").read_text()))
@@ -275,5 +275,5 @@ def test_the_hosts_options_are_told_as_they_are(monkeypatch):
 
 
 def test_the_tasks_of_the_command_are_all_there_are():
-    task = next(action for action in command_line.parser()._actions if action.dest == "task")
+    task = next(action for action in restore.parser()._actions if action.dest == "task")
     assert set(task.choices) == TASKS.keys()

@@ -54,7 +54,7 @@ def test_a_face_is_found_and_restored_and_measured(tmp_path):
     from gpen_plugin import GPEN, Restorer
     from gpen_plugin.data.drawn_faces import draw_face
     from gpen_plugin.host import registered
-    from gpen_plugin.restore.__main__ import main
+    from gpen_plugin.cli.restore import main
 
     image = cv2.copyMakeBorder(draw_face(0, 128), 64, 64, 64, 64, cv2.BORDER_REPLICATE)
     cv2.imwrite("face.png", image)

@@ -22,9 +22,9 @@ import cv2
 import numpy as np
 
 from gpen_plugin.errors import GPENError, MissingFileError, OptionError, handle_errors, plain_message
+from gpen_plugin.images.color import from_float, to_uint8
 from gpen_plugin.images.files import write_whole
 from gpen_plugin.images.photograph import WRITTEN_SUFFIXES, Photograph, read_photograph, write_photograph
-from gpen_plugin.images.pixel_values import from_float, to_uint8
 
 if TYPE_CHECKING:
     from gpen_plugin.restore.face import Restoration, RestoredFace

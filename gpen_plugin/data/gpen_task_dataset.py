@@ -6,7 +6,6 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 
-from gpen_plugin.data.color import to_gray
 from gpen_plugin.data.degradation import DegradationRanges, degrade, resize_bilinear, sample_recipe
 from gpen_plugin.data.free_form_masks import BrushRanges, brush_mask
 from gpen_plugin.data.gpen_face_dataset import collect_errors
@@ -21,6 +20,7 @@ from gpen_plugin.data.segmentation_labels import (
 )
 from gpen_plugin.errors import GPENError
 from gpen_plugin.host import register
+from gpen_plugin.images.color import to_gray
 
 
 @dataclass(frozen=True)

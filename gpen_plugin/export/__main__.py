@@ -7,8 +7,8 @@ from pathlib import Path
 
 from gpen_plugin.errors import OptionError, handle_errors
 from gpen_plugin.export.plan import OPSETS, SUFFIXES, Plan
+from gpen_plugin.restore.alignment import TEMPLATES
 from gpen_plugin.restore.tasks import TASKS
-from gpen_plugin.restore.templates import TEMPLATES
 
 
 def parser() -> argparse.ArgumentParser:

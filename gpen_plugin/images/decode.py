@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import struct
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -12,7 +13,6 @@ from PIL import Image, ImageCms
 
 from gpen_plugin.errors import DataError
 from gpen_plugin.images.metadata import orientation_of
-from gpen_plugin.images.tiff_pages import tiff_pages, with_first_page
 
 LIMIT = 250  # megapixels
 # Not all that Pillow opens: PostScript is a program, and some formats accept any file that begins like theirs.
@@ -33,6 +33,10 @@ _DEPTH_PLACES = {
     "AVIF": (b"pixi", 9, 0),
     "HEIF": (b"pixi", 9, 0),
 }
+_CLASSIC = {b"II*\0": "<", b"MM\0*": ">"}
+_BIG = {b"II+\0": "<", b"MM\0+": ">"}
+_KIND, _OLD_KIND = 254, 255  # NewSubfileType, SubfileType
+_REDUCED, _OLD_REDUCED = 1, 2  # a bit of the first, a value of the second
 _pillow_limit = threading.Lock()
 
 
@@ -284,3 +288,54 @@ def _upright(samples: np.ndarray, orientation: int) -> np.ndarray:
 
 def _first_line(error: Exception) -> str:
     return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
+def tiff_pages(data: bytes) -> tuple[list[int], int]:
+    """Where the pages of a TIFF file begin. Pillow, OpenCV and tifffile read the first page: see `with_first_page`.
+
+    Args:
+        data: contents of any file.
+    Returns:
+        Where each page's directory begins, in order, without those that the file calls reduced images of others; and
+        how many these are. No page of other files, and of damaged ones as many as can be found.
+    """
+    pages, previews, seen = [], [], set()
+    order = (_CLASSIC | _BIG).get(data[:4])
+    if order is None:
+        return [], 0
+    is_big = data[:4] in _BIG
+    count_form, entry_length, place_form = ("Q", 20, "Q") if is_big else ("H", 12, "I")
+    try:
+        (start,) = struct.unpack_from(order + place_form, data, 8 if is_big else 4)
+        while start and start not in seen:
+            seen.add(start)
+            (count,) = struct.unpack_from(order + count_form, data, start)
+            first = start + struct.calcsize(count_form)
+            end = first + entry_length * count
+            (following,) = struct.unpack_from(order + place_form, data, end)
+            reduced = _is_reduced(data, range(first, end, entry_length), order, value_at=12 if is_big else 8)
+            (previews if reduced else pages).append(start)
+            start = following
+    except struct.error:  # cut off, or no directory there
+        pass
+    return (pages, len(previews)) if pages else (previews, 0)
+
+
+def with_first_page(data: bytes, start: int) -> bytes:
+    """The same TIFF file with the page that begins at `start` as its first."""
+    order = (_CLASSIC | _BIG)[data[:4]]
+    place, form = (8, "Q") if data[:4] in _BIG else (4, "I")
+    changed = struct.pack(order + form, start)
+    if data[place : place + len(changed)] == changed:
+        return data
+    return data[:place] + changed + data[place + len(changed) :]
+
+
+def _is_reduced(data: bytes, entries: range, order: str, value_at: int) -> bool:
+    for entry in entries:
+        tag, kind = struct.unpack_from(order + "HH", data, entry)
+        if tag in (_KIND, _OLD_KIND):
+            (value,) = struct.unpack_from(order + ("H" if kind == 3 else "I"), data, entry + value_at)
+            if (value & _REDUCED) if tag == _KIND else value == _OLD_REDUCED:
+                return True
+    return False

@@ -15,11 +15,11 @@ import cv2
 import numpy as np
 
 from gpen_plugin.errors import DataError, OptionError, ShapeError
+from gpen_plugin.images.color import is_monochrome
 from gpen_plugin.images.decode import LIMIT, decode
 from gpen_plugin.images.encode import ENCODERS, Origin, TiffPages, encode, origin_of
 from gpen_plugin.images.files import write_whole
 from gpen_plugin.images.metadata import Metadata, read_metadata
-from gpen_plugin.images.tint import is_monochrome
 
 WRITTEN_SUFFIXES = tuple(ENCODERS)
 RAW_SUFFIXES = (  # of cameras

@@ -14,7 +14,7 @@ from gpen_plugin.checkpoints.download import WeightFile, find_weights
 from gpen_plugin.config import schema
 from gpen_plugin.config.yaml_io import read_options
 from gpen_plugin.errors import OptionError, ShapeError
-from gpen_plugin.images.pixel_values import from_float, to_float
+from gpen_plugin.images.color import from_float, to_float
 from gpen_plugin.restore.network import prepare_for_inference, to_network
 from gpen_plugin.restore.registry_network import build_network, describe_network, load, seeded_init
 

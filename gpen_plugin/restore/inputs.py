@@ -54,13 +54,13 @@ class Inputs:
 
     Attributes:
         jobs: the files to restore.
-        passed_over: files of searched folders and patterns that are neither photographs nor videos: a name each, and
+        skipped_files: files of searched folders and patterns that are neither photographs nor videos: a name each, and
             what it is.
         unreadable: folders that could not be searched, and why.
     """
 
     jobs: list[Job]
-    passed_over: list[str]
+    skipped_files: list[str]
     unreadable: list[tuple[Path, DataError]]
 
 
@@ -68,7 +68,7 @@ class Inputs:
 class _Rest:
     """What a search has met beside photographs and videos; see `Inputs`."""
 
-    passed_over: list[Path] = field(default_factory=list)
+    skipped_files: list[Path] = field(default_factory=list)
     unreadable: list[tuple[Path, DataError]] = field(default_factory=list)
 
     def add_unreadable(self, error: OSError) -> None:
@@ -125,18 +125,18 @@ def expand(
         _check_suffix("--suffix", suffix, "image")
     rest = _Rest()
     found = _found(inputs, recursive, rest)
-    passed_over = sorted({f"{path} ({_kind_of_rest(path)})" for path in rest.passed_over})
+    skipped_files = sorted({f"{path} ({_kind_of_rest(path)})" for path in rest.skipped_files})
     if _is_file_name(output):
         jobs = [_only_job(found, output, suffix)]
         _spare_files(jobs, endings)
-        return Inputs(jobs, passed_over, rest.unreadable)
+        return Inputs(jobs, skipped_files, rest.unreadable)
     if output.exists() and not output.is_dir():
         raise OptionError("--output", f"got {output}, which is a file", "a folder", "Name another one.")
     places = _distinct({file.source: file.place.with_suffix(_target_suffix(file, suffix)) for file in found})
     jobs = [Job(file.source, file.kind, output / places[file.source]) for file in found]
     _spare_folders(inputs, jobs, output)
     _spare_files(jobs, endings)
-    return Inputs(jobs, passed_over, rest.unreadable)
+    return Inputs(jobs, skipped_files, rest.unreadable)
 
 
 def _found(inputs: Sequence[str | os.PathLike], recursive: bool, rest: _Rest) -> list[_Found]:
@@ -161,10 +161,10 @@ def _files(given: str, recursive: bool, rest: _Rest) -> list[_Found]:
     """The files that one input means."""
     path = Path(given).expanduser()
     if os.path.lexists(path):  # before patterns, as names may hold brackets
-        met = len(rest.passed_over), len(rest.unreadable)
+        met = len(rest.skipped_files), len(rest.unreadable)
         found = _of_path(path, recursive, rest)
         if not found and len(rest.unreadable) == met[1]:
-            number = len(rest.passed_over) - met[0]
+            number = len(rest.skipped_files) - met[0]
             others = f" ({number} other file{'s' * (number != 1)})" if number else ""
             raise DataError(given, f"holds no image and no video{others}", _WHAT, "Name another folder.")
         return found
@@ -185,7 +185,7 @@ def _matches(pattern: str, rest: _Rest) -> list[Path]:
         if _FROM_ARCHIVES in match.parts:
             continue
         known = match.is_dir() or match.suffix.lower() in _searched_suffixes()
-        (found if known else rest.passed_over).append(match)
+        (found if known else rest.skipped_files).append(match)
     return found
 
 
@@ -213,7 +213,7 @@ def _search(folder: Path, recursive: bool, rest: _Rest) -> Iterator[Path]:
             if path.suffix.lower() in _searched_suffixes():
                 yield path.relative_to(folder)
             else:
-                rest.passed_over.append(path)
+                rest.skipped_files.append(path)
 
 
 def _kind_of_rest(path: Path) -> str:

@@ -13,8 +13,7 @@ import torch
 from gpen_plugin.checkpoints.download import WeightFile, find_local, find_weights
 from gpen_plugin.errors import INSTALL_FACEXLIB, MissingFileError, OptionError
 from gpen_plugin.nets.loading import load_frozen, load_tensors
-from gpen_plugin.restore.alignment import compose, invert_affine, scale_of, template_to_template, warp
-from gpen_plugin.restore.templates import TEMPLATES
+from gpen_plugin.restore.alignment import TEMPLATES, compose, invert_affine, scale_of, template_to_template, warp
 
 PARSENET = WeightFile(
     "parsing_parsenet.pth",

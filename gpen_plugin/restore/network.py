@@ -224,7 +224,7 @@ class FaceNetwork(Protocol):
         in_size: side of the faces that it takes.
         out_size: side of those that it gives.
         description: what it is, where it comes from and where it computes, in one line.
-        template: how faces are aligned for it, unless somebody says otherwise; see `gpen_plugin.restore.templates`.
+        template: how faces are aligned for it, unless somebody says otherwise; see `gpen_plugin.restore.alignment`.
         alpha: how much of its result is blended in, likewise; from 0 to 1.
         task: what it does; see `gpen_plugin.restore.tasks`.
     """

@@ -1,8 +1,9 @@
 """Photographs in, photographs out: find the faces, restore them in batches, and paste them back."""
 
 import copy
+import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from os import PathLike
 
@@ -11,25 +12,65 @@ import numpy as np
 import torch
 
 from gpen_plugin.errors import OptionError, ShapeError
+from gpen_plugin.images.color import from_float, keep_color, keep_tint, to_float, to_gray, to_uint8
 from gpen_plugin.images.photograph import Photograph, read_photograph
-from gpen_plugin.images.pixel_values import from_float, to_float, to_uint8
-from gpen_plugin.images.tint import keep_tint
-from gpen_plugin.restore.alignment import align, can_be_aligned, scale_affine, warp
+from gpen_plugin.restore.alignment import align, can_be_aligned, parse_template, scale_affine, side_in_photograph, warp
 from gpen_plugin.restore.background import open_background
-from gpen_plugin.restore.detection import open_detector
-from gpen_plugin.restore.face import DetectedFace, Restoration, RestoredFace, size_warning, too_small
-from gpen_plugin.restore.fidelity import keep_color, make_grey, open_gate
+from gpen_plugin.restore.detection import DetectedFace, open_detector
+from gpen_plugin.restore.identity_gate import open_gate
 from gpen_plugin.restore.masks import normalize_overlaps, open_mask
 from gpen_plugin.restore.network import FaceNetwork, open_network, torch_device
 from gpen_plugin.restore.parallel import parallel_map
 from gpen_plugin.restore.paste import Piece, paste_all
 from gpen_plugin.restore.tasks import Task, get_task
-from gpen_plugin.restore.templates import parse_template
 from gpen_plugin.restore.zoo import DEFAULT
 
 Image = np.ndarray | Photograph | str | PathLike
 MIN_FACE = 16  # pixels; what is smaller is not looked for
 LARGEST = 1.25  # times what the shipped network sees: beyond it would blur a sharp face
+
+
+@dataclass(frozen=True, eq=False)
+class RestoredFace:
+    """What became of a face.
+
+    Attributes:
+        detected: where it was found; None in an image that was said to be one aligned face.
+        matrix: (2, 3) float64, from the photograph to the crop.
+        crop: the face as it was, (S, S, 3) BGR float32 in [0, 1], at the network's input size; of an image that was
+            said to be one aligned face, all of it, (H, W, 3).
+        restored: the face as the network gave it, (T, T, 3) BGR float32 in [0, 1], colour kept if that was asked
+            for.
+        identity: cosine of the angle between the two faces as a recognition network sees them; None if none looked.
+        kept: why the face was left as it is; None if the restored one stands in the image.
+    """
+
+    detected: DetectedFace | None
+    matrix: np.ndarray
+    crop: np.ndarray
+    restored: np.ndarray
+    identity: float | None = None
+    kept: str | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Restoration:
+    """A photograph with its faces restored.
+
+    Attributes:
+        photograph: the result, with the metadata of the input; larger by the factor that was asked for.
+        faces: one entry for each face found, the most certain first.
+        unchanged: whether its pixels are those of the input, since nothing was restored or enlarged.
+    """
+
+    photograph: Photograph
+    faces: list[RestoredFace] = field(default_factory=list)
+    unchanged: bool = False
+
+    @property
+    def image(self) -> np.ndarray:
+        """The result as an array, in the dtype and with the channels of the input: grey, BGR, or either with alpha."""
+        return self.photograph.samples
 
 
 class Restorer:
@@ -211,12 +252,12 @@ class Restorer:
                 if self.keep_color:
                     restored = keep_color(restored, face.crop)
                 if self.task.keeps_grey and photograph.shows_no_colour:
-                    restored = make_grey(restored) if photograph.grey else keep_tint(restored, face.crop)
+                    restored = to_gray(restored) if photograph.grey else keep_tint(restored, face.crop)
                 kept = self.task.idle(face.crop)
                 yield self._judged(RestoredFace(face.detected, face.matrix, face.crop, restored, kept=kept))
 
     def _judged(self, face: RestoredFace) -> RestoredFace:
-        kept = face.kept or too_small(face, self.min_face) or size_warning(face, self.max_face)
+        kept = face.kept or _too_small(face, self.min_face) or _size_warning(face, self.max_face)
         face = replace(face, kept=kept)
         if self._gate is None:
             return face
@@ -271,7 +312,7 @@ class Restorer:
         if self._background and photograph.shows_no_colour:  # networks colour what is grey
             grey = photograph.grey
             larger = (
-                make_grey(larger) if grey else from_float(keep_tint(to_float(larger), to_float(pixels)), larger.dtype)
+                to_gray(larger) if grey else from_float(keep_tint(to_float(larger), to_float(pixels)), larger.dtype)
             )
         if larger.shape[:2] == (height, width):
             return larger
@@ -304,3 +345,19 @@ def _check(name: str, value: float | None, least: float, most: float = np.inf) -
     if value is not None and not least <= value <= most:
         expected = f"a number from {least:g}" + (f" to {most:g}" if most < np.inf else "")
         raise OptionError(name, f"got {value}", expected)
+
+
+def _size_warning(face: RestoredFace, most: float | None) -> str | None:
+    """Why a face is larger than a network makes better: it fills more than `most` pixels. None if it is not."""
+    if most is None or face.detected is None or side_in_photograph(face.crop, face.matrix) <= most:
+        return None
+    return f"fills more than {most:g} px: pass a larger network, as -m GPEN-BFR-512, or a larger --max-face"
+
+
+def _too_small(face: RestoredFace, least: float) -> str | None:
+    """Why a face is smaller than asked for. None if it is not."""
+    if face.detected is None:
+        return None
+    left, top, right, bottom = face.detected.box
+    is_small = math.sqrt(max(0, (right - left) * (bottom - top))) < least
+    return f"smaller than {least:g} px (--min-face)" if is_small else None

@@ -11,9 +11,9 @@ from typing import ClassVar, Protocol
 import cv2
 import numpy as np
 
-from gpen_plugin.data.color import luminance, set_luma, to_gray
 from gpen_plugin.data.segmentation_labels import PALETTE, Palette, colorize_labels, is_indexed, read_labels
 from gpen_plugin.errors import DataError, OptionError
+from gpen_plugin.images.color import luminance, set_luma, to_gray
 
 NEARLY_WHITE, WHITE = 240 / 255, 250 / 255  # of a stroke's pixels, and their mean: JPEG files darken strokes a little
 PURE = 254.9 / 255  # of those that are as they were painted

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from gpen_plugin.restore.face import DetectedFace
+from gpen_plugin.restore.detection import DetectedFace
 
 AHEAD = 8  # frames that are looked ahead, and back
 REACH = 4.0  # frames: standard deviation of the weights over time

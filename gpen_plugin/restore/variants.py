@@ -17,7 +17,7 @@ from gpen_plugin.archs.gan_prior_arch import GPENPrior
 from gpen_plugin.archs.gpen_arch import GPEN
 from gpen_plugin.data.degradation import rng_from_key
 from gpen_plugin.errors import OptionError, ShapeError
-from gpen_plugin.images.pixel_values import to_float
+from gpen_plugin.images.color import to_float
 from gpen_plugin.restore.network import FaceNetwork, TorchNetwork
 from gpen_plugin.restore.prior_sampler import MEAN_OF, SHARED_SEED
 

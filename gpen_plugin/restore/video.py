@@ -11,14 +11,14 @@ from typing import Protocol
 
 import numpy as np
 
+from gpen_plugin.images.color import is_monochrome
 from gpen_plugin.images.grid import side_by_side
 from gpen_plugin.images.photograph import Photograph
-from gpen_plugin.images.tint import is_monochrome
 from gpen_plugin.restore.alignment import can_be_aligned
-from gpen_plugin.restore.face import DetectedFace, Restoration
-from gpen_plugin.restore.flicker import StabilityMeter
+from gpen_plugin.restore.detection import DetectedFace
+from gpen_plugin.restore.restorer import Restoration
 from gpen_plugin.restore.tracking import CutFinder, FaceTracker, TrackedFace
-from gpen_plugin.restore.video_io import VideoSource
+from gpen_plugin.restore.video_reader import VideoSource
 from gpen_plugin.restore.video_writer import VideoTarget
 
 
@@ -42,18 +42,12 @@ class VideoReport:
         frames: number of frames.
         faces: number of faces, summed over the frames.
         tracks: number of faces that were followed from frame to frame; at a cut, all of them are new.
-        flicker_before: how much the faces flicker, as the standard deviation of noise in grey levels from 0 to 255:
-            0 is perfectly steady; see `StabilityMeter`. None if no face was in two frames in a row.
-        flicker_after: the same of the result. A sharper face flickers more at the same motion: up to 1.7 times what
-            it was before was seen of steady results, and twice of faces whose landmarks were not smoothed.
         notes: what a person should know, a sentence each.
     """
 
     frames: int
     faces: int
     tracks: int
-    flicker_before: float | None
-    flicker_after: float | None
     notes: tuple[str, ...]
 
 
@@ -93,7 +87,7 @@ def restore_video(
         OptionError: a kind of video that is not written, or the target is the source.
         MissingFileError: PyAV is not installed.
     """
-    video, tracker, meter = VideoSource(source), FaceTracker(), StabilityMeter()
+    video, tracker = VideoSource(source), FaceTracker()
     frames = faces = 0
     with contextlib.ExitStack() as stack:
         written = stack.enter_context(VideoTarget(target, source, video.rate, video.aspect))
@@ -104,7 +98,6 @@ def restore_video(
             results = restorer.restore_all(images, faces=located)
             for frame, result in zip(group, results, strict=True):
                 restored = result.photograph.pixels
-                meter.add(frame.image, restored, frame.faces)
                 written.write(restored, frame.time, frame.duration)
                 if beside is not None:
                     beside.write(side_by_side(frame.image, restored), frame.time, frame.duration)
@@ -115,7 +108,7 @@ def restore_video(
     notes = [*video.notes, *written.notes]
     if tracker.dropped:
         notes.append(f"seen too briefly for a face, and left as it was: {tracker.dropped}")
-    return VideoReport(frames, faces, tracker.tracks, meter.before, meter.after, tuple(notes))
+    return VideoReport(frames, faces, tracker.tracks, tuple(notes))
 
 
 def _tracked(video: VideoSource, restorer: FaceRestorer, tracker: FaceTracker) -> Iterator[_Frame]:

@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 
 from gpen_plugin.errors import DataError, MissingFileError, OptionError
-from gpen_plugin.restore.video_io import SCALING, demux, import_av, open_video, reason, start_of, video_streams
+from gpen_plugin.restore.video_reader import SCALING, demux, import_av, open_video, reason, start_of, video_streams
 
 if TYPE_CHECKING:
     from av import AudioFrame, Packet, VideoFrame

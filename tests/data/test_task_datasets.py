@@ -6,13 +6,13 @@ import pytest
 import torch
 from helpers.training_images import colour_image, write_faces, write_lmdb
 
-from gpen_plugin.data.color import luminance, to_gray
 from gpen_plugin.data.degradation import DegradationRanges, degrade, resize_bilinear, rng_from_key, sample_recipe
 from gpen_plugin.data.free_form_masks import BrushRanges, brush_mask
 from gpen_plugin.data.gpen_task_dataset import GPENColorizationDataset, GPENInpaintingDataset, GPENSegmentationDataset
 from gpen_plugin.data.segmentation_labels import LABELS, colorize_labels, hflip_labels, resize_map
 from gpen_plugin.errors import DataError, GPENError
 from gpen_plugin.host.data_cursor import SampleIndex
+from gpen_plugin.images.color import luminance, to_gray
 
 DATASETS = [GPENColorizationDataset, GPENInpaintingDataset, GPENSegmentationDataset]
 MILD = {"kernel_size": [3, 5], "downsample_range": [1, 4]}

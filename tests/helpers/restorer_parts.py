@@ -3,9 +3,9 @@
 import numpy as np
 
 from gpen_plugin.data.degradation import resize_bilinear
-from gpen_plugin.restore.face import DetectedFace
+from gpen_plugin.restore.alignment import template
+from gpen_plugin.restore.detection import DetectedFace
 from gpen_plugin.restore.restorer import Restorer
-from gpen_plugin.restore.templates import template
 
 
 class Network:

@@ -11,8 +11,9 @@ import pytest
 
 from gpen_plugin.data.drawn_faces import draw_face
 from gpen_plugin.images.photograph import Photograph
-from gpen_plugin.restore.face import DetectedFace, Restoration, RestoredFace
-from gpen_plugin.restore.templates import scale_template, template
+from gpen_plugin.restore.alignment import scale_template, template
+from gpen_plugin.restore.detection import DetectedFace
+from gpen_plugin.restore.restorer import Restoration, RestoredFace
 
 av = pytest.importorskip("av", reason='videos need PyAV: pip install "gpen_plugin[video]"')
 

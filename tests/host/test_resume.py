@@ -42,7 +42,7 @@ def test_newest_state_is_found_where_the_experiment_lies(experiment, tmp_path):
 
 @pytest.mark.parametrize("name", ["training_states/1000.state", "models/net_d_1000.pth"])
 @pytest.mark.parametrize("share", [0, 0.5, 0.99])
-def test_a_file_that_was_cut_short_is_passed_over_and_told(experiment, caplog, monkeypatch, name, share):
+def test_a_file_that_was_cut_short_is_skipped_files_and_told(experiment, caplog, monkeypatch, name, share):
     path = experiment / name
     whole = path.read_bytes()
     path.write_bytes(whole[: int(share * len(whole))])
@@ -50,7 +50,7 @@ def test_a_file_that_was_cut_short_is_passed_over_and_told(experiment, caplog, m
     assert state_to_resume(opt) == str(experiment / "training_states/900.state")
     monkeypatch.setattr(logging.getLogger("basicsr"), "handlers", [caplog.handler])
     monkeypatch.setattr(logging.getLogger("basicsr"), "propagate", False)
-    resume._tell_what_is_passed_over(opt, state_to_resume(opt))
+    resume._tell_what_is_skipped_files(opt, state_to_resume(opt))
     (about_1100, about_1000) = caplog.messages
     assert "net_d_1100.pth missing or cut short" in about_1100
     assert f"{path} missing or cut short" in about_1000

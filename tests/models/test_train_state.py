@@ -50,7 +50,7 @@ def test_what_is_drawn_in_between_changes_nothing_even_if_it_fails():
     assert drawn() == expected
 
 
-def test_a_state_of_a_gpu_is_passed_over_where_there_is_none(monkeypatch):
+def test_a_state_of_a_gpu_is_skipped_files_where_there_is_none(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     set_random_state(random_state() | {"cuda": torch.zeros(16, dtype=torch.uint8)})
 

@@ -9,16 +9,20 @@ import pytest
 
 from gpen_plugin.errors import DataError, OptionError, ShapeError
 from gpen_plugin.restore.alignment import (
+    TEMPLATES,
     align,
     can_be_aligned,
     compose,
     invert_affine,
+    normalize_template,
+    parse_template,
     scale_affine,
     scale_of,
+    scale_template,
+    template,
     template_to_template,
     warp,
 )
-from gpen_plugin.restore.templates import TEMPLATES, normalize_template, parse_template, scale_template, template
 
 FFHQ = TEMPLATES["ffhq"]
 

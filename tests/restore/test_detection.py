@@ -10,9 +10,8 @@ import torch
 from gpen_plugin.errors import MissingFileError, OptionError, ShapeError
 from gpen_plugin.restore import detection
 from gpen_plugin.restore.alignment import invert_affine, scale_affine
-from gpen_plugin.restore.detection import multiscale, open_detector
+from gpen_plugin.restore.detection import DetectedFace, multiscale, open_detector
 from gpen_plugin.restore.detection.multiscale import MultiScaleDetector, resize, rotate, tiles
-from gpen_plugin.restore.face import DetectedFace
 
 GREEN, RED = (0, 255, 0), (0, 0, 255)
 
@@ -224,7 +223,7 @@ def bare(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setenv("GPEN_PLUGIN_OFFLINE", "1")
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
-    monkeypatch.setattr(detection.retinaface, "_facexlib", lambda: tmp_path)
+    monkeypatch.setattr(detection.backends, "_facexlib_folder", lambda: tmp_path)
     return tmp_path
 
 
@@ -257,6 +256,6 @@ def test_wrong_arguments(settings, message):
 
 def test_steps_between_scales_leave_no_gap():
     """A face that is too large for one scale is large enough for the next, and whole in one of its tiles."""
-    for finder in (detection.YuNetFinder, detection.RetinaFaceFinder):
+    for finder in (detection.YuNetBackend, detection.RetinaFaceBackend):
         assert finder.largest >= multiscale.STEP * finder.smallest * multiscale.OVERLAP
         assert finder.tile > 2 * multiscale.OVERLAP * multiscale.STEP * finder.smallest

@@ -222,9 +222,9 @@ def test_what_a_folder_or_pattern_holds_beside_is_named(tree):
     found = expand(["in"], "out")
     assert "in/old.jpe" in [job.source.as_posix() for job in found.jobs]
     expected = ["in/IMG_1.DNG (raw)", "in/deep/page.pdf (pdf)", "in/notes.txt (txt)", "in/scan (no suffix)"]
-    assert found.passed_over == expected
-    assert expand(["in/*"], "out").passed_over == expected
-    assert expand(["in/*.png"], "out").passed_over == []
+    assert found.skipped_files == expected
+    assert expand(["in/*"], "out").skipped_files == expected
+    assert expand(["in/*.png"], "out").skipped_files == []
     with pytest.raises(DataError, match=r"empty: holds no image and no video \(1 other file\)"):
         expand(["empty"], "out")
 

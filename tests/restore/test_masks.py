@@ -8,9 +8,8 @@ import torch
 
 from gpen_plugin.errors import CheckpointError, MissingFileError, OptionError
 from gpen_plugin.restore import masks
-from gpen_plugin.restore.alignment import template_to_template, warp
+from gpen_plugin.restore.alignment import TEMPLATES, scale_template, template_to_template, warp
 from gpen_plugin.restore.masks import normalize_overlaps, open_mask, soft_mask
-from gpen_plugin.restore.templates import TEMPLATES, scale_template
 
 FFHQ = TEMPLATES["ffhq"]
 FACE = np.full((64, 64, 3), 0.5, np.float32)
@@ -210,7 +209,7 @@ def test_faces_apart_keep_their_masks():
         assert np.array_equal(found, mask)
 
 
-def test_faces_that_cannot_touch_are_passed_over(monkeypatch):
+def test_faces_that_cannot_touch_are_skipped_files(monkeypatch):
     rng = np.random.default_rng(0)
     mask, turns = soft_mask(FFHQ, 32), rng.uniform(-2, 2, (12, 2))
     matrices = [

@@ -8,7 +8,7 @@ from gpen_plugin import GPEN
 from gpen_plugin.errors import OptionError, ShapeError
 from gpen_plugin.images.photograph import Photograph
 from gpen_plugin.restore.alignment import side_in_photograph
-from gpen_plugin.restore.fidelity import IdentityGate
+from gpen_plugin.restore.identity_gate import IdentityGate
 from gpen_plugin.restore.restorer import Restorer
 from gpen_plugin.restore.zoo import DEFAULT
 

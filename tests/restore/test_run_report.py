@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from gpen_plugin.restore.face import RestoredFace
-from gpen_plugin.restore.report import FaceReport, JobReport, Report
+from gpen_plugin.restore.batch import FaceReport, JobReport, Report
+from gpen_plugin.restore.restorer import RestoredFace
 
 TARGET = Path("out")
 
@@ -78,15 +78,15 @@ def test_the_file_is_json_whatever_the_recogniser_and_the_options_gave(tmp_path)
     assert read["settings"] == {"output": "out", "alpha": 0.5}
 
 
-def test_what_was_passed_over_and_not_begun_is_counted_and_named():
-    made = Report("network", {}, 3, passed_over=["in/IMG_1.DNG (raw)", "in/x (no suffix)"])
+def test_what_was_skipped_files_and_not_begun_is_counted_and_named():
+    made = Report("network", {}, 3, skipped_files=["in/IMG_1.DNG (raw)", "in/x (no suffix)"])
     made.add(JobReport(Path("a.png"), TARGET, [face()]))
     assert made.summary().splitlines()[1:] == [
         "not begun: 2 inputs",
         "passed over: 2 files: in/IMG_1.DNG (raw), in/x (no suffix)",
     ]
     assert made.status == 1
-    assert json.loads(made.to_json())["passed_over"] == ["in/IMG_1.DNG (raw)", "in/x (no suffix)"]
+    assert json.loads(made.to_json())["skipped_files"] == ["in/IMG_1.DNG (raw)", "in/x (no suffix)"]
 
 
 def test_a_report_keeps_no_images_and_without_a_file_no_list():

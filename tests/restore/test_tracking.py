@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 import pytest
 
-from gpen_plugin.restore.face import DetectedFace
+from gpen_plugin.restore.detection import DetectedFace
 from gpen_plugin.restore.tracking import AHEAD, CUT, LONGEST_GAP, CutFinder, FaceTracker, smooth_landmarks
 
 FACE = np.array([[-20.0, -15], [20, -15], [0, 5], [-16, 25], [16, 25]])

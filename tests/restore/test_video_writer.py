@@ -26,7 +26,7 @@ from helpers.video_files import (
 )
 
 from gpen_plugin.errors import DataError, MissingFileError, OptionError
-from gpen_plugin.restore.video_io import VideoSource
+from gpen_plugin.restore.video_reader import VideoSource
 from gpen_plugin.restore.video_writer import CONTAINERS, VideoTarget
 
 STEP = Fraction(1, RATE)

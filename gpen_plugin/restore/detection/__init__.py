@@ -1,4 +1,4 @@
-"""Detectors of faces: RetinaFace and YuNet behind one protocol."""
+"""Face detection: RetinaFace and YuNet behind one protocol."""
 
 import math
 import os
@@ -7,11 +7,10 @@ from typing import Literal
 import torch
 
 from gpen_plugin.errors import MissingFileError, OptionError
-from gpen_plugin.restore.detection.multiscale import Detector, MultiScaleDetector
-from gpen_plugin.restore.detection.retinaface import RetinaFaceFinder
-from gpen_plugin.restore.detection.yunet import YuNetFinder
+from gpen_plugin.restore.detection.backends import RetinaFaceBackend, YuNetBackend
+from gpen_plugin.restore.detection.multiscale import DetectedFace, Detector, MultiScaleDetector
 
-__all__ = ["DETECTORS", "Detector", "open_detector"]
+__all__ = ["DETECTORS", "DetectedFace", "Detector", "open_detector"]
 
 DETECTORS = ("auto", "retinaface", "yunet")
 NOTICES = {"retinaface": "found by RetinaFace (facexlib)", "yunet": "found by YuNet"}
@@ -48,17 +47,17 @@ def open_detector(
     if file is not None and (name == "yunet" or str(file).lower().endswith(".onnx")):
         hint = "YuNet's file comes with gpen_plugin: leave the option out."
         raise OptionError("detector_file", f"got {file}", "a .pth file of RetinaFace", hint)
-    finder = YuNetFinder(threshold) if name == "yunet" else _retinaface_or_yunet(name, file, device, threshold)
+    finder = YuNetBackend(threshold) if name == "yunet" else _retinaface_or_yunet(name, file, device, threshold)
     return MultiScaleDetector(finder, NOTICES[finder.name], min_size)
 
 
 def _retinaface_or_yunet(
     name: str, file: str | os.PathLike | None, device: torch.device, threshold: float | None
-) -> RetinaFaceFinder | YuNetFinder:
+) -> RetinaFaceBackend | YuNetBackend:
     asked_for = name == "retinaface" or file is not None
     try:
-        return RetinaFaceFinder(file, device, threshold, download=asked_for)
+        return RetinaFaceBackend(file, device, threshold, download=asked_for)
     except MissingFileError:
         if asked_for:
             raise
-        return YuNetFinder(threshold)
+        return YuNetBackend(threshold)

@@ -5,12 +5,14 @@ import itertools
 import cv2
 import numpy as np
 import pytest
+from flicker import SIDE, FlickerMeter, measure
+from helpers.video_files import FakeRestorer, write_avi
 
 from gpen_plugin.data.drawn_faces import draw_face
-from gpen_plugin.restore.face import DetectedFace
-from gpen_plugin.restore.flicker import SIDE, StabilityMeter
-from gpen_plugin.restore.templates import scale_template, template
+from gpen_plugin.restore.alignment import scale_template, template
+from gpen_plugin.restore.detection import DetectedFace
 from gpen_plugin.restore.tracking import TrackedFace
+from gpen_plugin.restore.video import restore_video
 
 GREY = np.full((SIDE, SIDE, 3), 128, np.uint8)
 
@@ -27,7 +29,7 @@ def noisy(image: np.ndarray, deviation: float, seed: int) -> np.ndarray:
 
 
 def test_a_still_video_does_not_flicker():
-    meter, face = StabilityMeter(), draw_face(1, SIDE)
+    meter, face = FlickerMeter(), draw_face(1, SIDE)
     for _ in range(3):
         meter.add(face, face, [tracked()])
     assert meter.before == meter.after == 0
@@ -35,7 +37,7 @@ def test_a_still_video_does_not_flicker():
 
 @pytest.mark.parametrize("deviation", [2.0, 8.0])
 def test_noise_gives_its_own_deviation(deviation):
-    meter = StabilityMeter()
+    meter = FlickerMeter()
     for seed in range(6):
         meter.add(GREY, noisy(GREY, deviation, seed), [tracked()])
     rounding = 1 / 12  # variance
@@ -44,14 +46,14 @@ def test_noise_gives_its_own_deviation(deviation):
 
 
 def test_a_brightness_that_goes_up_and_down_gives_its_step_over_root_two():
-    meter = StabilityMeter()
+    meter = FlickerMeter()
     for number in range(5):
         meter.add(GREY, GREY + np.uint8(6 * (number % 2)), [tracked()])
     assert meter.after == pytest.approx(6 / np.sqrt(2), rel=1e-4)
 
 
 def test_a_larger_result_is_compared_at_the_same_size():
-    meter, face = StabilityMeter(), draw_face(2, SIDE)
+    meter, face = FlickerMeter(), draw_face(2, SIDE)
     larger = cv2.resize(face, None, fx=2, fy=2, interpolation=cv2.INTER_NEAREST)
     for number in range(3):
         meter.add(face, larger + np.uint8(0), [tracked()])
@@ -62,7 +64,7 @@ def test_a_larger_result_is_compared_at_the_same_size():
 def test_motion_that_landmarks_missed_is_no_flicker():
     """The face moves by two pixels a frame under landmarks that stand still; the flow finds it."""
     wide = cv2.copyMakeBorder(draw_face(3, SIDE), 20, 20, 20, 20, cv2.BORDER_REFLECT)
-    meter = StabilityMeter()
+    meter = FlickerMeter()
     frames = [np.ascontiguousarray(wide[20 : 20 + SIDE, left : left + SIDE]) for left in range(12, 28, 2)]
     for seed, frame in enumerate(frames):
         meter.add(frame, noisy(frame, 4, seed), [tracked()])
@@ -73,7 +75,7 @@ def test_motion_that_landmarks_missed_is_no_flicker():
 
 def test_what_was_hidden_is_left_out():
     """A bar that sweeps over the face covers and uncovers what no motion explains; it counts for little."""
-    face, swept, hidden = draw_face(4, SIDE), StabilityMeter(), []
+    face, swept, hidden = draw_face(4, SIDE), FlickerMeter(), []
     for left in range(20, 100, 10):
         frame = face.copy()
         frame[:, left : left + 8] = 0
@@ -84,10 +86,31 @@ def test_what_was_hidden_is_left_out():
 
 
 def test_only_the_same_face_in_frames_that_follow_each_other_is_compared():
-    meter = StabilityMeter()
+    meter = FlickerMeter()
     for number, faces in enumerate([[tracked(0)], [tracked(1)], [], [tracked(1)]]):
         meter.add(GREY, GREY + np.uint8(20 * number), faces)
     assert meter.before is None
     assert meter.after is None
     meter.add(GREY, GREY + np.uint8(60), [tracked(1), tracked(0, (3, 0))])
     assert meter.after == 0
+
+
+class FlickeringRestorer(FakeRestorer):
+    """Makes every second frame brighter."""
+
+    frames = 0
+
+    def brightened(self, image):
+        self.frames += 1
+        return image + np.uint8(10 * (self.frames % 2))
+
+
+def test_flicker_of_video_files(tmp_path):
+    source, found = write_avi(tmp_path / "in.avi", 12), []
+    for restorer in (FakeRestorer(), FlickeringRestorer()):
+        restore_video(source, tmp_path / "out.mp4", restorer)
+        found.append(measure(source, tmp_path / "out.mp4", FakeRestorer().find))
+    steady, flickering = found
+    assert 0 < steady.after < 1.1 * steady.before  # the encoder of the result removes noise
+    assert flickering.before == steady.before
+    assert flickering.after == pytest.approx(np.hypot(steady.after, 10 / np.sqrt(2)), rel=0.1)

@@ -9,7 +9,7 @@ import pytest
 from helpers.video_files import EXACT, HEIGHT, RATE, WIDTH, Tone, Track, av, frame, write_avi, write_video
 
 from gpen_plugin.errors import DataError, MissingFileError
-from gpen_plugin.restore.video_io import VideoSource
+from gpen_plugin.restore.video_reader import VideoSource
 
 FLAT = (32, 64, 224)  # BGR
 

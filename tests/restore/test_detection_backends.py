@@ -12,9 +12,8 @@ import torch
 from gpen_plugin.data.drawn_faces import draw_face
 from gpen_plugin.errors import CheckpointError, MissingFileError
 from gpen_plugin.nets.yunet import RawPredictions, yunet_network
-from gpen_plugin.restore.detection import open_detector, retinaface, yunet
-from gpen_plugin.restore.detection.retinaface import RetinaFaceFinder
-from gpen_plugin.restore.detection.yunet import YuNetFinder
+from gpen_plugin.restore.detection import backends, open_detector
+from gpen_plugin.restore.detection.backends import RetinaFaceBackend, YuNetBackend
 
 CPU = torch.device("cpu")
 
@@ -22,7 +21,7 @@ CPU = torch.device("cpu")
 def test_yunet_finds_drawn_faces_where_they_are():
     face = draw_face(0, 128)
     image = cv2.copyMakeBorder(np.hstack([face, face]), 64, 64, 64, 64, cv2.BORDER_REPLICATE)
-    left, right = sorted(YuNetFinder(None)(image), key=lambda face: face.box[0])
+    left, right = sorted(YuNetBackend(None)(image), key=lambda face: face.box[0])
     assert left.detector == "yunet"
     assert min(left.score, right.score) > 0.85
     assert np.allclose(right.landmarks - left.landmarks, (128, 0), atol=3)
@@ -32,13 +31,13 @@ def test_yunet_finds_drawn_faces_where_they_are():
 def test_yunet_says_each_face_once_and_only_certain_ones(monkeypatch):
     boxes = np.array([[10, 10, 50, 50], [12, 10, 52, 50], [100, 10, 140, 50]], float)
     guesses = RawPredictions(np.array([0.9, 0.85, 0.82]), np.zeros((3, 5, 2)), boxes)
-    monkeypatch.setattr(yunet, "yunet_network", lambda: lambda image, least: guesses)
-    faces = YuNetFinder(0.8)(np.zeros((64, 160, 3), np.uint8))
+    monkeypatch.setattr(backends, "yunet_network", lambda: lambda image, least: guesses)
+    faces = YuNetBackend(0.8)(np.zeros((64, 160, 3), np.uint8))
     assert [face.score for face in faces] == [0.9, 0.82]
     assert np.allclose(faces[0].box, boxes[0] - 0.5)
     nothing = RawPredictions(np.zeros(0), np.zeros((0, 5, 2)), np.zeros((0, 4)))
-    monkeypatch.setattr(yunet, "yunet_network", lambda: lambda image, least: nothing)
-    assert YuNetFinder(0.8)(np.zeros((64, 160, 3), np.uint8)) == []
+    monkeypatch.setattr(backends, "yunet_network", lambda: lambda image, least: nothing)
+    assert YuNetBackend(0.8)(np.zeros((64, 160, 3), np.uint8)) == []
 
 
 def test_yunet_needs_no_onnxruntime_and_nothing_that_came_late_to_opencv(monkeypatch, capfd):
@@ -56,8 +55,8 @@ def retinaface_file(tmp_path_factory):
     """Random weights of the true architecture, under the names that the published file has."""
     pytest.importorskip("facexlib")
     torch.manual_seed(0)
-    state = retinaface._architecture(CPU).state_dict()
-    path = tmp_path_factory.mktemp("retinaface") / retinaface.PUBLISHED.name
+    state = backends._architecture(CPU).state_dict()
+    path = tmp_path_factory.mktemp("retinaface") / backends.PUBLISHED.name
     torch.save({f"module.{name}": tensor for name, tensor in state.items()}, path)
     return path
 
@@ -85,7 +84,7 @@ def test_retinaface_is_opened_silently(retinaface_file, no_network, capfd):
 
 def test_retinafaces_guesses_in_pixels(retinaface_file):
     """An anchor of 32 px about the middle of cell 2, 1 of stride 8 lies about (20, 12), from the image's edge."""
-    finder = RetinaFaceFinder(retinaface_file, CPU, None)
+    finder = RetinaFaceBackend(retinaface_file, CPU, None)
     cells, guess = 4 * 6, 2 * (1 * 6 + 2) + 1
     count = 2 * (cells + 2 * 3 + 1 * 2)
     scores, boxes, points = torch.zeros(1, count, 2), torch.zeros(1, count, 4), torch.zeros(1, count, 10)
@@ -107,25 +106,25 @@ def test_retinaface_of_other_weights(tmp_path, retinaface_file):
 
 def test_facexlibs_own_copy_is_found(tmp_path, monkeypatch, retinaface_file):
     (tmp_path / "weights").mkdir()
-    (tmp_path / "weights" / retinaface.PUBLISHED.name).symlink_to(retinaface_file)
+    (tmp_path / "weights" / backends.PUBLISHED.name).symlink_to(retinaface_file)
     for name in ("GPEN_PLUGIN_WEIGHTS", "XDG_CACHE_HOME"):
         monkeypatch.setenv(name, str(tmp_path / "empty"))
     monkeypatch.setenv("GPEN_PLUGIN_OFFLINE", "1")
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
-    monkeypatch.setattr(retinaface, "_facexlib", lambda: tmp_path)
+    monkeypatch.setattr(backends, "_facexlib_folder", lambda: tmp_path)
     assert open_detector().name == "retinaface"
 
 
 def test_without_facexlib(monkeypatch):
-    monkeypatch.setattr(retinaface.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(backends.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(MissingFileError, match=r"facexlib is not installed.* Run: pip install facexlib"):
         open_detector("retinaface")
     assert open_detector().name == "yunet"
 
 
 def test_auto_downloads_nothing(monkeypatch, tmp_path, no_network):
-    monkeypatch.setattr(retinaface, "_facexlib", lambda: tmp_path)
-    monkeypatch.setattr(retinaface, "find_local", lambda file: None)
+    monkeypatch.setattr(backends, "_facexlib_folder", lambda: tmp_path)
+    monkeypatch.setattr(backends, "find_local", lambda file: None)
     assert open_detector().name == "yunet"
 
 

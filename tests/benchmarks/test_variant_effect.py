@@ -4,12 +4,7 @@ import numpy as np
 import pytest
 import torch
 from helpers.small_networks import SMALL, built
-
-from gpen_plugin import GPEN
-from gpen_plugin.images.files import write_image
-from gpen_plugin.restore.network import TorchNetwork, open_network
-from gpen_plugin.restore.templates import template
-from gpen_plugin.restore.variant_effect import (
+from variant_effect import (
     Effect,
     csv_table,
     face_region,
@@ -18,6 +13,11 @@ from gpen_plugin.restore.variant_effect import (
     measure_effect,
     variant_sheet,
 )
+
+from gpen_plugin import GPEN
+from gpen_plugin.images.files import write_image
+from gpen_plugin.restore.alignment import template
+from gpen_plugin.restore.network import TorchNetwork, open_network
 from gpen_plugin.restore.variants import Variation
 
 
@@ -80,7 +80,7 @@ def test_inside_and_outside_are_of_their_pixels(network, monkeypatch):
         def __call__(self, faces):
             return [np.full((64, 64, 3), 0.2, np.float32) + self.index * shifted for _ in faces]
 
-    monkeypatch.setattr("gpen_plugin.restore.variant_effect.VariedNetwork", Shifted)
+    monkeypatch.setattr("variant_effect.VariedNetwork", Shifted)
     monkeypatch.setattr(network, "_restored", lambda faces: [np.full((64, 64, 3), 0.2, np.float32) for _ in faces])
     (effect,) = measure_effect(network, faces(1), [Variation()], draws=2, template="dlib")
     assert (effect.inside, effect.outside, effect.diversity) == (0, 15, 0)

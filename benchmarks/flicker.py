@@ -1,19 +1,26 @@
-"""How much the faces of a video flicker, before and after: what changes from frame to frame beyond motion.
+"""How much the faces of a video flicker before and after restoration: what changes between frames beyond motion.
 
-The warping error of Lai et al. 2018 (Learning Blind Video Temporal Consistency, Eq. 9), on faces alone: a frame is
-brought to the one before by the motion of the unrestored video, and what still differs is flicker. It is given as a
-standard deviation in grey levels: noise of that deviation, drawn anew in each frame, gives the same number.
+    python benchmarks/flicker.py film.mp4 restored/film.mp4
+
+The warping error of Lai et al. 2018 (Learning Blind Video Temporal Consistency, Eq. 9), on faces only: each frame is
+warped to the one before by the motion of the unrestored video, and the difference that remains is flicker. The result
+is a standard deviation in gray levels from 0 to 255: independent noise of that deviation in each frame gives the same
+number, and 0 is perfectly steady. A sharper face flickers more at the same motion: steady results reached 1.7 times the
+flicker of the input, results from landmarks that were not smoothed twice.
 """
 
+import argparse
 import math
 from collections.abc import Sequence
+from pathlib import Path
 
 import cv2
 import numpy as np
 
-from gpen_plugin.restore.alignment import align, scale_affine, warp
-from gpen_plugin.restore.templates import template
-from gpen_plugin.restore.tracking import TrackedFace
+from gpen_plugin.restore.alignment import align, can_be_aligned, scale_affine, template, warp
+from gpen_plugin.restore.detection import open_detector
+from gpen_plugin.restore.tracking import CutFinder, FaceTracker, TrackedFace
+from gpen_plugin.restore.video_reader import VideoSource
 
 SIDE = 128  # pixels of the faces that are compared
 BLUR = 2.0  # pixels: standard deviation; motion is sought where noise was blurred away
@@ -21,7 +28,7 @@ MIDDLE, AXES = (0.5, 0.56), (0.34, 0.42)  # of the ellipse that is looked at, as
 HIDDEN = 0.01, 0.5  # as in Sundaram et al. 2010: how far motion there and back may disagree, in pixels squared
 
 
-class StabilityMeter:
+class FlickerMeter:
     """Adds up the flicker of a video's faces, frame by frame."""
 
     def __init__(self):
@@ -75,6 +82,23 @@ class StabilityMeter:
         return math.sqrt(self._squares[place] / self._pixels / 2) if self._pixels else None
 
 
+def measure(before: Path, after: Path, detect) -> FlickerMeter:
+    """Measure the flicker of a video and of its restoration, whose faces are those that `detect` finds in the first."""
+    meter, tracker, starts_shot, waiting = FlickerMeter(), FaceTracker(), CutFinder(), []
+
+    def add(certain: Sequence[Sequence[TrackedFace]]) -> None:
+        for faces in certain:
+            meter.add(*waiting.pop(0), [face for face in faces if can_be_aligned(face.face.landmarks)])
+
+    for (image, *_), (restored, *_) in zip(VideoSource(before), VideoSource(after), strict=True):
+        cut = starts_shot(image)
+        faces = tracker.add([face for face in detect(image) if can_be_aligned(face.landmarks)], cut=cut)
+        waiting.append((image, restored))
+        add(faces)
+    add(tracker.finish())
+    return meter
+
+
 def _cut_out(before: np.ndarray, after: np.ndarray, face: TrackedFace) -> tuple[np.ndarray, np.ndarray]:
     """The face aligned, before and after: (SIDE, SIDE, 3) float32 in [0, 255]."""
     matrix = align(face.face.landmarks, template("ffhq"), SIDE)
@@ -92,3 +116,20 @@ def _ellipse() -> np.ndarray:
     """Where the face is in an aligned crop, (SIDE, SIDE) bool: what lies around it hardly changes."""
     rows, columns = (np.indices((SIDE, SIDE)) + 0.5) / SIDE
     return ((columns - MIDDLE[0]) / AXES[0]) ** 2 + ((rows - MIDDLE[1]) / AXES[1]) ** 2 <= 1
+
+
+def main() -> None:
+    """Measure two videos and print both numbers."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("before", type=Path, help="the video")
+    parser.add_argument("after", type=Path, help="its restoration")
+    options = parser.parse_args()
+    meter = measure(options.before, options.after, open_detector())
+    if meter.before is None:
+        print("no face is in two consecutive frames")
+    else:
+        print(f"flicker of faces: {meter.before:.2f} before, {meter.after:.2f} after")
+
+
+if __name__ == "__main__":
+    main()

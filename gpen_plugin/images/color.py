@@ -1,11 +1,9 @@
-"""Monochrome images: how they are recognised, and how a restored face gets their tint and no other colour."""
+"""Pixel values and colors: dtypes, luma, monochrome images and their tint, and the color of the input."""
 
 import math
 
 import cv2
 import numpy as np
-
-from gpen_plugin.images.pixel_values import to_float
 
 COARSE = 1 / 16  # of the side: standard deviation of the Gaussian that leaves stains and no features
 LUMA = np.array([0.114, 0.587, 0.299], np.float32)  # of blue, green and red, Rec. 601
@@ -16,6 +14,75 @@ MIN_SIDE = 64  # pixels: in smaller images a curve and a surface would fit colou
 SAMPLED = 128  # pixels: shorter side of the reduced image in which colour is looked for
 MAX_COLOUR = 12  # levels of 255: of 1,974 colour photographs one has 11 and the next 14, a scan in sepia 10
 FEW_PIXELS = 2  # per cent of an image that may have more colour, such as a stamp or a coloured pen's marks
+
+
+def to_float(pixels: np.ndarray) -> np.ndarray:
+    """uint8, uint16 or float32 in [0, 1] to float32 in [0, 1]; float32 as it is."""
+    if pixels.dtype == np.float32:
+        return pixels
+    return pixels.astype(np.float32) / np.float32(np.iinfo(pixels.dtype).max)
+
+
+def from_float(image: np.ndarray, dtype: np.dtype) -> np.ndarray:
+    """float32 in [0, 1] as `dtype` stores it: uint8 or uint16, clipped and rounded; float32 as it is."""
+    if dtype == np.float32:
+        return image
+    most = np.iinfo(dtype).max
+    return np.rint(np.clip(image, 0, 1) * np.float32(most)).astype(dtype)
+
+
+def to_uint8(pixels: np.ndarray) -> np.ndarray:
+    """uint8 as it is; of uint16 the upper byte."""
+    return pixels if pixels.dtype == np.uint8 else (pixels >> 8).astype(np.uint8)
+
+
+def luminance(image: np.ndarray) -> np.ndarray:
+    """Y of ITU-R BT.601, the grey of JPEG and of most converters: 0.299 R + 0.587 G + 0.114 B.
+
+    Args:
+        image: (H, W, 3) BGR float32 in [0, 1].
+    Returns:
+        (H, W) float32 in [0, 1].
+    """
+    return cv2.cvtColor(image, cv2.COLOR_BGR2GRAY)
+
+
+def to_gray(image: np.ndarray) -> np.ndarray:
+    """The image without its colours, of the same shape: its luminance in all three channels."""
+    return cv2.cvtColor(luminance(image), cv2.COLOR_GRAY2BGR)
+
+
+def set_luma(image: np.ndarray, wanted: np.ndarray) -> np.ndarray:
+    """Give an image another luminance, exactly: its chroma (Cb and Cr) stays, where the gamut has room for it.
+
+    Elsewhere the colour becomes paler, of the same hue, until it fits. Clipping it would change the luminance.
+
+    Args:
+        image: (H, W, 3) BGR float32 in [0, 1]: its chroma is taken.
+        wanted: (H, W) float32 in [0, 1].
+    Returns:
+        (H, W, 3) BGR float32 in [0, 1], whose `luminance` is `wanted`.
+    """
+    chroma = image - luminance(image)[:, :, None]  # the same for all colours of the same Cb and Cr
+    room = np.where(chroma > 0, 1 - wanted[:, :, None], wanted[:, :, None])
+    share = np.minimum(1, room / np.maximum(np.abs(chroma), 1e-6)).min(axis=2, keepdims=True)  # (H, W, 1)
+    return np.clip(wanted[:, :, None] + share * chroma, 0, 1)
+
+
+def keep_color(restored: np.ndarray, crop: np.ndarray) -> np.ndarray:
+    """Give a restored face the light and colour of the face as it was: its lowest frequencies, in all channels.
+
+    Args:
+        restored: (T, U, 3) float32 in [0, 1].
+        crop: (H, W, 3) float32 in [0, 1], what the network was shown, before it was resized.
+    Returns:
+        (T, U, 3) float32 in [0, 1].
+    """
+    height, width = restored.shape[:2]
+    shown = cv2.resize(crop, (width, height), interpolation=cv2.INTER_LINEAR)
+    coarse = COARSE * min(height, width)
+    difference = cv2.GaussianBlur(shown - restored, (0, 0), coarse, borderType=cv2.BORDER_REFLECT)
+    return (restored + difference).clip(0, 1)
 
 
 def is_monochrome(pixels: np.ndarray) -> bool:

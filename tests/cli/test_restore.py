@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from helpers.restore_command import files, run, weights, write  # noqa: F401 - fixtures
+from helpers.restore_command import files, write
 from helpers.restorer_parts import Detector, face_at, photograph
 
 from gpen_plugin.restore import batch, outputs, restorer
@@ -193,7 +193,7 @@ def test_a_video(run, tmp_path):
     (job,) = json.loads((tmp_path / "report.json").read_text())["jobs"]
     assert job["video"]["frames"] == 4
     assert job["video"]["faces"] == 8
-    assert "flicker of faces" in said.out
+    assert "film.avi: 4 frames" in said.out
     reader = cv2.VideoCapture(str(tmp_path / "out" / "film.mp4"))
     assert reader.get(cv2.CAP_PROP_FRAME_COUNT) == 4
 

@@ -12,11 +12,14 @@ import weakref
 
 import cv2
 import pytest
-from helpers.restore_command import files, run, weights, write  # noqa: F401 - fixtures
+import tifffile
+from helpers.restore_command import files, write
 from helpers.restorer_parts import FACES, Detector, photograph
+from helpers.tiff_files import PAGES, write_tiff
 from PIL import Image
 
 from gpen_plugin.errors import DataError
+from gpen_plugin.images.photograph import read_pages
 from gpen_plugin.restore import batch, outputs, restorer
 from gpen_plugin.restore.outputs import Outputs, fitting_name
 
@@ -78,7 +81,7 @@ def test_nothing_of_an_earlier_run_is_replaced_unless_asked_for(run, tmp_path):
     assert files(tmp_path / "out") == ["x.png", "y.png"]
     status, said = run("b", "-o", "out2", "--report", "report.json")
     assert status == 1
-    assert "--report: report.json is there already" in said.err
+    assert "--report: report.json exists already" in said.err
     assert not (tmp_path / "out2").exists()
     assert run("b", "-o", "out", "--report", "report.json", "--overwrite")[0] == 0
     assert (tmp_path / "out/x.png").read_bytes() != first
@@ -202,7 +205,7 @@ def test_what_nobody_foresaw_costs_its_photograph_alone(run, tmp_path, monkeypat
     assert status == 1
     assert files(tmp_path / "out") == ["a.png", "c.png"]
     assert f"failed: in/b.png: cannot be restored ({type(error).__name__}: " in said.err
-    assert "test_outputs.py, line " in said.err
+    assert "test_restore_outputs.py, line " in said.err
 
 
 def test_an_unreadable_folder_is_a_failure(run, tmp_path, monkeypatch):
@@ -262,7 +265,7 @@ def slow(path):
     time.sleep(0.3)
     return whole(path)
 outputs.whole_file = slow
-from gpen_plugin.restore.__main__ import main
+from gpen_plugin.cli.restore import main
 sys.exit(main(sys.argv[1:]))
 """
 
@@ -286,7 +289,7 @@ def test_sigterm_ends_as_ctrl_c_does(tmp_path, weights):
         process.send_signal(signal.SIGTERM)
         _, err = process.communicate()
     assert process.returncode == 143, err
-    assert "stopped; each file that is written is whole" in err
+    assert "stopped; all written files are complete" in err
     written = files(tmp_path / "out")
     assert 2 <= len(written) < 20
     assert not [name for name in written if name.endswith(".part")]
@@ -310,3 +313,46 @@ def test_results_are_counted_not_kept(run, tmp_path, monkeypatch):
     gc.collect()
     assert len(alive) == 3 * len(FACES)
     assert [crop() for crop in alive] == [None] * len(alive)
+
+
+def test_every_page_is_restored(run, tmp_path):
+    write_tiff(tmp_path / "a.tif")
+    status, said = run("a.tif", "-o", "out", "--save-faces", "--compare", "--report", "report.json")
+    assert status == 0
+    assert "1 of 1 input written, 6 faces" in said.out
+    written = list(read_pages(tmp_path / "out/a.tif"))
+    assert len(written) == 3
+    for page, before in zip(written, PAGES, strict=True):
+        assert (page.pixels != before).any()
+        assert (page.pixels[0] == before[0]).all()  # no face is there
+    assert "faces/a.tif_p3_01_after.png" in files(tmp_path / "out")
+    assert cv2.imread(str(tmp_path / "out/compare/a.tif_p2.png")).shape == (240, 644, 3)
+    assert '"page": 3' in (tmp_path / "report.json").read_text()
+
+
+def test_pages_without_a_face_are_copied_with_their_file(run, tmp_path):
+    path = write_tiff(tmp_path / "a.tif", kinds=(1, 0, 0))
+    status, said = run("a.tif", "-o", "out", detector=Detector())
+    assert status == 3
+    assert (tmp_path / "out/a.tif").read_bytes() == path.read_bytes()
+    assert "left out" not in said.err
+
+
+def test_pages_go_into_no_format_of_one_image(run, tmp_path):
+    write(tmp_path / "in/b.png")
+    write_tiff(tmp_path / "in/a.tif")
+    status, said = run("in", "-o", "out", "--suffix", "jpg")
+    assert status == 1
+    assert "in/a.tif: holds several pages, and a .jpg file holds one; expected a .tif file" in said.err
+    assert files(tmp_path / "out") == ["b.jpg"]
+
+
+def test_a_page_that_cannot_be_read_costs_the_file(run, tmp_path):
+    whole = write_tiff(tmp_path / "a.tif").read_bytes()
+    with tifffile.TiffFile(tmp_path / "a.tif") as file:
+        start = file.pages[2].dataoffsets[0]
+    (tmp_path / "a.tif").write_bytes(whole[: start + 1000] if start > len(whole) // 2 else whole[:-1000])
+    status, said = run("a.tif", "-o", "out")
+    assert status == 1
+    assert "failed: a.tif: cannot be" in said.err
+    assert not (tmp_path / "out").exists()

@@ -5,8 +5,8 @@ import pytest
 from helpers.restorer_parts import FACES, photograph, restorer
 
 from gpen_plugin.cli.demo import portrait
+from gpen_plugin.images.color import LUMA, is_monochrome, keep_tint
 from gpen_plugin.images.photograph import Photograph
-from gpen_plugin.images.tint import LUMA, is_monochrome, keep_tint
 
 
 def grey(seed=0) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""``python -m gpen_plugin.restore.variant_effect -m net_g_latest.pth -i FACES -o table.md``: what variants change."""
+"""``python benchmarks/variant_effect.py -m net_g_latest.pth -i FACES -o table.md``: what variants change."""
 
 import argparse
 import csv
@@ -20,8 +20,8 @@ from gpen_plugin.images.grid import sheet
 from gpen_plugin.metrics.identity import calculate_identity
 from gpen_plugin.metrics.lmd import calculate_lmd
 from gpen_plugin.metrics.lpips import SMALLEST, calculate_lpips
+from gpen_plugin.restore.alignment import parse_template, scale_template
 from gpen_plugin.restore.network import FaceNetwork, TorchNetwork, open_network
-from gpen_plugin.restore.templates import parse_template, scale_template
 from gpen_plugin.restore.variants import CALLED, Variation, VariedNetwork, parse_layers
 
 BATCH = 8
@@ -164,7 +164,7 @@ TABLES = {".md": markdown_table, ".csv": csv_table}
 def parser() -> argparse.ArgumentParser:
     """The command's options."""
     parser = argparse.ArgumentParser(
-        prog="python -m gpen_plugin.restore.variant_effect",
+        prog="python benchmarks/variant_effect.py",
         description="Measure what variants of a restoration change: person, landmarks, face and background.",
     )
     parser.add_argument("-m", "--model", required=True, help="weights, or a released name; see gpen-restore")

@@ -1,7 +1,7 @@
 """What `gpen-restore` refuses before it does anything."""
 
 import pytest
-from helpers.restore_command import files, run, weights, write  # noqa: F401 - fixtures
+from helpers.restore_command import write
 
 
 @pytest.mark.parametrize(("option", "room"), [("--save-faces", "faces"), ("--compare", "compare")])

@@ -1,4 +1,4 @@
-"""What is kept of the face as it was: closed forms, and an identity gate that sees the mean colour."""
+"""The identity gate, with a recognition network that gives the mean color."""
 
 import math
 
@@ -10,9 +10,9 @@ import torch
 from gpen_plugin.errors import MissingFileError, OptionError
 from gpen_plugin.nets.arcface import RecognitionSettings
 from gpen_plugin.nets.face_templates import FFHQ as FFHQ_POINTS
-from gpen_plugin.restore import fidelity
-from gpen_plugin.restore.fidelity import IdentityGate, keep_color, make_grey, open_gate
-from gpen_plugin.restore.templates import ARCFACE_112, TEMPLATES
+from gpen_plugin.restore import identity_gate
+from gpen_plugin.restore.alignment import ARCFACE_112, TEMPLATES
+from gpen_plugin.restore.identity_gate import IdentityGate, open_gate
 
 BLACK_AS_0 = {"mean": 0.0, "std": 255.0}
 
@@ -21,67 +21,6 @@ def texture(seed: int, side: int = 64, sigma: float = 1.0) -> np.ndarray:
     values = np.random.default_rng(seed).normal(0, 1, (side, side, 3))
     values = cv2.GaussianBlur(values, (0, 0), sigma)
     return (0.5 + 0.12 * values / values.std()).clip(0.05, 0.95).astype(np.float32)
-
-
-def coarse(image: np.ndarray) -> np.ndarray:
-    return cv2.resize(image, (4, 4), interpolation=cv2.INTER_AREA)
-
-
-# --- colour
-
-
-def test_a_cast_is_taken_back():
-    face = texture(0)
-    found = keep_color((face * 0.8 + np.float32([0.1, 0, 0.05])).astype(np.float32), face)
-    assert found.dtype == np.float32
-    assert np.abs(coarse(found) - coarse(face)).max() < 0.01
-    fine, own = (image - cv2.GaussianBlur(image, (0, 0), 1) for image in (found, face))
-    assert (fine * own).sum() / (own**2).sum() == pytest.approx(0.8, abs=0.01)  # detail is the restored one's
-
-
-def test_a_flat_cast_is_taken_back_wholly():
-    face = texture(1)
-    cast = (face + np.float32([0.04, -0.03, 0.02])).astype(np.float32)
-    assert np.abs(keep_color(cast, face) - face).max() < 1e-5
-
-
-def test_the_same_face_stays_and_new_detail_too():
-    face = texture(2)
-    assert np.array_equal(keep_color(face, face), face)
-    grid = np.indices((64, 64)).sum(axis=0) % 2 * 0.05 - 0.025
-    detailed = (face + grid[..., None]).astype(np.float32)
-    assert np.abs(keep_color(detailed, face) - detailed).max() < 1e-3
-
-
-@pytest.mark.parametrize("side", [16, 32, 128])
-def test_crops_of_other_sizes(side):
-    face = texture(3, side=64, sigma=8)
-    crop = cv2.resize(face, (side, side), interpolation=cv2.INTER_AREA)
-    found = keep_color((face * np.float32(0.9)).astype(np.float32), crop)
-    assert found.shape == (64, 64, 3)
-    assert np.abs(coarse(found) - coarse(face)).max() < 0.02
-
-
-def test_values_stay_in_range():
-    black, white = np.zeros((8, 8, 3), np.float32), np.ones((8, 8, 3), np.float32)
-    bright = black.copy()
-    bright[2:4] = 1
-    found = keep_color(bright, white)
-    assert found.max() == 1
-    assert keep_color(white, black).min() == 0
-
-
-def test_grey():
-    face = np.zeros((2, 2, 3), np.float32)
-    face[0, 0], face[0, 1], face[1, 0], face[1, 1] = (1, 0, 0), (0, 1, 0), (0, 0, 1), (0.3, 0.3, 0.3)
-    grey = make_grey(face)
-    assert grey.dtype == np.float32
-    assert np.allclose(grey[..., 0], [[0.114, 0.587], [0.299, 0.3]], atol=1e-6)
-    assert np.array_equal(grey[..., 0], grey[..., 1])
-    assert np.array_equal(grey[..., 0], grey[..., 2])
-
-
-# --- identity
 
 
 @pytest.fixture
@@ -123,7 +62,7 @@ def test_a_cosine_in_closed_form(mean_colour):
 @pytest.mark.parametrize("align", ["none", "ffhq"])
 def test_the_recogniser_sees_arcfaces_framing_whatever_the_crop(mean_colour, monkeypatch, name, align):
     seen = []
-    monkeypatch.setattr(fidelity, "embedding", lambda face, settings: seen.append((face, settings)) or np.ones(1))
+    monkeypatch.setattr(identity_gate, "embedding", lambda face, settings: seen.append((face, settings)) or np.ones(1))
     size, template = 200, TEMPLATES[name]
     y, x = np.indices((size, size))
     ramps = np.stack([x, y, x], axis=2).astype(np.float32) / 255
@@ -142,7 +81,7 @@ def test_the_recogniser_sees_arcfaces_framing_whatever_the_crop(mean_colour, mon
 
 def test_gfpgans_network_sees_ffhqs_framing(monkeypatch):
     seen = []
-    monkeypatch.setattr(fidelity, "embedding", lambda face, settings: seen.append(face) or np.ones(1))
+    monkeypatch.setattr(identity_gate, "embedding", lambda face, settings: seen.append(face) or np.ones(1))
     face = (texture(4, 256) * 255).round() / np.float32(255)
     IdentityGate(0)(face, face, TEMPLATES["ffhq"])
     assert np.array_equal(seen[0], np.rint(face * 255).astype(np.uint8))  # 256 px are twice what it takes
@@ -166,7 +105,7 @@ def test_no_gate():
 def test_faces_that_are_not_square_are_seen_as_the_network_sees_them(monkeypatch, shape):
     """The same face, squeezed and whole, is the same."""
     seen = []
-    monkeypatch.setattr(fidelity, "embedding", lambda face, settings: seen.append(face) or np.ones(1))
+    monkeypatch.setattr(identity_gate, "embedding", lambda face, settings: seen.append(face) or np.ones(1))
     face = texture(5, 256, sigma=20)
     squeezed = cv2.resize(face, shape, interpolation=cv2.INTER_AREA)
     IdentityGate(0)(squeezed, face, TEMPLATES["ffhq"])

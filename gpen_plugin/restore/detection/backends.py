@@ -1,10 +1,11 @@
-"""RetinaFace (Deng et al. 2020) on a ResNet-50, as facexlib has it."""
+"""Backends of the detector: RetinaFace (Deng et al. 2020, ResNet-50, from facexlib) and YuNet, which is included."""
 
 import importlib.util
 import os
 import warnings
 from pathlib import Path
 
+import cv2
 import numpy as np
 import torch
 from torch import nn
@@ -12,7 +13,8 @@ from torch import nn
 from gpen_plugin.checkpoints.download import WeightFile, find_local, find_weights
 from gpen_plugin.errors import INSTALL_FACEXLIB, MissingFileError
 from gpen_plugin.nets.loading import load_frozen, load_tensors
-from gpen_plugin.restore.face import DetectedFace
+from gpen_plugin.nets.yunet import yunet_network
+from gpen_plugin.restore.detection.multiscale import DetectedFace
 
 PUBLISHED = WeightFile(
     "detection_Resnet50_Final.pth",
@@ -20,11 +22,14 @@ PUBLISHED = WeightFile(
     "https://github.com/xinntao/facexlib/releases/download/v0.1.0/detection_Resnet50_Final.pth",
     "6d1de9c2944f2ccddca5f5e010ea5ae64a39845a86311af6fdf30841b0a5a16d",
 )
-THRESHOLD = 0.8  # facexlib's own for its detector; its 0.97 for restoring loses blurred faces, which need it most
-OVERLAPPING = 0.4  # of the union: of boxes that share more, only the best is kept
+RETINAFACE_THRESHOLD = 0.8  # as facexlib's detector; its 0.97 for restoration loses blurred faces
+RETINAFACE_NMS_IOU = 0.4  # of the union: of boxes that share more, only the best is kept
+YUNET_THRESHOLD = 0.8  # upright faces of photographs get 0.86 or more, folds of dark cloth up to 0.73
+YUNET_NMS_IOU = 0.45  # of the union: of boxes that share more, only the best is kept
+YUNET_MAX_CANDIDATES = 5000  # so many are considered at most
 
 
-class RetinaFaceFinder:
+class RetinaFaceBackend:
     """A `Backend`.
 
     Args:
@@ -46,15 +51,15 @@ class RetinaFaceFinder:
     def __init__(
         self, file: str | os.PathLike | None, device: torch.device, threshold: float | None, *, download: bool = True
     ):
-        folder = _facexlib()
-        path = str(_path(file, folder, download))
-        self._threshold = THRESHOLD if threshold is None else threshold
+        folder = _facexlib_folder()
+        path = str(_weights_path(file, folder, download))
+        self._threshold = RETINAFACE_THRESHOLD if threshold is None else threshold
         self._network = load_frozen(_architecture(device), load_tensors(path), path, device)
 
     @torch.inference_mode()
     def __call__(self, image: np.ndarray) -> list[DetectedFace]:
         """See `Backend`."""
-        rows = self._network.detect_faces(image, self._threshold, OVERLAPPING)  # (K, 15): box, score, landmarks
+        rows = self._network.detect_faces(image, self._threshold, RETINAFACE_NMS_IOU)  # (K, 15): box, score, landmarks
         return [self._face(row) for row in rows.astype(np.float64)]
 
     def _face(self, row: np.ndarray) -> DetectedFace:
@@ -62,7 +67,7 @@ class RetinaFaceFinder:
         return DetectedFace(row[:4] - 0.5, row[5:].reshape(5, 2) - 0.5, min(float(row[4]), 1.0), self.name)
 
 
-def _facexlib() -> Path:
+def _facexlib_folder() -> Path:
     """The folder of the package."""
     spec = importlib.util.find_spec("facexlib")
     if spec is None or not spec.submodule_search_locations:
@@ -70,7 +75,7 @@ def _facexlib() -> Path:
     return Path(next(iter(spec.submodule_search_locations)))
 
 
-def _path(file: str | os.PathLike | None, facexlib: Path, download: bool) -> Path:
+def _weights_path(file: str | os.PathLike | None, facexlib: Path, download: bool) -> Path:
     if file is not None:
         return find_weights(PUBLISHED, str(file), "detector_file")
     kept = facexlib / "weights" / PUBLISHED.name  # where facexlib downloads to
@@ -87,3 +92,33 @@ def _architecture(device: torch.device) -> nn.Module:
         from facexlib.detection.retinaface import RetinaFace
 
         return RetinaFace(network_name="resnet50", device=device)
+
+
+class YuNetBackend:
+    """A `Backend`. It works on the CPU.
+
+    Args:
+        threshold: certainty from which something is a face, 0 to 1.
+    Raises:
+        CheckpointError: YuNet's file, which comes with this package, is damaged.
+    """
+
+    name = "yunet"
+    smallest, largest = 16.0, 480.0
+    tile = 1280
+    finest = 16_000_000
+    turns = (30.0, -30.0, 90.0, 180.0, 270.0)  # at 30 degrees, scores fall and landmarks are off
+
+    def __init__(self, threshold: float | None):
+        self._network = yunet_network()
+        self._threshold = YUNET_THRESHOLD if threshold is None else threshold
+
+    def __call__(self, image: np.ndarray) -> list[DetectedFace]:
+        """See `Backend`."""
+        certainties, points, boxes = self._network(image, self._threshold)
+        rows = np.column_stack([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]])  # (K, 4)
+        # lists: not every OpenCV takes empty arrays
+        best = cv2.dnn.NMSBoxes(
+            rows.tolist(), certainties.tolist(), self._threshold, YUNET_NMS_IOU, top_k=YUNET_MAX_CANDIDATES
+        )
+        return [DetectedFace(boxes[i] - 0.5, points[i] - 0.5, float(certainties[i]), self.name) for i in best]

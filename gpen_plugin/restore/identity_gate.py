@@ -1,9 +1,8 @@
-"""What a restored face keeps of the face as it was: its colour, its greyness, and whose it is."""
+"""Compare the identity of a restored face with that of the input, and reject faces that drifted away."""
 
 import os
 from dataclasses import replace
 
-import cv2
 import numpy as np
 import torch
 
@@ -12,38 +11,9 @@ from gpen_plugin.errors import OptionError
 from gpen_plugin.metrics.identity import cosine
 from gpen_plugin.nets.arcface import GFPGANS_INPUT, RecognitionSettings, embedding
 from gpen_plugin.nets.face_templates import ARCFACE_SIDE
-from gpen_plugin.restore.alignment import template_to_template, warp
-from gpen_plugin.restore.templates import ARCFACE_112, TEMPLATES
+from gpen_plugin.restore.alignment import ARCFACE_112, TEMPLATES, template_to_template, warp
 
-COARSE = 1 / 16  # of the side: standard deviation of the Gaussian that leaves light and skin tone, and no features
 FINER = 2  # a recognition network's input is halved from a larger image: bilinear resizing is then an area's mean
-
-
-def keep_color(restored: np.ndarray, crop: np.ndarray) -> np.ndarray:
-    """Give a restored face the light and colour of the face as it was: its lowest frequencies, in all channels.
-
-    Args:
-        restored: (T, U, 3) float32 in [0, 1].
-        crop: (H, W, 3) float32 in [0, 1], what the network was shown, before it was resized.
-    Returns:
-        (T, U, 3) float32 in [0, 1].
-    """
-    height, width = restored.shape[:2]
-    shown = cv2.resize(crop, (width, height), interpolation=cv2.INTER_LINEAR)
-    coarse = COARSE * min(height, width)
-    difference = cv2.GaussianBlur(shown - restored, (0, 0), coarse, borderType=cv2.BORDER_REFLECT)
-    return (restored + difference).clip(0, 1)
-
-
-def make_grey(restored: np.ndarray) -> np.ndarray:
-    """A face without colour: luma as Rec. 601 has it, in all three channels.
-
-    Args:
-        restored: (S, S, 3) BGR float32 in [0, 1].
-    Returns:
-        (S, S, 3) float32, channels exactly equal.
-    """
-    return cv2.cvtColor(cv2.cvtColor(restored, cv2.COLOR_BGR2GRAY), cv2.COLOR_GRAY2BGR)
 
 
 class IdentityGate:

@@ -1,0 +1,328 @@
+"""``gpen-restore INPUT... -o OUTPUT``: restore the faces of photographs and videos."""
+
+import argparse
+import contextlib
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from gpen_plugin.errors import DataError, OptionError, handle_errors, plain_message
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from gpen_plugin.restore.batch import Report, Runner
+    from gpen_plugin.restore.inputs import Inputs, Job
+    from gpen_plugin.restore.restorer import Restorer
+    from gpen_plugin.restore.tasks import Inpaint
+
+DESCRIPTION = "Restore the faces of photographs and videos. Input files are never changed."
+EPILOG = """
+examples:
+  gpen-restore old.jpg -o restored                           every face of a photograph
+  gpen-restore album/ 'scans/*.tif' -o restored --compare    folders and globs, with before/after images
+  gpen-restore film.mp4 -o restored                          a video, with its sound and subtitles
+  gpen-restore faces/ -o restored --aligned -m net_g_latest.pth
+
+exit status: 0 all inputs restored, 1 an input failed (the others are restored), 2 unknown or missing options,
+3 no face in any photograph, 130 stopped by Ctrl-C, 143 stopped by SIGTERM (no file is left half written)
+"""
+
+
+@handle_errors
+def main(argv: Sequence[str] | None = None) -> int:
+    """Restore what the command line names, and return the exit status: see `EPILOG`.
+
+    Args:
+        argv: command line without the program's name; None for the real one.
+    """
+    arguments = parser().parse_args(argv)
+    try:
+        with _raise_keyboard_interrupt(signal.SIGTERM):
+            inputs, folder, endings = check(arguments)  # before PyTorch is imported, which takes seconds
+            return restore(arguments, inputs, folder, endings)
+    except KeyboardInterrupt as stop:
+        print("\ngpen_plugin: stopped; all written files are complete", file=sys.stderr)
+        return 128 + (stop.args[0] if stop.args else signal.SIGINT)
+
+
+def parser() -> argparse.ArgumentParser:
+    """The options of the command."""
+    parser = argparse.ArgumentParser(
+        prog="gpen-restore",
+        description=DESCRIPTION,
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    add("inputs", nargs="+", metavar="INPUT", help="photographs, videos, folders, globs")
+    add("-o", "--output", type=Path, required=True, help="a folder; or a file name for a single photograph or video")
+    add("--overwrite", action="store_true", help="replace existing files (default: an existing file is an error)")
+
+    add = parser.add_argument_group("network").add_argument
+    model_help = "name, weight file or ONNX file (default: GPEN-FairFace-128, which is included, or that of the task)"
+    add("-m", "--model", help=model_help)
+    add("--key", help="entry of the weight file, e.g. params_ema (default: the averaged weights)")
+    add("--task", choices=("restore", "colorize", "inpaint", "seg2face"), help="default: the task of the model")
+    mask_help = "with --task inpaint --aligned: an image whose white pixels are filled"
+    add("--inpaint-mask", type=Path, help=mask_help)
+    add("--device", default="auto", help="auto, cpu, cuda, cuda:1 or mps (default %(default)s)")
+    add("--precision", default="fp32", choices=("fp32", "bf16"), help="of the network (default %(default)s)")
+    add("--batch", type=int, default=8, help="faces per batch (default %(default)s)")
+    add("--weights-dir", type=Path, help="folder that is searched first for published weights")
+
+    add = parser.add_argument_group("faces").add_argument
+    add("--aligned", action="store_true", help="each image shows one aligned face; no detection")
+    detector_help = "default: retinaface if its weights are on this machine, else yunet"
+    add("--detector", default="auto", choices=("auto", "retinaface", "yunet"), help=detector_help)
+    add("--detector-file", type=Path, help="weights of RetinaFace (default: found on this machine)")
+    add("--min-face", type=float, default=16, help="leave smaller faces unchanged, in pixels (default %(default)s)")
+    max_help = "leave larger faces unchanged (default: 160 without --model, as that network sees 128; else no limit)"
+    add("--max-face", type=float, help=max_help)
+    template_help = "face alignment: ffhq, gpen, arcface, dlib, or ten numbers (default: that of the model)"
+    add("--template", help=template_help)
+
+    add = parser.add_argument_group("result").add_argument
+    add("--alpha", type=float, help="weight of the restored face, 0 to 1 (default: that of the model, usually 1)")
+    mask_help = "which part of a face is pasted (default: parsing if its weights are on this machine, else soft)"
+    add("--mask", default="auto", choices=("auto", "soft", "parsing"), help=mask_help)
+    add("--upscale", type=float, default=1, help="enlarge the photograph by this factor (default 1)")
+    background_help = "network for the rest of the photograph: RealESRGAN_x2plus, RealESRGAN_x4plus, or an option file"
+    add("--background", help=f"{background_help} of BasicSR")
+    add("--tile", type=int, default=512, help="side of the tiles for --background, in pixels (default %(default)s)")
+    add("--keep-color", action="store_true", help="keep the low frequencies of the input's color")
+    identity_help = "leave a face unchanged if its cosine similarity to the restored one is below this"
+    add("--identity", type=float, metavar="COSINE", help=identity_help)
+    recognition_help = "face recognition network for --identity (default: gfpgan's ArcFace)"
+    add("--identity-model", type=Path, metavar="FILE.onnx", help=recognition_help)
+
+    add = parser.add_argument_group("several results for one face (see docs/RESTORING.md)").add_argument
+    add("--variants", type=int, default=0, metavar="N", help="write N more results with other latent codes")
+    add("--variant-layers", metavar="A-B", help="latent codes that change, 0 is the coarsest (default: fine)")
+    add("--variant-strength", type=float, help="how far they change, 0 to 1 (default 0.5)")
+    add("--reference", type=Path, help="write one more result that mixes in latent codes of this face")
+    add("--seed", type=int, default=0, help="random seed of the variants (default %(default)s)")
+
+    add = parser.add_argument_group("output files").add_argument
+    add("--suffix", help="format of the written images, e.g. .png (default: that of the input)")
+    add("--save-faces", action="store_true", help="write each face before and after to OUTPUT/faces")
+    add("--compare", action="store_true", help="write inputs and results side by side to OUTPUT/compare")
+    add("--report", type=Path, metavar="FILE.json", help="write faces, results and errors of each input")
+    return parser
+
+
+def check(arguments: argparse.Namespace) -> tuple["Inputs", Path, list[str]]:
+    """Check the command line as far as that needs no PyTorch.
+
+    Returns:
+        The inputs; the output folder; and the endings of the names of further results.
+    Raises:
+        OptionError: options that do not go together, or an output among the inputs.
+        DataError: inputs that are not there, or hold nothing to restore.
+    """
+    from gpen_plugin.restore.inputs import expand
+
+    report = arguments.report
+    if report and report.suffix.lower() != ".json":  # which might be a photograph
+        raise OptionError("--report", f"got {report}", "a name that ends in .json")
+    if report and not arguments.overwrite and os.path.lexists(report):
+        hint = "Pass --overwrite to replace it, or name another file."
+        raise OptionError("--report", f"{report} exists already", "a new file", hint)
+    endings = _variant_endings(arguments)
+    inputs = expand(arguments.inputs, arguments.output, arguments.suffix, endings=endings)
+    _check_videos(arguments, inputs.jobs)
+    _check_aligned(arguments)
+    output = arguments.output.expanduser()
+    is_file = any(output == job.target for job in inputs.jobs)
+    return inputs, output.parent if is_file else output, endings
+
+
+def _variant_endings(arguments: argparse.Namespace) -> list[str]:
+    if arguments.variants < 0:
+        raise OptionError("--variants", f"got {arguments.variants}", "a number from 0")
+    number = arguments.variants or (1 if arguments.reference else 0)
+    for name in ("variant_layers", "variant_strength"):
+        if getattr(arguments, name) is not None and not number:
+            raise OptionError(f"--{name.replace('_', '-')}", "got it without --variants", "both", "Add --variants 3.")
+    return [f"_{number}" for number in range(1, number + 1)]
+
+
+def _check_videos(arguments: argparse.Namespace, jobs: Sequence["Job"]) -> None:
+    """Refuse options for photographs if all inputs are videos; otherwise each video gets a note, see `Runner`."""
+    given = [name for name in ("aligned", "save_faces", "variants", "reference") if getattr(arguments, name)]
+    if given and all(job.kind == "video" for job in jobs):
+        where, got = f"--{given[0].replace('_', '-')}", f"got it for the video {jobs[0].source}"
+        raise OptionError(where, got, "photographs", "Leave it out.")
+
+
+def _check_aligned(arguments: argparse.Namespace) -> None:
+    given = [name for name in ("background", "upscale") if getattr(arguments, name) not in (None, 1)]
+    if arguments.aligned and given:
+        got = "got it with --aligned, whose results have the size of the network"
+        raise OptionError(f"--{given[0]}", got, "whole photographs", "Leave one of the two out.")
+
+
+def restore(arguments: argparse.Namespace, inputs: "Inputs", folder: Path, endings: Sequence[str]) -> int:
+    """Restore the inputs of a command line that `check` has passed, and return the exit status."""
+    started = time.monotonic()
+
+    from gpen_plugin.checkpoints import download
+    from gpen_plugin.restore.batch import Report, Runner
+    from gpen_plugin.restore.outputs import Outputs
+
+    if arguments.weights_dir:
+        download.add_search_dir(arguments.weights_dir)
+    outputs = Outputs(folder, faces=arguments.save_faces, compare=arguments.compare, overwrite=arguments.overwrite)
+    outputs.check_names(inputs.jobs)
+    outputs.open()
+    try:
+        restorer = _restorer(arguments)
+        restorer.restore_all([], aligned=arguments.aligned)  # fails where the options are wrong for every photograph
+        runner = Runner(restorer, outputs, _variants(arguments, restorer, endings), aligned=arguments.aligned)
+        print(f"network: {restorer.network.description}")
+        if not arguments.aligned:
+            print(f"faces: {restorer.detector.notice}\nmasks: {restorer.mask.notice}")
+        report = Report(
+            restorer.network.description,
+            vars(arguments),
+            len(inputs.jobs) + len(inputs.unreadable),
+            arguments.aligned,
+            skipped_files=inputs.skipped_files,
+            has_file=bool(arguments.report),
+        )
+        try:
+            _run(inputs, runner, report)
+        finally:
+            report.seconds = time.monotonic() - started
+            print(report.summary(), flush=True)
+            is_written = not arguments.report or _write(report, arguments.report)
+        return report.status if is_written else 1
+    finally:
+        outputs.close()
+
+
+def _run(inputs: "Inputs", runner: "Runner", report: "Report") -> None:
+    """Run the jobs, and print notes and errors of each when it is done."""
+    from tqdm import tqdm
+
+    from gpen_plugin.restore.batch import JobReport
+
+    with tqdm(total=report.total, unit="input") as progress:
+
+        def done(job: JobReport) -> None:
+            report.add(job)
+            progress.set_postfix(faces=report.faces, refresh=False)
+            progress.update()
+            if job.error is not None:
+                progress.write(f"gpen_plugin: failed: {job.error}", file=sys.stderr)
+            for note in job.notes:
+                progress.write(f"{job.source}: {note}", file=sys.stderr)
+
+        for folder, error in inputs.unreadable:
+            done(JobReport(folder, None, error=plain_message(error)))
+        runner(inputs.jobs, done)
+
+
+def _write(report: "Report", path: Path) -> bool:
+    """Write the report file; if that fails, print the report, so that it is not lost, and return False."""
+    try:
+        report.write(path)
+        return True
+    except DataError as error:
+        print(f"gpen_plugin: {plain_message(error)} The report follows.", file=sys.stderr)
+        print(report.to_json(), flush=True)
+        return False
+
+
+def _restorer(arguments: argparse.Namespace) -> "Restorer":
+    from gpen_plugin.restore.restorer import Restorer
+
+    return Restorer(
+        arguments.model,
+        key=arguments.key,
+        device=arguments.device,
+        precision=arguments.precision,
+        task=_task(arguments),
+        detector=arguments.detector,
+        detector_file=arguments.detector_file,
+        min_face=arguments.min_face,
+        max_face=arguments.max_face,
+        template=arguments.template,
+        mask=arguments.mask,
+        alpha=arguments.alpha,
+        upscale=arguments.upscale,
+        background=arguments.background,
+        tile=arguments.tile,
+        batch=arguments.batch,
+        keep_color=arguments.keep_color,
+        identity=arguments.identity,
+        identity_model=arguments.identity_model,
+    )
+
+
+def _task(arguments: argparse.Namespace) -> "str | Inpaint | None":
+    if arguments.inpaint_mask is None:
+        return arguments.task
+    if arguments.task != "inpaint" or not arguments.aligned:
+        raise OptionError("--inpaint-mask", "got it without --task inpaint and --aligned", "both", "Add them.")
+
+    import numpy as np
+
+    from gpen_plugin.images.photograph import read_photograph
+    from gpen_plugin.restore.tasks import Inpaint
+
+    mask = read_photograph(arguments.inpaint_mask).pixels[:, :, 0]
+    return Inpaint(mask > np.iinfo(mask.dtype).max // 2)
+
+
+def _variants(arguments: argparse.Namespace, restorer: "Restorer", endings: Sequence[str]) -> dict[str, "Restorer"]:
+    """Restorers of the further results, by the endings of their names."""
+    if not endings:
+        return {}
+
+    from gpen_plugin.restore.variants import VariedNetwork, variation_of
+
+    reference = _reference(arguments, restorer) if arguments.reference else None
+    variation = variation_of(arguments.variant_layers, arguments.variant_strength, arguments.seed, reference)
+    return {
+        ending: restorer.with_network(VariedNetwork(restorer.network, variation, number))
+        for number, ending in enumerate(endings, 1)
+    }
+
+
+def _reference(arguments: argparse.Namespace, restorer: "Restorer") -> "np.ndarray":
+    """The face whose codes are mixed in: the whole image with --aligned, else the face that is detected in it."""
+    from gpen_plugin.images.photograph import read_photograph
+
+    photograph = read_photograph(arguments.reference)
+    face = photograph.pixels if arguments.aligned else restorer.aligned_face(photograph)
+    if face is None:
+        raise DataError(str(arguments.reference), "no face was found", "a photograph of one face", "Try another.")
+    return face
+
+
+@contextlib.contextmanager
+def _raise_keyboard_interrupt(number: int) -> Iterator[None]:
+    """Raise `KeyboardInterrupt(number)` at a signal, once: the report is written even if the signal comes again."""
+
+    def stop(number: int, frame: object) -> None:
+        signal.signal(number, signal.SIG_IGN)
+        raise KeyboardInterrupt(number)
+
+    if threading.current_thread() is not threading.main_thread():  # signals cannot be handled there
+        yield
+        return
+    before = signal.signal(number, stop)
+    try:
+        yield
+    finally:
+        signal.signal(number, before)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
