@@ -90,7 +90,8 @@ API_MODULES = (
     ("gpen_plugin.ops", "The three operations of StyleGAN2's networks."),
 )
 API_NAMES = (  # modules without `__all__`: what is public in them
-    ("gpen_plugin.restore.face", "Results of a `Restorer`.", ("DetectedFace", "RestoredFace", "Restoration")),
+    ("gpen_plugin.restore.restorer", "Results of a `Restorer`.", ("RestoredFace", "Restoration")),
+    ("gpen_plugin.restore.detection.multiscale", "Detected faces.", ("DetectedFace",)),
     (
         "gpen_plugin.data.degradation",
         "Eq. 4, without PyTorch.",

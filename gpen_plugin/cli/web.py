@@ -27,8 +27,7 @@ from gpen_plugin.images.files import write_whole
 from gpen_plugin.images.photograph import WRITTEN_SUFFIXES, Photograph, read_photograph, write_photograph
 
 if TYPE_CHECKING:
-    from gpen_plugin.restore.face import Restoration, RestoredFace
-    from gpen_plugin.restore.restorer import Restorer
+    from gpen_plugin.restore.restorer import Restoration, RestoredFace, Restorer
 
 TITLE = "GPEN: restore the faces of a photograph"
 MAX_PREVIEW_SIDE = 1600  # pixels, longer side of the images on the page; the download has full size
