@@ -192,15 +192,15 @@ def _write_samples(protocol: Protocol, write: Write, unreadable: list[str]) -> I
     """Every case once it is written. Images that cannot be read are entered into `unreadable`."""
     for key in tqdm(protocol.keys, unit="image"):
         try:
-            cases = [protocol.case(key, condition) for condition in protocol.conditions]
+            samples = [protocol.sample(key, condition) for condition in protocol.conditions]
         except DataError as error:
             tqdm.write(f"left out: {error}", file=sys.stderr)
             unreadable.append(key)
             continue
-        write("gt", key, cases[0].gt)
-        for case in cases:
-            write(f"lq_{case.condition}" if case.condition else "lq", key, case.lq)
-        yield from cases
+        write("gt", key, samples[0].gt)
+        for sample in samples:
+            write(f"lq_{sample.condition}" if sample.condition else "lq", key, sample.lq)
+        yield from samples
 
 
 def _degradations(protocol: Protocol, key: str) -> dict[str, str] | str:

@@ -1,1 +1,1 @@
-"""The methods that the paper compares GPEN with, other than plain networks: GAN inversion and DFDNet."""
+"""The methods that the paper compares GPEN with, besides plain networks: GAN inversion and DFDNet."""

@@ -1,4 +1,4 @@
-"""DFDNet (Li et al., ECCV 2020) as a method: it has to be told where eyes, nose and mouth are."""
+"""DFDNet (Li et al., ECCV 2020), which needs the positions of eyes, nose and mouth."""
 
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -39,11 +39,11 @@ class DFDNetOptions:
     """The keys of a method of type ``dfdnet``.
 
     Args:
-        weights: the file; ``random`` for trying things out.
-        dictionary: the file of parts; ``random`` likewise.
+        weights: the file; ``random`` for a test run.
+        dictionary: the file of parts; ``random`` for a test run.
         param_key: entry of the file of weights; ~ takes params.
-        points: where the aligned faces have left eye, right eye, tip of the nose, left and right corner of the mouth,
-            (x, y) in pixels of a face of 512 px, left being the image's.
+        points: left eye, right eye, tip of the nose, left and right corner of the mouth of the aligned faces, (x, y)
+            in pixels of a face of 512 px; left in the image.
     """
 
     weights: str
@@ -53,29 +53,21 @@ class DFDNetOptions:
 
 
 class AlignedDFDNet(nn.Module):
-    """The host's `DFDNet` for faces that all have their parts in the same places.
-
-    Args:
-        net: the network.
-        boxes: see `part_boxes`.
-    """
+    """The host's `DFDNet` for faces that all have their parts in the same boxes (see `part_boxes`)."""
 
     def __init__(self, net: nn.Module, boxes: torch.Tensor):
         super().__init__()
         self.net, self._boxes = net, boxes
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """(1, 3, S, S) in [-1, 1] -> the same; S is 512 for weights that have learnt something."""
+        """(1, 3, S, S) in [-1, 1] -> the same; S is 512 for trained weights."""
         boxes = self._boxes * x.shape[-1] // SIZE  # (4, 4)
         return self.net(x, [box[None] for box in boxes])
 
 
 def load_dfdnet(options: DFDNetOptions, where: str) -> tuple[AlignedDFDNet, str, dict]:
-    """DFDNet with its dictionary, its description and its identity (see `Method`).
+    """Build DFDNet with its dictionary; return it with its description and identity (see `Method`).
 
-    Args:
-        options: of the entry.
-        where: its key path.
     Raises:
         GPENError: a file cannot be read or holds something else, or the points are not five.
     """
@@ -95,11 +87,10 @@ def load_dfdnet(options: DFDNetOptions, where: str) -> tuple[AlignedDFDNet, str,
 
 
 def part_boxes(points: Sequence[tuple[float, float]], where: str = "points") -> torch.Tensor:
-    """Where the parts of an aligned face are.
+    """The boxes of the parts of an aligned face.
 
     Args:
         points: left eye, right eye, tip of the nose, left and right corner of the mouth, (x, y) at 512 px.
-        where: key path, for the error.
     Returns:
         (4, 4) int64: left, top, right, bottom of `PARTS`, within the image.
     Raises:
@@ -107,11 +98,11 @@ def part_boxes(points: Sequence[tuple[float, float]], where: str = "points") -> 
     """
     if len(points) != len(FFHQ_POINTS) or points[0][0] >= points[1][0]:
         raise OptionError(where, f"got {list(map(list, points))}", "five points (x, y), the left eye first")
-    places = np.array(points, dtype=np.float64)  # (5, 2)
-    unit = float(np.hypot(*(places[1] - places[0])))
+    points_xy = np.array(points, dtype=np.float64)  # (5, 2)
+    unit = float(np.hypot(*(points_xy[1] - points_xy[0])))
     boxes = []
     for nearest, offset, side in _BOXES.values():
-        middle = places[list(nearest)].mean(axis=0) + np.array(offset) * unit
+        middle = points_xy[list(nearest)].mean(axis=0) + np.array(offset) * unit
         half = side * unit / 2
         boxes.append(np.rint(np.concatenate([middle - half, middle + half])).clip(0, SIZE))
     return torch.from_numpy(np.array(boxes, dtype=np.int64))

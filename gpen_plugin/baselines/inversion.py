@@ -1,4 +1,4 @@
-"""What the GAN inversions share: the prior that they search, its noise, and the downscaling of the protocol."""
+"""What the GAN inversions share: the frozen prior that they search, its noise, and the downscaling of the protocol."""
 
 from collections.abc import Mapping
 from functools import lru_cache
@@ -23,21 +23,12 @@ OtherNoise = Literal["zero", "fixed"]
 
 
 class FrozenPrior:
-    """A frozen GAN prior with what an evaluation has to say of it.
+    """A GAN prior without gradients of its own, and its description. Errors are those of `PriorSampler`.
 
     Args:
-        weights: a GPENPrior's file.
-        key: entry of the file; None takes the averaged weights where there are any.
-        device: where to compute.
+        weights: file of a GPENPrior.
+        key: entry of the file; None takes the EMA weights if there are any.
         where: key path of the method's entry, for errors.
-    Attributes:
-        net: the prior, evaluating and without gradients of its own.
-        size: side of its images.
-        arguments: with which its class builds it.
-        sha256: of the file.
-        description: network, file and hash.
-    Raises:
-        CheckpointError: see `PriorSampler`.
     """
 
     def __init__(self, weights: str | PathLike, key: str | None, device: str | torch.device, where: str):
@@ -60,21 +51,21 @@ class FrozenPrior:
         return resize_square(from_network(output.detach()[0]), size)
 
 
-def sample_generator(seed: int, case: Sample) -> torch.Generator:
-    """Randomness of a case, drawn on the CPU, where a seed means the same on every machine."""
-    return torch.Generator().manual_seed(int(rng_from_key(seed, case.key, case.condition).integers(2**63)))
+def sample_generator(seed: int, sample: Sample) -> torch.Generator:
+    """The generator of a sample, on the CPU, where a seed gives the same numbers on every machine."""
+    return torch.Generator().manual_seed(int(rng_from_key(seed, sample.key, sample.condition).integers(2**63)))
 
 
 def seeded_noise(
-    net: GPENPrior, draw: torch.Generator, beyond: OtherNoise, searched: int = 0
+    net: GPENPrior, generator: torch.Generator, beyond: OtherNoise, searched: int = 0
 ) -> list[torch.Tensor | None]:
-    """One map per resolution: the `searched` coarsest are drawn; the others too if `fixed`, else None, for zeros."""
-    noise = net.make_noise(1, draw)
+    """One map per resolution: the `searched` coarsest are sampled; the others too if `fixed`, else None (zeros)."""
+    noise = net.make_noise(1, generator)
     return noise if beyond == "fixed" else noise[:searched] + [None] * (len(noise) - searched)
 
 
 def check_at_least(options: object, lowest: Mapping[str, float]) -> None:
-    """Raise an `OptionError` for the first attribute that is below its lowest value, or not finite."""
+    """Raise an `OptionError` for the first attribute that is below its bound or not finite."""
     for name, bound in lowest.items():
         value = getattr(options, name)
         if not bound <= value < float("inf"):
@@ -82,7 +73,7 @@ def check_at_least(options: object, lowest: Mapping[str, float]) -> None:
 
 
 def check_positive(options: object, *names: str) -> None:
-    """Raise an `OptionError` for the first attribute that is not a finite number above 0."""
+    """Raise an `OptionError` for the first attribute that is not finite and above 0."""
     for name in names:
         value = getattr(options, name)
         if not 0 < value < float("inf"):
@@ -93,15 +84,14 @@ Kernel = Literal["bicubic", "area"]
 
 
 class Downscaler:
-    """An image -> the small image that a degraded face is held against: A X B^T.
+    """Downscale an image to the size of a degraded face: A X B^T, exact and differentiable.
 
     Args:
-        kernel: ``bicubic``, the host's antialiased `imresize` (what ``fsr`` does); ``area``, the mean over the pixels
-            that fall together (what ``bfr`` does before noise and JPEG).
+        kernel: ``bicubic``, the host's antialiased `imresize` (as in ``fsr``), or ``area``, the mean over the pixels
+            that fall together (as in ``bfr`` before noise and JPEG).
         size: side of the image.
-        height: of the small image, of any size.
-        width: likewise.
-        device: where the images are.
+        height: of the small image; any size.
+        width: of the small image; any size.
     """
 
     def __init__(self, kernel: Kernel, size: int, height: int, width: int, device: str | torch.device = "cpu"):
@@ -115,12 +105,12 @@ class Downscaler:
 
 @lru_cache(maxsize=64)
 def resize_matrix(kernel: Kernel, size: int, wanted: int) -> torch.Tensor:
-    """The matrix, (wanted, size) float32, that resizes a row of `size` pixels to `wanted`; its rows sum to 1."""
+    """The matrix (wanted, size) float32 that resizes a row of `size` pixels to `wanted`; its rows sum to 1."""
     return (_bicubic if kernel == "bicubic" else _area)(size, wanted)
 
 
 def _bicubic(size: int, wanted: int) -> torch.Tensor:
-    """The host's own weights, entered at the pixels that its mirrored border stands for."""
+    """The host's weights, added at the pixels that its mirrored border repeats."""
     host = host_module("basicsr.utils.matlab_functions", "bicubic downscaling")
     weights, indices, surplus, _ = host.calculate_weights_indices(size, wanted, wanted / size, "cubic", 4, True)
     source = (indices.long() - surplus) % (2 * size)  # the mirrored image repeats after twice its size
@@ -129,7 +119,7 @@ def _bicubic(size: int, wanted: int) -> torch.Tensor:
 
 
 def _area(size: int, wanted: int) -> torch.Tensor:
-    """How much of each pixel lies below each of the wanted ones."""
+    """The overlap of each pixel with each of the wanted pixels."""
     edges = torch.arange(wanted + 1, dtype=torch.float64) * size / wanted
     pixels = torch.arange(size, dtype=torch.float64)
     ends = torch.minimum(edges[1:, None], pixels + 1)  # (wanted, size)

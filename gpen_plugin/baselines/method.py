@@ -1,4 +1,4 @@
-"""What the methods of a comparison have in common: a sample goes in, a restored face comes out."""
+"""What all methods of a comparison share: a sample goes in, a restored face comes out."""
 
 import contextlib
 import typing
@@ -18,48 +18,34 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class Sample:
-    """A face to restore.
+    """A face to restore."""
 
-    Attributes:
-        key: of the image, the same in every condition.
-        condition: of the protocol, e.g. ``16x``; empty where the protocol knows but one.
-        lq: the degraded image at its own size, (h, w, 3) BGR uint8. A method enlarges it as it is used to.
-        gt: the ground truth, (size, size, 3) BGR uint8, or None in the wild.
-        size: side of the result in pixels.
-    """
-
-    key: str
-    condition: str
-    lq: np.ndarray
-    gt: np.ndarray | None
-    size: int
+    key: str  # of the image, the same in every condition
+    condition: str  # of the protocol, e.g. ``16x``; empty where the protocol knows but one
+    lq: np.ndarray  # the degraded image at its own size, (h, w, 3) BGR uint8. A method enlarges it as it is used to
+    gt: np.ndarray | None  # the ground truth, (size, size, 3) BGR uint8, or None in the wild
+    size: int  # side of the result in pixels
 
 
 class Method(typing.Protocol):
-    """Restores one face at a time, the same at every run.
-
-    Attributes:
-        description: what runs: network, weights and their hash, sizes, iterations.
-        identity: what decides its images, as JSON has it: options, and digests of the files that they name.
-    """
+    """A method restores one face at a time, and gives the same result at every run."""
 
     description: str
     identity: dict
 
-    def __call__(self, case: Sample) -> np.ndarray:
-        """The restored face, (case.size, case.size, 3) BGR uint8."""
+    def __call__(self, sample: Sample) -> np.ndarray:
+        """Return the restored face, (size, size, 3) BGR uint8."""
 
 
 Interpolation = Literal["bilinear", "bicubic"]
 
 
 def resize(image: np.ndarray, size: int, how: Interpolation) -> np.ndarray:
-    """Bring a degraded image to the size that a method works at.
+    """Resize a degraded image to the size that a method works at.
 
     Args:
         image: (H, W, 3), uint8 or float in [0, 1].
-        size: side of the result.
-        how: ``bilinear`` is what GPEN is trained with; ``bicubic`` is Keys' kernel with a = -0.75, OpenCV's.
+        how: ``bilinear``, as GPEN is trained, or ``bicubic``, OpenCV's cubic kernel (a = -0.75).
     Returns:
         (size, size, 3) float32 in [0, 1], not rounded.
     """
@@ -70,19 +56,15 @@ def resize(image: np.ndarray, size: int, how: Interpolation) -> np.ndarray:
 
 
 def to_uint8(image: np.ndarray) -> np.ndarray:
-    """Round an image of [0, 1] to uint8."""
+    """Round an image in [0, 1] to uint8."""
     return np.rint(image * 255).astype(np.uint8)
 
 
 @contextlib.contextmanager
 def seeded(device: "torch.device", *parts: str | int) -> Iterator[None]:
-    """Compute in whole float32, with kernels that do not depend on chance, and draw what `parts` tell.
+    """Compute deterministically: seed torch from `parts`, use deterministic cuDNN kernels, and turn TF32 off.
 
-    On a GPU no kernel is chosen by timing, and TF32 is off. What the caller had set and drawn is as before afterwards.
-
-    Args:
-        device: where is computed.
-        parts: what torch's random numbers are a function of: a seed, the key of an image, ...
+    The state of the random numbers and the settings are restored afterwards.
     """
     import torch
 
@@ -103,5 +85,5 @@ RANDOM_NOTE = "RANDOM WEIGHTS: it has learnt nothing"
 
 
 def describe_file(path: str | Path, digest: str) -> str:
-    """A weight file for a description: its name and the start of its digest."""
+    """Name and start of the digest of a weight file, for a description."""
     return f"{Path(path).name} (sha256 {digest[:12]})"

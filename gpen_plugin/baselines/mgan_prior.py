@@ -30,25 +30,22 @@ from gpen_plugin.nets.loading import load_frozen, load_tensors
 
 FILE = BACKBONES["vgg"]
 LAYERS = 23  # up to the ReLU after conv4_3
-SMALLEST = 32  # pixels: below, its three poolings leave less than 4
+SMALLEST = 32  # pixels; three poolings reduce smaller images below 4
 MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of torchvision's networks, RGB in [0, 1]
 
 
 class VGGFeatures(nn.Module):
-    """An image -> its features after conv4_3, each place brought to length 1.
+    """Features of an image after conv4_3 of VGG-16, each normalised to length 1.
 
-    Args:
-        path: torchvision's file of VGG-16.
-        device: where to compute.
     Raises:
-        CheckpointError: the file cannot be read, or is of another network.
+        CheckpointError: the file (torchvision's VGG-16) cannot be read, or is of another network.
     """
 
     def __init__(self, path: Path, device: torch.device):
         super().__init__()
         from torchvision.models import vgg16
 
-        with torch.device("meta"):  # draws no random numbers
+        with torch.device("meta"):  # uses no random numbers
             layers = vgg16(weights=None).features[:LAYERS]
         tensors = {
             name.removeprefix("features."): tensor
@@ -60,7 +57,7 @@ class VGGFeatures(nn.Module):
         self.register_buffer("deviation", torch.tensor(DEVIATION, device=device)[:, None, None])
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
-        """(N, 3, h, w) RGB in [-1, 1] -> (N, 512, h', w'). What is below 32 px is enlarged bilinearly."""
+        """(N, 3, h, w) RGB in [-1, 1] -> (N, 512, h', w'). Images below 32 px are enlarged bilinearly."""
         height, width = (max(side, SMALLEST) for side in image.shape[2:])
         if image.shape[2:] != (height, width):
             image = F.interpolate(image, size=(height, width), mode="bilinear", align_corners=False)
@@ -72,21 +69,19 @@ class MGANPriorOptions:
     """The keys of a ``type: mganprior`` entry.
 
     Args:
-        prior: a GPENPrior's file.
-        prior_key: its entry; None takes the averaged weights where there are any.
+        prior: file of a GPENPrior.
+        prior_key: entry of the file; None takes the EMA weights if there are any.
         iterations: steps of the search.
-        codes: N, how many latent codes.
-        compose_at: the resolution after whose block features are composed, below that of the prior.
-        lr: Adam's, of the codes; N(0, 1) is what they are drawn from.
-        lr_importance: Adam's, of the importances, which start at 1 / N.
-        downscale: what made the degraded image small, see `Downscaler`.
-        perceptual_weight: of the squared distance of VGG-16's features, beside the mean squared difference of the small
-            images in [0, 1]; 0 needs no VGG-16.
-        vgg: path of torchvision's file of VGG-16; by default it is looked for.
-        noise: ``zero``, or ``fixed`` as it is drawn, which leaves grain that nothing can remove.
+        codes: number of latent codes, N.
+        compose_at: resolution after whose block the features are composed, below that of the prior.
+        lr: of Adam for the codes, which are sampled from N(0, 1).
+        lr_importance: of Adam for the importances, which start at 1 / N.
+        downscale: kernel that made the degraded image small, ``bicubic`` or ``area``.
+        perceptual_weight: of the squared distance of VGG-16's features, beside the mean squared difference of the
+            small images in [0, 1]; 0 needs no VGG-16.
+        vgg: path of torchvision's VGG-16 file; it is searched for by default.
+        noise: ``zero``, or ``fixed`` as sampled, which leaves grain that the search cannot remove.
         seed: of the starting point.
-    Raises:
-        OptionError: a number is out of range.
     """
 
     prior: str
@@ -109,39 +104,26 @@ class MGANPriorOptions:
 
 @dataclass(frozen=True, eq=False)
 class Search:
-    """What is looked for in a prior of F features, composed where it has C channels.
+    """The unknowns of the search in a prior of F features, composed where it has C channels."""
 
-    Attributes:
-        codes: z, (N, F).
-        importances: of each code for each channel, (N, C, 1, 1).
-        image_importances: of each code for the image that the blocks so far have drawn, (N, 3, 1, 1).
-        style: z of the blocks above the composition, (1, F).
-    """
-
-    codes: torch.Tensor
-    importances: torch.Tensor
-    image_importances: torch.Tensor
-    style: torch.Tensor
+    codes: torch.Tensor  # z, (N, F)
+    importances: torch.Tensor  # of each code for each channel, (N, C, 1, 1)
+    image_importances: torch.Tensor  # of each code for the image of the blocks so far, (N, 3, 1, 1)
+    style: torch.Tensor  # z of the blocks above the composition, (1, F)
 
 
 class MGANPrior:
-    """The method.
+    """mGANprior on GPEN's prior.
 
-    As the paper describes it: N codes each run through the blocks below a layer; their features there are summed with
-    an importance for each code and channel; the blocks above turn the sum into an image; codes and importances are
-    found by descent on the downscaled image's mean squared difference from the input and on their distance in VGG's
-    features.
+    As in the paper: N codes each run through the blocks below a layer; their features there are summed, weighted by an
+    importance per code and channel; the blocks above turn the sum into an image; codes and importances minimise the
+    mean squared difference of the downscaled image and its distance in VGG's features.
 
-    What differs: its authors' generators are PGGANs, whose upper layers take features alone. A style-based prior's
-    layers take a latent code too, so one code more is searched for the blocks above, and it adds images up block by
-    block, so the image so far is composed as the features are. Their PGGANs have no noise, so that of the prior is
-    zero. Descent is Adam, for the two kinds of unknowns differ in scale. VGG's features are normalised, as LPIPS does
-    it, so that the loss means the same whatever their size. The best step is returned.
-
-    Args:
-        options: see `MGANPriorOptions`.
-        where: key path of the entry, for errors.
-        device: where to compute.
+    Differences: the authors' generators are PGGANs, whose upper layers take features only. The layers of a style-based
+    prior take a latent code too, so one more code is searched for the blocks above. The prior adds images up block by
+    block, so the image so far is composed as the features are. PGGANs have no noise, so that of the prior is zero. The
+    optimiser is Adam, because the two kinds of unknowns differ in scale. VGG's features are normalised as in LPIPS, so
+    the loss does not depend on their size. The best step is returned.
     """
 
     def __init__(self, options: MGANPriorOptions, where: str, device: torch.device):
@@ -164,23 +146,22 @@ class MGANPrior:
             "vgg_sha256": vgg_sha256,
         }
 
-    def __call__(self, case: Sample) -> np.ndarray:
-        """See `Method`."""
+    def __call__(self, sample: Sample) -> np.ndarray:
         with seeded(self.prior.device):
-            return self.prior.to_image(self.search(case)[0], case.size)
+            return self.prior.to_image(self.search(sample)[0], sample.size)
 
     @torch.enable_grad()
-    def search(self, case: Sample) -> tuple[torch.Tensor, list[float]]:
-        """Search from the case's own starting point.
+    def search(self, sample: Sample) -> tuple[torch.Tensor, list[float]]:
+        """Search from the sample's own starting point.
 
         Returns:
             The image of the best step, (1, 3, S, S), and the loss at every step.
         """
-        options, draw = self.options, sample_generator(self.options.seed, case)
-        downscaler = Downscaler(options.downscale, self.prior.size, *case.lq.shape[:2], self.prior.device)
-        target = self.prior.to_tensor(case.lq)
+        options, generator = self.options, sample_generator(self.options.seed, sample)
+        downscaler = Downscaler(options.downscale, self.prior.size, *sample.lq.shape[:2], self.prior.device)
+        target = self.prior.to_tensor(sample.lq)
         wanted = None if self.features is None else self.features(target)
-        found, noise = self._start(draw), seeded_noise(self.prior.net, draw, options.noise)
+        found, noise = self._start(generator), seeded_noise(self.prior.net, generator, options.noise)
         optimiser = torch.optim.Adam(
             [
                 {"params": [found.codes, found.style], "lr": options.lr},
@@ -203,7 +184,7 @@ class MGANPrior:
         return best, losses
 
     def compose(self, found: Search, noise: Sequence[torch.Tensor | None]) -> torch.Tensor:
-        """Draw the image, (1, 3, S, S); `noise` as `GPENPrior.synthesise` takes it."""
+        """Synthesise the image, (1, 3, S, S); `noise` as in `GPENPrior.synthesise`."""
         net = self.prior.net
         blocks, codes = list(net.blocks.values()), net.to_latents(found.codes)  # (N, num_latent, F)
         style, first = net.to_latents(found.style), sum(len(block.convs) for block in blocks[: self.below])
@@ -213,15 +194,15 @@ class MGANPrior:
         image = (image * found.image_importances).sum(dim=0, keepdim=True)  # (1, 3, r, r)
         return forward_features(blocks[self.below :], x, image, style[:, first:], noise[self.below :])[1]
 
-    def _start(self, draw: torch.Generator) -> Search:
+    def _start(self, generator: torch.Generator) -> Search:
         net, many = self.prior.net, self.options.codes
         width = net.blocks[str(self.options.compose_at)].out_channels
-        z = torch.randn(many + 1, net.num_style_feat, generator=draw).to(self.prior.device)
-        shares = [z.new_full((many, channels, 1, 1), 1 / many) for channels in (width, 3)]
-        return Search(*(tensor.requires_grad_() for tensor in (z[:many].clone(), *shares, z[many:].clone())))
+        z = torch.randn(many + 1, net.num_style_feat, generator=generator).to(self.prior.device)
+        importances = [z.new_full((many, channels, 1, 1), 1 / many) for channels in (width, 3)]
+        return Search(*(tensor.requires_grad_() for tensor in (z[:many].clone(), *importances, z[many:].clone())))
 
     def _find_vgg(self, where: str) -> tuple[VGGFeatures | None, str, str | None]:
-        """The features, what to say of them, and their file's digest."""
+        """The features, their description, and the digest of their file."""
         options = self.options
         if options.perceptual_weight == 0:
             return None, "no perceptual loss", None
@@ -243,9 +224,7 @@ def forward_features(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Run features, (N, C, r, r), and image, (N, 3, r, r), through some of a prior's blocks.
 
-    Args:
-        latents: (N, at least those of the blocks, F).
-        noise: one map per block, as the prior takes it.
+    `latents` is (N, at least those of the blocks, F); `noise` has one map per block, as the prior takes it.
     """
     start = 0
     for block, shared in zip(blocks, noise, strict=True):

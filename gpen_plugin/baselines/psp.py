@@ -1,4 +1,4 @@
-"""pSp as a method of an evaluation: a trained encoder in front of the prior, trained here where there is none."""
+"""pSp (Richardson et al., CVPR 2021): an encoder in front of the prior, and its training if there is none yet."""
 
 import dataclasses
 import hashlib
@@ -35,21 +35,19 @@ class PSPTrainingOptions:
     """The keys of ``train:`` of a ``type: psp`` entry.
 
     Args:
-        dataroot_gt: folder or LMDB of faces, none of them to be measured.
-        io_backend: ``{type: disk}`` or ``{type: lmdb}``, as the host's data sets have it.
-        num_images: use only so many, the first in order of their keys.
+        dataroot_gt: folder or LMDB of faces; none of them may be measured.
+        io_backend: ``{type: disk}`` or ``{type: lmdb}``, as for the host's data sets.
+        num_images: use only this many images, the first in order of their keys.
         use_hflip: mirror half of them.
         iterations: steps.
         batch_size: faces per step.
         workers: processes that prepare images.
-        lr: Adam's.
-        scales: smallest and largest factor of bicubic downsampling, drawn log-uniformly for each step.
+        lr: of Adam.
+        scales: smallest and largest factor of bicubic downsampling, sampled log-uniformly for each step.
         l2_weight: of the mean squared difference, images in [-1, 1].
         lpips_weight: of LPIPS with AlexNet (VGG-16 for priors below 31 px); 0 needs no such file.
         regularisation_weight: of the codes' mean squared distance from the mean latent.
-        save_every: steps between states that a stopped training goes on from.
-    Raises:
-        OptionError: a number is out of range.
+        save_every: steps between the states that a stopped training resumes from.
     """
 
     dataroot_gt: str
@@ -78,19 +76,14 @@ class PSPTrainingOptions:
 class PSPTraining:
     """Trains the encoder of a `PSP` on faces and their bicubically downsampled copies.
 
-    The losses are the paper's: L2, LPIPS and the distance from the mean latent. LPIPS is left out, and the description
-    says so, where its network's file cannot be found. The identity loss is left out: it would give an encoder that is
-    later measured by identity an advantage over methods that were trained without. The optimiser is Adam. One encoder
-    serves all scales.
+    The losses are the paper's: L2, LPIPS and the distance from the mean latent. If LPIPS' weights are missing, LPIPS
+    is left out and the description says so. The identity loss is left out: it would favour this encoder over the other
+    methods when identity is measured. The optimiser is Adam. One encoder serves all scales.
 
     Args:
         net: its encoder is changed.
-        options: see `PSPTrainingOptions`.
         seed: of the order of the faces and of the scales.
         where: key path of the options, for errors.
-    Attributes:
-        identity: what decides the encoder, but for the network.
-        description: one phrase.
     Raises:
         GPENError: there are no faces, or LPIPS' file is damaged.
     """
@@ -118,33 +111,27 @@ class PSPTraining:
         }
 
     def ensure(self, path: Path, made_of: dict) -> None:
-        """Load the encoder from `path` if it was made of the same, else train it and keep it there.
+        """Load the encoder from `path` if it was trained from the same inputs, else train and save it.
 
         Args:
-            path: of the encoder; its folder is made.
-            made_of: `identity` and what decides the network, as JSON has it.
+            made_of: `identity` and what determines the network, as JSON.
         Raises:
             CheckpointError: a file cannot be read or written.
             TrainingError: the loss is not finite.
         """
         digest = hashlib.sha256(json.dumps(made_of, sort_keys=True).encode()).hexdigest()
-        kept = _load_if_made_of(path, digest)
-        if kept is None:
+        saved = _load_if_made_of(path, digest)
+        if saved is None:
             path.parent.mkdir(parents=True, exist_ok=True)
             with seeded(self.device, self.seed):
                 self._train(path.with_name(STATE), digest)
             checkpoint.write(path, {"params": self.net.encoder.state_dict(), "made_of": digest})
             path.with_name(STATE).unlink(missing_ok=True)
         else:
-            self.net.encoder.load_state_dict(kept["params"])
+            self.net.encoder.load_state_dict(saved["params"])
 
     def losses(self, gt: torch.Tensor, step: int) -> dict[str, torch.Tensor]:
-        """The weighted losses of a batch.
-
-        Args:
-            gt: faces, (N, 3, S, S) RGB in [-1, 1].
-            step: which step's scale is drawn.
-        """
+        """The weighted losses of a batch of faces, (N, 3, S, S) RGB in [-1, 1], at the scale of a step."""
         options = self.options
         image, offsets = self.net(self.degraded(gt, step), return_latents=True)
         image, gt = _at_loss_size(image), _at_loss_size(gt)
@@ -157,7 +144,7 @@ class PSPTraining:
         return losses
 
     def degraded(self, gt: torch.Tensor, step: int) -> torch.Tensor:
-        """Downsample a batch, (N, 3, S, S) in [-1, 1], by the scale of a step; rounded to 8 bits, as files are."""
+        """Downsample a batch, (N, 3, S, S) in [-1, 1], by the scale of a step; round to 8 bits, like files."""
         low, high = map(math.log, self.options.scales)
         scale = math.exp(rng_from_key(self.seed, "scale", step).uniform(low, high))
         size = gt.shape[-1]
@@ -210,7 +197,7 @@ class PSPTraining:
         return GPENFaceDataset(data)
 
     def _find_lpips(self) -> tuple[torch.nn.Module | None, str, str | None]:
-        """The network, what to say of it, and the digest of its file."""
+        """The network, its description, and the digest of its file."""
         if self.options.lpips_weight == 0:
             return None, "without LPIPS", None
         name = "alex" if self.net.out_size >= SMALLEST["alex"] else "vgg"
@@ -222,7 +209,7 @@ class PSPTraining:
 
 
 class _BatchOrder:
-    """The faces of each step from `first` on: epoch by epoch, each in an order of its own."""
+    """The faces of each step from `first` on, shuffled in every epoch."""
 
     def __init__(self, training: PSPTraining, first: int):
         self._count, self._seed, self._first = len(training.faces), training.seed, first
@@ -231,12 +218,12 @@ class _BatchOrder:
     def __iter__(self) -> Iterator[list[SampleIndex]]:
         orders: dict[int, list[int]] = {}
         for step in range(self._first, self._last):
-            places = range(step * self._batch, (step + 1) * self._batch)
-            epochs = {place // self._count for place in places}
+            positions = range(step * self._batch, (step + 1) * self._batch)
+            epochs = {position // self._count for position in positions}
             orders = {epoch: orders.get(epoch) or self._order(epoch) for epoch in epochs}
             yield [
-                SampleIndex(orders[place // self._count][place % self._count], place // self._count, place)
-                for place in places
+                SampleIndex(orders[position // self._count][position % self._count], position // self._count, position)
+                for position in positions
             ]
 
     def _order(self, epoch: int) -> list[int]:
@@ -244,13 +231,13 @@ class _BatchOrder:
 
 
 def _load_if_made_of(path: Path, digest: str) -> Mapping | None:
-    """What a file holds that was made of this, or None."""
+    """The content of a file that was made of this, or None."""
     content = checkpoint.read_whole(path) if path.is_file() else {}
     return content if content.get("made_of") == digest else None
 
 
 def _at_loss_size(image: torch.Tensor) -> torch.Tensor:
-    """(N, 3, S, S), made smaller by area if it is larger than `MAX_LOSS_SIZE`."""
+    """(N, 3, S, S), reduced by area if larger than `MAX_LOSS_SIZE`."""
     return F.adaptive_avg_pool2d(image, MAX_LOSS_SIZE) if image.shape[-1] > MAX_LOSS_SIZE else image
 
 
@@ -262,15 +249,13 @@ class PSPOptions:
     """The keys of a ``type: psp`` entry; exactly one of `weights` and `train` is given.
 
     Args:
-        prior: a GPENPrior's file.
-        prior_key: its entry; None takes the averaged weights where there are any.
-        weights: a trained encoder: an ``encoder.pth`` of an earlier evaluation, or the file of a `PSP` that the host
-            has trained, whose encoder is taken.
+        prior: file of a GPENPrior.
+        prior_key: entry of the file; None takes the EMA weights if there are any.
+        weights: a trained encoder: ``encoder.pth`` of an earlier evaluation, or the file of a `PSP` that the host
+            trained.
         train: how to train one, see `PSPTrainingOptions`.
-        in_size: see `PSP`.
-        seed: of the encoder's first weights and of all that its training draws.
-    Raises:
-        OptionError: both or neither of `weights` and `train` are given.
+        in_size: side of the encoder's input, see `PSP`.
+        seed: of the encoder's initial weights and of its training.
     """
 
     prior: str
@@ -287,15 +272,13 @@ class PSPOptions:
 
 
 class PSPMethod:
-    """The method; what differs from the paper is told in `PSP` and `PSPTraining`.
+    """pSp as a method; `PSP` and `PSPTraining` document the differences from the paper.
 
     Args:
-        options: see `PSPOptions`.
         where: key path of the entry, for errors.
-        device: where to compute.
-        folder: where a trained encoder is kept, with the digest of what made it.
+        folder: where a trained encoder is saved.
     Raises:
-        GPENError: a file is not there or of another network, or there is nothing to train on.
+        GPENError: a file is missing or of another network, or there is nothing to train on.
     """
 
     def __init__(self, options: PSPOptions, where: str, device: torch.device, folder: Path):
@@ -316,10 +299,9 @@ class PSPMethod:
         self.identity = {"type": "psp", "prior_sha256": self.prior.sha256, "in_size": self.net.in_size, **made_of}
 
     @torch.inference_mode()
-    def __call__(self, case: Sample) -> np.ndarray:
-        """See `Method`."""
+    def __call__(self, sample: Sample) -> np.ndarray:
         with seeded(self.prior.device):
-            return self.prior.to_image(self.net(self.prior.to_tensor(case.lq)), case.size)
+            return self.prior.to_image(self.net(self.prior.to_tensor(sample.lq)), sample.size)
 
     def _network(self, options: PSPOptions, where: str) -> PSP:
         with seeded(self.prior.device, options.seed, "encoder"):
@@ -332,11 +314,7 @@ class PSPMethod:
 
 
 def load_encoder(encoder: torch.nn.Module, path: str, where: str) -> None:
-    """Load an encoder of ours, alone or in a whole `PSP`.
-
-    Raises:
-        CheckpointError: the file is not there, or of another network.
-    """
+    """Load an encoder of ours, saved alone or in a whole `PSP`; CheckpointError if it is missing or does not fit."""
     try:
         given = checkpoint.read(path)
     except CheckpointError as error:

@@ -1,4 +1,4 @@
-"""PULSE (Menon et al., CVPR 2020): look among the prior's faces for one that downscales to the given image."""
+"""PULSE (Menon et al., CVPR 2020): search the prior for a face that downscales to the given image."""
 
 import dataclasses
 import math
@@ -33,19 +33,18 @@ class PulseOptions:
     """The keys of a ``type: pulse`` entry.
 
     Args:
-        prior: a GPENPrior's file.
-        prior_key: its entry; None takes the averaged weights where there are any.
+        prior: file of a GPENPrior.
+        prior_key: entry of the file; None takes the EMA weights if there are any.
         iterations: steps of the search.
-        lr: Adam's; coordinates on the sphere are about 1.
-        downscale: what made the degraded image small, see `Downscaler`.
+        lr: of Adam; coordinates on the sphere are about 1.
+        downscale: kernel that made the degraded image small, ``bicubic`` or ``area``.
         downscale_weight: of the mean squared difference of the small images, in [0, 1].
         cross_weight: of the geodesic cross loss.
-        noise_maps: how many of the noise maps, coarse to fine, are searched too.
-        other_noise: the others; ``zero``, or ``fixed`` as they are drawn, which leaves grain that nothing can remove.
-        eps: the search ends where the mean squared difference falls below it.
+        noise_maps: number of noise maps that are searched too, coarse to fine.
+        other_noise: the other maps: ``zero``, or ``fixed`` as sampled, which leaves grain that the search cannot
+            remove.
+        eps: the search ends once the mean squared difference is below it.
         seed: of the starting point.
-    Raises:
-        OptionError: a number is out of range.
     """
 
     prior: str
@@ -66,24 +65,18 @@ class PulseOptions:
 
 
 class Pulse:
-    """The method.
+    """PULSE on GPEN's prior.
 
-    As the paper describes it: one latent code per place, each on the sphere that a Gaussian fitted to the mapping
-    network's outputs keeps its mass on, after the network's last leaky ReLU is undone; Adam, brought back to the sphere
-    after every step; the loss is that of downscaling and the geodesic cross loss, which keeps the codes together.
+    As in the paper: one latent code per layer, each on the sphere of a Gaussian that is fitted to the outputs of the
+    mapping network before its last leaky ReLU; Adam, projected back to the sphere after every step; the loss is that
+    of downscaling plus the geodesic cross loss, which keeps the codes together.
 
-    What differs: the prior is GPEN's, whose noise is one map of many channels per resolution, so that the three
-    coarsest maps stand for the five of StyleGAN that its authors search, and the others are zero, of which its
-    authors zero the finest alone; the Gaussian has the latents' whole covariance, where the authors' program takes
-    each coordinate's deviation; the cross loss is the paper's sum over pairs on the sphere, where that program scales
-    a mean of pairs after the mapping; downscaling is the protocol's own; the rate rises and falls by our curve; the
-    best step is returned even where it does not come near enough to the input, for an evaluation must not drop hard
-    faces; and the search ends early once it is within `eps`.
-
-    Args:
-        options: see `PulseOptions`.
-        where: key path of the entry, for errors.
-        device: where to compute.
+    Differences: the noise of GPEN's prior is one map of many channels per resolution, so the three coarsest maps stand
+    for the five of StyleGAN that the authors search, and all others are zero (the authors: the finest alone). The
+    Gaussian has the full covariance (the authors' program: the deviation of each coordinate). The cross loss is the
+    paper's sum over pairs on the sphere (that program: a scaled mean of pairs after the mapping). Downscaling is the
+    protocol's. The learning rate follows our own curve. The best step is returned even if it is not near the input,
+    because an evaluation must not drop hard faces. The search ends early within `eps`.
     """
 
     def __init__(self, options: PulseOptions, where: str, device: torch.device):
@@ -100,23 +93,22 @@ class Pulse:
             "prior_sha256": self.prior.sha256,
         }
 
-    def __call__(self, case: Sample) -> np.ndarray:
-        """See `Method`."""
+    def __call__(self, sample: Sample) -> np.ndarray:
         with seeded(self.prior.device):
-            return self.prior.to_image(self.search(case)[0], case.size)
+            return self.prior.to_image(self.search(sample)[0], sample.size)
 
     @torch.enable_grad()
-    def search(self, case: Sample) -> tuple[torch.Tensor, list[float]]:
-        """Search from the case's own starting point.
+    def search(self, sample: Sample) -> tuple[torch.Tensor, list[float]]:
+        """Search from the sample's own starting point.
 
         Returns:
             The image of the best step, (1, 3, S, S), and the mean squared difference at every step.
         """
         options, net = self.options, self.prior.net
-        downscaler = Downscaler(options.downscale, self.prior.size, *case.lq.shape[:2], self.prior.device)
-        target, draw = self.prior.to_tensor(case.lq), sample_generator(options.seed, case)
-        codes = self._leaf(torch.randn(net.num_latent, net.num_style_feat, generator=draw))
-        noise = seeded_noise(net, draw, options.other_noise, options.noise_maps)
+        downscaler = Downscaler(options.downscale, self.prior.size, *sample.lq.shape[:2], self.prior.device)
+        target, generator = self.prior.to_tensor(sample.lq), sample_generator(options.seed, sample)
+        codes = self._leaf(torch.randn(net.num_latent, net.num_style_feat, generator=generator))
+        noise = seeded_noise(net, generator, options.other_noise, options.noise_maps)
         searched = [] if net.noise_mode == "none" else [self._leaf(map_) for map_ in noise[: options.noise_maps]]
         noise[: len(searched)] = searched
         optimiser = SphericalAdam([codes], searched, options.lr)
@@ -141,11 +133,7 @@ class Pulse:
 
 
 class LatentSphere:
-    """The Gaussian that whitens latent codes, and the way from its sphere to them.
-
-    Args:
-        net: the prior whose mapping network it is fitted to.
-    """
+    """The Gaussian that whitens the latent codes of a prior, and the map from its sphere to them."""
 
     def __init__(self, net: GPENPrior):
         sums = self._before_activation(net)
@@ -163,21 +151,20 @@ class LatentSphere:
     @staticmethod
     @torch.no_grad()
     def _before_activation(net: GPENPrior) -> torch.Tensor:
-        """What the last activation was given for random z, (GAUSSIAN_OF, F) float64 on the CPU."""
-        draw, parts = torch.Generator().manual_seed(0), []
+        """Inputs of the last activation for random z, (GAUSSIAN_SAMPLES, F) float64 on the CPU."""
+        generator, parts = torch.Generator().manual_seed(0), []
         for _ in range(GAUSSIAN_SAMPLES // MAPPING_BATCH):
-            z = torch.randn(MAPPING_BATCH, net.num_style_feat, generator=draw).to(net.constant.device)
+            z = torch.randn(MAPPING_BATCH, net.num_style_feat, generator=generator).to(net.constant.device)
             parts.append(net.mapping(z).cpu().double())
         return torch.nn.functional.leaky_relu(torch.cat(parts) / GAIN, 1 / SLOPE)
 
 
 class SphericalAdam(torch.optim.Adam):
-    """Adam on spheres: whatever a step does, length is given back.
+    """Adam on spheres: each step is projected back.
 
     Args:
         codes: (K, F) each; a row is a point on a sphere of radius sqrt(F).
         maps: (1, C, H, W) each; a channel is a point on a sphere of radius sqrt(H * W).
-        lr: the rate.
     """
 
     def __init__(self, codes: Sequence[torch.Tensor], maps: Sequence[torch.Tensor], lr: float):
@@ -186,12 +173,12 @@ class SphericalAdam(torch.optim.Adam):
         self._to_spheres()
 
     def set_rate(self, lr: float) -> None:
-        """Of the steps from now on."""
+        """Set the learning rate."""
         for group in self.param_groups:
             group["lr"] = lr
 
     def step(self) -> None:
-        """A step of Adam, then back to the spheres."""
+        """Take a step of Adam, and project back."""
         super().step()
         self._to_spheres()
 
@@ -213,8 +200,8 @@ def geodesic_cross(codes: torch.Tensor) -> torch.Tensor:
     return angle.square().sum()
 
 
-def lr_factor(share: float) -> float:
-    """The rate's factor after a share of the steps: a tenth to 1 and back over nine tenths, then towards 0."""
-    if share < 0.9:
-        return 1 - 0.9 * abs(share / 0.45 - 1)
-    return 1 - share
+def lr_factor(fraction: float) -> float:
+    """Factor of the learning rate at a fraction of the steps: 0.1 to 1 and back over nine tenths, then towards 0."""
+    if fraction < 0.9:
+        return 1 - 0.9 * abs(fraction / 0.45 - 1)
+    return 1 - fraction

@@ -1,4 +1,4 @@
-"""Every method against one of them: how much what it lacks, or has instead, makes a difference, and how surely."""
+"""Every method against one reference: the paired difference of each metric, its interval, and its sign in each run."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -17,25 +17,20 @@ SIGNS = {"better": "▲", "worse": "▼", "": "≈"}
 
 @dataclass(frozen=True)
 class Comparison:
-    """How far a method is from the one that all are held against.
+    """How far a method is from the one that all are held against."""
 
-    Attributes:
-        mean: its value less the other's: of images, over those that both have a value for; NaN if there is none.
-        interval: 95 %, over images; None for metrics of sets, and below two images.
-        by_run: `mean` of each run, in the order of both lists of runs; empty unless one of the two has several, and
-            the other as many or a single one, or where nothing can be compared.
-        mark: whether the method is better or worse. Neither, where the interval holds 0 or is missing, or the runs
-            disagree; of a metric of sets the runs alone tell.
-    """
-
-    mean: float
-    interval: Interval | None
+    mean: float  # its value less the other's: of images, over those that both have a value for; NaN if there is none
+    interval: Interval | None  # 95 %, over images; None for metrics of sets, and below two images
+    # `mean` of each run, in the order of both lists of runs; empty unless one of the two has several, and the other
+    # as many or a single one, or where nothing can be compared
     by_run: tuple[float, ...]
+    # whether the method is better or worse. Neither, where the interval holds 0 or is missing, or the runs
+    # disagree; for a metric of sets only the runs count
     mark: Literal["better", "worse", ""]
 
 
 def compare(summary: Summary, row: Row, reference: str, head: Head) -> Comparison:
-    """Hold a method against `reference`, the name of another."""
+    """Compare a method with the method called `reference` in one metric and condition."""
     results, column = summary.results, head.column
     by_run = _by_run(summary, row.name, reference, head)
     if column.of_sets:
@@ -50,8 +45,8 @@ def compare(summary: Summary, row: Row, reference: str, head: Head) -> Compariso
 
 
 def compare_markdown(summary: Summary, reference: str) -> str:
-    """Per condition a table: methods as lines, metrics as columns; the difference, its interval, and the runs."""
-    results, parts = summary.results, [f"# {markdown_text(summary.results.title)}: less {markdown_text(reference)}"]
+    """Per condition a table: methods as rows, metrics as columns; the difference, its interval, and the runs."""
+    results, parts = summary.results, [f"# {markdown_text(summary.results.title)}: minus {markdown_text(reference)}"]
     heads = ["Method", *(column.head for column in results.columns)]
     for condition in results.conditions:
         lines = [[*map(markdown_text, heads)], ["---", *["---:"] * len(results.columns)]]
@@ -75,8 +70,8 @@ def compare_csv(summary: Summary, reference: str) -> str:
             found = compare(summary, row, reference, head)
             ends = found.interval or (math.nan, math.nan)
             runs = " ".join(map(number_text, found.by_run))
-            place = [head.condition, row.name, reference, head.column.name]
-            lines.append([*place, *map(number_text, (found.mean, *ends)), runs, found.mark])
+            index = [head.condition, row.name, reference, head.column.name]
+            lines.append([*index, *map(number_text, (found.mean, *ends)), runs, found.mark])
     return csv_text(
         ["condition", "method", "against", "metric", "difference", "low", "high", "by_run", "mark"],
         lines,
@@ -98,7 +93,7 @@ def _by_run(summary: Summary, name: str, reference: str, head: Head) -> tuple[fl
 
 
 def _values_by_run(measured: Results, method: str, head: Head) -> np.ndarray:
-    """A line per run: the value of every image, (R, N), or of the set, (R, 1)."""
+    """A row per run: the value of every image, (R, N), or of the set, (R, 1)."""
     rows, (column, condition) = group_by_method(measured.rows)[method], head
     if column.of_sets:
         return np.array([[measured.value(row.name, condition, column)] for row in rows])
@@ -131,12 +126,12 @@ def _signed(number: float, decimals: int) -> str:
 def _notes(summary: Summary, reference: str) -> Iterator[str]:
     yield f"Protocol: {summary.results.fingerprint['line']}"
     yield (
-        f"Each value less that of {reference}, with the 95 % interval of the paired difference over images "
-        f"({summary.resamples} bootstrap resamples, seed {summary.seed}) and, behind it, in how many of the runs the "
-        "difference has this sign, run by run."
+        f"Each value minus that of {reference}, with the 95 % interval of the paired difference over images "
+        f"({summary.resamples} bootstrap resamples, seed {summary.seed}) and the number of runs in "
+        "which the difference has this sign."
     )
     yield (
-        f"▲ better and ▼ worse than {reference}: the interval leaves 0 out and all runs agree (of a metric of sets, "
-        "which has no interval, all runs agree). ≈ not told apart."
+        f"▲ better and ▼ worse than {reference}: the interval excludes 0 and all runs agree (of a metric of sets, "
+        "which has no interval, all runs agree). ≈ no clear difference."
     )
-    yield "Of runs that differ by chance alone, two agree in one of two cases, and three in one of four."
+    yield "By chance alone, two runs agree in one of two cases, and three in one of four."

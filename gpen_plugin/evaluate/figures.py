@@ -1,4 +1,4 @@
-"""Images of an evaluation: sheets as in Figures 4 to 7 of the paper, and the curve of each metric over the scale."""
+"""Comparison sheets, as in Figures 4 to 7 of the paper, and the curve of each metric over the conditions."""
 
 import itertools
 import math
@@ -17,10 +17,10 @@ from gpen_plugin.evaluate.stats import CellIndex, attempted
 from gpen_plugin.evaluate.summary import Summary
 from gpen_plugin.images.grid import sheet
 
-# Okabe and Ito: told apart with every kind of colour vision.
+# Okabe and Ito's palette, distinct for color-blind readers.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#8C6D1F")
 MARKERS = "osD^vP*X"
-LINES = ("-", "--", ":")  # for those beyond the colours
+LINES = ("-", "--", ":")  # for further rounds of the colors
 MAX_TITLE = 18
 PANEL = (4.2, 3.2)  # inches
 LEGEND_WIDTH = 30  # characters that fit below a panel
@@ -34,10 +34,10 @@ class Choice(NamedTuple):
 
 
 def choose_images(results: Results, wanted: int | Sequence[str]) -> Choice:
-    """Choose the images of a sheet: those that are named, or so many from the best to the worst.
+    """Choose the images of a sheet: the named ones, or `wanted` images from the best to the worst.
 
-    The order is that of the first metric of images of the last method that has one, averaged over the conditions;
-    ties stay in the order of `Results.keys`. The same images are shown in every condition.
+    The order is that of the first per-image metric of the last method that has one, averaged over the conditions; ties
+    stay in the order of `Results.keys`. Every condition shows the same images.
     """
     if not isinstance(wanted, int):
         return Choice(list(wanted), "images named in the option file")
@@ -48,39 +48,33 @@ def choose_images(results: Results, wanted: int | Sequence[str]) -> Choice:
             continue
         means = np.where(known, values, 0).sum(axis=0) / np.maximum(known.sum(axis=0), 1)
         order = np.argsort(means if column.lower_is_better else -means, kind="stable")
-        keys = [results.keys[place] for place in order if known[:, place].any()]
+        keys = [results.keys[index] for index in order if known[:, index].any()]
         return Choice(_spread(keys, wanted), f"from the best to the worst {column.label} of {row.name}, evenly spaced")
     return Choice(_spread(results.keys, wanted), "evenly spaced over the images")
 
 
 def _spread(keys: Sequence[str], wanted: int) -> list[str]:
-    places = np.linspace(0, len(keys) - 1, min(wanted, len(keys))).round().astype(int)
-    return [keys[place] for place in places]
+    indices = np.linspace(0, len(keys) - 1, min(wanted, len(keys))).round().astype(int)
+    return [keys[index] for index in indices]
 
 
 def column_names(results: Results) -> list[str]:
-    """What the columns of a sheet show, left to right, with the letters of the paper's figures: ``(a) input``."""
+    """Titles of a sheet's columns, left to right, with the letters of the paper's figures: ``(a) input``."""
     names = ["input", *(row.name for row in results.rows), *(["ground truth"] if results.has_truth else [])]
-    return [f"({_letter(place)}) {name}" for place, name in enumerate(names)]
+    return [f"({_letter(index)}) {name}" for index, name in enumerate(names)]
 
 
-def _letter(place: int) -> str:
+def _letter(index: int) -> str:
     """a ... z, aa, ab ..."""
-    more, last = divmod(place, 26)
+    more, last = divmod(index, 26)
     return (_letter(more - 1) if more else "") + string.ascii_lowercase[last]
 
 
 def comparison_sheet(root: Path, results: Results, condition: str, keys: Sequence[str], tile: int) -> np.ndarray:
-    """One row per image: the input at its own pixels, every method, and the ground truth where there is one.
+    """One row per image: the input at its own pixels, every method, and the ground truth if there is one.
 
-    Args:
-        root: folder of the evaluation.
-        results: what was measured.
-        condition: of the protocol.
-        keys: the images.
-        tile: side of a tile, pixels.
     Returns:
-        uint8 BGR. A grey tile with a cross stands for an image that is not there.
+        uint8 BGR. A grey tile with a cross stands for a missing image.
     """
     rows = []
     for key in keys:
@@ -93,7 +87,7 @@ def comparison_sheet(root: Path, results: Results, condition: str, keys: Sequenc
 
 
 def _restored(root: Path, results: Results, row: Row, condition: str, key: str, tile: int) -> np.ndarray:
-    """A method's image, or what stands for it; a file that the results do not speak of is not shown."""
+    """The restored image, or a tile in its place; files that are not in the results are not shown."""
     if not attempted(results, row, condition):
         return missing_tile(tile, "none")
     if not results.has_image(row.name, condition, key):
@@ -102,13 +96,13 @@ def _restored(root: Path, results: Results, row: Row, condition: str, key: str, 
 
 
 def _short(name: str) -> str:
-    """A title that does not make all the others tiny; OpenCV draws ASCII alone."""
+    """A title that is short enough for its tile; OpenCV draws ASCII only."""
     plain = name.encode("ascii", "replace").decode()
     return plain if len(plain) <= MAX_TITLE else f"{plain[: MAX_TITLE - 2]}.."
 
 
 def read_or_missing_tile(path: Path, tile: int, word: str) -> np.ndarray:
-    """An image file, or a grey tile with a cross and `word`, (tile, tile, 3) BGR uint8, if it is not to be had."""
+    """Read an image file, or return a grey tile with a cross and `word`, (tile, tile, 3) BGR uint8."""
     try:
         return decode_image(path.read_bytes(), str(path))
     except (OSError, DataError):
@@ -131,9 +125,9 @@ def missing_tile(tile: int, word: str) -> np.ndarray:
 
 
 def curves(summary: Summary) -> np.ndarray:
-    """Draw each metric over the conditions, with 95 % intervals, one panel per metric.
+    """Plot each metric over the conditions, with 95 % intervals, one panel per metric.
 
-    The axis is logarithmic where conditions are factors (``8x``). A hollow mark is a value that lacks images.
+    The axis is logarithmic if conditions are factors (``8x``). A hollow mark is a value that lacks images.
 
     Returns:
         (H, W, 3) BGR uint8; the same summary gives the same pixels.
@@ -143,9 +137,9 @@ def curves(summary: Summary) -> np.ndarray:
     from matplotlib.figure import Figure
 
     results = summary.results
-    drawn = columns_with_values(summary)
-    across = min(3, len(drawn))
-    down = math.ceil(len(drawn) / across)
+    plotted = columns_with_values(summary)
+    across = min(3, len(plotted))
+    down = math.ceil(len(plotted) / across)
     names = [_legend_name(row.name) for row in results.rows]
     legend_columns = across if max(map(len, names)) < LEGEND_WIDTH else 1
     legend_height = 0.24 * math.ceil(len(names) / legend_columns) + 0.2
@@ -154,8 +148,8 @@ def curves(summary: Summary) -> np.ndarray:
     with matplotlib.rc_context({**plain, "text.parse_math": False}):
         figure = Figure(figsize=(PANEL[0] * across, height), dpi=120)
         canvas = FigureCanvasAgg(figure)
-        for place, column in enumerate(drawn):
-            axes = figure.add_subplot(down, across, place + 1)
+        for index, column in enumerate(plotted):
+            axes = figure.add_subplot(down, across, index + 1)
             handles = [_curve(axes, summary, number, column.name) for number in range(len(results.rows))]
             _dress(axes, column.head, results.conditions)
         figure.tight_layout(rect=(0, legend_height / height, 1, 1))
@@ -165,13 +159,13 @@ def curves(summary: Summary) -> np.ndarray:
 
 
 def columns_with_values(summary: Summary) -> list[Column]:
-    """The metrics that there is anything to draw of."""
-    valued = {place.column for place, cell in summary.cells.items() if np.isfinite(cell.value)}
+    """The metrics that have a value to plot."""
+    valued = {index.column for index, cell in summary.cells.items() if np.isfinite(cell.value)}
     return [column for column in summary.results.columns if column.name in valued]
 
 
 def _curve(axes, summary: Summary, number: int, column: str):
-    """Draw one method into a panel; what is returned stands for it in a legend."""
+    """Plot one method into a panel, and return its legend handle."""
     row, conditions = summary.results.rows[number], summary.results.conditions
     style = line_style(number)
     positions = _positions(conditions)
@@ -187,13 +181,13 @@ def _curve(axes, summary: Summary, number: int, column: str):
 
 
 def line_style(number: int) -> dict[str, str]:
-    """How the curve of the method of this number, from 0, is drawn: no two alike among 24."""
-    turn, place = divmod(number, len(COLOURS))
-    return {"color": COLOURS[place], "marker": MARKERS[place], "linestyle": LINES[turn % len(LINES)]}
+    """Color, marker and line of the method of this number, from 0; the first 24 all differ."""
+    turn, index = divmod(number, len(COLOURS))
+    return {"color": COLOURS[index], "marker": MARKERS[index], "linestyle": LINES[turn % len(LINES)]}
 
 
 def _positions(conditions: Sequence[str]) -> list[float]:
-    """Where conditions stand on the axis: factors by their logarithm, others one after the other."""
+    """Positions of the conditions on the axis: factors by their logarithm, others one after the other."""
     factors = [condition.removesuffix("x") for condition in conditions]
     if all(factor.isdigit() and int(factor) > 0 for factor in factors):
         return [math.log2(int(factor)) for factor in factors]
@@ -209,6 +203,6 @@ def _dress(axes, head: str, conditions: Sequence[str]) -> None:
 
 
 def _legend_name(name: str) -> str:
-    """A name as a legend takes it: matplotlib leaves out those that begin with an underscore, and never breaks one."""
+    """A name for the legend: matplotlib omits names that begin with an underscore, and does not break lines."""
     short = name if len(name) <= 60 else f"{name[:59]}…"
     return f" {short}"

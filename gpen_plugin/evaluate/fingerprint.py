@@ -1,4 +1,4 @@
-"""What two tables must have in common before their rows may stand side by side."""
+"""The fingerprint of a protocol: tables may stand side by side only if theirs are equal."""
 
 import hashlib
 import json
@@ -15,35 +15,28 @@ from gpen_plugin.errors import DataError
 from gpen_plugin.evaluate.protocols import Protocol, join_keys
 from gpen_plugin.version import __version__
 
-PACKAGES = ("basicsr", "torch", "numpy", "scipy", "lpips")  # what else decides an image or a metric's value
+PACKAGES = ("basicsr", "torch", "numpy", "scipy", "lpips")  # they affect images or values of metrics
 IMAGE_DIGITS, DIGEST_DIGITS, PART_DIGITS = 12, 12, 6
 MAX_KEYS = 5  # keys in a sentence
 
 
 @dataclass(frozen=True)
 class Fingerprint:
-    """A protocol and the images that it gave, as a digest that another lab can compare.
+    """A protocol and its images, as a digest that another lab can compare.
 
-    Neither paths nor file formats nor anything of the machine enters it. The digest is computed from the other values,
-    so that it cannot disagree with them.
-
-    Attributes:
-        kind: of the protocol.
-        size: side of the results, in pixels.
-        options: of the protocol, as they count.
-        inputs: key of an image -> hash of the pixels of its degraded images and its ground truth.
-        versions: package -> version.
+    It depends on no path, file format or machine. The digest is computed from the other values, so it cannot disagree
+    with them.
     """
 
-    kind: str
-    size: int
-    options: Mapping
-    inputs: Mapping[str, str]
-    versions: Mapping[str, str]
+    kind: str  # of the protocol
+    size: int  # side of the results, in pixels
+    options: Mapping  # of the protocol
+    inputs: Mapping[str, str]  # key of an image -> hash of the pixels of its degraded images and its ground truth
+    versions: Mapping[str, str]  # package -> version
 
     @property
     def digest(self) -> str:
-        """The whole, 12 hex digits."""
+        """The digest of all, 12 hex digits."""
         return _digest([self.kind, self.size, self._parts()])[:DIGEST_DIGITS]
 
     @property
@@ -52,7 +45,7 @@ class Fingerprint:
         return {name: _digest(part)[:PART_DIGITS] for name, part in self._parts().items()}
 
     def to_dict(self) -> dict:
-        """Plain values for JSON: what `from_dict` and `differences` need, and the digests and ``line`` to read."""
+        """Plain values for JSON: the input of `from_dict` and `differences`, plus the digests and ``line`` to read."""
         return {
             "digest": self.digest,
             "line": str(self),
@@ -64,11 +57,7 @@ class Fingerprint:
 
     @classmethod
     def from_dict(cls, given: Mapping) -> "Fingerprint":
-        """Undo `to_dict`.
-
-        Raises:
-            DataError: it is no fingerprint, or was changed after it was taken.
-        """
+        """Invert `to_dict`; DataError if it is no fingerprint, or was changed by hand."""
         try:
             inputs = dict(zip(given["images"], given["inputs"], strict=True))
             found = cls(given["kind"], given["size"], given["options"], inputs, given["versions"])
@@ -76,8 +65,10 @@ class Fingerprint:
         except (KeyError, TypeError, ValueError) as error:
             raise DataError("fingerprint", f"cannot be read ({error!r})", "that of an evaluation") from error
         if not same:
-            got = f"says {given['digest']}, its parts give {found.digest}"
-            raise DataError("fingerprint", got, "both the same", "Somebody changed the file: run the evaluation again.")
+            got = f"is {given['digest']}, and its parts give {found.digest}"
+            raise DataError(
+                "fingerprint", got, "equal digests", "The file was changed by hand. Run the evaluation again."
+            )
         return found
 
     def __str__(self) -> str:
@@ -93,24 +84,17 @@ class Fingerprint:
         }
 
 
-def compute_fingerprint(protocol: Protocol, cases: Iterable[Sample]) -> Fingerprint:
-    """Hash the cases of a protocol as they come by.
-
-    Args:
-        protocol: whose cases they are.
-        cases: in any order; an image of which none comes is not in the fingerprint.
-    Returns:
-        The fingerprint with the versions that run now.
-    """
+def compute_fingerprint(protocol: Protocol, samples: Iterable[Sample]) -> Fingerprint:
+    """Hash the samples of a protocol, in any order; images without a sample are not in the fingerprint."""
     hashes = defaultdict(list)
-    for case in cases:
-        hashes[case.key].append([case.condition, _hash_pixels(case)])
+    for sample in samples:
+        hashes[sample.key].append([sample.condition, _hash_pixels(sample)])
     inputs = {key: _digest(sorted(hashes[key]))[:IMAGE_DIGITS] for key in sorted(hashes)}
     return Fingerprint(protocol.kind, protocol.size, _plain(protocol.options()), inputs, versions())
 
 
 def versions() -> dict[str, str]:
-    """What runs: this package and those that decide an image or a metric. Build tags like ``+cpu`` do not count."""
+    """Versions of this package and of those that affect an image or a metric, without build tags like ``+cpu``."""
     found = {"gpen_plugin": __version__, "opencv": cv2.__version__}
     for name in PACKAGES:
         try:
@@ -121,14 +105,7 @@ def versions() -> dict[str, str]:
 
 
 def differences(one: Mapping, other: Mapping) -> list[str]:
-    """Say in words how two fingerprints differ.
-
-    Args:
-        one: from `Fingerprint.to_dict`.
-        other: likewise.
-    Returns:
-        One short phrase per difference, e.g. ``torch 2.13.0 and 2.14.1``; none if they are the same.
-    """
+    """How two fingerprints (see `Fingerprint.to_dict`) differ: one phrase each, e.g. ``torch 2.13.0 and 2.14.1``."""
     return [
         *_different_protocols(one, other),
         *_different_images(one, other),
@@ -183,10 +160,10 @@ def _shown(value: object) -> str:
     return json.dumps(value, ensure_ascii=False)
 
 
-def _hash_pixels(case: Sample) -> str:
-    """A hash of both images of a case: shapes, dtypes and values."""
+def _hash_pixels(sample: Sample) -> str:
+    """A hash of both images of a sample: shapes, dtypes and values."""
     hasher = hashlib.sha256()
-    for image in (case.lq, case.gt):
+    for image in (sample.lq, sample.gt):
         if image is None:
             hasher.update(b"none")
         else:
@@ -201,7 +178,7 @@ def _digest(content: object) -> str:
 
 
 def _plain(content: object) -> object:
-    """What JSON would give back, and whole numbers without a point: 10 and 10.0 are one option."""
+    """The value after a round trip through JSON, with whole floats as integers: 10 and 10.0 are one option."""
     if isinstance(content, Mapping):
         return {str(key): _plain(value) for key, value in content.items()}
     if isinstance(content, list | tuple):

@@ -1,4 +1,4 @@
-"""The means of a table by groups of images, so that a method that serves some faces worse than others is seen."""
+"""The means of a table by groups of images, which show whether a method serves some faces worse than others."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -16,27 +16,19 @@ MIN_GROUP_IMAGES = 10  # images that an interval needs
 
 @dataclass(frozen=True)
 class GroupMean:
-    """A method's values of a group's images.
+    """A method's values of a group's images."""
 
-    Attributes:
-        images: how many have a value.
-        mean: over them; NaN if there are none.
-        interval: of the mean; None below ten images.
-        difference: `mean` less the mean of the images with another label; NaN if one of the two is.
-        difference_interval: of the difference; None below ten images on either side.
-        mark: whether the group is served better or worse than the others, beyond the choice of images.
-    """
-
-    images: int
-    mean: float
-    interval: Interval | None = None
-    difference: float = np.nan
-    difference_interval: Interval | None = None
+    images: int  # how many have a value
+    mean: float  # over them; NaN if there are none
+    interval: Interval | None = None  # of the mean; None below ten images
+    difference: float = np.nan  # `mean` less the mean of the images with another label; NaN if one of the two is
+    difference_interval: Interval | None = None  # of the difference; None below ten images on either side
+    # whether the group is served better or worse than the others, beyond the choice of images
     mark: Literal["better", "worse", ""] = ""
 
 
 class GroupRow(NamedTuple):
-    """A group in a table of one metric: its parts stand for the methods, left to right."""
+    """A group in the table of one metric, with one value per method, left to right."""
 
     group: Group
     parts: list[GroupMean]
@@ -44,36 +36,29 @@ class GroupRow(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class GroupMeans:
-    """Every mean of a table by groups.
+    """Every mean of a table by groups."""
 
-    Attributes:
-        summary: the table.
-        groups: of images.
-        label_notes: on the labels.
-        parts: by the place in the table, then one per group.
-    """
-
-    summary: Summary
-    groups: Sequence[Group]
-    label_notes: Sequence[str]
-    parts: dict[CellIndex, list[GroupMean]]
+    summary: Summary  # the table
+    groups: Sequence[Group]  # of images
+    label_notes: Sequence[str]  # on the labels
+    parts: dict[CellIndex, list[GroupMean]]  # by cell of the table, one per group
 
     @classmethod
     def of(cls, summary: Summary, labels: Labels) -> "GroupMeans":
-        """Divide the images of a summary by labels, with the same number of resamples and seed."""
+        """Split the images of a summary by labels; resamples and seed are those of the summary."""
         results = summary.results
         groups, notes = split_into_groups(labels, results.keys)
         parts: dict[CellIndex, list[GroupMean]] = {}
         for condition in results.conditions:
-            places = [
+            indices = [
                 CellIndex(row.name, condition, column.name) for column in _columns(results) for row in results.rows
             ]
             lower = [column.lower_is_better for column in _columns(results) for _ in results.rows]
-            if not places:
+            if not indices:
                 continue
-            values = np.stack([results.image_values(*place) for place in places], axis=1)  # (N, C)
+            values = np.stack([results.image_values(*index) for index in indices], axis=1)  # (N, C)
             by_group = [_group_means(values, lower, group, summary.resamples, summary.seed) for group in groups]
-            parts |= {place: [parts[number] for parts in by_group] for number, place in enumerate(places)}
+            parts |= {index: [parts[number] for parts in by_group] for number, index in enumerate(indices)}
         return cls(summary, groups, notes, parts)
 
     @property
@@ -82,20 +67,20 @@ class GroupMeans:
         return _columns(self.summary.results)
 
     def lines(self, column: Column, condition: str) -> Iterator[GroupRow]:
-        """The table of a metric in a condition, group by group."""
+        """The rows of the table of a metric in a condition."""
         rows = self.summary.results.rows
         for number, group in enumerate(self.groups):
             yield GroupRow(group, [self.parts[row.name, condition, column.name][number] for row in rows])
 
     def by_label(self, column: Column, condition: str) -> dict[str, list[GroupRow]]:
-        """The same lines by the column of the labels."""
+        """The same rows by the column of the labels."""
         found: dict[str, list[GroupRow]] = {}
         for line in self.lines(column, condition):
             found.setdefault(line.group.column, []).append(line)
         return found
 
     def notes(self) -> list[str]:
-        """What is said below the tables, a sentence or more each, as plain text."""
+        """The notes below the tables, as plain text."""
         summary = self.summary
         notes = [f"Protocol: {summary.results.fingerprint['line']}", *self.label_notes]
         if not self.groups:
@@ -104,12 +89,12 @@ class GroupMeans:
         marked = sum(bool(part.mark) for parts in self.parts.values() for part in parts)
         notes.append(
             "▲ better and ▼ worse than the images with another label of the same column: the 95 % interval of the"
-            f" difference of the means leaves 0 out ({summary.resamples} bootstrap resamples of the images, seed"
+            f" difference of the means excludes 0 ({summary.resamples} bootstrap resamples of the images, seed"
             f" {summary.seed})."
         )
         notes.append(
-            f"{marked} of {compared} differences are marked; about {compared / 20:.3g} would be by chance alone if no"
-            " group differed, and labels that go together are marked together."
+            f"{marked} of {compared} differences are marked; about {compared / 20:.3g} are expected by chance if no"
+            " group differs. Correlated labels are marked together."
         )
         notes.append(f"Groups below {MIN_GROUP_IMAGES} images, or with fewer others, have no interval and no mark.")
         if summary.spreads:
@@ -122,21 +107,21 @@ def _columns(results: Results) -> list[Column]:
 
 
 def _group_means(values: np.ndarray, lower: Sequence[bool], group: Group, resamples: int, seed: int) -> list[GroupMean]:
-    """One per column of values, (N, C), with NaN where an image has none."""
+    """One value per column of `values`, (N, C), which is NaN for images without a value."""
     sides = [np.where(images[:, None], values, np.nan) for images in (group.members, group.others)]
     inside, outside = np.split(_means_of_large_groups(np.concatenate(sides, axis=1), resamples, seed), 2, axis=1)
     intervals, differences = _intervals(inside), _intervals(inside - outside)
     parts = []
-    for place, (own, others) in enumerate(zip(sides[0].T, sides[1].T, strict=True)):
+    for index, (own, others) in enumerate(zip(sides[0].T, sides[1].T, strict=True)):
         mean = _mean(own)
-        mark = _mark(differences[place], lower[place])
+        mark = _mark(differences[index], lower[index])
         images = int(np.isfinite(own).sum())
-        parts.append(GroupMean(images, mean, intervals[place], mean - _mean(others), differences[place], mark))
+        parts.append(GroupMean(images, mean, intervals[index], mean - _mean(others), differences[index], mark))
     return parts
 
 
 def _means_of_large_groups(values: np.ndarray, resamples: int, seed: int) -> np.ndarray:
-    """Resampled means of each column, (resamples, C); NaN where a column has too few images."""
+    """Resampled means of each column, (resamples, C); NaN for columns of too few images."""
     enough = np.isfinite(values).sum(axis=0) >= MIN_GROUP_IMAGES
     means = np.full((resamples, values.shape[1]), np.nan)
     if enough.any():

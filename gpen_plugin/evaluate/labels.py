@@ -1,4 +1,4 @@
-"""A table of labels of the images, and the groups that it divides them into."""
+"""A table of labels of the images, and the groups that they form."""
 
 import csv
 import math
@@ -21,45 +21,34 @@ LEADING_NUMBER = re.compile(r"-?\d+(\.\d+)?")
 
 @dataclass(frozen=True)
 class Labels:
-    """A table of labels.
+    """A table of labels."""
 
-    Attributes:
-        columns: those that are used.
-        of_image: image as the table calls it, without an image's ending -> column -> label; empty where it has none.
-    """
-
-    columns: list[str]
+    columns: list[str]  # those that are used
+    # image as the table calls it, without an image's ending -> column -> label; empty where it has none
     of_image: Mapping[str, Mapping[str, str]]
 
 
 @dataclass(frozen=True, eq=False)
 class Group:
-    """Images with one label.
+    """Images with one label."""
 
-    Attributes:
-        column: of the label.
-        name: the label, or the smallest and the largest number of the group.
-        members: which images these are, (N,) bool.
-        others: which images have another label of the column, (N,) bool.
-    """
-
-    column: str
-    name: str
-    members: np.ndarray
-    others: np.ndarray
+    column: str  # of the label
+    name: str  # the label, or the smallest and the largest number of the group
+    members: np.ndarray  # which images these are, (N,) bool
+    others: np.ndarray  # which images have another label of the column, (N,) bool
 
     @property
     def images(self) -> int:
-        """How many there are."""
+        """The number of images."""
         return int(self.members.sum())
 
 
 def read_labels(options: ReportOptions) -> Labels | None:
-    """Read the table that the options name; None if they name none.
+    """Read the table of labels, if the options name one.
 
     Raises:
         DataError: it cannot be read, or an image stands in it twice.
-        OptionError: a column is not there.
+        OptionError: a column is missing.
     """
     if options.labels is None:
         return None
@@ -79,7 +68,7 @@ def read_labels(options: ReportOptions) -> Labels | None:
 def _chosen(there: Sequence[str], wanted: Sequence[str] | None) -> list[str]:
     missing = [name for name in wanted or () if name not in there]
     if missing:
-        got = f"got {', '.join(missing)}, which the labels have not"
+        got = f"got {', '.join(missing)}, which the labels do not have"
         raise OptionError("report:label_columns", got, "some of " + ", ".join(there))
     return list(there if wanted is None else wanted)
 
@@ -95,21 +84,18 @@ def _by_image(heads: Sequence[str], lines: Sequence[Sequence[str]], where: str) 
 
 
 def _without_ending(name: str) -> str:
-    """The key of an image's file name; a key may hold dots."""
+    """The key of an image's file name; a key may contain dots."""
     return name[: -len(suffix)] if (suffix := PurePosixPath(name).suffix).lower() in IMAGE_SUFFIXES else name
 
 
 def split_into_groups(labels: Labels, keys: Sequence[str]) -> tuple[list[Group], list[str]]:
-    """Divide the images by each column of the labels.
+    """Group the images by each column of the labels.
 
     A column of more than eight different numbers is cut into three groups of about equal count, or two: equal numbers
     stay together.
 
-    Args:
-        labels: of images.
-        keys: the images of an evaluation.
     Returns:
-        The groups, column by column, sorted by label; and what a reader has to know of the labels.
+        The groups, column by column, sorted by label; and notes on the labels for the reader.
     """
     groups, notes = [], _notes(labels, keys)
     for column in labels.columns:
@@ -131,12 +117,12 @@ def split_into_groups(labels: Labels, keys: Sequence[str]) -> tuple[list[Group],
 
 def _notes(labels: Labels, keys: Sequence[str]) -> list[str]:
     unlabelled = sum(key not in labels.of_image for key in keys)
-    strangers = len(set(labels.of_image) - set(keys))
-    notes = [f"{_counted(unlabelled)} not labelled, and in no group."] if unlabelled else []
-    if strangers == 1:
-        notes.append("1 line of the labels is of an image that is not here.")
-    elif strangers:
-        notes.append(f"{strangers} lines of the labels are of images that are not here.")
+    unknown = len(set(labels.of_image) - set(keys))
+    notes = [f"{_counted(unlabelled)} not labelled and in no group."] if unlabelled else []
+    if unknown == 1:
+        notes.append("1 line of the labels belongs to no image.")
+    elif unknown:
+        notes.append(f"{unknown} lines of the labels belong to no image.")
     return notes
 
 
@@ -153,7 +139,7 @@ def _names(texts: Sequence[str]) -> list[str]:
     ordered = np.sort(values)
     starts = np.flatnonzero(np.diff(ordered)) + 1  # of each number but the smallest
     wanted = [math.ceil(len(values) * part / THIRDS) for part in range(1, THIRDS)]
-    cuts = {int(starts[np.abs(starts - place).argmin()]) for place in wanted}
+    cuts = {int(starts[np.abs(starts - position).argmin()]) for position in wanted}
     group_of = np.searchsorted(ordered[sorted(cuts)], values, side="right")
     ends = {group: (values[group_of == group].min(), values[group_of == group].max()) for group in set(group_of)}
     names = _ranges(ends, max(0, 1 - math.floor(math.log10(ordered[-1] - ordered[0]))))
@@ -161,7 +147,7 @@ def _names(texts: Sequence[str]) -> list[str]:
 
 
 def _ranges(ends: Mapping[int, tuple[float, float]], decimals: int) -> dict[int, str]:
-    """The ends of each group in words, with as few decimals as tell the groups apart."""
+    """The ends of each group as text, with as few decimals as keep the groups apart."""
     names = {}
     for more in range(decimals, decimals + 17):
         printed = {group: [_printed(end, more) for end in pair] for group, pair in ends.items()}
@@ -176,7 +162,7 @@ def _printed(number: float, decimals: int) -> str:
 
 
 def _order(name: str) -> tuple[float, str]:
-    """By the number that a label begins with, so that 3-9 comes before 20-29; then those that begin with none."""
+    """Sort key: the number that a label begins with, so that 3-9 comes before 20-29; other labels last."""
     number = LEADING_NUMBER.match(name)
     return (float(number[0]) if number else math.inf, name)
 

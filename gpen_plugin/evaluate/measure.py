@@ -1,4 +1,4 @@
-"""Metrics of an option file as columns, and their values for the restored images."""
+"""The metrics of an option file, and their values for the restored images."""
 
 import hashlib
 import inspect
@@ -41,14 +41,14 @@ TABLE_LABELS: dict[str, tuple[str, int]] = {
 
 @dataclass(frozen=True)
 class ColumnOptions:
-    """What an entry of ``metrics:`` may hold besides the metric's own arguments.
+    """The keys of an entry of ``metrics:``, besides the metric's own arguments.
 
     Args:
         type: a registered metric.
-        label: for the table's head; the usual one if left out.
-        decimals: how many are printed.
-        against: ``gt``, or ``input``: the degraded image, enlarged bilinearly, stands for the ground truth.
-        better: ``lower`` or ``higher``; the metric's own if left out.
+        label: title of the column; the usual one by default.
+        decimals: number of decimals printed.
+        against: ``gt``, or ``input``: the degraded image, enlarged bilinearly, in place of the ground truth.
+        better: ``lower`` or ``higher``; the metric's own by default.
     """
 
     type: str
@@ -60,27 +60,16 @@ class ColumnOptions:
 
 @dataclass(frozen=True)
 class MetricColumn:
-    """A metric, ready to be called.
+    """A metric, ready to be called."""
 
-    Attributes:
-        name: as the option file calls it.
-        function: it raises where a file is missing.
-        arguments: from the option file.
-        against: see `ColumnOptions`.
-        of_sets: whether it answers with a `SetAccumulator`.
-        takes_a_partner: whether it compares with a second image.
-        needs_a_partner: whether it cannot do without.
-        column: for the tables.
-    """
-
-    name: str
-    function: Callable
-    arguments: Mapping
-    against: Against
-    of_sets: bool
+    name: str  # as the option file calls it
+    function: Callable  # it raises where a file is missing
+    arguments: Mapping  # from the option file
+    against: Against  # see `ColumnOptions`
+    of_sets: bool  # whether it answers with a `SetAccumulator`
     accepts_reference: bool
     needs_reference: bool
-    column: Column
+    column: Column  # for the tables
 
 
 def metric_columns(metrics: Mapping) -> list[MetricColumn]:
@@ -110,7 +99,7 @@ def metric_columns(metrics: Mapping) -> list[MetricColumn]:
 
 
 def _disambiguate_labels(columns: Sequence[MetricColumn]) -> list[MetricColumn]:
-    """Columns that would have the same head get the names of the option file behind it."""
+    """Append the names of the option file to labels that occur more than once."""
     counts = Counter(column.column.label for column in columns)
 
     def named(column: MetricColumn) -> MetricColumn:
@@ -144,7 +133,7 @@ def _column(name: str, function: Callable, entry: Mapping) -> MetricColumn:
 
 
 def _returns_sets(function: Callable) -> bool:
-    """Told from what it says to return: metrics of other packages answer with numbers."""
+    """Whether the return annotation is a `SetAccumulator`; metrics of other packages return numbers."""
     answer = typing.get_type_hints(function).get("return") if function.__module__.startswith("gpen_plugin.") else None
     return inspect.isclass(answer) and issubclass(answer, SetAccumulator)
 
@@ -161,7 +150,7 @@ def _better(options: ColumnOptions, function: Callable, arguments: Mapping) -> s
 
 
 def _label(label: str, options: ColumnOptions, arguments: Mapping, of_pairs_of_sets: bool) -> str:
-    """A distance of sets always says to what; numbers against other sets are not to be compared."""
+    """The label of a distance between sets names the reference: values against other sets are not comparable."""
     if arguments.get("statistics"):
         return f"{label} ({Path(arguments['statistics']).stem})"
     if options.against == "input":
@@ -172,7 +161,7 @@ def _label(label: str, options: ColumnOptions, arguments: Mapping, of_pairs_of_s
 
 
 def _settings(options: ColumnOptions, arguments: Mapping) -> str:
-    """How a column is measured; a file counts by its name and contents, wherever it lies."""
+    """The settings of a column; a file counts by its name and contents, not by its folder."""
     plain = {key: _file_digest(value) for key, value in arguments.items()}
     return json.dumps({"type": options.type, "against": options.against, **plain}, sort_keys=True, default=str)
 
@@ -189,11 +178,11 @@ WHOLE_SET = ""
 
 
 class MetricCache:
-    """Values of one method that were measured before, and those that come: one line each, never rewritten.
+    """Values of one method on disk, one line each, never rewritten; a stopped run resumes from them.
 
     Args:
         folder: of the method.
-        stamp_of: digest of all that decides the value of a key and a column; None where there is no such column.
+        stamp_of: digest of all that determines the value of a key and a column; None for an unknown column.
         rank: of this process, which writes a file of its own.
     """
 
@@ -202,15 +191,11 @@ class MetricCache:
         self._known: Measured = dict(self._read(folder))
 
     def value(self, condition: str, key: str, column: str) -> float | None:
-        """What was measured before, or None."""
+        """The value that was measured before, or None."""
         return self._known.get((condition, key, column))
 
     def add(self, file: TextIO, condition: str, key: str, column: str, value: float) -> None:
-        """Add a value, at once on disk. It may be NaN or infinite.
-
-        Raises:
-            DataError: the disk is full.
-        """
+        """Write a value to disk at once; it may be NaN or infinite. DataError if the disk is full."""
         try:
             file.write(json.dumps([condition, key, column, self._stamp_of(key, column), value]) + "\n")
             file.flush()
@@ -219,11 +204,7 @@ class MetricCache:
         self._known[condition, key, column] = value
 
     def open(self) -> TextIO:
-        """The file of this rank, to be added to. A line that a kill tore is ended first.
-
-        Raises:
-            DataError: the folder cannot be written to.
-        """
+        """Open the file of this rank to append, and end a line that a kill cut short. DataError if not writable."""
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
             file = self._path.open("a", encoding="utf-8")
@@ -248,17 +229,12 @@ class MetricCache:
 
 
 class MetricRunner:
-    """Calls metrics on images, and remembers what was wrong with them.
-
-    Args:
-        columns: the metrics.
-        prepared: the inputs.
-        ranks: who shares the work.
+    """Calls the metrics on the images, and records what went wrong.
 
     Attributes:
         missing: column -> why it has no values at all.
-        troubles: column -> what was raised, image by image.
-        infinite: column -> where the value is infinite, which no mean can hold: a PSNR of the truth itself.
+        troubles: column -> errors by image.
+        infinite: column -> images with an infinite value, which has no mean (the PSNR of identical images).
     """
 
     def __init__(self, columns: Sequence[MetricColumn], prepared: Prepared, ranks: Ranks):
@@ -268,53 +244,53 @@ class MetricRunner:
         self.infinite: dict[str, list[str]] = {c.name: [] for c in columns}
 
     def measure(self, restored: Restored) -> Measured:
-        """Every value of one method, on every rank; every rank has to call this."""
+        """All values of one method, on every rank; every rank must call this."""
         folder = self.prepared.root / "methods" / restored.row.folder
         cache = MetricCache(folder, lambda key, column: self._stamp(column, restored, key), self.ranks.rank)
         found: Measured = {}
         with cache.open() as file:
             for condition, key, columns in self._tasks(restored):
-                found |= self._measured(cache, file, restored, condition, key, columns)
+                found |= self._measure_task(cache, file, restored, condition, key, columns)
         self.missing = merge_dicts(reversed(self.ranks.gather(self.missing)))
         self.troubles, self.infinite = self._gather_lists(self.troubles), self._gather_lists(self.infinite)
         return merge_dicts(self.ranks.gather(found))
 
     def note(self, column: MetricColumn) -> str:
-        """What a reader has to know of a column, or nothing."""
-        said = [self.missing[column.name]] if column.name in self.missing else []
-        for places, what in ((self.troubles, "without a value"), (self.infinite, "are infinite")):
-            found = places[column.name]
-            said += [f"{len(found)} {what}, the first {found[0]}"] if found else []
-        return "; ".join(said)
+        """The note of a column for the reader, or nothing."""
+        notes = [self.missing[column.name]] if column.name in self.missing else []
+        for found_in, what in ((self.troubles, "without a value"), (self.infinite, "are infinite")):
+            images = found_in[column.name]
+            notes += [f"{len(images)} {what}, the first {images[0]}"] if images else []
+        return "; ".join(notes)
 
-    def _gather_lists(self, places: dict[str, list[str]]) -> dict[str, list[str]]:
-        parts = self.ranks.gather(places)
-        return {name: sorted({place for part in parts for place in part[name]}) for name in places}
+    def _gather_lists(self, lists: dict[str, list[str]]) -> dict[str, list[str]]:
+        parts = self.ranks.gather(lists)
+        return {name: sorted({text for part in parts for text in part[name]}) for name in lists}
 
     def _tasks(self, restored: Restored) -> Iterator[tuple[str, str, list[MetricColumn]]]:
-        """This rank's share: single images with all their metrics, and whole sets metric by metric."""
+        """This rank's part: single images with all their metrics, and whole sets metric by metric."""
         each = [column for column in self.columns if not column.of_sets]
         tasks = [
             (condition, key, each)
             for condition in self.prepared.conditions
-            for key in restored.places(self.prepared, condition)
+            for key in restored.restored_keys(self.prepared, condition)
             if each
         ]
         tasks += [
             (condition, WHOLE_SET, [column])
             for condition in self.prepared.conditions
             for column in self.columns
-            if column.of_sets and restored.places(self.prepared, condition)
+            if column.of_sets and restored.restored_keys(self.prepared, condition)
         ]
         yield from tqdm(
             self.ranks.shard(tasks), f"{restored.row.name}: metrics", unit="task", disable=not self.ranks.is_main
         )
 
-    def _measured(self, cache, file, restored, condition, key, columns) -> Measured:
+    def _measure_task(self, cache, file, restored, condition, key, columns) -> Measured:
         found, images = {}, None
         for column in columns:
             value = cache.value(condition, key, column.name)
-            place = " ".join(filter(None, (restored.row.name, condition, key)))
+            image = " ".join(filter(None, (restored.row.name, condition, key)))
             if value is None and column.name in self.missing:
                 continue
             if value is None:
@@ -327,18 +303,18 @@ class MetricRunner:
                 except (MissingFileError, CheckpointError) as error:
                     self.missing[column.name] = format_error(error)
                     continue
-                except (Exception, SystemExit) as error:  # of a metric for this image; the others go on
-                    self.troubles[column.name].append(f"{place}: {format_error(error)}")
+                except (Exception, SystemExit) as error:  # of this metric on this image; the others continue
+                    self.troubles[column.name].append(f"{image}: {format_error(error)}")
                     continue
                 cache.add(file, condition, key, column.name, value)
             if math.isinf(value):
-                self.infinite[column.name].append(place)
+                self.infinite[column.name].append(image)
                 value = math.nan
             found[condition, key, column.name] = value
         return found
 
     def _set_value(self, column: MetricColumn, restored: Restored, condition: str) -> float:
-        keys = restored.places(self.prepared, condition)
+        keys = restored.restored_keys(self.prepared, condition)
         total = 0
         for key in tqdm(
             keys,
@@ -352,30 +328,32 @@ class MetricRunner:
 
     def _images(self, restored: Restored, condition: str, key: str):
         path = restored_path(self.prepared.root, restored.row, condition, key)
-        return decode_image(path.read_bytes(), str(path)), self.prepared.case(key, condition)
+        return decode_image(path.read_bytes(), str(path)), self.prepared.sample(key, condition)
 
-    def _call(self, column: MetricColumn, image, case):
-        partner = {}
+    def _call(self, column: MetricColumn, image, sample):
+        reference = {}
         if column.accepts_reference:
-            partner = {"img2": upsample_input(case) if column.against == "input" or case.gt is None else case.gt}
-        return column.function(img=image, **partner, **column.arguments)
+            reference = {
+                "img2": upsample_input(sample) if column.against == "input" or sample.gt is None else sample.gt
+            }
+        return column.function(img=image, **reference, **column.arguments)
 
     def _stamp(self, name: str, restored: Restored, key: str) -> str | None:
-        """Values hold for this method, these arguments and this input; those of sets for all inputs restored."""
+        """Digest of the method, arguments and input that a value belongs to; for sets, of all restored inputs."""
         column = next((column for column in self.columns if column.name == name), None)
         if column is None:
             return None
         inputs = self.prepared.fingerprint.inputs
-        made_of = inputs.get(key)
+        input_hashes = inputs.get(key)
         if column.of_sets:
-            by_condition = [restored.places(self.prepared, condition) for condition in self.prepared.conditions]
-            made_of = [{key: inputs[key] for key in keys} for keys in by_condition]
-        text = json.dumps([column.column.settings, restored.digest, made_of])
+            by_condition = [restored.restored_keys(self.prepared, condition) for condition in self.prepared.conditions]
+            input_hashes = [{key: inputs[key] for key in keys} for keys in by_condition]
+        text = json.dumps([column.column.settings, restored.digest, input_hashes])
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def _unavailable_reason(column: MetricColumn, prepared: Prepared) -> str:
-    """Why a metric can have no value under this protocol, or nothing."""
+    """Why a metric cannot have a value under this protocol, or nothing."""
     if column.needs_reference and column.against == "gt" and not prepared.has_truth:
         return "needs ground truth, which this protocol has not; against: input compares with the input"
     if column.function.__name__ == "calculate_niqe" and prepared.size < NIQE_SMALLEST:

@@ -50,20 +50,20 @@ from gpen_plugin.restore.registry_network import (
 
 @dataclass(frozen=True, kw_only=True)
 class IOConvention:
-    """How images go through a network.
+    """How images pass through a network.
 
     Args:
-        value_range: lowest and highest value that the network takes and gives: [0, 1] or [-1, 1].
+        value_range: lowest and highest value of the network's input and output: [0, 1] or [-1, 1].
         channels: their order in the network.
-        input_size: side that the degraded image is brought to; ~ for the size of the ground truth, ``native`` for
-            none, where the network itself enlarges.
-        resize: how it is brought there.
-        output: which of several results is the image: a place in a list, a key, or an attribute; ~ where the network
-            gives but the image.
-        arguments: what the network's forward is given besides.
-        mode: ``train`` for a network that needs its training mode, as BasicSR's HiFaceGAN does. Its state is put back
+        input_size: side that the degraded image is resized to; ~ for the size of the ground truth, ``native`` for
+            none, if the network itself enlarges.
+        resize: interpolation of the input.
+        output: which of several outputs is the image: an index, a key or an attribute; ~ if the network returns the
+            image.
+        arguments: further arguments of the network's forward.
+        mode: ``train`` for a network that needs its training mode, such as BasicSR's HiFaceGAN. Its state is reset
             after each image.
-        seed: of what the network draws, and of random weights.
+        seed: of the network's random numbers and of random weights.
     """
 
     value_range: tuple[float, float]
@@ -76,7 +76,7 @@ class IOConvention:
     seed: int = 0
 
     def check(self, where: str) -> None:
-        """Raise `OptionError` for what the types do not tell; `where` is the key path of the entry."""
+        """Raise `OptionError` for wrong values; `where` is the key path of the entry."""
         low, high = self.value_range
         if not -math.inf < low < high < math.inf:
             raise OptionError(f"{where}:value_range", f"got [{low}, {high}]", "[0, 1] or [-1, 1]")
@@ -95,10 +95,9 @@ class NetworkMethod:
 
     Args:
         net: takes (1, 3, H, W) float32.
-        handling: how images go through it.
-        device: where it computes.
-        description: see `gpen_plugin.evaluate.methods.Method`.
-        identity: likewise; the handling is added.
+        io: how images pass through it.
+        description: see `Method`.
+        identity: see `Method`; `io` is added.
     """
 
     def __init__(self, net: nn.Module, io: IOConvention, device: torch.device, description: str, identity: Mapping):
@@ -109,40 +108,40 @@ class NetworkMethod:
         self.identity = {**identity, "handling": {key: to_json(getattr(io, key)) for key in keys}}
 
     @torch.inference_mode()
-    def __call__(self, case: Sample) -> np.ndarray:
+    def __call__(self, sample: Sample) -> np.ndarray:
         """Restore a face.
 
         Raises:
-            DataError: the result has values that are no numbers.
-            ShapeError: it is no image.
-            OptionError: `output` does not lead to an image.
+            DataError: the output is not finite.
+            ShapeError: the output is no image.
+            OptionError: `output` does not select an image.
         """
         how, rgb = self.io, self.io.channels == "rgb"
         if how.input_size == "native":
-            lq = case.lq.astype(np.float32) / 255
+            lq = sample.lq.astype(np.float32) / 255
         else:
-            lq = resize(case.lq, how.input_size or case.size, how.resize)
+            lq = resize(sample.lq, how.input_size or sample.size, how.resize)
         batch = to_network(lq, how.value_range, rgb=rgb)[None].to(self.device)  # (1, 3, H, W)
-        with seeded(self.device, how.seed, case.key, case.condition), self._state_kept():
+        with seeded(self.device, how.seed, sample.key, sample.condition), self._state_kept():
             image = self._image_of(self.net(batch, **how.arguments))
         if not image.isfinite().all():
-            raise DataError(case.key, "the network gave values that are no numbers", "finite values")
-        return resize_square(from_network(image, how.value_range, rgb=rgb), case.size)
+            raise DataError(sample.key, "the network gave values that are no numbers", "finite values")
+        return resize_square(from_network(image, how.value_range, rgb=rgb), sample.size)
 
     def _image_of(self, answer: object) -> torch.Tensor:
-        """(3, H, W) of whatever the network gave."""
+        """Select the image, (3, H, W), from the network's output."""
         output = self.io.output
         tensor = answer if output is None else _part(answer, output)
         if not isinstance(tensor, torch.Tensor):
             got = f"the network gave {_listed(answer)}" + ("" if output is None else f", and output is {output}")
-            raise OptionError("output", got, "the place, key or attribute of the image", "Set output to it.")
+            raise OptionError("output", got, "the index, key or attribute of the image", "Set output to it.")
         if tensor.ndim != 4 or tensor.shape[:2] != (1, 3):
             raise ShapeError("output", f"the network gave {_listed(answer)}", "an image (1, 3, H, W)")
         return tensor[0]
 
     @contextlib.contextmanager
     def _state_kept(self) -> Iterator[None]:
-        """A network in training mode moves its statistics at each pass: the next image must not see that."""
+        """Reset the buffers afterwards: a network in training mode changes its statistics at each pass."""
         kept = [(buffer, buffer.clone()) for buffer in self.net.buffers()] if self.net.training else []
         try:
             yield
@@ -152,7 +151,7 @@ class NetworkMethod:
 
 
 def _part(answer: object, output: int | str) -> object:
-    """A place, key or attribute of what a network gave; None if there is no such thing."""
+    """The selected index, key or attribute of an output; None if it does not exist."""
     if isinstance(answer, Mapping):
         return answer.get(output)
     if isinstance(output, str):
@@ -162,7 +161,7 @@ def _part(answer: object, output: int | str) -> object:
 
 
 def _listed(answer: object) -> str:
-    """What a network gave, in words."""
+    """A network's output in words."""
     if isinstance(answer, torch.Tensor):
         return f"a tensor {tuple(answer.shape)}"
     if isinstance(answer, Mapping):
@@ -179,7 +178,7 @@ def _brief(part: object) -> str:
 
 
 def to_json(value: object) -> object:
-    """Options as JSON has them, so that they are equal after a round trip."""
+    """Options as JSON returns them, so that they are equal after a round trip."""
     if isinstance(value, Mapping):
         return {str(key): to_json(item) for key, item in value.items()}
     return [to_json(item) for item in value] if isinstance(value, tuple | list) else value
@@ -190,10 +189,10 @@ class GPENOptions:
     """The keys of a method of type ``gpen``.
 
     Args:
-        weights: a file of ours, of BasicSR or of GPEN's authors, whose tensors tell the sizes; ``random`` for trying
-            things out. ``{run}`` in it stands for each of the entry's ``runs``: see `gpen_plugin.evaluate.repeats`.
-        param_key: entry of the file; ~ takes the averaged weights where there are any.
-        network: with random weights alone: arguments of `GPEN`.
+        weights: a file of ours, of BasicSR or of GPEN's authors; its tensors determine the sizes. ``random`` for a
+            test run. ``{run}`` stands for each of the entry's ``runs``.
+        param_key: entry of the file; ~ takes the EMA weights if there are any.
+        network: arguments of `GPEN`, with random weights only.
     """
 
     weights: str
@@ -207,10 +206,10 @@ class ArchOptions(IOConvention):
 
     Args:
         network: ``type`` and the arguments of a network, as BasicSR's ``network_g``. The type is a name in its
-            registry, or the dotted path of a class that is in none.
-        weights: the file; ``random`` for trying things out. ``{run}`` as for `GPENOptions`.
-        param_key: entry of the file; ~ takes params_ema, else params, else what a flat file holds.
-        strict_load: whether all tensors have to fit.
+            registry, or the dotted path of a class.
+        weights: the file; ``random`` for a test run. ``{run}`` as in `GPENOptions`.
+        param_key: entry of the file; ~ takes params_ema, else params, else the file's top level.
+        strict_load: whether all tensors must fit.
         imports: modules to import first because they register their networks, e.g. [gfpgan].
     """
 
@@ -222,12 +221,8 @@ class ArchOptions(IOConvention):
 
 
 def build_gpen(options: GPENOptions, where: str, device: torch.device) -> NetworkMethod:
-    """A GPEN, whose sizes are read off its weights.
+    """Build a GPEN, whose sizes are inferred from its weights.
 
-    Args:
-        options: of the entry.
-        where: its key path.
-        device: where it computes.
     Raises:
         GPENError: the file cannot be read or holds something else; or `network` is missing, wrong or superfluous.
     """
@@ -240,7 +235,7 @@ def build_gpen(options: GPENOptions, where: str, device: torch.device) -> Networ
         net = seeded_init(lambda: build_network(section, f"{where}:network"))
         spec, origin, identity["network"] = checkpoint.infer_spec(net.state_dict()), RANDOM_NOTE, to_json(section)
     elif options.network is not None:
-        got = "given together with a weight file, whose tensors tell it"
+        got = "given together with a weight file, which determines it"
         raise OptionError(f"{where}:network", got, "one of the two", "Remove network.")
     else:
         net, spec = name_location(f"{where}:weights", lambda: read_gpen(options.weights, options.param_key))
@@ -251,10 +246,7 @@ def build_gpen(options: GPENOptions, where: str, device: torch.device) -> Networ
 
 
 def build_arch(options: ArchOptions, where: str, device: torch.device) -> NetworkMethod:
-    """Any network of BasicSR's registry or of an installed package.
-
-    Args and errors are those of `build_gpen`.
-    """
+    """Build any network of BasicSR's registry or of an installed package; errors as in `build_gpen`."""
     options.check(where)
     for module in options.imports:
         import_module_of(module, f"{where}:imports")
@@ -276,14 +268,14 @@ def build_arch(options: ArchOptions, where: str, device: torch.device) -> Networ
 
 
 def build_dfdnet(options: DFDNetOptions, where: str, device: torch.device) -> NetworkMethod:
-    """DFDNet with its dictionary; errors are those of `load_dfdnet`."""
+    """Build DFDNet with its dictionary; errors as in `load_dfdnet`."""
     net, description, identity = load_dfdnet(options, where)
     io = IOConvention(value_range=(-1, 1), input_size=DFDNET_SIZE)
     return NetworkMethod(net, io, device, f"{description}; {io}", identity)
 
 
 def _check_arguments(net: nn.Module, given: Mapping, where: str) -> None:
-    """Whether `forward` takes an image and these."""
+    """Raise an `OptionError` unless `forward` takes an image and these arguments."""
     _, *others = inspect.signature(net.forward).parameters.values()
     known = [parameter.name for parameter in others]
     if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in others):
@@ -301,20 +293,15 @@ class NoOptions:
 
 
 class InterpolationBaseline:
-    """The degraded image, enlarged: what every method has to beat.
-
-    Args:
-        how: the interpolation.
-    """
+    """The degraded image, resized by interpolation: the baseline of every method."""
 
     def __init__(self, how: Interpolation):
         self._how = how
         self.description = f"the degraded image, enlarged by {how} interpolation"
         self.identity = {"type": how}
 
-    def __call__(self, case: Sample) -> np.ndarray:
-        """See `Method`."""
-        return to_uint8(resize(case.lq, case.size, self._how))
+    def __call__(self, sample: Sample) -> np.ndarray:
+        return to_uint8(resize(sample.lq, sample.size, self._how))
 
 
 @dataclass(frozen=True)
@@ -322,8 +309,8 @@ class FolderOptions:
     """The keys of a method of type ``folder``: images that another program restored.
 
     Args:
-        path: a folder. ``{condition}`` in it stands for the condition, where the protocol has several.
-        suffix: what the program has added to the names, e.g. _00.
+        path: a folder. ``{condition}`` in it stands for the condition, if the protocol has several.
+        suffix: appended to the names by the program, e.g. _00.
     """
 
     path: str
@@ -333,11 +320,8 @@ class FolderOptions:
 class PrecomputedResults:
     """Images from a folder, by the key of the image.
 
-    Args:
-        options: of the entry.
-        where: its key path.
     Raises:
-        DataError: there is no such folder, or no image in it.
+        DataError: the folder is missing or empty.
     """
 
     def __init__(self, options: FolderOptions, where: str):
@@ -350,17 +334,18 @@ class PrecomputedResults:
         )
         self.identity = {"type": "folder", "suffix": options.suffix, "images": digest}
 
-    def __call__(self, case: Sample) -> np.ndarray:
-        """See `Method`. DataError where there is no image for the case."""
+    def __call__(self, sample: Sample) -> np.ndarray:
         by_condition = "{condition}" in self._options.path
-        if case.condition and not by_condition:
-            got = f"{self._options.path} is one folder, and the protocol has several conditions ({case.condition}, ...)"
+        if sample.condition and not by_condition:
+            got = (
+                f"{self._options.path} is one folder, and the protocol has several conditions ({sample.condition}, ...)"
+            )
             raise OptionError("path", got, "a folder per condition", "Write {condition} in the path.")
-        folder, name = self._options.path.replace("{condition}", case.condition), case.key + self._options.suffix
+        folder, name = self._options.path.replace("{condition}", sample.condition), sample.key + self._options.suffix
         source = self._sources.get(str(Path(folder)))
         if source is None or name not in source.keys:
             raise DataError(f"{folder}/{name}", "is not there", "a restored image of this name")
-        return resize_square(source.read(name), case.size)
+        return resize_square(source.read(name), sample.size)
 
     def _folders(self, where: str) -> list[str]:
         if "{condition}" not in self._options.path:
@@ -374,7 +359,7 @@ class PrecomputedResults:
         return found
 
     def _digest(self) -> str:
-        """Of the files' names below the folder and of their bytes."""
+        """Digest of the files' names and bytes."""
         digest = hashlib.sha256()
         for folder, source in self._sources.items():
             for key in source.keys:
@@ -390,20 +375,17 @@ def build_method(entry: Mapping, where: str, device: torch.device, folder: Path)
     Args:
         entry: ``type`` and the keys of that type.
         where: key path of the entry, e.g. ``methods:GPEN``.
-        device: where networks compute.
-        folder: the method's own, for what it has to keep.
+        folder: of the method, for files that it keeps.
     Raises:
-        GPENError: a key is wrong, or a file that it names is missing or of another network.
+        GPENError: a key is wrong, or a file is missing or of another network.
     """
     options, build = read_entry(entry, where)
     return build(options, where, device, folder)
 
 
 def read_entry(entry: Mapping, where: str) -> "tuple[typing.Any, Builder]":
-    """Check an entry without opening anything.
+    """Check an entry without opening a file; return its options, and the function that builds the method from them.
 
-    Returns:
-        Its options, an instance of the class that stands for its type, and what builds the method from them.
     Raises:
         OptionError: names the key path of each problem.
     """

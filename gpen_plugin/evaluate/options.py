@@ -14,24 +14,22 @@ from gpen_plugin.evaluate.results import slugify
 
 @dataclass(frozen=True)
 class ReportOptions:
-    """What the report of an evaluation shows.
+    """The section ``report:``.
 
     Args:
         sheet_images: rows of the comparison sheets: how many, from the best to the worst, or a list of image keys.
         sheet_tile: side of a sheet's tiles, pixels.
-        embedded_images: so many images of the browser have their images inside report.html; the others are shown
-            from the files beside it. An image counts once per condition.
+        embedded_images: number of images inside report.html; the page loads the others from the files beside it. An
+            image counts once per condition.
         embedded_size: images inside the page are reduced to this side, pixels.
-        embedded_megabytes: images of the browser inside the page are no heavier than this all together.
-        bootstrap_resamples: how many resamples the 95 % intervals rest on.
-        bootstrap_seed: of their drawing.
-        curves: whether curves of the metrics are drawn where there are several conditions.
-        labels: a CSV file of labels, which the means are broken down by: a head line, then an image per line, its key
-            or file name first; ~ for no breakdown.
-        label_columns: which columns of it are used, in this order; ~ for all but the first.
-        against: a method that all others are held against, in a table of its own; ~ for none.
-    Raises:
-        OptionError: names the key, what was given and what was expected.
+        embedded_megabytes: largest size of all images inside the page.
+        bootstrap_resamples: number of resamples of the 95 % intervals.
+        bootstrap_seed: seed of the resamples.
+        curves: whether to plot the metrics if there are several conditions.
+        labels: a CSV file of labels, by which the means are grouped: a head line, then an image per line, its key or
+            file name first; ~ for no groups.
+        label_columns: the columns of the file to use, in this order; ~ for all but the first.
+        against: a method that all others are compared with, in a table of its own; ~ for none.
     """
 
     sheet_images: int | Sequence[str] = 6
@@ -69,12 +67,12 @@ class ReportOptions:
 
     @classmethod
     def from_options(cls, given: Mapping, where: str = "report") -> "ReportOptions":
-        """Build the options from YAML; errors name the whole key path, ``where`` in front."""
+        """Build the options from YAML; `where` is the key path for errors."""
         return build(cls, given, where)
 
 
 def check_reference(name: object, methods: Sequence[str]) -> None:
-    """Raise an `OptionError` unless ``against``, which may be None, names one of the methods."""
+    """Raise an `OptionError` unless ``against`` is None or names one of the methods."""
     if name is not None and name not in methods:
         hint = "Name a method, or write ~ for no such table."
         raise OptionError("report:against", f"got '{name}'", f"one of {', '.join(methods)}", hint)
@@ -84,43 +82,34 @@ RUN = "{run}"
 
 
 class Run(NamedTuple):
-    """What is restored and measured on its own.
+    """One training of a method, which is restored and measured on its own."""
 
-    Attributes:
-        name: of its row in the results.
-        method: what the option file calls it; the same as `name` where the method has no ``runs``.
-        entry: of the method, with the weights of this run.
-    """
-
-    name: str
-    method: str
-    entry: Mapping
+    name: str  # of its row in the results
+    method: str  # its name in the option file; the same as `name` for a method without ``runs``
+    entry: Mapping  # of the method, with the weights of this run
 
     @property
     def run_of(self) -> str:
-        """The method whose values it is a part of; empty for a method without ``runs``."""
+        """The method that it is a run of; empty for a method without ``runs``."""
         return self.method if self.name != self.method else ""
 
 
 def runs_of(method: str, entry: Mapping) -> list[Run]:
-    """The runs that an entry asks for: one for each of ``runs``, which ``{run}`` in ``weights`` stands for.
+    """One `Run` for each of an entry's ``runs``, which replaces ``{run}`` in ``weights``.
 
-    Args:
-        method: its name.
-        entry: from the option file.
     Raises:
-        OptionError: ``runs`` without ``{run}`` or the other way round, or it is no list of different names.
+        OptionError: ``runs`` without ``{run}`` or the other way round, or not a list of different names.
     """
     where, weights = f"methods:{method}", entry.get("weights")
-    has_place = isinstance(weights, str) and RUN in weights
+    has_placeholder = isinstance(weights, str) and RUN in weights
     if "runs" not in entry:
-        if has_place:
+        if has_placeholder:
             got, hint = f"got {weights}, and no runs", "Add e.g. runs: [0, 1, 2], or name one file."
             raise OptionError(f"{where}:weights", got, f"runs, which {RUN} stands for", hint)
         return [Run(method, method, entry)]
     runs = entry["runs"]
     _check_list(runs, f"{where}:runs")
-    if not has_place:
+    if not has_placeholder:
         got, hint = (
             f"given, and weights has no {RUN}",
             f"Write {RUN} into weights, or remove runs.",
@@ -143,12 +132,13 @@ class EvaluationOptions:
     """The top level of an option file.
 
     Args:
-        name: of the evaluation; a folder is named after it.
-        protocol: see `gpen_plugin.evaluate.protocols`.
-        methods: name in the tables -> entry, see `gpen_plugin.evaluate.methods` and, for ``runs``, `runs_of`.
-        metrics: the host's form of ``val: metrics:``, see `metric_columns`.
-        title: for the heads of tables and pages; the name if left out.
-        output: folder; ``results/evaluate/<name>`` if left out.
+        name: of the evaluation and of its folder.
+        protocol: the faces and their degradation, see `gpen_plugin.evaluate.protocols`.
+        methods: name in the tables -> entry, see `gpen_plugin.evaluate.methods`. A method that was trained several
+            times lists its ``runs``.
+        metrics: in the host's form of ``val: metrics:``, with the keys of `ColumnOptions`.
+        title: of tables and pages; the name by default.
+        output: folder; ``results/evaluate/<name>`` by default.
         report: see `ReportOptions`.
     """
 
@@ -162,7 +152,7 @@ class EvaluationOptions:
 
     @classmethod
     def from_mapping(cls, given: Mapping) -> "EvaluationOptions":
-        """Check all that can be checked before anything is opened.
+        """Check everything that can be checked without opening a file.
 
         Raises:
             OptionError: lists every problem by key path.
@@ -193,7 +183,7 @@ class EvaluationOptions:
 
     @property
     def runs(self) -> list[Run]:
-        """What is restored: the methods in the order of the file, each with its runs."""
+        """The methods in the order of the file, each with its runs."""
         return [run for name, entry in self.methods.items() for run in runs_of(str(name), entry)]
 
     @property
@@ -203,14 +193,14 @@ class EvaluationOptions:
 
 
 def _check_entry(method: str, entry: Mapping) -> list[Run]:
-    """The runs of an entry, whose other keys are right too: runs differ in nothing but the file of weights."""
+    """The runs of an entry, with its keys checked once: runs differ in the weights only."""
     runs = runs_of(method, entry)
     read_entry(runs[0].entry, f"methods:{method}")
     return runs
 
 
 def _check_folders(runs: Sequence[Run]) -> Iterator[OptionError]:
-    """Names that would be one folder."""
+    """Names that would share a folder."""
     names: dict[str, str] = {}
     for run in runs:
         folder = slugify(run.name)
@@ -221,7 +211,7 @@ def _check_folders(runs: Sequence[Run]) -> Iterator[OptionError]:
 
 
 def _check_inputs_outside_output(options: EvaluationOptions) -> Iterator[OptionError]:
-    """Folders of images that lie in the output, where they would be deleted, or around it, where it would grow."""
+    """Inputs inside the output, where they would be deleted, or around it, where they would grow."""
     read = {f"protocol:{key}": path for key, path in options.protocol.items() if str(key).startswith("dataroot_")}
     for name, entry in options.methods.items():
         if isinstance(entry, Mapping) and entry.get("type") == "folder":
@@ -235,7 +225,7 @@ def _check_inputs_outside_output(options: EvaluationOptions) -> Iterator[OptionE
 
 
 def _errors_of(check: Callable[[], object]) -> list[GPENError]:
-    """What `check` raises, in a list: empty if it raises nothing."""
+    """The error that `check` raises, in a list; empty if none."""
     try:
         check()
     except GPENError as error:

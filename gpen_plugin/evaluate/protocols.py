@@ -1,4 +1,4 @@
-"""Which faces are restored and how they are degraded: what methods must agree on to be compared."""
+"""The protocols: which faces are restored and how they are degraded. Methods are compared under one protocol."""
 
 import typing
 from abc import ABC, abstractmethod
@@ -26,7 +26,7 @@ MAX_LISTED_KEYS = 20  # keys in a message
 
 @dataclass(frozen=True, kw_only=True)
 class ListOptions:
-    """The keys that every protocol has.
+    """The keys of every protocol.
 
     Args:
         out_size: side of the ground truth and of the results, in pixels.
@@ -37,7 +37,7 @@ class ListOptions:
     num_images: int | None = None
 
     def value_problems(self, where: str) -> list[GPENError]:
-        """What is wrong with the values, by key path; nothing is opened."""
+        """Errors of the values, by key path; no file is opened."""
         given = {"out_size": self.out_size, "num_images": self.num_images}
         return [
             OptionError(f"{where}:{name}", f"got {value}", "a number above 0")
@@ -47,10 +47,10 @@ class ListOptions:
 
 
 def open_root(path: str, where: str) -> ImageSource:
-    """Open a folder, zip file or LMDB, whose keys name files that an evaluation writes.
+    """Open a folder, zip file or LMDB, whose keys become file names of the evaluation.
 
     Raises:
-        DataError: it cannot be opened, is empty, or has a key that leads out of any folder or is no text.
+        DataError: it cannot be opened, is empty, or has a key that is not text or leaves the folder.
     """
     source = open_source(path, where)
     for key in source.keys:
@@ -63,13 +63,13 @@ def open_root(path: str, where: str) -> ImageSource:
 
 
 def select_keys(keys: Sequence[str], number: int | None) -> tuple[list[str], list[str]]:
-    """The images to use, and a note for the reader where there are fewer than asked for."""
+    """The images to use, and a note for the reader if there are fewer than requested."""
     notes = [f"{number} images are asked for, {len(keys)} are there"] if number and number > len(keys) else []
     return list(keys[:number]), notes
 
 
 def join_keys(keys: Iterable[str], most: int = MAX_LISTED_KEYS) -> str:
-    """Keys in words, cut where there are many: ``a, b and 7 more``."""
+    """Keys as text, cut if there are many: ``a, b and 7 more``."""
     keys = list(keys)
     rest = f" and {len(keys) - most} more" if len(keys) > most else ""
     return ", ".join(keys[:most]) + rest
@@ -82,8 +82,8 @@ class Protocol(typing.Protocol):
         kind: ``bfr``, ``fsr``, ``pairs`` or ``wild``.
         size: side of the results and of the ground truth, in pixels.
         keys: of the images, sorted: the path below the root without suffix.
-        conditions: ways in which every image is degraded, e.g. ``8x``; one empty text where there is but one.
-        notes: what a reader of the results has to know, a sentence each.
+        conditions: degradations of every image, e.g. ``8x``; one empty text if there is only one.
+        notes: for the reader of the results, a sentence each.
         has_truth: whether there is a ground truth.
     """
 
@@ -95,31 +95,33 @@ class Protocol(typing.Protocol):
     has_truth: bool
 
     def options(self) -> dict:
-        """The options as they count: plain values for JSON, defaults filled in, no paths."""
+        """The options that affect the images: plain values for JSON, with defaults, without paths."""
 
     def degradation(self, key: str, condition: str) -> str:
-        """What was done to an image, in words."""
+        """The degradation of an image in words."""
 
     def originals(self, key: str) -> tuple[np.ndarray | None, np.ndarray | None]:
-        """What of an image's cases is as it was found: ground truth and degraded image; None for what is not.
+        """Ground truth and degraded image as they are in the source; None for what the protocol makes.
 
-        It tells whether cases that were written earlier were made of the images that are there now.
+        Inputs of an earlier run are reused if they were made from the same originals.
         """
 
-    def case(self, key: str, condition: str) -> Sample:
-        """One degraded face, the same at every call; DataError if an image of it cannot be read."""
+    def sample(self, key: str, condition: str) -> Sample:
+        """One degraded face, the same at every call; DataError if an image cannot be read."""
 
 
 _GUARD_DIGITS = 6  # so that 127.5, summed in another order, is still rounded up
 
 
 def reduce_bicubic(image: np.ndarray, size: int) -> np.ndarray:
-    """Shrink a square image with an antialiased cubic kernel (Keys 1981, a = -0.5).
+    """Reduce a square image with an antialiased cubic kernel (Keys 1981, a = -0.5), like MATLAB's ``imresize``.
+
+    The host's own version fails at two pixels and less, and its single precision depends on torch's threads; a
+    fingerprint must be possible at every size and the same on every machine.
 
     Args:
         image: (S, S, 3) uint8.
-        size: side of the result, 1 to S. The outer edges of both images coincide, also where S / size is no whole
-            number.
+        size: side of the result, 1 to S; the outer edges of both images coincide.
     Returns:
         (size, size, 3) uint8, rounded half up and clipped.
     """
@@ -131,9 +133,9 @@ def reduce_bicubic(image: np.ndarray, size: int) -> np.ndarray:
 
 @lru_cache(maxsize=32)
 def _weights(length: int, size: int) -> np.ndarray:
-    """What each pixel of a line counts for in each pixel of the shorter line, (size, length) float64, rows sum to 1.
+    """Weights of a line's pixels in each pixel of the shorter line, (size, length) float64; rows sum to 1.
 
-    Beyond its ends the line goes on mirrored, as often as the kernel needs it.
+    The line is continued by mirroring.
     """
     scale = length / size
     centres = (np.arange(size) + 0.5) * scale - 0.5
@@ -159,7 +161,7 @@ def _cubic(x: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True, kw_only=True)
 class FacesOptions(ListOptions):
-    """The keys that both protocols have: those of `ListOptions`, and these.
+    """The keys of ``bfr`` and ``fsr``.
 
     Args:
         dataroot_gt: folder, zip file or LMDB of faces; each is cropped to its central square and resized.
@@ -172,18 +174,17 @@ class FacesOptions(ListOptions):
 
 @dataclass(frozen=True, kw_only=True)
 class BlindOptions(FacesOptions):
-    """The keys of ``bfr``: those of `FacesOptions`, and these.
+    """The keys of ``bfr``.
 
     Args:
         seed: of the degradations.
-        degradation: the keys of `DegradationRanges`; the paper's ranges where left out.
+        degradation: the keys of `DegradationRanges`; the paper's ranges by default.
     """
 
     seed: int = 0
     degradation: Mapping = field(default_factory=dict)
 
     def value_problems(self, where: str) -> list[GPENError]:
-        """See `ListOptions`."""
         problems = super().value_problems(where)
         try:
             DegradationRanges.from_options(self.degradation, f"{where}:degradation")
@@ -194,16 +195,15 @@ class BlindOptions(FacesOptions):
 
 @dataclass(frozen=True, kw_only=True)
 class ScalesOptions(FacesOptions):
-    """The keys of ``fsr``: those of `FacesOptions`, and these.
+    """The keys of ``fsr``.
 
     Args:
-        scales: how many times smaller the inputs are, one condition each.
+        scales: reduction factors of the inputs, one condition each.
     """
 
     scales: Sequence[int] = (8, 16, 32, 64, 128, 256)
 
     def value_problems(self, where: str) -> list[GPENError]:
-        """See `ListOptions`."""
         problems = super().value_problems(where)
         if min(self.scales, default=0) < 2 or len(set(self.scales)) < len(self.scales):
             got = f"got {list(self.scales)}"
@@ -215,12 +215,7 @@ class ScalesOptions(FacesOptions):
 
 
 class _DegradedFaces(ABC):
-    """What both protocols do with the faces; see `gpen_plugin.evaluate.protocols.Protocol`.
-
-    Args:
-        options: checked.
-        where: their key path.
-    """
+    """The common part of ``bfr`` and ``fsr``."""
 
     has_truth = True
 
@@ -230,24 +225,21 @@ class _DegradedFaces(ABC):
         self.keys, self.notes = select_keys(self._source.keys, options.num_images)
 
     def originals(self, key: str) -> tuple[np.ndarray, None]:
-        """See `Protocol`."""
         return np.ascontiguousarray(resize_square(self._source.read(key), self.size)), None
 
-    def case(self, key: str, condition: str) -> Sample:
-        """See `Protocol`."""
+    def sample(self, key: str, condition: str) -> Sample:
         truth, _ = self.originals(key)
         return Sample(key, condition, self._degraded(truth, key, condition), truth, self.size)
 
     @abstractmethod
     def _degraded(self, truth: np.ndarray, key: str, condition: str) -> np.ndarray:
-        """The input made of a face, (h, w, 3) BGR uint8."""
+        """The input made from a face, (h, w, 3) BGR uint8."""
 
 
 class BlindRestoration(_DegradedFaces):
-    """``bfr``: Eq. 4 with a recipe per image, drawn from the seed and the image's key.
+    """``bfr`` (Tables 1 and 2 of the paper): Eq. 4 with a recipe per image, a function of the seed and the image's key.
 
-    A method that enlarges the inputs bilinearly is given what a `GPENDegradationDataset` gives in validation with the
-    same options.
+    Bilinearly enlarged, the inputs equal those of a `GPENDegradationDataset` in validation with the same options.
     """
 
     kind = "bfr"
@@ -260,18 +252,16 @@ class BlindRestoration(_DegradedFaces):
         self.conditions = [""]
 
     def options(self) -> dict:
-        """See `Protocol`."""
         ranges = {
             name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self._ranges).items()
         }
         return {"out_size": self.size, "seed": self._seed, "degradation": ranges}
 
     def degradation(self, key: str, condition: str) -> str:
-        """See `Protocol`."""
         return str(self.recipe(key))
 
     def recipe(self, key: str) -> DegradationRecipe:
-        """How an image is degraded."""
+        """The degradation of an image."""
         return sample_recipe(self._ranges, rng_from_key(self._seed, key))
 
     def _degraded(self, truth: np.ndarray, key: str, condition: str) -> np.ndarray:
@@ -279,7 +269,7 @@ class BlindRestoration(_DegradedFaces):
 
 
 class SuperResolution(_DegradedFaces):
-    """``fsr``: bicubic downsampling, one condition per scale. A scale that leaves less than a pixel is left out."""
+    """``fsr`` (Table 3): bicubic downsampling, one condition per scale. A scale below one pixel is left out."""
 
     kind = "fsr"
     options_class = ScalesOptions
@@ -291,11 +281,9 @@ class SuperResolution(_DegradedFaces):
         self.notes += [self._note(scale) for scale in sorted(options.scales) if self.size % scale]
 
     def options(self) -> dict:
-        """See `Protocol`."""
         return {"out_size": self.size, "scales": list(self._scales.values())}
 
     def degradation(self, key: str, condition: str) -> str:
-        """See `Protocol`."""
         return f"bicubic, 1/{self._scales[condition]}"
 
     def _note(self, scale: int) -> str:
@@ -312,7 +300,7 @@ class SuperResolution(_DegradedFaces):
 
 @dataclass(frozen=True, kw_only=True)
 class WildOptions(ListOptions):
-    """The keys of ``wild``: those of `ListOptions`, and this.
+    """The keys of ``wild``.
 
     Args:
         dataroot_lq: folder, zip file or LMDB of degraded faces of any size.
@@ -325,12 +313,12 @@ class WildOptions(ListOptions):
 
 @dataclass(frozen=True, kw_only=True)
 class PairsOptions(ListOptions):
-    """The keys of ``pairs``: those of `ListOptions`, and these.
+    """The keys of ``pairs``.
 
     Args:
         dataroot_lq: folder, zip file or LMDB of degraded faces of any size.
         dataroot_gt: the same faces, undegraded, under the same names.
-        out_size: side that the ground truth is brought to; ~ leaves it as it is, one size for all.
+        out_size: side that the ground truth is resized to; ~ keeps it, and then all must have one size.
     """
 
     dataroot_lq: str
@@ -339,21 +327,18 @@ class PairsOptions(ListOptions):
 
 
 class _GivenFaces(ABC):
-    """What both protocols do with the degraded faces; see `gpen_plugin.evaluate.protocols.Protocol`."""
+    """The common part of ``pairs`` and ``wild``, whose faces are degraded already."""
 
     size: int
     _lq: ImageSource
 
     def options(self) -> dict:
-        """See `Protocol`."""
         return {"out_size": self.size}
 
     def degradation(self, key: str, condition: str) -> str:
-        """See `Protocol`."""
         return "as it came"
 
-    def case(self, key: str, condition: str) -> Sample:
-        """See `Protocol`."""
+    def sample(self, key: str, condition: str) -> Sample:
         truth, degraded = self.originals(key)
         return Sample(key, condition, degraded, truth, self.size)
 
@@ -362,18 +347,13 @@ class _GivenFaces(ABC):
         """See `Protocol`."""
 
     def _degraded(self, key: str) -> np.ndarray:
-        """The central square of a degraded face at its own size, which is all of it as a rule."""
+        """The central square of a degraded face at its own size; usually the whole image."""
         image = self._lq.read(key)
         return np.ascontiguousarray(resize_square(image, min(image.shape[:2])))
 
 
 class Wild(_GivenFaces):
-    """``wild``: degraded faces of which nobody knows the truth.
-
-    Args:
-        options: checked.
-        where: their key path.
-    """
+    """``wild``: degraded faces without ground truth."""
 
     kind = "wild"
     options_class = WildOptions
@@ -386,19 +366,11 @@ class Wild(_GivenFaces):
         self.keys, self.notes = select_keys(self._lq.keys, options.num_images)
 
     def originals(self, key: str) -> tuple[None, np.ndarray]:
-        """See `Protocol`."""
         return None, self._degraded(key)
 
 
 class Pairs(_GivenFaces):
-    """``pairs``: degraded faces and their ground truth, paired by name.
-
-    Args:
-        options: checked.
-        where: their key path.
-    Raises:
-        DataError: an image has no partner; lists them.
-    """
+    """``pairs``: degraded faces and their ground truth, paired by name; DataError lists images without a partner."""
 
     kind = "pairs"
     options_class = PairsOptions
@@ -415,7 +387,6 @@ class Pairs(_GivenFaces):
         self.size = options.out_size or self._side_of_truth(where)
 
     def originals(self, key: str) -> tuple[np.ndarray, np.ndarray]:
-        """See `Protocol`."""
         truth = self._gt.read(key)
         if not self._resized and truth.shape[:2] != (self.size, self.size):
             got = f"has {truth.shape[1]} x {truth.shape[0]} px"
@@ -424,7 +395,7 @@ class Pairs(_GivenFaces):
         return np.ascontiguousarray(resize_square(truth, self.size)), self._degraded(key)
 
     def _side_of_truth(self, where: str) -> int:
-        """The side of the first image that can be read."""
+        """The side of the first readable image."""
         for key in self.keys:
             try:
                 height, width = self._gt.read(key).shape[:2]
@@ -441,7 +412,7 @@ class Pairs(_GivenFaces):
 
 
 def _check_partners(lq: ImageSource, gt: ImageSource, where: str) -> None:
-    """Raise a `DataError` that lists the images which are on one side only."""
+    """Raise a `DataError` that lists the images on one side only."""
     sides = {"dataroot_lq": set(lq.keys), "dataroot_gt": set(gt.keys)}
     problems = []
     for (name, keys), (other, others) in zip(sides.items(), reversed(sides.items()), strict=True):
@@ -458,14 +429,14 @@ _PROTOCOLS = {protocol.kind: protocol for protocol in (BlindRestoration, SuperRe
 
 
 def build_protocol(options: Mapping, where: str = "protocol") -> Protocol:
-    """Build the protocol that a section of an option file asks for.
+    """Build the protocol of an option file's section.
 
     Args:
-        options: ``type``, and the keys of the class that it chooses.
-        where: key path of the section, for messages.
+        options: ``type``, and the keys of the class that it selects.
+        where: key path of the section, for errors.
     Raises:
         OptionError: lists every problem of the options by key path.
-        DataError: the images are not there, or have no partners.
+        DataError: images or their partners are missing.
     """
     if not isinstance(options, Mapping):
         raise OptionError(where, f"got {options!r}", "a section with keys")
@@ -484,5 +455,5 @@ def build_protocol(options: Mapping, where: str = "protocol") -> Protocol:
 
 
 def all_samples(protocol: Protocol) -> Iterator[tuple[str, str]]:
-    """The (key, condition) of every case, image by image."""
+    """The (key, condition) of every sample, image by image."""
     return ((key, condition) for key in protocol.keys for condition in protocol.conditions)

@@ -1,6 +1,7 @@
-"""The report of an evaluation: tables, sheets, curves, and report.html, which shows them all without a network.
+"""The report of an evaluation: tables, sheets, curves, and report.html, which shows them all offline.
 
-The same results and images give the same bytes."""
+The same results and images give the same bytes.
+"""
 
 import base64
 import importlib.util
@@ -36,30 +37,25 @@ class Card(NamedTuple):
 
 
 class EmbeddedImages(NamedTuple):
-    """Images inside a page.
+    """Images inside a page."""
 
-    Attributes:
-        uris: path below the evaluation's folder, with ``/`` -> data URI.
-        cards: how many images they belong to; one counts once per condition.
-    """
-
-    uris: dict[str, str]
-    cards: int
+    uris: dict[str, str]  # path below the evaluation's folder, with ``/`` -> data URI
+    cards: int  # how many images they belong to; one counts once per condition
 
 
 def choose_cards(results: Results, count: int) -> list[Card]:
-    """Which images have their images inside the page: extremes of every metric, and some evenly spaced.
+    """Choose `count` images for the page: extremes of every metric, and some evenly spaced.
 
-    The worst and the best image of each metric, condition and method come first, then the second worst and the
-    second best, and so on; later methods are looked at before earlier ones.
+    The worst and the best image of each metric, condition and method come first, then the second worst and the second
+    best, and so on; later methods precede earlier ones.
     """
-    everything = [Card(condition, key) for condition in results.conditions for key in results.keys]
-    if count >= len(everything):
-        return everything
+    all_cards = [Card(condition, key) for condition in results.conditions for key in results.keys]
+    if count >= len(all_cards):
+        return all_cards
     evenly = count // EVENLY_ONE_IN
-    spread = [everything[place] for place in np.linspace(0, len(everything) - 1, evenly).astype(int)]
+    spread = [all_cards[index] for index in np.linspace(0, len(all_cards) - 1, evenly).astype(int)]
     extremes = islice(_without_doubles(_extremes(results)), count - evenly)
-    return list(islice(_without_doubles([*extremes, *spread, *everything]), count))
+    return list(islice(_without_doubles([*extremes, *spread, *all_cards]), count))
 
 
 def _without_doubles(cards: Iterable[Card]) -> Iterator[Card]:
@@ -78,7 +74,7 @@ def _extremes(results: Results) -> Iterator[Card]:
                 values = results.image_values(row.name, condition, column.name)
                 known = np.flatnonzero(np.isfinite(values))
                 worst_first = known[np.argsort(values[known] * (-1 if column.lower_is_better else 1), kind="stable")]
-                orders.append([Card(condition, results.keys[place]) for place in worst_first])
+                orders.append([Card(condition, results.keys[index]) for index in worst_first])
     for depth in range(len(results.keys)):
         for order in orders:
             if depth < len(order):
@@ -87,16 +83,11 @@ def _extremes(results: Results) -> Iterator[Card]:
 
 
 def embed_cards(root: Path, results: Results, cards: Sequence[Card], size: int, limit: int) -> EmbeddedImages:
-    """Pack the images of `cards`.
+    """Encode the images of `cards` that exist.
 
     Args:
-        root: folder of the evaluation.
-        results: what was measured.
-        cards: images, the first ones first.
         size: larger images are reduced to this side, pixels.
-        limit: characters that all of them may take; the first card that would pass it ends the packing.
-    Returns:
-        What was packed; images that are not there are left out.
+        limit: characters of all data URIs; the first card that exceeds it ends the list.
     """
     packed: dict[str, str] = {}
     weight, done = 0, 0
@@ -143,11 +134,11 @@ def _uri(file: np.ndarray, kind: str) -> str:
 
 
 HERE = Path(__file__).parent
-NO_IMAGE = "has nothing for this image"
+NO_IMAGE = "no image"
 
 
 class Figure(NamedTuple):
-    """An image in the page: what it shows, the file that it is also in, and its data URI."""
+    """An image in the page: its caption, its file, and its data URI."""
 
     caption: str
     file: str
@@ -157,17 +148,7 @@ class Figure(NamedTuple):
 def page(
     root: Path, summary: Summary, figures: list[Figure], options: ReportOptions, breakdown: GroupMeans | None = None
 ) -> str:
-    """Fill the page.
-
-    Args:
-        root: folder of the evaluation, which the page will lie in.
-        summary: the tables.
-        figures: curves and sheets.
-        options: how many images are put inside.
-        breakdown: by labels, where there are any.
-    Returns:
-        HTML that names no address outside of its folder.
-    """
+    """Fill the template of the page; the HTML loads nothing from outside its folder."""
     import jinja2
 
     results = summary.results
@@ -200,7 +181,7 @@ def _part(name: str) -> str:
 
 
 def _browser_data(results: Results) -> dict:
-    """What the image browser knows. Values are [row][condition][metric][image], null where there is none."""
+    """The data of the image browser. Values are [row][condition][metric][image], null if missing."""
     columns = [column for column in results.columns if not column.of_sets]
     return {
         "keys": results.keys,
@@ -227,11 +208,11 @@ def _values(results: Results, row: str, condition: str, column: Column) -> list[
 
 
 def _failures(results: Results, row: str) -> list[dict[int, str]]:
-    """Per condition: place of an image -> why the method gave nothing for it."""
+    """Per condition: index of an image -> why the method failed on it."""
     return [
         {
-            place: one_line(results.images.get(row, {}).get(condition, {}).get(key, {}).get("failure", NO_IMAGE))
-            for place, key in enumerate(results.keys)
+            index: one_line(results.images.get(row, {}).get(condition, {}).get(key, {}).get("failure", NO_IMAGE))
+            for index, key in enumerate(results.keys)
             if not results.has_image(row, condition, key)
         }
         for condition in results.conditions
@@ -249,10 +230,10 @@ OPTIONAL_FILES = ("breakdown.md", "breakdown.csv", "against.md", "against.csv", 
 
 
 def check_report(options: ReportOptions) -> None:
-    """Find out before the long work whether there will be a report.
+    """Check before the long work whether the report can be written.
 
     Raises:
-        OptionError: a package that draws or fills it is not installed, or the labels lack a column.
+        OptionError: a package that it needs is not installed, or the labels lack a column.
         DataError: the labels cannot be read.
     """
     _require_packages()
@@ -269,17 +250,11 @@ def _require_packages() -> None:
 def write_report(root: Path, results: Results, options: ReportOptions) -> list[Path]:
     """Write every table, figure and page of an evaluation below `root`.
 
-    Args:
-        root: the folder that holds ``inputs``, ``truth`` and ``methods``.
-        results: what was measured.
-        options: the section ``report:``.
     Returns:
-        The files: table.md, .tex, .csv and .json, per_image.csv, breakdown.md and .csv where there are labels,
-        against.md and .csv where a method is named, sheets/*.png, curves.png where there are several conditions, and
-        report.html last.
+        The files: table.md, .tex, .csv and .json, per_image.csv, breakdown.md and .csv with labels, against.md and
+        .csv with a reference method, sheets/*.png, curves.png for several conditions, and report.html last.
     Raises:
-        OptionError: a package is missing, an image of ``sheet_images`` is not one of the evaluation, or a column of
-            ``label_columns`` is none of the labels, or ``against`` is none of the methods.
+        OptionError: a package is missing, or the options name an image, label or method that does not exist.
         DataError: a file cannot be written, or the labels cannot be read.
     """
     _require_packages()
@@ -302,7 +277,7 @@ def write_report(root: Path, results: Results, options: ReportOptions) -> list[P
         texts["against.md"] = compare.compare_markdown(summary, options.against)
         texts["against.csv"] = compare.compare_csv(summary, options.against)
     for name in OPTIONAL_FILES:
-        delete_file(root / name)  # of an earlier report: it would be taken for a part of this one
+        delete_file(root / name)  # of an earlier report
     for name, text in texts.items():
         write_text(root / name, text)
     shown = [*_curves(root, summary, options), *_sheets(root, summary.results, options)]
@@ -313,9 +288,9 @@ def write_report(root: Path, results: Results, options: ReportOptions) -> list[P
 def _check_keys(results: Results, options: ReportOptions) -> None:
     if isinstance(options.sheet_images, int):
         return
-    strangers = [key for key in options.sheet_images if key not in results.keys]
-    if strangers:
-        got = f"got {', '.join(strangers[:5])}, not among the {len(results.keys)} images"
+    unknown = [key for key in options.sheet_images if key not in results.keys]
+    if unknown:
+        got = f"got {', '.join(unknown[:5])}, none of the {len(results.keys)} images"
         raise OptionError("report:sheet_images", got, f"keys such as {results.keys[0]}", "Or give a number of images.")
 
 
@@ -324,7 +299,7 @@ def _curves(root: Path, summary: Summary, options: ReportOptions) -> Iterator[Fi
         return
     image = figures.curves(summary)
     write_image(root / "curves.png", image)
-    caption = "Each metric over the conditions. Bars are 95 % intervals; a hollow mark lacks images."
+    caption = "Each metric over the conditions. Bars are 95 % intervals. Hollow marks lack images."
     yield Figure(caption, "curves.png", lossless_uri(image))
 
 
@@ -335,5 +310,5 @@ def _sheets(root: Path, results: Results, options: ReportOptions) -> Iterator[Fi
         image = figures.comparison_sheet(root, results, condition, choice.keys, options.sheet_tile)
         file = f"sheets/{condition.replace('/', '_') or 'sheet'}.png"
         write_image(root / file, image)
-        place = f"Condition {condition}. " if condition else ""
-        yield Figure(f"{place}{columns}. Rows, {choice.how}: {', '.join(choice.keys)}.", file, encode_image(image))
+        prefix = f"Condition {condition}. " if condition else ""
+        yield Figure(f"{prefix}{columns}. Rows, {choice.how}: {', '.join(choice.keys)}.", file, encode_image(image))

@@ -1,4 +1,4 @@
-"""Results of an evaluation: the folder layout, results.json, and merging several of them."""
+"""Results of an evaluation: the folder layout, results.json, and merging several evaluations."""
 
 import dataclasses
 import json
@@ -22,7 +22,7 @@ from gpen_plugin.images.files import write_whole
 
 
 def slugify(name: str) -> str:
-    """The name of a method or variant as a folder: ``GPEN-w/o-ft`` becomes ``gpen_w_o_ft``."""
+    """A name as a folder: ``GPEN-w/o-ft`` becomes ``gpen_w_o_ft``."""
     return re.sub(r"[^a-z0-9]+", "_", name.lower()).strip("_") or "_"
 
 
@@ -30,18 +30,18 @@ MAX_MESSAGE = 200
 
 
 def format_error(error: BaseException) -> str:
-    """An error as it stands in tables and pages, where nobody's home folder is to be read.
+    """An error for tables and pages, without the user's home folder.
 
-    Errors of ours are whole. Of others it is one line that a reader can search for: what was raised, and where.
+    Our own errors are kept whole; others become one line that a reader can search for: type, message and position.
     """
     return redact_home(str(error) if isinstance(error, GPENError) else _searchable(error))
 
 
 def redact_home(text: str) -> str:
-    """`text` with ``~`` for the home folder of whoever runs this."""
+    """`text` with ``~`` for the user's home folder."""
     try:
         home = str(Path.home())
-    except RuntimeError:  # nobody's
+    except RuntimeError:  # there is none
         return text
     if home == Path(home).anchor:
         return text
@@ -51,8 +51,8 @@ def redact_home(text: str) -> str:
 def _searchable(error: BaseException) -> str:
     text = (str(error).strip().splitlines() or [""])[0][:MAX_MESSAGE]
     frames = traceback.extract_tb(error.__traceback__)
-    place = f" ({Path(frames[-1].filename).name}:{frames[-1].lineno})" if frames else ""
-    return f"{type(error).__name__}: {text}{place}"
+    position = f" ({Path(frames[-1].filename).name}:{frames[-1].lineno})" if frames else ""
+    return f"{type(error).__name__}: {text}{position}"
 
 
 FILE = "results.json"
@@ -61,54 +61,36 @@ FORMAT = 1
 
 @dataclass(frozen=True)
 class Column:
-    """A metric.
+    """A metric."""
 
-    Attributes:
-        name: as the option file calls it, e.g. ``psnr``.
-        label: for a table's head, e.g. ``FID (GT)``; it says what a distance is measured to.
-        lower_is_better: which way is better.
-        of_sets: whether it has one value per set of images, and none per image.
-        decimals: how many are printed.
-        note: what a reader has to know, e.g. the file that is missing where there are no values; or empty.
-        settings: how it was measured, as JSON; columns whose settings differ cannot stand side by side.
-    """
-
-    name: str
-    label: str
-    lower_is_better: bool
-    of_sets: bool = False
-    decimals: int = 2
-    note: str = ""
-    settings: str = ""
+    name: str  # as the option file calls it, e.g. ``psnr``
+    label: str  # for a table's head, e.g. ``FID (GT)``; it names the reference of a distance
+    lower_is_better: bool  # which way is better
+    of_sets: bool = False  # whether it has one value per set of images, and none per image
+    decimals: int = 2  # how many are printed
+    note: str = ""  # what a reader has to know, e.g. the file that is missing where there are no values; or empty
+    settings: str = ""  # how it was measured, as JSON; columns whose settings differ cannot stand side by side
 
     @property
     def head(self) -> str:
-        """The label with the arrow that says which way is better."""
+        """The label with an arrow: ↓ if lower is better."""
         return f"{self.label} {'↓' if self.lower_is_better else '↑'}"
 
 
 @dataclass(frozen=True)
 class Row:
-    """A method, or a run of it.
+    """A method, or a run of it."""
 
-    Attributes:
-        name: for tables.
-        folder: its images are below ``methods/<folder>``.
-        description: what ran: network, weights and their hash, sizes, iteration counts.
-        failure: why it could not run at all, or empty.
-        run_of: the method of several runs that this is one of; empty for a method that ran once.
-    """
-
-    name: str
-    folder: str
-    description: str = ""
-    failure: str = ""
-    run_of: str = ""
+    name: str  # for tables
+    folder: str  # its images are below ``methods/<folder>``
+    description: str = ""  # what ran: network, weights and their hash, sizes, iteration counts
+    failure: str = ""  # why it could not run at all, or empty
+    run_of: str = ""  # the method of several runs that this is one of; empty for a method that ran once
 
 
 @dataclass(frozen=True)
 class Failure:
-    """A method that gave nothing for an image."""
+    """An image that a method failed on."""
 
     method: str
     condition: str
@@ -118,34 +100,22 @@ class Failure:
 
 @dataclass
 class Results:
-    """Everything that was measured under one protocol.
+    """Everything that was measured under one protocol."""
 
-    Attributes:
-        name: of the evaluation.
-        title: one line for the head of tables and pages.
-        fingerprint: of the protocol, see `Fingerprint.to_dict`: at least ``digest`` and ``kind``.
-        size: side of the results in pixels.
-        keys: the images.
-        conditions: e.g. ``8x``, ``16x``; one empty text where there is but one.
-        columns: metrics, in the order of the option file.
-        rows: methods, likewise; of a method that was trained several times, a row per run (see `average_runs`).
-        images: row name -> condition -> key -> {column name -> value}, or {"failure": reason}. A value is NaN where
-            the metric has none for this image (no face was found, say).
-        sets: row name -> condition -> {column name -> value} of metrics of whole sets.
-        notes: what else a reader has to know, e.g. conditions that the size does not allow.
-    """
-
-    name: str
-    title: str
-    fingerprint: dict
-    size: int
-    keys: list[str]
-    conditions: list[str]
-    columns: list[Column]
-    rows: list[Row]
+    name: str  # of the evaluation
+    title: str  # one line for tables and pages
+    fingerprint: dict  # of the protocol, see `Fingerprint.to_dict`: at least ``digest`` and ``kind``
+    size: int  # side of the results in pixels
+    keys: list[str]  # the images
+    conditions: list[str]  # e.g. ``8x``, ``16x``; one empty text if there is only one
+    columns: list[Column]  # metrics, in the order of the option file
+    rows: list[Row]  # methods; one row per run of a method that was trained several times (see `average_runs`)
+    # row name -> condition -> key -> {column name -> value}, or {"failure": reason}. A value is NaN if the metric
+    # has none for this image (e.g. no face was found)
     images: dict[str, dict[str, dict[str, dict]]] = field(default_factory=dict)
+    # row name -> condition -> {column name -> value} of metrics of whole sets
     sets: dict[str, dict[str, dict[str, float]]] = field(default_factory=dict)
-    notes: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)  # for the reader, e.g. conditions that the size does not allow
 
     @property
     def has_truth(self) -> bool:
@@ -153,7 +123,7 @@ class Results:
         return self.fingerprint["kind"] != "wild"
 
     def image_values(self, row: str, condition: str, column: str) -> np.ndarray:
-        """The metric of each image in the order of `keys`, (N,) float64; NaN where there is none."""
+        """The metric of each image in the order of `keys`, (N,) float64; NaN if there is none."""
         found = self.images.get(row, {}).get(condition, {})
         values = np.array([found.get(key, {}).get(column, math.nan) for key in self.keys], dtype=np.float64)
         return np.where(np.isfinite(values), values, math.nan)
@@ -166,16 +136,16 @@ class Results:
         return float(np.nanmean(values)) if np.isfinite(values).any() else math.nan
 
     def has_image(self, row: str, condition: str, key: str) -> bool:
-        """Whether the method gave an image for the image."""
+        """Whether the method restored the image."""
         return "failure" not in self.images.get(row, {}).get(condition, {}).get(key, {"failure": ""})
 
     def restored(self, row: str, condition: str) -> int:
-        """How many images the method gave an image for."""
+        """The number of images that the method restored."""
         found = self.images.get(row, {}).get(condition, {})
         return sum("failure" not in found[key] for key in self.keys if key in found)
 
     def failures(self) -> Iterator[Failure]:
-        """Each image that a method gave nothing for."""
+        """Each image that a method failed on."""
         for row in self.rows:
             for condition in self.conditions:
                 found = self.images.get(row.name, {}).get(condition, {})
@@ -185,38 +155,34 @@ class Results:
 
 
 def restored_path(root: Path, row: Row, condition: str, key: str) -> Path:
-    """Where a restored image of an evaluation lies."""
+    """Path of a restored image."""
     return restored_path_in(root / "methods" / row.folder, condition, key)
 
 
 def restored_path_in(folder: Path, condition: str, key: str) -> Path:
-    """Where a restored image lies in the folder of its method."""
+    """Path of a restored image in the folder of its method."""
     return folder / "restored" / condition / f"{key}.png"
 
 
 def input_path(root: Path, condition: str, key: str) -> Path:
-    """Where the degraded image lies, at its own size."""
+    """Path of a degraded image, at its own size."""
     return root / "inputs" / condition / f"{key}.png"
 
 
 def truth_path(root: Path, key: str) -> Path:
-    """Where the ground truth lies."""
+    """Path of a ground truth."""
     return root / "truth" / f"{key}.png"
 
 
 def write_results(root: Path, results: Results) -> None:
-    """Write ``results.json`` below `root`, whole or not at all."""
+    """Write ``results.json`` atomically."""
     content = {"format": FORMAT, **dataclasses.asdict(results)}
     text = json.dumps(_without_nan(content), indent=1, ensure_ascii=False, allow_nan=False)
     write_text(root / FILE, text + "\n")
 
 
 def read_results(root: Path) -> Results:
-    """Read the results of an evaluation.
-
-    Raises:
-        DataError: there are none, or the file is damaged.
-    """
+    """Read the results of an evaluation; DataError if they are missing or damaged."""
     path = root / FILE
     hint = "Run: python -m gpen_plugin.evaluate -opt FILE"
     if not path.is_file():
@@ -235,12 +201,12 @@ def read_results(root: Path) -> Results:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a text file; see `write_whole`."""
+    """Write a text file atomically."""
     write_whole(path, text.encode())
 
 
 def delete_file(path: Path) -> None:
-    """Delete a file of an evaluation, if it is there. Errors are those of `delete_folder`."""
+    """Delete a file of an evaluation, if it exists; DataError if it cannot be deleted."""
     try:
         path.unlink(missing_ok=True)
     except OSError as error:
@@ -248,11 +214,7 @@ def delete_file(path: Path) -> None:
 
 
 def delete_folder(folder: Path) -> None:
-    """Delete a folder of an evaluation, if it is there.
-
-    Raises:
-        DataError: something of it would stay, and be taken for what is made next.
-    """
+    """Delete a folder of an evaluation, if it exists; DataError if a part of it would remain."""
     try:
         if folder.exists():
             shutil.rmtree(folder)
@@ -266,7 +228,7 @@ def _not_deleted(path: Path, error: OSError) -> DataError:
 
 
 def _without_nan(content: object) -> object:
-    """JSON has no NaN: null stands for it."""
+    """Replace NaN by None, because JSON has no NaN."""
     if isinstance(content, Mapping):
         return {key: _without_nan(value) for key, value in content.items()}
     if isinstance(content, list | tuple):
@@ -281,7 +243,7 @@ def _with_nan(content: object) -> object:
 
 
 def settings_clash(one: Column, other: Column) -> OptionError | None:
-    """The error of two tables' columns of one name that were measured in two ways; None if they agree."""
+    """The error if two columns of one name were measured differently; None if they agree."""
     if (one.settings, one.lower_is_better) == (other.settings, other.lower_is_better):
         return None
     got = f"measured as {other.settings} in one and as {one.settings} in another"
@@ -291,7 +253,7 @@ def settings_clash(one: Column, other: Column) -> OptionError | None:
 
 
 def group_by_method(rows: Sequence[Row]) -> dict[str, list[Row]]:
-    """The rows of each method: itself, or its runs. A method stands where its first run stands."""
+    """The rows of each method: itself, or its runs, in the order of the first rows."""
     methods: dict[str, list[Row]] = {}
     for row in rows:
         methods.setdefault(row.run_of or row.name, []).append(row)
@@ -299,7 +261,7 @@ def group_by_method(rows: Sequence[Row]) -> dict[str, list[Row]]:
 
 
 def check_run_kinds(rows: Sequence[Row], where: str) -> None:
-    """Raise an `OptionError` if a method is there both as one row and as runs."""
+    """Raise an `OptionError` if a method occurs both as one row and as runs."""
     for name, members in group_by_method(rows).items():
         if len({bool(row.run_of) for row in members}) > 1:
             got = f"'{name}' is one row in one folder, and runs in another"
@@ -312,38 +274,28 @@ FOLDERS = ("inputs", "truth", "methods", "sheets")
 
 @dataclass(frozen=True)
 class Prepared:
-    """The inputs of an evaluation on disk.
+    """The inputs of an evaluation on disk."""
 
-    Attributes:
-        root: folder of the evaluation.
-        size: side of the results.
-        keys: images that could be read.
-        conditions: of the protocol.
-        has_truth: whether there is ground truth.
-        fingerprint: of these very images.
-        notes: on the protocol, and on images that could not be read.
-    """
+    root: Path  # folder of the evaluation
+    size: int  # side of the results
+    keys: list[str]  # images that could be read
+    conditions: list[str]  # of the protocol
+    has_truth: bool  # whether there is ground truth
+    fingerprint: Fingerprint  # of these very images
+    notes: list[str]  # on the protocol, and on images that could not be read
 
-    root: Path
-    size: int
-    keys: list[str]
-    conditions: list[str]
-    has_truth: bool
-    fingerprint: Fingerprint
-    notes: list[str]
-
-    def case(self, key: str, condition: str) -> Sample:
-        """One case, read back: all methods, runs and ranks are given the same bytes."""
+    def sample(self, key: str, condition: str) -> Sample:
+        """One sample, read from disk: all methods, runs and ranks get the same bytes."""
         return read_sample(self.root, key, condition, self.size, self.has_truth)
 
     @property
-    def places(self) -> list[tuple[str, str]]:
-        """(condition, key) of every case."""
+    def sample_ids(self) -> list[tuple[str, str]]:
+        """(condition, key) of every sample."""
         return [(condition, key) for condition in self.conditions for key in self.keys]
 
 
 def read_sample(root: Path, key: str, condition: str, size: int, has_truth: bool) -> Sample:
-    """Read one case of an evaluation from its folder."""
+    """Read one sample of an evaluation from its folder."""
     return next(read_samples(root, key, [condition], size, has_truth))
 
 
@@ -357,13 +309,13 @@ def _read(path: Path):
     try:
         return decode_image(path.read_bytes(), str(path))
     except OSError as error:
-        hint = "Give --restart to make the inputs anew."
+        hint = "Give --restart to make the inputs again."
         raise DataError(str(path), f"cannot be read ({error.strerror})", "an input of the evaluation", hint) from error
 
 
-def upsample_input(case: Sample):
+def upsample_input(sample: Sample):
     """The degraded image at the size of the result, bilinearly: (size, size, 3) BGR uint8."""
-    return cv2.resize(case.lq, (case.size, case.size), interpolation=cv2.INTER_LINEAR)
+    return cv2.resize(sample.lq, (sample.size, sample.size), interpolation=cv2.INTER_LINEAR)
 
 
 SampleId = tuple[str, str]  # condition, key
@@ -371,20 +323,14 @@ SampleId = tuple[str, str]  # condition, key
 
 @dataclass
 class Restored:
-    """What a method has done.
+    """What a method has done."""
 
-    Attributes:
-        row: for the tables.
-        digest: of all that decides its images besides the inputs.
-        failures: place -> why there is no image.
-    """
+    row: Row  # for the tables
+    digest: str = ""  # of all that decides its images besides the inputs
+    failures: dict[SampleId, str] = field(default_factory=dict)  # why there is no image
 
-    row: Row
-    digest: str = ""
-    failures: dict[SampleId, str] = field(default_factory=dict)
-
-    def places(self, prepared: Prepared, condition: str) -> list[str]:
-        """Keys of the images that it gave an image for."""
+    def restored_keys(self, prepared: Prepared, condition: str) -> list[str]:
+        """Keys of the images that were restored in a condition."""
         if self.row.failure:
             return []
         return [key for key in prepared.keys if (condition, key) not in self.failures]
@@ -395,13 +341,12 @@ def merge_results(roots: Sequence[Path], output: Path, other_versions: bool = Fa
 
     Args:
         roots: folders of evaluations.
-        output: folder of the merged one; images are linked there where the disk allows, else copied.
-        other_versions: whether the same inputs may have been restored and measured under other versions of the
-            packages; a note then says so.
+        output: folder of the merged one; images are hard links if the disk allows, else copies.
+        other_versions: whether to accept the same inputs under other package versions, with a note.
     Returns:
         The merged results, which are written too.
     Raises:
-        DataError: the protocols differ; it says in what.
+        DataError: the protocols differ; it names the differences.
         OptionError: two methods share a name, or a metric was measured in two ways.
     """
     if output.resolve() in {root.resolve() for root in roots}:
@@ -464,7 +409,7 @@ def _append(total: Results, part: Results, root: Path) -> None:
 
 
 def _same_row(total: Results, part: Results, row: Row) -> bool:
-    """Whether `total` has this very row: one method with the same value of every image and set."""
+    """Whether `total` has this row already: one method with the same value of every image and set."""
     values = [
         json.dumps([found.images.get(row.name), found.sets.get(row.name)], sort_keys=True) for found in (total, part)
     ]

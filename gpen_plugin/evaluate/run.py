@@ -43,14 +43,55 @@ from gpen_plugin.evaluate.results import (
 )
 from gpen_plugin.images.files import write_image
 
+IDENTITY_FILE = "method.json"
+
+
+def evaluate(options: EvaluationOptions, ranks: Ranks, restart: bool = False) -> Results:
+    """Restore, measure and report; resume an earlier run. Every rank must call this.
+
+    Args:
+        options: of the evaluation.
+        ranks: share the work; their folders are on one disk.
+        restart: whether to delete the results of an earlier run.
+    Returns:
+        The results, on every rank.
+    Raises:
+        GPENError: the protocol's data or the report's labels are missing, or the folder belongs to another protocol.
+    """
+    report = ReportOptions.from_options(options.report)
+    check_report(report)
+    protocol = build_protocol(options.protocol)
+    if restart and ranks.is_main:
+        _clear(options)
+    ranks.barrier()
+    prepared = prepare(protocol, options.root, ranks)
+    all_results = [restore_all(run, prepared, ranks) for run in options.runs]
+    measurer = MetricRunner(options.columns, prepared, ranks)
+    measured = [{} if restored.row.failure else measurer.measure(restored) for restored in all_results]
+    results = _results(options, prepared, measurer, list(zip(all_results, measured, strict=True)))
+    if ranks.is_main:
+        write_results(options.root, results)
+        write_report(options.root, results, report)
+    ranks.barrier()
+    return results
+
+
+def _clear(options: EvaluationOptions) -> None:
+    """Delete what an evaluation wrote, and nothing else in the folder."""
+    marks = (FILE, PROTOCOL_FILE)
+    if not any((options.root / file).exists() for file in marks):
+        return
+    for folder in FOLDERS:
+        delete_folder(options.root / folder)
+    for file in (*OPTIONAL_FILES, *marks):  # the marks last: what is stopped in between is still known as ours
+        delete_file(options.root / file)
+
 
 def prepare(protocol: Protocol, root: Path, ranks: Ranks) -> Prepared:
-    """Write the inputs that are not there yet or were made of other images, and take the fingerprint of all.
-
-    Every rank has to call this.
+    """Write the inputs that are missing or outdated, and compute the fingerprint; every rank must call this.
 
     Raises:
-        DataError: `root` holds an evaluation under another protocol or cannot be written, or no image can be read.
+        DataError: `root` holds an evaluation under another protocol or is not writable, or no image can be read.
     """
     _check_folder(root, protocol, ranks)
     unreadable = merge_dicts(ranks.gather(_write(protocol, root, ranks)))
@@ -59,7 +100,7 @@ def prepare(protocol: Protocol, root: Path, ranks: Ranks) -> Prepared:
         raise DataError("protocol", f"none of {len(protocol.keys)} images can be read", "at least one")
     notes = [*protocol.notes, *(f"left out: {why}" for _, why in sorted(unreadable.items()))]
     readable = _ReadableProtocol(protocol, keys)
-    fingerprint = compute_fingerprint(readable, _cases(root, readable)) if ranks.is_main else None
+    fingerprint = compute_fingerprint(readable, _read_all_samples(root, readable)) if ranks.is_main else None
     fingerprint = ranks.gather(fingerprint)[0]
     return Prepared(root, protocol.size, keys, protocol.conditions, protocol.has_truth, fingerprint, notes)
 
@@ -75,9 +116,9 @@ class _ReadableProtocol:
 
 
 def _check_folder(root: Path, protocol: Protocol, ranks: Ranks) -> None:
-    """Refuse a folder whose inputs another protocol made, and one that holds something else under our names.
+    """Refuse a folder with inputs of another protocol, or with other files under our names.
 
-    More images of the same protocol are welcome: each is degraded, restored and measured apart from the others.
+    Images may be added to the same protocol: each is degraded, restored and measured independently.
     """
     wanted = json.loads(json.dumps({"kind": protocol.kind, "options": protocol.options(), "keys": protocol.keys}))
     path = root / PROTOCOL_FILE
@@ -97,42 +138,42 @@ def _check_same_protocol(root: Path, held: Mapping, wanted: Mapping) -> None:
         got = f"was made under another protocol (its {' and '.join(differing)} differ)"
     elif lost:
         number = f"{len(lost)} image" + "s" * (len(lost) != 1)
-        got = f"holds {number} that the protocol does not have now: {join_keys(lost, MAX_KEYS)}"
+        got = f"contains {number} that the protocol does not have now: {join_keys(lost, MAX_KEYS)}"
     else:
         return
-    hint = "Name another output, or give --restart, which deletes what is there."
+    hint = "Choose another output, or give --restart to delete this one."
     raise DataError(str(root), got, "an empty folder, or one of this protocol", hint)
 
 
 def _check_empty(root: Path) -> None:
     there = [name for name in FOLDERS if (root / name).exists()]
     if there:
-        got = f"holds {', '.join(there)}, and no evaluation wrote them"
-        hint = "Name another output. What --merge wrote is deleted by --restart."
+        got = f"contains {', '.join(there)}, and no evaluation wrote them"
+        hint = "Choose another output. --restart deletes a merged evaluation."
         raise DataError(str(root), got, "an empty folder, or an evaluation", hint)
 
 
 def _write(protocol: Protocol, root: Path, ranks: Ranks) -> dict[str, str]:
-    """Write this rank's share of the inputs; which images cannot be read, and why."""
+    """Write this rank's part of the inputs; return the unreadable images with the reason."""
     unreadable = {}
     for key in tqdm(ranks.shard(protocol.keys), "inputs", unit="image", disable=not ranks.is_main):
         try:
-            cases = [protocol.case(key, condition) for condition in _conditions_to_write(protocol, root, key)]
+            samples = [protocol.sample(key, condition) for condition in _conditions_to_write(protocol, root, key)]
         except DataError as error:
             logging.getLogger("basicsr").warning(f"left out: {error}")
             unreadable[key] = format_error(
                 DataError(key, error.got, error.expected, error.hint) if error.got else error
             )
             continue
-        for case in cases:
-            write_image(input_path(root, case.condition, key), case.lq)
-        if cases and protocol.has_truth:  # last, as it tells what the inputs were made of
-            write_image(truth_path(root, key), cases[0].gt)
+        for sample in samples:
+            write_image(input_path(root, sample.condition, key), sample.lq)
+        if samples and protocol.has_truth:  # last, because it shows from which images the inputs were made
+            write_image(truth_path(root, key), samples[0].gt)
     return unreadable
 
 
 def _conditions_to_write(protocol: Protocol, root: Path, key: str) -> list[str]:
-    """Conditions whose inputs are not there; all, if those that are there were made of another image."""
+    """Conditions whose inputs are missing; all, if the existing ones were made from another image."""
     missing = [condition for condition in protocol.conditions if not input_path(root, condition, key).exists()]
     if missing == protocol.conditions:
         return missing
@@ -146,19 +187,19 @@ def _conditions_to_write(protocol: Protocol, root: Path, key: str) -> list[str]:
 
 
 def file_holds(path: Path, image: np.ndarray) -> bool:
-    """Whether a file is there and holds this very image, pixel for pixel."""
+    """Whether a file exists and holds this image, pixel for pixel."""
     try:
         return np.array_equal(decode_image(path.read_bytes(), str(path)), image)
     except (OSError, DataError):
         return False
 
 
-def _cases(root: Path, protocol: Protocol) -> Iterator[Sample]:
+def _read_all_samples(root: Path, protocol: Protocol) -> Iterator[Sample]:
     total = len(protocol.keys) * len(protocol.conditions)
     with tqdm(total=total, desc="fingerprint", unit="image") as progress:
         for key in protocol.keys:
-            for case in read_samples(root, key, protocol.conditions, protocol.size, protocol.has_truth):
-                yield case
+            for sample in read_samples(root, key, protocol.conditions, protocol.size, protocol.has_truth):
+                yield sample
                 progress.update()
 
 
@@ -169,16 +210,13 @@ def _json(path: Path) -> Mapping:
             raise ValueError(f"holds a {type(content).__name__}")
         return content
     except (OSError, ValueError) as error:
-        raise DataError(str(path), f"is damaged ({error})", "JSON", "Give --restart to begin anew.") from error
-
-
-IDENTITY_FILE = "method.json"
+        raise DataError(str(path), f"is damaged ({error})", "JSON", "Give --restart to start again.") from error
 
 
 def restore_all(run: Run, prepared: Prepared, ranks: Ranks) -> Restored:
-    """Restore what is not restored yet, each rank its share; every rank has to call this.
+    """Restore what is not restored yet, each rank its part; every rank must call this.
 
-    Images that the same method made of the same input in an earlier run are kept.
+    Images of an earlier run are kept if method and input are the same.
     """
     folder = prepared.root / "methods" / slugify(run.name)
     method, failure = _build(run, folder, ranks)
@@ -196,18 +234,18 @@ def restore_all(run: Run, prepared: Prepared, ranks: Ranks) -> Restored:
 
 
 def _build(run: Run, folder: Path, ranks: Ranks) -> tuple[Method | None, str]:
-    """The method, or why there is none. Rank 0 builds first: it may train, and keep what the others then load."""
+    """Build the method, or return why it failed. Rank 0 builds first: it may train and save what the others load."""
     method, failure = None, ""
     for _ in ranks.main_first():
         try:
             method = build_method(run.entry, f"methods:{run.method}", ranks.device, folder)
-        except (Exception, SystemExit) as error:  # a network that is not ours may do anything
+        except (Exception, SystemExit) as error:  # a foreign network may raise anything
             failure = format_error(error)
     return method, failure
 
 
 def _claim(folder: Path, digest: str, method: Method, prepared: Prepared) -> None:
-    """Clear away what another method of this name has left, and what this one made of other inputs."""
+    """Delete the images of another method of this name, and those made from other inputs."""
     path, inputs = folder / IDENTITY_FILE, prepared.fingerprint.inputs
     held, restored_of = _read_identity(path)
     if held != digest:
@@ -223,7 +261,7 @@ def _claim(folder: Path, digest: str, method: Method, prepared: Prepared) -> Non
 
 
 def _read_identity(path: Path) -> tuple[str, Mapping[str, str]]:
-    """Which method was here before, and the hashes of the inputs that it was given, by key."""
+    """The digest of the method of an earlier run, and the hashes of its inputs by key."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         return content["digest"], dict(content["inputs"])
@@ -232,22 +270,22 @@ def _read_identity(path: Path) -> tuple[str, Mapping[str, str]]:
 
 
 def _digest(method: Method, prepared: Prepared) -> str:
-    """Of what decides an image besides the input."""
+    """Digest of everything that determines a restored image besides the input."""
     content = [method.identity, prepared.size, prepared.fingerprint.versions]
     return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()
 
 
 def _restore_share(method: Method, row: Row, prepared: Prepared, ranks: Ranks) -> dict[SampleId, str]:
     failures: dict[SampleId, str] = {}
-    share = ranks.shard(prepared.places)
-    for condition, key in tqdm(share, row.name, unit="face", disable=not ranks.is_main):
+    shard = ranks.shard(prepared.sample_ids)
+    for condition, key in tqdm(shard, row.name, unit="face", disable=not ranks.is_main):
         path = restored_path(prepared.root, row, condition, key)
         if path.exists():
             continue
         try:
-            image = method(prepared.case(key, condition))
+            image = method(prepared.sample(key, condition))
             _check(image, prepared.size)
-        except (Exception, SystemExit) as error:  # whatever it is, it is entered, and the other images go on
+        except (Exception, SystemExit) as error:  # is recorded; the other images continue
             failures[condition, key] = format_error(error)
             continue
         write_image(path, image)
@@ -261,49 +299,8 @@ def _check(image: object, size: int) -> None:
         raise ValueError(f"gave {image.shape} {image.dtype} instead of ({size}, {size}, 3) uint8")
 
 
-def evaluate(options: EvaluationOptions, ranks: Ranks, restart: bool = False) -> Results:
-    """Restore, measure and report. What an earlier run has done is kept; every rank has to call this.
-
-    Args:
-        options: of the evaluation.
-        ranks: who shares the work; their folders are on one disk.
-        restart: whether to delete what an earlier run has left.
-    Returns:
-        The results, on every rank.
-    Raises:
-        GPENError: the protocol's data or the report's labels are not there, or the folder belongs to another protocol.
-    """
-    report = ReportOptions.from_options(options.report)
-    check_report(report)
-    protocol = build_protocol(options.protocol)
-    if restart and ranks.is_main:
-        _clear(options)
-    ranks.barrier()
-    prepared = prepare(protocol, options.root, ranks)
-    everything = [restore_all(run, prepared, ranks) for run in options.runs]
-    measurer = MetricRunner(options.columns, prepared, ranks)
-    measured = [{} if restored.row.failure else measurer.measure(restored) for restored in everything]
-    results = _results(options, prepared, measurer, list(zip(everything, measured, strict=True)))
-    if ranks.is_main:
-        write_results(options.root, results)
-        write_report(options.root, results, report)
-    ranks.barrier()
-    return results
-
-
-def _clear(options: EvaluationOptions) -> None:
-    """Delete what an evaluation wrote, and nothing else that may lie in the folder."""
-    marks = (FILE, PROTOCOL_FILE)
-    if not any((options.root / file).exists() for file in marks):
-        return
-    for folder in FOLDERS:
-        delete_folder(options.root / folder)
-    for file in (*OPTIONAL_FILES, *marks):  # the marks last: what is stopped in between is still known as ours
-        delete_file(options.root / file)
-
-
 def in_order(measured: Measured, results: Results) -> Measured:
-    """Values by condition, image and column as the results list them, whichever rank found which."""
+    """Sort values by condition, image and column, independent of the ranks."""
     orders = (results.conditions, [WHOLE_SET, *results.keys], [column.name for column in results.columns])
     rank_of = [{name: rank for rank, name in enumerate(order)} for order in orders]
     return dict(sorted(measured.items(), key=lambda item: [rank[n] for rank, n in zip(rank_of, item[0], strict=True)]))
@@ -327,13 +324,13 @@ def _results(
         name = restored.row.name
         if not restored.row.failure:
             results.images[name] = {c: {} for c in prepared.conditions}
-            for condition, key in prepared.places:
+            for condition, key in prepared.sample_ids:
                 failure = restored.failures.get((condition, key))
                 results.images[name][condition][key] = {"failure": failure} if failure else {}
         for (condition, key, column), value in in_order(measured, results).items():
-            place = results.sets.setdefault(name, {}).setdefault(condition, {})
-            (place if key == WHOLE_SET else results.images[name][condition][key])[column] = value
+            sets = results.sets.setdefault(name, {}).setdefault(condition, {})
+            (sets if key == WHOLE_SET else results.images[name][condition][key])[column] = value
     for failure in results.failures():
-        place = " ".join(filter(None, (failure.condition, failure.key)))
-        logging.getLogger("basicsr").warning(f"{failure.method} failed on {place}: {failure.reason}")
+        image = " ".join(filter(None, (failure.condition, failure.key)))
+        logging.getLogger("basicsr").warning(f"{failure.method} failed on {image}: {failure.reason}")
     return results

@@ -12,30 +12,25 @@ from gpen_plugin.evaluate.results import Column, Results, Row, group_by_method
 
 
 def average_runs(results: Results) -> Results:
-    """Results in which every method is one row.
+    """Results with one row per method.
 
-    A value of an image, and of a set, is the mean over the runs; it is NaN where a run has none, so that it is over
-    the same runs everywhere. An image that a run failed on, and a run that could not be built, are failures of the
-    method. Its images are those of the first run.
-
-    Args:
-        results: with a row per run.
-    Returns:
-        New results; they share with `results` the rows of methods without runs.
+    A value is the mean over the runs, and NaN if a run has none, so that all means are over the same runs. An image
+    that a run failed on, and a run that could not be built, are failures of the method. Its images are those of the
+    first run.
     """
-    everything = dataclasses.replace(results, rows=[], images={}, sets={})
+    all_results = dataclasses.replace(results, rows=[], images={}, sets={})
     for name, rows in group_by_method(results.rows).items():
         if not rows[0].run_of:
-            everything.rows += rows
-            everything.images |= {name: results.images[name]} if name in results.images else {}
-            everything.sets |= {name: results.sets[name]} if name in results.sets else {}
+            all_results.rows += rows
+            all_results.images |= {name: results.images[name]} if name in results.images else {}
+            all_results.sets |= {name: results.sets[name]} if name in results.sets else {}
             continue
         row = _average_row(name, rows)
-        everything.rows.append(row)
+        all_results.rows.append(row)
         if not row.failure:
-            everything.images[name] = _average_images(results, rows)
-            everything.sets[name] = _average_sets(results, rows)
-    return everything
+            all_results.images[name] = _average_images(results, rows)
+            all_results.sets[name] = _average_sets(results, rows)
+    return all_results
 
 
 def _average_row(name: str, rows: Sequence[Row]) -> Row:
@@ -44,7 +39,7 @@ def _average_row(name: str, rows: Sequence[Row]) -> Row:
 
 
 def _described(rows: Sequence[Row]) -> str:
-    """What the runs say of themselves, part by part: what is the same in all stands once."""
+    """The descriptions of the runs, part by part; equal parts stand once."""
     parts = itertools.zip_longest(*(row.description.split("; ") for row in rows if row.description), fillvalue="")
     said = [", ".join(dict.fromkeys(filter(None, part))) for part in parts]
     counted = f"mean over {len(rows)} runs" if len(rows) > 1 else "1 run"
@@ -87,7 +82,7 @@ def _means(entries: Sequence[dict], columns: Sequence[Column]) -> dict[str, floa
 
 
 class CellIndex(NamedTuple):
-    """Where a cell stands: names of the row, the condition and the column."""
+    """A cell of a table: names of the row, the condition and the column."""
 
     row: str
     condition: str
@@ -96,32 +91,23 @@ class CellIndex(NamedTuple):
 
 @dataclass(frozen=True)
 class Cell:
-    """A number in a table.
+    """A number in a table."""
 
-    Attributes:
-        value: NaN where there is none.
-        text: as it is printed; ``-`` where there is none.
-        images: how many it is computed over.
-        complete: whether these are all the images of the evaluation that any method has a value for.
-        mark: ``best``, ``second`` or empty.
-    """
-
-    value: float
-    text: str
-    images: int
-    complete: bool
-    mark: Literal["best", "second", ""] = ""
+    value: float  # NaN where there is none
+    text: str  # as it is printed; ``-`` where there is none
+    images: int  # how many it is computed over
+    complete: bool  # whether these are all the images of the evaluation that any method has a value for
+    mark: Literal["best", "second", ""] = ""  # ``best``, ``second`` or empty
 
 
 Cells = Mapping[CellIndex, Cell]
 
 
 def format_cells(results: Results) -> Cells:
-    """Fill every place of a table, and rank what can be compared.
+    """Fill every cell of a table, and rank the comparable ones.
 
-    Means over different images are not compared: a method that gave nothing for an image, or an image that a
-    metric found no value for while another method's has one, would profit from what it lacks. Such a cell is
-    incomplete, and unranked. Values that print alike share a mark.
+    Means over different images are not compared: a method that failed on an image, or has no value where another has
+    one, would profit. Such a cell is incomplete and unranked. Values that print alike share a mark.
     """
     cells = {}
     for condition in results.conditions:
@@ -156,39 +142,29 @@ def _ranked(cells: Mapping[CellIndex, Cell], column: Column) -> dict[CellIndex, 
     order = sorted(set(compared), key=float, reverse=not column.lower_is_better) if len(compared) > 1 else []
     mark_of = dict(zip(order, ("best", "second"), strict=False))
     return {
-        place: replace(cell, mark=mark_of.get(cell.text, "") if cell.complete else "") for place, cell in cells.items()
+        index: replace(cell, mark=mark_of.get(cell.text, "") if cell.complete else "") for index, cell in cells.items()
     }
 
 
 def is_complete(results: Results, row: Row, condition: str) -> bool:
-    """Whether the method gave an image for every image."""
+    """Whether the method restored every image."""
     return not row.failure and results.restored(row.name, condition) == len(results.keys)
 
 
 def attempted(results: Results, row: Row, condition: str) -> bool:
-    """Whether the method gave something for the condition, be it failures; the paper's tables show ``-`` if not."""
+    """Whether the method has results or failures in the condition; the paper's tables show ``-`` if not."""
     return bool(row.failure or results.images.get(row.name, {}).get(condition))
 
 
 class Spread(NamedTuple):
-    """The values of a method's runs.
+    """The values of a method's runs."""
 
-    Attributes:
-        values: one per run; their mean is the method's value.
-        deviation: their standard deviation, with n - 1.
-    """
-
-    values: tuple[float, ...]
-    deviation: float
+    values: tuple[float, ...]  # one per run; their mean is the method's value
+    deviation: float  # their standard deviation, with n - 1
 
 
 def run_std(results: Results, table: Results) -> dict[CellIndex, Spread]:
-    """The spread of every value that is a mean over runs; places with fewer than two runs or no value are left out.
-
-    Args:
-        results: with a row per run.
-        table: the same, pooled.
-    """
+    """The spread of every value that is a mean over two or more runs."""
     found = {}
     for method, rows in group_by_method(results.rows).items():
         if len(rows) < 2:
@@ -197,8 +173,8 @@ def run_std(results: Results, table: Results) -> dict[CellIndex, Spread]:
             for column in results.columns:
                 values = _values(results, table, method, rows, condition, column)
                 if values and np.isfinite(values).all():
-                    place = CellIndex(method, condition, column.name)
-                    found[place] = Spread(tuple(values), float(np.std(values, ddof=1)))
+                    index = CellIndex(method, condition, column.name)
+                    found[index] = Spread(tuple(values), float(np.std(values, ddof=1)))
     return found
 
 
@@ -215,48 +191,37 @@ def _values(
 
 
 LEVEL = 0.95
-CHUNK = 2_000_000  # so many drawn indices are held at once
+CHUNK = 2_000_000  # indices in memory at once
 
 
 class Interval(NamedTuple):
-    """Where a mean lies with 95 % confidence."""
+    """A 95 % confidence interval of a mean."""
 
     low: float
     high: float
 
 
 class Difference(NamedTuple):
-    """How far a method is from the best one of its column, over the images that both have a value for.
+    """How far a method is from the best one of its column, over the images that both have a value for."""
 
-    Attributes:
-        mean: the method's value less the best one's.
-        low: end of the 95 % interval of `mean`.
-        high: the other end.
-        images: how many both have.
-    """
-
-    mean: float
-    low: float
-    high: float
-    images: int
+    mean: float  # the method's value less the best one's
+    low: float  # end of the 95 % interval of `mean`
+    high: float  # the other end
+    images: int  # how many both have
 
     @property
     def is_clear(self) -> bool:
-        """Whether the interval leaves 0 out: the best one is better beyond the choice of images."""
+        """Whether the interval excludes 0."""
         return self.low > 0 or self.high < 0
 
 
 def mean_ci(values: np.ndarray, resamples: int, seed: int) -> list[Interval | None]:
-    """Bootstrap percentile intervals of the mean of each column (Efron 1979).
-
-    Every column is resampled alike. In a resample, a column's mean is over the drawn images that it has a value for.
+    """Bootstrap percentile intervals of the mean of each column (Efron 1979), on the same resamples.
 
     Args:
         values: one row per image, (N, C) float; NaN where an image has no value.
-        resamples: how many means are drawn.
-        seed: of the drawing; the same gives the same intervals.
     Returns:
-        One per column; None where fewer than two images have a value.
+        One per column; None if fewer than two images have a value.
     """
     known = np.isfinite(values)  # (N, C)
     enough = known.sum(axis=0) >= 2
@@ -267,17 +232,16 @@ def mean_ci(values: np.ndarray, resamples: int, seed: int) -> list[Interval | No
 
 
 def resampled_means(values: np.ndarray, resamples: int, seed: int) -> np.ndarray:
-    """Means of each column over images that are drawn with repetitions, each time as many as there are.
+    """Means of each column over images sampled with replacement.
 
     Args:
         values: one row per image, (N, C) float; NaN where an image has no value, but not in all of a column.
-        resamples: how often.
-        seed: of the drawing; the same seed and number of images draw the same ones.
+        seed: the same seed and number of images give the same resamples.
     Returns:
-        (resamples, C) float64; NaN where none of the images that have a value was drawn.
+        (resamples, C) float64; NaN if a resample has no image with a value.
     """
     known = np.isfinite(values)  # (N, C)
-    # Counted from the first value, so that a constant column gives exactly 0.
+    # Relative to the first value, so that a constant column gives exactly 0.
     origin = values[known.argmax(axis=0), np.arange(values.shape[1])]
     return origin + _bootstrap_means(np.where(known, values - origin, 0.0), known, resamples, seed)
 
@@ -290,40 +254,40 @@ def percentile_intervals(means: np.ndarray) -> list[Interval]:
 
 
 def _bootstrap_means(values: np.ndarray, known: np.ndarray, resamples: int, seed: int) -> np.ndarray:
-    """Means of resamples, (resamples, C). How often an image was drawn is its weight: a product of matrices."""
+    """Means of resamples, (resamples, C), as a product of matrices with the image counts as weights."""
     rng = np.random.default_rng(seed)
     count = len(values)
     step = max(1, CHUNK // count)
     means = np.empty((resamples, values.shape[1]))
     for start in range(0, resamples, step):
-        drawn = min(step, resamples - start)
-        images = rng.integers(0, count, (drawn, count)) + count * np.arange(drawn)[:, None]
-        weights = np.bincount(images.ravel(), minlength=drawn * count).reshape(drawn, count).astype(np.float64)
-        with np.errstate(invalid="ignore"):  # 0 / 0: none of the few images that have a value was drawn
-            means[start : start + drawn] = (weights @ values) / (weights @ known)
+        chunk = min(step, resamples - start)
+        images = rng.integers(0, count, (chunk, count)) + count * np.arange(chunk)[:, None]
+        weights = np.bincount(images.ravel(), minlength=chunk * count).reshape(chunk, count).astype(np.float64)
+        with np.errstate(invalid="ignore"):  # 0 / 0: the resample has no image with a value
+            means[start : start + chunk] = (weights @ values) / (weights @ known)
     return means
 
 
 def bootstrap_ci(results: Results, resamples: int, seed: int) -> dict[CellIndex, Interval]:
-    """The interval of every mean of a table; places without one are left out."""
+    """The interval of every mean of a table."""
     found = {}
     for condition in results.conditions:
-        places = [
+        indices = [
             CellIndex(row.name, condition, column.name)
             for column in results.columns
             if not column.of_sets
             for row in results.rows
         ]
-        if not places:
+        if not indices:
             continue
-        values = np.stack([results.image_values(*place) for place in places], axis=1)  # (N, C)
+        values = np.stack([results.image_values(*index) for index in indices], axis=1)  # (N, C)
         intervals = mean_ci(values, resamples, seed)
-        found |= {place: interval for place, interval in zip(places, intervals, strict=True) if interval}
+        found |= {index: interval for index, interval in zip(indices, intervals, strict=True) if interval}
     return found
 
 
 def paired_difference_ci(results: Results, cells: Cells, resamples: int, seed: int) -> dict[CellIndex, Difference]:
-    """How far each method is from the best one of its column; none where no method is ranked best."""
+    """The difference of each method from the best one of its column, if one is ranked best."""
     found = {}
     for condition in results.conditions:
         compared = {}
@@ -334,19 +298,19 @@ def paired_difference_ci(results: Results, cells: Cells, resamples: int, seed: i
             values = results.image_values(best, condition, column.name)
             for row in results.rows:
                 if row.name != best and cells[row.name, condition, column.name].images:
-                    place = CellIndex(row.name, condition, column.name)
-                    compared[place] = results.image_values(*place) - values
+                    index = CellIndex(row.name, condition, column.name)
+                    compared[index] = results.image_values(*index) - values
         if not compared:
             continue
         intervals = mean_ci(np.stack(list(compared.values()), axis=1), resamples, seed)
-        for (place, values), interval in zip(compared.items(), intervals, strict=True):
+        for (index, values), interval in zip(compared.items(), intervals, strict=True):
             if interval:
-                found[place] = Difference(float(np.nanmean(values)), *interval, int(np.isfinite(values).sum()))
+                found[index] = Difference(float(np.nanmean(values)), *interval, int(np.isfinite(values).sum()))
     return found
 
 
 def _best(results: Results, cells: Cells, condition: str, column: Column) -> str | None:
-    """The best of the methods that are marked so: several share the mark if they print alike."""
+    """The best of the marked methods: several share the mark if they print alike."""
     marked = [row.name for row in results.rows if cells[row.name, condition, column.name].mark == "best"]
     pick = min if column.lower_is_better else max
     return pick(marked, key=lambda name: cells[name, condition, column.name].value, default=None)

@@ -1,4 +1,4 @@
-"""What every table of an evaluation shows, whatever it is written as: cells, intervals, and the notes below them."""
+"""The content of every table of an evaluation in any format: cells, intervals, and the notes below."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -26,7 +26,7 @@ MAX_REASON = 600
 
 
 class Head(NamedTuple):
-    """What stands above a column of numbers."""
+    """The head of a column of numbers."""
 
     column: Column
     condition: str
@@ -34,31 +34,20 @@ class Head(NamedTuple):
 
 @dataclass(frozen=True)
 class Summary:
-    """Results, ranked and with intervals.
+    """Results, ranked and with intervals."""
 
-    Attributes:
-        results: what was measured, a row per method.
-        measured: the same, a row per run of a method that was trained several times.
-        cells: every number.
-        intervals: 95 % intervals of those that are means.
-        differences: of the methods from the best one of a column.
-        spreads: between the runs of those methods that were trained several times.
-        resamples: how many the intervals rest on.
-        seed: of the drawing of resamples.
-    """
-
-    results: Results
-    measured: Results
-    cells: Cells
-    intervals: dict[CellIndex, Interval]
-    differences: dict[CellIndex, Difference]
-    spreads: dict[CellIndex, Spread]
-    resamples: int
-    seed: int
+    results: Results  # what was measured, a row per method
+    measured: Results  # the same, a row per run of a method that was trained several times
+    cells: Cells  # every number
+    intervals: dict[CellIndex, Interval]  # 95 % intervals of those that are means
+    differences: dict[CellIndex, Difference]  # of the methods from the best one of a column
+    spreads: dict[CellIndex, Spread]  # between the runs of those methods that were trained several times
+    resamples: int  # how many the intervals rest on
+    seed: int  # of the drawing of resamples
 
     @classmethod
     def of(cls, results: Results, resamples: int, seed: int) -> "Summary":
-        """Pool the runs of each method, rank the methods and find the intervals."""
+        """Average the runs of each method, rank the methods and compute the intervals."""
         table = average_runs(results)
         cells = format_cells(table)
         intervals = bootstrap_ci(table, resamples, seed)
@@ -80,70 +69,70 @@ class Summary:
         return self.cells[row.name, head.condition, head.column.name]
 
     def spread_text(self, row: Row, head: Head) -> str:
-        """The standard deviation between runs as it stands behind the number, e.g. ``± 0.12``; empty without runs."""
+        """The standard deviation between runs, e.g. ``± 0.12``; empty without runs."""
         spread = self.spreads.get(CellIndex(row.name, head.condition, head.column.name))
         return f"± {spread.deviation:.{head.column.decimals}f}" if spread else ""
 
     def is_incomplete(self, row: Row, head: Head) -> bool:
-        """Whether the cell gets a dagger: it was meant to be filled, and lacks images that others have."""
+        """Whether the cell gets a dagger: it lacks images that others have."""
         return not self.cell(row, head).complete and attempted(self.results, row, head.condition)
 
     def is_near_best(self, row: Row, head: Head) -> bool:
-        """Whether the method is not the best one, and yet not told apart from it."""
+        """Whether the method is not clearly worse than the best one."""
         cell = self.cell(row, head)
         difference = self.differences.get(CellIndex(row.name, head.condition, head.column.name))
         return cell.complete and cell.mark != "best" and difference is not None and not difference.is_clear
 
     def images_of(self, row: Row) -> str:
-        """How many images the method gave an image for, of how many, in the only condition."""
+        """The number of restored images, and of all if some are missing, in the only condition."""
         restored, wanted = self.results.restored(row.name, self.results.conditions[0]), len(self.results.keys)
         return str(restored) if restored == wanted else f"{restored}/{wanted}"
 
     def notes(self) -> list[str]:
-        """What is said below a table, a sentence or more each, as plain text."""
+        """The notes below a table, as plain text."""
         return [
             f"Protocol: {self.results.fingerprint['line']}",
-            *self._how_to_read(),
-            *self._what_runs_tell(),
+            *self._general_notes(),
+            *self._run_notes(),
             *(f"{column.head}: {note}" for column in self.results.columns if (note := self._note_of(column))),
-            *self._unranked(),
-            *self._failures(),
+            *self._unranked_notes(),
+            *self._failure_notes(),
             *(one_line(note) for note in self.results.notes),
         ]
 
     def _note_of(self, column: Column) -> str:
-        valued = any(place.column == column.name and cell.images for place, cell in self.cells.items())
+        valued = any(index.column == column.name and cell.images for index, cell in self.cells.items())
         return one_line(column.note) or ("" if valued else "no value on any image.")
 
-    def _how_to_read(self) -> Iterator[str]:
+    def _general_notes(self) -> Iterator[str]:
         images = len(self.results.keys)
         counted = "1 image" if images == 1 else f"{images} images"
-        yield f"{counted}. Best in bold, second underlined; values that print alike share a mark."
+        yield f"{counted}. Best in bold, second underlined. Values that print alike share a mark."
         if any(self.is_near_best(row, head) for row in self.results.rows for head in self.heads):
             how = f"{self.resamples} bootstrap resamples of the images, seed {self.seed}"
-            yield f"≈ not told apart from the best: the 95 % interval of the paired difference holds 0 ({how})."
+            yield f"≈ no clear difference from the best: the 95 % interval of the paired difference contains 0 ({how})."
         if images < 2:
             yield "No intervals: they need two images or more."
             return
         of_sets = [column.label for column in self.results.columns if column.of_sets]
         if of_sets:
             listed = ", ".join(of_sets)
-            yield f"No intervals for {listed}: a resample with repetitions biases a distance between sets."
+            yield f"No intervals for {listed}: resampling with repetitions biases a distance between sets."
 
-    def _what_runs_tell(self) -> Iterator[str]:
+    def _run_notes(self) -> Iterator[str]:
         counts: dict[str, int] = {}
-        for place, spread in self.spreads.items():
-            counts[place.row] = len(spread.values)
+        for index, spread in self.spreads.items():
+            counts[index.row] = len(spread.values)
         if counts:
             listed = ", ".join(f"{name} ({count})" for name, count in counts.items())
             yield (
                 "± is the standard deviation (n - 1) between the runs of a method, each with weights of its own:"
                 f" {listed}. The value is the mean over the runs, image by image. Intervals and differences are over"
-                " the images, for these very runs: how far another training would be off is told by ± alone. Images"
-                " are the first run's, and the values beside them means."
+                " the images, for these runs. Only ± shows how much another training would differ. The images shown"
+                " are those of the first run, with mean values beside them."
             )
 
-    def _unranked(self) -> Iterator[str]:
+    def _unranked_notes(self) -> Iterator[str]:
         unrestored, valueless = [], {column.label: [] for column in self.results.columns}
         for row in self.results.rows:
             for condition in self.results.conditions:
@@ -156,28 +145,28 @@ class Summary:
                     if self.is_incomplete(row, head):
                         valueless[head.column.label].append(self._counted(row, condition, self.cell(row, head).images))
         if unrestored:
-            yield f"† Not ranked, for it failed on images: {', '.join(unrestored)}."
-        for label, places in valueless.items():
-            if places:
-                yield f"† Not ranked by {label}, which has no value on some images: {', '.join(places)}."
+            yield f"† Not ranked, because it failed on images: {', '.join(unrestored)}."
+        for label, methods in valueless.items():
+            if methods:
+                yield f"† Not ranked by {label}, which has no value on some images: {', '.join(methods)}."
 
     def _counted(self, row: Row, condition: str, images: int) -> str:
-        place = f"{row.name}, {condition}" if condition else row.name
-        return f"{place} (n = {images}/{len(self.results.keys)})"
+        name = f"{row.name}, {condition}" if condition else row.name
+        return f"{name} (n = {images}/{len(self.results.keys)})"
 
-    def _failures(self) -> Iterator[str]:
+    def _failure_notes(self) -> Iterator[str]:
         for row in self.results.rows:
             if row.failure:
                 yield f"{row.name} could not run: {one_line(row.failure)}"
         failures = list(self.results.failures())
         for failure in failures[:MAX_LISTED_FAILURES]:
-            place = f"{failure.method}, {failure.condition}" if failure.condition else failure.method
-            yield f"Failed: {place}, image {failure.key}: {one_line(failure.reason)}"
+            name = f"{failure.method}, {failure.condition}" if failure.condition else failure.method
+            yield f"Failed: {name}, image {failure.key}: {one_line(failure.reason)}"
         if len(failures) > MAX_LISTED_FAILURES:
             yield f"... and {len(failures) - MAX_LISTED_FAILURES} more failures, all in results.json."
 
 
 def one_line(text: str) -> str:
-    """Text without line breaks, and not endless."""
+    """Text without line breaks, cut if it is long."""
     line = " ".join(text.split())
     return line if len(line) <= MAX_REASON else f"{line[: MAX_REASON - 1]}…"

@@ -1,4 +1,4 @@
-"""Tables of an evaluation as Markdown, LaTeX, CSV and JSON."""
+"""Tables of an evaluation as Markdown and LaTeX, in the paper's layout, and as CSV and JSON."""
 
 import csv
 import io
@@ -42,20 +42,20 @@ LATEX = {
 
 
 def markdown_text(text: str) -> str:
-    """Text that no Markdown reader takes for a mark, nor for a tag."""
+    """Escape text for Markdown and HTML."""
     escaped = MARKDOWN.sub(r"\\\1", " ".join(text.split()))
     return escaped.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
 
 
 def latex_text(text: str) -> str:
-    """Text that LaTeX prints as it reads, and that is no option of the command before it."""
+    """Escape text for LaTeX, also as an option of the command before it."""
     return "".join(LATEX.get(character, character) for character in " ".join(text.split()))
 
 
 def markdown(summary: Summary) -> str:
-    """The table as Markdown: best bold, second underlined; below it, the notes and what the methods are.
+    """The table as Markdown: best bold, second underlined; then the notes and the descriptions of the methods.
 
-    Where there are several conditions, each metric has a table of its own: Markdown has no groups of columns.
+    With several conditions each metric has a table of its own, because Markdown has no groups of columns.
     """
     results = summary.results
     tables = _tables_by_metric(summary) if summary.has_conditions else [_table_of_one_condition(summary)]
@@ -78,7 +78,7 @@ def _tables_by_metric(summary: Summary) -> Iterator[str]:
 
 
 def _markdown_table(summary: Summary, titles: list[str], heads: list[Head], ends: list[list[str]]) -> str:
-    """A line of titles, then per method its name, its cells, and what ends its line."""
+    """A line of titles, then per method its name, its cells, and the end of its line."""
     lines = [[*map(markdown_text, titles)], ["---", *["---:"] * (len(titles) - 1)]]
     for row, end in zip(summary.results.rows, ends, strict=True):
         lines.append([markdown_text(row.name), *(_markdown_cell(summary, row, head) for head in heads), *end])
@@ -86,9 +86,9 @@ def _markdown_table(summary: Summary, titles: list[str], heads: list[Head], ends
 
 
 def latex(summary: Summary) -> str:
-    r"""The table as a LaTeX float; it needs the packages booktabs, and graphicx if it is wider than a page.
+    """The table as a LaTeX float; it needs the package booktabs, and graphicx if it is wider than a page.
 
-    Where there are several conditions, they stand below their metric, as in Table 3 of the paper.
+    With several conditions, they stand below their metric, as in Table 3 of the paper.
     """
     results = summary.results
     body = [_line([latex_text(row.name), *_latex_cells(summary, row)]) for row in results.rows]
@@ -125,7 +125,7 @@ def _markdown_cell(summary: Summary, row: Row, head: Head) -> str:
 
 
 def _signs(summary: Summary, row: Row, head: Head) -> str:
-    """What stands behind a number."""
+    """The signs behind a number."""
     spread = summary.spread_text(row, head)
     signs = "†" if summary.is_incomplete(row, head) else ""
     return signs + (f" {spread}" if spread else "") + (" ≈" if summary.is_near_best(row, head) else "")
@@ -151,7 +151,7 @@ def _latex_heads(summary: Summary) -> list[str]:
         return [_line(["Method", *(latex_text(column.head) for column in columns), "Images"])]
     width = len(conditions)
     groups = [rf"\multicolumn{{{width}}}{{c}}{{{latex_text(column.head)}}}" for column in columns]
-    starts = [2 + width * place for place in range(len(columns))]
+    starts = [2 + width * index for index in range(len(columns))]
     rules = " ".join(rf"\cmidrule(lr){{{start}-{start + width - 1}}}" for start in starts)
     return [_line(["", *groups]), rules, _line(["Method", *(latex_text(head.condition) for head in summary.heads)])]
 
@@ -159,7 +159,7 @@ def _latex_heads(summary: Summary) -> list[str]:
 def wide_csv(summary: Summary) -> str:
     """One line per method and condition.
 
-    Per metric its value, the ends of the 95 % interval, the standard deviation between runs, and how many images.
+    Per metric: value, ends of the 95 % interval, standard deviation between runs, number of images.
     """
     results = summary.results
     heads = ["method", "condition", "restored", "images"]
@@ -180,10 +180,7 @@ def wide_csv(summary: Summary) -> str:
 
 
 def per_image_csv(results: Results) -> str:
-    """One line per row, condition, image and metric; no value where a metric has none or the method failed.
-
-    A method that was trained several times has a row per run here.
-    """
+    """One line per row (or run), condition, image and metric; empty if there is no value."""
     columns = [column for column in results.columns if not column.of_sets]
     lines = []
     for row in results.rows:
@@ -201,12 +198,12 @@ def table_json(summary: Summary) -> str:
     """Every cell with its mark, interval, runs and difference from the best, and the notes."""
     results = summary.results
     cells = []
-    for place, cell in summary.cells.items():
-        interval, difference = summary.intervals.get(place), summary.differences.get(place)
-        spread = summary.spreads.get(place)
+    for index, cell in summary.cells.items():
+        interval, difference = summary.intervals.get(index), summary.differences.get(index)
+        spread = summary.spreads.get(index)
         cells.append(
             {
-                **place._asdict(),
+                **index._asdict(),
                 "value": _rounded(cell.value),
                 "printed": cell.text,
                 "mark": cell.mark,
@@ -236,7 +233,7 @@ def table_json(summary: Summary) -> str:
 
 
 def number_text(value: float) -> str:
-    """Ten digits: more than any metric means, and fewer than the order of a sum decides."""
+    """Ten digits: more than a metric needs, and fewer than depend on the order of a sum."""
     return f"{value:.10g}" if math.isfinite(value) else ""
 
 
@@ -245,7 +242,7 @@ def _rounded(value: float) -> float | None:
 
 
 def csv_text(heads: Sequence[str], lines: Iterable[Sequence]) -> str:
-    """A head line and others as CSV."""
+    """Lines as CSV."""
     page = io.StringIO()
     writer = csv.writer(page, lineterminator="\n")
     writer.writerow(heads)
@@ -258,7 +255,7 @@ NO_INTERVAL = (math.nan, math.nan)
 
 
 def groups_markdown(breakdown: GroupMeans) -> str:
-    """Per metric and condition a table: groups as lines, methods as columns, means with their marks."""
+    """Per metric and condition a table: groups as rows, methods as columns, means with their marks."""
     results = breakdown.summary.results
     parts = [f"# {markdown_text(results.title)}: by labels"]
     if breakdown.groups:
@@ -270,12 +267,12 @@ def groups_markdown(breakdown: GroupMeans) -> str:
 
 
 def table_heading(column: Column, condition: str) -> str:
-    """Above the table of a metric in a condition."""
+    """The heading of the table of a metric in a condition."""
     return f"{column.head}, {condition}" if condition else column.head
 
 
 def format_part(part: GroupMean, line: GroupRow, column: Column) -> str:
-    """A mean as it is printed; how many images it is over where the group has more."""
+    """A mean as text, with its number of images if some have no value."""
     if math.isnan(part.mean):
         return "-"
     text = f"{round(part.mean, column.decimals) + 0.0:.{column.decimals}f}"  # no -0.00
@@ -299,7 +296,7 @@ def _table(breakdown: GroupMeans, column: Column, condition: str) -> str:
 
 
 def groups_csv(breakdown: GroupMeans) -> str:
-    """One line per condition, label, group, method and metric; no value where there is none."""
+    """One line per condition, label, group, method and metric."""
     results = breakdown.summary.results
     lines = []
     for condition in results.conditions:
@@ -307,10 +304,10 @@ def groups_csv(breakdown: GroupMeans) -> str:
             for row in results.rows:
                 for column in breakdown.columns:
                     part = breakdown.parts[row.name, condition, column.name][number]
-                    place = [condition, group.column, group.name, group.images, row.name, column.name, part.images]
+                    index = [condition, group.column, group.name, group.images, row.name, column.name, part.images]
                     numbers = [part.mean, *(part.interval or NO_INTERVAL)]
                     numbers += [part.difference, *(part.difference_interval or NO_INTERVAL)]
-                    lines.append([*place, *map(number_text, numbers), part.mark, results.fingerprint["digest"]])
+                    lines.append([*index, *map(number_text, numbers), part.mark, results.fingerprint["digest"]])
     heads = ["condition", "label", "group", "images", "method", "metric", "n", "mean", "low", "high"]
     heads += ["difference", "difference_low", "difference_high", "mark", "fingerprint"]
     return csv_text(heads, lines)

@@ -29,16 +29,16 @@ def untrained():
     return small(method(RANDOM))
 
 
-def test_it_restores_the_same_each_time_and_says_that_it_has_learnt_nothing(untrained):
-    case = degraded()
-    first = untrained(case)
+def test_random_dfdnet_is_repeatable_and_described(untrained):
+    sample = degraded()
+    first = untrained(sample)
     assert first.shape == (64, 64, 3)
     assert first.std() > 0
-    np.testing.assert_array_equal(untrained(case), first)
+    np.testing.assert_array_equal(untrained(sample), first)
     assert untrained.description.count("RANDOM WEIGHTS") == 2
 
 
-def test_boxes_hold_their_points_and_lie_where_a_face_has_its_parts():
+def test_boxes_contain_their_points():
     eyes, mouth = FFHQ_POINTS[:2], FFHQ_POINTS[3:]
     inside = {"left_eye": eyes[:1], "right_eye": eyes[1:], "nose": FFHQ_POINTS[2:3], "mouth": mouth}
     boxes = dict(zip(PARTS, part_boxes(FFHQ_POINTS).tolist(), strict=True))
@@ -73,7 +73,7 @@ class Recorder(torch.nn.Module):
         return x
 
 
-def test_the_network_is_given_boxes_of_its_own_resolution():
+def test_boxes_are_scaled_to_the_input():
     boxes = part_boxes(FFHQ_POINTS)
     for size in (512, 256):
         aligned = AlignedDFDNet(Recorder(), boxes)
@@ -105,7 +105,7 @@ def test_files_are_read(untrained, tmp_path):
     assert restore.identity != untrained.identity
 
 
-def test_a_file_without_the_extractor_is_refused(untrained, tmp_path):
+def test_file_without_the_extractor_is_refused(untrained, tmp_path):
     state = flat(untrained.net.net, 0.5)
     del state["vgg_extractor.vgg_net.conv1_1.weight"]
     path = saved(tmp_path / "DFDNet.pth", {"params": state})
@@ -113,7 +113,7 @@ def test_a_file_without_the_extractor_is_refused(untrained, tmp_path):
         load(untrained.net.net, str(path), None, "at")
 
 
-def test_a_wrong_dictionary_is_told(tmp_path):
+def test_wrong_dictionary_is_an_error(tmp_path):
     entries = parts(torch.zeros, 1)
     del entries["64"]["nose"]
     entries["32"]["mouth"] = torch.zeros(1, 3, 2, 2)
@@ -124,7 +124,7 @@ def test_a_wrong_dictionary_is_told(tmp_path):
         method({**RANDOM, "dictionary": str(tmp_path / "nowhere.pth")})
 
 
-def test_no_weights_are_fetched_and_the_hosts_extractor_is_as_before():
+def test_no_weights_are_downloaded():
     before = vgg_arch.vgg, vgg_arch.VGG_PRETRAIN_PATH
     with vgg_offline():
         extractor = vgg_arch.VGGFeatureExtractor(["relu1_2", "conv5_4"], "vgg19")

@@ -3,7 +3,7 @@
 import pytest
 import torch
 from helpers.small_networks import saved
-from test_pulse import CPU, SIDE, drawn_case, prior
+from test_pulse import CPU, SIDE, prior, sampled_case
 from torchvision.models.vgg import VGG, make_layers
 
 from gpen_plugin.baselines.inversion import Downscaler
@@ -39,7 +39,7 @@ def found_in(method: MGANPrior, importance: float) -> Search:
     return Search(z.expand(3, -1), *shares, z)
 
 
-def test_equal_codes_compose_what_the_prior_draws_of_one(method):
+def test_equal_codes_compose_the_image_of_one_code(method):
     method = method()
     net = method.prior.net
     noise = net.make_noise(1, torch.Generator().manual_seed(0))
@@ -64,18 +64,20 @@ def test_each_code_and_channel_has_its_importance(method):
 
 def test_it_finds_a_face_that_downscales_to_the_input(method):
     method = method(codes=6, iterations=120, lr=0.1, lr_importance=0.03)
-    _, losses = method.search(drawn_case(net=method.prior.net))
+    _, losses = method.search(sampled_case(net=method.prior.net))
     assert min(losses) < 0.1 * losses[0]
     assert losses[-1] < losses[60] < losses[0]
 
 
-def test_the_best_step_is_returned(concat):
+def test_best_step_is_returned(concat):
     method = build({**ENTRY, "prior": concat, "lr": 30.0, "lr_importance": 1.0, "iterations": 6}, "m", CPU, None)
-    case = drawn_case()
-    image, losses = method.search(case)
+    sample = sampled_case()
+    image, losses = method.search(sample)
     assert min(losses) < losses[-1]  # so large a rate overshoots
     small = Downscaler("bicubic", SIDE, 8, 8)(image)
-    assert float((small - method.prior.to_tensor(case.lq)).square().mean()) / 4 == pytest.approx(min(losses), rel=1e-4)
+    assert float((small - method.prior.to_tensor(sample.lq)).square().mean()) / 4 == pytest.approx(
+        min(losses), rel=1e-4
+    )
 
 
 def test_all_unknowns_have_gradients(concat):
@@ -102,20 +104,20 @@ def vgg(tmp_path, monkeypatch):
     return str(saved(tmp_path / FILE.name, narrow().state_dict()))
 
 
-def test_the_perceptual_loss_counts_where_its_file_is_there(vgg, concat):
+def test_perceptual_loss_uses_vgg_if_present(vgg, concat):
     entry = {**ENTRY, "prior": concat, "vgg": vgg}
     plain, with_vgg = (build({**entry, "perceptual_weight": w}, "m", CPU, None) for w in (0, 0.5))
     assert "VGG-16" in with_vgg.description
     assert with_vgg.identity["vgg_sha256"]
     assert vgg not in str(with_vgg.identity)
-    case = drawn_case()
-    target = with_vgg.prior.to_tensor(case.lq)
+    sample = sampled_case()
+    target = with_vgg.prior.to_tensor(sample.lq)
     assert with_vgg.features(target).square().sum(dim=1).allclose(torch.ones(1, 4, 4), atol=1e-5)
-    (_, without), (_, losses) = plain.search(case), with_vgg.search(case)
+    (_, without), (_, losses) = plain.search(sample), with_vgg.search(sample)
     assert losses[0] > without[0]
 
 
-def test_without_its_file_it_says_so_and_goes_on(concat, tmp_path, monkeypatch):
+def test_missing_vgg_is_noted_in_the_description(concat, tmp_path, monkeypatch):
     monkeypatch.setenv("GPEN_PLUGIN_OFFLINE", "1")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setattr("torch.hub.get_dir", lambda: str(tmp_path))
@@ -126,7 +128,7 @@ def test_without_its_file_it_says_so_and_goes_on(concat, tmp_path, monkeypatch):
         build({**ENTRY, "prior": concat, "perceptual_weight": 0.1, "vgg": "none.pth"}, "m", CPU, None)
 
 
-def test_a_file_of_another_network_is_told(concat):
+def test_file_of_another_network_is_an_error(concat):
     with pytest.raises(CheckpointError, match=r"no weights|not those of"):
         build({**ENTRY, "prior": concat, "perceptual_weight": 0.1, "vgg": concat}, "m", CPU, None)
 
@@ -135,6 +137,6 @@ def test_a_file_of_another_network_is_told(concat):
     ("change", "told"),
     [({"codes": 0}, "m:codes"), ({"compose_at": 16}, "m:compose_at"), ({"compose_at": 5}, "m:compose_at")],
 )
-def test_mistakes_are_told_by_key_path(change, told, concat):
+def test_wrong_options_are_reported_by_key_path(change, told, concat):
     with pytest.raises(OptionError, match=told):
         build({**ENTRY, "prior": concat, **change}, "m", CPU, None)

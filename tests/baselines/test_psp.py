@@ -41,7 +41,7 @@ def entry(weights, faces, monkeypatch, tmp_path):
 
 
 @pytest.fixture
-def case(faces):
+def sample(faces):
     return Sample("a", "2x", np.random.default_rng(0).integers(0, 256, (8, 8, 3), np.uint8), None, SIDE)
 
 
@@ -58,7 +58,7 @@ def equal(one, other):
 
 @pytest.mark.parametrize(("out_size", "in_size"), [(16, None), (32, 16), (64, None), (128, 64)])
 @pytest.mark.parametrize("noise_mode", ["concat", "none"])
-def test_one_code_per_place(out_size, in_size, noise_mode):
+def test_one_code_per_layer(out_size, in_size, noise_mode):
     net = PSP(out_size, in_size, noise_mode=noise_mode, **SMALL)
     assert registered("arch")["PSP"] is PSP
     with torch.no_grad():
@@ -68,21 +68,21 @@ def test_one_code_per_place(out_size, in_size, noise_mode):
     assert offsets.std(dim=1).min() > 0
 
 
-def test_the_paper_sees_faces_at_256_px():
+def test_paper_sees_faces_at_256_px():
     with torch.device("meta"):
         net = PSP(1024)
     assert net.in_size == 256
     assert [head.codes for head in net.encoder.heads] == [3, 4, 11]
 
 
-def test_the_encoder_learns_and_the_prior_does_not():
+def test_training_changes_the_encoder_only():
     net = PSP(SIDE, **SMALL)
     net(torch.rand(2, 3, 8, 8)).square().mean().backward()
     assert all(parameter.grad.abs().sum() > 0 for parameter in net.encoder.parameters())
     assert all(parameter.grad is None for parameter in net.decoder.parameters())
 
 
-def test_offsets_are_those_of_the_mean_latent_of_the_prior_that_is_loaded():
+def test_offsets_are_relative_to_the_loaded_mean_latent():
     net, loaded = PSP(SIDE, **SMALL), prior()
     twin = copy.deepcopy(net)
     before = net.centre.clone()
@@ -121,7 +121,7 @@ def test_wrong_arguments(arguments):
 # --- the method
 
 
-def test_training_brings_the_encoder_nearer(entry, tmp_path):
+def test_training_reduces_the_error(entry, tmp_path):
     entry["train"] |= {"iterations": 80}
     method = build(entry, "m", CPU, tmp_path / "psp")
     training = psp.PSPTraining(method.net, psp.PSPTrainingOptions(**entry["train"]), 0, "m")
@@ -134,18 +134,18 @@ def test_training_brings_the_encoder_nearer(entry, tmp_path):
         assert learned < 0.7 * training.losses(gt, 0)["l2"]
 
 
-def test_it_is_trained_once(entry, tmp_path, case, monkeypatch):
+def test_it_is_trained_once(entry, tmp_path, sample, monkeypatch):
     first = build(entry, "m", CPU, tmp_path / "psp")
-    image = first(case)
+    image = first(sample)
     assert image.shape == (SIDE, SIDE, 3)
     assert [path.name for path in (tmp_path / "psp").iterdir()] == ["encoder.pth"]
     monkeypatch.setattr(psp.PSPTraining, "_train", None)
     again = build(entry, "m", CPU, tmp_path / "psp")
-    assert np.array_equal(again(case), image)
+    assert np.array_equal(again(sample), image)
     assert again.identity == first.identity
 
 
-def test_training_is_the_same_at_every_run(entry, tmp_path):
+def test_training_is_deterministic(entry, tmp_path):
     one = build(entry, "m", CPU, tmp_path / "one")
     torch.manual_seed(99)
     other = build(entry, "m", CPU, tmp_path / "other")
@@ -155,7 +155,7 @@ def test_training_is_the_same_at_every_run(entry, tmp_path):
 
 
 @pytest.mark.parametrize("change", [{"train": {"lr": 0.02}}, {"seed": 5}, {"prior": None}])
-def test_what_made_it_decides_whether_it_is_kept(change, entry, tmp_path):
+def test_encoder_is_trained_again_if_its_inputs_change(change, entry, tmp_path):
     first = encoder_of(build(entry, "m", CPU, tmp_path / "psp"))
     if "prior" in change:
         moved = {name: tensor * 1.1 for name, tensor in prior().state_dict().items()}
@@ -164,7 +164,7 @@ def test_what_made_it_decides_whether_it_is_kept(change, entry, tmp_path):
     assert not equal(encoder_of(build(changed, "m", CPU, tmp_path / "psp")), first)
 
 
-def test_a_stopped_training_goes_on(entry, tmp_path, monkeypatch):
+def test_stopped_training_resumes(entry, tmp_path, monkeypatch):
     whole = build(entry, "m", CPU, tmp_path / "whole")
     entry["train"] |= {"save_every": 2}
     losses, seen = psp.PSPTraining.losses, []
@@ -183,12 +183,12 @@ def test_a_stopped_training_goes_on(entry, tmp_path, monkeypatch):
     assert equal(encoder_of(resumed), encoder_of(whole))
 
 
-def test_given_weights(entry, weights, tmp_path, case):
+def test_given_weights(entry, weights, tmp_path, sample):
     trained = build(entry, "m", CPU, tmp_path / "psp")
     whole = saved(tmp_path / "net_g.pth", {"params": trained.net.state_dict()})
     for file in (tmp_path / "psp" / "encoder.pth", whole):
         given = build({"type": "psp", "prior": weights, "weights": str(file)}, "m", CPU, tmp_path / "none")
-        assert np.array_equal(given(case), trained(case))
+        assert np.array_equal(given(sample), trained(sample))
     with pytest.raises(CheckpointError, match="m:weights"):
         build({"type": "psp", "prior": weights, "weights": weights}, "m", CPU, tmp_path)
 
@@ -234,17 +234,17 @@ def test_scales_are_drawn_from_their_range(entry, tmp_path):
         ({"train": {"dataroot_gt": "nowhere", "scales": [4, 2]}}, "m:train:scales", OptionError),
     ],
 )
-def test_mistakes_are_told_by_key_path(change, told, kind, entry, tmp_path):
+def test_wrong_options_are_reported_by_key_path(change, told, kind, entry, tmp_path):
     with pytest.raises(kind, match=told):
         build({**entry, **change}, "m", CPU, tmp_path)
 
 
-def test_its_file_is_one_of_weights_alone(entry, tmp_path):
+def test_encoder_file_contains_weights_only(entry, tmp_path):
     method = build(entry, "m", CPU, tmp_path)
     assert equal(checkpoint.read(tmp_path / "encoder.pth"), encoder_of(method))
 
 
-def test_the_hosts_own_model_trains_it(options, train, tmp_path):
+def test_hosts_own_model_trains_it(options, train, tmp_path):
     decoder = {f"decoder.{name}": tensor for name, tensor in prior().state_dict().items()}
     for data in options["datasets"].values():
         data |= {"out_size": SIDE, "value_range": [0, 1]}
@@ -268,7 +268,7 @@ def test_the_hosts_own_model_trains_it(options, train, tmp_path):
     assert torch.equal(net.centre, prior().mean_latent(CENTRE_OF, torch.Generator().manual_seed(0)))
 
 
-def test_the_option_file_of_table_3():
+def test_option_file_of_table_3():
     """Its entries are checked as a run checks them, and say how long each method searches or learns."""
     methods = yaml.safe_load((REPOSITORY / "options/evaluate/table3.yml").read_text())["methods"]
     classes = {"mGANprior": MGANPriorOptions, "PULSE": PulseOptions, "pSp": PSPOptions}

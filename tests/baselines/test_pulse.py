@@ -40,7 +40,7 @@ def concat(tmp_path):
     return str(saved(tmp_path / "prior.pth", {"params_ema": prior().state_dict()}))
 
 
-def drawn_case(key="a", net=None) -> Sample:
+def sampled_case(key="a", net=None) -> Sample:
     """An image that the prior can draw, made small."""
     net = prior() if net is None else net
     with torch.no_grad():
@@ -68,13 +68,13 @@ def test_bicubic_is_the_protocols(size, wanted):
 
 
 @pytest.mark.parametrize(("size", "wanted"), [(32, 8), (48, 13), (32, 1), (8, 20)])
-def test_area_is_the_mean_over_what_falls_together(size, wanted):
+def test_area_downscaling_is_the_mean(size, wanted):
     fine = torch.rand(size, generator=torch.Generator().manual_seed(0)).double()
     expected = fine.repeat_interleave(wanted).reshape(wanted, size).mean(dim=1)
     assert torch.allclose(resize_matrix("area", size, wanted).double() @ fine, expected, atol=1e-6)
 
 
-def test_downscaling_is_of_any_shape_and_has_gradients():
+def test_downscaling_has_any_shape_and_gradients():
     image = torch.rand(2, 3, 16, 16, requires_grad=True)
     small = Downscaler("bicubic", 16, 3, 5)(image)
     assert small.shape == (2, 3, 3, 5)
@@ -83,7 +83,7 @@ def test_downscaling_is_of_any_shape_and_has_gradients():
     assert torch.allclose(resize_matrix("bicubic", 16, 1).sum(), torch.tensor(1.0))  # where the host itself fails
 
 
-def test_the_sphere_is_that_of_the_mapping_networks_outputs():
+def test_sphere_matches_mapping_network_outputs():
     net = prior()
     sphere = LatentSphere(net)
     draw = torch.Generator().manual_seed(5)
@@ -95,7 +95,7 @@ def test_the_sphere_is_that_of_the_mapping_networks_outputs():
     assert (torch.cov(real.T) - torch.cov(ours.T)).abs().max() < 0.05 * real.var()
 
 
-def test_a_step_stays_on_the_spheres_and_goes_down():
+def test_step_stays_on_the_sphere_and_reduces_the_loss():
     draw = torch.Generator().manual_seed(0)
     codes, maps = (torch.randn(shape, generator=draw, requires_grad=True) for shape in ((4, 16), (1, 3, 8, 8)))
     optimiser = SphericalAdam([codes], [maps], 0.3)
@@ -121,7 +121,7 @@ def test_geodesic_cross_loss():
     assert geodesic_cross(near) == pytest.approx(1e-6, rel=1e-2)
 
 
-def test_the_rate_rises_and_falls():
+def test_rate_rises_and_falls():
     assert lr_factor(0) == pytest.approx(0.1)
     assert lr_factor(0.45) == pytest.approx(1)
     assert lr_factor(0.99) == pytest.approx(0.01)
@@ -130,45 +130,45 @@ def test_the_rate_rises_and_falls():
 
 def test_it_finds_a_face_that_downscales_to_the_input(weights):
     method = build({"type": "pulse", "prior": weights, "iterations": 150, "eps": 0, "cross_weight": 0}, "m", CPU, None)
-    case = drawn_case(net=method.prior.net)
-    image, differences = method.search(case)
+    sample = sampled_case(net=method.prior.net)
+    image, differences = method.search(sample)
     assert min(differences) < 0.05 * differences[0]
     small = Downscaler("bicubic", SIDE, 8, 8)(image)
-    found = float((small - method.prior.to_tensor(case.lq)).square().mean()) / 4
+    found = float((small - method.prior.to_tensor(sample.lq)).square().mean()) / 4
     assert found == pytest.approx(min(differences), rel=1e-3)
 
 
-def test_the_cross_loss_holds_the_search_back(concat):
+def test_cross_loss_limits_the_search(concat):
     entry = {"type": "pulse", "prior": concat, "iterations": 30, "eps": 0}
-    near, far = (build({**entry, "cross_weight": w}, "m", CPU, None).search(drawn_case())[1] for w in (1, 0))
+    near, far = (build({**entry, "cross_weight": w}, "m", CPU, None).search(sampled_case())[1] for w in (1, 0))
     assert min(far) < min(near)
 
 
 def test_it_ends_where_it_is_near_enough(concat):
     entry = {"type": "pulse", "prior": concat, "iterations": 120, "cross_weight": 0}
-    differences = build({**entry, "eps": 1e-3}, "m", CPU, None).search(drawn_case())[1]
+    differences = build({**entry, "eps": 1e-3}, "m", CPU, None).search(sampled_case())[1]
     assert len(differences) < 120
     assert differences[-1] < 1e-3 <= min(differences[:-1])
 
 
 @pytest.mark.parametrize("kind", ["pulse", "mganprior"])
-def test_a_result_is_a_function_of_seed_key_and_condition(kind, concat):
+def test_result_depends_on_seed_key_and_condition(kind, concat):
     entry = {"type": kind, "prior": concat, "iterations": 5, "seed": 3}
     if kind == "mganprior":
         entry |= {"codes": 2, "compose_at": 4, "perceptual_weight": 0}
     method = build(entry, "m", CPU, None)
-    one = method(drawn_case())
+    one = method(sampled_case())
     torch.manual_seed(99)
-    method(drawn_case(key="b"))
-    assert np.array_equal(one, build(entry, "m", CPU, None)(drawn_case()))
-    assert not np.array_equal(one, method(drawn_case(key="b")))
-    assert not np.array_equal(one, build({**entry, "seed": 4}, "m", CPU, None)(drawn_case()))
-    other = drawn_case()
+    method(sampled_case(key="b"))
+    assert np.array_equal(one, build(entry, "m", CPU, None)(sampled_case()))
+    assert not np.array_equal(one, method(sampled_case(key="b")))
+    assert not np.array_equal(one, build({**entry, "seed": 4}, "m", CPU, None)(sampled_case()))
+    other = sampled_case()
     assert not np.array_equal(one, method(Sample(other.key, "16x", other.lq, None, SIDE)))
 
 
 @pytest.mark.parametrize("size", [16, 48])
-def test_results_have_the_size_of_the_truth_and_inputs_any(size, concat):
+def test_inputs_may_have_any_size(size, concat):
     entry = {"type": "pulse", "prior": concat, "iterations": 2, "downscale": "area"}
     rng = np.random.default_rng(0)
     image = build(entry, "m", CPU, None)(Sample("a", "", rng.integers(0, 256, (7, 40, 3), np.uint8), None, size))
@@ -176,7 +176,7 @@ def test_results_have_the_size_of_the_truth_and_inputs_any(size, concat):
     assert image.dtype == np.uint8
 
 
-def test_channels_and_range_are_kept_on_the_way(concat):
+def test_channels_and_range_survive_the_round_trip(concat):
     prior_ = build({"type": "pulse", "prior": concat}, "m", CPU, None).prior
     image = np.random.default_rng(0).integers(0, 256, (SIDE, SIDE, 3), np.uint8)
     assert np.array_equal(prior_.to_image(prior_.to_tensor(image), SIDE), image)
@@ -185,7 +185,7 @@ def test_channels_and_range_are_kept_on_the_way(concat):
     assert prior_.to_tensor(red)[0, :, 0, 0].tolist() == [1, -1, -1]
 
 
-def test_identity_tells_what_counts(concat, tmp_path):
+def test_identity_contains_what_affects_the_result(concat, tmp_path):
     one = build({"type": "pulse", "prior": concat}, "m", CPU, None)
     assert one.identity["iterations"] == 100
     assert concat not in str(one.identity)
@@ -209,23 +209,23 @@ def test_identity_tells_what_counts(concat, tmp_path):
         ({"type": "puls"}, "m:type"),
     ],
 )
-def test_mistakes_are_told_by_key_path(change, told, concat):
+def test_wrong_options_are_reported_by_key_path(change, told, concat):
     with pytest.raises(OptionError, match=told):
         build({"type": "pulse", "prior": concat, **change}, "m", CPU, None)
 
 
-def test_a_missing_prior_is_told(tmp_path):
+def test_missing_prior_is_an_error(tmp_path):
     with pytest.raises(CheckpointError, match=r"m:prior:.*no such file"):
         build({"type": "pulse", "prior": str(tmp_path / "none.pth")}, "m", CPU, None)
 
 
 @pytest.mark.parametrize(("kind", "key"), [("pulse", "other_noise"), ("mganprior", "noise")])
-def test_noise_that_is_not_searched_is_zero_unless_asked_for(kind, key, concat, monkeypatch):
+def test_other_noise_is_zero_by_default(kind, key, concat, monkeypatch):
     """Fixed noise is grain that the small image cannot tell of, so the search cannot remove it."""
     entry = {"type": kind, "prior": concat, "iterations": 1}
     entry |= {"noise_maps": 1} if kind == "pulse" else {"codes": 2, "compose_at": 8, "perceptual_weight": 0}
     draw = GPENPrior.make_noise
-    zero, fixed = (build({**entry, **more}, "m", CPU, None)(drawn_case()) for more in ({}, {key: "fixed"}))
+    zero, fixed = (build({**entry, **more}, "m", CPU, None)(sampled_case()) for more in ({}, {key: "fixed"}))
     monkeypatch.setattr(
         GPENPrior,
         "make_noise",
@@ -234,5 +234,5 @@ def test_noise_that_is_not_searched_is_zero_unless_asked_for(kind, key, concat, 
             for place, map_ in enumerate(draw(net, batch, generator))
         ],
     )
-    assert np.array_equal(build({**entry, key: "fixed"}, "m", CPU, None)(drawn_case()), zero)
+    assert np.array_equal(build({**entry, key: "fixed"}, "m", CPU, None)(sampled_case()), zero)
     assert not np.array_equal(zero, fixed)

@@ -66,7 +66,7 @@ def test_bfr_read_back(option_file, output, flags, suffix, backend):
         }
     )
     for i, key in enumerate(made.keys):
-        wanted, found = made.case(key, ""), pairs.case(key, "")
+        wanted, found = made.sample(key, ""), pairs.sample(key, "")
         np.testing.assert_array_equal(found.lq, wanted.lq)
         np.testing.assert_array_equal(found.gt, wanted.gt)
         lq = dataset[i]["lq"].numpy().transpose(1, 2, 0)[:, :, ::-1]
@@ -74,7 +74,7 @@ def test_bfr_read_back(option_file, output, flags, suffix, backend):
         np.testing.assert_allclose(lq, resize_bilinear(wanted.lq, 24), rtol=0, atol=4 * np.finfo(np.float32).eps)
     manifest = json.loads((output / "pairs.json").read_text())
     assert manifest["images"] == {key: made.degradation(key, "") for key in made.keys}
-    fingerprint = compute_fingerprint(made, (made.case(*place) for place in all_samples(made)))
+    fingerprint = compute_fingerprint(made, (made.sample(*place) for place in all_samples(made)))
     assert manifest["fingerprint"] == json.loads(json.dumps(fingerprint.to_dict()))
     assert {path.name for path in output.iterdir()} == {f"lq{suffix}", f"gt{suffix}", "pairs.json"}
 
@@ -87,8 +87,8 @@ def test_fsr_has_a_set_of_inputs_per_scale(gt, output, flags, suffix):
         roots = {"dataroot_lq": str(output / f"lq_{condition}{suffix}"), "dataroot_gt": str(output / f"gt{suffix}")}
         pairs = build_protocol({"type": "pairs", **roots})
         for key in made.keys:
-            np.testing.assert_array_equal(pairs.case(key, "").lq, made.case(key, condition).lq)
-            np.testing.assert_array_equal(pairs.case(key, "").gt, made.case(key, condition).gt)
+            np.testing.assert_array_equal(pairs.sample(key, "").lq, made.sample(key, condition).lq)
+            np.testing.assert_array_equal(pairs.sample(key, "").gt, made.sample(key, condition).gt)
     manifest = json.loads((output / "pairs.json").read_text())
     assert manifest["images"]["face_0"] == {"4x": "bicubic, 1/4", "8x": "bicubic, 1/8"}
 
@@ -138,7 +138,7 @@ def test_going_on_after_a_stop(gt, output, tmp_path, monkeypatch, capsys, flags)
 
 def test_going_on_with_an_original_that_was_changed_meanwhile(gt, output, monkeypatch):
     with monkeypatch.context() as patched:
-        patched.setattr(make_eval_pairs, "take_fingerprint", stopped_at_the_end)
+        patched.setattr(make_eval_pairs, "compute_fingerprint", stopped_at_the_end)
         assert fsr(gt, output) == 130
     cv2.imwrite(str(gt / "face_1.png"), 255 - cv2.imread(str(gt / "face_1.png")))
     assert fsr(gt, output) == 0
@@ -149,8 +149,8 @@ def test_going_on_with_an_original_that_was_changed_meanwhile(gt, output, monkey
         ).read_bytes()
 
 
-def stopped_at_the_end(protocol, cases):
-    for _ in cases:
+def stopped_at_the_end(protocol, samples):
+    for _ in samples:
         continue
     raise KeyboardInterrupt
 

@@ -14,19 +14,19 @@ def noise(size: int) -> np.ndarray:
 
 @pytest.mark.parametrize(("size", "smaller"), [(64, 8), (64, 1), (50, 7), (33, 32), (5, 5)])
 @pytest.mark.parametrize("value", [0, 1, 127, 255])
-def test_a_constant_stays(size, smaller, value):
+def test_constant_stays(size, smaller, value):
     reduced = reduce_bicubic(np.full((size, size, 3), value, np.uint8), smaller)
     assert reduced.shape == (smaller, smaller, 3)
     assert reduced.dtype == np.uint8
     assert (reduced == value).all()
 
 
-def test_the_same_size_is_the_same_image():
+def test_same_size_is_the_same_image():
     np.testing.assert_array_equal(reduce_bicubic(noise(16), 16), noise(16))
 
 
 @pytest.mark.parametrize("scale", [4, 8])
-def test_a_ramp_is_read_at_the_centres_of_the_new_pixels(scale):
+def test_ramp_is_sampled_at_pixel_centers(scale):
     ramp = np.broadcast_to(2 * np.arange(128, dtype=np.uint8)[:, None, None], (128, 128, 3))
     reduced = reduce_bicubic(ramp, 128 // scale)
     centres = 2 * ((np.arange(128 // scale) + 0.5) * scale - 0.5)
@@ -49,13 +49,13 @@ def test_agrees_with_pillow_away_from_the_border(size, smaller):
 
 
 @pytest.mark.parametrize(("size", "scale"), [(128, 8), (128, 16), (128, 64), (96, 3)])
-def test_agrees_with_the_hosts_copy_where_that_works(size, scale):
+def test_bicubic_equals_host_version(size, scale):
     reduced = reduce_bicubic(noise(size), size // scale)
     host = np.clip(imresize(noise(size).astype(np.float32), 1 / scale), 0, 255)
     assert np.abs(reduced - host).max() <= 0.501
 
 
-def test_one_pixel_which_the_hosts_copy_cannot_make():
+def test_bicubic_reduces_to_one_pixel():
     with pytest.raises(RuntimeError, match="must match the size"):
         imresize(noise(64).astype(np.float32), 1 / 64)
     assert reduce_bicubic(noise(64), 1).shape == (1, 1, 3)

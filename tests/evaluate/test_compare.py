@@ -34,7 +34,7 @@ def against(summary: Summary, name: str, column=PSNR):
 GPEN = {"GPEN, run 0": [20.0, 22.0, 24.0], "GPEN, run 1": [22.0, 24.0, 26.0]}
 
 
-def test_a_difference_by_hand():
+def test_difference_by_hand():
     found = against(summary_of({"Bilinear": [20.0, 21.0, 22.0], **GPEN}), "Bilinear")
     assert found.mean == pytest.approx(-2)  # the runs' mean is 21, 23, 25
     assert found.by_run == pytest.approx((-1, -3))
@@ -62,7 +62,7 @@ def test_images_that_disagree_tell_nothing():
     assert found.mark == ""
 
 
-def test_of_sets_the_runs_alone_tell():
+def test_set_metrics_are_marked_by_runs():
     values = {"Rival, run 0": [1, 2, 3], "Rival, run 1": [1, 2, 3], "Single": [1, 2, 3], **GPEN}
     sets = {"Rival, run 0": 9.0, "Rival, run 1": 7.0, "Single": 5.0, "GPEN, run 0": 6.0, "GPEN, run 1": 4.0}
     summary = summary_of(values, sets)
@@ -71,7 +71,7 @@ def test_of_sets_the_runs_alone_tell():
     assert (single.mean, single.by_run, single.mark) == (0, (-1, 1), "")
 
 
-def test_runs_are_compared_over_the_images_that_both_have():
+def test_runs_are_compared_on_shared_images():
     """A rival that fails on the one easy image is no worse for it: on the others it is better, in every run."""
     values = {"Rival, run 0": [21.0, 23.0, None], "Rival, run 1": [23.0, 25.0, 60.0]}
     values |= {"GPEN, run 0": [20.0, 22.0, 60.0], "GPEN, run 1": [22.0, 24.0, 62.0]}
@@ -89,7 +89,7 @@ def test_one_image_tells_nothing():
     assert (found.interval, found.mark) == (None, "")
 
 
-def test_a_run_that_failed_altogether_leaves_nothing_to_compare():
+def test_failed_run_has_no_comparison():
     summary = summary_of(
         {"Rival, run 0": [1.0, 2.0], "Rival, run 1": [None, None], **{k: v[:2] for k, v in GPEN.items()}}
     )
@@ -122,12 +122,12 @@ def test_nothing_is_never_minus_nothing():
     assert "-0.00" not in text
 
 
-def test_what_agreeing_runs_are_worth_is_told():
+def test_note_explains_agreeing_runs():
     text = compare_markdown(summary_of({"Bilinear": [20.0, 21.0, 22.0], **GPEN}), "GPEN")
-    assert "- Of runs that differ by chance alone, two agree in one of two cases, and three in one of four.\n" in text
+    assert "- By chance alone, two runs agree in one of two cases, and three in one of four.\n" in text
 
 
-def test_the_report_writes_it_if_asked_and_leaves_none_of_before(tmp_path):
+def test_report_replaces_an_earlier_comparison(tmp_path):
     results: Results = made_results({"Bilinear": [20.0, 21.0], "GPEN": [22.0, 23.0]})
     draw_images(tmp_path, results)
     against = {tmp_path / "against.md", tmp_path / "against.csv"}
@@ -137,13 +137,13 @@ def test_the_report_writes_it_if_asked_and_leaves_none_of_before(tmp_path):
     assert not any(file.exists() for file in against)
 
 
-def test_a_stranger_is_refused_by_the_report_too(tmp_path):
+def test_stranger_is_refused_by_the_report_too(tmp_path):
     results = made_results({"Bilinear": [20.0, 21.0], "GPEN": [22.0, 23.0]})
     with pytest.raises(OptionError, match=r"report:against: got 'GPEM'; expected one of .*GPEN"):
         write_report(tmp_path, results, ReportOptions(against="GPEM"))
 
 
-def test_a_stranger_is_refused_before_the_work():
+def test_stranger_is_refused_before_the_work():
     given = {
         "name": "x",
         "protocol": {"type": "bfr", "dataroot_gt": "faces"},

@@ -33,8 +33,8 @@ def bicubic(monkeypatch):
             class Odd:
                 description, identity = method.description, method.identity
 
-                def __call__(self, case):
-                    return function(case)
+                def __call__(self, sample):
+                    return function(sample)
 
             return Odd()
 
@@ -53,7 +53,7 @@ def metric(monkeypatch):
     return add
 
 
-def leaving(case):
+def leaving(sample):
     raise SystemExit(0)
 
 
@@ -61,13 +61,13 @@ def leaving(case):
     ("answer", "reason"),
     [
         (leaving, "SystemExit: 0 "),
-        (lambda case: case.lq, "ValueError: gave"),
-        (lambda case: case.gt.astype(np.float32) * np.nan, "float32 instead of"),
-        (lambda case: None, "ValueError: gave NoneType instead of an image"),
-        (lambda case: [[0]], "ValueError: gave list instead of an image"),
+        (lambda sample: sample.lq, "ValueError: gave"),
+        (lambda sample: sample.gt.astype(np.float32) * np.nan, "float32 instead of"),
+        (lambda sample: None, "ValueError: gave NoneType instead of an image"),
+        (lambda sample: [[0]], "ValueError: gave list instead of an image"),
     ],
 )
-def test_a_method_with_an_odd_answer_fails_and_the_others_finish(given, bicubic, answer, reason):
+def test_wrong_output_fails_only_its_method(given, bicubic, answer, reason):
     bicubic(answer)
     results = run(given)
     assert [failure.method for failure in results.failures()] == ["Bicubic"] * 4
@@ -76,7 +76,7 @@ def test_a_method_with_an_odd_answer_fails_and_the_others_finish(given, bicubic,
     assert "Bicubic" in written(given)["table.md"].decode()
 
 
-def test_a_network_that_leaves_while_it_is_built_is_a_row_that_says_so(given, monkeypatch):
+def test_system_exit_while_building_fails_only_its_method(given, monkeypatch):
     build = run_module.build_method
 
     def build_leaving(entry, *rest):
@@ -86,7 +86,7 @@ def test_a_network_that_leaves_while_it_is_built_is_a_row_that_says_so(given, mo
     assert "SystemExit" in run(given).rows[1].failure
 
 
-def test_a_metric_that_leaves_has_no_value(given, metric):
+def test_metric_that_exits_has_no_value(given, metric):
     def calculate_leaving(img, img2):
         raise SystemExit("good\nbye")
 
@@ -96,8 +96,8 @@ def test_a_metric_that_leaves_has_no_value(given, metric):
     assert "SystemExit: good (test_faulty_methods.py:" in results.columns[-1].note
 
 
-def test_the_truth_itself_has_no_psnr_and_the_table_says_why(given, bicubic):
-    bicubic(lambda case: case.gt)
+def test_infinite_psnr_has_a_note(given, bicubic):
+    bicubic(lambda sample: sample.gt)
     first = run(given)
     table = written(given)
     assert math.isnan(first.value("Bicubic", "", first.columns[0]))
@@ -108,7 +108,7 @@ def test_the_truth_itself_has_no_psnr_and_the_table_says_why(given, bicubic):
     assert "are infinite" in table["table.md"].decode()
 
 
-def test_an_infinite_value_of_a_set_is_no_number_at_any_run(given, metric):
+def test_infinite_set_value_is_nan_at_every_run(given, metric):
     class Endless(SetAccumulator):
         def check_fits(self, other):
             return None
@@ -128,7 +128,7 @@ def test_an_infinite_value_of_a_set_is_no_number_at_any_run(given, metric):
     assert written(given) == table
 
 
-def test_a_metric_whose_file_is_lost_keeps_what_was_measured(given, metric):
+def test_metric_with_lost_file_keeps_cached_values(given, metric):
     lost = []
 
     def calculate_lost(img, img2):
@@ -146,7 +146,7 @@ def test_a_metric_whose_file_is_lost_keeps_what_was_measured(given, metric):
     assert math.isnan(results.value("New", "", results.columns[-1]))
 
 
-def test_results_stand_in_the_order_of_the_option_file_whoever_measured_first(given, faces):
+def test_results_are_in_the_order_of_the_option_file(given, faces):
     given["protocol"] = {"type": "fsr", "dataroot_gt": str(faces), "out_size": 32, "scales": [4, 8], "num_images": 1}
     given["metrics"] = {
         name: {"type": "calculate_swd", "better": "lower", "patches": 16, "directions": 8 * (1 + i)}
@@ -158,7 +158,7 @@ def test_results_stand_in_the_order_of_the_option_file_whoever_measured_first(gi
     assert list(in_order(shuffled, results)) == [(c, "", name) for c in ("4x", "8x") for name in "bca"]
 
 
-def test_no_home_folder_stands_in_results(given, faces, monkeypatch, tmp_path):
+def test_results_contain_no_home_folder(given, faces, monkeypatch, tmp_path):
     monkeypatch.setenv("HOME", str(tmp_path))
     folder = tmp_path / "faces"
     folder.mkdir()
@@ -184,12 +184,12 @@ def test_no_home_folder_stands_in_results(given, faces, monkeypatch, tmp_path):
         ("/", "in /home/al", "in /home/al"),
     ],
 )
-def test_only_the_home_folder_is_abbreviated(monkeypatch, home, text, expected):
+def test_only_the_home_folder_is_redacted(monkeypatch, home, text, expected):
     monkeypatch.setattr(Path, "home", lambda: Path(home))
     assert format_error(DataError(text)) == expected
 
 
-def test_a_stop_by_hand_ends_with_its_status_and_the_way_on(given, monkeypatch, capsys, tmp_path):
+def test_ctrl_c_ends_with_status_130_and_a_hint(given, monkeypatch, capsys, tmp_path):
     path = tmp_path / "small.yml"
     path.write_text(json.dumps(given))
 

@@ -19,7 +19,7 @@ def tiles(page: np.ndarray, rows: int, columns: int) -> np.ndarray:
 
 
 @pytest.mark.parametrize(("kind", "columns"), [("bfr", 5), ("wild", 4)])
-def test_a_sheet_shows_input_methods_and_truth_and_crosses_out_failures(tmp_path, kind, columns):
+def test_sheet_shows_all_columns_and_missing_tiles(tmp_path, kind, columns):
     results = made_results({"a": [1, None], "b": [3, 4], "c": [3, 4]}, conditions=["8x", "16x"], kind=kind)
     draw_images(tmp_path, results)
     page = comparison_sheet(tmp_path, results, "16x", results.keys, TILE)
@@ -32,7 +32,7 @@ def test_a_sheet_shows_input_methods_and_truth_and_crosses_out_failures(tmp_path
         assert (found[1, 4, :, :, :2] == (1, 200)).all()
 
 
-def test_a_tile_says_why_there_is_no_image(tmp_path):
+def test_missing_tile_shows_the_reason(tmp_path):
     results = made_results({"a": [1], "b": [2]}, conditions=["8x", "16x"])
     draw_images(tmp_path, results)
     del results.images["a"]["16x"]
@@ -43,14 +43,14 @@ def test_a_tile_says_why_there_is_no_image(tmp_path):
     assert not np.array_equal(missing_tile(TILE, "none"), missing_tile(TILE, "missing"))
 
 
-def test_columns_are_lettered_as_in_the_papers_figures():
+def test_sheet_columns_have_letters():
     names = column_names(made_results({"a": [1], "b": [2]}))
     assert names == ["(a) input", "(b) a", "(c) b", "(d) ground truth"]
     many = column_names(made_results({f"m{place}": [1] for place in range(30)}))
     assert [name.split()[0] for name in many[25:29]] == ["(z)", "(aa)", "(ab)", "(ac)"]
 
 
-def test_images_run_from_the_best_to_the_worst_of_the_last_method():
+def test_sheet_images_are_sorted_by_the_last_method():
     results = made_results({"a": [9, 8, 7, 6, 5], "b": [3, 1, 5, 4, 2]})
     choice = choose_images(results, 3)
     assert choice.keys == ["face_2", "face_0", "face_1"]
@@ -64,11 +64,11 @@ def test_images_run_from_the_best_to_the_worst_of_the_last_method():
     assert choose_images(results, ["face_4"]).keys == ["face_4"]
 
 
-def test_a_method_that_could_not_run_chooses_nothing():
+def test_failed_method_does_not_choose_images():
     assert "of plain" in choose_images(nasty_results(), 2).how
 
 
-def test_curves_are_the_same_twice_and_change_with_the_values():
+def test_curves_are_deterministic():
     def drawn(last: float | None) -> np.ndarray:
         results = made_results({"_a$x$": [20, 22], "b" * 200: [30, last]}, conditions=["8x", "16x", "64x"])
         return curves(Summary.of(results, 100, 0))
@@ -80,20 +80,20 @@ def test_curves_are_the_same_twice_and_change_with_the_values():
     assert not np.array_equal(first, drawn(None))
 
 
-def test_a_metric_without_values_has_no_panel():
+def test_metric_without_values_has_no_panel():
     values = {"a": [20, 22], "b": [30, 31]}
     one = curves(Summary.of(made_results(values, conditions=["8x", "16x"], columns=(PSNR,)), 100, 0))
     two = curves(Summary.of(made_results(values, conditions=["8x", "16x"], columns=(PSNR, LPIPS)), 100, 0))
     assert np.array_equal(one, two)
 
 
-def test_more_methods_than_colours_are_told_apart():
+def test_more_methods_than_colors_have_different_lines():
     styles = [line_style(number) for number in range(24)]
     assert len({tuple(style.items()) for style in styles}) == 24
     assert {style["linestyle"] for style in styles[:8]} == {"-"}
 
 
-def test_cards_inside_the_page_hold_the_worst_and_the_best():
+def test_embedded_cards_include_extremes():
     rng = np.random.default_rng(0)
     results = made_results({"a": rng.permutation(40), "b": rng.permutation(40)}, conditions=["8x", "16x"])
     cards = choose_cards(results, 24)
@@ -107,7 +107,7 @@ def test_cards_inside_the_page_hold_the_worst_and_the_best():
     assert choose_cards(results, 0) == []
 
 
-def test_the_weight_of_images_inside_is_bounded(tmp_path):
+def test_weight_of_images_inside_is_bounded(tmp_path):
     results = made_results({"a": [1, 2, None], "b": [3, 4, 5]})
     draw_images(tmp_path, results)
     cards = choose_cards(results, 3)

@@ -22,7 +22,7 @@ SMALL = {"kernel_size": [3, 5], "downsample_range": [1, 4]}
 
 def fingerprint_of(**options) -> Fingerprint:
     protocol = build_protocol({"out_size": 32, **options})
-    return compute_fingerprint(protocol, (protocol.case(*place) for place in all_samples(protocol)))
+    return compute_fingerprint(protocol, (protocol.sample(*place) for place in all_samples(protocol)))
 
 
 @pytest.fixture
@@ -45,7 +45,7 @@ def told(one: Fingerprint, other: Fingerprint) -> list[str]:
     return differences(one.to_dict(), json.loads(json.dumps(other.to_dict())))
 
 
-def test_the_line(bfr):
+def test_line(bfr):
     parts = bfr.parts
     assert str(bfr) == (
         f"bfr {bfr.digest} · 8 images · 32 px · options {parts['options']} images {parts['images']} "
@@ -61,15 +61,15 @@ def test_json_and_back(bfr):
     assert told(bfr, bfr) == []
 
 
-def test_an_image_takes_few_bytes(faces):
+def test_image_takes_few_bytes(faces):
     protocol = build_protocol({"type": "fsr", "dataroot_gt": str(faces), "out_size": 32})
-    cases = [protocol.case(*place) for place in all_samples(protocol)]
-    long = [replace(case, key=f"{i:05d}") for i in range(200) for case in cases[:3]]
+    samples = [protocol.sample(*place) for place in all_samples(protocol)]
+    long = [replace(sample, key=f"{i:05d}") for i in range(200) for sample in samples[:3]]
     few = len(json.dumps(compute_fingerprint(protocol, long[:300]).to_dict()))
     assert len(json.dumps(compute_fingerprint(protocol, long).to_dict())) - few < 100 * 100
 
 
-def test_neither_order_nor_place_nor_file_format_matters(faces, tmp_path, bfr):
+def test_fingerprint_is_independent_of_order_folder_and_format(faces, tmp_path, bfr):
     archive = shutil.make_archive(str(tmp_path / "faces"), "zip", faces)
     stored, bitmaps = tmp_path / "faces.lmdb", tmp_path / "bitmaps"
     make_lmdb.main(["--input", str(faces), "--output", str(stored), "--size", "32"])
@@ -80,12 +80,12 @@ def test_neither_order_nor_place_nor_file_format_matters(faces, tmp_path, bfr):
         assert fingerprint_of(type="bfr", dataroot_gt=str(root), degradation=SMALL) == bfr
 
 
-def test_the_order_of_the_cases_does_not_matter(faces):
+def test_order_of_the_cases_does_not_matter(faces):
     protocol = build_protocol({"type": "fsr", "dataroot_gt": str(faces), "out_size": 32})
     places = list(all_samples(protocol))
-    in_order = compute_fingerprint(protocol, (protocol.case(*place) for place in places))
+    in_order = compute_fingerprint(protocol, (protocol.sample(*place) for place in places))
     random.Random(1).shuffle(places)
-    shuffled = compute_fingerprint(protocol, (protocol.case(*place) for place in places))
+    shuffled = compute_fingerprint(protocol, (protocol.sample(*place) for place in places))
     assert shuffled == in_order
     assert str(shuffled) == str(in_order)
 
@@ -99,7 +99,7 @@ def test_threads_of_opencv_do_not_matter(faces, bfr):
         cv2.setNumThreads(before)
 
 
-def test_defaults_and_whole_numbers_may_be_written_out(faces, bfr):
+def test_explicit_defaults_give_the_same_fingerprint(faces, bfr):
     same = {"kernel_size": [3, 5], "downsample_range": [1.0, 4.0], "noise_range": [0, 25], "downsampler": "area"}
     written = fingerprint_of(type="bfr", dataroot_gt=str(faces), degradation=same, seed=0, num_images=8)
     assert written.digest == bfr.digest
@@ -112,7 +112,7 @@ def test_fewer_images_change_the_list(faces, bfr):
     assert told(fewer, bfr) == ["2 images only in the second: face_6, face_7"]
 
 
-def test_a_name_changes_the_list_alone(gt):
+def test_name_changes_only_the_image_list(gt):
     before = fingerprint_of(type="wild", dataroot_lq=str(gt))
     (gt / "face_7.png").rename(gt / "face_8.png")
     after = fingerprint_of(type="wild", dataroot_lq=str(gt))
@@ -120,7 +120,7 @@ def test_a_name_changes_the_list_alone(gt):
     assert told(before, after) == ["1 image only in the first: face_7", "1 image only in the second: face_8"]
 
 
-def test_a_pixel_changes_the_inputs_alone(gt):
+def test_pixel_changes_only_the_inputs(gt):
     before = fingerprint_of(type="wild", dataroot_lq=str(gt))
     image = cv2.imread(str(gt / "face_2.png"))
     image[0, 0, 0] ^= 1
@@ -130,21 +130,21 @@ def test_a_pixel_changes_the_inputs_alone(gt):
     assert told(before, after) == ["inputs of 1 image differ although the options agree: face_2"]
 
 
-def test_the_truth_counts_too(gt, faces):
+def test_truth_counts_too(gt, faces):
     options = {"type": "pairs", "dataroot_lq": str(faces), "dataroot_gt": str(gt)}
     before = fingerprint_of(**options)
     cv2.imwrite(str(gt / "face_0.png"), np.zeros((32, 32, 3), np.uint8))
     assert changed_parts(before, fingerprint_of(**options)) == {"inputs"}
 
 
-def test_the_shape_counts_too(faces):
+def test_shape_counts_too(faces):
     protocol = build_protocol({"type": "wild", "dataroot_lq": str(faces), "out_size": 32})
     shapes = ((2, 3, 3), (3, 2, 3))
-    cases = [Sample("x", "", np.zeros(shape, np.uint8), None, 32) for shape in shapes]
-    assert changed_parts(*(compute_fingerprint(protocol, [case]) for case in cases)) == {"inputs"}
+    samples = [Sample("x", "", np.zeros(shape, np.uint8), None, 32) for shape in shapes]
+    assert changed_parts(*(compute_fingerprint(protocol, [sample]) for sample in samples)) == {"inputs"}
 
 
-def test_options_are_told_by_key_path(faces, bfr):
+def test_differing_options_are_named_by_key_path(faces, bfr):
     other = fingerprint_of(type="bfr", dataroot_gt=str(faces), degradation={**SMALL, "downsample_range": [1, 5]})
     assert changed_parts(bfr, other) == {"options", "inputs"}
     phrases = told(bfr, other)
@@ -153,7 +153,7 @@ def test_options_are_told_by_key_path(faces, bfr):
     assert "although" not in phrases[1]
 
 
-def test_versions_are_told_by_package(bfr):
+def test_differing_versions_are_named_by_package(bfr):
     other = replace(bfr, versions={**bfr.versions, "torch": "9.9.0", "extra": "1"})
     assert changed_parts(bfr, other) == {"versions"}
     assert told(bfr, other) == ["extra not there and 1", f"torch {bfr.versions['torch']} and 9.9.0"]
@@ -166,7 +166,7 @@ def test_versions_know_nothing_of_the_machine(monkeypatch):
     assert {"gpen_plugin", "basicsr", "torch", "numpy", "opencv", "scipy", "lpips"} == found.keys()
 
 
-def test_a_package_that_is_absent_is_left_out(monkeypatch):
+def test_package_that_is_absent_is_left_out(monkeypatch):
     def version(name: str) -> str:
         if name == "lpips":
             raise fingerprint.metadata.PackageNotFoundError(name)
@@ -188,12 +188,12 @@ def test_other_protocols_with_the_same_images(faces, tmp_path):
 
 
 @pytest.mark.parametrize("change", [{"inputs": ["0" * 12] * 8}, {"size": 64}, {"digest": "0" * 12}])
-def test_a_changed_one_is_refused(bfr, change):
+def test_changed_one_is_refused(bfr, change):
     with pytest.raises(DataError, match="its parts give"):
         Fingerprint.from_dict({**bfr.to_dict(), **change})
 
 
 @pytest.mark.parametrize("given", [{}, {"images": [], "inputs": ["a"]}, None])
-def test_what_is_no_fingerprint_is_refused(given):
+def test_invalid_fingerprint_is_an_error(given):
     with pytest.raises(DataError, match="cannot be read"):
         Fingerprint.from_dict(given)

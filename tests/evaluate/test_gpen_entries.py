@@ -23,9 +23,9 @@ from gpen_plugin.restore.network import open_network
 GPENS = [name for name in NETWORKS if name.startswith("GPEN ")]
 
 
-def by_hand(net: nn.Module, case: Sample) -> np.ndarray:
+def by_hand(net: nn.Module, sample: Sample) -> np.ndarray:
     """Section 3.2 on one image, without any code of the package but the network."""
-    unit = cv2.resize(case.lq.astype(np.float32) / 255, (net.in_size,) * 2, interpolation=cv2.INTER_LINEAR)
+    unit = cv2.resize(sample.lq.astype(np.float32) / 255, (net.in_size,) * 2, interpolation=cv2.INTER_LINEAR)
     lq = torch.from_numpy(unit[..., ::-1].copy()).permute(2, 0, 1)[None] * 2 - 1
     with torch.no_grad():
         out = (net.eval()(lq)[0].clamp(-1, 1) + 1) / 2 * 255
@@ -39,13 +39,13 @@ def test_gpen_is_the_network_called_by_hand(name, layout, tmp_path):
         "ours": lambda: {"params": weights(NETWORKS[name], 1), "params_ema": net.state_dict()},
         "authors": lambda: to_layout(net.state_dict(), "authors"),
     }
-    path, case = saved(tmp_path / "net_g.pth", files[layout]()), degraded(size=net.out_size)
-    difference = np.abs(method({"type": "gpen", "weights": str(path)})(case).astype(int) - by_hand(net, case))
+    path, sample = saved(tmp_path / "net_g.pth", files[layout]()), degraded(size=net.out_size)
+    difference = np.abs(method({"type": "gpen", "weights": str(path)})(sample).astype(int) - by_hand(net, sample))
     assert difference.max() <= 1
     assert (difference > 0).mean() < 0.01
 
 
-def test_gpen_is_what_the_trainings_validation_gives(faces, tmp_path, test_options):
+def test_gpen_equals_the_validation_of_training(faces, tmp_path, test_options):
     """Bit for bit: the same pairs, the same weights, the host's own way to an image."""
     small = tmp_path / "lq"
     small.mkdir()
@@ -67,35 +67,35 @@ def test_gpen_is_what_the_trainings_validation_gives(faces, tmp_path, test_optio
         np.testing.assert_array_equal(restore(Sample(file.stem, "", cv2.imread(str(file)), None, 32)), images["result"])
 
 
-def test_gpen_is_what_restoring_gives(tmp_path):
+def test_gpen_equals_gpen_restore(tmp_path):
     path = saved(tmp_path / "net_g.pth", {"params_ema": weights(NETWORKS["GPEN concat"])})
-    cases = [degraded(seed, 5 + seed, 20, size=32) for seed in range(3)]
-    for case in cases:
-        (restored,) = open_network(path, device="cpu")([case.lq.astype(np.float32) / 255])
+    samples = [degraded(seed, 5 + seed, 20, size=32) for seed in range(3)]
+    for sample in samples:
+        (restored,) = open_network(path, device="cpu")([sample.lq.astype(np.float32) / 255])
         image = np.rint(restored * 255).astype(np.uint8)
-        np.testing.assert_array_equal(method({"type": "gpen", "weights": str(path)})(case), image)
+        np.testing.assert_array_equal(method({"type": "gpen", "weights": str(path)})(sample), image)
 
 
-def test_param_key_chooses_and_the_average_is_the_default(tmp_path):
+def test_param_key_defaults_to_ema(tmp_path):
     states = [weights(NETWORKS["GPEN concat"], seed) for seed in (1, 2)]
     path = str(saved(tmp_path / "net_g.pth", dict(zip(("params", "params_ema"), states, strict=True))))
-    case = degraded(size=32)
+    sample = degraded(size=32)
     default, average, raw = (
         method({"type": "gpen", "weights": path, "param_key": key}) for key in (None, "params_ema", "params")
     )
-    np.testing.assert_array_equal(default(case), average(case))
-    assert (average(case) != raw(case)).any()
+    np.testing.assert_array_equal(default(sample), average(sample))
+    assert (average(sample) != raw(sample)).any()
     assert average.identity != raw.identity
     assert "GPEN 32 px" in default.description
     assert "net_g.pth (sha256 " in default.description
 
 
-def test_gpen_with_random_weights_says_so_and_is_the_same_each_time():
+def test_gpen_with_random_weights_is_repeatable():
     entry = {"type": "gpen", "weights": "random", "network": {"out_size": 32, **SMALL}}
-    one, other, case = method(entry), method(entry), degraded(size=32)
+    one, other, sample = method(entry), method(entry), degraded(size=32)
     torch.manual_seed(5)
     state = torch.get_rng_state()
-    np.testing.assert_array_equal(one(case), other(case))
+    np.testing.assert_array_equal(one(sample), other(sample))
     assert torch.equal(torch.get_rng_state(), state)
     assert "RANDOM WEIGHTS" in one.description
     assert one.identity == other.identity
@@ -117,7 +117,7 @@ def test_wrong_gpen_entries(more, error, message):
         method({"type": "gpen", **more})
 
 
-def test_a_prior_is_no_gpen(tmp_path):
+def test_prior_is_no_gpen(tmp_path):
     path = saved(tmp_path / "prior.pth", GPENPrior(32, **SMALL).state_dict())
     with pytest.raises(CheckpointError, match=r"methods:M:weights: .*holds GPENPrior 32 px"):
         method({"type": "gpen", "weights": str(path)})

@@ -30,7 +30,7 @@ def planted(columns=(PSNR, FID), conditions=("",)) -> tuple[Summary, Labels]:
     return Summary.of(results, 500, 0), labels
 
 
-def test_a_planted_difference_is_found_by_hand():
+def test_planted_difference_is_found_by_hand():
     summary, labels = planted()
     dark, light, few = GroupMeans.of(summary, labels).parts["biased", "", "psnr"]
     assert (dark.images, light.images, few.images) == (DARK, LIGHT, FEW)
@@ -43,7 +43,7 @@ def test_a_planted_difference_is_found_by_hand():
     assert light.mark == "better"
 
 
-def test_what_was_not_planted_is_not_marked():
+def test_no_difference_is_not_marked():
     summary, labels = planted()
     assert [part.mark for part in GroupMeans.of(summary, labels).parts["fair", "", "psnr"]] == ["", "", ""]
 
@@ -57,7 +57,7 @@ def test_lower_is_better_turns_the_marks_around():
     ]
 
 
-def test_the_difference_of_constants_is_exact():
+def test_difference_of_constants_is_exact():
     results = made_results({"m": [20.0] * 10 + [23.5] * 10}, columns=(PSNR,))
     labels = Labels(["c"], {key: {"c": "ab"[place // 10]} for place, key in enumerate(results.keys)})
     one, other = GroupMeans.of(Summary.of(results, 100, 0), labels).parts["m", "", "psnr"]
@@ -65,7 +65,7 @@ def test_the_difference_of_constants_is_exact():
     assert (other.difference, other.difference_interval) == (3.5, (3.5, 3.5))
 
 
-def test_a_group_below_ten_images_has_a_mean_and_no_interval():
+def test_group_below_ten_images_has_no_interval():
     summary, labels = planted()
     few = GroupMeans.of(summary, labels).parts["biased", "", "psnr"][2]
     assert few.mean == pytest.approx(summary.results.image_values("biased", "", "psnr")[-FEW:].mean())
@@ -82,7 +82,7 @@ def test_fewer_than_ten_others_give_no_difference():
     assert other.interval is None
 
 
-def test_images_without_a_value_are_left_out_and_counted():
+def test_images_without_value_are_excluded_from_the_group():
     summary, labels = planted()
     summary.results.images["biased"][""]["face_0"] = {"failure": "no"}
     breakdown = GroupMeans.of(summary, labels)
@@ -90,7 +90,7 @@ def test_images_without_a_value_are_left_out_and_counted():
     assert f"(n = {DARK - 1}) ▼ |" in groups_markdown(breakdown)
 
 
-def test_markdown_has_a_table_per_metric_of_images():
+def test_groups_markdown_has_a_table_per_metric():
     summary, labels = planted()
     page = groups_markdown(GroupMeans.of(summary, labels))
     assert page.count("## ") == page.count("## PSNR ↑") == 1
@@ -99,7 +99,7 @@ def test_markdown_has_a_table_per_metric_of_images():
     assert lines[0].startswith("| all |  | 37 | 23.68 | 23.97 |")
     assert [line.split(" | ")[1:3] for line in lines[1:]] == [["dark", "12"], ["light", "20"], ["none", "5"]]
     assert lines[1].endswith("| 21.00 ▼ | 24.00 |")
-    assert "2 of 4 differences are marked; about 0.2 would be by chance" in page
+    assert "2 of 4 differences are marked; about 0.2 are expected by chance" in page
     assert "FID" not in page
 
 
@@ -109,7 +109,7 @@ def test_markdown_has_a_table_per_condition():
     assert [line for line in page.splitlines() if line.startswith("## ")] == ["## PSNR ↑, 8x", "## PSNR ↑, 16x"]
 
 
-def test_the_csv_has_a_line_per_group_method_and_metric():
+def test_groups_csv_has_a_line_per_value():
     summary, labels = planted(conditions=("8x", "16x"))
     lines = list(csv.DictReader(io.StringIO(groups_csv(GroupMeans.of(summary, labels)))))
     assert len(lines) == 2 * 3 * 2
@@ -124,7 +124,7 @@ def test_the_csv_has_a_line_per_group_method_and_metric():
 def test_no_label_that_fits_leaves_no_table():
     summary, _ = planted()
     page = groups_markdown(GroupMeans.of(summary, Labels(["tone"], {"stranger": {"tone": "dark"}})))
-    assert "37 images are not labelled, and in no group." in page
+    assert "37 images are not labelled and in no group." in page
     assert "No group of images: nothing to compare." in page
     assert "|" not in page
 
@@ -136,7 +136,7 @@ def labels_file(tmp_path):
     return file
 
 
-def test_the_report_has_the_breakdown_where_there_are_labels(tmp_path, labels_file):
+def test_report_has_group_tables_with_labels(tmp_path, labels_file):
     results = made_results({"a": [20, 22, 24], "b": [30, 31, None]}, conditions=["8x", "16x"])
     draw_images(tmp_path, results)
     options = ReportOptions(bootstrap_resamples=100, sheet_tile=16, labels=str(labels_file))
@@ -152,7 +152,7 @@ def test_the_report_has_the_breakdown_where_there_are_labels(tmp_path, labels_fi
     assert "By labels" not in (tmp_path / "report.html").read_text(encoding="utf-8")
 
 
-def test_an_evaluation_with_labels_and_runs(given, labels_file, weights):
+def test_evaluation_with_labels_and_runs(given, labels_file, weights):
     given["report"] |= {"labels": str(labels_file), "label_columns": ["tone"], "bootstrap_resamples": 100}
     given["methods"]["GPEN"] |= {"weights": str(weights).replace("net_g", "{run}"), "runs": ["net_g"]}
     results = run(given)
@@ -177,7 +177,7 @@ def test_an_evaluation_with_labels_and_runs(given, labels_file, weights):
         ({"label_columns": ["age"]}, OptionError, "report:label_columns: got age.*expected some of tone, name"),
     ],
 )
-def test_wrong_labels_are_told_before_anything_is_restored(given, labels_file, change, error, told):
+def test_wrong_labels_are_an_error_before_restoring(given, labels_file, change, error, told):
     given["report"] = {"labels": str(labels_file), **change}
     with pytest.raises(error, match=told):
         run(given)

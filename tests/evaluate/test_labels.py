@@ -38,7 +38,7 @@ def test_images_are_known_by_key_or_file_name(tmp_path):
     assert labels.of_image["b"]["age"] == ""
 
 
-def test_the_chosen_columns_come_in_their_order(tmp_path):
+def test_chosen_columns_come_in_their_order(tmp_path):
     assert read(tmp_path, "file,race,age,gender\na,x,y,z\n", ["gender", "race"]).columns == ["gender", "race"]
 
 
@@ -52,12 +52,12 @@ def test_the_chosen_columns_come_in_their_order(tmp_path):
         ("file,age,gender\na,1,2\n", OptionError, "report:label_columns: got race, .*expected some of age, gender"),
     ],
 )
-def test_a_wrong_table_is_told(tmp_path, text, error, told):
+def test_wrong_label_table_is_an_error(tmp_path, text, error, told):
     with pytest.raises(error, match=told):
         read(tmp_path, text, ["race"] if "age" in text else None)
 
 
-def test_a_missing_table_is_told(tmp_path):
+def test_missing_label_table_is_an_error(tmp_path):
     with pytest.raises(DataError, match=r"report:labels: .*nowhere.csv cannot be read"):
         read_labels(ReportOptions(labels=str(tmp_path / "nowhere.csv")))
 
@@ -77,13 +77,13 @@ def test_options_of_labels_are_checked(given, told):
         ReportOptions.from_options(given)
 
 
-def test_groups_are_sorted_by_the_number_that_they_begin_with():
+def test_groups_are_sorted_by_leading_number():
     labels = ["more than 70", "20-29", "3-9", "0-2", "10-19", "3-9"]
     assert named(labels) == {"0-2": [3], "3-9": [2, 5], "10-19": [4], "20-29": [1], "more than 70": [0]}
     assert list(named(labels)) == ["0-2", "3-9", "10-19", "20-29", "more than 70"]
 
 
-def test_eight_numbers_are_groups_and_nine_are_cut_into_thirds():
+def test_more_than_eight_numbers_are_cut_into_thirds():
     assert list(named([5, 3, 8, 1, 2, 4, 6, 7])) == ["1", "2", "3", "4", "5", "6", "7", "8"]
     nine = [0.30, 0.00, 0.01, 0.02, 0.10, 0.11, 0.12, 0.20, 0.25]
     assert named(nine) == {"0.00 to 0.02": [1, 2, 3], "0.10 to 0.12": [4, 5, 6], "0.20 to 0.30": [0, 7, 8]}
@@ -104,17 +104,17 @@ def test_equal_numbers_stay_together():
         ([*range(1, 5), *[5] * 20, *range(6, 12)], {"1 to 4": 4, "5": 20, "6 to 11": 6}),
     ],
 )
-def test_a_number_that_most_images_have_is_a_group_and_swallows_no_other(numbers, groups):
+def test_frequent_number_is_a_group_of_its_own(numbers, groups):
     assert {name: len(members) for name, members in named(numbers).items()} == groups
 
 
-def test_thirds_that_would_be_called_alike_have_more_decimals():
+def test_names_of_thirds_differ():
     groups = named([0.001, 0.002, 0.003, 0.011, 0.012, 0.013, 0.02, 0.03, 100])
     assert [len(members) for members in groups.values()] == [3, 3, 3]
     assert len(groups) == 3
 
 
-def test_the_others_of_a_group_have_another_label_and_not_none():
+def test_other_images_of_a_group_have_a_label():
     labels, keys = of_one_column(["a", "b", "", "a"])
     groups, notes = split_into_groups(labels, keys)
     assert [(group.name, group.images, group.others.tolist()) for group in groups] == [
@@ -124,15 +124,15 @@ def test_the_others_of_a_group_have_another_label_and_not_none():
     assert notes == ["c: 1 image is labelled, but not in this column."]
 
 
-def test_images_without_a_label_and_labels_without_an_image_are_counted():
+def test_unmatched_labels_and_images_are_counted():
     labels, keys = of_one_column(["a", "b", "a"])
     _, notes = split_into_groups(labels, [*keys[:2], "new_0", "new_1"])
     assert notes == [
-        "2 images are not labelled, and in no group.",
-        "1 line of the labels is of an image that is not here.",
+        "2 images are not labelled and in no group.",
+        "1 line of the labels belongs to no image.",
     ]
 
 
-def test_a_column_of_names_is_left_out():
+def test_column_of_names_is_left_out():
     labels, keys = of_one_column([f"person {place}" for place in range(41)])
     assert split_into_groups(labels, keys) == ([], ["c: 41 different texts are no groups; left out."])

@@ -29,7 +29,7 @@ def metric(monkeypatch):
 
 
 @pytest.mark.parametrize("error", [MissingFileError, CheckpointError])
-def test_a_metric_without_its_file_says_which_and_the_others_go_on(given, metric, error):
+def test_missing_metric_file_is_named_in_its_column(given, metric, error):
     calls = []
 
     def calculate_lost(img, img2):
@@ -45,7 +45,7 @@ def test_a_metric_without_its_file_says_which_and_the_others_go_on(given, metric
     assert math.isfinite(results.value("GPEN", "", results.columns[2]))
 
 
-def test_a_file_that_came_later_is_used(given, metric):
+def test_file_that_came_later_is_used(given, metric):
     there = []
 
     def calculate_lost(img, img2):
@@ -61,7 +61,7 @@ def test_a_file_that_came_later_is_used(given, metric):
     assert not results.columns[-1].note
 
 
-def test_images_without_a_value_do_not_count_and_are_told(given, metric):
+def test_images_without_value_are_counted_in_the_note(given, metric):
     def calculate_sometimes(img, img2):
         if img2[0, 0, 0] == first_truth[0, 0, 0] and np.array_equal(img2, first_truth):
             raise ValueError("no face in the image")
@@ -79,7 +79,7 @@ def test_images_without_a_value_do_not_count_and_are_told(given, metric):
     assert "no face in the image" in results.columns[-1].note
 
 
-def test_a_metric_of_sets_is_the_metric_of_all_pairs_added_up(given):
+def test_set_metric_equals_sum_over_pairs(given):
     results = run(given)
     root = EvaluationOptions.from_mapping(given).root
     total = 0
@@ -89,7 +89,7 @@ def test_a_metric_of_sets_is_the_metric_of_all_pairs_added_up(given):
     assert results.value("GPEN", "", results.columns[1]) == pytest.approx(total / 4)
 
 
-def test_measured_values_are_kept_and_not_measured_again(given, metric):
+def test_measured_values_are_cached(given, metric):
     calls = []
 
     def calculate_counted(img, img2):
@@ -116,18 +116,18 @@ def test_measured_values_are_kept_and_not_measured_again(given, metric):
         ({"type": "calculate_lpips", "better": "lower", "label": "LPIPS-VGG"}, "LPIPS-VGG", True),
     ],
 )
-def test_labels_say_what_is_measured_against_what(entry, label, lower):
+def test_labels_name_the_reference(entry, label, lower):
     (column,) = metric_columns({"x": entry})
     assert (column.column.label, column.column.lower_is_better) == (label, lower)
 
 
-def test_sets_are_told_from_pairs():
+def test_set_metrics_are_recognised():
     entries = {"fid": "calculate_fid", "kid": "calculate_kid", "swd": "calculate_swd", "lpips": "calculate_lpips"}
     found = metric_columns({name: {"type": kind, "better": "lower"} for name, kind in entries.items()})
     assert [column.of_sets for column in found] == [True, True, True, False]
 
 
-def test_settings_do_not_hold_the_place_of_a_file(tmp_path):
+def test_settings_contain_no_folder(tmp_path):
     settings = []
     for folder in ("a", "b"):
         (tmp_path / folder).mkdir()
@@ -139,7 +139,7 @@ def test_settings_do_not_hold_the_place_of_a_file(tmp_path):
     assert metric_columns({"fid": entry})[0].column.settings != settings[0]
 
 
-def test_two_columns_of_one_metric_have_different_heads():
+def test_columns_of_one_metric_have_different_labels():
     columns = metric_columns(
         {
             "psnr": {"type": "calculate_psnr", "crop_border": 0},

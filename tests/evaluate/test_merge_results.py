@@ -33,7 +33,7 @@ def test_two_halves_are_the_whole(given, halves, tmp_path):
     assert (tmp_path / "both" / "table.md").read_bytes() == written(given)["table.md"]
 
 
-def test_another_protocol_is_refused_and_told(given, halves, tmp_path):
+def test_merging_another_protocol_is_an_error(given, halves, tmp_path):
     given["protocol"]["num_images"] = 3
     given["methods"] = {"Other": {"type": "bicubic"}}
     run(given)
@@ -42,7 +42,7 @@ def test_another_protocol_is_refused_and_told(given, halves, tmp_path):
     assert not (tmp_path / "both").exists()
 
 
-def test_other_versions_only_on_request_and_with_a_note(halves, tmp_path):
+def test_merging_other_versions_needs_the_option(halves, tmp_path):
     results = read_results(halves[1])
     fingerprint = Fingerprint.from_dict(results.fingerprint)
     changed = dataclasses.replace(fingerprint, versions={**fingerprint.versions, "torch": "1.0"})
@@ -54,7 +54,7 @@ def test_other_versions_only_on_request_and_with_a_note(halves, tmp_path):
     assert any("other versions" in note for note in merge_dicts.notes)
 
 
-def test_a_metric_measured_in_two_ways_is_refused(given, halves, tmp_path):
+def test_metric_measured_in_two_ways_is_refused(given, halves, tmp_path):
     given["metrics"]["psnr"]["crop_border"] = 2
     given["methods"] = {"Other": {"type": "bicubic"}}
     run(given)
@@ -62,7 +62,7 @@ def test_a_metric_measured_in_two_ways_is_refused(given, halves, tmp_path):
         merge_results([halves[0], EvaluationOptions.from_mapping(given).root], tmp_path / "both")
 
 
-def test_two_opinions_of_what_is_better_are_refused(given, halves, tmp_path):
+def test_columns_with_opposite_directions_do_not_merge(given, halves, tmp_path):
     given["metrics"]["psnr"]["better"] = "lower"
     given["methods"] = {"Other": {"type": "bicubic"}}
     run(given)
@@ -70,7 +70,7 @@ def test_two_opinions_of_what_is_better_are_refused(given, halves, tmp_path):
         merge_results([EvaluationOptions.from_mapping(given).root, halves[0]], tmp_path / "both")
 
 
-def test_a_baseline_that_both_have_stands_once(given, halves, tmp_path):
+def test_shared_baseline_is_merged_once(given, halves, tmp_path):
     whole = run({**given, "output": str(tmp_path / "whole")})
     merge_dicts = merge_results([halves[0], tmp_path / "whole"], tmp_path / "both")
     assert [row.name for row in merge_dicts.rows] == [row.name for row in whole.rows]

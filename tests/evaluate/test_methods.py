@@ -12,10 +12,10 @@ from gpen_plugin.errors import DataError, OptionError
 
 @pytest.mark.parametrize(("kind", "flag"), [("bilinear", cv2.INTER_LINEAR), ("bicubic", cv2.INTER_CUBIC)])
 def test_enlargements_are_opencvs_rounded_once(kind, flag):
-    case = degraded()
-    wide = cv2.resize(case.lq.astype(np.float64), (64, 64), interpolation=flag)
+    sample = degraded()
+    wide = cv2.resize(sample.lq.astype(np.float64), (64, 64), interpolation=flag)
     expected = np.rint(wide.clip(0, 255)).astype(int)
-    restored = method({"type": kind})(case)
+    restored = method({"type": kind})(sample)
     assert restored.shape == (64, 64, 3)
     assert restored.dtype == np.uint8
     differing = restored != expected
@@ -24,10 +24,10 @@ def test_enlargements_are_opencvs_rounded_once(kind, flag):
 
 
 def test_bicubic_overshoots_and_is_clipped():
-    case = degraded()
-    case.lq[:] = 0
-    case.lq[:, 6:] = 255
-    restored = method({"type": "bicubic"})(case)
+    sample = degraded()
+    sample.lq[:] = 0
+    sample.lq[:, 6:] = 255
+    restored = method({"type": "bicubic"})(sample)
     assert (restored[:, :4] == 0).all()
     assert (restored[:, -4:] == 255).all()
     assert sorted(restored[0, :, 0]) == list(restored[0, :, 0])
@@ -50,14 +50,14 @@ def restored_path(condition: str, seed: int, size: int = 64) -> np.ndarray:
 
 @pytest.mark.parametrize("condition", ["8x", "16x"])
 @pytest.mark.parametrize("seed", [0, 1])
-def test_a_folder_gives_its_image_of_the_key_and_condition(elsewhere, condition, seed):
+def test_folder_returns_image_of_key_and_condition(elsewhere, condition, seed):
     restored = method({"type": "folder", "path": f"{elsewhere}/{{condition}}", "suffix": "_00"})(
         degraded(seed, condition=condition)
     )
     np.testing.assert_array_equal(restored, restored_path(condition, seed))
 
 
-def test_a_image_of_another_size_is_resized(elsewhere):
+def test_image_of_another_size_is_resized(elsewhere):
     entry = {"type": "folder", "path": f"{elsewhere}/8x", "suffix": "_00"}
     smaller = method(entry)(degraded(0, size=32))
     expected = restored_path("8x", 0).astype(float).reshape(32, 2, 32, 2, 3).mean(axis=(1, 3))
@@ -65,24 +65,24 @@ def test_a_image_of_another_size_is_resized(elsewhere):
     assert method(entry)(degraded(0, size=128)).shape == (128, 128, 3)
 
 
-def test_a_missing_image_is_named(elsewhere):
+def test_missing_image_is_named(elsewhere):
     entry = {"type": "folder", "path": f"{elsewhere}/8x", "suffix": "_00"}
     with pytest.raises(DataError, match=r"8x/folder/7_00: is not there"):
         method(entry)(degraded(7))
 
 
-def test_one_folder_for_several_conditions_is_refused(elsewhere):
+def test_one_folder_for_several_conditions_is_an_error(elsewhere):
     with pytest.raises(OptionError, match=r"several conditions \(8x.*Write \{condition\} in the path"):
         method({"type": "folder", "path": f"{elsewhere}/8x", "suffix": "_00"})(degraded(0, condition="8x"))
 
 
 @pytest.mark.parametrize("path", ["nowhere", "nowhere/{condition}"])
-def test_no_folder_is_told_when_the_method_is_built(tmp_path, path):
+def test_missing_folder_is_an_error_at_build(tmp_path, path):
     with pytest.raises(DataError, match=r"methods:M:path: .*nowhere"):
         method({"type": "folder", "path": str(tmp_path / path)})
 
 
-def test_a_folders_identity_follows_contents_and_not_places(elsewhere, tmp_path_factory):
+def test_folder_identity_depends_on_contents_only(elsewhere, tmp_path_factory):
     def identity(path) -> dict:
         return method({"type": "folder", "path": f"{path}/{{condition}}"}).identity
 
@@ -107,7 +107,7 @@ def test_a_folders_identity_follows_contents_and_not_places(elsewhere, tmp_path_
         ({"type": "gpen"}, r"methods:M:weights: missing"),
     ],
 )
-def test_wrong_entries_are_told_by_key(entry, message):
+def test_wrong_entries_are_reported_by_key(entry, message):
     with pytest.raises(OptionError, match=message):
         method(entry)
 
@@ -119,7 +119,7 @@ def test_identities_are_json_and_differ(elsewhere):
     assert len({json.dumps(identity) for identity in identities}) == len(entries)
 
 
-def test_a_folders_image_is_cut_as_the_ground_truth_is(tmp_path):
+def test_folder_image_is_cropped_like_the_ground_truth(tmp_path):
     """Not squeezed: an evaluation takes the central square of a face that is not square."""
     wide = np.random.default_rng(0).integers(0, 256, (32, 48, 3), np.uint8)
     (tmp_path / "folder").mkdir()

@@ -56,12 +56,12 @@ def echo(answer: str = "tensor", scale: int = 1, **more):
 
 @pytest.mark.parametrize("value_range", [[0, 1], [-1, 1], [0, 255]])
 @pytest.mark.parametrize("channels", ["rgb", "bgr"])
-def test_ranges_and_orders_of_channels_go_in_and_come_out(value_range, channels):
-    restore, case = echo(value_range=value_range, channels=channels, input_size="native"), degraded(size=12)
-    np.testing.assert_array_equal(restore(case), case.lq)
+def test_value_range_and_channel_order_are_applied(value_range, channels):
+    restore, sample = echo(value_range=value_range, channels=channels, input_size="native"), degraded(size=12)
+    np.testing.assert_array_equal(restore(sample), sample.lq)
     (seen,) = restore.net.seen
     low, high = value_range
-    planes = case.lq if channels == "bgr" else case.lq[..., ::-1]
+    planes = sample.lq if channels == "bgr" else sample.lq[..., ::-1]
     expected = torch.from_numpy(planes.transpose(2, 0, 1) / 255 * (high - low) + low).float()
     torch.testing.assert_close(seen[0], expected)
 
@@ -69,34 +69,34 @@ def test_ranges_and_orders_of_channels_go_in_and_come_out(value_range, channels)
 @pytest.mark.parametrize(("input_size", "side"), [(None, 64), (32, 32), ("native", 12)])
 @pytest.mark.parametrize("resize", ["bilinear", "bicubic"])
 def test_input_size_and_interpolation(input_size, side, resize):
-    restore, case = echo(input_size=input_size, resize=resize), degraded()
-    assert restore(case).shape == (64, 64, 3)
+    restore, sample = echo(input_size=input_size, resize=resize), degraded()
+    assert restore(sample).shape == (64, 64, 3)
     flag = {"bilinear": cv2.INTER_LINEAR, "bicubic": cv2.INTER_CUBIC}[resize]
-    expected = cv2.resize(case.lq / np.float32(255), (side, side), interpolation=flag).clip(0, 1)[..., ::-1]
+    expected = cv2.resize(sample.lq / np.float32(255), (side, side), interpolation=flag).clip(0, 1)[..., ::-1]
     np.testing.assert_allclose(restore.net.seen[0][0].permute(1, 2, 0).numpy(), expected, atol=1e-6)
 
 
-def test_a_network_that_enlarges_by_itself_is_brought_to_the_size_of_the_truth():
+def test_native_input_output_is_resized_to_ground_truth():
     restore = echo(scale=4, input_size="native")
     assert restore(degraded(size=64)).shape == (64, 64, 3)
     assert "resized where the results are of another size" in restore.description
-    case = degraded(size=24)
-    expected = cv2.resize(case.lq.repeat(4, 0).repeat(4, 1), (24, 24), interpolation=cv2.INTER_AREA)
-    np.testing.assert_array_equal(echo(scale=4, input_size="native")(case), expected)
+    sample = degraded(size=24)
+    expected = cv2.resize(sample.lq.repeat(4, 0).repeat(4, 1), (24, 24), interpolation=cv2.INTER_AREA)
+    np.testing.assert_array_equal(echo(scale=4, input_size="native")(sample), expected)
 
 
 @pytest.mark.parametrize(
     ("answer", "output"), [("tuple", 1), ("tuple", -1), ("dict", "main_dec"), ("named", "image"), ("named", 1)]
 )
 def test_output_leads_to_the_image(answer, output):
-    case = degraded(size=12)
-    np.testing.assert_array_equal(echo(answer, output=output)(case), case.lq)
+    sample = degraded(size=12)
+    np.testing.assert_array_equal(echo(answer, output=output)(sample), sample.lq)
 
 
 @pytest.mark.parametrize(
     ("answer", "output", "message"),
     [
-        ("tuple", None, r"a tuple of 0: NoneType, 1: tensor \(1, 3, 12, 12\); expected the place, key or attribute"),
+        ("tuple", None, r"a tuple of 0: NoneType, 1: tensor \(1, 3, 12, 12\); expected the index, key or attribute"),
         ("tuple", 2, r"and output is 2"),
         ("dict", None, r"a dict of main_dec: tensor \(1, 3, 12, 12\), loss: float"),
         ("dict", "loss", r"and output is loss"),
@@ -105,7 +105,7 @@ def test_output_leads_to_the_image(answer, output):
         ("tensor", "shape", r"a tensor \(1, 3, 12, 12\), and output is shape"),
     ],
 )
-def test_what_is_no_image_is_listed(answer, output, message):
+def test_output_that_is_no_image_is_described(answer, output, message):
     with pytest.raises(OptionError, match=message):
         echo(answer, output=output)(degraded(size=12))
 
@@ -117,30 +117,30 @@ def test_grey_and_broken_results_are_failures():
         echo("broken")(degraded(size=12))
 
 
-def test_what_a_network_draws_is_a_function_of_seed_key_and_condition():
+def test_random_numbers_depend_on_seed_key_and_condition():
     restore = echo("noisy")
     first = restore(degraded(0))
     torch.manual_seed(123)
     np.testing.assert_array_equal(restore(degraded(0)), first)
     np.testing.assert_array_equal(echo("noisy")(degraded(0)), first)
-    for case in (degraded(1), degraded(0, condition="8x")):
-        case.lq[:] = degraded(0).lq
-        assert (restore(case) != first).any()
+    for sample in (degraded(1), degraded(0, condition="8x")):
+        sample.lq[:] = degraded(0).lq
+        assert (restore(sample) != first).any()
     assert (echo("noisy", seed=1)(degraded(0)) != first).any()
 
 
 def test_training_mode_leaves_no_trace():
-    restore, case = echo(mode="train", value_range=[0, 255]), degraded(size=12)
-    expected = np.minimum(case.lq.astype(int) + 1, 255)  # one call in training mode
+    restore, sample = echo(mode="train", value_range=[0, 255]), degraded(size=12)
+    expected = np.minimum(sample.lq.astype(int) + 1, 255)  # one call in training mode
     for _ in range(2):
-        np.testing.assert_array_equal(restore(case), expected)
+        np.testing.assert_array_equal(restore(sample), expected)
     assert restore.net.calls == 0
-    np.testing.assert_array_equal(echo(value_range=[0, 255])(case), case.lq)
+    np.testing.assert_array_equal(echo(value_range=[0, 255])(sample), sample.lq)
 
 
 def test_arguments_reach_forward():
-    case = degraded(size=12)
-    np.testing.assert_array_equal(echo(arguments={"gain": 0.0})(case), np.zeros_like(case.lq))
+    sample = degraded(size=12)
+    np.testing.assert_array_equal(echo(arguments={"gain": 0.0})(sample), np.zeros_like(sample.lq))
     with pytest.raises(OptionError, match=r"methods:M:arguments:gian: unknown key.*Did you mean 'gain'\?"):
         echo(arguments={"gian": 0.0})
 
@@ -150,15 +150,15 @@ def test_arguments_reach_forward():
 def test_weights_are_found_under_the_usual_keys(tmp_path, entry, prefix):
     state = {f"{prefix}bias": torch.full((1,), 0.2), f"{prefix}calls": torch.zeros(())}
     path = saved(tmp_path / "net.pth", state if entry is None else {entry: state})
-    case = degraded(size=12)
-    expected = np.rint((case.lq / 255 + 0.2).clip(0, 1) * 255)
+    sample = degraded(size=12)
+    expected = np.rint((sample.lq / 255 + 0.2).clip(0, 1) * 255)
     restore = echo(weights=str(path))
-    assert np.abs(restore(case) - expected).max() <= 1
+    assert np.abs(restore(sample) - expected).max() <= 1
     assert "net.pth (sha256 " in restore.description
     assert len(restore.identity["weights"]) == 64
 
 
-def test_differing_tensors_are_listed_unless_not_strict(tmp_path):
+def test_strict_load_lists_differing_tensors(tmp_path):
     path = str(saved(tmp_path / "net.pth", {"params": {"bias": torch.ones(1), "weight": torch.ones(2, 3)}}))
     with pytest.raises(CheckpointError, match=r"methods:M:weights: .*calls is missing; weight is not of this network"):
         echo(weights=path)
@@ -205,12 +205,12 @@ def test_files_with_code_are_refused(tmp_path, capsys):
         ({"channel": "bgr"}, r"methods:M:channel: unknown key.*Did you mean 'channels'\?"),
     ],
 )
-def test_wrong_arch_entries_are_told_by_key(more, message):
+def test_wrong_arch_entries_are_reported_by_key(more, message):
     with pytest.raises(GPENError, match=message):
         method({**ECHO, **more})
 
 
-def test_a_host_arch_that_enlarges_by_itself():
+def test_host_arch_that_enlarges_by_itself():
     network = {"type": "MSRResNet", "num_feat": 4, "num_block": 1, "upscale": 4}
     restore = method({**ECHO, "network": network, "input_size": "native"})
     assert restore(degraded(size=48)).shape == (48, 48, 3)
@@ -218,16 +218,16 @@ def test_a_host_arch_that_enlarges_by_itself():
     assert "RANDOM WEIGHTS" in restore.description
 
 
-def test_arch_takes_our_own_network_in_the_authors_layout(tmp_path):
+def test_arch_loads_the_authors_layout(tmp_path):
     net = built(NETWORKS["GPEN concat"])
     path = saved(tmp_path / "released.pth", to_layout(net.state_dict(), "authors"))
     entry = {"type": "arch", "network": {"type": "GPEN", "out_size": 32, **SMALL}, "value_range": [-1, 1]}
-    case = degraded(size=32)
-    same = method({"type": "gpen", "weights": str(path)})(case)
-    np.testing.assert_array_equal(method({**entry, "weights": str(path)})(case), same)
+    sample = degraded(size=32)
+    same = method({"type": "gpen", "weights": str(path)})(sample)
+    np.testing.assert_array_equal(method({**entry, "weights": str(path)})(sample), same)
 
 
-def test_identity_knows_all_that_decides_and_no_path(tmp_path):
+def test_identity_contains_all_options_and_no_path(tmp_path):
     first = echo()
     for more in ({"seed": 1}, {"resize": "bicubic"}, {"output": 1}, {"arguments": {"gain": 2.0}}, {"mode": "train"}):
         assert echo(**more).identity != first.identity
@@ -238,7 +238,7 @@ def test_identity_knows_all_that_decides_and_no_path(tmp_path):
     assert echo(weights=str(path)).identity != found
 
 
-def test_repeatable_leaves_settings_and_draws_as_they_were():
+def test_seeded_restores_settings_and_rng():
     before = torch.backends.cudnn.benchmark, torch.backends.cudnn.deterministic, torch.backends.cudnn.allow_tf32
     state = torch.get_rng_state()
     draws = []
@@ -253,7 +253,7 @@ def test_repeatable_leaves_settings_and_draws_as_they_were():
     assert after == before
 
 
-def test_networks_that_basicsr_registers_under_its_suffix():
+def test_basicsr_suffix_is_found():
     """`register(suffix='basicsr')`: BasicSR finds SRVGGNetCompact_basicsr under the shorter name, too."""
     section = {"type": "SRVGGNetCompact", "num_feat": 4, "num_conv": 1, "upscale": 1}
     restored = method({**ECHO, "network": section})(degraded(size=8))

@@ -1,5 +1,6 @@
 """Every method of every option file builds and restores a face, with random weights and small widths."""
 
+import dataclasses
 import re
 from copy import deepcopy
 from pathlib import Path
@@ -69,11 +70,14 @@ def test_there_is_something_to_build():
 
 
 @pytest.mark.parametrize("name", [name for name, entry in ENTRIES.items() if entry["type"] != "folder"])
-def test_an_entry_restores_a_face(name, faces, tmp_path):
+def test_entry_restores_a_face(name, faces, tmp_path):
     entry = in_small(ENTRIES[name], tmp_path, faces)
     if "gfpgan" in str(entry):
         pytest.importorskip("gfpgan")
-    restored = method(entry, tmp_path)(degraded(size=32))
+    restore = method(entry, tmp_path)
+    if entry["type"] == "dfdnet":
+        restore.io = dataclasses.replace(restore.io, input_size=128)  # a sixteenth of the time of 512 px
+    restored = restore(degraded(size=32))
     assert restored.shape == (32, 32, 3)
     assert restored.std() > 0
 
@@ -92,7 +96,7 @@ def examples(text: str) -> dict[str, list[dict]]:
     return found
 
 
-def test_the_examples_in_comments_have_the_right_keys():
+def test_examples_in_comments_are_valid():
     found = examples((REPOSITORY / "options" / "evaluate" / "table2.yml").read_text())
     assert {"CodeFormer", "VQFR", "RestoreFormer++", "Pix2PixHD", "Super-FAN", "GFRNet", "GWAInet"} == set(found)
     for name, entries in found.items():

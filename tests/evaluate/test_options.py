@@ -12,12 +12,12 @@ from gpen_plugin.evaluate.results import slugify
 FILES = sorted((REPOSITORY / "options" / "evaluate").glob("*.yml"))
 
 
-def test_the_files_are_there():
+def test_files_are_there():
     assert {"table1", "table2", "table3", "wild"} <= {file.stem for file in FILES}
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
-def test_each_file_is_right_and_begins_with_its_command(file):
+def test_option_files_are_valid_and_name_their_command(file):
     options = EvaluationOptions.from_mapping(read_options(file))
     assert file.read_text().splitlines()[0] == f"# python -m gpen_plugin.evaluate -opt options/evaluate/{file.name}"
     assert options.name == file.stem
@@ -35,7 +35,7 @@ def test_each_file_is_right_and_begins_with_its_command(file):
         ({"type": "arch", "weights": "random"}, "methods:X:network.*missing"),
     ],
 )
-def test_a_mistake_in_a_method_is_told_before_any_image_is_read(given, entry, told):
+def test_wrong_method_entry_is_an_error_before_reading(given, entry, told):
     given["methods"]["X"] = entry
     with pytest.raises(OptionError, match=told):
         EvaluationOptions.from_mapping(given)

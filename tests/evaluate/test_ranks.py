@@ -16,7 +16,7 @@ from gpen_plugin.errors import OptionError
 from gpen_plugin.evaluate.distributed import Ranks, merge_dicts
 
 
-def test_two_processes_of_torchrun_write_what_one_does(given, tmp_path):
+def test_two_ranks_write_the_same_files_as_one(given, tmp_path):
     run(given)
     path = tmp_path / "two.yml"
     path.write_text(json.dumps({**given, "output": str(tmp_path / "two")}))
@@ -32,13 +32,13 @@ def test_two_processes_of_torchrun_write_what_one_does(given, tmp_path):
 
 
 @pytest.mark.parametrize("world_size", [1, 2, 3, 7])
-def test_shares_make_up_the_whole(world_size):
+def test_shards_cover_all_items(world_size):
     items = list(range(5))
     shares = [Ranks(rank, world_size, torch.device("cpu")).shard(items) for rank in range(world_size)]
     assert sorted(item for share in shares for item in share) == items
 
 
-def test_the_leader_comes_first(monkeypatch):
+def test_rank_0_runs_first(monkeypatch):
     order = []
     monkeypatch.setattr(Ranks, "barrier", lambda self: order.append(f"wait {self.rank}"))
     for rank in (0, 1):
@@ -47,12 +47,12 @@ def test_the_leader_comes_first(monkeypatch):
     assert order == ["work 0", "wait 0", "wait 1", "work 1"]
 
 
-def test_a_device_that_is_not_there_is_told():
+def test_missing_device_is_an_error():
     with pytest.raises(OptionError, match=r"device.*nonsense"):
         Ranks.of_this_process("nonsense")
 
 
-def test_as_many_threads_as_torchrun_gives_whatever_the_machine_has():
+def test_torch_uses_one_thread():
     before = torch.get_num_threads()
     torch.set_num_threads(2)
     try:
@@ -62,7 +62,7 @@ def test_as_many_threads_as_torchrun_gives_whatever_the_machine_has():
         torch.set_num_threads(before)
 
 
-def test_a_launcher_that_was_killed_is_not_waited_for_for_days(monkeypatch):
+def test_missing_launcher_is_an_error_after_the_timeout(monkeypatch):
     with socket.create_server(("localhost", 0)) as server:
         port = server.getsockname()[1]
     for name, value in {"WORLD_SIZE": "2", "RANK": "1", "MASTER_ADDR": "localhost", "MASTER_PORT": str(port)}.items():
@@ -72,7 +72,7 @@ def test_a_launcher_that_was_killed_is_not_waited_for_for_days(monkeypatch):
         Ranks.of_this_process("cpu")
 
 
-def test_each_process_of_a_machine_takes_a_gpu_of_its_own(monkeypatch):
+def test_each_local_rank_takes_its_own_gpu(monkeypatch):
     monkeypatch.setenv("LOCAL_RANK", "3")
     taken = []
     cuda = SimpleNamespace(is_available=lambda: True, device_count=lambda: 4, set_device=taken.append)
@@ -83,5 +83,5 @@ def test_each_process_of_a_machine_takes_a_gpu_of_its_own(monkeypatch):
     assert taken == [torch.device("cuda", 3), torch.device("cuda", 1)]
 
 
-def test_merged_mappings():
+def test_merge_dicts():
     assert merge_dicts([{"a": 1}, {}, {"b": 2}]) == {"a": 1, "b": 2}

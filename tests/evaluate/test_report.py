@@ -26,7 +26,7 @@ def data_of(page: str) -> dict:
     return json.loads(re.search(r'<script type="application/json" id="data">(.*?)</script>', page, re.DOTALL)[1])
 
 
-def test_every_file_is_written_and_the_same_twice(tmp_path, scales):
+def test_report_is_deterministic(tmp_path, scales):
     write_results(tmp_path, scales)
     files = write_report(tmp_path, scales, QUICK)
     names = {str(file.relative_to(tmp_path)) for file in files}
@@ -37,14 +37,14 @@ def test_every_file_is_written_and_the_same_twice(tmp_path, scales):
     assert [file.read_bytes() for file in files] == first
 
 
-def test_each_metric_of_several_conditions_begins_with_a_line(tmp_path, scales):
+def test_metrics_of_several_conditions_are_separated(tmp_path, scales):
     write_report(tmp_path, scales, QUICK)
     page = (tmp_path / "report.html").read_text()
     assert page.count('<th class="group"') == 2 * 2  # metrics: their names, and below these the first condition
     assert page.count('<td class="group"') == 2 * 2  # metrics and methods
 
 
-def test_one_condition_has_one_sheet_and_no_curves(tmp_path):
+def test_one_condition_has_no_curves(tmp_path):
     results = made_results({"a": [20, 22], "b": [30, 31]}, kind="wild")
     draw_images(tmp_path, results)
     names = [file.name for file in write_report(tmp_path, results, QUICK)]
@@ -57,7 +57,7 @@ def test_curves_can_be_left_out(tmp_path, scales):
     assert "curves.png" not in [file.name for file in write_report(tmp_path, scales, options)]
 
 
-def test_the_page_names_no_address_outside_of_its_folder(tmp_path, scales):
+def test_page_has_no_external_address(tmp_path, scales):
     page = write_report(tmp_path, scales, QUICK)[-1].read_text(encoding="utf-8")
     assert not re.findall(r"(?:https?:)?//[a-z]", re.sub(r"base64,[^\"]*", "", page))
     assert not re.findall(r"<link|@import|<iframe|url\(", page)
@@ -66,7 +66,7 @@ def test_the_page_names_no_address_outside_of_its_folder(tmp_path, scales):
     assert all(source.startswith("data:image/") for source in sources)
 
 
-def test_names_cannot_leave_their_place_in_the_page(tmp_path):
+def test_names_are_escaped_in_the_page(tmp_path):
     results = nasty_results()
     draw_images(tmp_path, results)
     page = write_report(tmp_path, results, QUICK)[-1].read_text(encoding="utf-8")
@@ -79,10 +79,10 @@ def test_names_cannot_leave_their_place_in_the_page(tmp_path):
     assert data["values"][1][0][0][:3] == [None, None, 22.0]
 
 
-def test_images_beyond_the_limit_stay_outside(tmp_path, scales):
+def test_images_beyond_the_limit_are_not_embedded(tmp_path, scales):
     options = ReportOptions(bootstrap_resamples=100, sheet_tile=16, embedded_images=2)
     page = write_report(tmp_path, scales, options)[-1].read_text(encoding="utf-8")
-    assert "2 of 6 images are inside" in page
+    assert "This page contains 2 of 6 images" in page
     assert len({path.rpartition("/")[2] for path in data_of(page)["images"] if path.startswith("inputs")}) <= 2
     whole = write_report(tmp_path, scales, QUICK)[-1].read_text(encoding="utf-8")
     assert len(data_of(whole)["images"]) > len(data_of(page)["images"])
@@ -95,12 +95,12 @@ def test_no_metric_at_all_still_gives_a_page(tmp_path):
     assert data_of(write_report(tmp_path, results, QUICK)[-1].read_text(encoding="utf-8"))["metrics"] == []
 
 
-def test_an_unknown_image_is_named(tmp_path, scales):
-    with pytest.raises(OptionError, match="report:sheet_images: got nobody, not among the 3 images"):
+def test_unknown_image_is_named(tmp_path, scales):
+    with pytest.raises(OptionError, match="report:sheet_images: got nobody, none of the 3 images"):
         write_report(tmp_path, scales, ReportOptions(sheet_images=["face_0", "nobody"]))
 
 
-def test_a_missing_package_is_named(tmp_path, scales, monkeypatch):
+def test_missing_package_is_named(tmp_path, scales, monkeypatch):
     find = report.importlib.util.find_spec
     monkeypatch.setattr(report.importlib.util, "find_spec", lambda name: None if name == "jinja2" else find(name))
     with pytest.raises(OptionError, match=r'needs jinja2, .* pip install "gpen_plugin\[evaluate\]"'):

@@ -88,7 +88,7 @@ def all_images_loaded(browser) -> bool:
     )
 
 
-def test_worst_cases_come_first_and_controls_reorder(browser, scales_page):
+def test_worst_images_come_first_and_controls_reorder(browser, scales_page):
     opened(browser, scales_page)
     assert titles(browser)[:3] == ["1. face_0 failed", "2. face_14 PSNR 16.00", "3. face_13 PSNR 17.00"]
     assert "RuntimeError: <b>no</b>" in all_of(browser, "#cards li")[0].text
@@ -103,7 +103,7 @@ def test_worst_cases_come_first_and_controls_reorder(browser, scales_page):
     assert titles(browser) == ["1. face_7 PSNR 7.00"]
 
 
-def test_a_table_is_sorted_by_a_click_and_put_back(browser, scales_page):
+def test_click_sorts_the_table(browser, scales_page):
     opened(browser, scales_page)
     head = all_of(browser, ".numbers th[data-lower]")[2]  # FID at 8x: the number of letters
 
@@ -127,7 +127,7 @@ def test_intervals_are_shown_on_demand(browser, scales_page):
     assert small.text.startswith("[")
 
 
-def test_the_slider_follows_mouse_and_keyboard(browser, scales_page):
+def test_slider_follows_mouse_and_keyboard(browser, scales_page):
     opened(browser, scales_page)
     slider = all_of(browser, "#cards .slider")[1]
 
@@ -148,7 +148,7 @@ def test_the_slider_follows_mouse_and_keyboard(browser, scales_page):
     assert label == "input to the left, GPEN to the right: face_14"
 
 
-def test_a_click_enlarges_and_shows_all_methods_side_by_side(browser, scales_page):
+def test_click_enlarges_an_image(browser, scales_page):
     opened(browser, scales_page)
     choose(browser, "condition", "16x")
     all_of(browser, "#cards li")[1].find_elements(By.CSS_SELECTOR, ".tile")[1].click()
@@ -166,7 +166,7 @@ def test_a_click_enlarges_and_shows_all_methods_side_by_side(browser, scales_pag
     assert not browser.find_element(By.ID, "large").is_displayed()
 
 
-def test_nasty_names_run_nothing_and_reach_their_files(browser, nasty_page):
+def test_hostile_names_run_no_script(browser, nasty_page):
     opened(browser, nasty_page)
     choose(browser, "order", "as listed")
     choose(browser, "method", NASTY_NAME)
@@ -190,7 +190,7 @@ def test_nothing_is_asked_of_a_network(browser, scales_page):
 
 @pytest.mark.parametrize("width", [390, 1600])
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_nothing_sticks_out_and_text_stands_out(browser, nasty_page, width, scheme):
+def test_layout_fits_and_text_has_contrast(browser, nasty_page, width, scheme):
     size = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": False}
     scheme_feature = {"features": [{"name": "prefers-color-scheme", "value": scheme}]}
     browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
@@ -220,7 +220,7 @@ def contrast(one: list[int], two: list[int]) -> float:
     return (lighter + 0.05) / (darker + 0.05)
 
 
-def test_the_breakdown_has_intervals_of_its_own(browser, tmp_path):
+def test_group_tables_have_their_own_intervals_switch(browser, tmp_path):
     results = made_results({"plain": range(24), "GPEN": range(30, 54)})
     draw_images(tmp_path, results)
     labels = tmp_path / "labels.csv"

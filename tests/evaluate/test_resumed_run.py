@@ -32,7 +32,7 @@ def as_if_new(given, tmp_path):
     return written(anew)
 
 
-def test_a_changed_source_image_is_degraded_restored_and_measured_anew(given, own_faces, tmp_path, monkeypatch):
+def test_changed_source_image_is_processed_again(given, own_faces, tmp_path, monkeypatch):
     run(given)
     other = cv2.flip(cv2.imread(str(own_faces / "face_1.png")), 1)
     cv2.imwrite(str(own_faces / "face_1.png"), other)
@@ -42,7 +42,7 @@ def test_a_changed_source_image_is_degraded_restored_and_measured_anew(given, ow
     assert written(given) == as_if_new(given, tmp_path)
 
 
-def test_the_same_names_in_another_folder_are_not_the_same_faces(given, own_faces, faces, tmp_path):
+def test_other_faces_of_the_same_names_are_processed_again(given, own_faces, faces, tmp_path):
     given["protocol"]["dataroot_gt"] = str(faces)
     run(given)
     for path in own_faces.glob("*.png"):
@@ -53,7 +53,7 @@ def test_the_same_names_in_another_folder_are_not_the_same_faces(given, own_face
 
 
 @pytest.mark.parametrize("kind", ["pairs", "wild"])
-def test_a_changed_degraded_image_is_taken_over(given, own_faces, faces, tmp_path, kind):
+def test_changed_degraded_image_is_copied_again(given, own_faces, faces, tmp_path, kind):
     given["protocol"] = {"type": kind, "dataroot_lq": str(own_faces), "out_size": 32, "num_images": 2}
     if kind == "pairs":
         given["protocol"]["dataroot_gt"] = str(faces)
@@ -63,14 +63,14 @@ def test_a_changed_degraded_image_is_taken_over(given, own_faces, faces, tmp_pat
     assert written(given) == as_if_new(given, tmp_path)
 
 
-def test_a_source_that_was_lost_is_left_out_as_if_it_had_never_been(given, own_faces, tmp_path):
+def test_lost_source_is_left_out(given, own_faces, tmp_path):
     run(given)
     (own_faces / "face_1.png").write_bytes(b"no image")
     assert run(given).keys == ["face_0", "face_2", "face_3"]
     assert written(given) == as_if_new(given, tmp_path)
 
 
-def test_more_images_of_the_same_protocol_only_add_work(given, tmp_path, monkeypatch):
+def test_added_images_are_the_only_new_work(given, tmp_path, monkeypatch):
     given["protocol"]["num_images"] = 2
     run(given)
     given["protocol"]["num_images"] = 4
@@ -80,14 +80,14 @@ def test_more_images_of_the_same_protocol_only_add_work(given, tmp_path, monkeyp
     assert written(given) == as_if_new(given, tmp_path)
 
 
-def test_fewer_images_are_refused_as_images_would_be_lost(given):
+def test_fewer_images_are_an_error(given):
     run(given)
     given["protocol"]["num_images"] = 2
-    with pytest.raises(DataError, match=r"holds 2 images that.*face_2, face_3.*--restart"):
+    with pytest.raises(DataError, match=r"contains 2 images that.*face_2, face_3.*--restart"):
         run(given)
 
 
-def test_an_input_that_was_changed_by_hand_is_noticed(given, monkeypatch):
+def test_edited_input_is_an_error(given, monkeypatch):
     before, root = run(given), EvaluationOptions.from_mapping(given).root
     path = input_path(root, "", "face_2")
     cv2.imwrite(str(path), 255 - cv2.imread(str(path)))
@@ -101,7 +101,7 @@ def test_an_input_that_was_changed_by_hand_is_noticed(given, monkeypatch):
     assert kept == ["face_0", "face_1", "face_3"]
 
 
-def test_a_full_disk_ends_the_evaluation_and_leaves_no_image_out(given, monkeypatch):
+def test_full_disk_ends_the_evaluation(given, monkeypatch):
     def full(path, image):
         raise DataError(str(path), "cannot be written ([Errno 28] No space left on device)", "space")
 
@@ -110,7 +110,7 @@ def test_a_full_disk_ends_the_evaluation_and_leaves_no_image_out(given, monkeypa
         run(given)
 
 
-def test_a_full_disk_while_measuring_is_told_plainly(tmp_path):
+def test_full_disk_while_measuring_is_a_data_error(tmp_path):
     class Full:
         def write(self, text):
             raise OSError(28, "No space left on device")
@@ -123,17 +123,17 @@ def test_a_full_disk_while_measuring_is_told_plainly(tmp_path):
         MetricCache(tmp_path / "file", lambda key, column: "stamp", 0).open()
 
 
-def test_a_folder_that_is_no_evaluation_is_not_taken_for_one(given, tmp_path):
+def test_foreign_folder_is_an_error(given, tmp_path):
     mine = tmp_path / "small" / "inputs" / "face_0.png"
     mine.parent.mkdir(parents=True)
     mine.write_bytes(b"mine")
     for restart in (False, True):
-        with pytest.raises(DataError, match="small: holds inputs, and no evaluation wrote them"):
+        with pytest.raises(DataError, match="small: contains inputs, and no evaluation wrote them"):
             run(given, restart)
     assert mine.read_bytes() == b"mine"
 
 
-def test_a_restart_of_a_merged_evaluation_deletes_it(given, tmp_path):
+def test_restart_deletes_a_merged_evaluation(given, tmp_path):
     run(given)
     run({**given, "output": str(tmp_path / "other"), "methods": {"Other": {"type": "bilinear"}}})
     merge_results([tmp_path / "small", tmp_path / "other"], tmp_path / "both")
@@ -145,7 +145,7 @@ def test_a_restart_of_a_merged_evaluation_deletes_it(given, tmp_path):
 
 @pytest.mark.parametrize("key", ["dataroot_gt", "dataroot_lq"])
 @pytest.mark.parametrize("nested", ["inputs", "output"])
-def test_images_are_never_read_where_the_evaluation_writes(given, tmp_path, key, nested):
+def test_source_inside_the_output_is_an_error(given, tmp_path, key, nested):
     data, output = tmp_path / "data", tmp_path / "small"
     given["protocol"][key] = str(output / "truth" if nested == "inputs" else data)
     given["output"] = str(output if nested == "inputs" else data / "small")
@@ -153,13 +153,13 @@ def test_images_are_never_read_where_the_evaluation_writes(given, tmp_path, key,
         EvaluationOptions.from_mapping(given)
 
 
-def test_restored_images_are_never_read_where_the_evaluation_writes(given, tmp_path):
+def test_restored_folder_inside_the_output_is_an_error(given, tmp_path):
     given["methods"]["Own"] = {"type": "folder", "path": str(tmp_path / "small" / "methods" / "own" / "restored")}
     with pytest.raises(OptionError, match=r"methods:Own:path.*output"):
         EvaluationOptions.from_mapping(given)
 
 
-def test_what_cannot_be_deleted_is_not_taken_for_fresh(given, weights, monkeypatch):
+def test_undeletable_folder_is_an_error(given, weights, monkeypatch):
     run(given)
 
     def refused(folder, *args, **kwargs):
@@ -173,7 +173,7 @@ def test_what_cannot_be_deleted_is_not_taken_for_fresh(given, weights, monkeypat
         run(given)
 
 
-def test_a_restart_deletes_the_curves_too(given, faces, tmp_path):
+def test_restart_deletes_curves(given, faces, tmp_path):
     scales = {"type": "fsr", "dataroot_gt": str(faces), "out_size": 32, "scales": [4, 8], "num_images": 2}
     run({**given, "protocol": scales})
     assert (tmp_path / "small" / "curves.png").is_file()
@@ -181,7 +181,7 @@ def test_a_restart_deletes_the_curves_too(given, faces, tmp_path):
     assert not (tmp_path / "small" / "curves.png").exists()
 
 
-def test_a_merge_spares_an_evaluation_that_is_there(given, tmp_path):
+def test_merge_into_an_evaluation_is_an_error(given, tmp_path):
     run(given)
     for name in ("a", "b"):
         run({**given, "output": str(tmp_path / name), "methods": {name: {"type": "bilinear"}}})
@@ -189,7 +189,7 @@ def test_a_merge_spares_an_evaluation_that_is_there(given, tmp_path):
         merge_results([tmp_path / "a", tmp_path / "b"], tmp_path / "small")
 
 
-def test_the_home_folder_may_be_written_with_a_tilde(given, monkeypatch, tmp_path):
+def test_tilde_is_expanded(given, monkeypatch, tmp_path):
     monkeypatch.setenv("HOME", str(tmp_path))
     assert EvaluationOptions.from_mapping({**given, "output": "~/here"}).root == tmp_path / "here"
 
@@ -202,7 +202,7 @@ def test_names_as_long_as_a_disk_allows(given, own_faces):
     assert results.restored("GPEN", "") == 4
 
 
-def test_a_name_that_is_no_text_is_refused_before_anything_is_written(given, own_faces, tmp_path):
+def test_undecodable_name_is_an_error_before_writing(given, own_faces, tmp_path):
     (own_faces / "face_0.png").rename(Path(str(own_faces)) / "face_\udcff.png")
     with pytest.raises(DataError, match=r"dataroot_gt.*face_\\udcff.*Rename it"):
         run(given)
@@ -210,20 +210,20 @@ def test_a_name_that_is_no_text_is_refused_before_anything_is_written(given, own
 
 
 @pytest.mark.parametrize("below", ["", "deeper"])
-def test_an_output_that_is_a_file_is_told(given, tmp_path, below):
+def test_output_that_is_a_file_is_an_error(given, tmp_path, below):
     (tmp_path / "file").write_text("mine")
     with pytest.raises(DataError, match="cannot be written"):
         run({**given, "output": str(tmp_path / "file" / below)})
 
 
 @pytest.mark.parametrize("content", ["[]", "{", '{"kind": 1}'])
-def test_a_damaged_protocol_file_is_told(given, tmp_path, content):
+def test_damaged_protocol_file_is_an_error(given, tmp_path, content):
     write_text(tmp_path / "small" / "protocol.json", content)
     with pytest.raises(DataError, match="--restart"):
         run(given)
 
 
-def test_a_image_that_is_restored_again_lies_where_it_lay(given, tmp_path):
+def test_image_restored_again_keeps_its_path(given, tmp_path):
     results, root = run(given), EvaluationOptions.from_mapping(given).root
     before = {row.name: restored_path(root, row, "", "face_1").read_bytes() for row in results.rows}
     truth_path(root, "face_1").unlink()

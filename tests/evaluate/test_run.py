@@ -30,17 +30,17 @@ def crashing_on(key, build=run_module.build_method):
         class Crashing:
             description, identity = method.description, method.identity
 
-            def __call__(self, case):
-                if case.key == key:
+            def __call__(self, sample):
+                if sample.key == key:
                     raise RuntimeError("out of luck\nsecond line")
-                return method(case)
+                return method(sample)
 
         return Crashing()
 
     return build_crashing
 
 
-def test_every_cell_is_the_metric_of_the_images_on_disk(given):
+def test_cells_equal_metrics_of_images_on_disk(given):
     results = run(given)
     root = EvaluationOptions.from_mapping(given).root
     assert [row.name for row in results.rows] == list(given["methods"])
@@ -56,7 +56,7 @@ def test_every_cell_is_the_metric_of_the_images_on_disk(given):
     assert cv2.imread(str(input_path(root, "", results.keys[0]))).shape[0] < 32
 
 
-def test_the_same_command_twice_and_elsewhere_gives_the_same_bytes(given, tmp_path):
+def test_same_command_gives_the_same_bytes(given, tmp_path):
     run(given)
     first = written(given)
     run(given)
@@ -65,14 +65,14 @@ def test_the_same_command_twice_and_elsewhere_gives_the_same_bytes(given, tmp_pa
     assert written({**given, "output": str(tmp_path / "elsewhere")}) == first
 
 
-def test_the_fingerprint_stands_in_every_table(given):
+def test_every_table_has_the_fingerprint(given):
     digest = run(given).fingerprint["digest"]
     for name, content in written(given).items():
         if name != "per_image.csv":
             assert digest in content.decode(), name
 
 
-def test_a_stopped_run_goes_on_with_what_is_missing(given, monkeypatch):
+def test_stopped_run_resumes(given, monkeypatch):
     run(given)
     first, root = written(given), EvaluationOptions.from_mapping(given).root
     row = read_results(root).rows[0]
@@ -85,7 +85,7 @@ def test_a_stopped_run_goes_on_with_what_is_missing(given, monkeypatch):
     assert written(given) == first
 
 
-def test_a_method_that_crashes_on_one_image_is_shown_and_the_others_finish(given, monkeypatch):
+def test_crash_on_one_image_is_a_failure_of_that_image(given, monkeypatch):
     monkeypatch.setattr(run_module, "build_method", crashing_on("face_2"))
     results = run(given)
     (failure,) = results.failures()
@@ -101,7 +101,7 @@ def test_a_method_that_crashes_on_one_image_is_shown_and_the_others_finish(given
     assert "3/4" in table
 
 
-def test_a_failure_that_was_mended_is_made_good_in_the_next_run(given, monkeypatch, tmp_path):
+def test_next_run_retries_failures(given, monkeypatch, tmp_path):
     with monkeypatch.context() as patched:
         patched.setattr(run_module, "build_method", crashing_on("face_2"))
         run(given)
@@ -111,7 +111,7 @@ def test_a_failure_that_was_mended_is_made_good_in_the_next_run(given, monkeypat
     assert written(given) == written({**given, "output": str(tmp_path / "unharmed")})
 
 
-def test_a_method_without_its_weights_is_a_row_that_says_so(given, tmp_path):
+def test_missing_weights_fail_only_their_method(given, tmp_path):
     given["methods"]["Lost"] = {"type": "gpen", "weights": str(tmp_path / "nowhere.pth")}
     results = run(given)
     assert "nowhere.pth" in results.rows[-1].failure
@@ -119,7 +119,7 @@ def test_a_method_without_its_weights_is_a_row_that_says_so(given, tmp_path):
     assert "Lost" in written(given)["table.md"].decode()
 
 
-def test_other_weights_under_the_same_name_are_restored_anew(given, weights):
+def test_other_weights_are_restored_again(given, weights):
     before = run(given)
     torch.save({"params_ema": built(NETWORKS["GPEN concat"], seed=5).state_dict()}, weights)
     after = run(given)
@@ -128,14 +128,14 @@ def test_other_weights_under_the_same_name_are_restored_anew(given, weights):
     assert after.value("Bilinear", "", after.columns[0]) == before.value("Bilinear", "", before.columns[0])
 
 
-def test_other_arguments_of_a_metric_are_measured_anew(given):
+def test_other_metric_arguments_are_measured_again(given):
     before = run(given)
     given["metrics"]["psnr"]["crop_border"] = 4
     after = run(given)
     assert after.value("GPEN", "", after.columns[0]) != before.value("GPEN", "", before.columns[0])
 
 
-def test_another_protocol_does_not_take_over_the_folder(given):
+def test_folder_of_another_protocol_is_an_error(given):
     run(given)
     given["protocol"]["seed"] = 1
     with pytest.raises(DataError, match=r"another protocol \(its options differ\).*--restart"):
@@ -143,7 +143,7 @@ def test_another_protocol_does_not_take_over_the_folder(given):
     assert run(given, restart=True).fingerprint["digest"]
 
 
-def test_restart_spares_what_is_not_ours(given, tmp_path):
+def test_restart_keeps_foreign_files(given, tmp_path):
     run(given)
     note = tmp_path / "small" / "notes.txt"
     note.write_text("mine")
@@ -151,7 +151,7 @@ def test_restart_spares_what_is_not_ours(given, tmp_path):
     assert note.read_text() == "mine"
 
 
-def test_an_unreadable_image_is_left_out_for_all_and_told(given, faces, tmp_path):
+def test_unreadable_image_is_left_out_for_all_methods(given, faces, tmp_path):
     folder = tmp_path / "faces"
     shutil.copytree(faces, folder)
     (folder / "face_1.png").write_bytes(b"no image")
@@ -164,7 +164,7 @@ def test_an_unreadable_image_is_left_out_for_all_and_told(given, faces, tmp_path
     )
 
 
-def test_a_metric_that_this_size_does_not_allow_says_so(given):
+def test_metric_for_larger_images_has_a_note(given):
     given["metrics"]["niqe"] = {"type": "calculate_niqe", "crop_border": 0, "better": "lower"}
     results = run(given)
     assert "192 px" in results.columns[-1].note
@@ -172,7 +172,7 @@ def test_a_metric_that_this_size_does_not_allow_says_so(given):
     assert "192 px" in written(given)["table.md"].decode()
 
 
-def test_scales_stand_beside_each_other(given, faces):
+def test_scales_are_conditions(given, faces):
     given["protocol"] = {
         "type": "fsr",
         "dataroot_gt": str(faces),
@@ -188,7 +188,7 @@ def test_scales_stand_beside_each_other(given, faces):
     assert (EvaluationOptions.from_mapping(given).root / "curves.png").is_file()
 
 
-def test_without_truth_only_metrics_that_need_none(given, faces):
+def test_wild_has_no_reference_metrics(given, faces):
     given["protocol"] = {"type": "wild", "dataroot_lq": str(faces), "out_size": 32, "num_images": 2}
     given["metrics"]["own"] = {"type": "calculate_psnr", "crop_border": 0, "against": "input"}
     results = run(given)
@@ -198,7 +198,7 @@ def test_without_truth_only_metrics_that_need_none(given, faces):
     assert not results.has_truth
 
 
-def test_the_command(given, tmp_path, capsys):
+def test_command(given, tmp_path, capsys):
     path = tmp_path / "small.yml"
     path.write_text(json.dumps(given))
     assert main(["-opt", str(path), "--force_yml", "protocol:num_images=2", "--device", "cpu"]) == 0
@@ -210,7 +210,7 @@ def test_the_command(given, tmp_path, capsys):
     assert main(["-opt", str(path), "--force_yml", "protocol:num_images=2", "--device", "cpu"]) == 1
 
 
-def test_a_terminal_that_knows_no_arrows(given, tmp_path, monkeypatch):
+def test_terminal_that_knows_no_arrows(given, tmp_path, monkeypatch):
     path = tmp_path / "small.yml"
     path.write_text(json.dumps(given))
     shown = io.BytesIO()
@@ -231,7 +231,7 @@ def test_a_terminal_that_knows_no_arrows(given, tmp_path, monkeypatch):
         ({"protocol": {"type": "bfx"}}, "protocol:type"),
     ],
 )
-def test_mistakes_are_told_before_anything_is_written(given, tmp_path, capsys, change, told):
+def test_wrong_options_are_an_error_before_writing(given, tmp_path, capsys, change, told):
     path = tmp_path / "wrong.yml"
     path.write_text(json.dumps({**given, **change}))
     assert main(["-opt", str(path), "--device", "cpu"]) == 1

@@ -40,13 +40,13 @@ def three():
     return results
 
 
-def test_an_entry_without_runs_is_one_run_under_its_own_name():
+def test_entry_without_runs_is_one_run():
     entry = {"type": "gpen", "weights": "a.pth"}
     assert runs_of("GPEN", entry) == [("GPEN", "GPEN", entry)]
     assert runs_of("GPEN", entry)[0].run_of == ""
 
 
-def test_each_run_has_its_weights_and_a_name_of_its_own():
+def test_each_run_has_its_own_weights_and_name():
     first, second = runs_of("GPEN", {"type": "gpen", "weights": "s{run}/{run}.pth", "runs": [0, "b"], "param_key": "p"})
     assert first == ("GPEN, run 0", "GPEN", {"type": "gpen", "weights": "s0/0.pth", "param_key": "p"})
     assert (second.name, second.entry["weights"], second.run_of) == ("GPEN, run b", "sb/b.pth", "GPEN")
@@ -67,20 +67,20 @@ def test_each_run_has_its_weights_and_a_name_of_its_own():
         ({"type": "bicubic", "weights": "{run}.pth", "runs": [0]}, "methods:X:weights: unknown key"),
     ],
 )
-def test_mistakes_are_told_before_any_image_is_read(given, entry, told):
+def test_wrong_runs_are_an_error_before_reading(given, entry, told):
     given["methods"]["X"] = entry
     with pytest.raises(OptionError, match=told):
         EvaluationOptions.from_mapping(given)
 
 
-def test_a_method_that_is_called_like_a_run_is_refused(given):
+def test_method_named_like_a_run_is_an_error(given):
     given["methods"]["X"] = {"type": "gpen", "weights": "{run}.pth", "runs": [0]}
     given["methods"]["X, run 0"] = {"type": "bilinear"}
     with pytest.raises(OptionError, match="would share the folder x_run_0"):
         EvaluationOptions.from_mapping(given)
 
 
-def test_a_pooled_row_is_the_mean_of_its_runs_by_hand(three):
+def test_averaged_row_equals_mean_of_runs(three):
     table = average_runs(three)
     assert [row.name for row in table.rows] == ["Bilinear", "GPEN", "Other"]
     assert table.rows[1].folder == three.rows[1].folder
@@ -90,7 +90,7 @@ def test_a_pooled_row_is_the_mean_of_its_runs_by_hand(three):
     assert len(three.rows) == 5
 
 
-def test_what_all_runs_say_of_themselves_stands_once(three):
+def test_equal_parts_of_descriptions_stand_once(three):
     parts = ("s0.pth; 64 px", "s1.pth; 64 px", "s2.pth; 64 px; odd")
     for place, part in enumerate(parts, start=1):
         three.rows[place] = replace(three.rows[place], description=f"GPEN; {part}")
@@ -102,7 +102,7 @@ def test_results_without_runs_stay_as_they_are():
     assert average_runs(results) == results
 
 
-def test_the_spread_is_the_standard_deviation_of_the_runs_means(three):
+def test_spread_equals_std_of_run_means(three):
     summary = Summary.of(three, 100, 0)
     assert set(summary.spreads) == {("GPEN", "", "psnr"), ("GPEN", "", "fid")}
     assert summary.spreads["GPEN", "", "psnr"].values == (21, 24, 27)
@@ -130,7 +130,7 @@ def test_every_form_of_the_table_has_the_spread(three, tmp_path):
     assert "GPEN (3)" in notes[0]
 
 
-def test_without_runs_nothing_is_said_of_them():
+def test_no_note_on_runs_without_runs():
     summary = Summary.of(made_results({"a": [1, 2], "b": [3, 4]}), 100, 0)
     assert "±" not in markdown(summary)
 
@@ -142,7 +142,7 @@ def test_one_run_has_no_spread():
     assert [row.name for row in summary.results.rows] == ["GPEN", "b"]
 
 
-def test_an_image_that_one_run_failed_on_is_a_failure_of_the_method(three):
+def test_failure_of_one_run_is_a_failure_of_the_method(three):
     three.images["GPEN, run 1"][""]["face_0"] = {"failure": "RuntimeError: out of luck"}
     summary = Summary.of(three, 100, 0)
     (failure,) = summary.results.failures()
@@ -151,14 +151,14 @@ def test_an_image_that_one_run_failed_on_is_a_failure_of_the_method(three):
     assert "24.00† ± 2.65" in markdown(summary)
 
 
-def test_an_image_without_a_value_in_one_run_has_none_in_the_mean(three):
+def test_missing_value_of_one_run_is_missing_in_the_mean(three):
     three.images["GPEN, run 2"][""]["face_1"]["psnr"] = math.nan
     table = average_runs(three)
     assert table.image_values("GPEN", "", "psnr")[0] == 24
     assert np.isnan(table.image_values("GPEN", "", "psnr")[1])
 
 
-def test_a_run_that_could_not_run_fails_the_method(three):
+def test_run_that_cannot_be_built_fails_the_method(three):
     lost = three.rows[2] = replace(three.rows[2], failure="MissingFileError: no file")
     del three.images[lost.name], three.sets[lost.name]
     summary = Summary.of(three, 100, 0)
@@ -179,7 +179,7 @@ def two_runs(given, tmp_path):
     return given
 
 
-def test_runs_are_restored_and_kept_apart_and_shown_as_one(two_runs, tmp_path, monkeypatch):
+def test_runs_are_restored_separately_and_shown_as_one_row(two_runs, tmp_path, monkeypatch):
     results = run(two_runs)
     root = EvaluationOptions.from_mapping(two_runs).root
     assert [row.name for row in results.rows] == ["Bilinear", "Bicubic", "GPEN, run 0", "GPEN, run 1"]
@@ -208,7 +208,7 @@ def test_runs_in_two_folders_merge_into_one_row(two_runs, tmp_path):
     assert (tmp_path / "both" / "table.md").read_bytes() == written(two_runs)["table.md"]
 
 
-def test_a_method_that_is_runs_in_one_folder_and_whole_in_another_is_refused(two_runs, tmp_path):
+def test_merging_runs_with_a_whole_method_is_an_error(two_runs, tmp_path):
     run({**two_runs, "output": str(tmp_path / "runs"), "methods": {"GPEN": two_runs["methods"]["GPEN"]}})
     whole = {"GPEN": {"type": "bilinear"}}
     run({**two_runs, "output": str(tmp_path / "whole"), "methods": whole})
@@ -216,7 +216,7 @@ def test_a_method_that_is_runs_in_one_folder_and_whole_in_another_is_refused(two
         merge_results([tmp_path / "runs", tmp_path / "whole"], tmp_path / "both")
 
 
-def test_results_that_know_no_runs_can_still_be_read(tmp_path):
+def test_results_without_runs_are_readable(tmp_path):
     results = made_results({"a": [1, 2]})
     write_results(tmp_path, results)
     file = tmp_path / "results.json"

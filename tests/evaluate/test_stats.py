@@ -11,7 +11,7 @@ def column(*values: float) -> np.ndarray:
     return np.array(values, dtype=np.float64)[:, None]
 
 
-def test_a_large_sample_has_the_interval_of_normal_theory():
+def test_large_sample_has_the_normal_interval():
     values = np.random.default_rng(0).gamma(2.0, 3.0, (2000, 3))
     half = 1.959964 * values.std(axis=0, ddof=1) / math.sqrt(len(values))
     for interval, mean, expected in zip(mean_ci(values, 10_000, 0), values.mean(axis=0), half, strict=True):
@@ -19,14 +19,14 @@ def test_a_large_sample_has_the_interval_of_normal_theory():
         assert interval.high == pytest.approx(mean + expected, abs=0.05 * expected)
 
 
-def test_about_95_of_100_intervals_hold_the_true_mean():
+def test_about_95_percent_of_intervals_contain_the_mean():
     samples = np.random.default_rng(1).normal(5.0, 2.0, (80, 400))  # 400 samples of 80 images
     held = [interval.low <= 5.0 <= interval.high for interval in mean_ci(samples, 1000, 0)]
     assert 0.92 <= np.mean(held) <= 0.97
 
 
 @pytest.mark.parametrize("constant", [0.1, 27.3, -1e6])
-def test_constant_values_have_an_interval_of_width_zero(constant):
+def test_constant_values_have_a_zero_width_interval(constant):
     (interval,) = mean_ci(column(*[constant] * 37), 500, 0)
     assert interval == (constant, constant)
 
@@ -39,7 +39,7 @@ def test_images_without_a_value_are_left_out():
     assert np.allclose(whole, gaps, atol=0.02)
 
 
-def test_fewer_than_two_values_have_no_interval_and_two_survive_resamples_without_them():
+def test_fewer_than_two_values_have_no_interval():
     values = np.full((9, 3), math.nan)
     values[4, 1] = 3.0
     values[[0, 8], 2] = 1.0, 2.0
@@ -49,7 +49,7 @@ def test_fewer_than_two_values_have_no_interval_and_two_survive_resamples_withou
     assert two == (1.0, 2.0)
 
 
-def test_the_seed_decides_and_chunks_do_not_show(monkeypatch):
+def test_seed_decides_and_chunks_do_not_show(monkeypatch):
     values = np.random.default_rng(3).normal(size=(50, 2))
     assert mean_ci(values, 1000, 4) == mean_ci(values, 1000, 4)
     assert mean_ci(values, 1000, 4) != mean_ci(values, 1000, 5)
@@ -63,7 +63,7 @@ def test_metrics_of_sets_have_no_interval():
     assert {place.column for place in bootstrap_ci(results, 200, 0)} == {"psnr"}
 
 
-def test_a_paired_difference_is_clear_where_the_intervals_of_the_means_overlap():
+def test_paired_difference_is_clear_despite_overlapping_intervals():
     noise = np.random.default_rng(5).normal(0, 3, 60)
     results = made_results({"best": 25 + noise, "steady": 24.8 + noise, "wild": 24.8 + noise[::-1]}, columns=(PSNR,))
     intervals = bootstrap_ci(results, 1000, 0)
@@ -75,7 +75,7 @@ def test_a_paired_difference_is_clear_where_the_intervals_of_the_means_overlap()
     assert ("best", "", "psnr") not in differences
 
 
-def test_a_difference_is_over_the_images_that_both_have():
+def test_difference_is_over_shared_images():
     results = made_results({"a": [30, 31, 32, 33], "b": [None, 30, 30, 30], "c": [20, 20, 20, 20]}, columns=(PSNR,))
     difference = paired_difference_ci(results, format_cells(results), 500, 0)["b", "", "psnr"]
     assert difference.images == 3

@@ -38,7 +38,7 @@ def test_minus_zero_prints_as_zero():
     assert {cell.text for cell in format_cells(results).values()} == {"0.00"}
 
 
-def test_a_method_that_failed_once_is_not_ranked_in_that_condition_alone():
+def test_failed_method_is_unranked_in_its_condition_only():
     results = made_results({"a": [1, 2], "b": [9, None], "c": [3, 4]}, conditions=["8x", "16x"])
     results.images["b"]["16x"]["face_1"] = {"psnr": 9.0}
     assert marks(results, "psnr", "8x") == ["second", "", "best"]
@@ -46,14 +46,14 @@ def test_a_method_that_failed_once_is_not_ranked_in_that_condition_alone():
     assert marks(results, "fid", "8x") == ["best", "", "best"]
 
 
-def test_a_mean_over_fewer_images_than_others_have_is_not_ranked():
+def test_mean_over_fewer_images_is_unranked():
     results = made_results({"a": [1, 2, math.nan], "b": [9, math.nan, math.nan], "c": [3, 4, math.nan]})
     assert marks(results, "psnr") == ["second", "", "best"]
     assert marks(results, "fid") == ["best"] * 3
     assert "† Not ranked by PSNR, which has no value on some images: b (n = 1/3)." in summary_of(results).notes()
 
 
-def test_a_metric_without_any_value_is_explained():
+def test_metric_without_any_value_is_explained():
     nothing = {"a": [math.nan] * 2, "b": [math.nan] * 2}
     notes = summary_of(made_results(nothing)).notes()
     assert "PSNR ↑: no value on any image." in notes
@@ -61,29 +61,29 @@ def test_a_metric_without_any_value_is_explained():
     assert "LPIPS ↓: weights_100%.pth is missing" in summary_of(made_results(nothing, columns=(LPIPS,))).notes()
 
 
-def test_one_image_is_said_to_have_no_intervals():
+def test_one_image_has_a_note_on_intervals():
     notes = summary_of(made_results({"a": [1], "b": [2]})).notes()
-    assert "1 image. Best in bold, second underlined; values that print alike share a mark." in notes
+    assert "1 image. Best in bold, second underlined. Values that print alike share a mark." in notes
     assert "No intervals: they need two images or more." in notes
     assert not any(note.startswith("No intervals: ") for note in summary_of(made_results({"a": [1, 2]})).notes())
 
 
-def test_a_single_method_is_not_called_best():
+def test_single_method_is_not_called_best():
     assert marks(made_results({"a": [1, 2]}), "psnr") == [""]
 
 
-def test_markdown_of_one_condition_is_laid_out_as_tables_1_and_2():
+def test_markdown_of_one_condition():
     table = markdown(summary_of(made_results({"one": [20, 22], "three": [30, 31], "four": [40, None]})))
     assert "| Method | PSNR ↑ | FID (GT) ↓ | Images |" in table
     assert "| one | <u>21.00</u> | **3.00** | 2 |" in table
     assert "| three | **30.50** | <u>5.00</u> | 2 |" in table
     assert "| four | 40.00† | 4.00† | 1/2 |" in table
     assert "0123456789ab" in table
-    assert "† Not ranked, for it failed on images: four (n = 1/2)." in table
+    assert "† Not ranked, because it failed on images: four (n = 1/2)." in table
     assert "Failed: four, image face\\_1: RuntimeError" in table
 
 
-def test_several_conditions_are_laid_out_as_table_3():
+def test_tables_of_several_conditions():
     results = made_results({"a": [1, 2], "b": [3, 4]}, conditions=["8x", "16x"])
     del results.images["a"]["16x"], results.sets["a"]["16x"]
     summary = summary_of(results)
@@ -96,7 +96,7 @@ def test_several_conditions_are_laid_out_as_table_3():
     assert r"a & \underline{1.50} & - & \textbf{1.00} & - \\" in page
 
 
-def test_a_method_that_is_not_told_apart_from_the_best_is_marked_so():
+def test_method_near_the_best_is_marked():
     summary = summary_of(made_results({"a": [1.0, 5.0, 3.0], "b": [5.0, 1.0, 3.2], "c": [0.0, 0.1, 0.2]}))
     assert "<u>3.00</u> ≈" in markdown(summary)
     assert r"\underline{3.00} $\approx$".replace(" ", "") in latex(summary).replace(" ", "")
@@ -115,7 +115,7 @@ def test_names_are_escaped():
     assert page.count("{") - page.count(r"\{") == page.count("}") - page.count(r"\}")
 
 
-def test_a_name_that_begins_with_a_bracket_is_no_length_for_latex():
+def test_bracket_is_escaped_for_latex():
     page = latex(summary_of(made_results({"a": [1, 2], "[b]*": [3, 4]})))
     assert "{[}b{]}{*} &" in page
 
@@ -126,13 +126,13 @@ def test_failures_beyond_twenty_are_counted():
     assert "... and 5 more failures, all in results.json." in notes
 
 
-def test_a_method_that_could_not_run_stays_in_the_table():
+def test_failed_method_stays_in_the_table():
     table = markdown(summary_of(nasty_results()))
     assert "| broken | -† | -† | -† | 0/7 |" in table
     assert "broken could not run: CheckpointError: no file &lt;i&gt;" in table
 
 
-def test_the_wide_csv_holds_intervals_counts_and_the_fingerprint():
+def test_wide_csv():
     results = made_results({"a": [20, 22, None], "b,": [30, 31, 32]})
     summary = summary_of(results)
     first, second = csv.DictReader(io.StringIO(wide_csv(summary)))
@@ -142,7 +142,7 @@ def test_the_wide_csv_holds_intervals_counts_and_the_fingerprint():
     assert (second["method"], second["fingerprint"]) == ("b,", "0123456789ab")
 
 
-def test_the_tidy_csv_has_a_line_per_image_and_metric_of_images():
+def test_per_image_csv_has_a_line_per_value():
     lines = list(csv.DictReader(io.StringIO(per_image_csv(nasty_results()))))
     assert len(lines) == 4 * 7 * 2
     assert {line["metric"] for line in lines} == {"psnr", "lpips"}
@@ -151,7 +151,7 @@ def test_the_tidy_csv_has_a_line_per_image_and_metric_of_images():
     assert by_place["GPEN", "a\"b'c", "psnr"] == ""
 
 
-def test_json_holds_marks_intervals_and_differences():
+def test_table_json():
     content = json.loads(table_json(summary_of(made_results({"a": [1, 2, 3], "b": [5, 6, 7.5]}, columns=(PSNR, FID)))))
     cells = {(cell["row"], cell["column"]): cell for cell in content["cells"]}
     assert cells["b", "psnr"]["mark"] == "best"

@@ -66,9 +66,9 @@ def count_restored(monkeypatch):
         class Counting:
             description, identity = method.description, method.identity
 
-            def __call__(self, case):
-                made.append((entry["type"], case.key))
-                return method(case)
+            def __call__(self, sample):
+                made.append((entry["type"], sample.key))
+                return method(sample)
 
         return Counting()
 

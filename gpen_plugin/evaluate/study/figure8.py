@@ -1,4 +1,4 @@
-"""The paper's Figure 8, from files of votes: the chart and its"""
+"""The paper's Figure 8 from files of votes: the chart and its tables."""
 
 import csv
 import io
@@ -17,16 +17,14 @@ from gpen_plugin.evaluate.study.votes import DRAWS, Ballot, Tally, one_per_voter
 from gpen_plugin.evaluate.tables import latex_text, markdown_text
 from gpen_plugin.images.files import write_image
 
-LIGHT_TEXT_BELOW = 0.46  # a grey on which black and white letters stand out alike
+LIGHT_TEXT_BELOW = 0.46  # luminance at which black and white text are equally legible
+HEADS = ("Method", "Rank 1 (%) ↑", "Mean rank ↓", "95 % interval")
+POSITION_BIAS_P = 0.01  # below this p-value a note warns of a bias of position
 
 
 def chart(tally: Tally) -> np.ndarray:
-    """Draw one bar per method, divided into the shares of rank 1 (darkest, left) to rank k.
+    """Plot one bar per method, divided into the fractions of rank 1 (darkest, left) to rank k.
 
-    The colours are those of cividis, whose lightness grows evenly: told apart without colour too.
-
-    Args:
-        tally: of the votes.
     Returns:
         (H, W, 3) BGR uint8, the same for the same votes.
     Raises:
@@ -35,17 +33,17 @@ def chart(tally: Tally) -> np.ndarray:
     figure, canvas, colours = _canvas(len(tally.methods))
     axes = figure.add_subplot()
     left = np.zeros(len(tally.methods))
-    places = np.arange(len(tally.methods))
+    positions = np.arange(len(tally.methods))
     for rank, colour in enumerate(colours):
         width = 100 * tally.shares[:, rank]
-        axes.barh(places, width, left=left, height=0.72, color=colour, edgecolor="white", label=f"{rank + 1}")
-        for place in np.flatnonzero(width >= 5):
+        axes.barh(positions, width, left=left, height=0.72, color=colour, edgecolor="white", label=f"{rank + 1}")
+        for position in np.flatnonzero(width >= 5):
             ink = "white" if _lightness(colour) < LIGHT_TEXT_BELOW else "black"
             weight = "bold" if rank == 0 else "normal"
-            at = (left[place] + width[place] / 2, place)
-            axes.text(*at, f"{width[place]:.0f}", ha="center", va="center", color=ink, fontsize=9, fontweight=weight)
+            at = (left[position] + width[position] / 2, position)
+            axes.text(*at, f"{width[position]:.0f}", ha="center", va="center", color=ink, fontsize=9, fontweight=weight)
         left += width
-    axes.set_yticks(places, tally.methods, parse_math=False)
+    axes.set_yticks(positions, tally.methods, parse_math=False)
     axes.invert_yaxis()
     axes.set_xlim(0, 100)
     axes.set_xlabel(f"share of votes in %  ({tally.voters} voters, {tally.images} images, {tally.rankings} rankings)")
@@ -56,42 +54,38 @@ def chart(tally: Tally) -> np.ndarray:
 
 
 def _canvas(methods: int):
-    """A figure of its own, so that neither a user's settings for windows nor other figures matter."""
+    """A figure that is independent of the user's settings and of other figures."""
     try:
         from matplotlib import colormaps
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
     except ImportError as error:
         hint = 'Run: pip install "gpen_plugin[evaluate]"'
-        raise OptionError("study count", "matplotlib is not installed", "what draws the chart", hint) from error
+        raise OptionError(
+            "study count", "matplotlib is not installed", "the package that plots the chart", hint
+        ) from error
     figure = Figure(figsize=(8, 1.6 + 0.48 * methods), dpi=150, layout="constrained")
     return figure, FigureCanvasAgg(figure), colormaps["cividis"](np.linspace(0.0, 1.0, methods))
 
 
 def _lightness(colour: np.ndarray) -> float:
-    """Relative luminance, near enough to choose between black and white letters."""
+    """Relative luminance, which decides between black and white text."""
     return float(np.dot(colour[:3], [0.2126, 0.7152, 0.0722]))
 
 
 HEADS = ("Method", "Rank 1 (%) ↑", "Mean rank ↓", "95 % interval")
-POSITION_BIAS_P = 0.01  # p below which a reader is told that positions drew votes
+POSITION_BIAS_P = 0.01  # p below which a reader is messages that positions drew votes
 
 
-def markdown(tally: Tally, key: StudyKey, told: list[str]) -> str:
-    """The table with what a reader has to know below it.
-
-    Args:
-        tally: of the votes.
-        key: of the study.
-        told: files refused or left out, in words.
-    """
+def markdown(tally: Tally, key: StudyKey, messages: list[str]) -> str:
+    """The table with its notes; `messages` are about files that were refused or left out."""
     names = [markdown_text(name) for name in tally.methods]
     ranks = [f"Rank {rank + 1} (%)" for rank in range(1, len(names))]
     wins = [list(map(_percent, row)) for row in tally.wins]
     lines = _table([*HEADS, *ranks], names, _marked(tally, "**{}**", "<u>{}</u>"))
-    lines += ["", "Rankings in which the row's method stands above the column's (%):", ""]
+    lines += ["", "Rankings in which the row's method ranks above the column's (%):", ""]
     lines += [*_table(["", *names], names, wins), ""]
-    return "\n".join([*lines, *(f"- {note}" for note in [*notes(tally, key), *told])]) + "\n"
+    return "\n".join([*lines, *(f"- {note}" for note in [*notes(tally, key), *messages])]) + "\n"
 
 
 def latex(tally: Tally, key: StudyKey) -> str:
@@ -117,8 +111,8 @@ def to_csv(tally: Tally) -> str:
     return text.getvalue()
 
 
-def to_json(tally: Tally, key: StudyKey, told: list[str]) -> str:
-    """Everything, for programs."""
+def to_json(tally: Tally, key: StudyKey, messages: list[str]) -> str:
+    """All numbers, for programs."""
     methods = [
         {"method": name, "mean_rank": float(mean), "interval": ends.tolist(), "shares": shares.tolist()}
         for name, mean, ends, shares in zip(*_columns(tally), strict=True)
@@ -138,32 +132,36 @@ def to_json(tally: Tally, key: StudyKey, told: list[str]) -> str:
         "spearman": _number(tally.spearman),
         "first_by_position": list(map(float, tally.first_by_position)),
         "position_p": _number(tally.position_p),
-        "notes": [*notes(tally, key), *told],
+        "notes": [*notes(tally, key), *messages],
     }
     return json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 def notes(tally: Tally, key: StudyKey) -> list[str]:
-    """What a reader has to know about the numbers, one sentence each."""
+    """Notes on the numbers for the reader, one sentence each."""
     condition = f", {key.condition}" if key.condition else ""
     found = [
         f"Study {key.study} of {key.evaluation}{condition}, protocol {key.fingerprint['digest']}.",
         f"{tally.rankings} complete rankings by {tally.voters} voters on {tally.images} of {len(key.images)} images.",
-        f"Intervals: bootstrap, voters and images both drawn with replacement, {DRAWS} times.",
+        f"Intervals: bootstrap, {DRAWS} resamples of both voters and images.",
     ]
     if math.isfinite(tally.kendall_w):
         w = f"Kendall's W {tally.kendall_w:.3f}, mean over images ({_p(tally.kendall_p)} against no agreement)"
         found.append(f"Agreement of voters: {w}; Spearman's correlation of two voters {tally.spearman:.3f}.")
     else:
-        found.append("Agreement of voters: unknown, no image was ranked by two.")
+        found.append("Agreement of voters: unknown, because no image has two voters.")
     first = ", ".join(f"{'ABCDEFGHIJKL'[at]} {_percent(share)}" for at, share in enumerate(tally.first_by_position))
-    doubt = " A position on the page drew votes by itself, or chance did." if tally.position_p < POSITION_BIAS_P else ""
-    found.append(f"Rank-1 votes by position on the page (%): {first}; {_p(tally.position_p)} if alike.{doubt}")
+    doubt = (
+        " The position on the page affected the votes, or this is chance." if tally.position_p < POSITION_BIAS_P else ""
+    )
+    found.append(
+        f"Rank-1 votes by position on the page (%): {first}; {_p(tally.position_p)} if all positions are alike.{doubt}"
+    )
     if key.allow_ties:
-        found.append("Ties were allowed: those that tie share the ranks that they take up.")
+        found.append("Ties were allowed: tied images share their ranks.")
     if key.left_out:
         lost = ", ".join(sorted({failure.key for failure in key.left_out}))
-        found.append(f"Not shown, since a method gave nothing for them: {lost}.")
+        found.append(f"Not shown, because a method failed on them: {lost}.")
     return found
 
 
@@ -172,7 +170,7 @@ def _columns(tally: Tally) -> tuple:
 
 
 def _marked(tally: Tally, best: str, second: str) -> list[list[str]]:
-    """The cells right of the names: shares of rank 1 and mean ranks marked where they are best and second."""
+    """The cells right of the names: fractions of rank 1 and mean ranks, with the best and second marked."""
     first = _mark([_percent(share) for share in tally.shares[:, 0]], tally.shares[:, 0], best, second)
     mean = _mark([f"{rank:.2f}" for rank in tally.mean_rank], -tally.mean_rank, best, second)
     intervals = [f"{lower:.2f}–{upper:.2f}" for lower, upper in tally.interval]
@@ -181,8 +179,8 @@ def _marked(tally: Tally, best: str, second: str) -> list[list[str]]:
 
 
 def _mark(texts: list[str], goodness: np.ndarray, best: str, second: str) -> list[str]:
-    """Texts that read alike are marked alike."""
-    order = list(dict.fromkeys(texts[place] for place in np.argsort(-goodness, kind="stable")))
+    """Texts that print alike are marked alike."""
+    order = list(dict.fromkeys(texts[position] for position in np.argsort(-goodness, kind="stable")))
     marks = {order[0]: best} | ({order[1]: second} if len(order) > 1 else {})
     return [marks.get(text, "{}").format(text) for text in texts]
 
@@ -210,16 +208,12 @@ def _table(heads: list[str], names: list[str], cells: list[list[str]]) -> list[s
 
 
 def count(files: Sequence[Path], key_file: Path, output: Path) -> int:
-    """Add votes up; a file that makes no sense is refused with words, and the others go on.
+    """Count votes and write ``figure8.png`` and ``table.md``, ``.csv``, ``.tex``, ``.json``; skip invalid files.
 
-    Args:
-        files: that volunteers exported.
-        key_file: of the study.
-        output: folder for ``figure8.png`` and ``table.md``, ``.csv``, ``.tex``, ``.json``.
     Returns:
-        Exit status: 1 where a file was refused, otherwise 0.
+        Exit status: 1 if a file was refused, otherwise 0.
     Raises:
-        DataError: no key, no complete ranking, or nowhere to write.
+        DataError: no key, no complete ranking, or `output` is not writable.
     """
     key = read_key(key_file)
     ballots, refused = [], []
@@ -228,17 +222,21 @@ def count(files: Sequence[Path], key_file: Path, output: Path) -> int:
             ballots.append(read_ballot(file, key))
         except DataError as error:
             refused.append(str(error))
-    kept, told = one_per_voter(ballots)
-    told = [*refused, *told, *(_unfinished(ballot, len(key.images)) for ballot in kept if _is_unfinished(ballot, key))]
-    for sentence in told:
-        print(f"gpen_plugin: {sentence}", file=sys.stderr)
-    found = tally(kept, key)
-    table = markdown(found, key, told)
+    counted, messages = one_per_voter(ballots)
+    messages = [
+        *refused,
+        *messages,
+        *(_unfinished(ballot, len(key.images)) for ballot in counted if _is_unfinished(ballot, key)),
+    ]
+    for message in messages:
+        print(f"gpen_plugin: {message}", file=sys.stderr)
+    found = tally(counted, key)
+    table = markdown(found, key, messages)
     write_image(output / "figure8.png", chart(found))
     write_text(output / "table.md", table)
     write_text(output / "table.csv", to_csv(found))
     write_text(output / "table.tex", latex(found, key))
-    write_text(output / "table.json", to_json(found, key, told))
+    write_text(output / "table.json", to_json(found, key, messages))
     print(table)
     return 1 if refused else 0
 
@@ -248,5 +246,5 @@ def _is_unfinished(ballot: Ballot, key: StudyKey) -> bool:
 
 
 def _unfinished(ballot: Ballot, images: int) -> str:
-    begun = f", {ballot.begun} begun and not counted" if ballot.begun else ""
+    begun = f", {ballot.begun} incomplete and not counted" if ballot.begun else ""
     return f"{ballot.file}: {len(ballot.rankings)} of {images} images ranked{begun}"

@@ -1,4 +1,4 @@
-"""The maker's half of a blind study: which opaque name on the page stands for which method."""
+"""The key of a blind study: which opaque name on the page stands for which method."""
 
 import dataclasses
 import json
@@ -13,57 +13,35 @@ FORMAT = 1
 
 @dataclass(frozen=True)
 class StudyImage:
-    """One step of the page.
+    """One step of the page."""
 
-    Attributes:
-        id: its opaque name.
-        key: of the image in the evaluation.
-        methods: opaque name of an image -> method, in an order that says nothing.
-    """
-
-    id: str
-    key: str
-    methods: dict[str, str]
+    id: str  # its opaque name
+    key: str  # of the image in the evaluation
+    methods: dict[str, str]  # opaque name of an image -> method, in random order
 
 
 @dataclass(frozen=True)
 class StudyKey:
-    """What the page keeps from the volunteers.
+    """What the page keeps from the volunteers."""
 
-    Attributes:
-        study: digest of all that the page shows; every file of votes repeats it.
-        evaluation: name of the evaluation whose images are shown.
-        fingerprint: of its protocol.
-        condition: of the protocol; empty where there is but one.
-        seed: the opaque names are a function of it.
-        allow_ties: whether two images may share a rank.
-        methods: in the order of the evaluation.
-        images: the steps.
-        left_out: images that were not shown, since a method gave nothing for them.
-    """
-
-    study: str
-    evaluation: str
-    fingerprint: dict
-    condition: str
-    seed: int
-    allow_ties: bool
-    methods: list[str]
-    images: list[StudyImage]
-    left_out: list[Failure]
+    study: str  # digest of all that the page shows; every file of votes repeats it
+    evaluation: str  # name of the evaluation whose images are shown
+    fingerprint: dict  # of its protocol
+    condition: str  # of the protocol; empty where there is but one
+    seed: int  # the opaque names are a function of it
+    allow_ties: bool  # whether two images may share a rank
+    methods: list[str]  # in the order of the evaluation
+    images: list[StudyImage]  # the steps
+    left_out: list[Failure]  # images that were not shown, since a method gave nothing for them
 
 
 def write_key(path: Path, key: StudyKey) -> None:
-    """Write the key file, whole or not at all."""
+    """Write the key file atomically."""
     write_text(path, json.dumps({"format": FORMAT, **dataclasses.asdict(key)}, indent=1, ensure_ascii=False) + "\n")
 
 
 def read_key(path: Path) -> StudyKey:
-    """Read the key file.
-
-    Raises:
-        DataError: it is not there, or it is damaged.
-    """
+    """Read the key file; DataError if it is missing or damaged."""
     hint = "Give the file that was written beside the page: -k study_key.json"
     if not path.is_file():
         raise DataError(str(path), "not there", "the key of a study", hint)

@@ -1,4 +1,4 @@
-"""The page that volunteers open, and what it shows: one file, no network, no hint of which method is which."""
+"""The page that volunteers open, and its images: one file, no network, no hint of which method is which."""
 
 import base64
 import hashlib
@@ -17,24 +17,17 @@ from gpen_plugin.errors import DataError, OptionError
 from gpen_plugin.evaluate.results import Failure, Results, Row, input_path, restored_path
 from gpen_plugin.evaluate.study.key import StudyImage, StudyKey
 
-MAX_METHODS = 12  # a person cannot rank more at a glance, and letters beyond L are keys of the page
+MAX_METHODS = 12  # more are hard to rank, and letters beyond L are keys of the page
 
 
 @dataclass(frozen=True)
 class Selection:
-    """What takes part.
+    """What takes part."""
 
-    Attributes:
-        rows: the methods, in the order of the evaluation.
-        condition: of the protocol.
-        images: with their opaque names.
-        left_out: images that were asked for and cannot be shown.
-    """
-
-    rows: list[Row]
-    condition: str
-    images: list[StudyImage]
-    left_out: list[Failure]
+    rows: list[Row]  # the methods, in the order of the evaluation
+    condition: str  # of the protocol
+    images: list[StudyImage]  # with their opaque names
+    left_out: list[Failure]  # images that were asked for and cannot be shown
 
 
 def select(
@@ -47,18 +40,17 @@ def select(
     condition: str | None = None,
     seed: int = 0,
 ) -> Selection:
-    """Choose what a study shows.
+    """Choose the methods and images of a study.
 
     Args:
         root: folder of the evaluation.
-        results: what it found out.
-        methods: names of rows; none stands for all that ran.
-        keys: images; none stands for all.
-        num_images: draw so many of the images, by `seed`.
-        condition: of the protocol; None where there is but one.
-        seed: decides the draw and every opaque name.
+        methods: names of rows; empty for all that ran.
+        keys: images; empty for all.
+        num_images: sample this many of the images.
+        condition: of the protocol; None if there is only one.
+        seed: of the sampling and of every opaque name.
     Raises:
-        OptionError: a name that is not there, fewer than two methods, too many of them.
+        OptionError: an unknown name, fewer than two methods, or too many.
         DataError: no image is left.
     """
     condition = _condition(results, condition)
@@ -74,7 +66,7 @@ def select(
         if num_images > len(shown):
             raise OptionError("--images", f"got {num_images}", f"at most {len(shown)}, which all methods restored")
         chosen = rng_from_key(seed, "images").choice(len(shown), num_images, replace=False)
-        shown = [shown[place] for place in sorted(chosen)]
+        shown = [shown[index] for index in sorted(chosen)]
     images = [_opaque_names(key, [row.name for row in rows], seed) for key in shown]
     return Selection(rows, condition, images, left_out)
 
@@ -97,7 +89,7 @@ def _rows(results: Results, given: Sequence[str]) -> list[Row]:
             raise OptionError("--methods", f"{name!r} could not run ({known[name].failure})", "a method with images")
     rows = [row for row in results.rows if (row.name in given if given else not row.failure)]
     if not 2 <= len(rows) <= MAX_METHODS:
-        got = f"{rows[0].name!r} alone" if len(rows) == 1 else f"{len(rows)} methods"
+        got = f"{rows[0].name!r} only" if len(rows) == 1 else f"{len(rows)} methods"
         raise OptionError("--methods", got, f"2 to {MAX_METHODS} methods to rank", "Name some of them.")
     return rows
 
@@ -110,7 +102,7 @@ def _keys(results: Results, given: Sequence[str]) -> list[str]:
 
 
 def _failures(root: Path, results: Results, rows: list[Row], condition: str, key: str) -> Iterator[Failure]:
-    """Why an image cannot be shown."""
+    """The reasons why an image cannot be shown."""
     for row in rows:
         found = results.images.get(row.name, {}).get(condition, {}).get(key)
         if found is None:
@@ -118,15 +110,15 @@ def _failures(root: Path, results: Results, rows: list[Row], condition: str, key
         elif "failure" in found:
             yield Failure(row.name, condition, key, found["failure"])
         elif not restored_path(root, row, condition, key).is_file():
-            yield Failure(row.name, condition, key, "its image is gone")
+            yield Failure(row.name, condition, key, "its image is missing")
     if not input_path(root, condition, key).is_file():
-        yield Failure("the input", condition, key, "its image is gone")
+        yield Failure("the input", condition, key, "its image is missing")
 
 
 def _opaque_names(key: str, methods: list[str], seed: int) -> StudyImage:
-    """Opaque names, drawn anew for each image: what one image gives away says nothing about the next."""
+    """Opaque names, sampled anew for each image, so that one image reveals nothing about the next."""
     rng = rng_from_key(seed, "opaque", key)
-    shuffled = [methods[place] for place in rng.permutation(len(methods))]
+    shuffled = [methods[index] for index in rng.permutation(len(methods))]
     return StudyImage(_name(rng), key, {_name(rng): method for method in shuffled})
 
 
@@ -153,18 +145,16 @@ def make_page(
 
     Args:
         root: folder of the evaluation.
-        results: what it found out.
-        selection: what is shown.
-        title: the page's head; it must not name a method.
-        tile: longest side of an image in pixels; larger ones are reduced, smaller ones stay as they are.
-        lossless: PNG in place of JPEG of quality 95 without chroma subsampling; about four times as large.
+        title: of the page; it must not name a method.
+        tile: longest side of an image in pixels; larger ones are reduced.
+        lossless: PNG instead of JPEG of quality 95 without chroma subsampling; about four times as large.
         show_input: show the degraded image too, enlarged to the size of the results.
         allow_ties: let two images share a rank.
-        seed: that `selection` was drawn with, for the key.
+        seed: that `selection` was made with, for the key.
     Returns:
         (HTML, key).
     Raises:
-        OptionError: the title gives a method away, or jinja2 is not installed.
+        OptionError: the title names a method, or jinja2 is not installed.
         DataError: an image cannot be read.
     """
     _check_title(title, [row.name for row in selection.rows])
@@ -209,7 +199,7 @@ def make_page(
 def _check_title(title: str, methods: list[str]) -> None:
     for method in methods:
         if re.search(rf"(?<!\w){re.escape(method)}(?!\w)", title, re.IGNORECASE):
-            raise OptionError("--title", f"got {title!r}, which names {method!r}", "a title that gives no method away")
+            raise OptionError("--title", f"got {title!r}, which names {method!r}", "a title that names no method")
 
 
 def _read(path: Path) -> np.ndarray:
@@ -235,7 +225,7 @@ def _resized(image: np.ndarray, scale: float, method: int) -> np.ndarray:
 
 
 def _encode(image: np.ndarray, lossless: bool) -> str:
-    """All images alike and from their pixels alone, so that no metadata comes along."""
+    """Encode all images alike and from their pixels only, without metadata."""
     done, data = cv2.imencode(".png", image) if lossless else cv2.imencode(".jpg", image, JPEG)
     assert done, "OpenCV always writes PNG and JPEG"
     return base64.b64encode(data.tobytes()).decode("ascii")
@@ -250,7 +240,7 @@ def _template():
         import jinja2
     except ImportError as error:
         hint = 'Run: pip install "gpen_plugin[evaluate]"'
-        raise OptionError("study make", "jinja2 is not installed", "what fills in pages", hint) from error
+        raise OptionError("study make", "jinja2 is not installed", "the package that fills templates", hint) from error
     loader = jinja2.FileSystemLoader(Path(__file__).parent)
     environment = jinja2.Environment(loader=loader, autoescape=True, undefined=jinja2.StrictUndefined)
     return environment.get_template("page.html")

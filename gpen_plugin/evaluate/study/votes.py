@@ -1,4 +1,4 @@
-"""Files of votes: read, checked against the key, counted, and tested for agreement."""
+"""Files of votes: read, checked against the key (a file may have been edited), counted, and tested for agreement."""
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
@@ -17,26 +17,21 @@ FORMAT = 1
 
 @dataclass(frozen=True, eq=False)
 class Ranking:
-    """How a voter ranked one image.
+    """How a voter ranked one image."""
 
-    Attributes:
-        places: place of each method, (methods,) int from 0, equal where tied, without gaps between them.
-        position: where on the page each method stood, (methods,) int from 0.
-    """
-
-    places: np.ndarray
-    position: np.ndarray
+    places: np.ndarray  # place of each method, (methods,) int from 0, equal where tied, without gaps between them
+    position: np.ndarray  # where on the page each method stood, (methods,) int from 0
 
     @property
     def ranks(self) -> np.ndarray:
-        """Mid-ranks from 1, (methods,) float64: those that tie share the mean of the ranks that they take up."""
+        """Mid-ranks from 1, (methods,) float64: tied methods share the mean of their ranks."""
         above = (self.places[None, :] < self.places[:, None]).sum(axis=1)
         beside = (self.places[None, :] == self.places[:, None]).sum(axis=1)
         return above + (beside + 1) / 2
 
     @property
     def shares(self) -> np.ndarray:
-        """Share of a vote that each method gets for each rank, (methods, ranks) float64; rows and columns sum to 1."""
+        """Fraction of a vote of each method for each rank, (methods, ranks) float64; rows and columns sum to 1."""
         above = (self.places[None, :] < self.places[:, None]).sum(axis=1)[:, None]
         beside = (self.places[None, :] == self.places[:, None]).sum(axis=1)[:, None]
         rank = np.arange(len(self.places))[None, :]
@@ -45,34 +40,21 @@ class Ranking:
 
 @dataclass(frozen=True)
 class Ballot:
-    """The votes of one voter.
+    """The votes of one voter."""
 
-    Attributes:
-        file: where they were read from.
-        voter: a random name that the page drew.
-        name: what the voter calls himself, or empty.
-        exported: when, as the browser wrote it.
-        rankings: key of an image -> ranking, complete ones alone.
-        begun: how many images have a ranking that is not complete.
-    """
-
-    file: str
-    voter: str
-    name: str
-    exported: str
-    rankings: Mapping[str, Ranking] = field(repr=False)
-    begun: int
+    file: str  # where they were read from
+    voter: str  # a random name that the page drew
+    name: str  # what the voter calls himself, or empty
+    exported: str  # when, as the browser wrote it
+    rankings: Mapping[str, Ranking] = field(repr=False)  # key of an image -> ranking, complete ones alone
+    begun: int  # how many images have a ranking that is not complete
 
 
 def read_ballot(path: Path, key: StudyKey) -> Ballot:
-    """Read what a volunteer exported.
-
-    Raises:
-        DataError: another study, something that the page does not write, or nonsense.
-    """
+    """Read a file that a volunteer exported; DataError if it is of another study or invalid."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-        _require(isinstance(content, dict), "it is no file of votes")
+        _require(isinstance(content, dict), "it is not a file of votes")
         _require(content.get("format") == FORMAT, f"format {content.get('format')!r}")
         _require(content.get("study") == key.study, f"it is of study {content.get('study')!r}")
         for entry in ("voter", "name", "exported"):
@@ -87,23 +69,25 @@ def read_ballot(path: Path, key: StudyKey) -> Ballot:
 
 
 def one_per_voter(ballots: Iterable[Ballot]) -> tuple[list[Ballot], list[str]]:
-    """Keep one file of each voter: the fullest, then the latest.
+    """Keep one file per voter: the fullest, then the latest.
 
     Returns:
-        (ballots in the order of their voters' names, what to tell: files left out, names that two voters share).
+        (ballots in the order of their voters' names, messages: files left out, names that two voters share).
     """
-    kept: dict[str, Ballot] = {}
-    told = []
+    latest: dict[str, Ballot] = {}
+    messages = []
     for ballot in sorted(ballots, key=lambda ballot: (len(ballot.rankings), ballot.exported, ballot.file)):
-        if ballot.voter in kept:
-            told.append(f"{kept[ballot.voter].file}: left out; {ballot.file} is of the same voter, and fuller or later")
-        kept[ballot.voter] = ballot
-    found = sorted(kept.values(), key=lambda ballot: ballot.voter)
+        if ballot.voter in latest:
+            messages.append(
+                f"{latest[ballot.voter].file}: left out; {ballot.file} is from the same voter, and fuller or later"
+            )
+        latest[ballot.voter] = ballot
+    found = sorted(latest.values(), key=lambda ballot: ballot.voter)
     names = [ballot.name.casefold() for ballot in found if ballot.name]
     for name in sorted({name for name in names if names.count(name) > 1}):
         files = ", ".join(ballot.file for ballot in found if ballot.name.casefold() == name)
-        told.append(f"{files}: two voters of one name; both are counted")
-    return found, told
+        messages.append(f"{files}: two voters have this name; both are counted")
+    return found, messages
 
 
 def _rankings(votes: list, key: StudyKey) -> tuple[dict[str, Ranking], int]:
@@ -113,7 +97,7 @@ def _rankings(votes: list, key: StudyKey) -> tuple[dict[str, Ranking], int]:
         _require(isinstance(vote, dict) and isinstance(vote.get("image"), str), "a vote without an image")
         image = images.get(vote["image"])
         _require(image is not None, f"image {vote['image']!r} is not in the study")
-        _require(image.id not in seen, f"image {image.id!r} comes twice")
+        _require(image.id not in seen, f"image {image.id!r} occurs twice")
         seen.add(image.id)
         ranking = _ranking(vote, image, key)
         if ranking is None:
@@ -157,7 +141,7 @@ def kendall_w(ranks: np.ndarray) -> float:
     Args:
         ranks: mid-ranks, (voters, methods) float64, two voters or more.
     Returns:
-        1 where all rank alike; 1 / voters is expected where all rank at random. NaN where every voter ties everything.
+        1 if all rank alike; 1 / voters expected at random; NaN if every voter ties everything.
     """
     voters, methods = ranks.shape
     spread = ((ranks.sum(axis=0) - voters * (methods + 1) / 2) ** 2).sum()
@@ -169,13 +153,13 @@ def kendall_w(ranks: np.ndarray) -> float:
 def concordance(images: Sequence[np.ndarray]) -> tuple[float, float]:
     """Kendall's W averaged over images, and the p-value of no agreement at all.
 
-    m (k - 1) W of an image follows chi-square with k - 1 degrees of freedom where its m voters rank k methods at
-    random; the sum over images follows the sum of the degrees.
+    m (k - 1) W of an image follows chi-square with k - 1 degrees of freedom if its m voters rank k methods at random;
+    the sum over images follows the sum of the degrees.
 
     Args:
-        images: mid-ranks of each image, (voters, methods); those with a single voter say nothing and are passed over.
+        images: mid-ranks of each image, (voters, methods); those with a single voter are skipped.
     Returns:
-        (mean W, p); NaN where no image has two voters.
+        (mean W, p); NaN if no image has two voters.
     """
     found = [(ranks, kendall_w(ranks)) for ranks in images if len(ranks) > 1]
     found = [(ranks, w) for ranks, w in found if np.isfinite(w)]
@@ -189,12 +173,8 @@ def concordance(images: Sequence[np.ndarray]) -> tuple[float, float]:
 def pairwise_spearman(images: Sequence[np.ndarray]) -> float:
     """Spearman's rank correlation of two voters on an image, averaged over all pairs of all images.
 
-    Unlike W it does not grow when voters are few: 1 where all rank alike, 0 expected at random.
-
-    Args:
-        images: mid-ranks of each image, (voters, methods).
-    Returns:
-        The mean; NaN where no image has two voters that tell methods apart.
+    Unlike W it does not grow if voters are few: 1 if all rank alike, 0 expected at random. NaN if no image has two
+    voters that rank methods differently. `images` are mid-ranks, (voters, methods) each.
     """
     found = []
     for ranks in images:
@@ -206,13 +186,10 @@ def pairwise_spearman(images: Sequence[np.ndarray]) -> float:
 
 
 def position_bias(shares: np.ndarray) -> float:
-    """The p-value of the shares of rank-1 votes per position, were all positions alike.
+    """The p-value of Pearson's chi-square test that all positions of the page get equal rank-1 votes.
 
-    Args:
-        shares: rank-1 votes that each position of the page got, (positions,) float64.
-    Returns:
-        p of Pearson's chi-square test; small means that a position drew votes, or that chance put the better
-        methods there.
+    A small p means that a position attracted votes, or that chance put the better methods there. `shares` are the
+    votes of each position, (positions,) float64.
     """
     return float(stats.chisquare(shares).pvalue) if shares.sum() > 0 else float("nan")
 
@@ -223,48 +200,26 @@ LEVEL = 0.95
 
 @dataclass(frozen=True, eq=False)
 class Tally:
-    """What the voters said. Methods stand in the order of the chart: most rank-1 votes first.
+    """Counts of the votes. Methods are in the order of the chart: most rank-1 votes first."""
 
-    Attributes:
-        methods: their names.
-        rankings: complete rankings counted: one voter, one image.
-        voters: that gave one at least.
-        images: that have one at least.
-        shares: part of the votes that put a method at a rank, (methods, ranks); rows and columns sum to 1.
-        mean_rank: (methods,), 1 is best.
-        interval: of the mean rank, (methods, 2), see `mean_rank_interval`.
-        wins: part of the rankings in which the row's method beats the column's, ties half, (methods, methods).
-        kendall_w: mean over images; NaN where no image has two voters.
-        kendall_p: of no agreement at all.
-        spearman: mean over pairs of voters.
-        first_by_position: part of the rank-1 votes that went to each position of the page, (positions,).
-        position_p: of positions being alike.
-    """
-
-    methods: list[str]
-    rankings: int
-    voters: int
-    images: int
-    shares: np.ndarray
-    mean_rank: np.ndarray
-    interval: np.ndarray
+    methods: list[str]  # their names
+    rankings: int  # complete rankings counted: one voter, one image
+    voters: int  # that gave one at least
+    images: int  # that have one at least
+    shares: np.ndarray  # part of the votes that put a method at a rank, (methods, ranks); rows and columns sum to 1
+    mean_rank: np.ndarray  # (methods,), 1 is best
+    interval: np.ndarray  # of the mean rank, (methods, 2), see `mean_rank_interval`
+    # part of the rankings in which the row's method beats the column's, ties half, (methods, methods)
     wins: np.ndarray
-    kendall_w: float
-    kendall_p: float
-    spearman: float
-    first_by_position: np.ndarray
-    position_p: float
+    kendall_w: float  # mean over images; NaN where no image has two voters
+    kendall_p: float  # of no agreement at all
+    spearman: float  # mean over pairs of voters
+    first_by_position: np.ndarray  # part of the rank-1 votes that went to each position of the page, (positions,)
+    position_p: float  # of positions being alike
 
 
 def tally(ballots: Sequence[Ballot], key: StudyKey) -> Tally:
-    """Add votes up.
-
-    Args:
-        ballots: one per voter.
-        key: of the study.
-    Raises:
-        DataError: there is no complete ranking.
-    """
+    """Count the votes of ballots, one per voter; DataError if there is no complete ranking."""
     rankings = [ranking for ballot in ballots for ranking in ballot.rankings.values()]
     if not rankings:
         raise DataError("votes", "no complete ranking in any file", "at least one image ranked by one voter")
@@ -294,27 +249,23 @@ def tally(ballots: Sequence[Ballot], key: StudyKey) -> Tally:
 
 
 def mean_rank_interval(ranks: np.ndarray, draws: int = DRAWS, level: float = LEVEL, seed: int = 0) -> np.ndarray:
-    """Bootstrap interval of each method's mean rank, over voters and images at once.
+    """Bootstrap interval of each method's mean rank, over voters and images (the pigeonhole bootstrap, Owen 2007).
 
-    Each draw takes voters and, independently, images with replacement (a ranking counts as often as its voter times as
-    often as its image), so that the interval speaks of other voters and other faces (the pigeonhole bootstrap, Owen
-    2007).
+    Each resample takes voters and, independently, images with replacement: a ranking counts as often as its voter
+    times as often as its image.
 
     Args:
         ranks: (voters, images, methods) float64, NaN where a voter did not rank an image.
-        draws: of the bootstrap.
-        level: part of the draws within the interval.
-        seed: of the draws.
     Returns:
         (methods, 2): lower and upper end.
     """
     rng = np.random.default_rng(seed)
     voters, images, _ = ranks.shape
-    of_voters = rng.multinomial(voters, np.full(voters, 1 / voters), draws).astype(np.float64)  # (draws, voters)
-    image_values = rng.multinomial(images, np.full(images, 1 / images), draws).astype(np.float64)  # (draws, images)
+    voter_counts = rng.multinomial(voters, np.full(voters, 1 / voters), draws).astype(np.float64)  # (draws, voters)
+    image_counts = rng.multinomial(images, np.full(images, 1 / images), draws).astype(np.float64)  # (draws, images)
     given = ~np.isnan(ranks[:, :, 0])
-    counted = ((of_voters @ given) * image_values).sum(axis=1)  # (draws,)
-    sums = [((of_voters @ np.nan_to_num(plane)) * image_values).sum(axis=1) for plane in np.moveaxis(ranks, 2, 0)]
+    counted = ((voter_counts @ given) * image_counts).sum(axis=1)  # (draws,)
+    sums = [((voter_counts @ np.nan_to_num(plane)) * image_counts).sum(axis=1) for plane in np.moveaxis(ranks, 2, 0)]
     means = np.array(sums)[:, counted > 0] / counted[counted > 0]  # (methods, draws)
     return np.quantile(means, [(1 - level) / 2, (1 + level) / 2], axis=1).T
 

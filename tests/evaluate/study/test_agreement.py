@@ -56,7 +56,7 @@ def test_spearman_follows_from_w_without_ties():
     assert pairwise_spearman([ranks]) == pytest.approx((6 * kendall_w(ranks) - 1) / 5)
 
 
-def test_single_voters_and_voters_who_tie_all_say_nothing():
+def test_single_voters_and_full_ties_have_no_agreement():
     silent = [np.array([[1.0, 2, 3]]), np.full((2, 3), 2.0)]
     assert np.isnan(concordance(silent)).all()
     assert np.isnan(pairwise_spearman(silent))

@@ -90,16 +90,16 @@ def test_ties_share_ranks(study_with_ties):
     assert rows[OURS]["shares"] == rows[WITHOUT]["shares"] == [0.5, 0.5, 0]
     assert (rows[OURS]["mean_rank"], rows[BILINEAR]["mean_rank"]) == (1.5, 3)
     assert table["kendall_w"] is None
-    assert "no image was ranked by two" in (study_with_ties / "out/table.md").read_text()
+    assert "no image has two voters" in (study_with_ties / "out/table.md").read_text()
 
 
-def test_unfinished_rankings_are_told_and_not_counted(study, capsys):
+def test_unfinished_rankings_are_reported_and_not_counted(study, capsys):
     status, table = counted(study, plant(study, "v1", [GOOD, [OURS]]))
     assert (status, table["rankings"], table["images"]) == (0, 1, 1)
-    assert "v1.json: 1 of 3 images ranked, 1 begun and not counted" in capsys.readouterr().err
+    assert "v1.json: 1 of 3 images ranked, 1 incomplete and not counted" in capsys.readouterr().err
 
 
-def test_a_voter_counts_once(study):
+def test_voter_counts_once(study):
     files = [plant(study, "v1", [GOOD, GOOD], file="late"), plant(study, "v1", [BAD], file="early")]
     for order in itertools.permutations(files):
         _, table = counted(study, *order)
@@ -108,11 +108,11 @@ def test_a_voter_counts_once(study):
         assert any("early.json: left out; late.json" in note for note in table["notes"])
 
 
-def test_two_voters_of_one_name_are_told(study):
+def test_two_voters_of_one_name_are_reported(study):
     files = [plant(study, voter, [GOOD], name=name) for voter, name in (("v1", "Ann"), ("v2", "ann"))]
     _, table = counted(study, *files)
     assert table["voters"] == 2
-    assert "v1.json, v2.json: two voters of one name; both are counted" in table["notes"]
+    assert "v1.json, v2.json: two voters have this name; both are counted" in table["notes"]
 
 
 def edited(change):
@@ -126,13 +126,13 @@ def edited(change):
 @pytest.mark.parametrize(
     ("edit", "message"),
     [
-        (lambda votes: [], "it is no file of votes"),
+        (lambda votes: [], "it is not a file of votes"),
         (edited(lambda votes: votes.update(study="another")), "it is of study 'another'"),
         (edited(lambda votes: votes.update(format=2)), "format 2"),
         (edited(lambda votes: votes.update(voter=7)), "'voter' is 7"),
         (edited(lambda votes: votes.update(votes="all")), "'votes' is no list"),
         (edited(lambda votes: votes["votes"].append(3)), "a vote without an image"),
-        (edited(lambda votes: votes["votes"].append(votes["votes"][0])), "comes twice"),
+        (edited(lambda votes: votes["votes"].append(votes["votes"][0])), "occurs twice"),
         (edited(lambda votes: votes["votes"][0].update(image="ff")), "image 'ff' is not in the study"),
         (edited(lambda votes: votes["votes"][0].update(shown=["a"])), "'shown' are not its images"),
         (edited(lambda votes: votes["votes"][0].update(shown=None)), "'shown' is no list of names"),
@@ -153,7 +153,7 @@ def test_nonsense_is_refused_and_the_others_go_on(study, edit, message, capsys):
 
 
 @pytest.mark.parametrize("text", ["{", "\xff\xfe", "[" * 100000])
-def test_what_is_no_json_is_refused(study, text):
+def test_invalid_json_is_refused(study, text):
     path = study / "bad.json"
     path.write_bytes(text.encode("latin-1"))
     with pytest.raises(DataError, match="refused"):
@@ -167,7 +167,7 @@ def test_no_complete_ranking_writes_nothing(study, capsys):
     assert not (study / "out").exists()
 
 
-def test_chart_is_the_same_bytes_and_shows_the_votes(study):
+def test_chart_is_deterministic_and_shows_the_votes(study):
     files = [plant(study, "v1", [GOOD, GOOD, GOOD])]
     counted(study, *files)
     first = (study / "out/figure8.png").read_bytes()
@@ -186,7 +186,7 @@ def _bluest(image):
     return int(np.argmax(flat[:, 0] - flat[:, 2]))
 
 
-def test_interval_of_the_mean_over_images_alone():
+def test_one_voter_interval_is_over_images():
     """With one voter it is the ordinary bootstrap, whose spread is known: std / sqrt(n)."""
     rng = np.random.default_rng(0)
     first = rng.integers(1, 3, 400).astype(float)
@@ -205,7 +205,7 @@ def test_interval_knows_that_voters_differ():
     assert (upper - lower) / 2 == pytest.approx(1.96 * 0.5 / np.sqrt(8), rel=0.2)
 
 
-def test_interval_passes_over_what_is_not_ranked(study):
+def test_interval_ignores_unranked_images(study):
     key = read_key(study / "study_key.json")
     files = [plant(study, "v1", [GOOD, GOOD, GOOD]), plant(study, "v2", [GOOD])]
     found = tally([read_ballot(file, key) for file in files], key)
@@ -223,8 +223,8 @@ def test_names_are_escaped_in_the_tables(study):
     assert "| &lt;i&gt;\\_50%\\_ | " in tables.markdown(found, key, [])
 
 
-def test_a_tiny_p_is_no_zero(study):
+def test_tiny_p_is_no_zero(study):
     voters = [plant(study, f"v{place}", [GOOD, GOOD, GOOD]) for place in range(20)]
     notes = "".join(counted(study, *voters)[1]["notes"])
-    assert "p < 0.001 if alike" in notes
+    assert "p < 0.001 if all positions are alike" in notes
     assert "0.000" not in notes

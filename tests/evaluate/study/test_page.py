@@ -61,7 +61,7 @@ def test_names_are_a_function_of_the_seed(tmp_path):
     assert not {image.id for image in one.images} & {image.id for image in other.images}
 
 
-def test_lossless_images_are_those_of_the_evaluation(tmp_path):
+def test_lossless_images_equal_those_of_the_evaluation(tmp_path):
     html, key = page(tmp_path, lossless=True, show_input=False)
     for step, image in zip(steps_of(html), key.images, strict=True):
         assert step["input"] is None
@@ -88,7 +88,7 @@ def test_title_is_escaped(tmp_path):
     assert "&lt;b&gt;Faces &amp; more" in html
 
 
-def test_failed_images_are_left_out_and_told(tmp_path, capsys):
+def test_failed_images_are_left_out_and_reported(tmp_path, capsys):
     small_results(tmp_path, failing=[("Bilinear", "carl")])
     assert main(["make", "-r", str(tmp_path), "-o", str(tmp_path / "study.html")]) == 0
     key = read_key(tmp_path / "study_key.json")
@@ -122,7 +122,7 @@ def test_draw_of_images(tmp_path):
     ("choices", "message"),
     [
         ({"methods": ["Bicubic"]}, "--methods: got 'Bicubic'; expected one of 'Bilinear'"),
-        ({"methods": ["Bilinear"]}, "--methods: 'Bilinear' alone; expected 2 to 12 methods to rank"),
+        ({"methods": ["Bilinear"]}, "--methods: 'Bilinear' only; expected 2 to 12 methods to rank"),
         ({"keys": ["dora"]}, "--keys: got 'dora'"),
         ({"num_images": 4}, "--images: got 4; expected at most 3"),
         ({"condition": "16x"}, "--condition: got '16x'; expected one of ''"),
@@ -150,7 +150,7 @@ def test_damaged_key_file(tmp_path):
         read_key(path)
 
 
-def test_without_a_seed_nobody_can_work_the_names_out(tmp_path):
+def test_default_seed_is_random(tmp_path):
     small_results(tmp_path)
     keys = []
     for name in ("one", "other"):

@@ -105,13 +105,13 @@ def test_undo_taking_out_and_moving(page):
     assert page.one("#live").get_attribute("textContent") == "A is at place 2. 1 left."
 
 
-def test_clicks_after_a_drag_back_to_its_tile_do_not_rank(page):
+def test_click_after_drag_back_does_not_rank(page):
     page.begin()
     page.drag(".cell:nth-child(2) .tile", ".cell:nth-child(2) .tile")
     assert page.letters() == ["", "", ""]
 
 
-def test_places_hold_one_image_unless_ties_are_allowed(page_with_ties):
+def test_one_image_per_place_unless_ties_are_allowed(page_with_ties):
     page_with_ties.begin()
     page_with_ties.press("a", "b")
     page_with_ties.drag(".cell:nth-child(4) .tile", ".slot:nth-child(1)")
@@ -170,7 +170,7 @@ def test_voters_see_orders_of_their_own(page):
     assert len({tuple(pair) for pair in seen}) == 36  # the two orders know nothing of each other
 
 
-def test_another_person_starts_anew(page):
+def test_another_person_starts_with_an_empty_ballot(page):
     page.begin("Ann")
     page.press("a")
     _, votes = page.export()
@@ -209,7 +209,7 @@ def test_nothing_is_wider_than_the_window(page, width):
         page.browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
 
 
-def test_a_finger_taps_scrolls_and_drags(page):
+def test_finger_taps_scrolls_and_drags(page):
     page.begin()
     page.browser.execute_cdp_cmd("Emulation.setTouchEmulationEnabled", {"enabled": True})
     try:
