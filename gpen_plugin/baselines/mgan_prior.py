@@ -70,7 +70,7 @@ class MGANPriorOptions:
 
     Args:
         prior: file of a GPENPrior.
-        prior_key: entry of the file; None takes the EMA weights if there are any.
+        prior_key: entry of the file; ~ takes the EMA weights if there are any.
         iterations: steps of the search.
         codes: number of latent codes, N.
         compose_at: resolution after whose block the features are composed, below that of the prior.

@@ -250,7 +250,7 @@ class PSPOptions:
 
     Args:
         prior: file of a GPENPrior.
-        prior_key: entry of the file; None takes the EMA weights if there are any.
+        prior_key: entry of the file; ~ takes the EMA weights if there are any.
         weights: a trained encoder: ``encoder.pth`` of an earlier evaluation, or the file of a `PSP` that the host
             trained.
         train: how to train one, see `PSPTrainingOptions`.

@@ -34,7 +34,7 @@ class PulseOptions:
 
     Args:
         prior: file of a GPENPrior.
-        prior_key: entry of the file; None takes the EMA weights if there are any.
+        prior_key: entry of the file; ~ takes the EMA weights if there are any.
         iterations: steps of the search.
         lr: of Adam; coordinates on the sphere are about 1.
         downscale: kernel that made the degraded image small, ``bicubic`` or ``area``.
