@@ -25,10 +25,10 @@ from gpen_plugin.data.degradation import (
     DegradationRecipe,
     gaussian_kernel,
     motion_kernel,
-    rng_from_key,
     sample_recipe,
 )
 from gpen_plugin.data.gpen_degradation_dataset import GPENDegradationDataset
+from gpen_plugin.data.rng import rng_from_key
 from gpen_plugin.data.sparse_blur import blur_downsample
 from gpen_plugin.host.data_cursor import SampleIndex
 

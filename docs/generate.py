@@ -95,8 +95,9 @@ API_NAMES = (  # modules without `__all__`: what is public in them
     (
         "gpen_plugin.data.degradation",
         "Eq. 4, without PyTorch.",
-        ("DegradationRanges", "DegradationRecipe", "sample_recipe", "rng_from_key", "degrade", "degrade_lowres"),
+        ("DegradationRanges", "DegradationRecipe", "sample_recipe", "degrade", "degrade_lowres"),
     ),
+    ("gpen_plugin.data.rng", "", ("rng_from_key",)),
     ("gpen_plugin.losses", "", ("r1_penalty", "path_lengths")),
     ("gpen_plugin.errors", "", ("GPENError", "OptionError", "DataError", "ShapeError", "MissingFileError")),
 )

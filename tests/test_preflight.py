@@ -199,7 +199,7 @@ def test_metrics_that_need_ground_truth(test_options, faces):
         "dataroot_lq": str(faces),
         "io_backend": {"type": "disk"},
     }
-    with pytest.raises(GPENError, match="val:metrics:psnr: needs ground truth, which datasets:test_2 has not"):
+    with pytest.raises(GPENError, match="val:metrics:psnr: needs ground truth, which datasets:test_2 lacks"):
         check_run(parsed(test_options, is_train=False))
 
 

@@ -5,8 +5,8 @@ import pytest
 from basicsr.metrics import calculate_niqe
 
 from gpen_plugin.errors import GPENError
+from gpen_plugin.metrics.keys import NIQE_SMALLEST
 from gpen_plugin.preflight import check_run
-from gpen_plugin.preflight.agreement import NIQE_SMALLEST
 
 
 def check(options: dict, *, is_train: bool = True, **metric) -> None:
@@ -78,7 +78,7 @@ def test_what_needs_ground_truth(test_options, faces, statistics, name):
     }
     better = {} if name == "identity" else {"better": "lower"}
     hint = "Give the metric statistics" if name in ("fid", "kid") else "Remove the metric or the set"
-    with pytest.raises(GPENError, match=f"it: needs ground truth, which datasets:test_2 has not.* {hint}"):
+    with pytest.raises(GPENError, match=f"it: needs ground truth, which datasets:test_2 lacks.* {hint}"):
         check(test_options, is_train=False, type=f"calculate_{name}", **better)
     if name in ("fid", "kid"):
         path = f"{statistics}/all.npz"

@@ -25,14 +25,14 @@ STEPS = {"type": "MultiStepRestartLR", "milestones": [2, 5], "gamma": 0.5}
     [
         ({**COSINE, "periods": [2, 2]}, "scheduler:periods: add up to 4, and train:total_iter is 6; expected at least"),
         ({**COSINE, "periods": 10}, "scheduler:periods: got 10 .*expected a list of a number"),
-        ({**COSINE, "periods": [6]}, "scheduler: ends in AssertionError: periods and restart_weights"),
-        ({**COSINE, "periods": [0, 6]}, "scheduler: ends in ZeroDivisionError"),
+        ({**COSINE, "periods": [6]}, "scheduler: raises AssertionError: periods and restart_weights"),
+        ({**COSINE, "periods": [0, 6]}, "scheduler: raises ZeroDivisionError"),
         ({**COSINE, "eta_min": "1e-7"}, "scheduler:eta_min: got '1e-7'.*write !!float 1e-7"),
         ({**COSINE, "milestones": [3]}, "scheduler:milestones: unknown key"),
         ({**STEPS, "gamma": "5e-1"}, "scheduler:gamma: got '5e-1'.*write !!float 5e-1"),
         ({**STEPS, "milestones": 1000}, "scheduler:milestones: got 1000 .*expected a list of a number"),
         ({**STEPS, "milestones": ["1e5"]}, "scheduler:milestones: got .*expected a list of a number"),
-        ({**STEPS, "restarts": [0, 3]}, "scheduler: ends in AssertionError: restarts and their weights do not match"),
+        ({**STEPS, "restarts": [0, 3]}, "scheduler: raises AssertionError: restarts and their weights do not match"),
         ({**STEPS, "restarts": [0, 3], "restart_weights": [1, None]}, "scheduler:restart_weights: got"),
         ({"type": ["MultiStepLR"]}, "scheduler:type: got"),
         ({}, "train:scheduler:type: missing"),
@@ -86,7 +86,7 @@ def test_a_scheduler_of_many_iterations_is_tried_at_few(options, monkeypatch):
         (
             "train:gan_opt",
             {"type": "PerceptualLoss", "layer_weights": {}},
-            "train:gan_opt:type: got PerceptualLoss, which gives two losses; expected a loss that gives one",
+            "train:gan_opt:type: got PerceptualLoss, which returns two losses; expected a loss that returns one",
         ),
         (
             "train:pixel_opt",

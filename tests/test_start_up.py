@@ -104,7 +104,7 @@ def check():
         held = dict(iter(getattr(registry, f"{kind.upper()}_REGISTRY")))
         for name in names:
             assert held[name].__module__.startswith("gpen_plugin."), (kind, name)
-    assert [mend.name for mend in PATCHES if mend.present() and not mend.mended()] == []
+    assert [patch.name for patch in PATCHES if patch.present() and not patch.applied()] == []
     assert [one.__module__ for one in _checks] == ["gpen_plugin.registration"] * 2  # the check, and the lock
 
 def forget_the_hook():
@@ -270,7 +270,7 @@ def test_the_hosts_options_are_told_as_they_are(monkeypatch):
 
     monkeypatch.setattr(argparse.ArgumentParser, "parse_args", catch)
     with pytest.raises(Caught, match="--launcher") as caught:
-        hosts_options.parse_options.__gpen_mends__("")
+        hosts_options.parse_options.__gpen_original__("")
     assert caught.value.args[0] == told(cli.parser("gpen-train", ""))
 
 

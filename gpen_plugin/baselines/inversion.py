@@ -12,8 +12,8 @@ import torch
 from gpen_plugin.archs.gan_prior_arch import GPENPrior
 from gpen_plugin.baselines.method import Sample
 from gpen_plugin.checkpoints.download import sha256_of
-from gpen_plugin.data.degradation import rng_from_key
 from gpen_plugin.data.image_source import resize_square
+from gpen_plugin.data.rng import rng_from_key
 from gpen_plugin.errors import GPENError, OptionError
 from gpen_plugin.host import host_module
 from gpen_plugin.restore.network import from_network, to_network

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Literal
 import cv2
 import numpy as np
 
-from gpen_plugin.data.degradation import resize_bilinear, rng_from_key
+from gpen_plugin.data.degradation import resize_bilinear
+from gpen_plugin.data.rng import rng_from_key
 
 if TYPE_CHECKING:
     import torch

@@ -20,8 +20,8 @@ from gpen_plugin.baselines.method import Sample, seeded
 from gpen_plugin.checkpoints import checkpoint
 from gpen_plugin.checkpoints.download import find_weights, sha256_of
 from gpen_plugin.config import schema
-from gpen_plugin.data.degradation import rng_from_key
 from gpen_plugin.data.gpen_face_dataset import GPENFaceDataset
+from gpen_plugin.data.rng import rng_from_key
 from gpen_plugin.errors import CheckpointError, MissingFileError, OptionError, TrainingError
 from gpen_plugin.host.data_cursor import SampleIndex
 from gpen_plugin.metrics.lpips import BACKBONES, SMALLEST, perceptual_network

@@ -15,10 +15,10 @@ import numpy as np
 import yaml
 from tqdm import tqdm
 
-from gpen_plugin.data.degradation import DegradationRanges, degrade_lowres, rng_from_key, sample_recipe
+from gpen_plugin.data.degradation import DegradationRanges, degrade_lowres, sample_recipe
 from gpen_plugin.data.image_source import FolderSource, open_folder_or_zip
+from gpen_plugin.data.rng import rng_from_key
 from gpen_plugin.errors import DataError, GPENError, OptionError, handle_errors
-from gpen_plugin.host.training_log import last_iteration
 from gpen_plugin.images.files import write_image
 from gpen_plugin.images.grid import sheet
 
@@ -164,9 +164,9 @@ def _train(options: Path, changes: Mapping[str, str]) -> None:
         with tqdm(total=total, unit="it", desc="training") as progress:
             for line in process.stdout:
                 log = [*log[-60:], line]
-                iteration = last_iteration(line)
-                if iteration is not None:
-                    progress.update(iteration - progress.n)
+                iterations = re.findall(r"\biter: *([\d,]+), ", line)
+                if iterations:
+                    progress.update(int(iterations[-1].replace(",", "")) - progress.n)
                     progress.set_postfix_str(" ".join(re.findall(r"l_g_(?:gan|pix): \S+", line)), refresh=False)
     if process.returncode:
         raise GPENError("training", f"ended with status {process.returncode}", "status 0", "Its log:\n" + "".join(log))

@@ -63,7 +63,7 @@ INSTALL_CHECKOUT = "pip install --no-deps --no-build-isolation --use-pep517 --ed
 # What an error says while BasicSR is imported -> what to do about it.
 REMEDIES = {
     "torchvision::nms": "Install torch and torchvision from one source, as a pair: pip install -U torch torchvision",
-    "functional_tensor": "Install this package (pip install .), so that its start-up file mends BasicSR's import.",
+    "functional_tensor": "Install this package (pip install .), so that its start-up file repairs BasicSR's import.",
     "distutils": 'Python 3.12 has no distutils, setuptools has: pip install "setuptools<82"',
     "basicsr.version": f"BasicSR's own set-up writes that file. In a fresh checkout of it, run: {INSTALL_CHECKOUT}",
     "libGL": "This machine has no libGL. Run: pip uninstall -y opencv-python; pip install opencv-python-headless",
@@ -230,7 +230,7 @@ def where_plugin() -> Iterator[Finding]:
 
 
 def faults() -> Iterator[Finding]:
-    """The host's known faults: present here or not, mended or not."""
+    """The host's known faults: present here or not, patched or not."""
     from gpen_plugin.host import PATCHES
 
     lost = gpen_plugin_hook.LOST_MODULE
@@ -238,14 +238,14 @@ def faults() -> Iterator[Finding]:
     gone = parent is not None and PathFinder.find_spec(lost, parent.__path__) is None
     stands_in = lost in sys.modules
     yield _fault("torchvision has no functional_tensor", "BasicSR 1.4.2 imports it", gone and stands_in, stands_in)
-    for mend in PATCHES:
-        yield _fault(mend.name, mend.reason, mend.present(), mend.present() and mend.mended())
+    for patch in PATCHES:
+        yield _fault(patch.name, patch.reason, patch.present(), patch.present() and patch.applied())
 
 
-def _fault(name: str, reason: str, present: bool, mended: bool) -> Finding:
-    state = "not present" if not present else "mended" if mended else f"present ({reason})"
+def _fault(name: str, reason: str, present: bool, patched: bool) -> Finding:
+    state = "not present" if not present else "patched" if patched else f"present ({reason})"
     advice = f"Import gpen_plugin before this is used; if it stays, report it with BasicSR {_version('basicsr')}."
-    return Finding("known faults of the host", name, state, advice if present and not mended else "")
+    return Finding("known faults of the host", name, state, advice if present and not patched else "")
 
 
 def names_registered() -> Iterator[Finding]:

@@ -4,7 +4,6 @@ Sampling and applying are apart: a `DegradationRecipe` is a small value that can
 as JSON and applied again to give the same image. Needs numpy and OpenCV, neither BasicSR nor torch.
 """
 
-import hashlib
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -202,15 +201,6 @@ class DegradationRecipe:
             f"{self.kernel} blur {self.kernel_size} px ({shape}), 1/{self.downsample:.1f}, "
             f"noise {self.noise_sigma:.1f}, JPEG {self.jpeg_quality}"
         )
-
-
-def rng_from_key(*parts: str | int) -> np.random.Generator:
-    """A random generator that is a function of `parts` alone, e.g. of a seed and the key of an image.
-
-    The same on every machine, process and run, unlike Python's `hash`.
-    """
-    digest = hashlib.sha256("\0".join(map(str, parts)).encode("utf-8", "surrogateescape")).digest()
-    return np.random.Generator(np.random.PCG64(int.from_bytes(digest[:16], "little")))
 
 
 def sample_recipe(ranges: DegradationRanges, rng: np.random.Generator) -> DegradationRecipe:

@@ -11,8 +11,8 @@ import torch
 from torch.utils.data import Dataset
 
 from gpen_plugin.config.schema import validate
-from gpen_plugin.data.degradation import rng_from_key
 from gpen_plugin.data.image_source import FolderSource, ImageSource, LmdbSource, resize_square
+from gpen_plugin.data.rng import rng_from_key
 from gpen_plugin.errors import DataError, GPENError, OptionError, join_errors
 from gpen_plugin.host import register
 from gpen_plugin.host.data_cursor import SampleIndex

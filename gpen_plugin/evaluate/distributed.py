@@ -10,6 +10,7 @@ import torch
 from torch import distributed
 
 from gpen_plugin.errors import OptionError
+from gpen_plugin.host.distributed import all_gather_object
 from gpen_plugin.restore.network import torch_device
 
 Item = TypeVar("Item")
@@ -56,9 +57,7 @@ class Ranks:
         """`value` of every rank, in order; every rank must call this."""
         if self.world_size == 1:
             return [value]
-        values: list = [None] * self.world_size
-        distributed.all_gather_object(values, value, group=self.group)
-        return values
+        return all_gather_object(value, self.group)
 
     def barrier(self) -> None:
         """Return once every rank has called this."""

@@ -11,14 +11,9 @@ import numpy as np
 
 from gpen_plugin.baselines.method import Sample
 from gpen_plugin.config.schema import check
-from gpen_plugin.data.degradation import (
-    DegradationRanges,
-    DegradationRecipe,
-    degrade_lowres,
-    rng_from_key,
-    sample_recipe,
-)
+from gpen_plugin.data.degradation import DegradationRanges, DegradationRecipe, degrade_lowres, sample_recipe
 from gpen_plugin.data.image_source import ImageSource, open_source, resize_square
+from gpen_plugin.data.rng import rng_from_key
 from gpen_plugin.errors import DataError, GPENError, OptionError, join_errors
 
 MAX_LISTED_KEYS = 20  # keys in a message

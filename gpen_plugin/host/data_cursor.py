@@ -7,19 +7,19 @@ from dataclasses import dataclass
 from functools import wraps
 from itertools import islice
 
-from gpen_plugin.host.patch import HostPatch
+from gpen_plugin.host.patches import HostPatch
 
 
 class SampleIndex(int):
-    """The index of an image, with the place in the run at which it is drawn.
+    """The index of an image, with its position in the run, which a worker process cannot know.
 
-    A worker process cannot know that place, but what is drawn for a sample has to depend on it: so a resumed run
-    degrades each image as one that never stopped, with any number of workers and ranks.
+    Random numbers of a sample depend on it, so a resumed run degrades each image as an uninterrupted one does, with
+    any number of workers and ranks.
 
     Args:
         index: which image.
         epoch: counted from 0.
-        position: place in the order of the whole epoch, over all ranks.
+        position: in the order of the whole epoch, over all ranks.
     """
 
     epoch: int
@@ -36,14 +36,14 @@ class SampleIndex(int):
 
 @dataclass
 class DataCursor:
-    """What the host's loader has given to this process.
+    """What BasicSR's loader has given to this process.
 
     Attributes:
-        epoch: the present one.
-        images: of this rank, since the epoch began, those before a resumption included.
-        waited: seconds for which training waited for them, since the process began.
-        resumed: epoch, images of this rank in it, and iteration, after which this process took up a training.
-        pending: what is to be done before the first batch.
+        epoch: the current one.
+        images: images of this rank in this epoch, including those before a resume.
+        waited: seconds that training waited for data since the process started.
+        resumed: epoch, images of this rank in it, and iteration of the state that this process resumed from.
+        pending: called before the first batch.
     """
 
     epoch: int = 0
@@ -53,56 +53,54 @@ class DataCursor:
     pending: Callable[[], None] | None = None
 
 
-_feed = DataCursor()
+_cursor = DataCursor()
 
 
 def set_resume_iteration(epoch: int, images: int, iteration: int) -> None:
-    """Remember where the state was saved from which this process goes on: after so many images of this rank."""
-    _feed.resumed = (epoch, images, iteration)
+    """Set the position of the state that this process resumes from: `images` are those of this rank."""
+    _cursor.resumed = (epoch, images, iteration)
 
 
 def resumed_from() -> tuple[int, int]:
-    """Epoch and iteration of the state from which this process goes on; zeros if it began anew."""
-    epoch, _, iteration = _feed.resumed
+    """Epoch and iteration of the state that this process resumed from; zeros without one."""
+    epoch, _, iteration = _cursor.resumed
     return epoch, iteration
 
 
 def before_first_batch(action: Callable[[], None]) -> None:
-    """Have `action` called once, when the loaders have been made and before they give anything.
+    """Call `action` once, after the loaders are made and before their first batch.
 
-    That is where global random generators are set: making a loader draws from them.
+    Global random generators are set there, because making a loader draws from them.
     """
-    _feed.pending = action
+    _cursor.pending = action
 
 
 def batch_index() -> dict[str, int]:
-    """The sampler's position for a training state: the epoch, and the images of it used so far on all ranks."""
+    """The sampler's position, for a training state: the epoch, and its images used so far on all ranks."""
     from basicsr.utils.dist_util import get_dist_info
 
-    return {"epoch": _feed.epoch, "images": _feed.images * get_dist_info()[1]}
+    return {"epoch": _cursor.epoch, "images": _cursor.images * get_dist_info()[1]}
 
 
 def data_wait_seconds() -> float:
-    """How long training has waited for its loader since this process began."""
-    return _feed.waited
+    """Seconds that training waited for its loader since this process started."""
+    return _cursor.waited
 
 
-def _told_to_the_feed(original: Callable) -> Callable:
+def _record_epoch(original: Callable) -> Callable:
     @wraps(original)
     def set_epoch(self: object, epoch: int) -> None:
         original(self, epoch)
-        _feed.epoch, _feed.images = epoch, _images_before(self)
+        _cursor.epoch, _cursor.images = epoch, _images_before(self)
 
     return set_epoch
 
 
-def _iterate_from_where_it_stopped(original: Callable) -> Callable:
+def _iterate_from_cursor(original: Callable) -> Callable:
     @wraps(original)
     def __iter__(self: object) -> Iterator[int]:
-        if not knows_places(self.dataset):
+        if not supports_resume_index(self.dataset):
             return original(self)
-        pass  # import dropped
-
         order = enumerate(original(self))
         samples = (SampleIndex(index, self.epoch, self.rank + i * self.num_replicas) for i, index in order)
         return islice(samples, _images_before(self), None)
@@ -111,27 +109,27 @@ def _iterate_from_where_it_stopped(original: Callable) -> Callable:
 
 
 def _images_before(sampler: object) -> int:
-    """How many images of this rank were used up before the present epoch began, or was begun again."""
-    epoch, images, _ = _feed.resumed
-    return min(images, sampler.num_samples) if epoch == sampler.epoch and knows_places(sampler.dataset) else 0
+    """Images of this rank in the sampler's epoch that were used before a resume."""
+    epoch, images, _ = _cursor.resumed
+    return min(images, sampler.num_samples) if epoch == sampler.epoch and supports_resume_index(sampler.dataset) else 0
 
 
-def knows_places(dataset: object) -> bool:
-    """Whether a data set, or a class of them, is of ours: what it draws is a function of a seed and of the place."""
+def supports_resume_index(dataset: object) -> bool:
+    """Whether a data set, or a class of them, takes `SampleIndex`: it samples by seed and position."""
     return getattr(dataset, "wants_sample_index", False)
 
 
-def _timed_and_counted(original: Callable) -> Callable:
+def _time_and_count(original: Callable) -> Callable:
     @wraps(original)
     def next_batch(self: object) -> object:
-        if _feed.pending is not None:
-            action, _feed.pending = _feed.pending, None
+        if _cursor.pending is not None:
+            action, _cursor.pending = _cursor.pending, None
             action()
         began = time.perf_counter()
         batch = original(self)
-        _feed.waited += time.perf_counter() - began
-        if isinstance(batch, Mapping) and knows_places(getattr(self.ori_loader, "dataset", None)):
-            _feed.images += _images_in(batch)
+        _cursor.waited += time.perf_counter() - began
+        if isinstance(batch, Mapping) and supports_resume_index(getattr(self.ori_loader, "dataset", None)):
+            _cursor.images += _images_in(batch)
         return batch
 
     return next_batch
@@ -142,7 +140,7 @@ def _images_in(batch: Mapping) -> int:
     return next(len(value) for value in batch.values() if hasattr(value, "shape") and value.ndim)
 
 
-def _pass_errors_on(original: Callable) -> Callable:
+def _queue_errors(original: Callable) -> Callable:
     @wraps(original)
     def run(self: object) -> None:
         try:
@@ -155,7 +153,7 @@ def _pass_errors_on(original: Callable) -> Callable:
     return run
 
 
-def _raise_passed_errors(original: Callable) -> Callable:
+def _raise_queued_errors(original: Callable) -> Callable:
     @wraps(original)
     def __next__(self: object) -> object:
         item = self.queue.get()
@@ -168,7 +166,7 @@ def _raise_passed_errors(original: Callable) -> Callable:
     return __next__
 
 
-def _one_environment_per_file(original: Callable) -> Callable:
+def _share_environments(original: Callable) -> Callable:
     environments: dict[str, object] = {}
 
     @wraps(original)
@@ -186,7 +184,7 @@ def _one_environment_per_file(original: Callable) -> Callable:
     return __init__
 
 
-def _lmdb_allows_one_environment() -> bool:
+def _lmdb_refuses_second_open() -> bool:
     import lmdb
 
     return int(lmdb.__version__.split(".")[0]) >= 2
@@ -194,46 +192,46 @@ def _lmdb_allows_one_environment() -> bool:
 
 DATA_PATCHES = (
     HostPatch(
-        "nobody knows how far the loader is",
-        "a training state does not say which images of the epoch were used; and a training that waits for its data "
-        "says so to nobody",
+        "the position of the loader is unknown",
+        "a training state does not say which images of the epoch were used, and the time that training waits for data "
+        "is not measured",
         "1.4.2, master",
         "basicsr.data.prefetch_dataloader",
         "CPUPrefetcher.next",
-        _timed_and_counted,
+        _time_and_count,
     ),
     HostPatch(
-        "nobody knows how far the CUDA prefetcher is",
+        "the position of the CUDA prefetcher is unknown",
         "the same fault",
         "1.4.2, master",
         "basicsr.data.prefetch_dataloader",
         "CUDAPrefetcher.next",
-        _timed_and_counted,
+        _time_and_count,
     ),
     HostPatch(
-        "nobody knows the epoch",
-        "the same fault; the sampler is told, and in a prefetching thread it is asked for its images at any time",
+        "the epoch is unknown",
+        "the same fault; the epoch is set at the sampler, which a prefetching thread may read at any time",
         "1.4.2, master",
         "basicsr.data.data_sampler",
         "EnlargedSampler.set_epoch",
-        _told_to_the_feed,
+        _record_epoch,
     ),
     HostPatch(
         "a resumed epoch starts again",
-        "the images of the interrupted epoch are drawn from its beginning, so a resumed run differs from an unstopped "
-        "one; and a worker process cannot know the place of a sample in the run",
+        "the interrupted epoch starts from its first image, so a resumed run differs from an uninterrupted one; and a "
+        "worker process cannot know the position of a sample in the run",
         "1.4.2, master",
         "basicsr.data.data_sampler",
         "EnlargedSampler.__iter__",
-        _iterate_from_where_it_stopped,
+        _iterate_from_cursor,
     ),
     HostPatch(
         "an error in the prefetching thread is swallowed",
-        "with prefetch_mode: cpu an unreadable image ends the thread, and training waits for ever",
+        "with prefetch_mode: cpu an unreadable image ends the thread, and training waits forever",
         "1.4.2, master",
         "basicsr.data.prefetch_dataloader",
         "PrefetchGenerator.run",
-        _pass_errors_on,
+        _queue_errors,
     ),
     HostPatch(
         "an error of the prefetching thread is not raised",
@@ -241,7 +239,7 @@ DATA_PATCHES = (
         "1.4.2, master",
         "basicsr.data.prefetch_dataloader",
         "PrefetchGenerator.__next__",
-        _raise_passed_errors,
+        _raise_queued_errors,
     ),
     HostPatch(
         "two readers of one LMDB clash",
@@ -249,7 +247,7 @@ DATA_PATCHES = (
         "1.4.2, master, with lmdb >= 2",
         "basicsr.utils.file_client",
         "LmdbBackend.__init__",
-        _one_environment_per_file,
-        _lmdb_allows_one_environment,
+        _share_environments,
+        _lmdb_refuses_second_open,
     ),
 )

@@ -1,5 +1,4 @@
-"""What an option file says, read before the host reads it: whether it concerns this package, and what the host's own
-reading would stumble over.
+"""Reads an option file before BasicSR does: which classes it names, and what BasicSR's parser misreads.
 
 Only the structure of the YAML is read. Nothing in it is executed, whatever its tags say.
 """
@@ -15,9 +14,9 @@ import yaml
 
 from gpen_plugin.errors import GPENError, OptionError, join_errors
 
-LARGEST_SEED = 2**32 - 2**16  # NumPy takes less than 2**32; the host adds the numbers of ranks and workers
-LONGEST_NAME = 200  # bytes; the host makes names of 255 at most of it: train_NAME_20261129_235959.log
-DEEPEST = 3  # sections within sections that `outline` reads: datasets, val_1, type
+MAX_SEED = 2**32 - 2**16  # NumPy takes less than 2**32; the host adds the numbers of ranks and workers
+MAX_NAME_BYTES = 200  # BasicSR adds to it, and file names have at most 255: train_NAME_20261129_235959.log
+OUTLINE_DEPTH = 3  # nested sections that `outline` reads: datasets, val_1, type
 _Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
@@ -29,17 +28,17 @@ class OptionText:
         file: its path.
         root: its top level.
         forced: entries of ``--force_yml``.
-        misread: why the host cannot read the file, if it cannot.
+        decode_error: of BasicSR's reading, if any.
     """
 
     file: str
     root: yaml.MappingNode
     forced: tuple[str, ...] = ()
-    misread: UnicodeDecodeError | None = None
+    decode_error: UnicodeDecodeError | None = None
 
     def outline(self) -> dict:
         """The sections down to the types that they name; each value is the text of the file."""
-        outline = _outline(self.root, DEEPEST)
+        outline = _outline(self.root, OUTLINE_DEPTH)
         for entry in self.forced:
             path, _, value = entry.partition("=")
             *sections, key = (word.strip() for word in path.split(":"))
@@ -51,15 +50,15 @@ class OptionText:
         return outline
 
     def check(self) -> None:
-        """Raise an `OptionError` that lists what the host's parser would stumble over, or read otherwise than meant."""
-        if self.misread:
-            raise _not_decoded(self.file, self.misread)
+        """Raise an `OptionError` that lists what BasicSR's parser would fail at or misread."""
+        if self.decode_error:
+            raise _not_decoded(self.file, self.decode_error)
         problems = [*_duplicates(self.root, self.file)] or [*self._values()]
         if problems:
             raise join_errors(problems)
 
     def check_forced(self) -> None:
-        """Raise an `OptionError` for an entry of ``--force_yml`` that the host cannot put into the option file."""
+        """Raise an `OptionError` for an entry of ``--force_yml`` that BasicSR cannot put into the option file."""
         for entry in self.forced:
             where = f"--force_yml {entry}"
             if entry.count("=") != 1:
@@ -105,7 +104,7 @@ def read_command_line() -> OptionText | None:
     """The option file that the command line of the host names; None where it names none.
 
     Raises:
-        OptionError: there is no such file, or it is no YAML with sections.
+        OptionError: there is no such file, or it is not YAML with sections.
     """
     parser = argparse.ArgumentParser(add_help=False, exit_on_error=False)
     parser.add_argument("-opt")
@@ -113,27 +112,27 @@ def read_command_line() -> OptionText | None:
     try:
         given, _ = parser.parse_known_args()
     except (argparse.ArgumentError, SystemExit):
-        return None  # the host says so
+        return None  # BasicSR reports it
     if given.opt is None:
         return None
     try:
         data = Path(given.opt).read_bytes()
     except OSError as error:
         raise OptionError("-opt", str(error), "an option file", "Check the path.") from error
-    text, misread = _decoded(data)
+    text, decode_error = _decoded(data)
     try:
         root = yaml.compose(text, Loader=_Loader)
     except (yaml.YAMLError, RecursionError) as error:
         got = " ".join(str(error).split())  # YAML's messages have lines
-        raise OptionError("-opt", f"is no YAML: {got}", "an option file", "Correct that line.") from error
+        raise OptionError("-opt", f"is not YAML: {got}", "an option file", "Correct that line.") from error
     if not isinstance(root, yaml.MappingNode):
         expected = "sections with keys, as in options/gpen_finetune.yml"
         raise OptionError("-opt", f"{given.opt} holds {'nothing' if root is None else 'no keys'}", expected)
-    return OptionText(given.opt, root, tuple(given.force_yml), misread)
+    return OptionText(given.opt, root, tuple(given.force_yml), decode_error)
 
 
 def _decoded(data: bytes) -> tuple[str, UnicodeDecodeError | None]:
-    """The text of a file as Python opens it, and why that fails; then the text is only good enough to tell names."""
+    """The text of a file as Python opens it, and the error if that fails; then the text serves for names only."""
     try:
         return data.decode(locale.getpreferredencoding(False)), None
     except UnicodeDecodeError as error:
@@ -143,7 +142,7 @@ def _decoded(data: bytes) -> tuple[str, UnicodeDecodeError | None]:
 
 def _not_decoded(file: str, error: UnicodeDecodeError) -> OptionError:
     line, byte = error.object.count(b"\n", 0, error.start) + 1, error.object[error.start]
-    got = f"line {line} of {file} is no {error.encoding} (byte 0x{byte:02x})"
+    got = f"line {line} of {file} is not {error.encoding} (byte 0x{byte:02x})"
     hint = "Save the file as UTF-8."
     if error.encoding.lower().replace("_", "-") not in ("utf-8", "utf8"):
         hint = "Set PYTHONUTF8=1 if it is UTF-8."
@@ -163,7 +162,7 @@ def _entries(node: yaml.Node | None) -> dict[str, yaml.Node]:
 
 
 def _duplicates(root: yaml.MappingNode, file: str) -> Iterator[OptionError]:
-    """Keys that are written twice in one section: the host would silently keep the last."""
+    """Keys that are written twice in one section: BasicSR would silently use the last."""
     waiting, seen = [("", root)], set()
     for path, node in waiting:
         if id(node) in seen:  # an alias
@@ -189,14 +188,14 @@ def _bad_name(name: str) -> Iterator[OptionError]:
     separators = [mark for mark in (os.sep, os.altsep, "\0", "\n") if mark and mark in name]
     if separators or name.strip() in ("", ".", ".."):
         expected = "a name for one folder, without / in it"
-        yield OptionError("name", f"got {name!r}", expected, "The experiment's folder and its log carry this name.")
-    elif len(os.fsencode(name)) > LONGEST_NAME:
+        yield OptionError("name", f"got {name!r}", expected, "The folder of the experiment and its log have this name.")
+    elif len(os.fsencode(name)) > MAX_NAME_BYTES:
         got = f"got {len(os.fsencode(name))} bytes, {name[:20]}..."
-        yield OptionError("name", got, f"at most {LONGEST_NAME} bytes", "Files carry it, with more letters around it.")
+        yield OptionError("name", got, f"at most {MAX_NAME_BYTES} bytes", "File names contain it.")
 
 
 def _bad_seed(node: yaml.Node | None) -> Iterator[OptionError]:
-    """A seed of the file, which the host uses even where ``--force_yml`` gives another."""
+    """A seed of the file, which BasicSR uses even where ``--force_yml`` gives another."""
     if node is None or _is_nothing(node):
         return
     value = None
@@ -207,14 +206,14 @@ def _bad_seed(node: yaml.Node | None) -> Iterator[OptionError]:
 
 
 def is_seed(value: object) -> bool:
-    """Whether the host can seed every generator of a run with it."""
-    return isinstance(value, int) and 0 <= value <= LARGEST_SEED
+    """Whether BasicSR can seed every generator of a run with it."""
+    return isinstance(value, int) and 0 <= value <= MAX_SEED
 
 
 def seed_error(got: object) -> OptionError:
-    """The error for a value that is no seed."""
-    expected = f"a whole number from 0 to {LARGEST_SEED}"
-    return OptionError("manual_seed", f"got {got}", expected, "Or write ~ to have one drawn.")
+    """The error for a value that is not a seed."""
+    expected = f"a whole number from 0 to {MAX_SEED}"
+    return OptionError("manual_seed", f"got {got}", expected, "Write ~ for a random one.")
 
 
 def _is_text(node: yaml.Node) -> bool:
@@ -232,7 +231,7 @@ def _shown(node: yaml.Node) -> str:
 
 
 def _kind(node: yaml.Node) -> str:
-    """What YAML takes a value for, in words."""
+    """The type that YAML gives a value, in words."""
     kinds = {"bool": "true or false", "int": "a number", "float": "a number", "timestamp": "a date", "null": "nothing"}
     if isinstance(node, yaml.SequenceNode):
         return "a list"

@@ -1,31 +1,143 @@
-"""Stand-ins for parts of BasicSR that fail on some machines: compiled ops, VGG, Inception."""
+"""Patches of BasicSR's faults (1.4.2 and git master), and stand-ins for its compiled ops and downloads.
+
+A patch replaces an attribute in memory; no file is changed. `gpen_plugin.host.PATCHES` lists those that every run gets,
+and ``python -m gpen_plugin.doctor`` shows them.
+"""
 
 import contextlib
+import importlib
+import logging
+import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import wraps
 from types import SimpleNamespace
+from typing import TYPE_CHECKING
 from unittest import mock
 
-import torch
-from torch import nn
+from gpen_plugin.host.registry import host_is_installed, host_module, is_our_own
 
-from gpen_plugin.host.cuda_ops import cuda_ops_built
-from gpen_plugin.host.patch import HostPatch
-from gpen_plugin.host.registry import host_is_installed, host_module
-from gpen_plugin.ops import bias_act
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+
+@dataclass(frozen=True)
+class HostPatch:
+    """A fault of BasicSR and its remedy.
+
+    Attributes:
+        name: what breaks, in a few words.
+        reason: why, and what a user would see.
+        versions: the versions of BasicSR that have the fault.
+        module: module of BasicSR that holds the faulty attribute.
+        attribute: what is replaced there; dotted for a method.
+        remedy: makes the replacement from the original.
+        needed: whether the fault occurs on this machine.
+    """
+
+    name: str
+    reason: str
+    versions: str
+    module: str
+    attribute: str
+    remedy: Callable[[Callable], Callable]
+    needed: Callable[[], bool] = lambda: True
+
+    def present(self) -> bool:
+        """Whether this BasicSR, on this machine, has the fault."""
+        try:
+            return hasattr(*self._locate()) and self.needed()
+        except (ImportError, AttributeError):
+            return False
+
+    def applied(self) -> bool:
+        """Whether the remedy is in place."""
+        return hasattr(getattr(*self._locate(), None), "__gpen_original__")
+
+    def apply(self) -> None:
+        """Put the remedy in place, once, also where the host imported the original by name."""
+        if not self.present() or self.applied():
+            return
+        owner, name = self._locate()
+        original = getattr(owner, name)
+        replacement = self.remedy(original)
+        replacement.__gpen_original__ = original
+        setattr(owner, name, replacement)
+        for module in [m for key, m in list(sys.modules.items()) if m and key.partition(".")[0] == "basicsr"]:
+            if vars(module).get(name) is original:
+                setattr(module, name, replacement)
+
+    def _locate(self) -> tuple[object, str]:
+        owner: object = importlib.import_module(self.module)
+        *path, name = self.attribute.split(".")
+        for part in path:
+            owner = getattr(owner, part)
+        return owner, name
+
+
+def _let_others_replace_ours(original: Callable) -> Callable:
+    @wraps(original)
+    def _do_register(self: object, name: str, entry: object, *suffix: str | None, **named: str | None) -> None:
+        held = getattr(self, "_obj_map", {}).get(name)
+        if held is not None and is_our_own(held) and not is_our_own(entry) and not any((*suffix, *named.values())):
+            del self._obj_map[name]
+            where = f"{entry.__module__} replaces {held.__module__}"
+            logging.getLogger("basicsr").warning(f"{name}: {where} in BasicSR's {self._name} registry.")
+        original(self, name, entry, *suffix, **named)
+
+    return _do_register
+
+
+REGISTRY_PATCHES = (
+    HostPatch(
+        "a name of this package cannot be given to another class",
+        "the registry asserts that a name is free, so a project with a calculate_lpips of its own would not start",
+        "1.4.2, master",
+        "basicsr.utils.registry",
+        "Registry._do_register",
+        _let_others_replace_ours,
+    ),
+)
+
+
+def cuda_ops_built() -> bool:
+    """Whether BasicSR was built with its StyleGAN2 extensions (``BASICSR_EXT=True`` or ``BASICSR_JIT=True``)."""
+    if not host_is_installed():
+        return False
+    import basicsr.ops.fused_act
+    import basicsr.ops.upfirdn2d  # noqa: F401
+
+    # by sys.modules: in the packages, the functions hide the modules of the same names
+    return hasattr(sys.modules["basicsr.ops.fused_act.fused_act"], "fused_act_ext") and hasattr(
+        sys.modules["basicsr.ops.upfirdn2d.upfirdn2d"], "upfirdn2d_ext"
+    )
+
+
+def use_host_cuda_ops() -> None:
+    """Let the dispatch in `gpen_plugin.ops` use the host's kernels for CUDA tensors, if there are any."""
+    if not cuda_ops_built():
+        return
+    from basicsr.ops.fused_act import fused_leaky_relu
+    from basicsr.ops.upfirdn2d import upfirdn2d
+
+    from gpen_plugin.ops import use_host_kernels
+
+    use_host_kernels(upfirdn2d=upfirdn2d, bias_act=fused_leaky_relu)
 
 
 def _plain_bias_act(_original: Callable) -> Callable:
-    def apply(x: torch.Tensor, bias: torch.Tensor, negative_slope: float, scale: float) -> torch.Tensor:
+    from gpen_plugin.ops import bias_act
+
+    def apply(x, bias, negative_slope, scale):
         return bias_act(x, bias, negative_slope, scale)
 
     return apply
 
 
 def _plain_upfirdn(_original: Callable) -> Callable:
-    def apply(
-        x: torch.Tensor, kernel: torch.Tensor, up: tuple[int, int], down: tuple[int, int], pad: tuple[int, ...]
-    ) -> torch.Tensor:
+    def apply(x, kernel, up, down, pad):
         from basicsr.ops.upfirdn2d.upfirdn2d import upfirdn2d_native
 
         return upfirdn2d_native(x, kernel, *up, *down, *pad)
@@ -37,7 +149,7 @@ def _not_compiled() -> bool:
     return not cuda_ops_built()
 
 
-OP_MENDS = (
+OP_PATCHES = (
     HostPatch(
         "biased activations need a compiled op",
         "fused_leaky_relu swallows the ImportError of its extension and then ends in a NameError, on every device; so "
@@ -61,17 +173,17 @@ OP_MENDS = (
 
 
 def patch_missing_ops() -> None:
-    """Let the host's networks run without its extensions. Where these were compiled, nothing changes."""
+    """Let BasicSR's networks run without its compiled extensions. Where these were compiled, nothing changes."""
     if host_is_installed():
-        for mend in OP_MENDS:
-            mend.apply()
+        for patch in OP_PATCHES:
+            patch.apply()
 
 
 @contextlib.contextmanager
 def vgg_offline() -> Iterator[None]:
-    """Build the host's `VGGFeatureExtractor` with random weights, for a file that brings them.
+    """Build BasicSR's `VGGFeatureExtractor` with random weights, because a file with all weights is loaded after it.
 
-    It would fetch those of ImageNet and build the classifier, and then throw both away.
+    Otherwise it downloads those of ImageNet and builds the classifier, and discards both.
     """
     vgg_arch = host_module("basicsr.archs.vgg_arch", "DFDNet")
     from torchvision.models import vgg
@@ -89,22 +201,22 @@ def vgg_offline() -> Iterator[None]:
         vgg_arch.vgg, vgg_arch.VGG_PRETRAIN_PATH = before
 
 
-def inception_with(weights: Mapping[str, torch.Tensor]) -> nn.Module:
-    """The host's Inception v3 of the FID, with given weights.
+def inception_with(weights: "Mapping[str, torch.Tensor]") -> "nn.Module":
+    """BasicSR's Inception v3 for the FID, with given weights, in evaluation mode and frozen.
 
-    The host's constructor fetches the weights itself: from a fixed path below the working folder or from the network,
-    with no digest checked. Both ways are closed while it runs. It also draws random numbers, of which a training counts
-    each, and torchvision warns of the way in which it is called.
+    BasicSR's constructor would read the weights from a fixed path below the working folder or download them, without
+    checking a digest; both are blocked. It also draws random numbers, and torchvision warns of how it is called.
 
     Args:
-        weights: all tensors of the network by name, as pytorch-fid has published them.
+        weights: all tensors of the network by name, as pytorch-fid publishes them.
     Returns:
-        The network, in evaluation mode and frozen. It takes (N, 3, 299, 299) RGB in [-1, 1], and gives a list of one
-        tensor, (N, 2048, 1, 1).
+        A network that takes (N, 3, 299, 299) RGB in [-1, 1] and gives a list of one tensor, (N, 2048, 1, 1).
     Raises:
         MissingFileError: BasicSR is not installed.
         RuntimeError: the weights are of another network.
     """
+    import torch
+
     inception = host_module("basicsr.archs.inception", "Inception v3, for FID and KID")
     with (
         mock.patch.object(inception, "LOCAL_FID_WEIGHTS", ""),

@@ -1,29 +1,26 @@
-"""How a class of ours enters BasicSR's registries."""
+"""BasicSR's registries: how our classes are registered in them, and which classes an option file names."""
 
 import inspect
-import logging
 import threading
-from collections.abc import Callable, Iterable
-from functools import wraps
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from importlib import import_module
 from importlib.util import find_spec
 from types import ModuleType
 
 from gpen_plugin.errors import INSTALL_HOST, MissingFileError, RegistryClashError
-from gpen_plugin.host.patch import HostPatch
 
-HOST_SUFFIX = "basicsr"  # the host enters some of its classes as NAME_basicsr, and finds them by NAME
+HOST_SUFFIX = "basicsr"  # BasicSR registers some of its classes as NAME_basicsr, and finds them by NAME
 
-_turn = threading.RLock()
-_waiting: list[tuple[str, type, bool]] = []
+_lock = threading.RLock()
+_pending: list[tuple[str, type, bool]] = []
 _open = False
 
 
 def register(kind: str, *, unless_taken: bool = False) -> Callable[[type], type]:
-    """Class decorator: enter a class under its own name in one of BasicSR's registries.
+    """Class decorator: register a class under its own name in one of BasicSR's registries.
 
-    Before BasicSR has been imported the class waits for that: a network can be used without it. Entering the same
-    class again (a reload, another import order) changes nothing.
+    Until BasicSR is imported the registration is pending, so a network can be used without BasicSR. Registering the
+    same class again (a reload, another import order) changes nothing.
 
     Args:
         kind: ``arch``, ``model``, ``dataset``, ``loss`` or ``metric``.
@@ -32,36 +29,32 @@ def register(kind: str, *, unless_taken: bool = False) -> Callable[[type], type]
         RegistryClashError: the name is taken by another module; both modules are named.
     """
 
-    def enter(cls: type) -> type:
-        with _turn:
+    def decorate(cls: type) -> type:
+        with _lock:
             if _open:
-                _enter(kind, cls, unless_taken)
+                _register(kind, cls, unless_taken)
             else:
-                _waiting.append((kind, cls, unless_taken))
+                _pending.append((kind, cls, unless_taken))
         return cls
 
-    return enter
+    return decorate
 
 
 def flush_pending() -> None:
-    """BasicSR is there: let those enter who waited, and those who come from now on. RegistryClashError as above."""
+    """BasicSR is imported: register the pending classes, and from now on each at once. RegistryClashError as above."""
     global _open
-    with _turn:
+    with _lock:
         _open = True
-        while _waiting:
-            _enter(*_waiting[0])
-            del _waiting[0]  # not before: a clash is told again to whoever asks again
+        while _pending:
+            _register(*_pending[0])
+            del _pending[0]  # not before: a repeated call has to report the clash again
 
 
 def registered(kind: str) -> dict[str, Callable]:
-    """What one of the host's registries holds, by name; where the host is not installed, what is ours.
-
-    Args:
-        kind: as in `register`.
-    """
+    """The entries of one of BasicSR's registries by name; ours where BasicSR is not installed. `kind` as above."""
     if not host_is_installed():
         import_module("gpen_plugin.registration").import_registered()
-        return {cls.__name__: cls for own, cls, _ in _waiting if own == kind}
+        return {cls.__name__: cls for own, cls, _ in _pending if own == kind}
     return dict(iter(_registry(kind)))  # not dict(registry): it has keys() and is no mapping
 
 
@@ -83,29 +76,28 @@ def is_our_own(entry: object) -> bool:
     return getattr(entry, "__module__", "").partition(".")[0] == __name__.partition(".")[0]
 
 
-def _replace_ours(original: Callable) -> Callable:
-    @wraps(original)
-    def _do_register(self: object, name: str, entry: object, *suffix: str | None, **named: str | None) -> None:
-        held = getattr(self, "_obj_map", {}).get(name)
-        if held is not None and is_our_own(held) and not is_our_own(entry) and not any((*suffix, *named.values())):
-            del self._obj_map[name]
-            where = f"{entry.__module__} takes the place of {held.__module__}"
-            logging.getLogger("basicsr").warning(f"{name}: {where} in BasicSR's {self._name} registry.")
-        original(self, name, entry, *suffix, **named)
-
-    return _do_register
+def names_ours(opt: Mapping) -> bool:
+    """Whether the model, a network or a data set of a run is a class of this package or derived from one."""
+    return any(is_ours(cls) for cls in _named_classes(opt))
 
 
-REGISTRY_MENDS = (
-    HostPatch(
-        "a name of this package cannot be given to another class",
-        "the registry asserts that a name is free, so a project with a calculate_lpips of its own would not start",
-        "1.4.2, master",
-        "basicsr.utils.registry",
-        "Registry._do_register",
-        _replace_ours,
-    ),
-)
+def trains_ours(opt: Mapping) -> bool:
+    """Whether the model of a run is a class of this package or derived from one."""
+    return is_ours(resolve("model", opt.get("model_type")))
+
+
+def _named_classes(opt: Mapping) -> Iterator[Callable | None]:
+    yield resolve("model", opt.get("model_type"))
+    for key, section in opt.items():
+        if str(key).startswith("network_"):
+            yield resolve("arch", _type_of(section))
+    data_sets = opt.get("datasets")
+    for section in data_sets.values() if isinstance(data_sets, Mapping) else ():
+        yield resolve("dataset", _type_of(section))
+
+
+def _type_of(section: object) -> object:
+    return section.get("type") if isinstance(section, Mapping) else None
 
 
 def host_is_installed() -> bool:
@@ -127,7 +119,7 @@ def host_module(name: str, purpose: str) -> ModuleType:
     return import_module(name)
 
 
-def _enter(kind: str, cls: type, unless_taken: bool) -> None:
+def _register(kind: str, cls: type, unless_taken: bool) -> None:
     name, held = cls.__name__, registered(kind).get(cls.__name__)
     if held is None:
         _registry(kind).register(cls)

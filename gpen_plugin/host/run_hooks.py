@@ -1,6 +1,6 @@
-"""How a run of the host begins and spreads over processes: options, folders, devices.
+"""The start of a run of BasicSR: reading and checking options, folders, devices, processes.
 
-A run that names no class of this package is left as it is: what changes there is what would end in an error without.
+A run that names no class of this package changes only where BasicSR would otherwise raise an error.
 """
 
 import os
@@ -15,23 +15,23 @@ from functools import wraps
 import yaml
 
 from gpen_plugin.errors import GPENError, OptionError, plain_message
-from gpen_plugin.host.data_cursor import knows_places
-from gpen_plugin.host.named_classes import names_ours, trains_ours
+from gpen_plugin.host.data_cursor import supports_resume_index
+from gpen_plugin.host.distributed import broadcast_object
 from gpen_plugin.host.option_text import is_seed, read_command_line, seed_error
-from gpen_plugin.host.patch import HostPatch
-from gpen_plugin.host.registry import is_ours, resolve
+from gpen_plugin.host.patches import HostPatch
+from gpen_plugin.host.registry import is_ours, names_ours, resolve, trains_ours
 from gpen_plugin.host.resume import patch_script
 
 _checks: list[Callable[[Mapping], None]] = []
 
 
 def before_run(check: Callable[[Mapping], None]) -> None:
-    """Have `check` called with the parsed options of a run, before the host creates, renames or writes anything."""
+    """Call `check` with the parsed options of every run, before BasicSR creates, renames or writes anything."""
     if check not in _checks:
         _checks.append(check)
 
 
-# what the host's parser ends in where a section is empty or a key missing
+# raised by BasicSR's parser where a section is empty or a key missing
 READING_ERRORS = (KeyError, TypeError, AttributeError)
 READ_BY_THE_PARSER = ("name", "num_gpu", "datasets", "path", "val", "logger")
 
@@ -51,7 +51,7 @@ def _outside_site_packages(root: str) -> str:
     return os.getcwd() if os.path.realpath(root) in installed else root
 
 
-def _checked_parse_options(original: Callable) -> Callable:
+def _check_options(original: Callable) -> Callable:
     from basicsr.utils import options as host_options
     from basicsr.utils import set_random_seed
 
@@ -60,14 +60,14 @@ def _checked_parse_options(original: Callable) -> Callable:
         try:
             text = read_command_line()
         except OptionError:
-            _speak_plainly()
+            _print_errors_without_traceback()
             raise
         if text is None or not names_ours(text.outline()):
             return original(root_path, is_train=is_train)
-        _speak_plainly()
+        _print_errors_without_traceback()
         text.check()
         forced_values = host_options._postprocess_yml_value
-        host_options._postprocess_yml_value = _reads_yaml(forced_values, text.forced)
+        host_options._postprocess_yml_value = _read_as_yaml(forced_values, text.forced)
         try:
             opt, arguments = original(_outside_site_packages(root_path), is_train=is_train)
         except (*READING_ERRORS, ValueError, LookupError, yaml.YAMLError) as error:
@@ -76,19 +76,21 @@ def _checked_parse_options(original: Callable) -> Callable:
                 raise
             if isinstance(error, KeyError) and error.args[0] not in READ_BY_THE_PARSER:
                 raise  # of the environment, say: --launcher pytorch without torchrun
-            raise _explained(error) from error
+            raise _explain(error) from error
         finally:
             host_options._postprocess_yml_value = forced_values
         opt = _Options(opt)
-        opt["manual_seed"] = of_rank_0(_seed(opt["manual_seed"]))  # if the file has none, the host draws one per rank
-        set_random_seed(opt["manual_seed"] + opt["rank"])  # the host does so before it reads --force_yml manual_seed=N
+        opt["manual_seed"] = broadcast_object(
+            _checked_seed(opt["manual_seed"])
+        )  # if the file has none, the host draws one per rank
+        set_random_seed(opt["manual_seed"] + opt["rank"])  # BasicSR does so before it reads --force_yml manual_seed=N
         _restore_forced_none(opt)
         if trains_ours(opt):
             _fill_in_paths(opt)
         train_set = opt["datasets"].get("train") or {}
         if opt["num_gpu"] == 0 and train_set.get("prefetch_mode") == "cuda":
             train_set["prefetch_mode"] = None  # a CUDA stream cannot exist here; the same file serves a GPU
-        if knows_places(resolve("dataset", train_set.get("type"))):
+        if supports_resume_index(resolve("dataset", train_set.get("type"))):
             train_set.setdefault("seed", opt["manual_seed"])  # else another manual_seed would change nothing there
         for check in _checks:
             check(opt)
@@ -98,8 +100,8 @@ def _checked_parse_options(original: Callable) -> Callable:
     return parse_options
 
 
-def _seed(given: object) -> int:
-    """The seed; one that is drawn where ~ was forced, which comes after the host's own drawing."""
+def _checked_seed(given: object) -> int:
+    """The seed; a random one where ~ was forced, because BasicSR draws its own before it reads --force_yml."""
     if given is None:
         return random.SystemRandom().randint(1, 10000)  # the usual generator has just been seeded
     if not is_seed(given):
@@ -107,18 +109,8 @@ def _seed(given: object) -> int:
     return given
 
 
-def of_rank_0(value: object) -> object:
-    """The value of rank 0; every rank has to call this."""
-    import torch.distributed
-
-    values = [value]
-    if torch.distributed.is_initialized():
-        torch.distributed.broadcast_object_list(values)
-    return values[0]
-
-
 def _restore_forced_none(opt: Mapping) -> None:
-    """``--force_yml network_g:noise_mode=none`` comes as ~: the parser takes it for nothing, YAML for a text."""
+    """``--force_yml network_g:noise_mode=none``: BasicSR's parser reads none as ~, YAML as a text."""
     if is_ours(resolve("arch", _generator(opt).get("type"))) and _generator(opt).get("noise_mode", "") is None:
         opt["network_g"]["noise_mode"] = "none"
 
@@ -138,17 +130,17 @@ def _fill_in_paths(opt: Mapping) -> None:
                 raise OptionError(f"path:{key}", f"got {path}", expected, "Check the path.") from error
 
 
-def _explained(error: Exception) -> OptionError:
-    """What the host's parser stumbled over, in words."""
+def _explain(error: Exception) -> OptionError:
+    """Our error for an exception of BasicSR's parser."""
     if isinstance(error, KeyError):
         return OptionError(str(error).strip("'"), "missing", "this key in every option file", "Add it.")
     got, expected = " ".join(str(error).split()), "sections with keys, as in options/gpen_finetune.yml"
     return OptionError("-opt", got, expected, "Look for an empty section.")
 
 
-def _speak_plainly() -> None:
+def _print_errors_without_traceback() -> None:
     """Print our own errors as one message instead of a traceback; ``--debug`` keeps the traceback."""
-    if "--debug" in sys.argv or hasattr(sys.excepthook, "__gpen_mends__"):
+    if "--debug" in sys.argv or hasattr(sys.excepthook, "__gpen_original__"):
         return
     original = sys.excepthook
 
@@ -158,17 +150,17 @@ def _speak_plainly() -> None:
         else:
             original(kind, error, traceback)
 
-    excepthook.__gpen_mends__ = original
+    excepthook.__gpen_original__ = original
     sys.excepthook = excepthook
 
 
-def _reads_yaml(original: Callable[[str], object], entries: Sequence[str]) -> Callable[[str], object]:
-    """How values of ``--force_yml`` are read: as in an option file. The host asks for one after the other."""
+def _read_as_yaml(original: Callable[[str], object], entries: Sequence[str]) -> Callable[[str], object]:
+    """Read values of ``--force_yml`` as in an option file. BasicSR calls this for one entry after the other."""
     keys = iter([entry.partition("=")[0].strip() for entry in entries])
 
     def _postprocess_yml_value(value: str) -> object:
         if next(keys, None) == "name":
-            return value  # always a text, be it 512
+            return value  # always a text, even 512
         read = original(value)
         if isinstance(read, str):
             read = yaml.safe_load(read)
@@ -179,7 +171,7 @@ def _reads_yaml(original: Callable[[str], object], entries: Sequence[str]) -> Ca
     return _postprocess_yml_value
 
 
-def _folders_without_weights(original: Callable) -> Callable:
+def _make_no_folder_of_files(original: Callable) -> Callable:
     @wraps(original)
     def make_exp_dirs(opt: Mapping) -> None:
         folders = {key: path for key, path in opt["path"].items() if path is not None}
@@ -200,7 +192,7 @@ def _init_dist_with_gloo(original: Callable) -> Callable:
     return _init_dist_pytorch
 
 
-def _model_to_device_without_ids(original: Callable) -> Callable:
+def _wrap_without_device_ids(original: Callable) -> Callable:
     @wraps(original)
     def model_to_device(self: object, net: object) -> object:
         from torch.nn.parallel import DistributedDataParallel
@@ -222,27 +214,26 @@ def _no_cuda() -> bool:
 RUN_PATCHES = (
     HostPatch(
         "option files are not checked",
-        "a misspelt key is ignored or ends in a KeyError, after the earlier experiment was renamed; 1.4.2 started as "
+        "a misspelt key is ignored or raises a KeyError, after the earlier experiment was renamed; 1.4.2 started as "
         "`python -m basicsr.train` writes experiments into site-packages; `prefetch_mode: cuda` needs a GPU; "
         "--force_yml manual_seed=N does not reach the networks' first weights, and negative numbers, 1e-4 and mappings "
         "stay texts in it",
         "1.4.2, master",
         "basicsr.utils.options",
         "parse_options",
-        _checked_parse_options,
+        _check_options,
     ),
     HostPatch(
         "every path is made a folder",
-        "make_exp_dirs makes a folder of each key under path: whose name it does not know, so also of pretrain_prior, "
-        "and fails at one that is ~",
+        "make_exp_dirs makes a folder of each unknown key under path:, as pretrain_prior, and fails where one is ~",
         "1.4.2, master",
         "basicsr.utils.misc",
         "make_exp_dirs",
-        _folders_without_weights,
+        _make_no_folder_of_files,
     ),
     HostPatch(
         "distributed training needs a GPU",
-        "--launcher pytorch divides by the number of GPUs and knows nccl only",
+        "--launcher pytorch divides by the number of GPUs and supports nccl only",
         "1.4.2, master",
         "basicsr.utils.dist_util",
         "_init_dist_pytorch",
@@ -255,7 +246,7 @@ RUN_PATCHES = (
         "1.4.2, master",
         "basicsr.models.base_model",
         "BaseModel.model_to_device",
-        _model_to_device_without_ids,
+        _wrap_without_device_ids,
         _no_cuda,
     ),
 )

@@ -14,14 +14,14 @@ except ImportError:  # not on Windows, where nothing is locked
     fcntl = None
 
 from gpen_plugin.errors import OptionError
-from gpen_plugin.host.run_hooks import of_rank_0
+from gpen_plugin.host.distributed import broadcast_object
 
 _claims = True
 
 
 @contextmanager
 def no_claims() -> Iterator[None]:
-    """Option files are read and checked, and no run follows: nothing is reserved, and no folder is made."""
+    """Inside, option files are only checked: no folder is reserved or made."""
     global _claims
     _claims = False
     try:
@@ -31,28 +31,28 @@ def no_claims() -> Iterator[None]:
 
 
 def claim_run(opt: Mapping) -> None:
-    """Reserve the folder of a run for as long as `opt` exists; every rank has to call this, and rank 0 reserves it.
+    """Reserve the folder of a run while `opt` exists; every rank has to call this, and rank 0 reserves it.
 
-    The lock is on ``.NAME.lock`` beside the folder, which itself may be renamed. It is the kernel's (POSIX), so it ends
-    with the process, however that ends; it is not inherited by loader workers, and NFS servers know it.
+    The lock is on ``.NAME.lock`` beside the folder, because the folder may be renamed. It is a POSIX lock: it ends with
+    the process, loader workers do not inherit it, and NFS supports it.
 
     Args:
         opt: the parsed options of a training or a test.
     Raises:
-        OptionError: another process runs in this folder; says which.
+        OptionError: another process runs in this folder; the message names it.
     """
     if not _claims:
         return
     folder = opt["path"]["experiments_root" if opt["is_train"] else "results_root"]
-    holder = of_rank_0(_lock(opt, folder) if opt["rank"] == 0 else None)
+    holder = broadcast_object(_lock(opt, folder) if opt["rank"] == 0 else None)
     if holder is not None:
         got = f"got {opt['name']!r}, and {folder} is in use by {holder}"
-        hint = "Wait for that run or stop it, or give this one another name."
+        hint = "Wait for that run or stop it, or change the name."
         raise OptionError("name", got, "a name that no other running training or test has", hint)
 
 
 def _lock(opt: Mapping, folder: str) -> str | None:
-    """Lock, and return None; where another process holds the lock, what it wrote about itself."""
+    """Lock, and return None; where another process holds the lock, return its description."""
     if fcntl is None:
         return None
     path = os.path.join(os.path.dirname(folder), f".{os.path.basename(folder)}.lock")
@@ -73,7 +73,7 @@ def _lock(opt: Mapping, folder: str) -> str | None:
     os.ftruncate(file, 0)
     started = time.strftime("%Y-%m-%d %H:%M:%S")
     os.write(file, f"process {os.getpid()} on {socket.gethostname()} since {started}\n".encode())
-    weakref.finalize(opt, os.close, file)  # the host's pipeline returned, in a process that lives on
+    weakref.finalize(opt, os.close, file)  # when BasicSR's pipeline returned and the process continues
     return None
 
 

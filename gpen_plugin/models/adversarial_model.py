@@ -23,6 +23,7 @@ from basicsr.utils.dist_util import master_only
 from gpen_plugin.checkpoints import checkpoint
 from gpen_plugin.config.train_options import AdversarialOptions
 from gpen_plugin.host import batch_index, data_wait_seconds
+from gpen_plugin.host.distributed import all_gather_object
 from gpen_plugin.models import train_state
 from gpen_plugin.models.ema import KERNEL, restore_fused_state, update_ema
 from gpen_plugin.models.gan_steps import Losses, r1_step
@@ -209,7 +210,7 @@ class AdversarialModel(SRModel):
         """
         groups = [group for optimizer in self.optimizers for group in optimizer.param_groups]
         rates = {f"lr_{group['name']}": group["lr"] for group in groups}
-        skipped = sum(train_state.all_gather_object(self.num_skipped))
+        skipped = sum(all_gather_object(self.num_skipped))
         counts = {"skipped": skipped, "nonfinite_steps": self.guard.skipped}
         counts = {name: count for name, count in counts.items() if count}
         return OrderedDict(self.reduce_loss_dict(self.losses), **rates, **counts)
@@ -333,7 +334,7 @@ class AdversarialModel(SRModel):
             "schedulers": [scheduler.state_dict() for scheduler in self.schedulers],
             "best_metric_results": train_state.to_builtin(getattr(self, "best_metric_results", {})),
             "sampler": batch_index(),
-            "random": train_state.all_gather_object(train_state.random_state()),
+            "random": all_gather_object(train_state.random_state()),
             "options": self.recorded,
             **self.own_state(),
         }

@@ -9,10 +9,11 @@ from basicsr.utils import tensor2img
 
 from gpen_plugin.config.train_options import AdamOptions, PriorTrainOptions
 from gpen_plugin.host import register
+from gpen_plugin.host.distributed import all_reduce_mean
 from gpen_plugin.images.grid import mosaic, sheet
 from gpen_plugin.models.adversarial_model import AdversarialModel
 from gpen_plugin.models.augment import Augmentation, AugmentOptions
-from gpen_plugin.models.gan_steps import all_reduce_mean, discriminator_step, generator_step, path_length_step
+from gpen_plugin.models.gan_steps import discriminator_step, generator_step, path_length_step
 from gpen_plugin.models.rng import mix_styles, noise_maps, normal
 from gpen_plugin.models.validation import Images, MetricSums
 

@@ -4,10 +4,10 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import torch
-import torch.distributed
 from torch import nn
 
 from gpen_plugin.errors import OptionError
+from gpen_plugin.host.distributed import all_reduce_mean
 from gpen_plugin.losses import path_lengths, r1_penalty
 from gpen_plugin.models.nan_guard import NaNGuard
 
@@ -190,15 +190,6 @@ def path_length_step(
 def _moved(mean: torch.Tensor, value: torch.Tensor, decay: float) -> torch.Tensor:
     """The moving average; a step that is left out for a number that is not finite leaves it as it was."""
     return torch.where(value.isfinite(), torch.lerp(mean, value, decay), mean)
-
-
-def all_reduce_mean(value: torch.Tensor) -> torch.Tensor:
-    """The mean of a tensor over the ranks; every rank has to call this."""
-    if not torch.distributed.is_initialized():
-        return value
-    value = value / torch.distributed.get_world_size()
-    torch.distributed.all_reduce(value)
-    return value
 
 
 def generator_and_discriminator_step(

@@ -7,7 +7,7 @@ import torch
 import torch.distributed
 
 from gpen_plugin.errors import TrainingError
-from gpen_plugin.models.train_state import all_gather_object
+from gpen_plugin.host.distributed import all_gather_object
 
 
 class NaNGuard:

@@ -230,15 +230,6 @@ def random_state_kept() -> Iterator[None]:
         set_random_state(before)
 
 
-def all_gather_object(value: object) -> list:
-    """`value` of each rank, by rank; every rank has to call this."""
-    if not torch.distributed.is_initialized():
-        return [value]
-    values = [None] * torch.distributed.get_world_size()
-    torch.distributed.all_gather_object(values, value)
-    return values
-
-
 def to_builtin(value: object) -> object:
     """Nested dicts with NumPy's scalars turned into Python's, which a safe loader takes."""
     if isinstance(value, dict):

@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
 from gpen_plugin.data.gpen_face_dataset import GPENFaceDataset
-from gpen_plugin.models.train_state import all_gather_object
+from gpen_plugin.host.distributed import all_gather_object
 
 Images = dict[str, np.ndarray]
 

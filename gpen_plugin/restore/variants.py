@@ -15,7 +15,7 @@ from torch import nn
 
 from gpen_plugin.archs.gan_prior_arch import GPENPrior
 from gpen_plugin.archs.gpen_arch import GPEN
-from gpen_plugin.data.degradation import rng_from_key
+from gpen_plugin.data.rng import rng_from_key
 from gpen_plugin.errors import OptionError, ShapeError
 from gpen_plugin.images.color import to_float
 from gpen_plugin.restore.network import FaceNetwork, TorchNetwork

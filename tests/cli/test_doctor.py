@@ -199,8 +199,8 @@ def test_a_whole_installation_and_a_checkout_that_python_passes_over(tmp_path):
             assert found[f"{kind} {name}"]["value"].startswith("gpen_plugin.")
     faults = [finding for finding in found.values() if finding["topic"] == "known faults of the host"]
     assert len(faults) > 4
-    assert {finding["value"] for finding in faults} <= {"mended", "not present"}
-    assert "mended" in {finding["value"] for finding in faults}
+    assert {finding["value"] for finding in faults} <= {"patched", "not present"}
+    assert "patched" in {finding["value"] for finding in faults}
     files = [finding["value"] for finding in found.values() if finding["topic"].startswith("weights ")]
     assert len(files) == 18
     assert all(Path(value).is_file() or value.startswith("not here; ") for value in files)

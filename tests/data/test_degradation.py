@@ -17,9 +17,9 @@ from gpen_plugin.data.degradation import (
     degrade_lowres,
     gaussian_kernel,
     motion_kernel,
-    rng_from_key,
     sample_recipe,
 )
+from gpen_plugin.data.rng import rng_from_key
 from gpen_plugin.errors import OptionError, ShapeError
 
 RECIPE = DegradationRecipe("aniso", 9, 3.0, 1.0, 0.5, 0.0, 4.0, "area", 8.0, 7, 40)
@@ -37,6 +37,7 @@ def recipes(count: int, ranges: DegradationRanges = DegradationRanges()) -> list
 def test_recipe_is_a_function_of_seed_and_key_in_every_process():
     program = (
         "from gpen_plugin.data.degradation import *;"
+        "from gpen_plugin.data.rng import rng_from_key;"
         "print(sample_recipe(DegradationRanges(), rng_from_key(3, 'faces/ä 1')).to_dict())"
     )
     command = [sys.executable, "-c", program]

@@ -5,9 +5,10 @@ import pytest
 import torch
 from helpers.training_images import colour_image, write_faces, write_lmdb
 
-from gpen_plugin.data.degradation import DegradationRanges, degrade, resize_bilinear, rng_from_key, sample_recipe
+from gpen_plugin.data.degradation import DegradationRanges, degrade, resize_bilinear, sample_recipe
 from gpen_plugin.data.gpen_degradation_dataset import GPENDegradationDataset
 from gpen_plugin.data.gpen_face_dataset import GPENFaceDataset
+from gpen_plugin.data.rng import rng_from_key
 from gpen_plugin.errors import DataError, GPENError
 from gpen_plugin.host.data_cursor import SampleIndex
 

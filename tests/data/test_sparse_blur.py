@@ -13,9 +13,9 @@ from gpen_plugin.data.degradation import (
     degrade_lowres,
     gaussian_kernel,
     motion_kernel,
-    rng_from_key,
     sample_recipe,
 )
+from gpen_plugin.data.rng import rng_from_key
 from gpen_plugin.data.sparse_blur import blur_downsample, use_sparse_blur
 
 KERNELS = {

@@ -9,9 +9,10 @@ import make_lmdb
 import numpy as np
 import pytest
 
-from gpen_plugin.data.degradation import DegradationRanges, degrade_lowres, resize_bilinear, rng_from_key, sample_recipe
+from gpen_plugin.data.degradation import DegradationRanges, degrade_lowres, resize_bilinear, sample_recipe
 from gpen_plugin.data.gpen_degradation_dataset import GPENDegradationDataset
 from gpen_plugin.data.image_source import LmdbSource, resize_square
+from gpen_plugin.data.rng import rng_from_key
 from gpen_plugin.errors import DataError, GPENError, OptionError
 from gpen_plugin.evaluate.protocols import all_samples, build_protocol, reduce_bicubic
 

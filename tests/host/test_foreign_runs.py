@@ -216,7 +216,7 @@ def test_options_of_other_runs_are_what_the_host_makes_of_them(tmp_path, monkeyp
     monkeypatch.setattr(sys, "argv", words)
     hook = sys.excepthook
     results = []
-    for parse in basicsr.train.parse_options, basicsr.train.parse_options.__gpen_mends__:
+    for parse in basicsr.train.parse_options, basicsr.train.parse_options.__gpen_original__:
         opt, _ = parse("/root", is_train="logger" in options)
         results.append((type(opt), opt, torch.initial_seed(), np.random.random()))
     assert results[0] == results[1]
@@ -247,7 +247,7 @@ def test_a_broken_option_file_is_told_whoever_it_is_for(tmp_path, monkeypatch):
     (tmp_path / "o.yml").write_text("model_type: SRModel\nname: [1\n")
     monkeypatch.setattr(sys, "argv", ["train.py", "-opt", str(tmp_path / "o.yml")])
     monkeypatch.setattr(sys, "excepthook", sys.excepthook)
-    with pytest.raises(OptionError, match=r"-opt: is no YAML: .*line 2"):
+    with pytest.raises(OptionError, match=r"-opt: is not YAML: .*line 2"):
         basicsr.train.parse_options(str(tmp_path))
 
 

@@ -8,7 +8,7 @@ from basicsr.ops.upfirdn2d import upfirdn2d
 from basicsr.ops.upfirdn2d.upfirdn2d import UpFirDn2d
 
 from gpen_plugin.host import cuda_ops_built
-from gpen_plugin.host.patches import OP_MENDS, patch_missing_ops
+from gpen_plugin.host.patches import OP_PATCHES, patch_missing_ops
 
 pytestmark = pytest.mark.skipif(cuda_ops_built(), reason="the host's extensions are compiled: nothing is lent")
 
@@ -36,8 +36,8 @@ def test_resampling_elsewhere_is_what_it_is_on_a_cpu():
 
 
 def test_lending_again_changes_nothing_and_the_extensions_still_count_as_missing():
-    before = [getattr(*mend._place()) for mend in OP_MENDS]
+    before = [getattr(*patch._locate()) for patch in OP_PATCHES]
     patch_missing_ops()
-    assert [getattr(*mend._place()) for mend in OP_MENDS] == before
-    assert all(mend.mended() for mend in OP_MENDS)
+    assert [getattr(*patch._locate()) for patch in OP_PATCHES] == before
+    assert all(patch.applied() for patch in OP_PATCHES)
     assert not cuda_ops_built()

@@ -15,19 +15,19 @@ from gpen_plugin.errors import DataError, OptionError, RegistryClashError, plain
 from gpen_plugin.host import PATCHES, apply_patches, data_cursor, register, registered, run_hooks
 
 
-@pytest.mark.parametrize("mend", PATCHES, ids=lambda mend: mend.attribute)
-def test_every_fault_that_is_present_is_mended(mend):
-    assert mend.reason
-    assert mend.versions
-    if not mend.present():
+@pytest.mark.parametrize("patch", PATCHES, ids=lambda patch: patch.attribute)
+def test_every_fault_that_is_present_is_applied(patch):
+    assert patch.reason
+    assert patch.versions
+    if not patch.present():
         pytest.skip("this host does not have the fault")
-    assert mend.mended()
+    assert patch.applied()
 
 
 def test_mending_again_changes_nothing():
-    before = [getattr(*mend._place(), None) for mend in PATCHES]
+    before = [getattr(*patch._locate(), None) for patch in PATCHES]
     apply_patches()
-    assert before == [getattr(*mend._place(), None) for mend in PATCHES]
+    assert before == [getattr(*patch._locate(), None) for patch in PATCHES]
 
 
 def test_registering_again_changes_nothing_and_a_clash_names_both():
@@ -48,7 +48,7 @@ class Images(list):
 
 @pytest.fixture
 def resumed(monkeypatch):
-    monkeypatch.setattr(data_cursor, "_feed", data_cursor.DataCursor())
+    monkeypatch.setattr(data_cursor, "_cursor", data_cursor.DataCursor())
     return data_cursor.set_resume_iteration
 
 
@@ -103,7 +103,7 @@ def test_an_error_in_the_prefetching_thread_arrives():
     ("text", "message"),
     [
         (None, "-opt: .*No such file.*Check the path"),
-        ("name: [1", "-opt: is no YAML: .*line 1"),
+        ("name: [1", "-opt: is not YAML: .*line 1"),
         ("", "-opt: .* holds nothing; expected sections with keys"),
         ("- name", "-opt: .* holds no keys; expected sections with keys"),
         (f"{OURS}name: x", "num_gpu: missing"),
@@ -159,7 +159,7 @@ def test_our_errors_are_printed_without_a_traceback_and_others_as_ever(monkeypat
     seen = []
     monkeypatch.setattr(sys, "argv", ["train.py"])
     monkeypatch.setattr(sys, "excepthook", lambda *error: seen.append(error))
-    run_hooks._speak_plainly()
+    run_hooks._print_errors_without_traceback()
     sys.excepthook(OptionError, OptionError("a", "b"), None)
     sys.excepthook(ValueError, ValueError("other"), None)
     assert capsys.readouterr().err == "gpen_plugin: error: a: b\n"
@@ -194,6 +194,6 @@ def test_one_lmdb_environment_per_file(tmp_path):
         def __init__(self, db_paths, client_keys="default", readonly=True, lock=False, readahead=False):
             raise AssertionError("the original must not be called")
 
-    Backend.__init__ = data_cursor._one_environment_per_file(Backend.__init__)
+    Backend.__init__ = data_cursor._share_environments(Backend.__init__)
     first, second = Backend(path), Backend([path], ["gt"])
     assert first._client["default"] is second._client["gt"]

@@ -50,7 +50,7 @@ def test_a_file_that_was_cut_short_is_skipped_files_and_told(experiment, caplog,
     assert state_to_resume(opt) == str(experiment / "training_states/900.state")
     monkeypatch.setattr(logging.getLogger("basicsr"), "handlers", [caplog.handler])
     monkeypatch.setattr(logging.getLogger("basicsr"), "propagate", False)
-    resume._tell_what_is_skipped_files(opt, state_to_resume(opt))
+    resume._warn_of_incomplete_states(opt, state_to_resume(opt))
     (about_1100, about_1000) = caplog.messages
     assert "net_d_1100.pth missing or cut short" in about_1100
     assert f"{path} missing or cut short" in about_1000
@@ -59,7 +59,7 @@ def test_a_file_that_was_cut_short_is_skipped_files_and_told(experiment, caplog,
 def test_where_no_state_is_whole_the_run_does_not_begin_anew(experiment):
     for path in (experiment / "models").glob("net_g_*.pth"):
         path.unlink()
-    with pytest.raises(CheckpointError, match=r"--auto_resume: .*of 3 states none is whole: .*net_g_1100\.pth"):
+    with pytest.raises(CheckpointError, match=r"--auto_resume: .*of 3 states none is complete: .*net_g_1100\.pth"):
         state_to_resume(parsed(experiment, network_g={"a": 1}))
 
 
@@ -81,7 +81,9 @@ def test_a_state_that_cannot_be_read_says_the_way_out(experiment):
     path.write_bytes(b"broken")
     opt = parsed(experiment, auto_resume=False)
     opt["path"]["resume_state"] = str(path)
-    with pytest.raises(CheckpointError, match=r"path:resume_state: .*broken\.state: cannot be read .* the one before"):
+    with pytest.raises(
+        CheckpointError, match=r"path:resume_state: .*broken\.state: cannot be read .* the previous one"
+    ):
         basicsr.train.load_resume_state(opt)
 
 
@@ -93,15 +95,15 @@ def test_an_experiment_that_was_moved_is_told_before_anything_is_written(experim
 
 
 def test_ranks_that_find_different_states_stop(monkeypatch):
-    def gather(into, value):
+    def gather(into, value, group):
         into[:] = [value, None]
 
     monkeypatch.setattr("torch.distributed.is_initialized", lambda: True)
-    monkeypatch.setattr("torch.distributed.get_world_size", lambda: 2)
+    monkeypatch.setattr("torch.distributed.get_world_size", lambda group: 2)
     monkeypatch.setattr("torch.distributed.all_gather_object", gather)
-    assert resume._agreed(None) is None
-    with pytest.raises(CheckpointError, match=r"the ranks found /a/5\.state and None; .* that all machines share"):
-        resume._agreed("/a/5.state")
+    assert resume._check_same_on_all_ranks(None) is None
+    with pytest.raises(CheckpointError, match=r"the ranks found /a/5\.state and None; .* shared disk"):
+        resume._check_same_on_all_ranks("/a/5.state")
 
 
 @pytest.mark.parametrize(
@@ -110,21 +112,21 @@ def test_ranks_that_find_different_states_stop(monkeypatch):
     ids=["anew", "whole epochs", "resumed", "larger epochs", "at the end"],
 )
 def test_epochs_suffice_for_the_last_iteration(monkeypatch, epoch, iteration, length, last):
-    monkeypatch.setattr(data_cursor, "_feed", data_cursor.DataCursor(resumed=(epoch, 0, iteration)))
-    create = resume._epochs_that_suffice(lambda opt, logger: (range(length), "sampler", [], -1, 10))
+    monkeypatch.setattr(data_cursor, "_cursor", data_cursor.DataCursor(resumed=(epoch, 0, iteration)))
+    create = resume._count_remaining_epochs(lambda opt, logger: (range(length), "sampler", [], -1, 10))
     assert create({"model_type": "GPENModel"}, None) == (range(length), "sampler", [], last, 10)
 
 
 def test_the_script_itself_is_mended_once(monkeypatch):
     """`python basicsr/train.py` is the module `__main__`."""
-    original = basicsr.train.load_resume_state.__gpen_mends__
+    original = basicsr.train.load_resume_state.__gpen_original__
     script = types.SimpleNamespace(
         train_pipeline=print, load_resume_state=original, create_train_val_dataloader=lambda opt, logger: None
     )
     monkeypatch.setitem(sys.modules, "__main__", script)
     patch_script()
     first = vars(script).copy()
-    assert first["load_resume_state"].__gpen_mends__ is original
-    assert hasattr(first["create_train_val_dataloader"], "__gpen_mends__")
+    assert first["load_resume_state"].__gpen_original__ is original
+    assert hasattr(first["create_train_val_dataloader"], "__gpen_original__")
     patch_script()
     assert vars(script) == first

@@ -61,7 +61,7 @@ def end(child: int) -> None:
 def test_the_second_run_of_a_name_is_refused_until_the_first_has_died(tmp_path, elsewhere, is_train):
     child = elsewhere(parsed(tmp_path, is_train=is_train))
     with pytest.raises(
-        OptionError, match=rf"name: got 'small'.*in use by process {child} on .* since 20.*another name"
+        OptionError, match=rf"name: got 'small'.*in use by process {child} on .* since 20.*change the name"
     ):
         claim_run(parsed(tmp_path, is_train=is_train))
     for other in (parsed(tmp_path, "other", is_train), parsed(tmp_path / "x", is_train=is_train)):

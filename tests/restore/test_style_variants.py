@@ -6,7 +6,7 @@ import torch
 from helpers.small_networks import SMALL, built
 
 from gpen_plugin import GPEN
-from gpen_plugin.data.degradation import rng_from_key
+from gpen_plugin.data.rng import rng_from_key
 from gpen_plugin.errors import OptionError, ShapeError
 from gpen_plugin.restore.network import FaceNetwork, TorchNetwork, open_network
 from gpen_plugin.restore.variants import Layers, Variation, VariedNetwork, parse_layers, variation_of

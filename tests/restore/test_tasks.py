@@ -4,9 +4,9 @@ import cv2
 import numpy as np
 import pytest
 
-from gpen_plugin.data.degradation import rng_from_key
 from gpen_plugin.data.drawn_faces import draw_face
 from gpen_plugin.data.free_form_masks import BrushRanges, brush_mask
+from gpen_plugin.data.rng import rng_from_key
 from gpen_plugin.data.segmentation_labels import LABELS, colorize_labels
 from gpen_plugin.errors import DataError, OptionError
 from gpen_plugin.images.color import luminance, to_gray

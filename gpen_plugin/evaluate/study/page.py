@@ -11,8 +11,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from gpen_plugin.data.degradation import rng_from_key
 from gpen_plugin.data.image_source import decode_image
+from gpen_plugin.data.rng import rng_from_key
 from gpen_plugin.errors import DataError, OptionError
 from gpen_plugin.evaluate.results import Failure, Results, Row, input_path, restored_path
 from gpen_plugin.evaluate.study.key import StudyImage, StudyKey

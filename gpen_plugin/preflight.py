@@ -1,0 +1,721 @@
+"""Check an option file before a run creates, renames or writes anything.
+
+BasicSR renames an earlier experiment of the same name as soon as it has read the options. So every problem that can be
+found is found here, and all are reported together by key path: sections, then what has to agree between them, then
+values that BasicSR takes without a check, which are tried.
+"""
+
+import inspect
+import os
+import re
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields
+from itertools import accumulate
+from pathlib import Path
+
+import numpy as np
+import torch
+from basicsr.losses.basic_loss import PerceptualLoss
+from basicsr.metrics import calculate_metric
+from basicsr.models import lr_scheduler
+from basicsr.models.sr_model import SRModel
+
+from gpen_plugin.archs.gan_prior_arch import GPENPrior
+from gpen_plugin.archs.gpen_arch import GPEN
+from gpen_plugin.archs.gpen_discriminator_arch import GPENDiscriminator
+from gpen_plugin.checkpoints import checkpoint
+from gpen_plugin.config import schema
+from gpen_plugin.config.train_options import (
+    AdamOptions,
+    FileOptions,
+    LoggerOptions,
+    OptimOptions,
+    PathOptions,
+    PriorValOptions,
+    ValOptions,
+)
+from gpen_plugin.data.gpen_face_dataset import GPENFaceDataset
+from gpen_plugin.errors import CheckpointError, DataError, GPENError, OptionError, join_errors
+from gpen_plugin.host import is_our_own, registered, resolve, state_to_resume, trains_ours
+from gpen_plugin.metrics.fid import read_statistics
+from gpen_plugin.metrics.keys import LOWER_IS_BETTER, NIQE_SMALLEST, OF_FEATURES, keys_of_metric
+from gpen_plugin.models.adversarial_model import AdversarialModel
+from gpen_plugin.models.augment import AugmentOptions
+from gpen_plugin.models.gan_prior_model import GPENPriorModel
+from gpen_plugin.models.gpen_model import GPENModel
+from gpen_plugin.nets.arcface import RecognitionSettings
+
+ADDED_BY_HOST = {"dist", "rank", "world_size", "auto_resume", "is_train", "root_path"}
+PATHS_ADDED_BY_HOST = {"models", "training_states", "log", "visualization"}
+PRIOR_FILES = "options/gpen_prior_1024.yml (_512, _256; the demo's is gpen_demo_prior.yml)"
+
+
+@dataclass(frozen=True)
+class Stage:
+    """The option file of one of our models.
+
+    Attributes:
+        model: the model; derived ones are checked alike, and may have keys and networks of their own.
+        val: data class of ``val:``. That of ``train:`` is the model's `options_class`.
+        networks: the classes that the model needs.
+        sections: data classes of the sections of ``train:``.
+        losses: sections of ``train:`` that name a loss.
+        example: an option file for the hints.
+    """
+
+    model: type[AdversarialModel]
+    val: type
+    networks: Mapping[str, type]
+    sections: Mapping[str, type]
+    losses: tuple[str, ...]
+    example: str
+
+
+STAGES = (
+    Stage(
+        GPENPriorModel,
+        PriorValOptions,
+        {"network_g": GPENPrior, "network_d": GPENDiscriminator},
+        {"optim_g": AdamOptions, "optim_d": AdamOptions, "augment_opt": AugmentOptions},
+        ("gan_opt",),
+        "options/gpen_prior_512.yml",
+    ),
+    Stage(
+        GPENModel,
+        ValOptions,
+        {"network_g": GPEN, "network_d": GPENDiscriminator},
+        {"optim": OptimOptions},
+        ("pixel_opt", "gan_opt", "feature_matching_opt"),
+        "options/gpen_finetune.yml",
+    ),
+)
+
+
+@dataclass(frozen=True)
+class Run:
+    """Parsed options of a run, its registered model class, and the `Stage` of a model that is ours or derived."""
+
+    opt: Mapping
+    model: type | None
+    stage: Stage | None
+
+    @classmethod
+    def of(cls, opt: Mapping) -> "Run":
+        """The run of these options."""
+        model = resolve("model", opt.get("model_type"))
+        ours = (stage for stage in STAGES if inspect.isclass(model) and issubclass(model, stage.model))
+        return cls(opt, model, next(ours, None))
+
+    @property
+    def as_published(self) -> bool:
+        """Whether the model is ours and not derived: then the schema lists all keys."""
+        return self.stage is not None and is_our_own(self.model)
+
+
+def check_run(opt: Mapping) -> None:
+    """Raise one error that lists the problems of a run's options.
+
+    In a run with another model, only our networks and data sets are checked. Classes of the user, derived from ours or
+    not, are accepted as they are. Sections are compared with each other once each is valid.
+
+    Args:
+        opt: options as BasicSR parsed them.
+    Raises:
+        GPENError: one line per problem: key path, value, what was expected, hint.
+    """
+    run = Run.of(opt)
+    ours = run.stage is not None
+    stages: list[Callable[[Run], Iterator[GPENError]]] = [_model, _structure] if ours else [_model]
+    stages += [lambda run: [*_networks(run), *_datasets(run), *([*_files(run), *_training(run)] if ours else [])]]
+    stages += [lambda run: [*(_weights(run) if ours else []), *_agreement(opt), *(_metrics(opt) if ours else [])]]
+    for stage in stages:
+        problems = [*stage(run)]
+        if problems:
+            raise join_errors(problems)
+
+
+def _model(run: Run) -> Iterator[GPENError]:
+    if run.model is None:
+        yield schema.unknown_name(run.opt.get("model_type"), list(registered("model")), "model_type")
+
+
+def _structure(run: Run) -> Iterator[GPENError]:
+    """Unknown and missing keys of the sections, and the values of those that have no class of their own."""
+    opt, stage = run.opt, run.stage
+    yield from _keys(run, FileOptions, _without(opt, ADDED_BY_HOST), "")
+    sections = {"path": PathOptions, "val": stage.val}
+    if opt["is_train"]:
+        sections |= {"train": run.model.options_class, "logger": LoggerOptions}
+        for name in ("network_d", "train", "logger"):
+            if not opt.get(name):
+                yield OptionError(name, "missing", "a section of every training", f"See {stage.example}.")
+        if "train" not in (opt.get("datasets") or {}):
+            yield OptionError("datasets:train", "missing", "the training set", f"See {stage.example}.")
+    elif not opt.get("val"):
+        yield OptionError("val", "missing", "a section of every test", "See options/gpen_test.yml.")
+    for name, target in sections.items():
+        given = _without(opt.get(name), PATHS_ADDED_BY_HOST)
+        if not given:
+            continue
+        problems = [*_keys(run, target, given, name)]
+        yield from problems
+        if not problems and (run.as_published or name == "train"):
+            yield from _try(lambda target=target, given=given: target(**given), name)
+    yield from _devices(opt, alone_only=issubclass(run.model, GPENPriorModel))
+    yield from _loggers(opt)
+
+
+def _keys(run: Run, target: type, given: object, where: str) -> Iterator[GPENError]:
+    """Problems of a section's keys and types. A derived model may read more keys, but ``train:`` is its own schema."""
+    if isinstance(given, Mapping) and not run.as_published and where != "train":
+        given = {key: value for key, value in given.items() if key in inspect.signature(target).parameters}
+    yield from schema.validate(target, given, where)
+
+
+def _training(run: Run) -> Iterator[GPENError]:
+    """Optimisers, scheduler and losses."""
+    opt, stage = run.opt, run.stage
+    if not opt["is_train"]:
+        return
+    train = opt["train"]
+    for name, target in stage.sections.items():
+        if train.get(name) is not None:
+            yield from _section(target, train[name], f"train:{name}")
+    if run.model.setup_schedulers is stage.model.setup_schedulers:
+        yield from _scheduler(train["scheduler"], train["total_iter"], "train:scheduler")
+    for name in stage.losses:
+        options, where = train.get(name), f"train:{name}"
+        if options:
+            problems = [*_type_of("loss", options, where)]
+            yield from problems or [*_keys_of_class("loss", options, where)] or _try_loss(opt, name, where)
+
+
+def _networks(run: Run) -> Iterator[GPENError]:
+    """Networks of ours: keys by their signature, values by building them without memory."""
+    for name in _network_names(run.opt):
+        section = run.opt[name]
+        needed = run.stage.networks.get(name) if run.as_published else None
+        problems = [*_type_of("arch", section, name)] if needed else []
+        cls = _class_of("arch", section)
+        if not problems and needed and not (inspect.isclass(cls) and issubclass(cls, needed)):
+            got, hint = f"got {section['type']}", "Other networks run under BasicSR's own models."
+            problems = [OptionError(f"{name}:type", got, needed.__name__, hint)]
+        if not problems and cls is not None and is_our_own(cls):
+            problems = schema.validate(cls, _without(section, {"type"}), name) or [
+                *_try(lambda section=section: _meta_network(section), name)
+            ]
+        yield from problems
+
+
+def _datasets(run: Run) -> Iterator[GPENError]:
+    """Data sets: all options of ours; for our models also what BasicSR's loader and its own data sets need."""
+    for phase, data in run.opt["datasets"].items():
+        where, cls = f"datasets:{phase}", _class_of("dataset", data)
+        problems = [*_loader(run, phase, data)] if run.stage else []
+        of_ours = cls is not None and is_our_own(cls)
+        if not problems and (run.stage or of_ours) and "name" not in data:
+            problems = [OptionError(f"{where}:name", "missing", "what the log calls the set", "Add the key.")]
+        if not problems and of_ours:
+            problems = _try(lambda cls=cls, data=data, where=where: cls.check_options(data, where))
+            if not problems and phase == "train":
+                problems = [*_batch_size(run.opt, data, len(cls(data)))]
+        elif not problems and run.stage and cls.__name__ in HOST_DATASETS:
+            for key in ("dataroot_gt", "dataroot_lq"):
+                if data.get(key) and not os.path.exists(data[key]):
+                    got = f"{data[key]} is not there"
+                    problems.append(DataError(f"{where}:{key}", got, "a folder or LMDB", "Check the path."))
+        yield from problems
+
+
+def _loader(run: Run, phase: str, data: Mapping) -> Iterator[GPENError]:
+    """What BasicSR reads of each data set, whatever its class."""
+    where = f"datasets:{phase}"
+    if run.opt["is_train"] and phase != "train" and phase.partition("_")[0] != "val":
+        yield OptionError(where, f"got {phase}", "train, val, or val_ and a word", "A training has no other sets.")
+    problems = [*_type_of("dataset", data, where)]
+    yield from problems
+    if problems:
+        return
+    if phase == "train":
+        for key in ("num_worker_per_gpu", "batch_size_per_gpu"):
+            if not isinstance(data.get(key), int):
+                got = f"got {data[key]!r}" if key in data else "missing"
+                yield OptionError(f"{where}:{key}", got, "a whole number", "See options/gpen_finetune.yml.")
+        if data.get("prefetch_mode") == "cuda" and data.get("pin_memory") is not True:
+            got = f"got {data['pin_memory']}" if "pin_memory" in data else "missing"
+            yield OptionError(f"{where}:pin_memory", got, "true, which prefetch_mode: cuda needs", "Set it.")
+
+
+def _devices(opt: Mapping, *, alone_only: bool) -> Iterator[GPENError]:
+    """GPUs that are missing, cannot compute as asked, or would share a process (`alone_only`: never allowed)."""
+    train, number = opt.get("train") or {}, opt.get("num_gpu")
+    if not isinstance(number, int):
+        return  # BasicSR replaces auto by a number
+    if number > torch.cuda.device_count():
+        held = f"at most {torch.cuda.device_count()}, the GPUs that PyTorch sees"
+        yield OptionError("num_gpu", f"got {number}", held, "Use auto, or 0 for the CPU.")
+        return
+    # without a launcher BasicSR uses DataParallel, which breaks the path length and compiled networks
+    alone = number > 1 and opt["is_train"] and not opt.get("dist")
+    if alone and (alone_only or train.get("compile")):
+        hint = f"Start with torchrun --nproc_per_node={number} and --launcher pytorch, or use 1."
+        yield OptionError("num_gpu", f"got {number} without a launcher", "one process per GPU", hint)
+    if number and train.get("precision") == "bf16" and not torch.cuda.is_bf16_supported(including_emulation=False):
+        got = f"got bf16, which {torch.cuda.get_device_name()} cannot do"
+        yield OptionError("train:precision", got, "fp32 on this GPU", "Set it to fp32.")
+
+
+def _batch_size(opt: Mapping, data: Mapping, images: int) -> Iterator[GPENError]:
+    """BasicSR drops the last, incomplete batch, so a set smaller than one batch would train nothing."""
+    batch = data["batch_size_per_gpu"] * (1 if opt.get("dist") else max(1, opt["num_gpu"]))
+    per_epoch = -(-images * data.get("dataset_enlarge_ratio", 1) // opt.get("world_size", 1))
+    if per_epoch < batch:
+        got = f"got {data['batch_size_per_gpu']}, a batch of {batch}"
+        expected = f"at most {int(per_epoch)}, the images of an epoch"
+        hint = "Lower it, or raise dataset_enlarge_ratio."
+        yield OptionError("datasets:train:batch_size_per_gpu", got, expected, hint)
+
+
+def _files(run: Run) -> Iterator[GPENError]:
+    """Weight files that are missing or exclude each other."""
+    opt, paths = run.opt, run.opt["path"]
+    if "training_states" in opt["path"] and state_to_resume(opt):
+        return  # BasicSR replaces them by the files of the resumed state
+    if paths.get("pretrain_prior") and run.stage.model is not GPENModel:
+        expected = "a training of GPENModel, which embeds it"
+        yield OptionError("path:pretrain_prior", f"got {paths['pretrain_prior']}", expected, "Remove it.")
+        return
+    if paths.get("pretrain_prior") and paths.get("pretrain_network_g"):
+        got = "given together with pretrain_network_g, which holds a decoder of its own"
+        yield OptionError("path:pretrain_prior", got, "one of the two", "Remove one of them.")
+        return
+    for key, path in paths.items():
+        known = run.as_published or key in PathOptions.__dataclass_fields__
+        if known and key.startswith("pretrain_") and isinstance(path, str) and not os.path.isfile(path):
+            got = f"{path} is {'a folder' if os.path.isdir(path) else 'not there'}"
+            hint = "Check the path" + (", or write ~ to start without one." if opt["is_train"] else ".")
+            if key == "pretrain_prior":
+                hint = f"Train it as {PRIOR_FILES} says for this noise_mode, or write ~ to start without one."
+            yield CheckpointError(f"path:{key}", got, "a weight file", hint)
+
+
+def _weights(run: Run) -> Iterator[GPENError]:
+    """Weight files of our networks: readable, safe, of this size and width."""
+    opt = run.opt
+    if "training_states" in opt["path"] and state_to_resume(opt):
+        return  # BasicSR replaces them by the files of the resumed state
+    for name in _network_names(opt):
+        path, where = opt["path"].get(f"pretrain_{name}"), f"path:pretrain_{name}"
+        cls = _class_of("arch", opt[name])
+        if path and cls is not None and is_our_own(cls):
+            label = name.removeprefix("network_")
+            key, strict = opt["path"].get(f"param_key_{label}", "params"), opt["path"].get(f"strict_load_{label}", True)
+            yield from _try(
+                lambda name=name, path=path, where=where, key=key, strict=strict: checkpoint.read_for(
+                    _meta_network(opt[name]), path, key, where=where, strict=strict
+                )
+            )
+    yield from _prior(opt)
+
+
+def _prior(opt: Mapping) -> Iterator[GPENError]:
+    """The weights of the embedded prior."""
+    path, where = opt["path"].get("pretrain_prior"), "path:pretrain_prior"
+    if path and is_our_own(_class_of("arch", opt["network_g"])):
+        decoder, key = _meta_network(opt["network_g"]).decoder, opt["path"].get("param_key_prior")
+        yield from _try(lambda: checkpoint.read_for(decoder, path, key, where=where))
+
+
+def _try(build: Callable[[], object], prefix: str = "") -> list[GPENError]:
+    """Call `build`; its `GPENError`, if any, with `prefix` before the key."""
+    try:
+        build()
+    except GPENError as error:
+        return [error.under(prefix) if prefix and not error.where.startswith(f"{prefix}:") else error]
+    return []
+
+
+def _meta_network(section: Mapping) -> torch.nn.Module:
+    """The network of an option section on the meta device: shapes without values."""
+    with torch.device("meta"):
+        return resolve("arch", section["type"])(**_without(section, {"type"}))
+
+
+def _section(target: type, given: object, where: str) -> list[GPENError]:
+    """Problems of a section with data class `target`: keys and types, then values."""
+    return schema.validate(target, given, where) or _try(lambda: target(**given), where)
+
+
+def _type_of(kind: str, section: object, where: str) -> Iterator[OptionError]:
+    """Problems of the ``type`` of a section of registry `kind`."""
+    if not isinstance(section, Mapping) or "type" not in section:
+        yield OptionError(f"{where}:type", "missing", "the name of a class", "Add the key.")
+    elif _class_of(kind, section) is None:
+        yield schema.unknown_name(section["type"], list(registered(kind)), f"{where}:type")
+
+
+def _class_of(kind: str, section: object) -> Callable | None:
+    """The class that a section names; None if none of that name is registered."""
+    return resolve(kind, section.get("type")) if isinstance(section, Mapping) else None
+
+
+def _keys_of_class(kind: str, section: Mapping, where: str) -> Iterator[OptionError]:
+    """Problems of the keys of a section; types are checked for our own classes only."""
+    cls = _class_of(kind, section)
+    yield from schema.validate(cls, _without(section, {"type"}), where, typed=is_our_own(cls))
+
+
+def _network_names(opt: Mapping) -> list[str]:
+    return [name for name in opt if name.startswith("network_") and opt[name]]
+
+
+def _without(mapping: object, keys: set[str]) -> object:
+    """A mapping without some keys; anything else is returned as it is, and the schema reports it."""
+    if not isinstance(mapping, Mapping):
+        return mapping
+    return {key: value for key, value in mapping.items() if key not in keys}
+
+
+# Agreement between sections: sizes, value ranges, metrics and their data.
+
+PAIR_METRICS = ("calculate_psnr", "calculate_ssim", "calculate_lpips", "calculate_identity", "calculate_lmd")
+BEST_DIRECTION = dict.fromkeys(LOWER_IS_BETTER, "lower") | dict.fromkeys(("calculate_psnr", "calculate_ssim"), "higher")
+METRIC_FILE_KEYS = ("weights", "onnx", "model")  # keys of our metrics that name a file
+HOST_DATASETS = ("PairedImageDataset", "SingleImageDataset", "FFHQDataset")  # one folder a root; [0, 1], mean, std
+
+
+def _agreement(opt: Mapping) -> Iterator[GPENError]:
+    """Sizes and value ranges that several sections share, where the generator is ours or derived from ours.
+
+    Only our models ask other data sets for a range.
+    """
+    generator = opt.get("network_g") or {}
+    network, ours = _class_of("arch", generator), trains_ours(opt)
+    if not _is_a(network, GPEN, GPENPrior):
+        return
+    wanted, size = _range_of_network(network, generator), generator.get("out_size")
+    if not ours and wanted not in (None, [0, 1]) and _reads_0_to_1(resolve("model", opt.get("model_type"))):
+        expected = f"[0, 1], in which {opt.get('model_type')} reads images"
+        yield OptionError("network_g:value_range", f"is {wanted}", expected, "Set it to [0, 1] there.")
+    discriminator = opt.get("network_d") or {}
+    if size and _is_a(_class_of("arch", discriminator), GPENDiscriminator):
+        yield from _must_equal("network_d:out_size", discriminator.get("out_size"), "out_size", size)
+    in_size = generator.get("in_size") or size
+    for phase, data in opt["datasets"].items():
+        where, of_ours = f"datasets:{phase}", _is_a(_class_of("dataset", data), GPENFaceDataset)
+        if size and of_ours and "out_size" in data:
+            yield from _must_equal(f"{where}:out_size", data["out_size"], "out_size", size)
+            yield from _must_equal(f"{where}:in_size", data.get("in_size") or data["out_size"], "in_size", in_size)
+        if wanted and (ours or of_ours):
+            yield from _range_problem(data, where, wanted)
+    names = [data.get("name") for data in opt["datasets"].values()]
+    for phase, data in opt["datasets"].items():
+        if ours and names.count(data.get("name")) > 1:
+            got = f"got {data.get('name')!r}, which another set has too"
+            yield OptionError(f"datasets:{phase}:name", got, "a name per set", "Their results would be mixed up.")
+
+
+def _metrics(opt: Mapping) -> Iterator[GPENError]:
+    """Metrics of the validation, and what they need."""
+    of_sets = _is_a(resolve("model", opt["model_type"]), GPENPriorModel)
+    without_truth = [name for name, data in opt["datasets"].items() if name != "train" and not data.get("dataroot_gt")]
+    for name, metric in ((opt.get("val") or {}).get("metrics") or {}).items():
+        where = f"val:metrics:{name}"
+        kind = metric.get("type") if isinstance(metric, Mapping) else None
+        function = resolve("metric", kind)
+        if function is None:
+            yield schema.unknown_name(kind, list(registered("metric")), f"{where}:type")
+            continue
+        problems = keys = [*keys_of_metric(function, metric, where)]
+        if is_our_own(function) or function.__module__.startswith("basicsr."):
+            problems = [*problems, *_direction(kind, metric, where)]
+        if is_our_own(function):
+            problems = [*problems, *_metric_files(kind, metric, where)]
+        if kind == "calculate_identity" and not keys:
+            problems = [*problems, *_recognizer(metric, where)]
+        size = opt["network_g"].get("out_size", NIQE_SMALLEST)
+        if kind == "calculate_niqe" and size < NIQE_SMALLEST:
+            got = f"NIQE of images of {size} px"
+            problems.append(OptionError(where, got, f"at least {NIQE_SMALLEST} px", "Remove this metric."))
+        if kind in PAIR_METRICS and of_sets:
+            got = f"got {kind}, which compares pairs of images"
+            hint = "Use calculate_swd, calculate_fid or calculate_kid."
+            expected = "a metric of sets, because samples have no partners"
+            problems.append(OptionError(f"{where}:type", got, expected, hint))
+        yield from problems or _try_metric(metric, size, where)
+        of_features = kind in OF_FEATURES and not metric.get("statistics")
+        if without_truth and (of_features or kind in (*PAIR_METRICS, "calculate_swd")):
+            got = f"needs ground truth, which datasets:{without_truth[0]} lacks"
+            hint = "Give the metric statistics." if of_features else "Remove the metric or the set."
+            yield OptionError(where, got, "sets with dataroot_gt", hint)
+
+
+def _direction(kind: str, metric: Mapping, where: str) -> Iterator[GPENError]:
+    """BasicSR records the validation with the highest value as the best, unless ``better`` is lower."""
+    best = BEST_DIRECTION.get(kind)
+    if kind == "calculate_identity":
+        best = "lower" if metric.get("unit") == "degrees" else "higher"
+    given = metric.get("better") or "higher"
+    if best not in (None, given):
+        got = f"got {given}" if metric.get("better") else "missing, which means higher"
+        yield OptionError(f"{where}:better", got, best, "Otherwise the worst validation is recorded as the best.")
+
+
+def _metric_files(kind: str, metric: Mapping, where: str) -> Iterator[GPENError]:
+    """Files that the option file names. Published weights are searched for later."""
+    for key in METRIC_FILE_KEYS:
+        path = metric.get(key)
+        if isinstance(path, str) and not Path(path).expanduser().is_file():
+            yield OptionError(f"{where}:{key}", f"{path} is not there", "a file", "Check the path, or remove the key.")
+    if kind in OF_FEATURES and isinstance(metric.get("statistics"), str):
+        try:
+            read_statistics(metric["statistics"], f"{where}:statistics", with_features=kind == "calculate_kid")
+        except GPENError as error:
+            yield error
+
+
+def _recognizer(metric: Mapping, where: str) -> Iterator[GPENError]:
+    """Options of the identity metric that exclude or require each other."""
+    try:
+        RecognitionSettings(**{f.name: metric[f.name] for f in fields(RecognitionSettings) if f.name in metric})
+    except GPENError as error:
+        yield error.under(where)
+
+
+def _must_equal(where: str, value: object, of_generator: str, expected: object) -> Iterator[OptionError]:
+    if value != expected:
+        advice = "Give both the same value." + (_RANGE_HINT if of_generator == "value_range" else "")
+        yield OptionError(where, f"got {value}", f"network_g:{of_generator}, {expected}", advice)
+
+
+_RANGE_HINT = " BasicSR's own sets give [0, 1], and [-1, 1] with mean and std of [0.5, 0.5, 0.5]."
+
+
+def _range_of_network(network: type, section: Mapping) -> list[float] | None:
+    """The value range of a generator: its option, else the default of its class; None if neither states it."""
+    parameter = inspect.signature(network).parameters.get("value_range")
+    default = (-1, 1) if parameter is None and is_our_own(network) else getattr(parameter, "default", None)
+    return _pair(section.get("value_range") or default)
+
+
+def _range_problem(data: Mapping, where: str, wanted: list[float]) -> Iterator[OptionError]:
+    """A data set with another value range than `wanted`, or with an unknown one."""
+    cls = _class_of("dataset", data)
+    of_ours = _is_a(cls, GPENFaceDataset)
+    default = cls.options_class.value_range if of_ours else None
+    stated = data.get("value_range") or getattr(cls, "value_range", default)
+    if stated is not None:
+        pair = _pair(stated)
+        if pair is not None:  # a property needs the object, which is not built yet
+            yield from _must_equal(f"{where}:value_range", pair, "value_range", wanted)
+    elif data.get("std") or cls.__name__ in HOST_DATASETS:
+        yield from _must_equal(f"{where}:mean and std", _normalized_range(data), "value_range", wanted)
+    else:
+        expected = f"the range of its images; network_g:value_range is {wanted}"
+        hint = f"Write value_range: {wanted} if {cls.__name__} gives that, or give the class an attribute of it."
+        yield OptionError(f"{where}:value_range", "missing", expected, hint)
+
+
+def _normalized_range(data: Mapping) -> list[float]:
+    """The value range of a data set of BasicSR after its ``mean`` and ``std``."""
+    if not data.get("std"):
+        return [0, 1]
+    mean, std = (data.get("mean") or [0])[0], data["std"][0]
+    return [round((value - mean) / std, 6) for value in (0, 1)]
+
+
+def _pair(value: object) -> list[float] | None:
+    """A pair of numbers; None for anything else."""
+    numbers = isinstance(value, list | tuple) and all(isinstance(number, int | float) for number in value)
+    return list(value) if numbers and len(value) == 2 else None
+
+
+def _reads_0_to_1(model: object) -> bool:
+    """Whether a model reads images as BasicSR's SRModel does; others, such as GFPGANModel, read [-1, 1]."""
+    methods = ("get_current_visuals", "nondist_validation")
+    return _is_a(model, SRModel) and all(getattr(model, name) is getattr(SRModel, name) for name in methods)
+
+
+def _is_a(cls: object, *bases: type) -> bool:
+    return inspect.isclass(cls) and issubclass(cls, bases)
+
+
+# Values that BasicSR takes without a check: scheduler, losses, metrics, _loggers.
+
+LOSS_MODULES = ("basicsr.losses.basic_loss", "basicsr.losses.gan_loss")
+METRIC_MODULES = ("basicsr.metrics.psnr_ssim", "basicsr.metrics.niqe")
+NUMBER = re.compile(r"\s*[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?\s*")
+
+
+@dataclass(frozen=True)
+class MultiStepOptions:
+    """Keys of the host's MultiStepRestartLR, in iterations."""
+
+    milestones: Sequence[float]
+    gamma: float = 0.1
+    restarts: Sequence[float] = (0,)
+    restart_weights: Sequence[float] = (1,)
+
+
+@dataclass(frozen=True)
+class CosineOptions:
+    """Keys of the host's CosineAnnealingRestartLR, in iterations."""
+
+    periods: Sequence[float]
+    restart_weights: Sequence[float] = (1,)
+    eta_min: float = 0
+
+
+SCHEDULERS = {
+    "MultiStepLR": (MultiStepOptions, lr_scheduler.MultiStepRestartLR),
+    "MultiStepRestartLR": (MultiStepOptions, lr_scheduler.MultiStepRestartLR),
+    "CosineAnnealingRestartLR": (CosineOptions, lr_scheduler.CosineAnnealingRestartLR),
+}
+
+
+def _scheduler(section: Mapping, total_iter: int, where: str) -> Iterator[GPENError]:
+    """Problems of a scheduler's options: keys, types, and exceptions until the last iteration."""
+    if "type" not in section:
+        yield OptionError(f"{where}:type", "missing", "one of " + ", ".join(SCHEDULERS), "Add the key.")
+        return
+    if not isinstance(section["type"], str) or section["type"] not in SCHEDULERS:
+        yield schema.unknown_name(section["type"], list(SCHEDULERS), f"{where}:type")
+        return
+    keys, scheduler = SCHEDULERS[section["type"]]
+    options = {key: value for key, value in section.items() if key != "type"}
+    problems = schema.validate(keys, options, where)
+    yield from problems or _step_scheduler(scheduler, options, total_iter, where)
+
+
+def _step_scheduler(scheduler: type, options: Mapping, total_iter: int, where: str) -> Iterator[GPENError]:
+    """Step a scheduler around each of its milestones and at the last iteration."""
+    periods = options.get("periods")
+    if periods and sum(periods) < total_iter - 1:  # its first step is at iteration 2
+        got = f"add up to {sum(periods)}, and train:total_iter is {total_iter}"
+        yield OptionError(f"{where}:periods", got, "at least train:total_iter", "Raise the last period.")
+        return
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
+    iteration = 0
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # it is stepped without its optimiser
+            trial = scheduler(optimizer, **options)
+            for iteration in _turning_points(options, total_iter):
+                trial.last_epoch = iteration - 1
+                trial.step()
+    except Exception as error:  # of any kind: BasicSR checks nothing
+        got = f"raises {_one_line(error)}" + (f" at iteration {iteration + 1}" if iteration else "")
+        yield OptionError(where, got, "values with which it reaches train:total_iter")
+
+
+def _turning_points(options: Mapping, total_iter: int) -> list[int]:
+    lists = [value for value in options.values() if isinstance(value, Sequence)]
+    named = [number for value in lists for number in (*value, *accumulate(value))]
+    around = {int(number) + step for number in named for step in (-1, 0, 1)} | {1, total_iter - 1}
+    return sorted(point for point in around if 1 <= point < total_iter)
+
+
+def _try_loss(opt: Mapping, name: str, where: str) -> Iterator[GPENError]:
+    """Build the loss of the section ``train:NAME`` as the model will, and call it, unless it is of another package."""
+    options = opt["train"][name]
+    cls = resolve("loss", options["type"])
+    arguments = {key: value for key, value in options.items() if key != "type"}
+    if cls is PerceptualLoss and name != "pixel_opt":
+        yield OptionError(f"{where}:type", "got PerceptualLoss, which returns two losses", "a loss that returns one")
+    elif cls is PerceptualLoss:
+        low = (opt["network_g"].get("value_range") or (-1, 1))[0]
+        if bool(options.get("range_norm")) != (low < 0):
+            expected = f"{str(low < 0).lower()}, for images from {low:g} to 1"
+            yield OptionError(f"{where}:range_norm", f"got {options.get('range_norm', False)}", expected)
+        else:  # not called: its layers need larger images than 4 px
+            yield from _try_any(lambda: cls(**arguments), where)
+    elif is_our_own(cls):
+        yield from _try_any(lambda: _check_layers(cls(**arguments), opt), where)
+    elif cls.__module__ in LOSS_MODULES:
+        problems = [*_numbers_as_text(options, where)]
+        yield from problems or _try_any(lambda: _call_loss(cls(**arguments), name), where)
+
+
+def _check_layers(loss: torch.nn.Module, opt: Mapping) -> None:
+    size = opt["network_d"].get("out_size")
+    if hasattr(loss, "chosen_layers") and isinstance(size, int) and size > 0:
+        loss.chosen_layers(size.bit_length() - 2)  # as many as D has: log2(size) - 1
+
+
+def _call_loss(loss: torch.nn.Module, name: str) -> None:
+    given = torch.full((2, 3, 4, 4), 0.5, requires_grad=True)
+    value = loss(given, True, is_disc=False) if name == "gan_opt" else loss(given, torch.zeros(2, 3, 4, 4))
+    if not isinstance(value, torch.Tensor) or value.ndim:
+        shape = list(value.shape) if isinstance(value, torch.Tensor) else type(value).__name__
+        raise OptionError("reduction", f"the loss has the shape {shape}", "one number", "Set reduction to mean.")
+
+
+def _try_metric(metric: Mapping, size: int, where: str) -> Iterator[GPENError]:
+    """Compute a metric with valid keys on a pair of images of `size` px, unless it needs files or another package."""
+    function = resolve("metric", metric["type"])
+    if function.__module__ in METRIC_MODULES:
+        problems = [*_numbers_as_text(metric, where)]
+        if problems:
+            yield from problems
+            return
+    elif metric["type"] != "calculate_swd":
+        return
+    ramp = np.linspace(0, 255, size)
+    image = np.repeat((ramp[:, None] / 2 + ramp / 2).astype(np.uint8)[:, :, None], 3, axis=2)  # (size, size, 3)
+    noise = np.random.default_rng(0).integers(0, 64, image.shape, np.uint8)
+
+    def measure() -> None:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of an empty image
+            value = calculate_metric({"img": image // 2 + noise, "img2": image}, dict(metric))
+            if metric["type"] != "calculate_niqe" and not np.isfinite(float(value / 1)):
+                got = f"images of {size} px give {float(value)}"
+                raise OptionError(metric["type"], got, "a number", "Is crop_border larger than half the image?")
+
+    yield from _try_any(measure, where)
+
+
+def _numbers_as_text(section: Mapping, where: str) -> Iterator[GPENError]:
+    """Numbers written as texts in a section of a BasicSR class, which would compute with them."""
+    for key, value in section.items():
+        if isinstance(value, str) and key != "type" and NUMBER.fullmatch(value):
+            yield schema.wrong_type(f"{where}:{key}", value, float)
+
+
+def _loggers(opt: Mapping) -> Iterator[GPENError]:
+    """Packages for TensorBoard and Weights & Biases, which BasicSR imports after it has created the experiment."""
+    section = opt.get("logger")
+    if not opt["is_train"] or not isinstance(section, Mapping) or "debug" in str(opt.get("name")):
+        return
+    uses_tensorboard, wandb = section.get("use_tb_logger"), section.get("wandb")
+    if isinstance(wandb, Mapping) and wandb.get("project") is not None:
+        if uses_tensorboard is not True:
+            expected = "true, as wandb receives what TensorBoard's files hold"
+            hint = "Set it to true, or logger:wandb:project to ~."
+            yield OptionError("logger:use_tb_logger", f"got {uses_tensorboard}", expected, hint)
+        yield from _importable("wandb", "init", "logger:wandb:project", "wandb")
+    if uses_tensorboard:
+        yield from _importable("torch.utils.tensorboard", "SummaryWriter", "logger:use_tb_logger", "tensorboard")
+
+
+def _importable(module: str, attribute: str, where: str, package: str) -> Iterator[GPENError]:
+    try:
+        getattr(__import__(module, fromlist=[attribute]), attribute)  # a folder of that name has no attributes
+    except Exception as error:  # of any kind: a broken installation
+        got = f"{module} cannot be imported ({_one_line(error)})"
+        yield OptionError(where, got, f"the package {package}", f"Run: pip install {package}. Or switch it off.")
+
+
+def _try_any(build: Callable[[], object], where: str) -> Iterator[GPENError]:
+    """Call `build` and report any exception under the key path `where`."""
+    try:
+        build()
+    except GPENError as error:
+        yield error.under(where)
+    except Exception as error:  # of any kind: BasicSR checks nothing
+        yield OptionError(where, _one_line(error), "values that it can use", "Change them.")
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(f"{type(error).__name__}: {error}".split())
