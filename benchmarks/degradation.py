@@ -16,8 +16,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 import torch
-from grainy_faces import COUNT, SIZE, lmdb_folder, png_folder
-from measure import Comparison, compare, held_together, parser, report
+from face_images import COUNT, SIZE, lmdb_folder, png_folder
+from measure import Comparison, check_close, compare, parser, report
 from torch.utils.data import DataLoader
 
 from gpen_plugin.data.degradation import (
@@ -97,7 +97,7 @@ def agreement(ours: GPENDegradationDataset) -> str:
     equal, blurs = 0, []
     for place in PLACES:
         wanted, made = ordinary_pair(place), ours[place]
-        held_together(wanted["gt"], made["gt"], tolerance=1e-6)
+        check_close(wanted["gt"], made["gt"], tolerance=1e-6)
         equal += torch.allclose(wanted["lq"], made["lq"], rtol=0, atol=1e-5)
         rng = rng_from_key(0, place.epoch, place.position)
         rng.random()  # the mirror's draw
@@ -106,7 +106,7 @@ def agreement(ours: GPENDegradationDataset) -> str:
         sparse = blur_downsample(face, kernel_of(recipe), small_size(recipe), recipe.downsampler == "area") / 255
         dense = ordinary_blur(face.astype(np.float32) / 255, recipe)
         blurs.append((torch.from_numpy(dense).flatten(), torch.from_numpy(sparse).flatten()))
-    told = held_together(*map(torch.cat, zip(*blurs, strict=True)))
+    told = check_close(*map(torch.cat, zip(*blurs, strict=True)))
     if equal < 0.9 * PAIRS:
         raise SystemExit(f"Only {equal} of {PAIRS} degraded images agree: nothing was timed.")
     return f"{told} before noise and rounding; after them {equal} of {PAIRS} degraded images are equal"

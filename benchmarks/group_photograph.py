@@ -11,11 +11,11 @@ from pathlib import Path
 import cv2
 import numpy as np
 import torch
+from face_images import synthetic_faces
 from inference import RELEASED
-from measure import Comparison, clock, compare, flop_of, held_together, not_measured, parser, report
+from measure import Comparison, check_close, clock, compare, flop_of, not_measured, parser, report
 
 from gpen_plugin import GPEN, Restorer
-from gpen_plugin.data.drawn_faces import draw_face
 from gpen_plugin.restore.alignment import TEMPLATES, align, invert_affine, scale_template, warp
 from gpen_plugin.restore.detection import DetectedFace
 from gpen_plugin.restore.masks import soft_mask
@@ -23,7 +23,7 @@ from gpen_plugin.restore.masks import soft_mask
 SIZE = 256  # pixels of the network's faces, at the released width
 HEIGHT, WIDTH = 3000, 4000
 ROWS, COLUMNS = 5, 6
-DRAWN = 5  # different faces
+DIFFERENT = 5  # faces
 SIDES = 280, 540  # pixels of the smallest and largest face in FFHQ's framing
 TARGETS = {"cpu": 1.5, "cuda": 4}
 ROUNDING = 2 / 255  # each of two images was rounded to 8 bits, one of them between any two faces
@@ -36,15 +36,15 @@ def photograph() -> tuple[np.ndarray, list[DetectedFace]]:
     rng = np.random.default_rng(0)
     coarse = rng.integers(90, 166, (HEIGHT // 100, WIDTH // 100, 3)).astype(np.uint8)
     image, faces = cv2.resize(coarse, (WIDTH, HEIGHT), interpolation=cv2.INTER_CUBIC), []
-    drawn = [draw_face(seed, SIZE) for seed in range(DRAWN)]
+    different = synthetic_faces(DIFFERENT, SIZE)
     for number, side in enumerate(rng.integers(*SIDES, ROWS * COLUMNS)):
         row, column = divmod(number, COLUMNS)
         left = round((column + 0.5) * WIDTH / COLUMNS - side / 2)
         top = round((row + 0.5) * HEIGHT / ROWS - side / 2)
-        image[top : top + side, left : left + side] = cv2.resize(drawn[number % DRAWN], (int(side), int(side)))
+        image[top : top + side, left : left + side] = cv2.resize(different[number % DIFFERENT], (int(side), int(side)))
         landmarks = scale_template(TEMPLATES["ffhq"], side) + np.array([left, top])
         box = np.array([left, top, left + side, top + side], np.float64)
-        faces.append(DetectedFace(box, landmarks, 0.99, "drawn"))
+        faces.append(DetectedFace(box, landmarks, 0.99, "synthetic"))
     return image, faces
 
 
@@ -100,10 +100,10 @@ def least(restorer: Restorer, many: int, device: str) -> str:
 def held(baseline: Callable, *arguments: object, same_pasting: bool) -> str:
     """Hold the faces together, and the photographs where both arms paste alike."""
     (expected, one), (result, other) = (arm(*arguments) for arm in (baseline, at_once))
-    said = held_together(*(torch.from_numpy(np.stack(faces)) for faces in (one, other)))
+    said = check_close(*(torch.from_numpy(np.stack(faces)) for faces in (one, other)))
     if not same_pasting:
         return f"restored faces: {said}"
-    held_together(*(torch.from_numpy(each) for each in (expected, result)), tolerance=ROUNDING)
+    check_close(*(torch.from_numpy(each) for each in (expected, result)), tolerance=ROUNDING)
     return f"restored faces: {said}; photographs: {np.abs(expected.astype(int) - result).max()} of 255"
 
 

@@ -8,23 +8,26 @@ time that the system takes, page faults, the rate of arithmetic.
 
 import argparse
 import ctypes
+import io
 import math
 import os
 import resource
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import cv2
+import matplotlib
 import torch
 from degradation import BATCH, throughput
-from grainy_faces import SIZE, lmdb_folder
+from face_images import SIZE, lmdb_folder
 from inference import FOLDED, REFERENCE, arms
 from inference import network as released
+from matplotlib.figure import Figure
 from measure import Plot, clock, flop_of, parser, report
 from memory import network, weights, working_set
-from plotting import draw
 
 from gpen_plugin.archs.layers import channels_of
 
@@ -34,6 +37,8 @@ WORKERS = (0, 1, 2, 4)
 SMALLEST = 16  # pixels; features weigh nothing there
 PATIENCE = 2.0  # seconds: a slower call of the reference is not measured at the next size
 MIB = 2**20
+FOLDER = Path(__file__).parent / "plots"
+COLOURS = {"reference ops": "tab:gray"}  # grey for the baseline
 
 
 @dataclass(frozen=True)
@@ -86,7 +91,7 @@ def latency(options: argparse.Namespace) -> Plot:
             costs[REFERENCE].append(cost(both[REFERENCE], options.device, 1))
             slow = costs[REFERENCE][-1].seconds > PATIENCE
     seconds = {arm: [each.seconds for each in found] for arm, found in costs.items()}
-    file = draw("latency", "One face, fp32", ("resolution (px)", SIZES), "latency (s)", seconds)
+    file = plot_curves("latency", "One face, fp32", ("resolution (px)", SIZES), "latency (s)", seconds)
     line = _rates_line(seconds[FOLDED], flops)
     if options.device == "cpu":
         keep_freed_memory()
@@ -130,8 +135,8 @@ def batches(options: argparse.Namespace) -> Plot:
         costs.append(cost(arms(net, lq, torch.float32)[FOLDED], options.device, options.rounds))
     rates = [batch / each.seconds for batch, each in zip(BATCHES, costs, strict=True)]
     axis = ("batch (faces)", BATCHES)
-    file = draw(
-        "batch", "GPEN 256 px, released width, fp32, folded", axis, "faces per second", {FOLDED: rates}, octaves="x"
+    file = plot_curves(
+        "batch", "GPEN 256 px, released width, fp32, folded", axis, "faces per second", {FOLDED: rates}, log2="x"
     )
     best, last = max(range(len(BATCHES)), key=rates.__getitem__), len(BATCHES) - 1
     told = ", ".join(f"{rate:.2f} at {batch}" for rate, batch in zip(rates, BATCHES, strict=True))
@@ -157,7 +162,7 @@ def workers(seconds: float = 3.0) -> Plot:
         rates.append(throughput(number, seconds))
         busy.append((_cpu_seconds() - before) / (time.perf_counter() - begun))
     axis = ("workers", WORKERS)
-    file = draw("workers", "Degradation at 512 px", axis, "images per second", {"images": rates}, octaves="")
+    file = plot_curves("workers", "Degradation at 512 px", axis, "images per second", {"images": rates}, log2="")
     told = ", ".join(f"{rate:.0f} with {number}" for number, rate in zip(WORKERS, rates, strict=True))
     best = max(range(len(WORKERS)), key=rates.__getitem__)
     cores = ", ".join(f"{used:.1f} with {number}" for used, number in zip(busy, WORKERS, strict=True))
@@ -183,7 +188,7 @@ def memory(options: argparse.Namespace) -> Plot:
         for arm, sizes in {REFERENCE: SIZES[:-1], FOLDED: SIZES}.items()
     }
     axis = ("resolution (px)", SIZES)
-    file = draw("memory", "One face, fp32, above the weights", axis, "peak memory (MiB)", peaks)
+    file = plot_curves("memory", "One face, fp32, above the weights", axis, "peak memory (MiB)", peaks)
     own, at, last = peaks[FOLDED], bend(SIZES, peaks[FOLDED]), len(SIZES) - 1
     fixed = working_set(FOLDED, SMALLEST, options.device, options.threads) / MIB
     maps = [channels_of(size, 2, 1) * 2 * size**2 * 4 / MIB for size in SIZES]  # of the last block, float32
@@ -195,6 +200,44 @@ def memory(options: argparse.Namespace) -> Plot:
         f"{SIZES[last]} px. At {SMALLEST} px, where features weigh nothing, {fixed:.0f} MiB are needed already; what "
         f"comes on top goes with the largest features: {above[0]}, {above[1]}.",
     )
+
+
+def plot_curves(
+    name: str,  # of the file, without the suffix
+    title: str,
+    x: tuple[str, Sequence[float]],  # label with unit, and values
+    y: str,  # label with unit
+    curves: Mapping[str, Sequence[float]],  # values by name; a shorter curve ends early
+    *,
+    log2: str = "xy",  # axes with a logarithmic scale; the others start at 0
+) -> str:
+    """Write one plot to the folder of plots, and return its path from the folder of the benchmarks."""
+    with matplotlib.rc_context({"font.size": 9}):
+        figure = Figure(figsize=(5.6, 3.4), dpi=100, layout="constrained")
+        axes = figure.add_subplot()
+        for label, heights in curves.items():
+            axes.plot(x[1][: len(heights)], heights, marker="o", label=label, color=COLOURS.get(label))
+        axes.set(title=title, xlabel=x[0], ylabel=y)
+        if "x" in log2:
+            axes.set_xscale("log", base=2)
+            axes.xaxis.set_major_formatter("{x:g}")
+        if "y" in log2:
+            axes.set_yscale("log", base=2)
+            axes.yaxis.set_major_formatter("{x:g}")
+        else:
+            axes.set_ylim(bottom=0)
+        axes.set_xticks(x[1])
+        axes.grid(alpha=0.3)
+        if len(curves) > 1:
+            axes.legend()
+        png = io.BytesIO()
+        figure.savefig(png, format="png", metadata={"Software": None})
+    FOLDER.mkdir(exist_ok=True)
+    path = FOLDER / f"{name}.png"
+    temporary = path.with_name(f".{path.name}.part")
+    temporary.write_bytes(png.getvalue())
+    temporary.replace(path)
+    return f"{FOLDER.name}/{path.name}"
 
 
 def main() -> None:

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable
 
 import torch
-from measure import DTYPES, Comparison, compare, flop_of, held_together, not_measured, parser, peak_flop, report
+from measure import DTYPES, Comparison, check_close, compare, flop_of, not_measured, parser, peak_flop, report
 
 from gpen_plugin.archs.gpen_arch import GPEN
 from gpen_plugin.archs.inference import fold
@@ -75,7 +75,7 @@ def face(size: int, options: argparse.Namespace, precision: str) -> Comparison:
         target=3 if precision == "fp32" else 5,
         flop=flop_of(both[FOLDED]),
         dtype=precision,
-        error=held_together(*results) if precision == "fp32" else rms(*results),
+        error=check_close(*results) if precision == "fp32" else rms(*results),
         note="" if precision == "fp32" else arithmetic(device),
     )
 
@@ -109,7 +109,7 @@ def many_faces(batch: int, options: argparse.Namespace) -> Comparison:
         items=batch,
         flop=flop_of(both[FOLDED]),
         dtype="bf16",
-        error=f"{rms(both[REFERENCE](), given)}; {held_together(given, drawn)} from the graph",
+        error=f"{rms(both[REFERENCE](), given)}; {check_close(given, drawn)} from the graph",
     )
 
 

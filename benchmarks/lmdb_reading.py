@@ -12,8 +12,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 import torch
-from grainy_faces import SIZE, lmdb_folder, png_folder
-from measure import Comparison, compare, held_together, parser, report
+from face_images import SIZE, lmdb_folder, png_folder
+from measure import Comparison, check_close, compare, parser, report
 
 from gpen_plugin.data.image_source import FolderSource, ImageSource, LmdbSource
 
@@ -36,7 +36,7 @@ def against_folder(form: str, options: argparse.Namespace) -> Comparison:
         rounds=options.rounds,
         target=TARGETS[form],
         items=len(folder.keys),
-        error=held_together(expected, result, tolerance=0),
+        error=check_close(expected, result, tolerance=0),
         note=f"A face takes {kilobytes(png_folder() / '*.png')} KB in the folder, and in the LMDB "
         f"{kilobytes(lmdb_folder(form) / 'data.mdb', len(folder.keys))} KB.",
     )

@@ -14,18 +14,17 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from comparison import Comparison, Plot
-from telling import report
+from bench_report import Comparison, Plot, report
 from torch.utils.flop_counter import FlopCounterMode
 
 __all__ = [
     "DTYPES",
     "Comparison",
     "Plot",
+    "check_close",
     "clock",
     "compare",
     "flop_of",
-    "held_together",
     "not_measured",
     "parser",
     "peak_flop",
@@ -132,7 +131,7 @@ def _calls_of(call: Callable[[], object], device: str) -> int:
     return max(1, math.ceil(SHORTEST / once))
 
 
-def held_together(expected: torch.Tensor, result: torch.Tensor, tolerance: float = 1e-4) -> str:
+def check_close(expected: torch.Tensor, result: torch.Tensor, tolerance: float = 1e-4) -> str:
     """Tell how far `result` is from `expected`, of the same shape; the script ends here if it is further than agreed.
 
     Args:

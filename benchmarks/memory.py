@@ -7,7 +7,7 @@ import argparse
 
 import torch
 from inference import FOLDED, REFERENCE, arms
-from measure import Comparison, held_together, parser, peak_memory, report
+from measure import Comparison, check_close, parser, peak_memory, report
 from torch import nn
 
 from gpen_plugin.archs.gpen_arch import GPEN
@@ -69,7 +69,7 @@ def main() -> None:
     torch.set_num_threads(options.threads)
     lq = torch.rand(1, 3, HELD_TOGETHER_AT, HELD_TOGETHER_AT, device=options.device) * 2 - 1
     both = arms(network(HELD_TOGETHER_AT).to(options.device), lq, torch.float32)
-    error = f"{held_together(*(arm() for arm in both.values()))}, at {HELD_TOGETHER_AT} px"
+    error = f"{check_close(*(arm() for arm in both.values()))}, at {HELD_TOGETHER_AT} px"
     rows = [row for size in SIZES for row in face(size, error, options)]
     report("Memory", rows, options)
 

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import torch
 from inference import FOLDED, REFERENCE, RELEASED, arms, network
-from measure import Comparison, compare, flop_of, held_together, not_measured, parser, report
+from measure import Comparison, check_close, compare, flop_of, not_measured, parser, report
 
 from gpen_plugin.errors import MissingFileError
 from gpen_plugin.export.exporting import export
 from gpen_plugin.export.plan import Plan
-from gpen_plugin.nets.onnx_file import OnnxNetwork
+from gpen_plugin.nets.loading import OnnxNetwork
 
 TARGETS = {FOLDED: 1, REFERENCE: None}
 LEFT_OUT = (
@@ -46,7 +46,7 @@ def face(size: int, options: argparse.Namespace, folder: Path) -> list[Compariso
             device=options.device,
             target=target,
             flop=flop_of(both[FOLDED]),
-            error=held_together(both[against]().cpu(), result),
+            error=check_close(both[against]().cpu(), result),
         )
         for against, target in TARGETS.items()
     ]

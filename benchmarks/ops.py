@@ -8,7 +8,7 @@ import functools
 from collections.abc import Callable
 
 import torch
-from measure import Comparison, compare, held_together, parser, report
+from measure import Comparison, check_close, compare, parser, report
 
 from gpen_plugin.ops import HOST_KERNELS, bias_act, fir_kernel, force_implementation, modulated_conv, upfirdn2d
 
@@ -64,7 +64,7 @@ def rows(options: argparse.Namespace) -> list[Comparison]:
                         *arms.items(),
                         rounds=options.rounds,
                         device=options.device,
-                        error=held_together(*[arm() for arm in arms.values()]),
+                        error=check_close(*[arm() for arm in arms.values()]),
                     )
                 )
     return found

@@ -8,7 +8,7 @@ from one implementation, with grouped convolutions per sample and a FIR that stu
 
 import torch
 from basicsr.archs.stylegan2_arch import StyleGAN2Generator
-from measure import Comparison, compare, held_together, parser, report
+from measure import Comparison, check_close, compare, parser, report
 
 from gpen_plugin.archs.gan_prior_arch import GPENPrior
 from gpen_plugin.host.patches import patch_missing_ops
@@ -53,7 +53,7 @@ def image(batch: int, rounds: int, device: str) -> Comparison:
         rounds=rounds,
         device=device,
         items=batch,
-        error=held_together(theirs(), ours()),
+        error=check_close(theirs(), ours()),
         note=NOTE if batch == 1 else "",
     )
 

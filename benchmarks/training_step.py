@@ -17,7 +17,7 @@ from pathlib import Path
 
 import torch
 import yaml
-from measure import Comparison, compare, flop_of, held_together, not_measured, parser, peak_memory, report
+from measure import Comparison, check_close, compare, flop_of, not_measured, parser, peak_memory, report
 from torch.nn import functional as F
 
 from gpen_plugin.losses import r1_penalty
@@ -163,7 +163,7 @@ def comparisons(options: argparse.Namespace) -> list[Comparison]:
     for step in (*iteration_of(plain), *iteration_of(model)):
         step()
     of_plain, of_ours = moments([plain.optimizer_g, plain.optimizer_d]), moments(model.optimizers)
-    errors = [held_together(expected, result) for expected, result in zip(of_plain, of_ours, strict=True)]
+    errors = [check_close(expected, result) for expected, result in zip(of_plain, of_ours, strict=True)]
     error = f"in fp32, gradients of G and D: {errors[0]}; their squares: {errors[1]}"
     what, operations = f"{setting.what}, batch of {len(model.gt)}", arithmetic(model)
     in_precision(model, precision)

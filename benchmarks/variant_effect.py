@@ -19,7 +19,7 @@ from gpen_plugin.images.files import write_image, write_whole
 from gpen_plugin.images.grid import sheet
 from gpen_plugin.metrics.identity import calculate_identity
 from gpen_plugin.metrics.lmd import calculate_lmd
-from gpen_plugin.metrics.lpips import SMALLEST, calculate_lpips
+from gpen_plugin.metrics.lpips import LPIPS_MIN_SIDE, calculate_lpips
 from gpen_plugin.restore.alignment import parse_template, scale_template
 from gpen_plugin.restore.network import FaceNetwork, TorchNetwork, open_network
 from gpen_plugin.restore.variants import CALLED, Variation, VariedNetwork, parse_layers
@@ -119,7 +119,7 @@ def _effect(
         identity=_mean(calculate_identity(*pair) for pair in pairs),
         landmarks=_mean(calculate_lmd(*pair, detector="yunet") for pair in pairs),
         lpips=_mean(calculate_lpips(*pair, net="alex") for pair in pairs)
-        if len(region) >= SMALLEST["alex"]
+        if len(region) >= LPIPS_MIN_SIDE["alex"]
         else math.nan,
         inside=_mean(_difference(*pair, region) for pair in pairs),
         outside=_mean(_difference(*pair, ~region) for pair in pairs),

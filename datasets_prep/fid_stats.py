@@ -23,8 +23,8 @@ from tqdm import tqdm
 from gpen_plugin.checkpoints.download import add_search_dir
 from gpen_plugin.data.image_source import ImageSource, open_source, resize_square
 from gpen_plugin.errors import DataError, OptionError, handle_errors
-from gpen_plugin.metrics import inception_features
 from gpen_plugin.metrics.fid import FeatureStats
+from gpen_plugin.nets import inception
 
 BATCH = 16  # images that the network sees at once
 
@@ -88,7 +88,7 @@ def _look_at(
     """Keys of the images that could be read, the moments of their features, and these if they are to be kept."""
     used, parts, moments = [], [], None
     for names, images in _batches(_readable(source, keys, options.size)):
-        features = inception_features.extract(images, options.device)
+        features = inception.extract_features(images, options.device)
         moments = moments or FeatureStats(features.shape[1])
         moments.add(features)
         used += names

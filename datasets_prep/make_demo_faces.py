@@ -21,10 +21,10 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+from synthetic_faces import render_face
 from tqdm import tqdm
 
 from gpen_plugin.cli.demo import EYES, portrait
-from gpen_plugin.data.drawn_faces import draw_face
 from gpen_plugin.data.image_source import open_folder_or_zip, resize_square
 from gpen_plugin.errors import DataError, OptionError, handle_errors
 from gpen_plugin.images.files import write_image
@@ -101,11 +101,11 @@ def _in_parallel(work: Callable, items: Sequence, words: str) -> list:
 def drawn(seed: int, size: int, framing: str) -> np.ndarray:
     """A drawn face, which comes in FFHQ's framing, in this one: (size, size, 3) BGR uint8."""
     if framing == "ffhq":
-        return draw_face(seed, size)
+        return render_face(seed, size)
     (left, top), (right, _) = FRAMINGS["ffhq"]
     (own_left, own_top), (own_right, _) = FRAMINGS[framing]
     share = (right - left) / (own_right - own_left)  # of the drawn image that is kept
-    whole = draw_face(seed, round(size / share))
+    whole = render_face(seed, round(size / share))
     x, y = (round((place - own * share) * len(whole)) for place, own in ((left, own_left), (top, own_top)))
     return np.ascontiguousarray(whole[y : y + size, x : x + size])
 

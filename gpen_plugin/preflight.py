@@ -38,8 +38,8 @@ from gpen_plugin.config.train_options import (
 from gpen_plugin.data.gpen_face_dataset import GPENFaceDataset
 from gpen_plugin.errors import CheckpointError, DataError, GPENError, OptionError, join_errors
 from gpen_plugin.host import is_our_own, registered, resolve, state_to_resume, trains_ours
+from gpen_plugin.metrics.base import FEATURE_METRICS, LOWER_IS_BETTER, NIQE_MIN_SIDE, check_metric_keys
 from gpen_plugin.metrics.fid import read_statistics
-from gpen_plugin.metrics.keys import LOWER_IS_BETTER, NIQE_SMALLEST, OF_FEATURES, keys_of_metric
 from gpen_plugin.models.adversarial_model import AdversarialModel
 from gpen_plugin.models.augment import AugmentOptions
 from gpen_plugin.models.gan_prior_model import GPENPriorModel
@@ -427,24 +427,24 @@ def _metrics(opt: Mapping) -> Iterator[GPENError]:
         if function is None:
             yield schema.unknown_name(kind, list(registered("metric")), f"{where}:type")
             continue
-        problems = keys = [*keys_of_metric(function, metric, where)]
+        problems = keys = [*check_metric_keys(function, metric, where)]
         if is_our_own(function) or function.__module__.startswith("basicsr."):
             problems = [*problems, *_direction(kind, metric, where)]
         if is_our_own(function):
             problems = [*problems, *_metric_files(kind, metric, where)]
         if kind == "calculate_identity" and not keys:
             problems = [*problems, *_recognizer(metric, where)]
-        size = opt["network_g"].get("out_size", NIQE_SMALLEST)
-        if kind == "calculate_niqe" and size < NIQE_SMALLEST:
+        size = opt["network_g"].get("out_size", NIQE_MIN_SIDE)
+        if kind == "calculate_niqe" and size < NIQE_MIN_SIDE:
             got = f"NIQE of images of {size} px"
-            problems.append(OptionError(where, got, f"at least {NIQE_SMALLEST} px", "Remove this metric."))
+            problems.append(OptionError(where, got, f"at least {NIQE_MIN_SIDE} px", "Remove this metric."))
         if kind in PAIR_METRICS and of_sets:
             got = f"got {kind}, which compares pairs of images"
             hint = "Use calculate_swd, calculate_fid or calculate_kid."
             expected = "a metric of sets, because samples have no partners"
             problems.append(OptionError(f"{where}:type", got, expected, hint))
         yield from problems or _try_metric(metric, size, where)
-        of_features = kind in OF_FEATURES and not metric.get("statistics")
+        of_features = kind in FEATURE_METRICS and not metric.get("statistics")
         if without_truth and (of_features or kind in (*PAIR_METRICS, "calculate_swd")):
             got = f"needs ground truth, which datasets:{without_truth[0]} lacks"
             hint = "Give the metric statistics." if of_features else "Remove the metric or the set."
@@ -468,7 +468,7 @@ def _metric_files(kind: str, metric: Mapping, where: str) -> Iterator[GPENError]
         path = metric.get(key)
         if isinstance(path, str) and not Path(path).expanduser().is_file():
             yield OptionError(f"{where}:{key}", f"{path} is not there", "a file", "Check the path, or remove the key.")
-    if kind in OF_FEATURES and isinstance(metric.get("statistics"), str):
+    if kind in FEATURE_METRICS and isinstance(metric.get("statistics"), str):
         try:
             read_statistics(metric["statistics"], f"{where}:statistics", with_features=kind == "calculate_kid")
         except GPENError as error:

@@ -21,7 +21,7 @@ from packaging.requirements import Requirement
 SOURCES = ("gpen_plugin", "packaging", "gpen_plugin_hook.py", "setup.py", "pyproject.toml", "LICENSE", "MANIFEST.in")
 
 
-PAGES = (".html", ".css", ".js")
+DATA = (".html", ".css", ".js", ".png")
 REQUIREMENT = r"^Requires-Dist: ([\w-]+)([^;\n]*)(.*)"
 
 
@@ -113,9 +113,9 @@ def test_yunet_comes_with_its_licence(wheel):
 
 
 @pytest.mark.parametrize("wheel", ["build_wheel"], indirect=True)
-def test_the_pages_have_their_templates(wheel):
-    ours = {path.relative_to(ROOT).as_posix() for path in (ROOT / "gpen_plugin").rglob("*") if path.suffix in PAGES}
-    assert {Path(name).suffix for name in ours} == set(PAGES)
+def test_templates_and_images_are_installed(wheel):
+    ours = {path.relative_to(ROOT).as_posix() for path in (ROOT / "gpen_plugin").rglob("*") if path.suffix in DATA}
+    assert {Path(name).suffix for name in ours} == set(DATA)
     assert ours <= set(wheel.namelist())
 
 

@@ -5,7 +5,7 @@ import pytest
 from basicsr.metrics import calculate_niqe
 
 from gpen_plugin.errors import GPENError
-from gpen_plugin.metrics.keys import NIQE_SMALLEST
+from gpen_plugin.metrics.base import NIQE_MIN_SIDE
 from gpen_plugin.preflight import check_run
 
 
@@ -87,7 +87,9 @@ def test_what_needs_ground_truth(test_options, faces, statistics, name):
 
 def test_statistics_are_looked_into(options, statistics):
     check(options, type="calculate_fid", better="lower", statistics=f"{statistics}/moments.npz")
-    with pytest.raises(GPENError, match=r"val:metrics:it:statistics: .*holds moments alone; expected the features"):
+    with pytest.raises(
+        GPENError, match=r"val:metrics:it:statistics: .*holds only mean and covariance; expected the features"
+    ):
         check(options, type="calculate_kid", better="lower", statistics=f"{statistics}/moments.npz")
     with pytest.raises(GPENError, match=r"val:metrics:it:statistics: .*none\.npz cannot be read"):
         check(options, type="calculate_fid", better="lower", statistics=f"{statistics}/none.npz")
@@ -108,7 +110,7 @@ def test_named_files_have_to_be_there_and_published_ones_may_come_later(options,
 @pytest.mark.filterwarnings("ignore")
 def test_how_small_images_the_hosts_niqe_takes():
     """One block of 96 px has no covariance: below two blocks a side the host fails, and a training with it."""
-    image = np.random.default_rng(0).integers(0, 256, (NIQE_SMALLEST, NIQE_SMALLEST, 3), np.uint8)
+    image = np.random.default_rng(0).integers(0, 256, (NIQE_MIN_SIDE, NIQE_MIN_SIDE, 3), np.uint8)
     assert np.isfinite(calculate_niqe(image, 0))
     with pytest.raises(np.linalg.LinAlgError, match="not converge"):
         calculate_niqe(image[1:, 1:], 0)

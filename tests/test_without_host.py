@@ -52,17 +52,17 @@ def test_a_face_is_found_and_restored_and_measured(tmp_path):
     program = """
     import cv2
     from gpen_plugin import GPEN, Restorer
-    from gpen_plugin.data.drawn_faces import draw_face
+    from gpen_plugin.cli.doctor import FACE_IMAGE
     from gpen_plugin.host import registered
     from gpen_plugin.cli.restore import main
 
-    image = cv2.copyMakeBorder(draw_face(0, 128), 64, 64, 64, 64, cv2.BORDER_REPLICATE)
+    image = cv2.copyMakeBorder(cv2.imread(str(FACE_IMAGE)), 32, 32, 32, 32, cv2.BORDER_REPLICATE)
     cv2.imwrite("face.png", image)
     assert main(["face.png", "-o", "out.png"]) == 0
     restored = cv2.imread("out.png")
     metrics = registered("metric")
     assert 20 < metrics["calculate_psnr"](restored, image, crop_border=0) < 60
-    assert metrics["calculate_lmd"](restored[64:-64, 64:-64], image[64:-64, 64:-64], detector="yunet") < 20
+    assert metrics["calculate_lmd"](restored[32:-32, 32:-32], image[32:-32, 32:-32], detector="yunet") < 20
     assert "GPEN" in registered("arch") and "GPENDegradationDataset" in registered("dataset")
     """
     python(program, tmp_path)

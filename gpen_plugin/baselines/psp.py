@@ -24,7 +24,7 @@ from gpen_plugin.data.gpen_face_dataset import GPENFaceDataset
 from gpen_plugin.data.rng import rng_from_key
 from gpen_plugin.errors import CheckpointError, MissingFileError, OptionError, TrainingError
 from gpen_plugin.host.data_cursor import SampleIndex
-from gpen_plugin.metrics.lpips import BACKBONES, SMALLEST, perceptual_network
+from gpen_plugin.metrics.lpips import BACKBONES, LPIPS_MIN_SIDE, perceptual_network
 
 MAX_LOSS_SIZE = 256  # pixels: larger images are held against each other at this size, as pSp's authors do
 STATE = "training.pth"  # beside the encoder, until it is trained
@@ -200,7 +200,7 @@ class PSPTraining:
         """The network, its description, and the digest of its file."""
         if self.options.lpips_weight == 0:
             return None, "without LPIPS", None
-        name = "alex" if self.net.out_size >= SMALLEST["alex"] else "vgg"
+        name = "alex" if self.net.out_size >= LPIPS_MIN_SIDE["alex"] else "vgg"
         try:
             path = find_weights(BACKBONES[name])
             return perceptual_network(name, str(path), self.device), f"LPIPS of {name}", sha256_of(path)

@@ -49,7 +49,8 @@ if TYPE_CHECKING:
     from gpen_plugin.checkpoints.download import WeightFile
 
 OPENCVS = ("opencv-python", "opencv-python-headless", "opencv-contrib-python", "opencv-contrib-python-headless")
-FACE, BORDER = 128, 64  # pixels of the drawn image
+FACE_IMAGE = Path(__file__).with_name("doctor_face.png")  # render_face(0, 64) of datasets_prep/synthetic_faces.py
+BORDER = 32  # pixels around it
 TENSORBOARDS = ("tensorboard", "tb-nightly")
 EXTRAS = (  # package, what for, name of the extra
     ("av", "videos", "video"),
@@ -156,26 +157,26 @@ def packages_in_conflict() -> Iterator[Finding]:
 
 
 def restoring() -> Iterator[Finding]:
-    """Whether a small drawn face is found and restored, with what comes in this package."""
+    """Whether the package finds and restores a small synthetic face without downloads."""
     begun = time.perf_counter()
     try:
         with mock.patch.dict(os.environ, {"GPEN_PLUGIN_OFFLINE": "1"}):
             seen = _restored_face()
     except Exception as error:  # of any kind
         value = f"failed: {type(error).__name__}: {error}"
-        yield Finding("restoring", "a drawn face", value, _remedy(error), True)
+        yield Finding("restoring", "a synthetic face", value, _remedy(error), True)
         return
-    yield Finding("restoring", "a drawn face", f"{seen} in {time.perf_counter() - begun:.1f} s with loading")
+    yield Finding("restoring", "a synthetic face", f"{seen} in {time.perf_counter() - begun:.1f} s with loading")
 
 
 def _restored_face() -> str:
     import cv2
     import numpy as np
 
-    from gpen_plugin.data.drawn_faces import draw_face
     from gpen_plugin.restore.restorer import Restorer
 
-    image = cv2.copyMakeBorder(draw_face(0, FACE), BORDER, BORDER, BORDER, BORDER, cv2.BORDER_REPLICATE)
+    face = cv2.imdecode(np.fromfile(FACE_IMAGE, np.uint8), cv2.IMREAD_COLOR)  # bytes: imread cannot read every path
+    image = cv2.copyMakeBorder(face, BORDER, BORDER, BORDER, BORDER, cv2.BORDER_REPLICATE)
     result = Restorer(device="cpu", detector="yunet", mask="soft").restore(image)
     found = len(result.faces)
     if found != 1 or result.faces[0].kept or not np.any(result.image != image):
@@ -263,12 +264,12 @@ def names_registered() -> Iterator[Finding]:
 
 def published_weights() -> Iterator[Finding]:
     """Which of the files that metrics and restoring can use are here. No training needs one."""
-    from gpen_plugin.metrics import inception_features, lpips
-    from gpen_plugin.nets import arcface, awing
+    from gpen_plugin.metrics import lpips
+    from gpen_plugin.nets import arcface, awing, inception
     from gpen_plugin.restore import background, masks, zoo
     from gpen_plugin.restore.detection import retinaface
 
-    files = [inception_features.INCEPTION, *lpips.BACKBONES.values(), arcface.GFPGANS_WEIGHTS]
+    files = [inception.INCEPTION, *lpips.BACKBONES.values(), arcface.GFPGAN_WEIGHTS]
     yield from _whereabouts("weights of metrics", [*files, awing.PUBLISHED])
     networks = [published.file for published in background.PUBLISHED.values()]
     faces = [retinaface.PUBLISHED, masks.PARSENET]

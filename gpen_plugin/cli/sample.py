@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
-from gpen_plugin.errors import MissingFileError, OptionError, handle_errors
+from gpen_plugin.errors import MissingFileError, handle_errors
 from gpen_plugin.images.files import write_image
 from gpen_plugin.images.grid import mosaic
 
@@ -78,9 +78,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     options = _options(argv)
 
+    from gpen_plugin.nets.loading import select_device
     from gpen_plugin.restore.prior_sampler import PriorSampler
 
-    device = _device(options.device)
+    device = select_device(options.device, where="--device")
     sampler = PriorSampler(options.model, options.key, device, options.truncation, options.noise, options.batch)
     draw: dict[str, Callable] = {"grid": _grid, "mix": _mix, "interpolate": _interpolate}
     count = draw[options.mode](sampler, options)
@@ -166,16 +167,6 @@ def _write_film(path: Path, images: Iterator[np.ndarray]) -> None:
     with target:
         for number, image in enumerate(images):
             target.write(image, number * duration, duration)
-
-
-def _device(name: str) -> str:
-    import torch
-
-    if name == "cuda" and not torch.cuda.is_available():
-        raise OptionError("--device", "got cuda", "a device of this machine", "Use cpu, or leave it out.")
-    if name == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    return name
 
 
 def _whole_number(low: int) -> Callable[[str], int]:

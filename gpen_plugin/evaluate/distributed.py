@@ -11,7 +11,7 @@ from torch import distributed
 
 from gpen_plugin.errors import OptionError
 from gpen_plugin.host.distributed import all_gather_object
-from gpen_plugin.restore.network import torch_device
+from gpen_plugin.nets.loading import select_device
 
 Item = TypeVar("Item")
 INIT_TIMEOUT = timedelta(minutes=10)
@@ -42,7 +42,7 @@ class Ranks:
         torch.set_num_threads(1)
         world_size = int(os.environ.get("WORLD_SIZE", "1"))
         group = _init_group(world_size) if world_size > 1 else None
-        return cls(int(os.environ.get("RANK", "0")), world_size, _select_device(device), group)
+        return cls(int(os.environ.get("RANK", "0")), world_size, _local_device(device), group)
 
     @property
     def is_main(self) -> bool:
@@ -93,8 +93,8 @@ def _init_group(world_size: int) -> distributed.ProcessGroup:
         raise OptionError("WORLD_SIZE", got, "processes that torchrun started") from error
 
 
-def _select_device(name: str | None) -> torch.device:
-    device = torch_device(name or ("cuda" if torch.cuda.is_available() else "cpu"))
+def _local_device(name: str | None) -> torch.device:
+    device = select_device(name or "auto", mps=name is not None)
     if device.type != "cuda":
         return device
     if name is None or ":" not in name:

@@ -19,8 +19,7 @@ from gpen_plugin.errors import CheckpointError, DataError, GPENError, MissingFil
 from gpen_plugin.evaluate.distributed import Ranks, merge_dicts
 from gpen_plugin.evaluate.results import Column, Prepared, Restored, format_error, restored_path, upsample_input
 from gpen_plugin.host import registered, resolve
-from gpen_plugin.metrics.base import SetAccumulator
-from gpen_plugin.metrics.keys import LOWER_IS_BETTER, NIQE_SMALLEST, keys_of_metric
+from gpen_plugin.metrics.base import LOWER_IS_BETTER, NIQE_MIN_SIDE, SetAccumulator, check_metric_keys
 
 Against = Literal["gt", "input"]
 COLUMN_KEYS = ("type", "label", "decimals", "against", "better")
@@ -89,7 +88,7 @@ def metric_columns(metrics: Mapping) -> list[MetricColumn]:
             continue
         found = validate(ColumnOptions, {k: v for k, v in entry.items() if k in COLUMN_KEYS}, where)
         of_the_metric = {key: value for key, value in entry.items() if key not in ("label", "decimals", "against")}
-        found += keys_of_metric(function, of_the_metric, where)
+        found += check_metric_keys(function, of_the_metric, where)
         problems += found
         if not found:
             columns.append(_column(str(name), function, entry))
@@ -356,6 +355,6 @@ def _unavailable_reason(column: MetricColumn, prepared: Prepared) -> str:
     """Why a metric cannot have a value under this protocol, or nothing."""
     if column.needs_reference and column.against == "gt" and not prepared.has_truth:
         return "needs ground truth, which this protocol has not; against: input compares with the input"
-    if column.function.__name__ == "calculate_niqe" and prepared.size < NIQE_SMALLEST:
-        return f"needs images of {NIQE_SMALLEST} px and more, and these have {prepared.size}"
+    if column.function.__name__ == "calculate_niqe" and prepared.size < NIQE_MIN_SIDE:
+        return f"needs images of {NIQE_MIN_SIDE} px and more, and these have {prepared.size}"
     return ""

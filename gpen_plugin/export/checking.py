@@ -5,16 +5,15 @@ import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
+import cv2
+import numpy as np
 import torch
 
-from gpen_plugin.data.degradation import resize_bilinear
-from gpen_plugin.data.drawn_faces import draw_face
 from gpen_plugin.errors import CheckpointError
 from gpen_plugin.restore.network import to_network
 
 LOWEST, HIGHEST = -1.0, 1.0  # of the images that an exported network takes and gives
-_FACES = 3
-_DRAWN = 512  # pixels, at most: larger faces are enlarged ones
+_SMOOTH = 3  # images of random colours
 
 Images = list[torch.Tensor]
 Network = Callable[[torch.Tensor], torch.Tensor]
@@ -43,17 +42,17 @@ class Difference:
 
 
 def make_test_inputs(in_size: int, batch: int | None, seed: int = 0) -> Images:
-    """Images to compare with: three drawn faces and one of noise.
+    """Images to compare with: three with smooth random colours and one of noise.
 
     Args:
         in_size: their side, S.
         batch: how many a network takes at once; None if any number, which is tried with one and with three.
-        seed: of the first face and of the noise.
+        seed: of the first smooth image and of the noise.
     Returns:
         Batches (N, 3, S, S), RGB in [-1, 1]; where `batch` asks for more, the images come again.
     """
     noise = torch.rand(3, in_size, in_size, generator=torch.Generator().manual_seed(seed)) * (HIGHEST - LOWEST) + LOWEST
-    images = [noise, *(_face(seed + index, in_size) for index in range(_FACES))]
+    images = [noise, *(_smooth_image(seed + index, in_size) for index in range(_SMOOTH))]
     if batch is None:
         return [noise[None], torch.stack(images[1:])]
     endless = itertools.cycle(images)
@@ -70,6 +69,7 @@ def difference(expected: Network, given: Network, batches: Iterable[torch.Tensor
     return Difference(torch.stack(peaks).max().item(), math.sqrt(squares / count))  # NaN, if there is one
 
 
-def _face(seed: int, size: int) -> torch.Tensor:
-    drawn = draw_face(seed, min(size, _DRAWN))
-    return to_network(resize_bilinear(drawn, size), (LOWEST, HIGHEST))
+def _smooth_image(seed: int, size: int) -> torch.Tensor:
+    grid = np.random.default_rng(seed).random((8, 8, 3), np.float32)
+    image = np.clip(cv2.resize(grid, (size, size), interpolation=cv2.INTER_CUBIC), 0, 1)
+    return to_network(image, (LOWEST, HIGHEST))

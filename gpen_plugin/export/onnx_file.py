@@ -13,7 +13,7 @@ from gpen_plugin.export.checking import Network
 from gpen_plugin.export.few_passes import fuse_decoder
 from gpen_plugin.export.quietly import suppress_warnings
 from gpen_plugin.export.tidy_graph import simplify
-from gpen_plugin.nets.onnx_file import OnnxNetwork
+from gpen_plugin.nets.loading import OnnxNetwork
 
 INPUT, OUTPUT = "input", "output"  # as tools that run GPEN call them
 

@@ -1,28 +1,36 @@
-"""Base of the metrics: accumulators for sets, checks of images, caching, NaN where weights are missing."""
+"""What the metrics share: accumulators for sets, checks of images and options, a cache, NaN if weights are missing."""
 
 import functools
 import hashlib
+import inspect
 import logging
 import math
 from abc import ABC, abstractmethod
 from collections import OrderedDict
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterator, Mapping
 from copy import copy
 from typing import Generic, TypeVar
 
 import numpy as np
 
-from gpen_plugin.errors import CheckpointError, MissingFileError, OptionError, ShapeError
+from gpen_plugin.config import schema
+from gpen_plugin.errors import CheckpointError, GPENError, MissingFileError, OptionError, ShapeError
+
+FEATURE_METRICS = ("calculate_fid", "calculate_kid")
+LOWER_IS_BETTER = ("calculate_niqe", "calculate_swd", "calculate_lpips", "calculate_lmd", *FEATURE_METRICS)
+NIQE_MIN_SIDE = 192  # pixels; the host's NIQE fits a Gaussian to blocks of 96 px, and one block has no covariance
+MODEL_KEYS = {"type", "better"}  # keys of a metric that the host's model reads
+IMAGE_ARGUMENTS = {"img", "img2"}  # of a metric; the host passes them
 
 
 class SetAccumulator(ABC):
-    """What a metric of whole sets keeps of the pairs seen so far.
+    """Sum over the pairs of a metric of whole sets; the host adds and divides it as it does a number.
 
-    It can be pickled, so that each rank of a distributed validation may count its share and send it to the others. The
-    value does not depend on the order in which pairs came or ranks were added.
+    It can be pickled, so each rank of a distributed validation sums its own pairs and sends them to the others. The
+    value does not depend on the order of pairs or ranks.
 
     Args:
-        key: a digest of a pair's contents: decides its place among the others, wherever and whenever it was seen.
+        key: a digest of a pair's contents; decides its position among the others.
         record: what the formula needs of this pair.
     """
 
@@ -30,7 +38,6 @@ class SetAccumulator(ABC):
         self._records = [(key, record)]
 
     def __len__(self) -> int:
-        """How many pairs were added up."""
         return len(self._records)
 
     def __add__(self, other: "SetAccumulator | float") -> "SetAccumulator | float":
@@ -38,14 +45,12 @@ class SetAccumulator(ABC):
         total._records = [*self._records]
         return total.__iadd__(other)
 
-    __radd__ = __add__  # 0 + pair: where the host's sum begins
+    __radd__ = __add__  # 0 + pair: the host's sum starts with 0
 
     def __iadd__(self, other: "SetAccumulator | float") -> "SetAccumulator | float":
-        if isinstance(other, float) and math.isnan(
-            other
-        ):  # a pair without a value: its set has none, as sums have none
+        if isinstance(other, float) and math.isnan(other):  # one pair without a value: as in any sum, the total is NaN
             return other
-        if isinstance(other, (int, float)) and other == 0:  # the share of a rank that saw no image
+        if isinstance(other, (int, float)) and other == 0:  # the sum of a rank without images
             return self
         if type(other) is not type(self):
             return NotImplemented
@@ -59,24 +64,23 @@ class SetAccumulator(ABC):
         return self.value()
 
     def records(self) -> list:
-        """The record of each pair, in an order that only the contents decide: sums come out the same to the bit."""
+        """The record of each pair, in an order that depends only on the contents: sums are the same to the bit."""
         return [record for _, record in sorted(self._records, key=lambda pair: pair[0])]
 
     @abstractmethod
     def check_fits(self, other: "SetAccumulator") -> None:
-        """Raise an error of ours if `other`, of the same class, cannot be added to this one."""
+        """Raise a GPENError if `other`, of the same class, cannot be added to this one."""
 
     @abstractmethod
     def value(self) -> float:
-        """The metric over all pairs that were added up."""
+        """The metric over all pairs."""
 
 
 def nan_if_weights_missing(metric: Callable) -> Callable:
-    """Decorator of a metric, below ``@register("metric")``: where a file is missing or damaged, its value is NaN.
+    """Decorate a metric, below ``@register("metric")``: if a file is missing or damaged, its value is NaN.
 
-    Else a training would end at its first validation for want of a file that it does not train with. The log says once
-    which file it is and where to get it; once it is there, the next image has a value. ``inspect.unwrap`` gives the
-    metric that raises.
+    So a training does not end at its first validation for a file that it does not train with. The log names the file
+    once; when it is there, the next image has a value. ``inspect.unwrap`` gives the metric that raises.
     """
 
     @functools.wraps(metric)
@@ -84,75 +88,80 @@ def nan_if_weights_missing(metric: Callable) -> Callable:
         try:
             return metric(*images, **options)
         except (MissingFileError, CheckpointError) as error:
-            _tell_once(f"{metric.__name__} gives no values. {error}")
+            _warn_once(f"{metric.__name__} gives no values. {error}")
             return math.nan
 
     return measured_or_nan
 
 
 @functools.cache
-def _tell_once(line: str) -> None:
+def _warn_once(line: str) -> None:
     logging.getLogger("basicsr").warning(line)
 
 
-def check_image(name: str, image: np.ndarray, smallest: int = 1) -> None:
-    """ShapeError if `image` is no colour image of 8 bits, or has a side below `smallest` pixels.
-
-    Args:
-        name: of the argument, for the error.
-        image: (H, W, 3) uint8.
-        smallest: side in pixels.
-    """
+def check_image(name: str, image: np.ndarray, min_side: int = 1) -> None:
+    """ShapeError unless the argument `name` is (H, W, 3) uint8 with sides of at least `min_side` pixels."""
     if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
         raise ShapeError(name, f"got shape {image.shape} of {image.dtype}", "(H, W, 3) of uint8")
-    if min(image.shape[:2]) < smallest:
-        raise ShapeError(name, f"got {_size(image)} px", f"at least {smallest} px", "Remove this metric.")
+    if min(image.shape[:2]) < min_side:
+        raise ShapeError(name, f"got {_size(image)} px", f"at least {min_side} px", "Remove this metric.")
 
 
-def check_pair(img: np.ndarray, img2: np.ndarray, smallest: int = 1) -> None:
+def check_pair(img: np.ndarray, img2: np.ndarray, min_side: int = 1) -> None:
     """`check_image` of both, and ShapeError if they differ in size."""
-    check_image("img", img, smallest)
-    check_image("img2", img2, smallest)
+    check_image("img", img, min_side)
+    check_image("img2", img2, min_side)
     if img.shape != img2.shape:
         got = f"got {_size(img)} px beside {_size(img2)} px of img2"
         raise ShapeError("img", got, "two images of one size", "Resize one of them.")
 
 
-def check_better(given: str | None, right: str, why: str) -> None:
-    """OptionError if the host was told to look for the worst value instead of the best; None leaves it untold."""
+def check_better(given: str | None, right: str, reason: str) -> None:
+    """OptionError if the option would make the host search for the worst value; None is not checked."""
     if given not in (None, right):
-        raise OptionError("better", f"got {given!r}", right, why)
+        raise OptionError("better", f"got {given!r}", right, reason)
 
 
 def _size(image: np.ndarray) -> str:
     return f"{image.shape[0]} x {image.shape[1]}"
 
 
+def check_metric_keys(function: object, metric: Mapping, where: str) -> Iterator[GPENError]:
+    """Errors in the keys of a metric, by its signature; the host's metrics would ignore unknown keys."""
+    if function.__module__.startswith("gpen_plugin."):
+        images = dict.fromkeys(IMAGE_ARGUMENTS)
+        problems = schema.validate(function, images | {k: v for k, v in metric.items() if k != "type"}, where)
+        suffixes = tuple(f":{name}" for name in IMAGE_ARGUMENTS)
+        yield from (problem for problem in problems if not problem.where.endswith(suffixes))
+        return
+    parameters = inspect.signature(function).parameters.values()
+    named = [p for p in parameters if p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL) and p.name not in IMAGE_ARGUMENTS]
+    if function.__module__.startswith("basicsr."):
+        names = [p.name for p in named]
+        for key in metric:
+            if key not in MODEL_KEYS and key not in names:
+                yield schema.unknown_key(key, names, where)
+    for p in named:
+        if p.default is p.empty and p.name not in metric:
+            hint = "Add crop_border: 0." if p.name == "crop_border" else "Add the key."
+            yield OptionError(f"{where}:{p.name}", "missing", "this key in every use of the metric", hint)
+
+
 Value = TypeVar("Value")
 
 
 class ContentCache(Generic[Value]):
-    """A bounded store of values by image and settings; the value that was longest unused goes first.
+    """Values by image and settings, at most `size` of them; the least recently used one is dropped."""
 
-    Args:
-        most: how many values are kept.
-    """
+    def __init__(self, size: int):
+        self._size, self._values = size, OrderedDict()
 
-    def __init__(self, most: int):
-        self._most, self._values = most, OrderedDict()
-
-    def of(self, image: np.ndarray, settings: Hashable, work_out: Callable[[np.ndarray], Value]) -> Value:
-        """The value of an image: looked up by its pixels, or worked out.
-
-        Args:
-            image: any array.
-            settings: whatever else the value depends on.
-            work_out: makes the value of an image.
-        """
+    def get_or_compute(self, image: np.ndarray, settings: Hashable, compute: Callable[[np.ndarray], Value]) -> Value:
+        """``compute(image)``, or its earlier result for an equal image and equal settings."""
         key = (settings, image.shape, hashlib.sha256(np.ascontiguousarray(image)).digest())
         if key not in self._values:
-            self._values[key] = work_out(image)
-            if len(self._values) > self._most:
+            self._values[key] = compute(image)
+            if len(self._values) > self._size:
                 self._values.popitem(last=False)
         self._values.move_to_end(key)
         return self._values[key]

@@ -1,4 +1,4 @@
-"""PSNR and SSIM where BasicSR, which has them under the same names, is not installed; the values are the same."""
+"""PSNR and SSIM for machines without BasicSR, under its names and with its values, on [0, 255]."""
 
 from typing import Literal
 
@@ -9,33 +9,27 @@ from gpen_plugin.errors import OptionError
 from gpen_plugin.host import register
 from gpen_plugin.metrics.base import check_better, check_pair
 
-LUMINANCE = np.array([24.966, 128.553, 65.481])  # of ITU-R BT.601, for B, G and R in [0, 1]
+LUMA = np.array([24.966, 128.553, 65.481])  # of ITU-R BT.601, for B, G and R in [0, 1]
 WINDOW, SIGMA = 11, 1.5  # of SSIM's Gaussian, in pixels
-STABILISERS = (0.01 * 255) ** 2, (0.03 * 255) ** 2
+STABILIZERS = (0.01 * 255) ** 2, (0.03 * 255) ** 2
 
 
 @register("metric", unless_taken=True)
 def calculate_psnr(
-    img: np.ndarray,
-    img2: np.ndarray,
-    crop_border: int,
-    test_y_channel: bool = False,
+    img: np.ndarray,  # (H, W, 3) BGR uint8
+    img2: np.ndarray,  # ground truth of the same size
+    crop_border: int,  # pixels left out at each edge
+    test_y_channel: bool = False,  # compare the luma only
     better: Literal["higher"] = "higher",
 ) -> float:
     """Peak signal-to-noise ratio in dB, infinite for equal images.
 
-    Args:
-        img: (H, W, 3) BGR uint8.
-        img2: the ground truth, of the same size.
-        crop_border: pixels at each edge that are left out.
-        test_y_channel: compare the luminance alone.
-        better: as for other metrics.
     Raises:
-        OptionError: names the option, what was got and what was expected.
+        OptionError: an option has a wrong value.
         ShapeError: an image is of another size, or no colour image of 8 bits.
     """
     check_better(better, "higher", "Equal images have the highest value.")
-    one, other = _prepared(img, img2, crop_border, test_y_channel, smallest=1)
+    one, other = _prepare(img, img2, crop_border, test_y_channel, min_side=1)
     error = np.mean((one - other) ** 2)
     return float("inf") if error == 0 else float(10 * np.log10(255.0**2 / error))
 
@@ -50,32 +44,31 @@ def calculate_ssim(
 ) -> float:
     """Structural similarity (Wang et al. 2004), the mean over the channels; 1 for equal images. As `calculate_psnr`."""
     check_better(better, "higher", "Equal images have the value 1.")
-    one, other = _prepared(img, img2, crop_border, test_y_channel, smallest=WINDOW)
+    one, other = _prepare(img, img2, crop_border, test_y_channel, min_side=WINDOW)
     return float(np.mean([_ssim(one[..., channel], other[..., channel]) for channel in range(one.shape[2])]))
 
 
-def _prepared(
-    img: np.ndarray, img2: np.ndarray, crop_border: int, test_y_channel: bool, smallest: int
+def _prepare(
+    img: np.ndarray, img2: np.ndarray, crop_border: int, test_y_channel: bool, min_side: int
 ) -> list[np.ndarray]:
     """Both as (h, w, C) float64 in [0, 255]."""
     if not isinstance(crop_border, int) or crop_border < 0:
         raise OptionError("crop_border", f"got {crop_border!r}", "a whole number of pixels from 0")
-    check_pair(img, img2, smallest + 2 * crop_border)
+    check_pair(img, img2, min_side + 2 * crop_border)
     height, width = img.shape[:2]
     inner = np.s_[crop_border : height - crop_border, crop_border : width - crop_border]
     images = [image[inner] for image in (img, img2)]
     if test_y_channel:
-        shares = [image.astype(np.float32) / 255 for image in images]
+        scaled = [image.astype(np.float32) / 255 for image in images]
         # float32 between the steps, as BasicSR does
         return [
-            ((((share @ LUMINANCE + 16) / 255).astype(np.float32) * 255)[..., None]).astype(np.float64)
-            for share in shares
+            ((((image @ LUMA + 16) / 255).astype(np.float32) * 255)[..., None]).astype(np.float64) for image in scaled
         ]
     return [image.astype(np.float64) for image in images]
 
 
 def _ssim(one: np.ndarray, other: np.ndarray) -> float:
-    """Of one channel, (h, w) float64, away from the border that the window does not cover."""
+    """Of one channel, (h, w) float64, without the border that the window does not cover."""
     kernel = cv2.getGaussianKernel(WINDOW, SIGMA)
     window, half = np.outer(kernel, kernel.T), WINDOW // 2
 
@@ -85,6 +78,6 @@ def _ssim(one: np.ndarray, other: np.ndarray) -> float:
     means = mean(one), mean(other)
     variances = mean(one**2) - means[0] ** 2 + mean(other**2) - means[1] ** 2
     covariance = mean(one * other) - means[0] * means[1]
-    for_means, for_variances = STABILISERS
+    for_means, for_variances = STABILIZERS
     similarity = (2 * means[0] * means[1] + for_means) * (2 * covariance + for_variances)
     return float(np.mean(similarity / ((means[0] ** 2 + means[1] ** 2 + for_means) * (variances + for_variances))))

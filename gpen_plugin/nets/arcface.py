@@ -1,4 +1,4 @@
-"""Face-recognition networks (ArcFace and others) and the embeddings that they give."""
+"""ArcFace and other face-recognition networks, and the embeddings they give."""
 
 import importlib
 import json
@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import cv2
 import numpy as np
@@ -17,144 +17,49 @@ from gpen_plugin.config.schema import check, unknown_name
 from gpen_plugin.errors import MissingFileError, OptionError
 from gpen_plugin.host import registered, resolve
 from gpen_plugin.nets.face_templates import ARCFACE_SIDE, FRAMINGS, to_arcface
-from gpen_plugin.nets.loading import load_frozen, load_tensors, select_device
-from gpen_plugin.nets.onnx_file import open_onnx
+from gpen_plugin.nets.loading import load_frozen, load_tensors, open_onnx, select_device
 
-Recogniser = Callable[[np.ndarray], np.ndarray]  # (1, C, side, side) float32 -> (1, D)
-
-CHANNELS = {"gray": 1, "rgb": 3, "bgr": 3}
-GFPGANS = {"type": "ResNetArcFace", "block": "IRBlock", "layers": [2, 2, 2, 2], "use_se": False}
-GFPGANS_WEIGHTS = WeightFile(
+GFPGAN_NETWORK = {"type": "ResNetArcFace", "block": "IRBlock", "layers": [2, 2, 2, 2], "use_se": False}
+GFPGAN_WEIGHTS = WeightFile(
     "arcface_resnet18.pth",
     "ArcFace as gfpgan uses it, for identity",
     "https://github.com/TencentARC/GFPGAN/releases/download/v0.1.0/arcface_resnet18.pth",
     None,
 )
+CHANNELS = {"gray": 1, "rgb": 3, "bgr": 3}
+LUMA = np.array([0.114, 0.587, 0.2989], np.float32)  # of blue, green and red, as in gfpgan
 
 
-@dataclass(frozen=True)
-class FaceInput:
-    """What a network takes.
-
-    Attributes:
-        side: in pixels.
-        channels: one of `CHANNELS`.
-    """
+class FaceInput(NamedTuple):
+    """What a network takes: a square of `side` pixels with `channels`, a key of `CHANNELS`."""
 
     side: int
     channels: str
 
 
-GFPGANS_INPUT = FaceInput(128, "gray")
-
-
-def registered_recogniser(options: Mapping | None, weights: str | None, device: str) -> Recogniser:
-    """Build a registered network and load its weights.
-
-    Args:
-        options: ``type`` and arguments, as in ``network_g``; None is gfpgan's ResNetArcFace.
-        weights: path of its file; gfpgan's is looked for where none is given.
-        device: ``auto``, ``cpu`` or ``cuda``.
-    Raises:
-        OptionError: the network is not registered, or does not take these arguments.
-        MissingFileError: the file, or the package gfpgan, is missing.
-        CheckpointError: the file cannot be read, or is of another network.
-    """
-    file = WeightFile(Path(weights).name, "for identity", None, None) if options else GFPGANS_WEIGHTS
-    options = dict(options or GFPGANS)
-    cls = _registered_class(options.pop("type", None))
-    path = str(find_weights(file, weights))
-    check(cls, options, "network")
-    chosen = select_device(device)
-    with torch.random.fork_rng(devices=[]):  # a training counts on its random numbers, and this network draws some
-        network = load_frozen(cls(**options), load_tensors(path), path, chosen)
-
-    def recognise(images: np.ndarray) -> np.ndarray:
-        try:
-            with torch.inference_mode():
-                return network(torch.from_numpy(images).to(chosen)).cpu().numpy()
-        except (RuntimeError, AttributeError) as error:  # what is no tensor has no `cpu`
-            got = f"{cls.__name__} makes no embedding of images of shape {images.shape}"
-            hint = f"Mend input_size or channels. ({str(error).splitlines()[0][:200]})"
-            raise OptionError("network", got, hint=hint) from error
-
-    return recognise
-
-
-def onnx_recogniser(path: str, side: int | None, channels: str | None, device: str) -> tuple[Recogniser, FaceInput]:
-    """Open an ONNX file and settle what it takes: what the file says, else what is given, else 112 px RGB.
-
-    A mere name is looked for where published weights are, unless it is a file of the current folder.
-
-    Raises:
-        OptionError: the file fixes another size or number of channels than given.
-        MissingFileError: the file, or the package onnxruntime, is missing.
-        CheckpointError: it is damaged, or no network of one image.
-    """
-    file = WeightFile(Path(path).name, "for identity", None, None)
-    given = None if path == file.name and not Path(path).is_file() else path
-    network = open_onnx(str(find_weights(file, given, "onnx")), select_device(device))
-    fixed = next((each for each in network.sides if each), None)
-    if fixed and side not in (None, fixed):
-        raise OptionError("input_size", f"got {side}", f"{fixed}, which {path} takes", "Leave the key out.")
-    face = FaceInput(fixed or side or ARCFACE_SIDE, channels or ("gray" if network.channels == 1 else "rgb"))
-    if network.channels not in (None, CHANNELS[face.channels]):
-        expected = f"an image of {network.channels} channels, which {path} takes"
-        raise OptionError("channels", f"got {face.channels!r}", expected, "Leave the key out.")
-    return lambda images: next(iter(network(images).values())), face
-
-
-def _registered_class(name: object) -> type:
-    if resolve("arch", name) is None and name == GFPGANS["type"]:
-        try:
-            importlib.import_module("gfpgan.archs.arcface_arch")  # registers it
-        except ImportError as error:
-            got = f"ResNetArcFace comes with the package gfpgan, which cannot be imported ({error})"
-            hint = "Run: pip install gfpgan. Or name another network, or an ONNX file."
-            raise MissingFileError("network", got, hint=hint) from error
-    found = resolve("arch", name)
-    if found is None:
-        raise unknown_name(name, sorted(registered("arch")), "network:type")
-    return found
-
-
-LUMA = np.array([0.114, 0.587, 0.2989], np.float32)  # of blue, green and red, as gfpgan feeds its network
+GFPGAN_INPUT = FaceInput(128, "gray")
 
 
 @dataclass(frozen=True, eq=False)
 class RecognitionSettings:
-    """Which network looks at a face, and how the face is put before it.
+    """A recognition network and its input; OptionError for a wrong value, or for two that exclude each other."""
 
-    Attributes:
-        network: a registered network and its arguments, as in ``network_g``; by default gfpgan's ResNetArcFace, unless
-            `onnx` is given.
-        weights: path of the network's file; gfpgan's is looked for where none is given.
-        onnx: path of an ONNX file instead of `network` and `weights`.
-        input_size: side that the network takes; by default what the ONNX file says, 128 for gfpgan's, else 112.
-        channels: by default ``gray`` for gfpgan's and ``rgb`` for others.
-        align: ``none`` shows the whole image; ``ffhq`` and ``dlib`` crop a face in the framing of FFHQ or
-            of dlib's chips (FairFace) to that of ArcFace, which ONNX files such as InsightFace's and OpenCV's want.
-        mean: is taken from each value of 0 to 255.
-        std: divides what is left; 127.5 both give [-1, 1], which nearly all networks take.
-        device: ``auto``, ``cpu`` or ``cuda``.
-    Raises:
-        OptionError: a value, or two that exclude each other.
-    """
-
-    network: Mapping | None = None
-    weights: str | None = None
-    onnx: str | None = None
-    input_size: int | None = None
-    channels: Literal["gray", "rgb", "bgr"] | None = None
+    network: Mapping | None = None  # registered network with its arguments, as `network_g`; default gfpgan's ArcFace
+    weights: str | None = None  # path; gfpgan's file is searched for by default
+    onnx: str | None = None  # path of an ONNX file instead of `network` and `weights`
+    input_size: int | None = None  # side, pixels; default: that of the ONNX file, 128 for gfpgan's, else 112
+    channels: Literal["gray", "rgb", "bgr"] | None = None  # default gray for gfpgan's, else rgb
+    # `none` takes the whole image; `ffhq` and `dlib` (FairFace) crop a face in this framing to that of ArcFace, which
+    # ONNX files such as InsightFace's and OpenCV's expect
     align: Literal["none", "ffhq", "dlib"] = "none"
-    mean: float = 127.5
-    std: float = 127.5
+    mean: float = 127.5  # subtracted from values of 0 to 255
+    std: float = 127.5  # divides the difference
     device: str = "auto"
 
     def __post_init__(self):
         if self.onnx and (self.network or self.weights):
             got = f"got {self.onnx} beside {'network' if self.network else 'weights'}"
-            raise OptionError("onnx", got, "one network", "An ONNX file brings its weights along.")
+            raise OptionError("onnx", got, "one network", "Remove one of them: an ONNX file contains its weights.")
         if self.network and not self.weights:
             raise OptionError("weights", "missing", "the path of the network's weights", "Add the key.")
         if self.channels not in (None, *CHANNELS):
@@ -174,58 +79,108 @@ class RecognitionSettings:
 
     @cached_property
     def _key(self) -> str:
-        return json.dumps(asdict(self), sort_keys=True, default=str)  # `network` has no hash of its own
+        return json.dumps(asdict(self), sort_keys=True, default=str)  # `network` cannot be hashed
+
+
+Recogniser = Callable[[np.ndarray], np.ndarray]  # [1, C, side, side] float32 -> [1, D]
 
 
 def embedding(image: np.ndarray, settings: RecognitionSettings) -> np.ndarray:
-    """What a network makes of a face; the nearer two are, the more alike are the faces.
+    """Embedding of a face, (H, W, 3) BGR uint8 of any size: (D,) float64 of length 1; NaN if all values are 0.
 
-    Args:
-        image: a face, (H, W, 3) BGR uint8, of any size.
-        settings: which network, and what it takes.
-    Returns:
-        (D,) float64, of length 1; NaN if the network gave nothing but zeros.
     Raises:
         MissingFileError: weights, or the package of the network, are missing.
         CheckpointError: weights cannot be read, or are of another network.
         OptionError: the network is not registered, or takes other images than the settings say.
-        ShapeError: the image is not square, and was to be aligned.
+        ShapeError: the image is to be aligned and is not square.
     """
     values = _recogniser(settings)(image).astype(np.float64).reshape(-1)
     with np.errstate(invalid="ignore"):
         return values / np.linalg.norm(values)
 
 
-def network_input(image: np.ndarray, settings: RecognitionSettings, face: FaceInput) -> np.ndarray:
-    """Put a face before a network.
-
-    Args:
-        image: (H, W, 3) BGR uint8.
-        settings: give `align`, `mean` and `std`.
-        face: the side and channels that the network takes.
-    Returns:
-        (1, C, side, side) float32, C = 1 or 3.
-    """
-    values = image.astype(np.float32)
-    if settings.align in FRAMINGS:
-        values = to_arcface(values, face.side, settings.align)
-    else:  # not blurred before shrinking: so these networks were trained, and so papers use them
-        values = cv2.resize(values, (face.side, face.side), interpolation=cv2.INTER_LINEAR)
-    values = (values - np.float32(settings.mean)) / np.float32(settings.std)
-    if face.channels == "gray":
-        values = (values @ LUMA)[..., None]  # (side, side, 1)
-    elif face.channels == "rgb":
-        values = values[..., ::-1]
-    return np.ascontiguousarray(values.transpose(2, 0, 1)[None])  # (1, C, side, side)
-
-
 @lru_cache(maxsize=2)
 def _recogniser(settings: RecognitionSettings) -> Callable[[np.ndarray], np.ndarray]:
-    """A function of an image, (H, W, 3) BGR uint8, that gives what the network says: (1, D) or of another shape."""
+    """A function from an image, (H, W, 3) BGR uint8, to the network's output."""
     if settings.onnx:
         network, face = onnx_recogniser(settings.onnx, settings.input_size, settings.channels, settings.device)
     else:
         network = registered_recogniser(settings.network, settings.weights, settings.device)
-        usual = FaceInput(ARCFACE_SIDE, "rgb") if settings.network else GFPGANS_INPUT
-        face = FaceInput(settings.input_size or usual.side, settings.channels or usual.channels)
+        default = FaceInput(ARCFACE_SIDE, "rgb") if settings.network else GFPGAN_INPUT
+        face = FaceInput(settings.input_size or default.side, settings.channels or default.channels)
     return lambda image: network(network_input(image, settings, face))
+
+
+def registered_recogniser(options: Mapping | None, weights: str | None, device: str) -> Recogniser:
+    """Build a registered network, by default gfpgan's ArcFace, and load its weights. Errors as in `embedding`."""
+    file = WeightFile(Path(weights).name, "for identity", None, None) if options else GFPGAN_WEIGHTS
+    options = dict(options or GFPGAN_NETWORK)
+    cls = _registered_class(options.pop("type", None))
+    path = str(find_weights(file, weights))
+    check(cls, options, "network")
+    chosen = select_device(device)
+    with torch.random.fork_rng(devices=[]):  # its initial weights must not change the random numbers of a training
+        network = load_frozen(cls(**options), load_tensors(path), path, chosen)
+
+    def recognise(images: np.ndarray) -> np.ndarray:
+        try:
+            with torch.inference_mode():
+                return network(torch.from_numpy(images).to(chosen)).cpu().numpy()
+        except (RuntimeError, AttributeError) as error:  # an output that is no tensor has no `cpu`
+            got = f"{cls.__name__} makes no embedding of images of shape {images.shape}"
+            hint = f"Change input_size or channels. ({str(error).splitlines()[0][:200]})"
+            raise OptionError("network", got, hint=hint) from error
+
+    return recognise
+
+
+def onnx_recogniser(path: str, side: int | None, channels: str | None, device: str) -> tuple[Recogniser, FaceInput]:
+    """Open an ONNX file and find its input: what the file fixes, else the arguments, else 112 px RGB.
+
+    A name without a folder is searched for among the published weights, unless the current folder has such a file.
+
+    Raises:
+        OptionError: the file fixes another size or number of channels than given.
+        MissingFileError: the file, or the package onnxruntime, is missing.
+        CheckpointError: it is damaged, or no network of one image.
+    """
+    file = WeightFile(Path(path).name, "for identity", None, None)
+    given = None if path == file.name and not Path(path).is_file() else path
+    network = open_onnx(str(find_weights(file, given, "onnx")), select_device(device))
+    fixed = next((each for each in network.sides if each), None)
+    if fixed and side not in (None, fixed):
+        raise OptionError("input_size", f"got {side}", f"{fixed}, which {path} takes", "Remove the key.")
+    face = FaceInput(fixed or side or ARCFACE_SIDE, channels or ("gray" if network.channels == 1 else "rgb"))
+    if network.channels not in (None, CHANNELS[face.channels]):
+        expected = f"an image of {network.channels} channels, which {path} takes"
+        raise OptionError("channels", f"got {face.channels!r}", expected, "Remove the key.")
+    return lambda images: next(iter(network(images).values())), face
+
+
+def _registered_class(name: object) -> type:
+    if resolve("arch", name) is None and name == GFPGAN_NETWORK["type"]:
+        try:
+            importlib.import_module("gfpgan.archs.arcface_arch")  # registers it
+        except ImportError as error:
+            got = f"ResNetArcFace comes with the package gfpgan, which cannot be imported ({error})"
+            hint = "Run: pip install gfpgan. Or name another network, or an ONNX file."
+            raise MissingFileError("network", got, hint=hint) from error
+    found = resolve("arch", name)
+    if found is None:
+        raise unknown_name(name, sorted(registered("arch")), "network:type")
+    return found
+
+
+def network_input(image: np.ndarray, settings: RecognitionSettings, face: FaceInput) -> np.ndarray:
+    """Align, normalise and convert (H, W, 3) BGR uint8 to (1, C, side, side) float32, C = 1 or 3."""
+    values = image.astype(np.float32)
+    if settings.align in FRAMINGS:
+        values = to_arcface(values, face.side, settings.align)
+    else:  # no antialiasing, as in the training of these networks and in papers
+        values = cv2.resize(values, (face.side, face.side), interpolation=cv2.INTER_LINEAR)
+    values = (values - np.float32(settings.mean)) / np.float32(settings.std)
+    if face.channels == "gray":
+        values = (values @ LUMA)[..., None]  # [side, side, 1]
+    elif face.channels == "rgb":
+        values = values[..., ::-1]
+    return np.ascontiguousarray(values.transpose(2, 0, 1)[None])  # [1, C, side, side]

@@ -1,74 +1,145 @@
-"""Networks that only measure: weights read safely and loaded whole, never trained, on the GPU where there is one."""
+"""How every auxiliary network is loaded: weights of PyTorch or an ONNX file, on the device of the user's choice."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import lru_cache
 
+import numpy as np
 import torch
 from torch import nn
 
 from gpen_plugin.archs.key_maps import without_wrapper_prefixes
 from gpen_plugin.checkpoints.download import read_weights
-from gpen_plugin.errors import CheckpointError, OptionError
+from gpen_plugin.errors import CheckpointError, MissingFileError, OptionError, ShapeError
 
-ENTRIES = ("params_ema", "params", "state_dict")  # where nested files keep a network, the first that is there
-FEW = 4  # so many tensors are named in a message
+WEIGHT_ENTRIES = ("params_ema", "params", "state_dict")  # of nested files; the first that is there is read
+MAX_NAMED_TENSORS = 4  # in a message
+ONNX_PROVIDERS = {"cuda": "CUDAExecutionProvider", "mps": "CoreMLExecutionProvider", "cpu": "CPUExecutionProvider"}
+ONNX_DTYPES = {"tensor(float)": np.float32, "tensor(float16)": np.float16}
+
+
+def select_device(
+    name: str | torch.device = "auto",
+    *,
+    mps: bool = False,  # whether `auto` may choose Apple's GPU
+    where: str = "device",
+) -> torch.device:
+    """The device of a name; ``auto`` is a GPU if there is one, else the CPU. OptionError if it is not there."""
+    if name == "auto":
+        available = {"cuda": torch.cuda.is_available(), "mps": mps and torch.backends.mps.is_available(), "cpu": True}
+        name = next(kind for kind in available if available[kind])
+    try:
+        return torch.empty(0, device=name).device
+    except (RuntimeError, AssertionError, ImportError) as error:  # a torch without CUDA asserts
+        got = f"got {name} ({str(error).strip().splitlines()[0]})"
+        raise OptionError(where, got, "a device of this machine", "Use cpu, or leave it out.") from error
 
 
 def load_tensors(path: str | os.PathLike) -> dict[str, torch.Tensor]:
-    """The weights of the network that a file holds, without the prefixes of wrappers.
+    """The weights in a file of torch.save's, flat or under one of `WEIGHT_ENTRIES`, without prefixes of wrappers.
 
-    Args:
-        path: a file of torch.save's: flat, or with the weights under one of `ENTRIES`.
     Raises:
-        CheckpointError: it cannot be read safely, or holds no weights.
+        CheckpointError: the file cannot be read safely, or holds no weights.
     """
     content = read_weights(path)
-    entry = next((content[name] for name in ENTRIES if isinstance(content.get(name), Mapping)), content)
+    entry = next((content[name] for name in WEIGHT_ENTRIES if isinstance(content.get(name), Mapping)), content)
     if not entry or not all(isinstance(value, torch.Tensor) for value in entry.values()):
         raise CheckpointError(str(path), "holds no weights", "tensors by name", "Name the right file.")
     return without_wrapper_prefixes(entry)
 
 
-def load_frozen(network: nn.Module, tensors: Mapping[str, torch.Tensor], place: str, device: torch.device) -> nn.Module:
-    """Give a network its weights, all of them, and make it one that only measures.
+def load_frozen(
+    network: nn.Module,  # may be on the meta device
+    tensors: Mapping[str, torch.Tensor],
+    path: str,  # of the tensors, for the error
+    device: torch.device,
+) -> nn.Module:
+    """`network` with these weights, in float32 and evaluation mode, without gradients.
 
-    Args:
-        network: may lie on the meta device.
-        tensors: exactly those of ``network.state_dict()``.
-        place: where they are from, for the error.
-        device: where it is to work.
-    Returns:
-        `network`, in float32 and evaluation mode, without gradients.
     Raises:
-        CheckpointError: tensors are missing, too many or misshapen.
+        CheckpointError: tensors are missing, superfluous or of another shape.
     """
     problems = _differences(tensors, network.state_dict())
     if problems:
-        more = f" and {len(problems) - FEW} more" if len(problems) > FEW else ""
-        got = f"its tensors are not those of {type(network).__name__} ({'; '.join(problems[:FEW])}{more})"
-        raise CheckpointError(place, got, "all tensors of this network and no others", "Name the right file.")
+        more = f" and {len(problems) - MAX_NAMED_TENSORS} more" if len(problems) > MAX_NAMED_TENSORS else ""
+        names = "; ".join(problems[:MAX_NAMED_TENSORS])
+        got = f"its tensors are not those of {type(network).__name__} ({names}{more})"
+        raise CheckpointError(path, got, "all tensors of this network and no others", "Name the right file.")
     network.load_state_dict(tensors, assign=True)
     return network.float().eval().requires_grad_(False).to(device)
 
 
-def select_device(device: str) -> torch.device:
-    """The device that an option names; ``auto`` is the GPU where there is one.
-
-    Raises:
-        OptionError: there is no such device.
-    """
-    if device == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        return torch.empty(0, device=device).device
-    except (RuntimeError, AssertionError) as error:  # a torch without CUDA asserts
-        got = f"got {device!r}, which PyTorch does not have here"
-        raise OptionError("device", got, "auto, cpu or cuda", "Leave the key out.") from error
-
-
 def _differences(given: Mapping[str, torch.Tensor], own: Mapping[str, torch.Tensor]) -> list[str]:
-    """Old files do not count the batches of their normalisations, which only training reads; PyTorch fills that in."""
+    # old files have no `num_batches_tracked`, which only training reads; PyTorch adds it
     missing = [f"{name} is missing" for name in own if name not in given and not name.endswith("num_batches_tracked")]
     surplus = [f"{name} is not of it" for name in given if name not in own]
     shapes = [(name, tuple(given[name].shape), tuple(own[name].shape)) for name in own if name in given]
     return missing + surplus + [f"{name} is {one}, not {other}" for name, one, other in shapes if one != other]
+
+
+def bgr_to_tensor(image: np.ndarray) -> torch.Tensor:
+    """(H, W, 3) BGR uint8 to (1, 3, H, W) RGB float32 in [-1, 1]."""
+    rgb = np.ascontiguousarray(image[..., ::-1].transpose(2, 0, 1)[None])  # [1, 3, H, W]
+    return torch.from_numpy(rgb).float() / 127.5 - 1
+
+
+class OnnxNetwork:
+    """A network of one input, run by onnxruntime; on the CPU if onnxruntime was built without the device.
+
+    Attributes:
+        batch, channels, sides: what the file fixes of the shape (N, C, H, W) of its input; None if it does not.
+        precision: of the input, np.float32 or np.float16.
+        output_shape: of the first output, as in the file: numbers, names and None.
+        metadata: custom texts of the file, by name.
+        provider: ``CPU``, ``CUDA`` or ``CoreML``.
+    Raises:
+        MissingFileError: onnxruntime is not installed.
+        CheckpointError: the file is damaged, or has not one input of floats.
+    """
+
+    def __init__(self, path: str | os.PathLike, device: torch.device):
+        self.path, self._session = str(path), _open_session(path, device)
+        inputs = self._session.get_inputs()
+        if len(inputs) != 1 or len(inputs[0].shape) != 4 or inputs[0].type not in ONNX_DTYPES:
+            got = f"has the inputs {', '.join(f'{each.name} {each.shape} {each.type}' for each in inputs)}"
+            raise CheckpointError(self.path, got, "one of (N, C, H, W), float", "Name a network of one image.")
+        outputs = self._session.get_outputs()
+        self._input, self._outputs = inputs[0].name, [each.name for each in outputs]
+        self.precision, self.output_shape = ONNX_DTYPES[inputs[0].type], outputs[0].shape
+        self.batch, self.channels, *self.sides = (side if isinstance(side, int) else None for side in inputs[0].shape)
+        self.metadata = dict(self._session.get_modelmeta().custom_metadata_map)
+        self.provider = self._session.get_providers()[0].removesuffix("ExecutionProvider")
+
+    def __call__(self, images: np.ndarray) -> dict[str, np.ndarray]:
+        """Outputs by name for (N, C, H, W) float32, in the file's order and dtype; ShapeError if they do not fit."""
+        given = {self._input: images.astype(self.precision, copy=False)}
+        try:
+            return dict(zip(self._outputs, self._session.run(None, given), strict=True))
+        except Exception as error:  # onnxruntime's classes have no base of their own
+            got = f"does not take images of shape {images.shape} ({str(error).strip().splitlines()[0][:200]})"
+            raise ShapeError(self.path, got, hint="Change input_size or channels.") from error
+
+
+@lru_cache(maxsize=4)
+def open_onnx(path: str, device: torch.device) -> OnnxNetwork:
+    """An `OnnxNetwork`, opened once per process."""
+    return OnnxNetwork(path, device)
+
+
+def _open_session(path: str | os.PathLike, device: torch.device) -> Callable:
+    try:
+        import onnxruntime
+    except ImportError as error:
+        got, hint = "the package onnxruntime is not installed", 'Run: pip install "gpen_plugin[evaluate]"'
+        raise MissingFileError(str(path), got, hint=hint) from error
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4  # its errors are raised as exceptions
+    options.intra_op_num_threads = torch.get_num_threads()
+    available = onnxruntime.get_available_providers()
+    wanted = dict.fromkeys(ONNX_PROVIDERS.get(kind) for kind in (device.type, "cpu"))  # each once, in this order
+    providers = [each for each in wanted if each in available]
+    try:
+        return onnxruntime.InferenceSession(str(path), options, providers=providers)
+    except Exception as error:  # onnxruntime's classes have no base of their own
+        got = f"cannot be opened ({str(error).strip().splitlines()[0][:200]})"
+        raise CheckpointError(str(path), got, "an ONNX file", "Download or export it again.") from error

@@ -1,6 +1,6 @@
-"""YuNet (Wu et al. 2023): a small network that finds faces with their eyes, nose and corners of the mouth.
+"""YuNet (Wu et al. 2023): a small network that detects faces and their eyes, nose and corners of the mouth.
 
-Its file comes with this package. OpenCV runs it, in every version from 4.8 to 5.
+Its file comes with this package. OpenCV 4.8 to 5 runs it, on the CPU.
 """
 
 from functools import lru_cache
@@ -13,54 +13,39 @@ from gpen_plugin.checkpoints.download import PACKAGE
 from gpen_plugin.errors import CheckpointError, OptionError
 
 FILE = PACKAGE / "YuNet.onnx"
-STRIDES = (8, 16, 32)  # pixels between the network's guesses
-SMALLEST_INPUT = 64  # pixels: where a feature map is one cell wide or high, OpenCV 4 reads beyond its memory
-# SIDE and FRAME are, of a dozen pairs, the one with the least error on 500 portraits of 32, 64 and 128 px
-SIDE = 224  # pixels to which an image's longer side is brought
-FRAME = 320  # pixels of the image with its border
-CERTAIN = 0.5  # from 0 to 1
-AGREEING = 0.5  # of the best guess's certainty: guesses of the same face that are averaged
+STRIDES = (8, 16, 32)  # pixels between the network's cells
+MIN_INPUT_SIDE = 64  # pixels: if a feature map is one cell wide or high, OpenCV 4 reads beyond its memory
+# The pair of CROP_SIDE and FRAME_SIDE with the least error, of a dozen, on 500 portraits of 32, 64 and 128 px
+CROP_SIDE = 224  # pixels to which an aligned crop's longer side is resized
+FRAME_SIDE = 320  # pixels of the crop with its border
+MIN_SCORE = 0.5  # of a face, from 0 to 1
+MIN_RELATIVE_SCORE = 0.5  # of the best prediction's score: predictions of the same face that are averaged
 
 
 class RawPredictions(NamedTuple):
-    """What the network says of an image, cell by cell and stride by stride: (A,) guesses, in pixels of the image.
+    """One prediction per cell of every stride, A in all, in pixels of the image, 0 at the image's edge."""
 
-    Attributes:
-        certainties: (A,) float64, from 0 to 1.
-        points: (A, 5, 2) float64, x and y of eyes, nose and corners of the mouth; 0 is the image's edge.
-        boxes: (A, 4) float64, left, top, right and bottom; 0 is the image's edge.
-    """
-
-    certainties: np.ndarray
-    points: np.ndarray
-    boxes: np.ndarray
+    scores: np.ndarray  # [A] float64, 0 to 1
+    points: np.ndarray  # [A, 5, 2] float64, x and y of eyes, nose and corners of the mouth
+    boxes: np.ndarray  # [A, 4] float64, left, top, right, bottom
 
 
 class YuNetNetwork:
-    """The network. It works on the CPU.
-
-    Raises:
-        CheckpointError: its file is damaged.
-    """
+    """The network; CheckpointError if its file is damaged."""
 
     def __init__(self):
         try:
-            self._net = cv2.dnn.readNetFromONNX(np.fromfile(FILE, np.uint8))  # bytes: OpenCV reads few kinds of paths
+            self._net = cv2.dnn.readNetFromONNX(np.fromfile(FILE, np.uint8))  # bytes: OpenCV cannot open every path
         except (OSError, cv2.error) as error:
             got = f"cannot be read by OpenCV {cv2.__version__} ({' '.join(str(error).split())})"
             raise CheckpointError(str(FILE), got, "the file of this package", "Install gpen_plugin again.") from error
 
-    def __call__(self, image: np.ndarray, least: float) -> RawPredictions:
-        """Show it an image.
-
-        Args:
-            image: (H, W, 3) BGR uint8, of any size. What is not a multiple of 32 px gets black at the right and below.
-            least: the certainty below which a guess is left out.
-        """
-        self._net.setInput(cv2.dnn.blobFromImage(_padded(image)))  # [1, 3, H, W]
+    def __call__(self, image: np.ndarray, min_score: float) -> RawPredictions:
+        """Predictions for an image, (H, W, 3) BGR uint8, padded with black to multiples of 32 px."""
+        self._net.setInput(cv2.dnn.blobFromImage(_pad(image)))  # [1, 3, H, W]
         maps = self._net.forward([f"stride_{stride}" for stride in STRIDES])
         # each [1, 16, H / stride, W / stride]: face, object, box, landmarks
-        parts = [_decoded(each[0], stride, least) for each, stride in zip(maps, STRIDES, strict=True)]
+        parts = [decode_priors(each[0], stride, min_score) for each, stride in zip(maps, STRIDES, strict=True)]
         return RawPredictions(*map(np.concatenate, zip(*parts, strict=True)))
 
 
@@ -68,11 +53,8 @@ class YuNet:
     """Finds the five landmarks of the one face of an aligned crop.
 
     Args:
-        path: None; the file comes with this package.
-        device: for other detectors of landmarks; this one works on the CPU.
-    Raises:
-        OptionError: a path is given.
-        CheckpointError: the file is damaged.
+        path: None; another value is an OptionError.
+        device: ignored.
     """
 
     def __init__(self, path: str | None = None, device: str = "auto"):
@@ -81,17 +63,15 @@ class YuNet:
         self._network = yunet_network()
 
     def __call__(self, image: np.ndarray) -> np.ndarray | None:
-        """Find the landmarks.
+        """Landmarks of the face that fills much of an image, (H, W, 3) BGR uint8; None if there is no face.
 
-        Args:
-            image: (H, W, 3) BGR uint8, of any size, with one face that fills much of it.
         Returns:
-            (5, 2) float64, x and y in pixels, where 0 is the middle of the first pixel: eyes, nose and corners of the
-            mouth, left to right in the image; None if there is no face.
+            (5, 2) float64, x and y in pixels, 0 at the centre of the first pixel: eyes, nose and corners of the mouth,
+            left to right in the image.
         """
-        framed, scale, corner = _framed(image)
-        guesses = self._network(framed, CERTAIN * AGREEING)
-        points = _of_one_face(guesses.certainties, guesses.points)
+        framed, scale, corner = _frame(image)
+        predictions = self._network(framed, MIN_SCORE * MIN_RELATIVE_SCORE)
+        points = _average_central_face(predictions.scores, predictions.points)
         return None if points is None else (points - corner) / scale - 0.5
 
 
@@ -101,52 +81,52 @@ def yunet_network() -> YuNetNetwork:
     return YuNetNetwork()
 
 
-def _padded(image: np.ndarray) -> np.ndarray:
+def _pad(image: np.ndarray) -> np.ndarray:
     step = STRIDES[-1]
-    height, width = (max(-(-side // step) * step, SMALLEST_INPUT) for side in image.shape[:2])
+    height, width = (max(-(-side // step) * step, MIN_INPUT_SIDE) for side in image.shape[:2])
     down, right = height - image.shape[0], width - image.shape[1]
     return cv2.copyMakeBorder(image, 0, down, 0, right, cv2.BORDER_CONSTANT)
 
 
-def _decoded(values: np.ndarray, stride: int, least: float) -> RawPredictions:
-    """One feature map, (16, h, w), as guesses in pixels."""
-    certainties = np.sqrt(np.prod(1 / (1 + np.exp(-values[:2].astype(np.float64))), axis=0))  # [h, w]
-    rows, columns = np.nonzero(certainties >= least)
-    certainties = certainties[rows, columns]  # [A]
+def decode_priors(values: np.ndarray, stride: int, min_score: float) -> RawPredictions:
+    """Predictions of one feature map, (16, h, w)."""
+    scores = np.sqrt(np.prod(1 / (1 + np.exp(-values[:2].astype(np.float64))), axis=0))  # [h, w]
+    rows, columns = np.nonzero(scores >= min_score)
+    scores = scores[rows, columns]  # [A]
     values = values[:, rows, columns].T.astype(np.float64)  # [A, 16]
     cells = np.stack([columns, rows], axis=1)  # [A, 2]
     points = (values[:, 6:].reshape(-1, 5, 2) + cells[:, None]) * stride
-    middles, halves = (values[:, 2:4] + cells) * stride, np.exp(values[:, 4:6]) * stride / 2
-    return RawPredictions(certainties, points, np.concatenate([middles - halves, middles + halves], axis=1))
+    centres, halves = (values[:, 2:4] + cells) * stride, np.exp(values[:, 4:6]) * stride / 2
+    return RawPredictions(scores, points, np.concatenate([centres - halves, centres + halves], axis=1))
 
 
-def _of_one_face(certainties: np.ndarray, points: np.ndarray) -> np.ndarray | None:
-    """The mean of the guesses of the face that is most certain and nearest to the middle."""
-    if not len(certainties):
+def _average_central_face(scores: np.ndarray, points: np.ndarray) -> np.ndarray | None:
+    """Mean of the predictions of the face that has the best score, less its distance from the centre."""
+    if not len(scores):
         return None
-    middles = points.mean(axis=1)  # (A, 2)
-    off_centre = np.linalg.norm(middles - FRAME / 2, axis=1) / SIDE
-    best = np.argmax(np.where(certainties >= CERTAIN, certainties - off_centre, -np.inf))
-    if certainties[best] < CERTAIN:
+    centres = points.mean(axis=1)  # [A, 2]
+    off_centre = np.linalg.norm(centres - FRAME_SIDE / 2, axis=1) / CROP_SIDE
+    best = np.argmax(np.where(scores >= MIN_SCORE, scores - off_centre, -np.inf))
+    if scores[best] < MIN_SCORE:
         return None
-    width = np.linalg.norm(points[best, 0] - points[best, 1])  # from eye to eye
-    same = np.linalg.norm(middles - middles[best], axis=1) < width
-    weights = np.where(same & (certainties > AGREEING * certainties[best]), certainties, 0)
+    eye_distance = np.linalg.norm(points[best, 0] - points[best, 1])
+    same = np.linalg.norm(centres - centres[best], axis=1) < eye_distance
+    weights = np.where(same & (scores > MIN_RELATIVE_SCORE * scores[best]), scores, 0)
     return np.average(points, axis=0, weights=weights)
 
 
-def _framed(image: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Bring an image to the working size and repeat its border: on a tight crop the network draws the points inwards.
+def _frame(image: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Resize an image and repeat its border: on a tight crop the network moves the points inwards.
 
     Returns:
-        The image in its frame, (FRAME, FRAME, 3); its scale in x and y; and its upper left corner, (x, y).
+        The framed image, (FRAME_SIDE, FRAME_SIDE, 3); its scale in x and y; its upper left corner, (x, y).
     """
     height, width = image.shape[:2]
-    factor = SIDE / max(height, width)
+    factor = CROP_SIDE / max(height, width)
     sides = np.maximum(np.rint(np.array([width, height]) * factor).astype(int), 1)
     interpolation = cv2.INTER_AREA if factor < 1 else cv2.INTER_LINEAR
     inner = cv2.resize(image, tuple(map(int, sides)), interpolation=interpolation)
-    left, up = (FRAME - sides) // 2
-    right, down = FRAME - sides - (left, up)
+    left, up = (FRAME_SIDE - sides) // 2
+    right, down = FRAME_SIDE - sides - (left, up)
     framed = cv2.copyMakeBorder(inner, int(up), int(down), int(left), int(right), cv2.BORDER_REPLICATE)
     return framed, sides / (width, height), np.array([left, up])

@@ -8,8 +8,8 @@ import torch
 
 from gpen_plugin.data.degradation import resize_bilinear
 from gpen_plugin.errors import OptionError
-from gpen_plugin.metrics.identity import cosine
-from gpen_plugin.nets.arcface import GFPGANS_INPUT, RecognitionSettings, embedding
+from gpen_plugin.metrics.identity import cosine_similarity
+from gpen_plugin.nets.arcface import GFPGAN_INPUT, RecognitionSettings, embedding
 from gpen_plugin.nets.face_templates import ARCFACE_SIDE
 from gpen_plugin.restore.alignment import ARCFACE_112, TEMPLATES, template_to_template, warp
 
@@ -34,7 +34,7 @@ class IdentityGate:
         self.threshold = threshold
         foreign = bool(settings.onnx or settings.network)
         self._framing = ARCFACE_112 if foreign else TEMPLATES["ffhq"]
-        self._side = FINER * (settings.input_size or (ARCFACE_SIDE if foreign else GFPGANS_INPUT.side))
+        self._side = FINER * (settings.input_size or (ARCFACE_SIDE if foreign else GFPGAN_INPUT.side))
         self._settings = replace(settings, align="none")
 
     def __call__(self, crop: np.ndarray, restored: np.ndarray, template: np.ndarray) -> float:
@@ -52,7 +52,7 @@ class IdentityGate:
             OptionError: the network is not registered, or takes other images than the settings say.
         """
         one, other = (self._embedding(face, template) for face in (crop, restored))
-        return cosine(one, other)
+        return cosine_similarity(one, other)
 
     def drifted(self, similarity: float) -> bool:
         """Whether the restored face is to be left out; so it is if the network could not tell."""

@@ -20,7 +20,7 @@ from gpen_plugin.checkpoints import checkpoint
 from gpen_plugin.checkpoints.download import find_weights
 from gpen_plugin.data.degradation import resize_bilinear
 from gpen_plugin.errors import CheckpointError, DataError, OptionError, ShapeError
-from gpen_plugin.nets.onnx_file import OnnxNetwork
+from gpen_plugin.nets.loading import OnnxNetwork, select_device
 from gpen_plugin.restore import zoo
 from gpen_plugin.restore.parallel import parallel_map
 from gpen_plugin.restore.zoo import Conventions, ReleasedModel
@@ -332,7 +332,7 @@ def open_network(
         model: a released name (``GPEN-BFR-512``; fetched if it is not here), or a file: weights of ours, of BasicSR or
             of GPEN's authors, whose tensors tell the sizes, or ONNX, ours or others'.
         key: entry of a weight file, e.g. ``params_ema``; None takes the averaged weights where there are any.
-        device: see `torch_device`.
+        device: see `select_device`.
         precision: ``fp32`` or ``bf16``.
     Returns:
         The network, ready to be called. A file that bears a released name is used as that model is.
@@ -343,7 +343,7 @@ def open_network(
     """
     if precision not in ("fp32", "bf16"):
         raise OptionError("precision", f"got {precision!r}", "fp32 or bf16")
-    device, path = torch_device(device), Path(os.path.expanduser(model))
+    device, path = select_device(device, mps=True), Path(os.path.expanduser(model))
     known = zoo.get_released(path.name)
     if not os.path.isfile(path):
         path = _found(model, known)
@@ -380,22 +380,6 @@ def read_gpen(weights: str | PathLike, key: str | None = None) -> tuple[GPEN, ch
         raise CheckpointError(str(weights), got, "all tensors of one network", "Fetch or write it again.")
     net.load_state_dict(state)
     return net, spec
-
-
-def torch_device(name: str | torch.device = "auto") -> torch.device:
-    """The device of a name; ``auto`` is CUDA's where there is one, else Apple's ``mps``, else the CPU.
-
-    Raises:
-        OptionError: torch knows no such device, or has not got it on this machine.
-    """
-    if name == "auto":
-        there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
-        name = next(kind for kind, available in there.items() if available)
-    try:
-        return torch.empty(0, device=name).device
-    except (RuntimeError, AssertionError, ImportError) as error:
-        got = f"got {name} ({str(error).strip().splitlines()[0]})"
-        raise OptionError("device", got, "a device of this machine", "Use cpu, or leave it out.") from error
 
 
 def prepare_for_inference(

@@ -14,12 +14,13 @@ import torch
 from gpen_plugin.errors import OptionError, ShapeError
 from gpen_plugin.images.color import from_float, keep_color, keep_tint, to_float, to_gray, to_uint8
 from gpen_plugin.images.photograph import Photograph, read_photograph
+from gpen_plugin.nets.loading import select_device
 from gpen_plugin.restore.alignment import align, can_be_aligned, parse_template, scale_affine, side_in_photograph, warp
 from gpen_plugin.restore.background import open_background
 from gpen_plugin.restore.detection import DetectedFace, open_detector
 from gpen_plugin.restore.identity_gate import open_gate
 from gpen_plugin.restore.masks import normalize_overlaps, open_mask
-from gpen_plugin.restore.network import FaceNetwork, open_network, torch_device
+from gpen_plugin.restore.network import FaceNetwork, open_network
 from gpen_plugin.restore.parallel import parallel_map
 from gpen_plugin.restore.paste import Piece, paste_all
 from gpen_plugin.restore.tasks import Task, get_task
@@ -136,7 +137,7 @@ class Restorer:
         _check("batch", batch, 1)
         _check("min_face", min_face, 1)
         _check("max_face", max_face, 1)
-        self.device = torch_device(device)
+        self.device = select_device(device, mps=True)
         given = get_task(task or "restore") if task is None or isinstance(task, str) else task
         is_default = model is None and given.released == DEFAULT
         model = given.released if model is None else model

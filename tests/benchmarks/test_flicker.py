@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from flicker import SIDE, FlickerMeter, measure
 from helpers.video_files import FakeRestorer, write_avi
+from synthetic_faces import render_face
 
-from gpen_plugin.data.drawn_faces import draw_face
 from gpen_plugin.restore.alignment import scale_template, template
 from gpen_plugin.restore.detection import DetectedFace
 from gpen_plugin.restore.tracking import TrackedFace
@@ -29,7 +29,7 @@ def noisy(image: np.ndarray, deviation: float, seed: int) -> np.ndarray:
 
 
 def test_a_still_video_does_not_flicker():
-    meter, face = FlickerMeter(), draw_face(1, SIDE)
+    meter, face = FlickerMeter(), render_face(1, SIDE)
     for _ in range(3):
         meter.add(face, face, [tracked()])
     assert meter.before == meter.after == 0
@@ -53,7 +53,7 @@ def test_a_brightness_that_goes_up_and_down_gives_its_step_over_root_two():
 
 
 def test_a_larger_result_is_compared_at_the_same_size():
-    meter, face = FlickerMeter(), draw_face(2, SIDE)
+    meter, face = FlickerMeter(), render_face(2, SIDE)
     larger = cv2.resize(face, None, fx=2, fy=2, interpolation=cv2.INTER_NEAREST)
     for number in range(3):
         meter.add(face, larger + np.uint8(0), [tracked()])
@@ -63,7 +63,7 @@ def test_a_larger_result_is_compared_at_the_same_size():
 
 def test_motion_that_landmarks_missed_is_no_flicker():
     """The face moves by two pixels a frame under landmarks that stand still; the flow finds it."""
-    wide = cv2.copyMakeBorder(draw_face(3, SIDE), 20, 20, 20, 20, cv2.BORDER_REFLECT)
+    wide = cv2.copyMakeBorder(render_face(3, SIDE), 20, 20, 20, 20, cv2.BORDER_REFLECT)
     meter = FlickerMeter()
     frames = [np.ascontiguousarray(wide[20 : 20 + SIDE, left : left + SIDE]) for left in range(12, 28, 2)]
     for seed, frame in enumerate(frames):
@@ -75,7 +75,7 @@ def test_motion_that_landmarks_missed_is_no_flicker():
 
 def test_what_was_hidden_is_left_out():
     """A bar that sweeps over the face covers and uncovers what no motion explains; it counts for little."""
-    face, swept, hidden = draw_face(4, SIDE), FlickerMeter(), []
+    face, swept, hidden = render_face(4, SIDE), FlickerMeter(), []
     for left in range(20, 100, 10):
         frame = face.copy()
         frame[:, left : left + 8] = 0

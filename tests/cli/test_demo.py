@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 import yaml
 from helpers import REPOSITORY
+from synthetic_faces import render_face
 
 from gpen_plugin.cli import demo
-from gpen_plugin.data.drawn_faces import draw_face
 from gpen_plugin.data.gpen_degradation_dataset import GPENDegradationDataset
 from gpen_plugin.restore.zoo import DEFAULT, RELEASED
 
@@ -26,7 +26,7 @@ def val(tmp_path, monkeypatch):
     folder = tmp_path / demo.DATA / "faces" / "val"
     folder.mkdir(parents=True)
     for seed in range(2):
-        cv2.imwrite(str(folder / f"{seed:05d}.png"), draw_face(seed, 64))
+        cv2.imwrite(str(folder / f"{seed:05d}.png"), render_face(seed, 64))
     return folder
 
 
@@ -49,7 +49,7 @@ def test_faces_in_subfolders_are_all_degraded_and_measured(tmp_path, monkeypatch
     for index in range(20):
         path = tmp_path / "own" / "faces" / ("00000", "01000")[index % 2] / f"{index // 2:05d}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
-        cv2.imwrite(str(path), draw_face(index, 64))
+        cv2.imwrite(str(path), render_face(index, 64))
     given = shutil.make_archive("own", "zip", "own") if zipped else "own"
     output = demo.DATA / "faces"
     assert make_demo_faces.main(["--input", str(given), "--output", str(output), "--size", "64"]) == 0

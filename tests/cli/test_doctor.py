@@ -55,7 +55,7 @@ def test_without_the_host(site):
     told = site.start("-m", "gpen_plugin.doctor")
     assert told.returncode == 1
     assert 'BasicSR: not installed. Only training needs it: pip install "gpen_plugin[train]"' in told.stdout
-    assert "a drawn face: failed: ModuleNotFoundError: No module named 'cv2'" in told.stdout
+    assert "a synthetic face: failed: ModuleNotFoundError: No module named 'cv2'" in told.stdout
     assert told.stdout.endswith("GPEN cannot work here.\n")
 
 
@@ -81,7 +81,7 @@ def test_opencvs_versions(monkeypatch, version, basicsr, remedy):
     assert not found.fatal
 
 
-def test_a_drawn_face_is_restored():
+def test_synthetic_face_is_restored():
     (found,) = doctor.restoring()
     assert found.value.startswith("found by YuNet and restored in ")
     assert not found.fatal

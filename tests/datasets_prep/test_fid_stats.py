@@ -13,9 +13,10 @@ import numpy as np
 import pytest
 
 from gpen_plugin.data.image_source import FolderSource, resize_square
-from gpen_plugin.metrics import inception_features
+from gpen_plugin.metrics import fid
 from gpen_plugin.metrics.fid import calculate_fid, read_statistics
 from gpen_plugin.metrics.kid import calculate_kid
+from gpen_plugin.nets import inception
 
 
 def colours(image: np.ndarray) -> np.ndarray:
@@ -32,9 +33,9 @@ def batches(monkeypatch) -> list[int]:
         sizes.append(len(images))
         return np.stack([colours(image) for image in images])
 
-    monkeypatch.setattr(inception_features, "extract", extract)
-    for store in ("_of_restored", "_of_ground_truth"):
-        monkeypatch.setattr(inception_features, store, inception_features.ContentCache(99))
+    monkeypatch.setattr(inception, "extract_features", extract)
+    for store in ("_restored", "_ground_truth"):
+        monkeypatch.setattr(fid, store, fid.ContentCache(99))
     return sizes
 
 
@@ -126,7 +127,7 @@ def test_stopped_leaves_nothing(faces, tmp_path, monkeypatch, capsys):
     def stop(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(inception_features, "extract", stop)
+    monkeypatch.setattr(inception, "extract_features", stop)
     assert run(faces, tmp_path / "made" / "a.npz") == 130
     assert "Nothing was written" in capsys.readouterr().err
     assert not (tmp_path / "made").exists()
@@ -148,7 +149,7 @@ def test_a_folder_that_is_gone_in_the_end(faces, tmp_path, monkeypatch, capsys):
         (tmp_path / "made").write_text("a file where the folder would be")
         return np.stack([colours(image) for image in images])
 
-    monkeypatch.setattr(inception_features, "extract", extract)
+    monkeypatch.setattr(inception, "extract_features", extract)
     assert run(faces, tmp_path / "made" / "a.npz") == 1
     assert re.search(r"a\.npz: cannot be written \(.*\); expected a folder with room", capsys.readouterr().err)
 

@@ -13,6 +13,7 @@ import torch
 from helpers.small_evaluation import MADE_FROM_RESULTS, given, run, weights, written  # noqa: F401 - fixtures
 
 from gpen_plugin.errors import OptionError
+from gpen_plugin.evaluate import distributed
 from gpen_plugin.evaluate.distributed import Ranks, merge_dicts
 
 
@@ -77,7 +78,7 @@ def test_each_local_rank_takes_its_own_gpu(monkeypatch):
     taken = []
     cuda = SimpleNamespace(is_available=lambda: True, device_count=lambda: 4, set_device=taken.append)
     monkeypatch.setattr(torch, "cuda", cuda)
-    monkeypatch.setattr("gpen_plugin.evaluate.distributed.torch_device", torch.device)
+    monkeypatch.setattr(distributed, "select_device", lambda name, mps: torch.device(name.replace("auto", "cuda")))
     assert Ranks.of_this_process().device == torch.device("cuda", 3)
     assert Ranks.of_this_process("cuda:1").device == torch.device("cuda", 1)
     assert taken == [torch.device("cuda", 3), torch.device("cuda", 1)]

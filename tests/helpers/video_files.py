@@ -8,8 +8,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from synthetic_faces import render_face
 
-from gpen_plugin.data.drawn_faces import draw_face
 from gpen_plugin.images.photograph import Photograph
 from gpen_plugin.restore.alignment import scale_template, template
 from gpen_plugin.restore.detection import DetectedFace
@@ -26,7 +26,7 @@ def frame(number: int, width: int = WIDTH, height: int = HEIGHT) -> np.ndarray:
     """A drawn face that goes to the right by a pixel a frame."""
     image = np.full((height, width, 3), (90, 120, 70), np.uint8)
     left = 8 + number
-    image[8 : 8 + SIDE, left : left + SIDE] = draw_face(1, SIDE)[:, : width - left]
+    image[8 : 8 + SIDE, left : left + SIDE] = render_face(1, SIDE)[:, : width - left]
     return image
 
 

@@ -1,16 +1,27 @@
-"""The formula against closed forms and scipy, and the metric in the host's own loop."""
+"""FID: the distance, the metric, sets of features, and files of statistics of all three kinds."""
 
 import math
+import os
+import pickle
 
 import numpy as np
 import pytest
+import torch
 from basicsr.metrics import calculate_metric
 from scipy.linalg import sqrtm
 
 from gpen_plugin.config import schema
 from gpen_plugin.errors import DataError, OptionError, ShapeError
-from gpen_plugin.metrics import inception_features
-from gpen_plugin.metrics.fid import Gaussian, calculate_fid, frechet_distance
+from gpen_plugin.metrics import fid
+from gpen_plugin.metrics.fid import (
+    FeatureStats,
+    Gaussian,
+    InceptionAccumulator,
+    calculate_fid,
+    frechet_distance,
+    read_statistics,
+)
+from gpen_plugin.nets import inception
 
 PIXELS = 12  # the stand-in for the network gives the first pixels of an image
 
@@ -98,9 +109,9 @@ def no_network(monkeypatch):
     def extract(images, device, weights):
         return np.array([p.reshape(-1)[:PIXELS] for p in images], np.float32)
 
-    monkeypatch.setattr(inception_features, "extract", extract)
-    for store in ("_of_restored", "_of_ground_truth"):
-        monkeypatch.setattr(inception_features, store, inception_features.ContentCache(99))
+    monkeypatch.setattr(inception, "extract_features", extract)
+    for store in ("_restored", "_ground_truth"):
+        monkeypatch.setattr(fid, store, fid.ContentCache(99))
 
 
 def images(seed: int, count: int, high: int = 256) -> np.ndarray:
@@ -171,3 +182,183 @@ def test_without_weights_the_others_go_on(monkeypatch, tmp_path):
     monkeypatch.delenv("GPEN_PLUGIN_WEIGHTS", raising=False)
     img = np.random.default_rng(99).integers(0, 256, (5, 7, 3), dtype=np.uint8)  # seen by no other test
     assert math.isnan(calculate_fid(img=img, img2=img))
+
+
+def noise_image(seed: int, height: int = 40, width: int = 40) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
+
+
+class Sets(InceptionAccumulator):
+    """Counts its pairs, so that the arithmetic can be seen."""
+
+    def value(self) -> float:
+        return float(len(self))
+
+
+@pytest.fixture
+def asked(monkeypatch) -> list[np.ndarray]:
+    """The images that a stand-in for the network was asked about; an image's features are its mean and size."""
+    seen = []
+
+    def extract(images, device, weights):
+        seen.extend(images)
+        return np.array([[p.mean(), len(p)] for p in images], np.float32)
+
+    monkeypatch.setattr(inception, "extract_features", extract)
+    for store in ("_restored", "_ground_truth"):
+        monkeypatch.setattr(fid, store, fid.ContentCache(4))
+    return seen
+
+
+def sets_of(img, img2=None, statistics=None) -> Sets:
+    return Sets.of_images(img, img2, statistics=statistics, weights=None, device="cpu")
+
+
+def test_pairs_come_in_an_order_that_the_contents_decide(asked):
+    pairs = [(noise_image(i), noise_image(10 + i, 24, 30)) for i in range(5)]
+    one = sum(sets_of(*pair) for pair in pairs)
+    other = sum(pickle.loads(pickle.dumps(sets_of(*pair))) for pair in reversed(pairs))
+    np.testing.assert_array_equal(one.features(), other.features())
+    np.testing.assert_array_equal(one.real_features(), other.real_features())
+    means = {p.mean(dtype=np.float64): q.mean(dtype=np.float64) for p, q in pairs}
+    for own, real in zip(one.features(), one.real_features(), strict=True):
+        assert real[0] == pytest.approx(min(means.items(), key=lambda item: abs(item[0] - own[0]))[1], rel=1e-6)
+    assert one / 5 == 5.0
+
+
+def test_ground_truth_is_looked_at_once(asked):
+    truth = noise_image(9)
+    for seed in range(6):  # more than are remembered of what is not ground truth
+        sets_of(noise_image(seed), truth)
+        sets_of(noise_image(seed), truth)  # by another metric
+    assert sum(np.array_equal(p, truth) for p in asked) == 1
+    assert len(asked) == 7
+
+
+def test_with_statistics_ground_truth_does_not_count(asked):
+    one, other = sets_of(noise_image(0), noise_image(1), "a.npz"), sets_of(noise_image(0), None, "a.npz")
+    assert one._records[0][0] == other._records[0][0]
+    assert len(asked) == 1
+    with pytest.raises(AssertionError, match=r"a\.npz and b\.npz in one sum"):
+        one + sets_of(noise_image(0), None, "b.npz")
+
+
+def test_what_cannot_be_compared_is_refused(asked):
+    with pytest.raises(OptionError, match="statistics: missing, and there is no ground truth; expected one of the two"):
+        sets_of(noise_image(0))
+    with pytest.raises(ShapeError, match=r"img: got shape \(40, 40\) of uint8"):
+        sets_of(noise_image(0)[:, :, 0], noise_image(1))
+    with pytest.raises(ShapeError, match=r"img2: got shape \(40, 40, 3\) of float64"):
+        sets_of(noise_image(0), noise_image(1) / 255)
+
+
+FEATURES = np.random.default_rng(0).normal(3, 2, (50, 6)).astype(np.float32)
+MEAN, COVARIANCE = FEATURES.mean(axis=0), np.cov(FEATURES, rowvar=False)
+
+
+def test_moments_do_not_depend_on_the_parts():
+    moments = FeatureStats(6)
+    for part in np.split(FEATURES + 1000, [1, 20, 21]):
+        moments.add(part)
+    expected = (FEATURES + 1000).astype(np.float64)
+    assert moments.count == 50
+    np.testing.assert_allclose(moments.mean, expected.mean(axis=0), rtol=1e-13)
+    np.testing.assert_allclose(moments.covariance(), np.cov(expected, rowvar=False), rtol=1e-10)
+
+
+def write_pytorch_fids(path):
+    np.savez_compressed(path, mu=MEAN, sigma=COVARIANCE)
+
+
+def write_basicsrs(path):
+    """As the host's own script does."""
+    content = {"name": "ffhq", "size": 512, "mean": MEAN, "cov": COVARIANCE}
+    torch.save(content, path, _use_new_zipfile_serialization=False)
+
+
+def write_basicsrs_of_numpy_1(path):
+    write_basicsrs(path)
+    content = path.read_bytes()
+    assert b"numpy._core.multiarray" in content or b"numpy.core.multiarray" in content
+    path.write_bytes(content.replace(b"numpy._core.multiarray", b"numpy.core.multiarray"))
+
+
+@pytest.mark.parametrize(
+    ("write", "name", "called"),
+    [
+        (write_pytorch_fids, "a.npz", "a"),
+        (write_basicsrs, "a.pth", "ffhq"),
+        (write_basicsrs_of_numpy_1, "a.pth", "ffhq"),
+    ],
+)
+def test_files_of_others(tmp_path, write, name, called):
+    write(tmp_path / name)
+    statistics = read_statistics(tmp_path / name)
+    np.testing.assert_array_equal(statistics.mean, MEAN.astype(np.float64))
+    np.testing.assert_array_equal(statistics.covariance, COVARIANCE)
+    assert (statistics.name, statistics.count, statistics.features) == (called, None, None)
+    with pytest.raises(
+        OptionError, match=r"val:metrics:kid:statistics: .*only mean and covariance.*fid_stats\.py --features"
+    ):
+        read_statistics(tmp_path / name, "val:metrics:kid:statistics", with_features=True)
+
+
+def test_a_file_is_read_again_when_it_has_changed(tmp_path):
+    path = tmp_path / "a.npz"
+    np.savez(path, mu=MEAN, sigma=COVARIANCE)
+    first = read_statistics(path)
+    assert read_statistics(path) is first
+    np.savez(path, mu=MEAN + 1, sigma=COVARIANCE)
+    os.utime(path, ns=(1, 1))
+    np.testing.assert_allclose(read_statistics(path).mean, first.mean + 1)
+
+
+def test_files_below_the_home_folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    write_pytorch_fids(tmp_path / "a.npz")
+    assert read_statistics("~/a.npz").name == "a"
+
+
+def test_features_of_another_network_are_refused(tmp_path):
+    write_pytorch_fids(tmp_path / "a.npz")
+    assert read_statistics(tmp_path / "a.npz", dimensions=6).name == "a"
+    with pytest.raises(ShapeError, match=r"statistics: .*a\.npz is of 6 features; expected 2048, the last"):
+        read_statistics(tmp_path / "a.npz", dimensions=2048)
+
+
+class Malice:
+    def __reduce__(self):
+        return (os.mkdir, ("malice_was_here",))
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ({"mu": MEAN}, "holds mu; expected a file of datasets_prep/fid_stats.py, pytorch-fid"),
+        ({"mu": MEAN, "sigma": COVARIANCE[:3]}, r"has a mean of shape \(6,\) and a covariance of \(3, 6\)"),
+        ({"mu": MEAN * np.nan, "sigma": COVARIANCE}, ".* finite values"),
+        ({"mu": np.array([Malice()]), "sigma": COVARIANCE}, r"cannot be read \(ValueError\)"),
+        ({"mu": MEAN, "sigma": COVARIANCE, "count": "many"}, r"cannot be read \(ValueError\)"),
+        ({"mu": MEAN, "sigma": COVARIANCE, "features": MEAN}, r"has features of shape \(6,\); expected \(N, 6\)"),
+    ],
+)
+def test_wrong_contents_are_named(tmp_path, monkeypatch, content, message):
+    monkeypatch.chdir(tmp_path)
+    np.savez("a.npz", **content)
+    with pytest.raises(DataError, match=rf"a\.npz: {message}"):
+        read_statistics("a.npz")
+    assert os.listdir() == ["a.npz"]
+
+
+def test_missing_and_damaged_files_are_named(tmp_path):
+    with pytest.raises(DataError, match=r"statistics: .*b\.npz cannot be read \(No such file"):
+        read_statistics(tmp_path / "b.npz")
+    (tmp_path / "b.npz").write_bytes(b"PK\x03\x04 cut off")
+    with pytest.raises(DataError, match=r"b\.npz: cannot be read"):
+        read_statistics(tmp_path / "b.npz")
+    np.save(tmp_path / "b.npy", FEATURES)
+    with pytest.raises(DataError, match=r"b\.npy: cannot be read \(TypeError\); expected a file of datasets_prep"):
+        read_statistics(tmp_path / "b.npy")
+    (tmp_path / "b.pth").write_bytes(pickle.dumps({"mean": Malice()}, 2))
+    with pytest.raises(DataError, match=r"b\.pth: cannot be read, or is not safe to read .*; expected a file of"):
+        read_statistics(tmp_path / "b.pth")

@@ -14,7 +14,7 @@ from torch import nn
 from gpen_plugin.errors import CheckpointError, MissingFileError, OptionError, ShapeError
 from gpen_plugin.host import register, registered
 from gpen_plugin.metrics import identity
-from gpen_plugin.metrics.identity import calculate_identity, cosine, degrees
+from gpen_plugin.metrics.identity import angle_degrees, calculate_identity, cosine_similarity
 from gpen_plugin.nets import arcface
 from gpen_plugin.nets.arcface import FaceInput, RecognitionSettings, embedding, network_input
 
@@ -44,12 +44,12 @@ def onnx_file(tmp_path) -> str:
 
 def test_angles_between_known_vectors():
     one, other = np.array([1.0, 0.0]), np.array([math.cos(0.3), math.sin(0.3)])
-    assert cosine(one, other) == pytest.approx(math.cos(0.3), abs=1e-12)
-    assert degrees(one, other) == pytest.approx(math.degrees(0.3), abs=1e-12)
-    assert degrees(one, -one) == 180
-    assert cosine(one, -one) == -1
+    assert cosine_similarity(one, other) == pytest.approx(math.cos(0.3), abs=1e-12)
+    assert angle_degrees(one, other) == pytest.approx(math.degrees(0.3), abs=1e-12)
+    assert angle_degrees(one, -one) == 180
+    assert cosine_similarity(one, -one) == -1
     near = np.array([math.cos(1e-9), math.sin(1e-9)])  # whose cosine is 1 in float64
-    assert degrees(one, near) == pytest.approx(math.degrees(1e-9), rel=1e-6)
+    assert angle_degrees(one, near) == pytest.approx(math.degrees(1e-9), rel=1e-6)
 
 
 def test_a_mere_name_is_looked_for_among_the_weights(onnx_file, tmp_path, monkeypatch):

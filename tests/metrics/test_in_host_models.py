@@ -15,7 +15,8 @@ from scipy.linalg import sqrtm
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from gpen_plugin.errors import MissingFileError
-from gpen_plugin.metrics import base, inception_features
+from gpen_plugin.metrics import base, fid
+from gpen_plugin.nets import inception
 
 IMAGES, SIDE = 4, 32
 OF_SETS = {
@@ -40,9 +41,9 @@ def no_weights(monkeypatch, tmp_path):
     for name in ("XDG_CACHE_HOME", "TORCH_HOME", "GPEN_PLUGIN_WEIGHTS"):
         monkeypatch.setenv(name, str(tmp_path / "nothing"))
     monkeypatch.setenv("GPEN_PLUGIN_OFFLINE", "1")
-    base._tell_once.cache_clear()
-    for store in ("_of_restored", "_of_ground_truth"):
-        monkeypatch.setattr(inception_features, store, inception_features.ContentCache(99))
+    base._warn_once.cache_clear()
+    for store in ("_restored", "_ground_truth"):
+        monkeypatch.setattr(fid, store, fid.ContentCache(99))
 
 
 @pytest.fixture
@@ -54,7 +55,7 @@ def seen(monkeypatch) -> list[np.ndarray]:
         images.extend(batch)
         return np.stack([features_of(image) for image in batch])
 
-    monkeypatch.setattr(inception_features, "extract", extract)
+    monkeypatch.setattr(inception, "extract_features", extract)
     return images
 
 
@@ -151,7 +152,7 @@ def test_in_a_test(sr_options, write_options, monkeypatch, tmp_path, known):
             raise MissingFileError("weights", "away", hint="Put them there.")
         return np.stack([features_of(image) for image in batch])
 
-    monkeypatch.setattr(inception_features, "extract", extract)
+    monkeypatch.setattr(inception, "extract_features", extract)
     truth = features_in(sorted((tmp_path / "gt").iterdir()))
     np.savez(tmp_path / "truth.npz", mu=truth.mean(axis=0), sigma=np.cov(truth, rowvar=False))
     options = {key: sr_options[key] for key in ("name", "model_type", "scale", "num_gpu", "manual_seed", "network_g")}

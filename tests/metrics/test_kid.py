@@ -7,8 +7,9 @@ import pytest
 from basicsr.metrics import calculate_metric
 
 from gpen_plugin.errors import OptionError, ShapeError
-from gpen_plugin.metrics import inception_features, kid
+from gpen_plugin.metrics import fid, kid
 from gpen_plugin.metrics.kid import calculate_kid
+from gpen_plugin.nets import inception
 
 PIXELS = 12
 
@@ -29,10 +30,9 @@ def with_loops(one: np.ndarray, other: np.ndarray) -> float:
     return within(one) + within(other) - 2 * between
 
 
-@pytest.mark.parametrize("block", [1024, 7, 1])
-@pytest.mark.parametrize("counts", [(20, 20), (9, 23), (2, 2)])
+@pytest.mark.parametrize(("counts", "block"), [((20, 20), 1024), ((9, 23), 7), ((2, 2), 1)])
 def test_loops_over_pairs(monkeypatch, counts, block):
-    monkeypatch.setattr(kid, "BLOCK", block)
+    monkeypatch.setattr(kid, "BLOCK_ROWS", block)
     one, other = normal(0, counts[0]), normal(1, counts[1], shift=0.5)
     expected = with_loops(one, other)
     assert kid.kernel_distance(one, other) == pytest.approx(expected, rel=1e-10)
@@ -65,9 +65,9 @@ def no_network(monkeypatch):
     def extract(images, device, weights):
         return np.array([p.reshape(-1)[:PIXELS] / 255 for p in images], np.float32)
 
-    monkeypatch.setattr(inception_features, "extract", extract)
-    for store in ("_of_restored", "_of_ground_truth"):
-        monkeypatch.setattr(inception_features, store, inception_features.ContentCache(99))
+    monkeypatch.setattr(inception, "extract_features", extract)
+    for store in ("_restored", "_ground_truth"):
+        monkeypatch.setattr(fid, store, fid.ContentCache(99))
 
 
 def images(seed: int, count: int) -> np.ndarray:
@@ -102,7 +102,9 @@ def test_against_features_of_a_file(tmp_path):
     for _ in range(2):  # the second time, what is within the file is known
         assert in_the_hosts_loop(restored, statistics=str(tmp_path / "with.npz")) == pytest.approx(expected, rel=1e-4)
     np.savez(tmp_path / "without.npz", **moments)
-    with pytest.raises(OptionError, match=r"without\.npz holds moments alone; expected the features.*--features"):
+    with pytest.raises(
+        OptionError, match=r"without\.npz holds only mean and covariance; expected the features.*--features"
+    ):
         calculate_kid(restored[0], statistics=str(tmp_path / "without.npz"))
 
 

@@ -9,7 +9,7 @@ from basicsr.metrics import calculate_metric
 
 from gpen_plugin.errors import MissingFileError, OptionError, ShapeError
 from gpen_plugin.metrics import lmd
-from gpen_plugin.metrics.lmd import calculate_lmd, landmarks_by, mean_distance
+from gpen_plugin.metrics.lmd import calculate_lmd, mean_distance, open_landmark_detector
 from gpen_plugin.nets.awing import AWing
 
 
@@ -31,7 +31,7 @@ def seen(monkeypatch) -> list:
         y, x = np.argwhere(image[..., 0])[0]
         return np.array([[x, y], [x + 5, y]], float)
 
-    monkeypatch.setattr(lmd, "landmarks_by", lambda *options: detector)
+    monkeypatch.setattr(lmd, "open_landmark_detector", lambda *options: detector)
     return images
 
 
@@ -77,19 +77,19 @@ def test_options(seen):
     with pytest.raises(ShapeError, match="got 256 x 256 px beside 64 x 64 px"):
         calculate_lmd(spot(1, 1), spot(1, 1, 64))
     with pytest.raises(OptionError, match="detector: got 'dlib'; expected awing or yunet"):
-        landmarks_by("dlib")
+        open_landmark_detector("dlib")
 
 
 def test_a_detector_is_built_once(monkeypatch):
     built = []
     monkeypatch.setitem(lmd.DETECTORS, "awing", lambda *options: built.append(options) or "detector")
-    landmarks_by.cache_clear()
+    open_landmark_detector.cache_clear()
     try:
-        assert [landmarks_by("awing", "a.pth", "cpu") for _ in range(2)] == ["detector"] * 2
-        landmarks_by("awing", "b.pth", "cpu")
+        assert [open_landmark_detector("awing", "a.pth", "cpu") for _ in range(2)] == ["detector"] * 2
+        open_landmark_detector("awing", "b.pth", "cpu")
         assert built == [("a.pth", "cpu"), ("b.pth", "cpu")]
     finally:
-        landmarks_by.cache_clear()
+        open_landmark_detector.cache_clear()
 
 
 def test_papers_count_98_landmarks(tmp_path, monkeypatch):

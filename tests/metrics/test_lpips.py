@@ -16,7 +16,7 @@ from torch import nn
 
 from gpen_plugin.errors import CheckpointError, MissingFileError, OptionError, ShapeError
 from gpen_plugin.metrics import lpips as lpips_metric
-from gpen_plugin.metrics.lpips import SMALLEST, calculate_lpips
+from gpen_plugin.metrics.lpips import LPIPS_MIN_SIDE, calculate_lpips
 
 lpips = pytest.importorskip("lpips")
 
@@ -78,7 +78,7 @@ def test_equal_images_and_order(network):
 
 
 def test_the_smallest_image(network):
-    smallest, options = SMALLEST[network.net], {"net": network.net, "weights": str(network.path)}
+    smallest, options = LPIPS_MIN_SIDE[network.net], {"net": network.net, "weights": str(network.path)}
     assert calculate_lpips(image(0, smallest), image(1, smallest), **options) > 0
     with pytest.raises(RuntimeError, match="too small"):
         of_reference(network.reference, image(0, smallest - 1), image(1, smallest - 1))

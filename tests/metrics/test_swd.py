@@ -1,4 +1,4 @@
-"""The formula against scipy and closed forms, and the metric in the host's own loop."""
+"""SWD: pyramid and patches, the formula against scipy and closed forms, and the metric in the host's loop."""
 
 import math
 import pickle
@@ -9,19 +9,89 @@ import cv2
 import numpy as np
 import pytest
 from basicsr.metrics import calculate_metric
+from scipy.ndimage import convolve
 from scipy.stats import wasserstein_distance
 
 from gpen_plugin.config import schema
 from gpen_plugin.errors import OptionError, ShapeError
 from gpen_plugin.host import registered
 from gpen_plugin.metrics.swd import (
+    PATCH_SIDE,
     calculate_swd,
+    cut_patches,
     laplacian_pyramid,
     mean_and_deviation,
-    patches_at,
+    sample_corners,
+    sample_directions,
     sliced_wasserstein,
-    unit_directions,
 )
+
+BINOMIAL = np.outer([1, 4, 6, 4, 1], [1, 4, 6, 4, 1])[:, :, None] / 256
+
+
+def noise(*shape: int) -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+
+
+def halved(image: np.ndarray) -> np.ndarray:
+    return convolve(image, BINOMIAL, mode="mirror")[::2, ::2]
+
+
+def doubled(image: np.ndarray) -> np.ndarray:
+    height, width, channels = image.shape
+    spread = np.zeros((2 * height, 2 * width, channels))
+    spread[::2, ::2] = image
+    return convolve(spread, 4 * BINOMIAL, mode="mirror")
+
+
+@pytest.mark.parametrize("shape", [(64, 64, 3), (32, 80, 3)])
+def test_levels_are_those_of_an_outside_convolution(shape):
+    current, expected = noise(*shape).astype(float), []
+    while min(current.shape[:2]) >= 32:
+        expected.append(current - doubled(halved(current)))
+        current = halved(current)
+    levels = laplacian_pyramid(noise(*shape))
+    assert len(levels) == len(expected) + 1
+    for level, band in zip(levels, [*expected, current], strict=True):
+        np.testing.assert_allclose(level, band, atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("side", "sizes"), [(16, [16]), (31, [31]), (32, [32, 16]), (33, [33, 17]), (256, [256, 128, 64, 32, 16])]
+)
+def test_the_pyramid_ends_before_it_would_go_below_16_px(side, sizes):
+    assert [level.shape for level in laplacian_pyramid(noise(side, side, 3))] == [(size, size, 3) for size in sizes]
+
+
+def test_a_constant_lives_in_the_coarsest_level_alone():
+    image = noise(64, 64, 3) // 2
+    for level, (one, other) in enumerate(zip(laplacian_pyramid(image), laplacian_pyramid(image + 9), strict=True)):
+        np.testing.assert_allclose(other - one, 9 if level == 2 else 0, atol=1e-3)
+
+
+def test_corners_reach_every_patch_and_no_further():
+    corners = sample_corners((PATCH_SIDE, PATCH_SIDE + 2, 3), 100, np.random.default_rng(0))
+    assert corners.shape == (2, 100)
+    assert set(corners[0]) == {0}
+    assert set(corners[1]) == {0, 1, 2}
+
+
+def test_patches_are_cut_channel_by_channel():
+    level = laplacian_pyramid(noise(20, 24, 3))[0]
+    patches = cut_patches(level, np.array([[0, 13], [17, 5]]))
+    assert patches.shape == (2, 3, 49)
+    for patch, (top, left) in zip(patches, [(0, 17), (13, 5)], strict=True):
+        cut = level[top : top + PATCH_SIDE, left : left + PATCH_SIDE]
+        np.testing.assert_array_equal(patch, cut.transpose(2, 0, 1).reshape(3, 49))  # whole numbers fit into 16 bits
+
+
+def test_float16_rounding_is_small():
+    level = laplacian_pyramid(noise(64, 64, 3))[0]
+    corners = sample_corners(level.shape, 50, np.random.default_rng(0))
+    windows = [level[top : top + PATCH_SIDE, left : left + PATCH_SIDE] for top, left in corners.T]
+    cut = np.stack([window.transpose(2, 0, 1).reshape(3, 49) for window in windows])
+    np.testing.assert_allclose(cut_patches(level, corners), cut, rtol=5e-4, atol=1e-6)
+
 
 SMALL = {"patches": 32, "directions": 48}
 
@@ -54,7 +124,7 @@ def sum_of(pairs, **options):
 
 def test_each_direction_is_scipys_distance_on_a_line():
     one, other = normal(0, 200, 5), normal(1, 200, 5, shift=0.4, scale=1.7)
-    directions = unit_directions(5, 70, np.random.default_rng(2))  # more than are taken at once
+    directions = sample_directions(5, 70, np.random.default_rng(2))  # more than are taken at once
     expected = [wasserstein_distance(one @ d, other @ d) for d in directions.T]
     assert sliced_wasserstein(one, other, directions) == pytest.approx(np.mean(expected), rel=1e-9)
     assert sliced_wasserstein(one, other, directions[:, :1]) == pytest.approx(expected[0], rel=1e-9)
@@ -65,20 +135,20 @@ def test_two_gaussians_of_one_width_are_their_shift_apart():
     dimensions, points = 12, normal(0, 100, 12)
     shift = normal(1, 1, dimensions)
     expected = np.linalg.norm(shift) * math.gamma(6) / (math.sqrt(math.pi) * math.gamma(6.5))
-    directions = unit_directions(dimensions, 4000, np.random.default_rng(2))
+    directions = sample_directions(dimensions, 4000, np.random.default_rng(2))
     assert sliced_wasserstein(points, points + shift, directions) == pytest.approx(expected, rel=0.03)
 
 
 def test_two_gaussians_of_one_centre():
     """Of deviations s and t they are |s - t| E|z| = |s - t| sqrt(2 / pi) apart, on every direction."""
-    directions = unit_directions(4, 30, np.random.default_rng(2))
+    directions = sample_directions(4, 30, np.random.default_rng(2))
     distance = sliced_wasserstein(normal(0, 40000, 4, scale=1.0), normal(1, 40000, 4, scale=2.5), directions)
     assert distance == pytest.approx(1.5 * math.sqrt(2 / math.pi), rel=0.02)
 
 
 def test_sets_have_no_order_and_need_the_same_number_of_points():
     one, other = normal(0, 50, 6), normal(1, 50, 6)
-    directions = unit_directions(6, 20, np.random.default_rng(2))
+    directions = sample_directions(6, 20, np.random.default_rng(2))
     assert sliced_wasserstein(one, one[::-1], directions) == 0
     assert sliced_wasserstein(one, other, directions) == sliced_wasserstein(other, one, directions) > 0
     with pytest.raises(ShapeError, match=r"other: got shape \(40, 6\); expected \(50, 6\)"):
@@ -86,7 +156,7 @@ def test_sets_have_no_order_and_need_the_same_number_of_points():
 
 
 def test_directions_are_even_over_the_sphere():
-    directions = unit_directions(4, 20000, np.random.default_rng(0))
+    directions = sample_directions(4, 20000, np.random.default_rng(0))
     np.testing.assert_allclose(np.linalg.norm(directions, axis=0), 1, rtol=1e-6)
     np.testing.assert_allclose(directions.mean(axis=1), 0, atol=0.02)
     np.testing.assert_allclose(directions @ directions.T / 20000, np.eye(4) / 4, atol=0.01)
@@ -119,10 +189,10 @@ def test_value_is_the_papers_formula_of_normalised_patches():
     everywhere = np.stack(np.meshgrid(range(10), range(10))).reshape(2, -1)
     sets = []
     for images in zip(*pairs, strict=True):
-        patches = np.concatenate([patches_at(laplacian_pyramid(p)[0], everywhere) for p in images]).astype(float)
+        patches = np.concatenate([cut_patches(laplacian_pyramid(p)[0], everywhere) for p in images]).astype(float)
         patches = (patches - patches.mean(axis=(0, 2), keepdims=True)) / patches.std(axis=(0, 2), keepdims=True)
         sets.append(patches.reshape(-1, 147))
-    directions = unit_directions(147, 600, np.random.default_rng(0))
+    directions = sample_directions(147, 600, np.random.default_rng(0))
     expected = 1000 * np.mean([wasserstein_distance(sets[0] @ d, sets[1] @ d) for d in directions.T])
     total = sum_of(pairs, patches=4000, directions=600)
     assert total / 2 == pytest.approx(expected, rel=0.03)

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from helpers.small_networks import saved
+from synthetic_faces import render_face
 from test_preflight import parsed
 from torch.nn import functional as F
 
@@ -15,7 +16,6 @@ from gpen_plugin.archs.gan_prior_arch import GPENPrior
 from gpen_plugin.archs.gpen_arch import GPEN
 from gpen_plugin.archs.gpen_discriminator_arch import GPENDiscriminator
 from gpen_plugin.cli import convert
-from gpen_plugin.data.drawn_faces import draw_face
 from gpen_plugin.errors import CheckpointError, GPENError
 from gpen_plugin.metrics.swd import calculate_swd
 from gpen_plugin.models.gpen_model import GPENModel
@@ -229,7 +229,7 @@ def test_with_noise_weights_of_0_it_is_the_priors_image_of_that_code_with_any_no
 @pytest.fixture(scope="module")
 def drawn() -> torch.Tensor:
     """Portraits that nobody photographed, (N, 3, 32, 32), in [-1, 1]."""
-    images = np.stack([draw_face(seed, 32)[:, :, ::-1].transpose(2, 0, 1) for seed in range(24)])
+    images = np.stack([render_face(seed, 32)[:, :, ::-1].transpose(2, 0, 1) for seed in range(24)])
     return torch.from_numpy(images.astype(np.float32)) / 127.5 - 1
 
 

@@ -15,11 +15,12 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from torch.utils.data import DataLoader, Dataset
 
 from gpen_plugin.data.gpen_degradation_dataset import GPENDegradationDataset
-from gpen_plugin.metrics import base, inception_features
+from gpen_plugin.metrics import base, fid
 from gpen_plugin.metrics.fid import FIDAccumulator, calculate_fid
 from gpen_plugin.models import validation
 from gpen_plugin.models.gpen_model import GPENModel
 from gpen_plugin.models.validation import ImageNames, MetricSums
+from gpen_plugin.nets import inception
 
 NAN = math.nan
 
@@ -82,9 +83,9 @@ def stand_in_for_inception(monkeypatch) -> None:
     def extract(images, device, weights):
         return np.array([[*p.mean(axis=(0, 1)), *p.std(axis=(0, 1))] for p in images], np.float32)
 
-    monkeypatch.setattr(inception_features, "extract", extract)
-    for store in ("_of_restored", "_of_ground_truth"):
-        monkeypatch.setattr(inception_features, store, inception_features.ContentCache(99))
+    monkeypatch.setattr(inception, "extract_features", extract)
+    for store in ("_restored", "_ground_truth"):
+        monkeypatch.setattr(fid, store, fid.ContentCache(99))
 
 
 def scalars(folder, name: str) -> list[float]:
@@ -97,7 +98,7 @@ def test_a_training_without_the_weights_goes_on(options, train, monkeypatch, tmp
     for name in ("XDG_CACHE_HOME", "TORCH_HOME", "GPEN_PLUGIN_WEIGHTS"):
         monkeypatch.setenv(name, str(tmp_path / "nothing"))
     monkeypatch.setenv("GPEN_PLUGIN_OFFLINE", "1")
-    base._tell_once.cache_clear()
+    base._warn_once.cache_clear()
     for name in ("fid", "kid"):
         options["val"]["metrics"][name] = {"type": f"calculate_{name}", "better": "lower"}
     folder = train(options)

@@ -11,10 +11,10 @@ import yaml
 from basicsr.models import build_model
 from helpers import REPOSITORY
 from helpers.small_networks import saved
+from synthetic_faces import render_face
 
 from gpen_plugin.archs.gan_prior_arch import GPENPrior
 from gpen_plugin.archs.gpen_discriminator_arch import GPENDiscriminator
-from gpen_plugin.data.drawn_faces import draw_face
 from gpen_plugin.models.gpen_model import GPENModel
 
 VARIANTS = ["gpen", "gpen_wo_ft", "gpen_wo_noise", "gpen_noise_add"]
@@ -33,7 +33,7 @@ def arguments(section: dict, *without: str) -> dict:
 def portraits(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("portraits")
     for seed in range(4):
-        cv2.imwrite(str(folder / f"{seed}.png"), draw_face(seed, 64))
+        cv2.imwrite(str(folder / f"{seed}.png"), render_face(seed, 64))
     return folder
 
 

@@ -1,21 +1,34 @@
-"""Weights of other people's files: read safely, loaded whole."""
+"""Weights of published files, ONNX files and devices."""
 
+import sys
+from importlib.util import find_spec
+
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
-from gpen_plugin.errors import CheckpointError, OptionError
-from gpen_plugin.nets.loading import load_frozen, load_tensors, select_device
+from gpen_plugin.errors import CheckpointError, MissingFileError, OptionError, ShapeError
+from gpen_plugin.nets.loading import OnnxNetwork, load_frozen, load_tensors, select_device
 
 CPU = torch.device("cpu")
+needs_onnx = pytest.mark.skipif(not (find_spec("onnx") and find_spec("onnxruntime")), reason="needs onnx, onnxruntime")
 
 
 def network() -> nn.Sequential:
     return nn.Sequential(nn.Linear(2, 3), nn.BatchNorm1d(3))
 
 
-@pytest.mark.parametrize("entry", [None, "params_ema", "params", "state_dict"])
-@pytest.mark.parametrize("prefix", ["", "module.", "module.module.", "_orig_mod.", "module._orig_mod."])
+@pytest.mark.parametrize(
+    ("entry", "prefix"),
+    [
+        (None, ""),
+        ("params_ema", "module."),
+        ("params", "module.module."),
+        ("state_dict", "_orig_mod."),
+        (None, "module._orig_mod."),
+    ],
+)
 def test_layouts_of_files(tmp_path, entry, prefix):
     tensors = network().state_dict()
     content = {f"{prefix}{name}": tensor for name, tensor in tensors.items()}
@@ -67,8 +80,62 @@ def test_tensors_of_another_network(change, words):
         load_frozen(network(), tensors, "file.pth", CPU)
 
 
-def test_devices():
-    assert select_device("cpu") == CPU
-    assert select_device("auto").type == ("cuda" if torch.cuda.is_available() else "cpu")
-    with pytest.raises(OptionError, match="device: got 'gpu'"):
-        select_device("gpu")
+def test_auto_takes_the_best_device(monkeypatch):
+    def chosen(mps: bool = True) -> str:
+        try:
+            return select_device(mps=mps).type
+        except OptionError as error:  # patched to be available, it still is not there
+            return error.got.split()[1]
+
+    available = {"cuda": False, "mps": False}
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: available["cuda"])
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: available["mps"])
+    assert chosen() == "cpu"
+    available["mps"] = True
+    assert chosen() == "mps"
+    assert chosen(mps=False) == "cpu"
+    available["cuda"] = True
+    assert chosen() == "cuda"
+    assert select_device("cpu") == select_device(torch.device("cpu")) == torch.device("cpu")
+
+
+@pytest.mark.parametrize("device", ["meta2", "cuda:7", "privateuseone"])
+def test_a_device_that_is_not_there(device):
+    with pytest.raises(OptionError, match=rf"^device: got {device} \(.*\); expected a device of this machine\."):
+        select_device(device)
+
+
+def test_device_error_names_the_option():
+    with pytest.raises(OptionError, match=r"^--device: got gpu \(.*\); expected a device of this machine"):
+        select_device("gpu", where="--device")
+
+
+@needs_onnx
+def test_outputs_by_name_and_what_the_file_fixes(tmp_path):
+    from helpers.onnx_models import constant, mean_colour
+
+    free = OnnxNetwork(mean_colour(tmp_path / "free.onnx"), CPU)
+    assert (free.channels, free.sides) == (3, [None, None])
+    image = np.arange(12, dtype=np.float32).reshape(1, 3, 2, 2)
+    assert np.allclose(free(image)["embedding"], [[1.5, 5.5, 9.5]])
+    fixed = OnnxNetwork(mean_colour(tmp_path / "fixed.onnx", 1, 16), CPU)
+    assert (fixed.channels, fixed.sides) == (1, [16, 16])
+    with pytest.raises(ShapeError, match=r"fixed.onnx: does not take images of shape \(1, 3, 2, 2\)"):
+        fixed(image)
+    both = OnnxNetwork(
+        constant(tmp_path / "both.onnx", {"b": np.ones(1, np.float32), "a": np.zeros(2, np.float32)}), CPU
+    )
+    assert [*both(image)] == ["b", "a"]
+
+
+@needs_onnx
+def test_a_damaged_file(tmp_path):
+    (tmp_path / "damaged.onnx").write_bytes(b"no graph")
+    with pytest.raises(CheckpointError, match=r"damaged.onnx: cannot be opened"):
+        OnnxNetwork(tmp_path / "damaged.onnx", CPU)
+
+
+def test_without_onnxruntime(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    with pytest.raises(MissingFileError, match=r'pip install "gpen_plugin\[evaluate\]"'):
+        OnnxNetwork(tmp_path / "any.onnx", CPU)

@@ -8,8 +8,8 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from synthetic_faces import render_face
 
-from gpen_plugin.data.drawn_faces import draw_face
 from gpen_plugin.errors import CheckpointError, MissingFileError
 from gpen_plugin.nets.yunet import RawPredictions, yunet_network
 from gpen_plugin.restore.detection import backends, open_detector
@@ -19,7 +19,7 @@ CPU = torch.device("cpu")
 
 
 def test_yunet_finds_drawn_faces_where_they_are():
-    face = draw_face(0, 128)
+    face = render_face(0, 128)
     image = cv2.copyMakeBorder(np.hstack([face, face]), 64, 64, 64, 64, cv2.BORDER_REPLICATE)
     left, right = sorted(YuNetBackend(None)(image), key=lambda face: face.box[0])
     assert left.detector == "yunet"
@@ -45,7 +45,7 @@ def test_yunet_needs_no_onnxruntime_and_nothing_that_came_late_to_opencv(monkeyp
     monkeypatch.delattr(cv2.utils, "logging", raising=False)  # new in 4.13
     monkeypatch.delattr(cv2, "FaceDetectorYN", raising=False)
     yunet_network.cache_clear()
-    image = cv2.copyMakeBorder(draw_face(1, 128), 64, 64, 64, 64, cv2.BORDER_REPLICATE)
+    image = cv2.copyMakeBorder(render_face(1, 128), 64, 64, 64, 64, cv2.BORDER_REPLICATE)
     assert len(open_detector("yunet")(image)) == 1
     assert capfd.readouterr() == ("", "")
 
@@ -130,7 +130,7 @@ def test_auto_downloads_nothing(monkeypatch, tmp_path, no_network):
 
 @pytest.mark.parametrize("quarters", [1, 2, 3])
 def test_a_portrait_that_lies(quarters):
-    image = cv2.copyMakeBorder(draw_face(2, 128), 64, 64, 64, 64, cv2.BORDER_REPLICATE)
+    image = cv2.copyMakeBorder(render_face(2, 128), 64, 64, 64, 64, cv2.BORDER_REPLICATE)
     (upright,) = open_detector("yunet")(image)
     (face,) = open_detector("yunet")(np.ascontiguousarray(np.rot90(image, quarters)))
     points = upright.landmarks

@@ -7,7 +7,7 @@ from helpers.published_folders import lonely_machine
 from helpers.small_networks import NETWORKS, saved, weights
 
 from gpen_plugin.errors import OptionError
-from gpen_plugin.restore.network import FaceNetwork, faces_to_network, open_network, torch_device
+from gpen_plugin.restore.network import FaceNetwork, faces_to_network, open_network
 
 GPENS = [name for name in NETWORKS if name.startswith("GPEN ")]
 
@@ -23,30 +23,6 @@ def face(seed: int, height: int = 16, width: int = 16) -> np.ndarray:
 
 def opened(path, **arguments) -> FaceNetwork:
     return open_network(path, device="cpu", **arguments)
-
-
-def test_auto_takes_the_best_device(monkeypatch):
-    def chosen() -> str:
-        try:
-            return torch_device().type
-        except OptionError as error:  # torch is told here that there is one
-            return error.got.split()[1]
-
-    available = {"cuda": False, "mps": False}
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: available["cuda"])
-    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: available["mps"])
-    assert chosen() == "cpu"
-    available["mps"] = True
-    assert chosen() == "mps"
-    available["cuda"] = True
-    assert chosen() == "cuda"
-    assert torch_device("cpu") == torch_device(torch.device("cpu")) == torch.device("cpu")
-
-
-@pytest.mark.parametrize("device", ["meta2", "cuda:7", "privateuseone"])
-def test_a_device_that_is_not_there(device):
-    with pytest.raises(OptionError, match=rf"^device: got {device} \(.*\); expected a device of this machine\."):
-        torch_device(device)
 
 
 def test_what_mps_cannot_run_goes_on_on_the_cpu(tmp_path, monkeypatch):

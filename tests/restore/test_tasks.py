@@ -3,8 +3,8 @@
 import cv2
 import numpy as np
 import pytest
+from synthetic_faces import render_face
 
-from gpen_plugin.data.drawn_faces import draw_face
 from gpen_plugin.data.free_form_masks import BrushRanges, brush_mask
 from gpen_plugin.data.rng import rng_from_key
 from gpen_plugin.data.segmentation_labels import LABELS, colorize_labels
@@ -16,7 +16,7 @@ SIDE = 128
 
 
 def face(seed: int, side: int = SIDE) -> np.ndarray:
-    return draw_face(seed, side).astype(np.float32) / 255
+    return render_face(seed, side).astype(np.float32) / 255
 
 
 def scribbled(seed: int, side: int = SIDE) -> tuple[np.ndarray, np.ndarray]:

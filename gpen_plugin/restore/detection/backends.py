@@ -115,10 +115,10 @@ class YuNetBackend:
 
     def __call__(self, image: np.ndarray) -> list[DetectedFace]:
         """See `Backend`."""
-        certainties, points, boxes = self._network(image, self._threshold)
+        scores, points, boxes = self._network(image, self._threshold)
         rows = np.column_stack([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]])  # (K, 4)
         # lists: not every OpenCV takes empty arrays
         best = cv2.dnn.NMSBoxes(
-            rows.tolist(), certainties.tolist(), self._threshold, YUNET_NMS_IOU, top_k=YUNET_MAX_CANDIDATES
+            rows.tolist(), scores.tolist(), self._threshold, YUNET_NMS_IOU, top_k=YUNET_MAX_CANDIDATES
         )
-        return [DetectedFace(boxes[i] - 0.5, points[i] - 0.5, float(certainties[i]), self.name) for i in best]
+        return [DetectedFace(boxes[i] - 0.5, points[i] - 0.5, float(scores[i]), self.name) for i in best]

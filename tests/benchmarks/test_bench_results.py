@@ -8,11 +8,10 @@ from datetime import date
 
 import pytest
 import results
-from comparison import Comparison, Plot
+from bench_report import Comparison, Plot
 from helpers import REPOSITORY
 from measure import not_measured
-from page import Part, page
-from results import run, scripts
+from results import Part, page, run, scripts
 
 ROW = {"what": "a face | fp32", "baseline": "slow", "ours": "quick", "baseline_seconds": [2.0], "our_seconds": [1.0]}
 FOUND = {
@@ -47,7 +46,7 @@ def test_what_can_be_run_is_found_and_what_readers_ask_first_comes_first(folder)
 def test_every_benchmark_of_the_repository_is_found():
     found = {path.stem for path in scripts(REPOSITORY / "benchmarks")}
     assert found >= {"inference", "onnx_runtime", "memory", "training_step", "growth", "reference_cost"}
-    assert not found & {"measure", "results", "machine", "comparison", "telling", "page", "plotting", "training_cost"}
+    assert not found & {"measure", "results", "machine", "bench_report", "face_images", "training_cost"}
 
 
 def test_one_that_fails_is_told_and_the_others_run(folder, monkeypatch, capsys):
@@ -68,7 +67,7 @@ def test_one_that_fails_is_told_and_the_others_run(folder, monkeypatch, capsys):
 def test_one_without_figures_and_one_without_end_fail(tmp_path, code, why):
     script = tmp_path / "odd.py"
     script.write_text(code)
-    assert why in run(script, [], longest=0.5 if "sleep" in code else 60).failure
+    assert why in run(script, [], timeout=0.5 if "sleep" in code else 60).failure
 
 
 def test_the_page():
@@ -97,7 +96,7 @@ def test_the_page():
     assert "- 256 px: Same.\n- 512 px: The bus.\n- H200: Not measured: no GPU here.\n" in written
     assert "![latency](plots/latency.png)\n\nIt bends at 256 px." in written
     assert "**lmdb_reading.py failed:** no disk" in written
-    assert written.endswith("## Left out because it did not pay\n\n- Winograd gave 0.9.\n")
+    assert written.endswith("## Tried without gain\n\n- Winograd gave 0.9.\n")
 
 
 def test_nothing_of_this_machine_is_on_a_page():

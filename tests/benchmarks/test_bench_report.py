@@ -6,10 +6,9 @@ import time
 
 import pytest
 import torch
-from comparison import Comparison
-from measure import compare, flop_of, held_together, not_measured, parser, peak_flop, peak_memory
-from page import Part
-from telling import arithmetic, duration, memory, report, spread, throughput, told, wanted
+from bench_report import Comparison, arithmetic, describe, duration, memory, report, spread, target_line, throughput
+from measure import check_close, compare, flop_of, not_measured, parser, peak_flop, peak_memory
+from results import Part
 
 
 def made(baseline=(4.0, 9.0, 2.0), ours=(2.0, 3.0, 2.0), **more):
@@ -44,7 +43,7 @@ def test_a_row_without_figures_meets_nothing_and_says_why():
     row = not_measured("a GPU's row", target=3, limit=0.003)
     assert math.isnan(row.ratio)
     assert row.met is None
-    assert told(row) == ["a GPU's row", "  target 3x and 3 ms at most: not measured", "  not measured: no GPU here"]
+    assert describe(row) == ["a GPU's row", "  target 3x and 3 ms at most: not measured", "  not measured: no GPU here"]
 
 
 def test_both_arms_run_as_often_and_in_turns():
@@ -65,14 +64,14 @@ def test_the_arms_seconds_are_those_of_one_call_however_often_it_is_repeated():
 
 def test_results_that_differ_end_the_benchmark():
     expected = torch.tensor([0.0, 2.0])
-    assert held_together(expected, expected + 1e-4) == "largest difference 5.0e-05 of the range"
+    assert check_close(expected, expected + 1e-4) == "largest difference 5.0e-05 of the range"
     for wrong, reason in (
         (expected + 1e-3, "differ by 5.0e-04 of the range"),
         (expected * float("nan"), "differ by nan"),
         (expected[:1], "differ in shape"),
     ):
         with pytest.raises(SystemExit, match=reason):
-            held_together(expected, wrong)
+            check_close(expected, wrong)
 
 
 def test_operations_of_a_convolution():
@@ -106,8 +105,8 @@ def test_words_of_a_row():
     assert throughput(row) == "2 against 4 a second"
     assert arithmetic(row) == "2 GFLOP/s, 25% of the measured fp32 peak"
     assert memory(row) == "peak memory 2 MiB against 1 MiB, ratio 2.00"
-    assert wanted(row) == "target 3x: NOT met"
-    assert told(row)[3:] == [
+    assert target_line(row) == "target 3x: NOT met"
+    assert describe(row)[3:] == [
         "  ratio 2.00",
         *(f"  {fact}" for fact in (throughput(row), arithmetic(row), memory(row))),
         "  target 3x: NOT met",
@@ -121,7 +120,7 @@ def test_the_report_is_told_and_kept(tmp_path, capsys):
     report("One face", [made(target=2)], options, left_out=["Trying harder gave 1.0."])
     told_there = capsys.readouterr().out
     assert "ratio 2.00" in told_there
-    assert "Left out: Trying harder" in told_there
+    assert "Tried without gain: Trying harder" in told_there
     found = json.loads((tmp_path / "found.json").read_text())
     part = Part.read("faces", found)
     assert (part.title, part.left_out) == ("One face", ["Trying harder gave 1.0."])
