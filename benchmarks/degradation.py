@@ -23,8 +23,7 @@ from torch.utils.data import DataLoader
 from gpen_plugin.data.degradation import (
     DegradationRanges,
     DegradationRecipe,
-    gaussian_kernel,
-    motion_kernel,
+    make_kernel,
     sample_recipe,
 )
 from gpen_plugin.data.gpen_degradation_dataset import GPENDegradationDataset
@@ -74,12 +73,8 @@ def small_size(recipe: DegradationRecipe) -> tuple[int, int]:
 
 
 def kernel_of(recipe: DegradationRecipe) -> np.ndarray:
-    """k, turned round for OpenCV, which correlates, with zeros around it up to `KERNEL_SIZE`."""
-    if recipe.kernel == "motion":
-        kernel = motion_kernel(recipe.kernel_size, recipe.angle, recipe.bend)
-    else:
-        kernel = gaussian_kernel(recipe.kernel_size, recipe.sigma_x, recipe.sigma_y, recipe.angle)
-    return np.pad(kernel[::-1, ::-1], (KERNEL_SIZE - recipe.kernel_size) // 2)
+    """k with zeros around it up to `KERNEL_SIZE`."""
+    return np.pad(make_kernel(recipe), (KERNEL_SIZE - recipe.kernel_size) // 2)
 
 
 def ordinary_tensor(image: np.ndarray) -> torch.Tensor:

@@ -1,4 +1,4 @@
-"""Pairs of a degraded face and its ground truth, for the host's training and validation."""
+"""Pairs of a face and its degraded version, for GPEN's training and validation."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -7,43 +7,31 @@ import cv2
 import numpy as np
 
 from gpen_plugin.data.degradation import DegradationRanges, degrade_lowres, sample_recipe
-from gpen_plugin.data.gpen_face_dataset import collect_errors
-from gpen_plugin.data.gpen_pair_dataset import GPENPairDataset, PairOptions, check_pairs
+from gpen_plugin.data.gpen_face_dataset import GPENPairDataset, PairOptions, check_pairs, collect_errors
 from gpen_plugin.data.image_source import resize_square
 from gpen_plugin.errors import GPENError, OptionError
 from gpen_plugin.host import register
 
-# Lowest and highest gamma of blue, green and red in a monochrome face with a tint. Sepia lowers blue most. Gamma keeps
+# Lowest and highest gamma of blue, green and red of a tinted monochrome face. Sepia lowers blue most. A gamma keeps
 # black and white, as the tone of a print does.
 TINTS = ((1.0, 0.9, 0.65), (1.6, 1.1, 1.0))
 
 
 @dataclass(frozen=True)
 class DegradationOptions(PairOptions):
-    """The keys of a `GPENDegradationDataset` in an option file: those of `PairOptions`, and these.
+    """The keys of a `GPENDegradationDataset` in an option file: those of `PairOptions`, and these."""
 
-    Args:
-        dataroot_lq: folder or LMDB of images that are degraded already, paired by key; none are made then.
-        degradation: the keys of `DegradationRanges`.
-        mild_prob: share of the pairs that are degraded by `mild_degradation` instead, so that the network learns to
-            leave good faces as they are.
-        mild_degradation: the keys of `DegradationRanges`, for these pairs.
-        gray_prob: in training, share of the faces that lose their colour, as input and as ground truth.
-        tint_prob: in training, share of the faces that become monochrome with a tint, such as sepia, likewise as both.
-        color_jitter: in training, each channel of a face is multiplied by a factor from 1 - `color_jitter` to 1 +
-            `color_jitter`, as input and ground truth.
-    """
-
-    dataroot_lq: str | None = None
-    degradation: Mapping = field(default_factory=dict)
+    dataroot_lq: str | None = None  # folder or LMDB of degraded images, paired by key; then none are made
+    degradation: Mapping = field(default_factory=dict)  # keys of `DegradationRanges`
+    # fraction of pairs with `mild_degradation`, so that the network does not change good faces
     mild_prob: float = 0.0
-    mild_degradation: Mapping = field(default_factory=dict)
-    gray_prob: float = 0.0
-    tint_prob: float = 0.0
-    color_jitter: float = 0.0
+    mild_degradation: Mapping = field(default_factory=dict)  # keys of `DegradationRanges`
+    gray_prob: float = 0.0  # fraction of faces without colour, as input and ground truth, in training only
+    tint_prob: float = 0.0  # fraction of monochrome faces with a tint such as sepia, likewise
+    color_jitter: float = 0.0  # each channel times a factor from 1 - color_jitter to 1 + color_jitter, likewise
 
     def value_problems(self, where: str) -> list[GPENError]:
-        """See `FaceOptions`."""
+        """As `FaceOptions.value_problems`."""
         problems: list[GPENError] = []
         if self.dataroot_lq and self.degradation:
             got = f"given together with dataroot_lq {self.dataroot_lq}, whose images are degraded already"
@@ -63,7 +51,7 @@ class DegradationOptions(PairOptions):
         return [*super().value_problems(where), *problems]
 
     def check_sources(self, where: str) -> None:
-        """See `FaceOptions`; each face needs its partner, too."""
+        """As `FaceOptions.check_sources`; with ``dataroot_lq`` the pairs too."""
         if self.dataroot_lq:
             check_pairs(self, where)
         else:
@@ -72,15 +60,7 @@ class DegradationOptions(PairOptions):
 
 @register("dataset")
 class GPENDegradationDataset(GPENPairDataset):
-    """Ground truth faces, and the degraded versions that Eq. 4 makes of them.
-
-    An item is that of a `GPENPairDataset`.
-
-    Args:
-        opt: the options of one data set as the host passes them; see `DegradationOptions`.
-    Raises:
-        GPENError: an option is wrong, or the data are not there.
-    """
+    """Faces and their degraded versions by Eq. 4. Items and errors as in `GPENPairDataset`."""
 
     options_class = DegradationOptions
 
@@ -92,7 +72,6 @@ class GPENDegradationDataset(GPENPairDataset):
         self._lq = self.options.source("dataroot_lq", where) if self.options.dataroot_lq else None
 
     def _face(self, key: str, mirrored: bool, rng: np.random.Generator) -> np.ndarray:
-        """See `GPENFaceDataset`; in training with its colours changed as the options say."""
         face, options = super()._face(key, mirrored, rng), self.options
         if options.phase != "train" or self._lq is not None:
             return face
@@ -104,10 +83,9 @@ class GPENDegradationDataset(GPENPairDataset):
                 face = make_monochrome(face, tint if chance < options.tint_prob else np.ones(3))
         return face
 
-    def _partner(self, key: str, face: np.ndarray, mirrored: bool, rng: np.random.Generator) -> dict:
-        """See `GPENPairDataset`."""
+    def _lq_entries(self, key: str, face: np.ndarray, mirrored: bool, rng: np.random.Generator) -> dict:
         if self._lq is None:
-            # No draw is made for an option that is off, so that the pairs of older option files stay the same.
+            # An option that is off uses no random number, so that the pairs of older option files stay the same.
             mild = self.options.mild_prob > 0 and rng.random() < self.options.mild_prob
             recipe = sample_recipe(self.mild_ranges if mild else self.ranges, rng)
             return {"lq": self._tensor(degrade_lowres(face, recipe), self.in_size)}
@@ -121,14 +99,7 @@ def scale_channels(image: np.ndarray, factors: np.ndarray) -> np.ndarray:
 
 
 def make_monochrome(image: np.ndarray, gamma: np.ndarray) -> np.ndarray:
-    """Give an image one hue: luma, and each channel as a power of it.
-
-    Args:
-        image: (H, W, 3) BGR uint8.
-        gamma: (3,), of blue, green and red; ones make it gray.
-    Returns:
-        (H, W, 3) BGR uint8.
-    """
+    """Each channel as a power of the luma, (H, W, 3) BGR uint8; `gamma` (3,) is of blue, green, red; ones give gray."""
     gray = cv2.cvtColor(cv2.cvtColor(image, cv2.COLOR_BGR2GRAY), cv2.COLOR_GRAY2BGR)
-    table = 255 * (np.arange(256)[:, None] / 255) ** gamma  # (256, 3)
+    table = 255 * (np.arange(256)[:, None] / 255) ** gamma  # [256, 3]
     return cv2.LUT(gray, np.rint(table).astype(np.uint8)[None])

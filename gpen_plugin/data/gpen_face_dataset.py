@@ -1,6 +1,7 @@
-"""High-quality faces, alone: what the prior learns from, and the ground truth of the pairs that `GPEN` learns from."""
+"""Data sets of faces: ground truth alone for the prior, and the base of all sets of pairs for GPEN."""
 
 import logging
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
@@ -17,69 +18,43 @@ from gpen_plugin.errors import DataError, GPENError, OptionError, join_errors
 from gpen_plugin.host import register
 from gpen_plugin.host.data_cursor import SampleIndex
 
-LARGEST_ENLARGEMENT = 2  # of an image: what is enlarged more is no ground truth, and a warning says so
+MAX_UPSCALE = 2  # of ground truth without a warning
 _SOURCES = {"disk": FolderSource, "lmdb": LmdbSource}
 
 
 @dataclass(frozen=True)
 class IoBackend:
-    """The section ``io_backend``.
+    """The section ``io_backend``."""
 
-    Args:
-        type: ``disk`` for a folder of images, ``lmdb`` for an LMDB in the host's format.
-    """
-
-    type: Literal["disk", "lmdb"] = "disk"
+    type: Literal["disk", "lmdb"] = "disk"  # `disk` for a folder of images, `lmdb` for an LMDB in the host's format
 
 
 @dataclass(frozen=True)
 class FaceOptions:
-    """The keys of a `GPENFaceDataset` in an option file.
+    """The keys of a `GPENFaceDataset` in an option file."""
 
-    Args:
-        dataroot_gt: folder or LMDB with the faces.
-        out_size: side of a face; images of another size are cropped to the central square and resized.
-        name: what the host calls the set in its log; it has to be in every option file.
-        type: the class of the set, likewise.
-        phase: set by the host: ``train``, ``val`` or ``test``.
-        io_backend: see `IoBackend`; for every root.
-        use_hflip: mirror half of the images, in training only.
-        value_range: of the images; (0, 1) for the host's own models.
-        seed: of all that is drawn for an image.
-        num_images: use only this many images, the first in order of their keys.
-        on_error: ``raise``, or ``skip`` to log, count and replace an image that cannot be read.
-        scale: put here by the host, which copies a key of that name; faces have none.
-        num_worker_per_gpu: read, as all that follow, by the host's loader: processes that prepare images.
-        batch_size_per_gpu: items per step.
-        dataset_enlarge_ratio: how often an epoch goes through the set.
-        prefetch_mode: None, ``cpu`` or ``cuda``.
-        num_prefetch_queue: batches that ``cpu`` prefetching holds ready.
-        pin_memory: see torch's DataLoader.
-        persistent_workers: keep the processes from one epoch to the next.
-    """
-
-    dataroot_gt: str
-    out_size: int
-    name: str = ""
-    type: str = ""
-    phase: Literal["train", "val", "test"] = "train"
-    io_backend: Mapping = field(default_factory=dict)
-    use_hflip: bool = False
-    value_range: tuple[float, float] = (-1.0, 1.0)
-    seed: int = 0
-    num_images: int | None = None
-    on_error: Literal["raise", "skip"] = "raise"
-    scale: float = 1
-    num_worker_per_gpu: int = 0
-    batch_size_per_gpu: int = 1
-    dataset_enlarge_ratio: float = 1
-    prefetch_mode: Literal["cpu", "cuda"] | None = None
-    num_prefetch_queue: int = 1
-    pin_memory: bool = False
-    persistent_workers: bool = False
+    dataroot_gt: str  # folder or LMDB of faces
+    out_size: int  # side of a face, pixels; images of another size are cropped to the central square and resized
+    name: str = ""  # of the set in the host's log; required in every option file
+    type: str = ""  # class of the set; required in every option file
+    phase: Literal["train", "val", "test"] = "train"  # set by the host
+    io_backend: Mapping = field(default_factory=dict)  # of every dataroot, see `IoBackend`
+    use_hflip: bool = False  # mirror half of the images, in training only
+    value_range: tuple[float, float] = (-1.0, 1.0)  # of the images; [0, 1] for the host's own models
+    seed: int = 0  # of all random numbers of the set
+    num_images: int | None = None  # use only so many images, the first in order of their keys
+    on_error: Literal["raise", "skip"] = "raise"  # `skip` logs, counts and replaces images that cannot be read
+    scale: float = 1  # set by the host, which copies a key of this name; unused
+    num_worker_per_gpu: int = 0  # this and all that follow are read by the host's loader: processes that load images
+    batch_size_per_gpu: int = 1  # items per step
+    dataset_enlarge_ratio: float = 1  # passes through the set per epoch
+    prefetch_mode: Literal["cpu", "cuda"] | None = None  # load batches ahead: in a thread, or to the GPU
+    num_prefetch_queue: int = 1  # batches in the queue of prefetch_mode cpu
+    pin_memory: bool = False  # see torch's DataLoader
+    persistent_workers: bool = False  # reuse the processes in the next epoch
 
     def value_problems(self, where: str) -> list[GPENError]:
-        """What is wrong with the values, by key path; nothing is opened."""
+        """Errors in the values, by key path; opens nothing."""
         problems: list[GPENError] = []
         for name in ("out_size", "num_images", "batch_size_per_gpu", "dataset_enlarge_ratio"):
             value = getattr(self, name)
@@ -91,32 +66,27 @@ class FaceOptions:
         return [*problems, *validate(IoBackend, self.io_backend, f"{where}:io_backend")]
 
     def check_sources(self, where: str) -> None:
-        """Open what the options name, values being right. DataError if it is not there."""
+        """Open the dataroots of valid options; DataError if one is missing."""
         self.source("dataroot_gt", where)
 
     def source(self, key: str, where: str) -> ImageSource:
-        """The images under the root that `key` names."""
+        """The images of the dataroot named `key`."""
         return _SOURCES[IoBackend(**self.io_backend).type](getattr(self, key), f"{where}:{key}")
 
 
 @register("dataset")
 class GPENFaceDataset(Dataset):
-    """Faces from a folder or LMDB, as a GAN is shown them.
+    """Faces from a folder or LMDB.
 
-    An item is a mapping: ``gt`` (3, out_size, out_size), float32 RGB in `value_range`; ``gt_path``, the file, or for an
-    LMDB the key with ``.png``; with ``on_error: skip`` also ``skipped``, how many unreadable images were passed over
-    to find this one.
+    An item is a mapping: ``gt`` (3, out_size, out_size), float32 RGB in `value_range`; ``gt_path``, the file, or the
+    LMDB key with ``.png``; with ``on_error: skip`` also ``skipped``, the number of unreadable images before this one.
 
-    Whatever is drawn for an item is a function of the seed and of its place in the training (see `SampleIndex`), or in
-    validation of its key. With indices of another sampler it is drawn from torch's generator of the process.
-
-    Args:
-        opt: the options of one data set as the host passes them; see `FaceOptions`.
-    Raises:
-        GPENError: an option is wrong, or the data are not there.
+    The random numbers of an item are a function of the seed and of its position in the training (see `SampleIndex`), or
+    in validation of its key. With indices of another sampler they depend on torch's generator of the process.
+    GPENError if an option is wrong or the data are missing.
     """
 
-    wants_sample_index = True  # asks `gpen_plugin.host` to have the host's sampler yield `SampleIndex`
+    wants_sample_index = True  # asks `gpen_plugin.host` to make the host's sampler yield `SampleIndex`
     options_class = FaceOptions
 
     def __init__(self, opt: Mapping):
@@ -132,14 +102,7 @@ class GPENFaceDataset(Dataset):
 
     @classmethod
     def check_options(cls, opt: Mapping, where: str) -> None:
-        """Find all that is wrong with the options of a data set, without reading an image.
-
-        Args:
-            opt: the options.
-            where: their key path, e.g. ``datasets:train``.
-        Raises:
-            GPENError: lists every problem by key path.
-        """
+        """Raise a GPENError that lists every problem by key path, e.g. ``datasets:train:seed``; reads no image."""
         problems: list[GPENError] = [*validate(cls.options_class, opt, where)]
         if not problems:
             options = cls.options_class(**opt)
@@ -157,7 +120,7 @@ class GPENFaceDataset(Dataset):
             key = self.keys[(first + step) % len(self.keys)]
             try:
                 item = self._item(key, rng if rng is not None else rng_from_key(self.options.seed, key))
-                # workers cannot count for the run: the number travels with the batch, and the model adds it up
+                # workers cannot count for the run: the number is part of the batch, and the model adds it up
                 return item | ({"skipped": step} if self.options.on_error == "skip" else {})
             except DataError as error:
                 if self.options.on_error == "raise":
@@ -166,7 +129,7 @@ class GPENFaceDataset(Dataset):
         raise DataError(str(self.options.dataroot_gt), f"none of {len(self.keys)} images can be read", "at least one")
 
     def _rng(self, index: int) -> np.random.Generator | None:
-        """Where the draws of a training item come from; None in validation, where they come from its key."""
+        """The generator of a training item; None in validation, where it depends on the key."""
         if self.options.phase != "train":
             return None
         if isinstance(index, SampleIndex):
@@ -174,18 +137,18 @@ class GPENFaceDataset(Dataset):
         return rng_from_key(self.options.seed, int(torch.randint(2**62, ())))
 
     def _item(self, key: str, rng: np.random.Generator) -> dict:
-        """All of an item but ``skipped``. Mirroring is the first draw."""
-        return self._shown(key, self._face(key, self._mirrored(rng), rng))
+        """All of an item but ``skipped``."""
+        return self._gt_entries(key, self._face(key, self._is_mirrored(rng), rng))
 
-    def _mirrored(self, rng: np.random.Generator) -> bool:
-        """Draw whether an image is mirrored. The draw is made with `use_hflip` off too, so the later ones stay."""
+    def _is_mirrored(self, rng: np.random.Generator) -> bool:
+        """Sampled first, with `use_hflip` off too, so that the later random numbers are the same."""
         return self.options.phase == "train" and rng.random() < 0.5 and self.options.use_hflip
 
     def _face(self, key: str, mirrored: bool, rng: np.random.Generator) -> np.ndarray:
-        """The face, (out_size, out_size, 3) BGR uint8; a subclass may draw changes to it from `rng`."""
+        """The face, (out_size, out_size, 3) BGR uint8; subclasses may augment it with `rng`."""
         image = self._gt.read(key)
         side = min(image.shape[:2])
-        if side * LARGEST_ENLARGEMENT < self.options.out_size and not self._warned_of_small:
+        if side * MAX_UPSCALE < self.options.out_size and not self._warned_of_small:
             self._warned_of_small = True  # once for the whole set: there may be thousands
             logging.getLogger("basicsr").warning(
                 f"{self._gt.name(key)} has {side} px and is enlarged to {self.options.out_size} px as ground truth. "
@@ -194,25 +157,21 @@ class GPENFaceDataset(Dataset):
         face = resize_square(image, self.options.out_size)
         return cv2.flip(face, 1) if mirrored else face
 
-    def _shown(self, key: str, face: np.ndarray) -> dict:
+    def _gt_entries(self, key: str, face: np.ndarray) -> dict:
         return {"gt": self._tensor(face), "gt_path": self._gt.name(key)}
 
     def _tensor(self, image: np.ndarray, size: int | None = None) -> torch.Tensor:
-        """BGR to RGB in the value range of the networks, and from one size to another bilinearly.
+        """(H, W, 3) BGR, uint8 or float in [0, 1], to (3, H, W) RGB float32 in `value_range`.
 
-        Args:
-            image: (H, W, 3), uint8, or float in [0, 1].
-            size: side of the result; None keeps the image's.
-        Returns:
-            (3, H, W) or (3, size, size), float32.
+        With `size`, resized bilinearly to (3, size, size).
         """
         planes = self._planes(image)
         if size is not None and planes.shape[1:] != (size, size):
-            planes = _resized(planes, size)
+            planes = _resize_planes(planes, size)
         return torch.from_numpy(planes)
 
     def _planes(self, image: np.ndarray) -> np.ndarray:
-        """RGB in the value range, (3, H, W) float32, each value written once: what is large takes longest to touch."""
+        """RGB in `value_range`, (3, H, W) float32; each value is written once, because memory traffic dominates."""
         low, high = (np.float32(end) for end in self.options.value_range)
         levels = np.arange(256, dtype=np.float32) / 255 * (high - low) + low
         planes = np.empty((3, *image.shape[:2]), np.float32)
@@ -230,16 +189,68 @@ class GPENFaceDataset(Dataset):
             logging.getLogger("basicsr").warning(f"Skipped and replaced: {error}")
 
 
-def _resized(planes: np.ndarray, size: int) -> np.ndarray:
-    """(3, H, W) to (3, size, size), bilinearly: `resize_bilinear`, one channel at a time."""
+def _resize_planes(planes: np.ndarray, size: int) -> np.ndarray:
+    """(3, H, W) to (3, size, size): `resize_bilinear`, one channel at a time."""
     resized = np.empty((len(planes), size, size), np.float32)
-    for plane, room in zip(planes, resized, strict=True):
-        cv2.resize(plane, (size, size), dst=room, interpolation=cv2.INTER_LINEAR)
+    for plane, target in zip(planes, resized, strict=True):
+        cv2.resize(plane, (size, size), dst=target, interpolation=cv2.INTER_LINEAR)
     return resized
 
 
+@dataclass(frozen=True)
+class PairOptions(FaceOptions):
+    """The keys of every set of pairs: those of `FaceOptions`, and this."""
+
+    in_size: int | None = None  # side of the network's input, pixels; default `out_size`
+
+    def value_problems(self, where: str) -> list[GPENError]:
+        """As `FaceOptions.value_problems`."""
+        problems: list[GPENError] = []
+        if self.in_size is not None and self.in_size < 1:
+            problems.append(OptionError(f"{where}:in_size", f"got {self.in_size}", "a number above 0"))
+        if self.in_size and self.in_size > self.out_size:
+            got, hint = f"got {self.in_size}, above out_size {self.out_size}", "Lower in_size or raise out_size."
+            problems.append(OptionError(f"{where}:in_size", got, "at most out_size", hint))
+        return [*super().value_problems(where), *problems]
+
+
+class GPENPairDataset(GPENFaceDataset, ABC):
+    """Base of the sets of pairs; a subclass makes the network's input from a face in `_lq_entries`.
+
+    An item is that of a `GPENFaceDataset` and ``lq`` (3, in_size, in_size), RGB in `value_range`; ``lq_path`` is its
+    file or key, by default that of the face.
+    """
+
+    options_class = PairOptions
+
+    @property
+    def in_size(self) -> int:
+        """Side of the network's input, pixels."""
+        return self.options.in_size or self.options.out_size
+
+    def _item(self, key: str, rng: np.random.Generator) -> dict:
+        mirrored = self._is_mirrored(rng)
+        face = self._face(key, mirrored, rng)
+        lq = self._lq_entries(key, face, mirrored, rng)
+        return {"lq_path": self._gt.name(key), **lq, **self._gt_entries(key, face)}
+
+    @abstractmethod
+    def _lq_entries(self, key: str, face: np.ndarray, mirrored: bool, rng: np.random.Generator) -> dict:
+        """``lq`` and any further entries for a face, (out_size, out_size, 3) BGR uint8, already mirrored if so."""
+
+
+def check_pairs(options: PairOptions, where: str) -> None:
+    """Raise a DataError unless each face of ``dataroot_gt`` has an image of its key in ``dataroot_lq``."""
+    truth = options.source("dataroot_gt", where)
+    available = set(options.source("dataroot_lq", where).keys)
+    missing = [key for key in truth.keys[: options.num_images] if key not in available]
+    if missing:
+        got = f"{options.dataroot_lq} has no '{missing[0]}'" + (f" and {len(missing) - 1} more" * (len(missing) > 1))
+        raise DataError(f"{where}:dataroot_lq", got, "an image of the same name for each image of dataroot_gt")
+
+
 def collect_errors(check: Callable[[], object]) -> list[GPENError]:
-    """The error of ours that `check` raises, in a list: empty if it raises none."""
+    """The GPENError that `check` raises, in a list; empty if it raises none."""
     try:
         check()
     except GPENError as error:

@@ -8,8 +8,7 @@ import torch
 
 from gpen_plugin.data.degradation import DegradationRanges, degrade, resize_bilinear, sample_recipe
 from gpen_plugin.data.free_form_masks import BrushRanges, brush_mask
-from gpen_plugin.data.gpen_face_dataset import collect_errors
-from gpen_plugin.data.gpen_pair_dataset import GPENPairDataset, PairOptions, check_pairs
+from gpen_plugin.data.gpen_face_dataset import GPENPairDataset, PairOptions, check_pairs, collect_errors
 from gpen_plugin.data.segmentation_labels import (
     PALETTE,
     check_palette,
@@ -25,36 +24,24 @@ from gpen_plugin.images.color import to_gray
 
 @dataclass(frozen=True)
 class ColorizationOptions(PairOptions):
-    """The keys of a `GPENColorizationDataset` in an option file: those of `PairOptions`, and this.
+    """The keys of a `GPENColorizationDataset` in an option file: those of `PairOptions`, and this."""
 
-    Args:
-        degradation: the keys of `DegradationRanges`: old photographs, which are restored and colored at once. None, the
-            default, leaves the grey images as sharp as the faces.
-    """
-
+    # keys of `DegradationRanges`, to restore and colour old photographs at once; default: gray images are not degraded
     degradation: Mapping | None = None
 
     def value_problems(self, where: str) -> list[GPENError]:
-        """See `FaceOptions`."""
+        """As `FaceOptions.value_problems`."""
         problems = super().value_problems(where)
         return problems if self.degradation is None else [*problems, *collect_errors(lambda: self.ranges(where))]
 
     def ranges(self, where: str) -> DegradationRanges:
-        """What the degradations are drawn from."""
+        """The ranges of the degradations; OptionError if wrong."""
         return DegradationRanges.from_options(self.degradation, f"{where}:degradation")
 
 
 @register("dataset")
 class GPENColorizationDataset(GPENPairDataset):
-    """Faces in colour, and their luminance (see `luminance`) in all three channels.
-
-    An item is that of a `GPENPairDataset`.
-
-    Args:
-        opt: the options of one data set as the host passes them; see `ColorizationOptions`.
-    Raises:
-        GPENError: an option is wrong, or the data are not there.
-    """
+    """Faces in colour, and their luma in all three channels. Items and errors as in `GPENPairDataset`."""
 
     options_class = ColorizationOptions
 
@@ -63,8 +50,7 @@ class GPENColorizationDataset(GPENPairDataset):
         where = f"datasets:{self.options.phase}"
         self.ranges = None if self.options.degradation is None else self.options.ranges(where)
 
-    def _partner(self, key: str, face: np.ndarray, mirrored: bool, rng: np.random.Generator) -> dict:
-        """See `GPENPairDataset`."""
+    def _lq_entries(self, key: str, face: np.ndarray, mirrored: bool, rng: np.random.Generator) -> dict:
         if self.ranges is None:
             lq = resize_bilinear(face, self.in_size)
         else:
@@ -74,33 +60,21 @@ class GPENColorizationDataset(GPENPairDataset):
 
 @dataclass(frozen=True)
 class InpaintingOptions(PairOptions):
-    """The keys of a `GPENInpaintingDataset` in an option file: those of `PairOptions`, and this.
+    """The keys of a `GPENInpaintingDataset` in an option file: those of `PairOptions`, and this."""
 
-    Args:
-        brush: the keys of `BrushRanges`.
-    """
-
-    brush: Mapping = field(default_factory=dict)
+    brush: Mapping = field(default_factory=dict)  # keys of `BrushRanges`
 
     def value_problems(self, where: str) -> list[GPENError]:
-        """See `FaceOptions`."""
-        return [
-            *super().value_problems(where),
-            *collect_errors(lambda: BrushRanges.from_options(self.brush, f"{where}:brush")),
-        ]
+        """As `FaceOptions.value_problems`."""
+        brush_errors = collect_errors(lambda: BrushRanges.from_options(self.brush, f"{where}:brush"))
+        return [*super().value_problems(where), *brush_errors]
 
 
 @register("dataset")
 class GPENInpaintingDataset(GPENPairDataset):
-    """Whole faces, and the same faces with white brush strokes over them.
+    """Faces, and the same faces under white brush strokes. Errors as in `GPENPairDataset`.
 
-    An item is that of a `GPENPairDataset` and ``mask`` (1, out_size, out_size), float32: 1 where a stroke covers the
-    face, 0 elsewhere.
-
-    Args:
-        opt: the options of one data set as the host passes them; see `InpaintingOptions`.
-    Raises:
-        GPENError: an option is wrong, or the data are not there.
+    An item also has ``mask`` (1, out_size, out_size), float32: 1 under a stroke, else 0.
     """
 
     options_class = InpaintingOptions
@@ -109,50 +83,35 @@ class GPENInpaintingDataset(GPENPairDataset):
         super().__init__(opt)
         self.ranges = BrushRanges.from_options(self.options.brush, f"datasets:{self.options.phase}:brush")
 
-    def _partner(self, key: str, face: np.ndarray, mirrored: bool, rng: np.random.Generator) -> dict:
-        """See `GPENPairDataset`."""
+    def _lq_entries(self, key: str, face: np.ndarray, mirrored: bool, rng: np.random.Generator) -> dict:
         mask = brush_mask(self.ranges, rng, self.options.out_size)
         covered = np.where(mask[:, :, None] == 1, np.uint8(255), face)
         lq = resize_bilinear(covered, self.in_size)
-        return {"lq": self._tensor(lq), "mask": torch.from_numpy(mask[None].astype(np.float32))}  # (1, H, W)
+        return {"lq": self._tensor(lq), "mask": torch.from_numpy(mask[None].astype(np.float32))}  # [1, H, W]
 
 
 @dataclass(frozen=True, kw_only=True)
 class SegmentationOptions(PairOptions):
-    """The keys of a `GPENSegmentationDataset` in an option file: those of `PairOptions`, and these.
+    """The keys of a `GPENSegmentationDataset` in an option file: those of `PairOptions`, and these."""
 
-    Args:
-        dataroot_lq: folder or LMDB of maps, paired with the faces by key: see `read_labels`.
-        palette: RGB colours of the 19 labels of `LABELS`, for the network and in colored maps; CelebAMask-HQ's if left
-            out.
-    """
-
-    dataroot_lq: str
-    palette: Sequence[Sequence[int]] = PALETTE
+    dataroot_lq: str  # folder or LMDB of maps, paired with the faces by key; see `read_labels`
+    palette: Sequence[Sequence[int]] = PALETTE  # RGB of the 19 labels, in the network's input and in coloured maps
 
     def value_problems(self, where: str) -> list[GPENError]:
-        """See `FaceOptions`."""
-        return [
-            *super().value_problems(where),
-            *collect_errors(lambda: check_palette(self.palette, f"{where}:palette")),
-        ]
+        """As `FaceOptions.value_problems`."""
+        palette_errors = collect_errors(lambda: check_palette(self.palette, f"{where}:palette"))
+        return [*super().value_problems(where), *palette_errors]
 
     def check_sources(self, where: str) -> None:
-        """See `FaceOptions`; each face needs its map, too."""
+        """As `FaceOptions.check_sources`; the pairs too."""
         check_pairs(self, where)
 
 
 @register("dataset")
 class GPENSegmentationDataset(GPENPairDataset):
-    """Faces, and maps of their parts, painted in the colours of a palette.
+    """Faces, and maps of their parts in the colours of a palette. Errors as in `GPENPairDataset`.
 
-    An item is that of a `GPENPairDataset`; ``lq`` is the map, ``lq_path`` its file or key. The map of a mirrored face
-    has the left labels where the right ones were.
-
-    Args:
-        opt: the options of one data set as the host passes them; see `SegmentationOptions`.
-    Raises:
-        GPENError: an option is wrong, or the data are not there.
+    ``lq`` is the map and ``lq_path`` its file or key. The map of a mirrored face has left and right labels exchanged.
     """
 
     options_class = SegmentationOptions
@@ -161,9 +120,8 @@ class GPENSegmentationDataset(GPENPairDataset):
         super().__init__(opt)
         self._lq = self.options.source("dataroot_lq", f"datasets:{self.options.phase}")
 
-    def _partner(self, key: str, face: np.ndarray, mirrored_too: bool, rng: np.random.Generator) -> dict:
-        """See `GPENPairDataset`."""
+    def _lq_entries(self, key: str, face: np.ndarray, mirrored: bool, rng: np.random.Generator) -> dict:
         name = self._lq.name(key)
         labels = resize_map(read_labels(self._lq.read(key), name, self.options.palette), self.in_size)
-        labels = hflip_labels(labels) if mirrored_too else labels
+        labels = hflip_labels(labels) if mirrored else labels
         return {"lq": self._tensor(colorize_labels(labels, self.options.palette)), "lq_path": name}

@@ -1,7 +1,8 @@
-"""Where images come from: a folder, an LMDB or a zip file, behind one small interface.
+"""Image sources: a folder, an LMDB or a zip file behind one interface.
 
-Every source lists its keys in sorted order. A key is the path below the root, with '/' between folders and without the
-suffix, so an image has the same key in a folder and in the LMDB that was made of it.
+Keys are sorted. A key is the path below the root, with '/' between folders and without the suffix, so an image has the
+same key in a folder and in the LMDB made of it. In all sources, `where` is the key path or argument that names the
+path, for error messages.
 """
 
 import os
@@ -20,8 +21,8 @@ from gpen_plugin.errors import DataError
 from gpen_plugin.host import host_module
 from gpen_plugin.images.decode import decode
 
-_USUAL = (".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".bmp", ".tif", ".tiff", ".ppm", ".pgm")
-IMAGE_SUFFIXES = (*_USUAL, ".gif", ".heic", ".heif", ".avif", ".jp2")
+_COMMON = (".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".bmp", ".tif", ".tiff", ".ppm", ".pgm")
+IMAGE_SUFFIXES = (*_COMMON, ".gif", ".heic", ".heif", ".avif", ".jp2")
 _ZIP_ERRORS = (OSError, RuntimeError, NotImplementedError, EOFError, ValueError, zipfile.BadZipFile, zlib.error)
 _WHOLE_FILE = "a whole image file of " + ", ".join(IMAGE_SUFFIXES)
 
@@ -35,17 +36,13 @@ class ImageSource(Protocol):
         """The image, (H, W, 3) BGR uint8; DataError if it cannot be read."""
 
     def name(self, key: str) -> str:
-        """What to call it to the user: a file as far as there is one."""
+        """The image's file or key, for messages."""
 
 
 class FolderSource:
-    """The images of a folder and of the folders in it, read through the host's file client.
+    """The images below a folder.
 
-    Args:
-        root: the folder.
-        where: key path or argument that names it, for messages.
-    Raises:
-        DataError: no such folder, a folder in it that cannot be read, no images in it, or two files share a key.
+    DataError if there is no such folder, it or one below cannot be read, has no images, or two files share a key.
     """
 
     def __init__(self, root: str | os.PathLike, where: str):
@@ -61,7 +58,6 @@ class FolderSource:
         self.keys = list(self._files)
 
     def read(self, key: str) -> np.ndarray:
-        """See `ImageSource`."""
         try:
             data = Path(self.name(key)).read_bytes()
         except OSError as error:
@@ -69,21 +65,14 @@ class FolderSource:
         return decode_image(data, self.name(key))
 
     def name(self, key: str) -> str:
-        """See `ImageSource`."""
         return str(self._root / self._files[key])
 
 
 class LmdbSource:
-    """The images of an LMDB in the host's format, read through the host's file client.
+    """The images of a ``*.lmdb`` folder in the host's format, read through the host's file client.
 
-    The database is opened at the first read, and again in each process: an open one survives neither a fork nor being
-    pickled for a worker that is spawned.
-
-    Args:
-        path: the ``*.lmdb`` folder.
-        where: key path or argument that names it, for messages.
-    Raises:
-        DataError: see `check_lmdb`.
+    The database is opened at the first read in each process: an open one survives neither a fork nor being pickled for
+    a spawned worker. Errors as in `check_lmdb`.
     """
 
     def __init__(self, path: str | os.PathLike, where: str):
@@ -94,7 +83,6 @@ class LmdbSource:
         self.keys = list(self._stored)
 
     def read(self, key: str) -> np.ndarray:
-        """See `ImageSource`."""
         if self._process != os.getpid():
             files = host_module("basicsr.utils", "reading an LMDB").FileClient
             self._client, self._process = files("lmdb", db_paths=self._path), os.getpid()
@@ -104,21 +92,16 @@ class LmdbSource:
         return decode_image(data, f"{self._path}: {self.name(key)}")
 
     def name(self, key: str) -> str:
-        """See `ImageSource`. The key with the suffix that meta_info.txt gives it, since a key may hold dots."""
-        return f"{key}.png"
+        return f"{key}.png"  # as in meta_info.txt
 
     def __getstate__(self) -> dict:
         return {**self.__dict__, "_client": None, "_process": None}
 
 
 class ZipSource:
-    """The images of a zip file; whatever else lies in it is passed over. May be read by several threads.
+    """The images of a zip file; other files are ignored. Several threads may read.
 
-    Args:
-        path: the zip file.
-        where: key path or argument that names it, for messages.
-    Raises:
-        DataError: no such file, no zip file, no images in it, or two files share a key.
+    DataError if there is no such file, it is no zip file, has no images, or two files share a key.
     """
 
     def __init__(self, path: str | os.PathLike, where: str):
@@ -131,7 +114,6 @@ class ZipSource:
         self.keys = list(self._files)
 
     def read(self, key: str) -> np.ndarray:
-        """See `ImageSource`."""
         try:
             data = self._zip.read(self._files[key])
         except _ZIP_ERRORS as error:
@@ -139,33 +121,25 @@ class ZipSource:
         return decode_image(data, self.name(key))
 
     def name(self, key: str) -> str:
-        """See `ImageSource`."""
         return f"{self._path}: {self._files[key]}"
 
 
 def open_folder_or_zip(path: str | os.PathLike, where: str) -> FolderSource | ZipSource:
-    """What a user means by a path: a zip file if it is a file, a folder otherwise."""
+    """A zip file if the path is a file, else a folder."""
     return ZipSource(path, where) if Path(path).is_file() else FolderSource(path, where)
 
 
 def open_source(path: str | os.PathLike, where: str) -> ImageSource:
-    """What a path leads to, by its kind: an LMDB if its name ends in ``.lmdb``, else a zip file or a folder.
-
-    Args:
-        path: of the images; ``~`` is the home folder.
-        where: key path or argument that names it, for messages.
-    Raises:
-        DataError: see `LmdbSource`, `ZipSource` and `FolderSource`.
-    """
+    """An LMDB if the name ends in ``.lmdb``, else a zip file or a folder; ``~`` is the home folder."""
     path = Path(path).expanduser()
     return LmdbSource(path, where) if path.suffix == ".lmdb" else open_folder_or_zip(path, where)
 
 
 def _files_below(root: Path, where: str) -> Iterator[Path]:
-    """All files of a folder and of the folders in it. Links to folders are followed.
+    """All files below a folder; links to folders are followed.
 
-    Each folder is listed once, and a link to a folder that holds the link or `root` is not followed: a link that leads
-    back must not multiply a data set, and a link to the parent of ``train`` must not add ``val`` to it.
+    Each folder is listed once, and a link to a folder that contains the link or `root` is not followed: a circular link
+    must not multiply a data set, and a link to the parent of ``train`` must not add ``val`` to it.
     """
 
     def fail(error: OSError) -> None:
@@ -176,8 +150,8 @@ def _files_below(root: Path, where: str) -> Iterator[Path]:
     folders = [root]  # links come after all real folders, so that a file keeps the shorter of two keys
     for start in folders:
         target = os.path.realpath(start)
-        holders = [Path(os.path.realpath(folder)) for folder in (root, start.parent)]
-        if start != root and any(holder.is_relative_to(target) for holder in holders):
+        containing = [Path(os.path.realpath(folder)) for folder in (root, start.parent)]
+        if start != root and any(folder.is_relative_to(target) for folder in containing):
             continue
         for parent, below, files in os.walk(start, onerror=fail):
             here = os.path.realpath(parent)
@@ -185,22 +159,22 @@ def _files_below(root: Path, where: str) -> Iterator[Path]:
                 below.clear()
                 continue
             listed.add(here)
-            below[:] = sorted(name for name in below if not _is_passed_over(name))
+            below[:] = sorted(name for name in below if not _is_ignored(name))
             folders += [path for path in (Path(parent, name) for name in below) if path.is_symlink()]
             yield from (Path(parent, name) for name in files)
 
 
-def _is_passed_over(name: str) -> bool:
-    """Hidden files, what macOS adds to archives, and the folder that Linux keeps at the top of a disk."""
+def _is_ignored(name: str) -> bool:
+    """Hidden files, the files macOS adds to archives, and Linux's lost+found."""
     return name.startswith(".") or name in ("__MACOSX", "lost+found")
 
 
 def _by_key(paths: Iterable[str], root: str, where: str) -> Mapping[str, str]:
-    """Sort out the image files among `paths`, by key. Names in an archive that lead out of it are passed over."""
+    """The image files among `paths`, by key. Names in an archive that lead out of it are ignored."""
     files: dict[str, str] = {}
     for path in map(PurePosixPath, paths):
         outside = path.is_absolute()  # ".." counts as hidden
-        if outside or any(map(_is_passed_over, path.parts)) or path.suffix.lower() not in IMAGE_SUFFIXES:
+        if outside or any(map(_is_ignored, path.parts)) or path.suffix.lower() not in IMAGE_SUFFIXES:
             continue
         key = str(path.with_suffix(""))
         if key in files:
@@ -213,26 +187,18 @@ def _by_key(paths: Iterable[str], root: str, where: str) -> Mapping[str, str]:
 
 
 def decode_image(data: bytes, name: str) -> np.ndarray:
-    """Decode any common image as `restore` does, which see for orientation, pages and colours, then to 8 bits of BGR.
+    """Decode any common image file to (H, W, 3) BGR uint8; orientation, pages and colours as in `images.decode`.
 
-    Grey and palette images become colour; 16 bits become 8 by rounding value / 257; transparency is put on white. A
-    file that is cut off is refused.
-
-    Args:
-        data: contents of the file.
-        name: what to call it if it cannot be read.
-    Returns:
-        (H, W, 3) BGR uint8.
-    Raises:
-        DataError: names the image.
+    Gray and palette images become colour; 16 bits become 8 by rounding value / 257; transparency is put on white.
+    DataError, which starts with `name`, if the file is damaged or truncated.
     """
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Pillow's, on oddities of the file that do not matter here
-            samples = decode(data, name).samples  # [H, W, C], grey, grey and alpha, BGR, or BGR and alpha
+            warnings.simplefilter("ignore")  # Pillow's, about unusual metadata
+            samples = decode(data, name).samples  # [H, W, C], gray or BGR, with or without alpha
     except DataError as error:
-        said = "cannot be decoded"
-        got = error.got if error.got.startswith(said) else f"{said}: it {error.got}"
+        prefix = "cannot be decoded"
+        got = error.got if error.got.startswith(prefix) else f"{prefix}: it {error.got}"
         raise DataError(name, got, _WHOLE_FILE, "Replace or remove it.") from error
     if samples.dtype == np.uint16:
         samples = np.rint(samples / 257.0).astype(np.uint8)
@@ -243,14 +209,7 @@ def decode_image(data: bytes, name: str) -> np.ndarray:
 
 
 def resize_square(image: np.ndarray, size: int) -> np.ndarray:
-    """Bring an image to the side of the ground truth: the central square, then area (down) or bicubic (up) resizing.
-
-    Args:
-        image: (H, W, 3) uint8.
-        size: side of the result.
-    Returns:
-        (size, size, 3) uint8; the image itself if it has this size.
-    """
+    """The central square of (H, W, 3) uint8, resized to (size, size, 3): area to shrink, bicubic to enlarge."""
     height, width = image.shape[:2]
     side = min(height, width)
     top, left = (height - side) // 2, (width - side) // 2

@@ -1,6 +1,7 @@
-"""The host's LMDB format: what lies in a ``*.lmdb`` folder, its keys, and whether it is whole.
+"""The host's LMDB format: the files of a ``*.lmdb`` folder, its keys, and a check that it is complete.
 
-`check_lmdb` never opens the database: reading beyond the end of a truncated one kills the process (SIGBUS).
+`check_lmdb` does not open the database: reading beyond the end of a truncated one kills the process (SIGBUS).
+In all functions, `where` is the key path or argument that names the folder, for error messages.
 """
 
 import os
@@ -13,12 +14,12 @@ from urllib.parse import quote, unquote
 from gpen_plugin.errors import DataError
 
 DATA, META_INFO, BUILDING = "data.mdb", "meta_info.txt", "building.json"
-_MAKE = "Make one with datasets_prep/make_lmdb.py."
-_MAKE_AGAIN = "Copy it again from its source, or make it again with datasets_prep/make_lmdb.py."
-_A_FOLDER = "a folder with data.mdb and meta_info.txt"
-_SAFE = "".join(chr(code) for code in range(32, 127) if chr(code) != "%")
+_MAKE_HINT = "Make one with datasets_prep/make_lmdb.py."
+_MAKE_AGAIN_HINT = "Copy it again from its source, or make it again with datasets_prep/make_lmdb.py."
+_EXPECTED = "a folder with data.mdb and meta_info.txt"
+_UNQUOTED = "".join(chr(code) for code in range(32, 127) if chr(code) != "%")
 _LINE = re.compile(r"(?P<key>.+)\.png \((?P<height>\d+),(?P<width>\d+),(?P<channels>\d+)\) (?P<level>\d+)")
-_MAGIC, _KNOWN_VERSION = 0xBEEFC0DE, 1
+_MAGIC, _VERSION = 0xBEEFC0DE, 1
 _PAGE_HEADER = 16  # bytes before the contents of a page
 _META_BYTES = _PAGE_HEADER + 136
 
@@ -33,8 +34,8 @@ class Entry(NamedTuple):
 
 
 def lmdb_key(key: str) -> str:
-    """Write a key in ASCII, which the host needs: other characters, control characters and '%' become %XX (UTF-8)."""
-    return quote(key, safe=_SAFE, errors="surrogateescape")
+    """A key in ASCII, as the host needs it: other characters, control characters and '%' become %XX (UTF-8)."""
+    return quote(key, safe=_UNQUOTED, errors="surrogateescape")
 
 
 def key_of(lmdb_key: str) -> str:
@@ -43,61 +44,47 @@ def key_of(lmdb_key: str) -> str:
 
 
 def read_meta_info(path: str | os.PathLike, where: str) -> list[Entry]:
-    """The entries of an LMDB folder, in the order of its meta_info.txt.
-
-    Raises:
-        DataError: a line is not ``key.png (h,w,c) level``; names file and line.
-    """
+    """The entries of meta_info.txt, in order; DataError with file and line if one is not ``key.png (h,w,c) level``."""
     file = Path(path) / META_INFO
     entries = []
     for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), 1):
         match = _LINE.fullmatch(line)
         if not match:
-            raise DataError(where, f"{file}, line {number} is {line!r}", "'key.png (h,w,c) level'", _MAKE_AGAIN)
+            raise DataError(where, f"{file}, line {number} is {line!r}", "'key.png (h,w,c) level'", _MAKE_AGAIN_HINT)
         entries.append(Entry(match["key"], int(match["height"]), int(match["width"]), int(match["channels"])))
     return entries
 
 
 def check_lmdb(path: str | os.PathLike, where: str) -> None:
-    """Raise unless an LMDB folder is there, finished, of its full length, and not empty.
-
-    Args:
-        path: the ``*.lmdb`` folder.
-        where: key path or argument that names it, for the message.
-    Raises:
-        DataError: names the folder and what is wrong with it.
-    """
+    """DataError unless the folder exists, is finished, of its full length, and not empty."""
     path = Path(path)
     if not path.is_dir():
-        raise DataError(where, f"{path} is not there" if not path.exists() else f"{path} is a file", _A_FOLDER, _MAKE)
+        raise DataError(
+            where, f"{path} is not there" if not path.exists() else f"{path} is a file", _EXPECTED, _MAKE_HINT
+        )
     if path.suffix != ".lmdb":
         raise DataError(where, f"got {path}", "a folder whose name ends in .lmdb", "Use io_backend: type: disk here.")
     if (path / BUILDING).exists():
         raise DataError(
-            where, f"{path} is not finished", _A_FOLDER, "Run datasets_prep/make_lmdb.py again: it goes on."
+            where, f"{path} is not finished", _EXPECTED, "Run datasets_prep/make_lmdb.py again: it resumes."
         )
     for name in (DATA, META_INFO):
         if not (path / name).is_file():
-            raise DataError(where, f"{path} holds no {name}", _A_FOLDER, _MAKE)
+            raise DataError(where, f"{path} holds no {name}", _EXPECTED, _MAKE_HINT)
     stored = check_length(path, where)
     listed = len(read_meta_info(path, where))
     if listed == 0 or stored == 0:
-        raise DataError(where, f"{path} is empty", "at least one image", _MAKE)
+        raise DataError(where, f"{path} is empty", "at least one image", _MAKE_HINT)
     if stored is not None and stored != listed:
         got = f"{path} stores {stored} images, its {META_INFO} lists {listed}"
-        raise DataError(where, got, "the same number", _MAKE_AGAIN)
+        raise DataError(where, got, "the same number", _MAKE_AGAIN_HINT)
 
 
 def check_length(path: str | os.PathLike, where: str) -> int | None:
-    """Raise if the data.mdb of an LMDB folder is shorter than it says; a folder that has none yet may pass.
+    """DataError if data.mdb is shorter than its header says; a folder without one passes, finished or not.
 
-    Args:
-        path: the folder, finished or not.
-        where: key path or argument that names it, for the message.
     Returns:
-        The number of entries; None if the format is later than the one known here, whose length cannot be judged.
-    Raises:
-        DataError: names the file and both lengths.
+        The number of entries; None if the format is newer than this code, which cannot check its length.
     """
     data = Path(path) / DATA
     if not data.is_file() or data.stat().st_size == 0:
@@ -106,8 +93,10 @@ def check_length(path: str | os.PathLike, where: str) -> int | None:
     with data.open("rb") as file:
         first = _read_meta(file.read(_META_BYTES))
         if first is None:
-            raise DataError(where, f"{data} is no LMDB file, or its beginning is damaged", "an LMDB file", _MAKE_AGAIN)
-        if first.version != _KNOWN_VERSION:
+            raise DataError(
+                where, f"{data} is no LMDB file, or its beginning is damaged", "an LMDB file", _MAKE_AGAIN_HINT
+            )
+        if first.version != _VERSION:
             return None
         file.seek(first.page_size)
         second = _read_meta(file.read(_META_BYTES))
@@ -115,7 +104,7 @@ def check_length(path: str | os.PathLike, where: str) -> int | None:
     needed = (newest.last_page + 1) * first.page_size
     if second is None or length < needed:
         got = f"{data} is truncated: {length:,} bytes"
-        raise DataError(where, got, f"at least {max(needed, 2 * first.page_size):,} bytes", _MAKE_AGAIN)
+        raise DataError(where, got, f"at least {max(needed, 2 * first.page_size):,} bytes", _MAKE_AGAIN_HINT)
     return newest.entries
 
 
@@ -128,12 +117,10 @@ class _Meta(NamedTuple):
 
 
 def _read_meta(page: bytes) -> _Meta | None:
-    """One of the two pages with which an LMDB file begins; None if it is not one.
-
-    Bytes after the page's header: magic, version, address (8), map size (8), two trees of 48 bytes (the free pages,
-    whose first 4 bytes are the page size; the main one, whose entries are counted in the fifth of its six fields),
-    last page used, number of the transaction.
-    """
+    """One of the two meta pages at the start of an LMDB file; None if it is not one."""
+    # After the page's header: magic, version, address (8), map size (8), two trees of 48 bytes (the free pages, whose
+    # first 4 bytes are the page size; the main one, whose entries are counted in the fifth of its six fields), last
+    # page used, number of the transaction.
     if len(page) < _META_BYTES:
         return None
     magic, version = struct.unpack_from("<II", page, _PAGE_HEADER)

@@ -26,16 +26,18 @@ _ground_truth = ContentCache(size=4096)  # 512 numbers each
 def calculate_identity(
     img: np.ndarray,  # restored face, (H, W, 3) BGR uint8
     img2: np.ndarray,  # ground truth, or another image of the person, of any size
-    network: Mapping | None = None,  # this and the next seven: see `RecognitionSettings`
-    weights: str | None = None,
-    onnx: str | None = None,
-    input_size: int | None = None,
-    channels: Literal["gray", "rgb", "bgr"] | None = None,
+    network: Mapping | None = None,  # registered network with its arguments, as `network_g`; default gfpgan's ArcFace
+    weights: str | None = None,  # path; gfpgan's file is searched for by default
+    onnx: str | None = None,  # path of an ONNX file instead of `network` and `weights`
+    input_size: int | None = None,  # side, pixels; default: that of the ONNX file, 128 for gfpgan's, else 112
+    channels: Literal["gray", "rgb", "bgr"] | None = None,  # default `gray` for gfpgan's, else `rgb`
+    # `none` takes the whole image; `ffhq` and `dlib` (FairFace) crop a face in this framing to that of ArcFace, which
+    # ONNX files such as InsightFace's and OpenCV's expect
     align: Literal["none", "ffhq", "dlib"] = "none",
-    mean: float = 127.5,
-    std: float = 127.5,
-    unit: Literal["cosine", "degrees"] = "cosine",
-    device: str = "auto",  # auto, cpu or cuda
+    mean: float = 127.5,  # subtracted from values of 0 to 255
+    std: float = 127.5,  # divides the difference
+    unit: Literal["cosine", "degrees"] = "cosine",  # of the angle between the embeddings
+    device: str = "auto",  # `auto`, `cpu` or `cuda`
     better: Literal["higher", "lower"] | None = None,  # degrees need `lower`: the host takes `higher` by default
 ) -> float:
     """Similarity of two faces: 1 or 0 degrees for equal images; NaN if a file or package is missing (see the log).

@@ -28,7 +28,7 @@ def calculate_kid(
     img2: np.ndarray | None = None,  # real; ignored with `statistics`
     statistics: str | None = None,  # file of datasets_prep/fid_stats.py --features
     weights: str | None = None,  # path of pytorch-fid's Inception weights; searched for by default
-    device: str = "auto",  # auto, cpu or cuda
+    device: str = "auto",  # `auto`, `cpu` or `cuda`
     better: Literal["lower"] = "lower",  # for the host, which takes `higher` if the key is missing
 ) -> "KIDAccumulator":
     """The accumulator of one image, of which the host makes a sum; NaN if the weights are missing (see the log).

@@ -32,7 +32,7 @@ def calculate_lmd(
     detector: Literal["awing", "yunet"] = "awing",  # 98 or 5 landmarks
     model: str | None = None,  # path of awing's file; searched for by default. YuNet's comes with this package
     at_size: int = 512,  # longer side of the image in whose pixels the distance is given
-    device: str = "auto",  # auto, cpu or cuda
+    device: str = "auto",  # `auto`, `cpu` or `cuda`
     better: Literal["lower"] = "lower",  # for the host, which takes `higher` if the key is missing
 ) -> float:
     """Landmark distance, 0 for equal images; NaN if one shows no face, or a file or package is missing (see the log).

@@ -39,7 +39,7 @@ def calculate_lpips(
     # validated with it
     net: Literal["alex", "vgg"] = "vgg",
     weights: str | None = None,  # path of torchvision's file; searched for by default
-    device: str = "auto",  # auto, cpu or cuda
+    device: str = "auto",  # `auto`, `cpu` or `cuda`
     better: Literal["lower"] = "lower",  # for the host, which takes `higher` if the key is missing
 ) -> float:
     """Learned perceptual distance, 0 for equal images; NaN if the file or the package is missing (see the log).

@@ -42,18 +42,16 @@ GFPGAN_INPUT = FaceInput(128, "gray")
 
 @dataclass(frozen=True, eq=False)
 class RecognitionSettings:
-    """A recognition network and its input; OptionError for a wrong value, or for two that exclude each other."""
+    """A recognition network and its input: the options of `metrics.identity`, checked."""
 
-    network: Mapping | None = None  # registered network with its arguments, as `network_g`; default gfpgan's ArcFace
-    weights: str | None = None  # path; gfpgan's file is searched for by default
-    onnx: str | None = None  # path of an ONNX file instead of `network` and `weights`
-    input_size: int | None = None  # side, pixels; default: that of the ONNX file, 128 for gfpgan's, else 112
-    channels: Literal["gray", "rgb", "bgr"] | None = None  # default gray for gfpgan's, else rgb
-    # `none` takes the whole image; `ffhq` and `dlib` (FairFace) crop a face in this framing to that of ArcFace, which
-    # ONNX files such as InsightFace's and OpenCV's expect
+    network: Mapping | None = None
+    weights: str | None = None
+    onnx: str | None = None
+    input_size: int | None = None
+    channels: Literal["gray", "rgb", "bgr"] | None = None
     align: Literal["none", "ffhq", "dlib"] = "none"
-    mean: float = 127.5  # subtracted from values of 0 to 255
-    std: float = 127.5  # divides the difference
+    mean: float = 127.5
+    std: float = 127.5
     device: str = "auto"
 
     def __post_init__(self):

@@ -205,7 +205,9 @@ def test_images_that_are_degraded_already_are_paired_by_key(folder, tmp_path):
         torch.testing.assert_close(dataset[i]["lq"], torch.full((3, 16, 16), 10.0 * i))
         assert dataset[i]["lq_path"] == str(lq / f"face_{i}.bmp")
     (lq / "face_4.bmp").unlink()
-    with pytest.raises(DataError, match=r"datasets:val:dataroot_lq: .*lq has no 'face_4'; expected a partner"):
+    with pytest.raises(
+        DataError, match=r"datasets:val:dataroot_lq: .*lq has no 'face_4'; expected an image of the same name"
+    ):
         GPENDegradationDataset(opt(folder, phase="val", dataroot_lq=str(lq), degradation=None))
 
 

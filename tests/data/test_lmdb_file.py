@@ -57,7 +57,7 @@ def test_empty(tmp_path):
 
 def test_unfinished(whole):
     (whole / "building.json").write_text("{}")
-    with pytest.raises(DataError, match=r"not finished.*it goes on"):
+    with pytest.raises(DataError, match=r"not finished.*it resumes"):
         check_lmdb(whole, "here")
 
 

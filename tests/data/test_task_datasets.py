@@ -239,7 +239,9 @@ def test_an_lmdb_of_maps_is_read_like_a_folder(made, tmp_path):
 
 def test_a_face_without_a_map_is_named(made, maps, folder):
     (maps / "face_3.png").unlink()
-    with pytest.raises(DataError, match=r"datasets:val:dataroot_lq: .*maps has no 'face_3'; expected a partner"):
+    with pytest.raises(
+        DataError, match=r"datasets:val:dataroot_lq: .*maps has no 'face_3'; expected an image of the same name"
+    ):
         made(GPENSegmentationDataset, phase="val")
     assert len(made(GPENSegmentationDataset, phase="val", num_images=3)) == 3
     options = opt(GPENSegmentationDataset, folder, maps)
