@@ -1,4 +1,4 @@
-"""The demo's own parts; the commands that it types have tests of their own."""
+"""Parts of the demo. The commands that it runs have their own tests."""
 
 import re
 import shutil
@@ -30,8 +30,8 @@ def val(tmp_path, monkeypatch):
     return folder
 
 
-def test_degraded_images_are_those_of_the_validation(val):
-    """What the restorer gets is, enlarged, what the network is validated on."""
+def test_degraded_images_equal_those_of_the_validation(val):
+    """After bilinear enlargement."""
     data = OPTIONS["datasets"]["val"]
     demo._degrade(data)
     options = {**data, "phase": "val", "dataroot_gt": str(val), "io_backend": {"type": "disk"}}
@@ -69,11 +69,11 @@ def test_faces_in_subfolders_are_all_degraded_and_measured(tmp_path, monkeypatch
     shutil.copytree(output / "val", demo.OUTPUT / "restored" / "gpen")
     demo._report(["GPEN"])
     printed = capsys.readouterr().out
-    assert "4 faces that training never saw" in printed
+    assert "4 faces not used in training" in printed
     assert re.search(r"GPEN +inf +1\.0000 +0\.0", printed)
 
 
-def test_report_measures_both_against_the_original_and_draws_the_sheet(val, capsys):
+def test_report_measures_and_draws_a_sheet(val, capsys):
     demo._degrade(OPTIONS["datasets"]["val"])
     restored = demo.OUTPUT / "restored" / "wo_ft"
     shutil.copytree(val, restored)
@@ -89,31 +89,31 @@ def test_report_measures_both_against_the_original_and_draws_the_sheet(val, caps
     assert cv2.imread(str(demo.OUTPUT / "demo.png")).shape[1] == 5 * (192 + 4) + 4
 
 
-def test_wrong_faces_leave_an_earlier_demo_alone(val, capsys):
+def test_wrong_faces_keep_an_earlier_demo(val, capsys):
     demo.OPTIONS.parent.mkdir()
-    for options in (demo.OPTIONS, demo.PRIOR_OPTIONS, demo.TRAIN_ON):
+    for options in (demo.OPTIONS, demo.PRIOR_OPTIONS, demo.FINETUNE_OPTIONS):
         shutil.copy(REPOSITORY / options, options)
     assert demo.main(["--faces", "nowhere"]) == 1
     assert "--faces: nowhere is not there" in capsys.readouterr().err
     assert len(list(val.iterdir())) == 2
 
 
-def test_faces_that_the_demo_would_remove_are_refused(val, capsys):
+def test_faces_in_a_folder_of_the_demo_are_refused(val, capsys):
     demo.OPTIONS.parent.mkdir()
-    for options in (demo.OPTIONS, demo.PRIOR_OPTIONS, demo.TRAIN_ON):
+    for options in (demo.OPTIONS, demo.PRIOR_OPTIONS, demo.FINETUNE_OPTIONS):
         shutil.copy(REPOSITORY / options, options)
     assert demo.main(["--faces", str(val)]) == 1
-    assert "expected another folder. Move it: the demo removes datasets/demo" in capsys.readouterr().err
+    assert "expected another folder. Move it: the demo deletes datasets/demo" in capsys.readouterr().err
     assert len(list(val.iterdir())) == 2
 
 
-def test_outside_a_checkout_it_says_so(tmp_path, monkeypatch, capsys):
+def test_demo_needs_a_checkout(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     assert demo.main([]) == 1
     assert "expected a checkout of the project" in capsys.readouterr().err
 
 
-def test_the_demos_variants_are_those_of_the_ablation():
+def test_variants_are_those_of_the_ablation():
     """Each is set by the one key in which its option file differs from GPEN's."""
     files = {"GPEN": "gpen", "w/o-ft": "gpen_wo_ft", "w/o-noise": "gpen_wo_noise", "noise-add": "gpen_noise_add"}
     own = yaml.safe_load((REPOSITORY / "options/ablation/gpen.yml").read_text())
@@ -127,44 +127,44 @@ def test_the_demos_variants_are_those_of_the_ablation():
             assert last in OPTIONS[section]  # the host's --force_yml cannot add keys
 
 
-def test_the_demos_second_stage_embeds_what_its_first_trains():
+def test_second_stage_embeds_the_first():
     prior = yaml.safe_load((REPOSITORY / demo.PRIOR_OPTIONS).read_text())
     assert prior["network_g"] | {"type": "GPEN"} == OPTIONS["network_g"]
     assert prior["network_d"] == OPTIONS["network_d"]
     path = OPTIONS["path"]["pretrain_prior"].format(**OPTIONS["network_g"])
     assert path == f"experiments/{prior['name']}/models/net_g_latest.pth"
-    assert path == str(demo._weights("gpen_demo_prior_concat"))
+    assert path == str(demo._weights_path("gpen_demo_prior_concat"))
 
 
-def test_the_shipped_model_is_trained_on_at_its_own_sizes():
+def test_fine_tuning_has_the_sizes_of_the_default_model():
     model = RELEASED[DEFAULT.lower()]
-    net_g = yaml.safe_load((REPOSITORY / demo.TRAIN_ON).read_text())["network_g"]
+    net_g = yaml.safe_load((REPOSITORY / demo.FINETUNE_OPTIONS).read_text())["network_g"]
     widths = ("out_size", "channel_multiplier", "narrow", "num_style_feat", "num_mlp")
     assert [net_g[key] for key in widths] == [getattr(model, key) for key in widths]
 
 
-def test_without_scratch_the_portrait_and_both_models_are_restored(val, monkeypatch):
-    """What is typed, in its order; the training and the commands have tests of their own."""
+def test_default_demo_restores_portrait_and_both_models(val, monkeypatch):
+    """What is commands, in its order; the training and the commands have tests of their own."""
     demo.OPTIONS.parent.mkdir()
-    for options in (demo.OPTIONS, demo.PRIOR_OPTIONS, demo.TRAIN_ON):
+    for options in (demo.OPTIONS, demo.PRIOR_OPTIONS, demo.FINETUNE_OPTIONS):
         shutil.copy(REPOSITORY / options, options)
-    typed = []
+    commands = []
 
     def restore(*command):
-        typed.append([str(word) for word in command])
+        commands.append([str(word) for word in command])
         if "--upscale" in command:
-            spoilt, enlarged = (command[command.index("gpen_plugin.restore") + at] for at in (1, 3))
-            cv2.imwrite(str(enlarged), cv2.resize(cv2.imread(str(spoilt)), (512, 512)))
+            degraded, enlarged = (command[command.index("gpen_plugin.restore") + at] for at in (1, 3))
+            cv2.imwrite(str(enlarged), cv2.resize(cv2.imread(str(degraded)), (512, 512)))
 
-    monkeypatch.setattr(demo, "_python", restore)
+    monkeypatch.setattr(demo, "_run_python", restore)
     monkeypatch.setattr(demo, "_prepare", lambda *_: None)
-    monkeypatch.setattr(demo, "_train", lambda options, changes: typed.append([str(options), changes["name"]]))
-    monkeypatch.setattr(demo, "_report", lambda names: typed.append(names))
+    monkeypatch.setattr(demo, "_train", lambda options, changes: commands.append([str(options), changes["name"]]))
+    monkeypatch.setattr(demo, "_report", lambda names: commands.append(names))
     assert demo.main([]) == 0
-    portrait, training, as_it_comes, trained_on, reported = typed
+    portrait, training, default, fine_tuned, reported = commands
     assert portrait[:3] == ["-m", "gpen_plugin.restore", "demo/portrait/photograph.png"]
     assert training == ["options/gpen_finetune_shipped.yml", "gpen_demo_shipped"]
-    assert "-m" not in as_it_comes[2:]
-    assert trained_on[-2:] == ["-m", "experiments/gpen_demo_shipped/models/net_g_latest.pth"]
-    assert reported == ["as it comes", "trained on"]
+    assert "-m" not in default[2:]
+    assert fine_tuned[-2:] == ["-m", "experiments/gpen_demo_shipped/models/net_g_latest.pth"]
+    assert reported == ["default", "fine-tuned"]
     assert cv2.imread("demo/portrait.png").shape[1] == 3 * (256 + 4) + 4
