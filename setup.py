@@ -45,7 +45,7 @@ setup(
         "demo": ["scikit-image"],
         "evaluate": ["lpips", "onnxruntime"],
         "heic": ["pillow-heif"],
-        "export": ["onnx", "onnxruntime"],
+        "export": ["onnx", "onnxruntime", "onnxslim"],
         "test": ["gfpgan", "pytest", "pytest-xdist", "ruff", "selenium", "setuptools", "wheel"],
         "train": [
             "basicsr>=1.4.2",
@@ -67,7 +67,7 @@ setup(
             "gpen-evaluate = gpen_plugin.cli.evaluate:main",
             "gpen-study = gpen_plugin.cli.study:main",
             "gpen-web = gpen_plugin.cli.web:main",
-            "gpen-export = gpen_plugin.export.__main__:main",
+            "gpen-export = gpen_plugin.cli.export:main",
             "gpen-sample = gpen_plugin.cli.sample:main",
             "gpen-doctor = gpen_plugin.cli.doctor:main",
         ]

@@ -23,7 +23,7 @@ import matplotlib
 import torch
 from degradation import BATCH, throughput
 from face_images import SIZE, lmdb_folder
-from inference import FOLDED, REFERENCE, arms
+from inference import FUSED, REFERENCE, arms
 from inference import network as released
 from matplotlib.figure import Figure
 from measure import Plot, clock, flop_of, parser, report
@@ -81,21 +81,21 @@ def keep_freed_memory() -> None:
 
 def latency(options: argparse.Namespace) -> Plot:
     """Seconds of one face over its resolution, and what it is that bends the curve."""
-    costs, flops, slow = {REFERENCE: [], FOLDED: []}, [], False
+    costs, flops, slow = {REFERENCE: [], FUSED: []}, [], False
     for size in SIZES:
         lq = torch.rand(1, 3, size, size, device=options.device) * 2 - 1
         both = arms(network(size).to(options.device), lq, torch.float32)
-        flops.append(flop_of(both[FOLDED]))
-        costs[FOLDED].append(cost(both[FOLDED], options.device, options.rounds))
+        flops.append(flop_of(both[FUSED]))
+        costs[FUSED].append(cost(both[FUSED], options.device, options.rounds))
         if not slow:
             costs[REFERENCE].append(cost(both[REFERENCE], options.device, 1))
             slow = costs[REFERENCE][-1].seconds > PATIENCE
     seconds = {arm: [each.seconds for each in found] for arm, found in costs.items()}
     file = plot_curves("latency", "One face, fp32", ("resolution (px)", SIZES), "latency (s)", seconds)
-    line = _rates_line(seconds[FOLDED], flops)
+    line = _rates_line(seconds[FUSED], flops)
     if options.device == "cpu":
         keep_freed_memory()
-        line += _mapping_line(costs[FOLDED], cost(both[FOLDED], options.device, options.rounds))
+        line += _mapping_line(costs[FUSED], cost(both[FUSED], options.device, options.rounds))
     return Plot(file, line)
 
 
@@ -132,11 +132,11 @@ def batches(options: argparse.Namespace) -> Plot:
     net, costs = released(256).to(options.device), []
     for batch in BATCHES:
         lq = torch.rand(batch, 3, 256, 256, device=options.device) * 2 - 1
-        costs.append(cost(arms(net, lq, torch.float32)[FOLDED], options.device, options.rounds))
+        costs.append(cost(arms(net, lq, torch.float32)[FUSED], options.device, options.rounds))
     rates = [batch / each.seconds for batch, each in zip(BATCHES, costs, strict=True)]
     axis = ("batch (faces)", BATCHES)
     file = plot_curves(
-        "batch", "GPEN 256 px, released width, fp32, folded", axis, "faces per second", {FOLDED: rates}, log2="x"
+        "batch", "GPEN 256 px, released width, fp32, fused", axis, "faces per second", {FUSED: rates}, log2="x"
     )
     best, last = max(range(len(BATCHES)), key=rates.__getitem__), len(BATCHES) - 1
     told = ", ".join(f"{rate:.2f} at {batch}" for rate, batch in zip(rates, BATCHES, strict=True))
@@ -185,12 +185,12 @@ def memory(options: argparse.Namespace) -> Plot:
     """Peak memory of one face above the weights, over its resolution; the reference's up to 512 px."""
     peaks = {
         arm: [working_set(arm, size, options.device, options.threads) / MIB for size in sizes]
-        for arm, sizes in {REFERENCE: SIZES[:-1], FOLDED: SIZES}.items()
+        for arm, sizes in {REFERENCE: SIZES[:-1], FUSED: SIZES}.items()
     }
     axis = ("resolution (px)", SIZES)
     file = plot_curves("memory", "One face, fp32, above the weights", axis, "peak memory (MiB)", peaks)
-    own, at, last = peaks[FOLDED], bend(SIZES, peaks[FOLDED]), len(SIZES) - 1
-    fixed = working_set(FOLDED, SMALLEST, options.device, options.threads) / MIB
+    own, at, last = peaks[FUSED], bend(SIZES, peaks[FUSED]), len(SIZES) - 1
+    fixed = working_set(FUSED, SMALLEST, options.device, options.threads) / MIB
     maps = [channels_of(size, 2, 1) * 2 * size**2 * 4 / MIB for size in SIZES]  # of the last block, float32
     rises = (own[at] / own[0], own[last] / own[at])
     above = [f"{(own[i] - fixed) / maps[i]:.1f} times {maps[i]:.0f} MiB at {SIZES[i]} px" for i in (0, last)]

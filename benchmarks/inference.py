@@ -1,4 +1,4 @@
-"""GPEN folded for evaluation against the plain reference: one face, or a batch of them, on a CPU or a GPU.
+"""GPEN fused for evaluation against the plain reference: one face, or a batch of them, on a CPU or a GPU.
 
 python benchmarks/inference.py --threads 2
 python benchmarks/inference.py --device cuda
@@ -12,14 +12,14 @@ import torch
 from measure import DTYPES, Comparison, check_close, compare, flop_of, not_measured, parser, peak_flop, report
 
 from gpen_plugin.archs.gpen_arch import GPEN
-from gpen_plugin.archs.inference import fold
+from gpen_plugin.archs.inference import fuse
 from gpen_plugin.ops import force_implementation
 
 RELEASED = {  # the widths of the released files
     256: {"channel_multiplier": 1, "narrow": 0.5},
     512: {"channel_multiplier": 2, "narrow": 1},
 }
-REFERENCE, FOLDED = "reference ops", "folded"
+REFERENCE, FUSED = "reference ops", "fused"
 LARGEST_RMS = 0.02  # of bfloat16, as a share of the output's standard deviation
 
 
@@ -34,8 +34,8 @@ def network(size: int) -> GPEN:
 
 
 def arms(net: GPEN, lq: torch.Tensor, dtype: torch.dtype) -> dict[str, Callable[[], torch.Tensor]]:
-    """The reference, and the folded network with the channels last, which shares what it does not fold."""
-    folded = fold(net.to(memory_format=torch.channels_last), dtype)
+    """The reference, and the fused network with the channels last, which shares what it does not fuse."""
+    fused = fuse(net.to(memory_format=torch.channels_last), dtype)
     net.to(memory_format=torch.contiguous_format)
     last = lq.contiguous(memory_format=torch.channels_last)
 
@@ -46,9 +46,9 @@ def arms(net: GPEN, lq: torch.Tensor, dtype: torch.dtype) -> dict[str, Callable[
 
     @torch.inference_mode()
     def ours() -> torch.Tensor:
-        return folded(last)
+        return fused(last)
 
-    return {REFERENCE: reference, FOLDED: ours}
+    return {REFERENCE: reference, FUSED: ours}
 
 
 def rms(expected: torch.Tensor, result: torch.Tensor) -> str:
@@ -69,11 +69,11 @@ def face(size: int, options: argparse.Namespace, precision: str) -> Comparison:
     return compare(
         f"GPEN {size} px, {precision}",
         (f"{REFERENCE}, fp32", both[REFERENCE]),
-        (f"{FOLDED}, {precision}", both[FOLDED]),
+        (f"{FUSED}, {precision}", both[FUSED]),
         rounds=options.rounds,
         device=device,
         target=3 if precision == "fp32" else 5,
-        flop=flop_of(both[FOLDED]),
+        flop=flop_of(both[FUSED]),
         dtype=precision,
         error=check_close(*results) if precision == "fp32" else rms(*results),
         note="" if precision == "fp32" else arithmetic(device),
@@ -95,19 +95,19 @@ def many_faces(batch: int, options: argparse.Namespace) -> Comparison:
         return not_measured(what, limit=limit)
     lq = torch.rand(batch, 3, 512, 512, device="cuda") * 2 - 1
     both = arms(network(512).cuda(), lq, torch.bfloat16)
-    graph, given = torch.cuda.CUDAGraph(), warmed_up(both[FOLDED])
+    graph, given = torch.cuda.CUDAGraph(), warmed_up(both[FUSED])
     with torch.cuda.graph(graph):
-        drawn = both[FOLDED]()
+        drawn = both[FUSED]()
     graph.replay()
     return compare(
         what,
         (f"{REFERENCE}, fp32", both[REFERENCE]),
-        (f"{FOLDED}, bf16, replayed", graph.replay),
+        (f"{FUSED}, bf16, replayed", graph.replay),
         rounds=options.rounds,
         device="cuda",
         limit=limit,
         items=batch,
-        flop=flop_of(both[FOLDED]),
+        flop=flop_of(both[FUSED]),
         dtype="bf16",
         error=f"{rms(both[REFERENCE](), given)}; {check_close(given, drawn)} from the graph",
     )
@@ -129,7 +129,7 @@ LEFT_OUT = (  # measured once each, on 2026-11-23, on two cores with AVX-512
     "times as fast as oneDNN at 32 px and 1024 channels, 1.8 at 64 px, 1.7 at 128 px, 1.4 at 256 px, 0.84 at 512 "
     "px; in all, by estimate, an eighth of the 512 px network's time, for weights four times as large, differences "
     "of 6e-6 to 9e-6 of the range in each convolution, and a file that ONNX Runtime would have to run more slowly",
-    "keeping freed memory (glibc's mallopt), which spares large maps their page faults: the folded 512 px network went "
+    "keeping freed memory (glibc's mallopt), which spares large maps their page faults: the fused 512 px network went "
     "from 1.38 to 1.10 s alone, but gpen-restore with six photographs only from 13.4 to 12.7 s, with 17 % more memory",
     "batches on a CPU: large maps are mapped page by page, so that a batch of 8 takes longer than its faces in turn",
 )

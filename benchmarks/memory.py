@@ -1,4 +1,4 @@
-"""How much memory one face takes: folded against the plain reference, each in a process of its own.
+"""How much memory one face takes: fused against the plain reference, each in a process of its own.
 
 python benchmarks/memory.py --threads 2
 """
@@ -6,12 +6,12 @@ python benchmarks/memory.py --threads 2
 import argparse
 
 import torch
-from inference import FOLDED, REFERENCE, arms
+from inference import FUSED, REFERENCE, arms
 from measure import Comparison, check_close, parser, peak_memory, report
 from torch import nn
 
 from gpen_plugin.archs.gpen_arch import GPEN
-from gpen_plugin.archs.inference import fold
+from gpen_plugin.archs.inference import fuse
 
 TARGET = 2
 SIZES = (512, 1024)
@@ -36,7 +36,7 @@ def network(size: int) -> GPEN:
 
 
 def working_set(arm: str, size: int, device: str, threads: int) -> int:
-    """Peak bytes that one face of `size` takes above the weights; `arm` is ``REFERENCE`` or ``FOLDED``."""
+    """Peak bytes that one face of `size` takes above the weights; `arm` is ``REFERENCE`` or ``FUSED``."""
     return peak_memory(RUN, arm, size, device, threads)
 
 
@@ -48,14 +48,14 @@ def weights(net: nn.Module) -> int:
 
 def face(size: int, error: str, options: argparse.Namespace) -> list[Comparison]:
     """What one face takes, above the weights and with them."""
-    above = tuple(working_set(arm, size, options.device, options.threads) for arm in (REFERENCE, FOLDED))
+    above = tuple(working_set(arm, size, options.device, options.threads) for arm in (REFERENCE, FUSED))
     net = network(size)
-    held = (weights(net), weights(fold(net)))
+    held = (weights(net), weights(fuse(net)))
     whole = tuple(own + more for own, more in zip(held, above, strict=True))
     what = f"peak memory of one face, GPEN {size} px, channel_multiplier 2, fp32"
-    note = f"Weights: {held[0] / 2**20:.0f} MiB, folded {held[1] / 2**20:.0f} MiB."
+    note = f"Weights: {held[0] / 2**20:.0f} MiB, fused {held[1] / 2**20:.0f} MiB."
     return [
-        Comparison(f"{what}, {name}", REFERENCE, FOLDED, (), (), memory=memory, memory_target=TARGET, **more)
+        Comparison(f"{what}, {name}", REFERENCE, FUSED, (), (), memory=memory, memory_target=TARGET, **more)
         for name, memory, more in (
             ("above the weights", above, {"error": error}),
             ("with the weights", whole, {"note": note}),

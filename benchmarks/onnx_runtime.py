@@ -8,15 +8,15 @@ import tempfile
 from pathlib import Path
 
 import torch
-from inference import FOLDED, REFERENCE, RELEASED, arms, network
+from inference import FUSED, REFERENCE, RELEASED, arms, network
 from measure import Comparison, check_close, compare, flop_of, not_measured, parser, report
 
 from gpen_plugin.errors import MissingFileError
-from gpen_plugin.export.exporting import export
-from gpen_plugin.export.plan import Plan
+from gpen_plugin.export.exporter import export
+from gpen_plugin.export.options import ExportOptions
 from gpen_plugin.nets.loading import OnnxNetwork
 
-TARGETS = {FOLDED: 1, REFERENCE: None}
+TARGETS = {FUSED: 1, REFERENCE: None}
 LEFT_OUT = (
     "ONNX: the convolutions' kernels scaled by the styles, in place of the features. It ran slower at 256 px: "
     "onnxruntime arranges constant kernels for the processor when it opens a file, and cannot with others.",
@@ -27,7 +27,7 @@ LEFT_OUT = (
 
 def exported(size: int, options: argparse.Namespace, folder: Path) -> OnnxNetwork:
     """The network of `size` as gpen-export writes it, opened by onnxruntime with as many threads as PyTorch has."""
-    file = export(network(size), folder / f"{size}.onnx", Plan(), {})
+    file = export(network(size), folder / f"{size}.onnx", ExportOptions(), {})
     return OnnxNetwork(file.path, torch.device(options.device))
 
 
@@ -45,7 +45,7 @@ def face(size: int, options: argparse.Namespace, folder: Path) -> list[Compariso
             rounds=options.rounds,
             device=options.device,
             target=target,
-            flop=flop_of(both[FOLDED]),
+            flop=flop_of(both[FUSED]),
             error=check_close(both[against]().cpu(), result),
         )
         for against, target in TARGETS.items()
@@ -55,9 +55,9 @@ def face(size: int, options: argparse.Namespace, folder: Path) -> list[Compariso
 def rows(options: argparse.Namespace) -> list[Comparison]:
     """All sizes, or why there are none."""
     try:
-        Plan().check_packages()
+        ExportOptions().check_packages()
     except MissingFileError as error:
-        return [not_measured("GPEN in onnxruntime", str(error), target=TARGETS[FOLDED])]
+        return [not_measured("GPEN in onnxruntime", str(error), target=TARGETS[FUSED])]
     with tempfile.TemporaryDirectory() as folder:
         return [row for size in RELEASED for row in face(size, options, Path(folder))]
 

@@ -34,7 +34,7 @@ NOT_BENCHMARKS = ("results", "training_cost")  # this script, and an estimate wi
 TIMEOUT = 300  # seconds for one benchmark
 HOW_TO_READ = (
     '"Reference ops" are plain PyTorch; the section "The reference" compares them with BasicSR\'s generator. '
-    '"Folded" is the network as `gpen-restore` runs it. Baseline and ours alternate in one process, so that a busy '
+    '"Fused" is the network as `gpen-restore` runs it. Baseline and ours alternate in one process, so that a busy '
     "machine slows both. The ratio is the baseline's time divided by ours, the median over the rounds. Times are "
     "medians, with the fastest and the slowest round in parentheses. Peak memory is the growth of the resident peak of "
     "a separate process; on a GPU, the allocator's peak. A multiply-add counts as two operations; the measured peak is "

@@ -12,7 +12,7 @@ from . import restore as restore
 from .archs.gan_prior_arch import GPENPrior as GPENPrior
 from .archs.gpen_arch import GPEN as GPEN
 from .archs.gpen_discriminator_arch import GPENDiscriminator as GPENDiscriminator
-from .archs.inference import fold as fold
+from .archs.inference import fuse as fuse
 from .archs.psp_arch import PSP as PSP
 from .data.gpen_degradation_dataset import GPENDegradationDataset as GPENDegradationDataset
 from .data.gpen_face_dataset import GPENFaceDataset as GPENFaceDataset

@@ -158,6 +158,18 @@ class DownConv2d(EqualConv2d):
         return F.conv2d(upfirdn2d(x, self.kernel, pad=self.pad), weight, stride=2)
 
 
+def group_by_noise(
+    noise_mode: NoiseMode, features: torch.Tensor, noise: torch.Tensor | None
+) -> list[tuple[torch.Tensor | None, torch.Tensor | None]]:
+    """What the groups of a `StyledConv`'s output channels are made of: one pair (features, noise) each.
+
+    A group is the sum of its pair, in which ``None`` stands for zeros; the groups are concatenated. Section 3.2.
+    """
+    if noise_mode == "none":
+        return [(features, None)]
+    return [(features, noise)] if noise_mode == "add" else [(features, None), (None, noise)]
+
+
 class StyledConv(nn.Module):
     """Modulated convolution, noise input, bias and leaky ReLU.
 
@@ -188,8 +200,7 @@ class StyledConv(nn.Module):
         kernel = fir_kernel(resample_kernel, gain=4.0) if self.up else None
         self.register_buffer("kernel", kernel, persistent=False)
         self.modulation = EqualLinear(num_style_feat, in_channels, bias_init=1.0)
-        if noise_mode != "none":
-            self.noise_weight = nn.Parameter(torch.zeros(1))
+        self.noise_weight = None if noise_mode == "none" else nn.Parameter(torch.zeros(1))
         self.bias = nn.Parameter(torch.zeros(self.out_channels))
 
     def forward(self, x: torch.Tensor, latent: torch.Tensor, noise: torch.Tensor | None) -> torch.Tensor:
@@ -199,17 +210,16 @@ class StyledConv(nn.Module):
         """
         style = self.modulation(latent) * self.scale  # (N, I); scaling the style spares a pass over the weight
         x = modulated_conv(x, self.weight, style, up=self.up, kernel=self.kernel)
-        return bias_act(self._with_noise(x, noise), self.bias)
-
-    def _with_noise(self, x, noise):
-        if self.noise_mode == "none":
-            return x
-        # zeros pass through the weight too: a parameter without any gradient would stop distributed training
+        if self.noise_weight is None:
+            return bias_act(x, self.bias)
+        # zeros pass through the weight too: a parameter without a gradient would stop distributed training
         noise = x.new_zeros(1, 1, 1, 1) if noise is None else noise.to(x.dtype)
-        weighted = self.noise_weight.to(x.dtype) * noise
-        if self.noise_mode == "add":
-            return x + weighted
-        return torch.cat([x, weighted.expand_as(x)], dim=1)  # (N, 2 O, H', W')
+        noise = self.noise_weight.to(x.dtype) * noise
+        groups = [
+            noise.expand_as(x) if own is None else own if added is None else own + added
+            for own, added in group_by_noise(self.noise_mode, x, noise)
+        ]
+        return bias_act(groups[0] if len(groups) == 1 else torch.cat(groups, dim=1), self.bias)  # (N, O', H', W')
 
 
 class ToRGB(nn.Module):

@@ -57,6 +57,7 @@ EXTRAS = (  # package, what for, name of the extra
     ("gradio", "gpen-web", "web"),
     ("onnx", "gpen-export", "export"),
     ("onnxruntime", "ONNX files", "export"),
+    ("onnxslim", "gpen-export", "export"),
     ("pillow-heif", "HEIC photographs", "heic"),
 )
 INSTALL_CHECKOUT = "pip install --no-deps --no-build-isolation --use-pep517 --editable ."

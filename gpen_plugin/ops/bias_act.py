@@ -7,12 +7,15 @@ import torch.nn.functional as F
 
 from gpen_plugin.ops.dispatch import HOST_KERNELS, Implementation, check_shape, run
 
+SLOPE = 0.2  # of every leaky ReLU in StyleGAN2
+GAIN = math.sqrt(2)  # after it; keeps the variance
+
 
 def bias_act(
     x: torch.Tensor,
     bias: torch.Tensor,
-    negative_slope: float = 0.2,
-    scale: float = math.sqrt(2),
+    negative_slope: float = SLOPE,
+    scale: float = GAIN,
     *,
     impl: Implementation = "auto",
 ) -> torch.Tensor:
@@ -22,14 +25,14 @@ def bias_act(
         x: features, (N, C, ...), float.
         bias: (C,).
         negative_slope: of the leaky ReLU.
-        scale: positive gain; the square root of 2 keeps the variance.
+        scale: positive gain.
         impl: ``reference``, ``fast``, ``host`` (BasicSR's CUDA op) or ``auto``.
     Returns:
         (N, C, ...), in the dtype of `x`.
     Raises:
-        ShapeError: names the dimension, what was expected and what came.
+        ShapeError: names the dimension.
     """
-    assert scale > 0, "the gain is drawn into the leaky ReLU, which commutes with positive numbers alone"
+    assert scale > 0, "only positive factors commute with leaky ReLU"
     check_shape("bias_act(bias)", bias, {"C": x.shape[1]})
     return run("bias_act", impl, _IMPLEMENTATIONS, x, bias.to(x.dtype), negative_slope, scale)
 

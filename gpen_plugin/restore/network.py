@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from gpen_plugin.archs.gpen_arch import GPEN
-from gpen_plugin.archs.inference import fold
+from gpen_plugin.archs.inference import fuse
 from gpen_plugin.archs.key_maps import foreign_filters, from_authors
 from gpen_plugin.checkpoints import checkpoint
 from gpen_plugin.checkpoints.download import find_weights
@@ -260,7 +260,7 @@ class TorchNetwork:
         conventions: how it wants its faces.
         description: see `FaceNetwork`; device and precision are added.
     Attributes:
-        net: evaluating, on the device; folded, see `gpen_plugin.archs.inference`.
+        net: evaluating, on the device; fused, see `gpen_plugin.archs.inference`.
         device: where it computes.
         value_range: lowest and highest value that `net` takes and gives.
     Raises:
@@ -383,22 +383,22 @@ def read_gpen(weights: str | PathLike, key: str | None = None) -> tuple[GPEN, ch
 
 
 def prepare_for_inference(
-    net: nn.Module, device: torch.device, precision: Precision = "fp32", *, folded: bool = True
+    net: nn.Module, device: torch.device, precision: Precision = "fp32", *, fused: bool = True
 ) -> nn.Module:
-    """Bring a network to a device, for restoring alone. A GPEN is folded, in the memory layout that is fastest there.
+    """Bring a network to a device, for restoring alone. A GPEN is fused, in the memory layout that is fastest there.
 
     Args:
         net: any network.
         device: where it computes.
         precision: of a GPEN; others stay as they are.
-        folded: False leaves a GPEN's parameters where they are, for those who read them.
+        fused: False leaves a GPEN's parameters where they are, for those who read them.
     """
     net = net.to(device).eval().requires_grad_(False)
     if not isinstance(net, GPEN):
         return net
     if device.type == "cpu" or precision == "bf16":
         net = net.to(memory_format=torch.channels_last)
-    return fold(net, torch.bfloat16 if precision == "bf16" else torch.float32) if folded else net
+    return fuse(net, torch.bfloat16 if precision == "bf16" else torch.float32) if fused else net
 
 
 def _of_weights(

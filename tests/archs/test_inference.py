@@ -8,7 +8,7 @@ from helpers.small_networks import NETWORKS, SMALL, built
 
 from gpen_plugin.archs.gan_prior_arch import GANBlock, GPENPrior
 from gpen_plugin.archs.gpen_arch import GPEN
-from gpen_plugin.archs.inference import fold
+from gpen_plugin.archs.inference import fuse
 from gpen_plugin.archs.psp_arch import PSP
 from gpen_plugin.ops import force_implementation
 
@@ -44,7 +44,7 @@ def test_gives_the_numbers_of_the_reference(kind, batch, layout):
     inputs = arguments(net, batch)
     with force_implementation("reference"), torch.no_grad():
         expected = net(*inputs)
-    assert_near(fold(net)(*inputs), expected, 1e-5)
+    assert_near(fuse(net)(*inputs), expected, 1e-5)
 
 
 @pytest.mark.parametrize("batch", [1, 3])
@@ -54,7 +54,7 @@ def test_bfloat16_stays_near(kind, batch):
     inputs = arguments(net, batch)
     with torch.no_grad():
         expected = net(*inputs)
-    given = fold(net, torch.bfloat16)(*inputs)
+    given = fuse(net, torch.bfloat16)(*inputs)
     assert given.dtype == torch.float32
     assert 0 < (given - expected).square().mean().sqrt() < 0.02 * expected.square().mean().sqrt()
 
@@ -62,7 +62,7 @@ def test_bfloat16_stays_near(kind, batch):
 def test_gives_what_else_is_asked_for():
     net = built(KINDS["GPEN concat"]).eval()
     (lq,) = arguments(net, 2)
-    ours, theirs = (one(lq, return_latents=True, return_rgbs=True) for one in (fold(net), net))
+    ours, theirs = (one(lq, return_latents=True, return_rgbs=True) for one in (fuse(net), net))
     assert_near(ours.latents, theirs.latents.detach(), 1e-5)
     assert len(ours.rgbs) == len(theirs.rgbs) == 4
     for mine, yours in zip(ours.rgbs, theirs.rgbs, strict=True):
@@ -73,11 +73,11 @@ def test_each_resolution_is_one_whose_weight_or_features_are_scaled():
     """Otherwise the networks above would test one way only."""
     ways = {}
     for kind in ("GPEN that scales weights", "GPEN that scales features"):
-        net = fold(built(KINDS[kind]))
+        net = fuse(built(KINDS[kind]))
         ways[kind] = []
         for conv in (conv for block in net.decoder.blocks.values() for conv in block.convs):
             conv.register_forward_pre_hook(
-                lambda conv, given, kind=kind: ways[kind].append(conv._has_few_pixels(given[0]))
+                lambda conv, given, kind=kind: ways[kind].append(conv._scales_features(given[0]))
             )
         net(torch.zeros(1, 3, net.out_size, net.out_size))
     assert ways["GPEN that scales weights"].count(False) >= 6
@@ -88,32 +88,32 @@ def test_leaves_the_network_and_its_input_as_they_are():
     net = built(KINDS["GPEN add, small input"])
     before, inputs = copy.deepcopy(net.state_dict()), arguments(net, 2)
     lq = inputs[0].clone()
-    folded = fold(net)
-    first = folded(*inputs)
-    assert torch.equal(folded(*inputs), first), "what is written in place must not be what the next call reads"
+    fused = fuse(net)
+    first = fused(*inputs)
+    assert torch.equal(fused(*inputs), first), "what is written in place must not be what the next call reads"
     assert torch.equal(inputs[0], lq)
-    folded.to(torch.float64)
+    fused.to(torch.float64)
     assert all(torch.equal(tensor, before[name]) for name, tensor in net.state_dict().items())
     assert net.training
-    assert not folded.training
+    assert not fused.training
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_stays_as_it_is_while_the_network_learns_on(kind):
     net = built(KINDS[kind])
-    folded, inputs = fold(net), arguments(net, 1)
-    before = folded(*inputs)
+    fused, inputs = fuse(net), arguments(net, 1)
+    before = fused(*inputs)
     with torch.no_grad():
         for parameter in net.parameters():
             parameter.add_(1)
-    assert torch.equal(folded(*inputs), before)
+    assert torch.equal(fused(*inputs), before)
 
 
 def test_noise_that_is_given_is_not_written_to():
     net = built(NETWORKS["GPENPrior concat"])
     z, noise = arguments(net, 2)
     kept = [one.clone() for one in noise]
-    fold(net)(z, noise)
+    fuse(net)(z, noise)
     assert all(torch.equal(one, before) for one, before in zip(noise, kept, strict=True))
 
 
@@ -125,22 +125,22 @@ def test_a_batch_may_share_its_noise(kind, batch):
     shared = net.make_noise(1, torch.Generator().manual_seed(0))
     with torch.no_grad():
         expected = net(z, shared)
-    given = fold(net)(z, shared)
+    given = fuse(net)(z, shared)
     torch.testing.assert_close(given, expected, rtol=1e-5, atol=1e-5)
 
 
 def test_no_face_is_no_result():
-    assert fold(built(KINDS["GPEN concat"]))(torch.zeros(0, 3, 32, 32)).shape == (0, 3, 32, 32)
+    assert fuse(built(KINDS["GPEN concat"]))(torch.zeros(0, 3, 32, 32)).shape == (0, 3, 32, 32)
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_keeps_its_precision_under_autocast(kind):
-    folded = fold(built(KINDS[kind]))
-    inputs = arguments(folded, 2)
-    plain = folded(*inputs)
+    fused = fuse(built(KINDS[kind]))
+    inputs = arguments(fused, 2)
+    plain = fused(*inputs)
     with torch.autocast("cpu", torch.bfloat16):
-        cast = folded(*inputs)
-    assert_near(cast, plain, 0.02)  # what is not folded, such as the sums of an encoder's pyramid, may be cast
+        cast = fused(*inputs)
+    assert_near(cast, plain, 0.02)  # what is not fused, such as the sums of an encoder's pyramid, may be cast
 
 
 def test_latent_codes_may_be_replaced():
@@ -148,29 +148,29 @@ def test_latent_codes_may_be_replaced():
     (lq,) = arguments(net, 2)
     with torch.no_grad():
         expected = net(lq, restyle=lambda latents: latents / 2)
-    assert_near(fold(net)(lq, restyle=lambda latents: latents / 2), expected, 1e-5)
+    assert_near(fuse(net)(lq, restyle=lambda latents: latents / 2), expected, 1e-5)
 
 
 @pytest.mark.parametrize("again", [copy.deepcopy, lambda net: pickle.loads(pickle.dumps(net))], ids=["copy", "pickle"])
 def test_can_be_copied_and_sent_to_another_process(again):
-    folded = fold(built(KINDS["PSP"]))
+    fused = fuse(built(KINDS["PSP"]))
     inputs = arguments(built(KINDS["PSP"]), 1)
-    assert torch.equal(again(folded)(*inputs), folded(*inputs))
+    assert torch.equal(again(fused)(*inputs), fused(*inputs))
 
 
 def test_several_threads_share_it():
-    folded = fold(built(KINDS["GPEN that scales weights"]))
+    fused = fuse(built(KINDS["GPEN that scales weights"]))
     batches = torch.rand(8, 2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
-    expected = [folded(batch) for batch in batches]
+    expected = [fused(batch) for batch in batches]
     with ThreadPoolExecutor(4) as threads:
-        for given, wanted in zip(threads.map(folded, batches), expected, strict=True):
+        for given, wanted in zip(threads.map(fused, batches), expected, strict=True):
             assert torch.equal(given, wanted)
 
 
 def test_hooks_of_the_copy_are_its_own():
     net = built(KINDS["GPEN concat"])
     seen = []
-    fold(net).decoder.register_forward_pre_hook(lambda *given: seen.append(given))
+    fuse(net).decoder.register_forward_pre_hook(lambda *given: seen.append(given))
     net(torch.zeros(1, 3, 32, 32))
     assert not seen
 
@@ -190,16 +190,16 @@ def test_a_block_of_another_class_may_read_features_twice():
     inputs = [torch.randn(shape, generator=generator) for shape in ((2, 4, 8, 8), (2, 3, 8), (2, 4, 16, 16))]
     with torch.no_grad():
         expected, _ = block(*inputs, None)
-    assert_near(fold(block)(*inputs, None)[0], expected, 1e-5)
+    assert_near(fuse(block)(*inputs, None)[0], expected, 1e-5)
 
 
 def test_cannot_learn():
-    folded = fold(built(KINDS["GPEN concat"]))
-    assert not any(parameter.requires_grad for parameter in folded.parameters())
-    assert not folded(torch.zeros(1, 3, 32, 32, requires_grad=True)).requires_grad
+    fused = fuse(built(KINDS["GPEN concat"]))
+    assert not any(parameter.requires_grad for parameter in fused.parameters())
+    assert not fused(torch.zeros(1, 3, 32, 32, requires_grad=True)).requires_grad
 
 
 def test_folding_again_changes_nothing():
-    net = fold(built(KINDS["GPEN concat"]))
+    net = fuse(built(KINDS["GPEN concat"]))
     inputs = arguments(net, 1)
-    assert torch.equal(fold(net)(*inputs), net(*inputs))
+    assert torch.equal(fuse(net)(*inputs), net(*inputs))

@@ -87,7 +87,7 @@ def test_noise_input(noise_mode, width):
     assert silent.shape == (2, width, 6, 6)
     assert torch.equal(silent, layer(x, latent, noise)), "weights start at zero"
     if noise_mode == "none":
-        assert not hasattr(layer, "noise_weight")
+        assert layer.noise_weight is None
         return
     layer.noise_weight.data.fill_(0.5)
     loud = layer(x, latent, noise)

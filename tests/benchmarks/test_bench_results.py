@@ -73,9 +73,9 @@ def test_one_without_figures_and_one_without_end_fail(tmp_path, code, why):
 def test_the_page():
     rows = [
         Comparison(
-            "256 px", "reference", "folded", (6.0, 6.0), (2.0, 2.0), target=3, memory=(2**21, 2**20), error="same"
+            "256 px", "reference", "fused", (6.0, 6.0), (2.0, 2.0), target=3, memory=(2**21, 2**20), error="same"
         ),
-        Comparison("512 px", "reference", "folded", (6.0, 6.0), (3.0, 3.0), target=3, note="the bus"),
+        Comparison("512 px", "reference", "fused", (6.0, 6.0), (3.0, 3.0), target=3, note="the bus"),
         not_measured("H200", target=4),
         Comparison("shown", "one way", "another", (1.0,), (1.0,)),
     ]
@@ -89,7 +89,7 @@ def test_the_page():
     cells = [line.strip("|").split(" | ") for line in written.splitlines() if line.startswith("| ")]
     cells = [[cell.strip() for cell in row] for row in cells]
     assert cells[2] == [
-        "256 px", "reference: 6.00 s (6.00 s to 6.00 s)", "folded: 2.00 s (2.00 s to 2.00 s)", "3.00", "3x: met",
+        "256 px", "reference: 6.00 s (6.00 s to 6.00 s)", "fused: 2.00 s (2.00 s to 2.00 s)", "3.00", "3x: met",
         "2 MiB against 1 MiB, ratio 2.00", "",
     ]  # fmt: skip
     assert [row[4] for row in cells[3:]] == ["3x: NOT met", "4x: not measured", ""]

@@ -230,7 +230,7 @@ def test_a_video_without_pyav_is_refused_alone(run, tmp_path, monkeypatch):
 
 
 def test_the_onnx_file_gives_the_same(run, tmp_path, weights):
-    export = pytest.importorskip("gpen_plugin.export.__main__").main
+    export = pytest.importorskip("gpen_plugin.cli.export").main
     assert export([str(weights), "-o", "net.onnx"]) == 0
     write(tmp_path / "a.png")
     assert run("a.png", "-o", "one")[0] == 0

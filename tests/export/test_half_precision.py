@@ -5,10 +5,10 @@ import pytest
 import torch
 from helpers.small_networks import NETWORKS, built, rounding_error
 
-from gpen_plugin.export.checking import make_test_inputs
-from gpen_plugin.export.exporting import export
-from gpen_plugin.export.half_precision import PEAK, to_half_precision
-from gpen_plugin.export.plan import Plan
+from gpen_plugin.archs.inference import fuse
+from gpen_plugin.export.exporter import export, make_test_inputs
+from gpen_plugin.export.half_precision import PEAK, scale_for_half
+from gpen_plugin.export.options import ExportOptions
 
 KINDS = [kind for kind in NETWORKS if kind.startswith("GPEN ")]
 LARGE_IN_ENCODER, LARGE_IN_DECODER, LONG_KERNELS = 3e3, 3e4, 1e3
@@ -42,17 +42,21 @@ def with_a_long_code(net):
     return net
 
 
+def to_half(net, images):
+    return fuse(scale_for_half(net, images), torch.float16, traceable=True)
+
+
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("grown", [with_large_features, with_a_long_code])
 @torch.no_grad()
-def test_networks_that_plain_half_precision_breaks_give_the_same_image(kind, grown):
+def test_networks_that_overflow_in_plain_half_precision(kind, grown):
     usual = built(NETWORKS[kind]).eval()
     net, images = grown(usual), torch.cat(make_test_inputs(usual.in_size, None))
     expected = net(images)
     assert torch.allclose(expected, usual(images), atol=1e-3)  # the test's own premise
     plain = copy.deepcopy(net).half()(images.half()).float()
     assert not (plain - expected).abs().max() < 0.1
-    half = to_half_precision(net, make_test_inputs(net.in_size, None, seed=9))
+    half = to_half(net, make_test_inputs(net.in_size, None, seed=9))
     gap = half(images) - expected
     largest, rms = rounding_error(usual, images, torch.float16)
     assert gap.abs().max() < largest < 0.1
@@ -60,10 +64,10 @@ def test_networks_that_plain_half_precision_breaks_give_the_same_image(kind, gro
 
 
 @torch.no_grad()
-def test_features_are_halves_of_middling_size_and_the_image_is_not():
+def test_features_are_float16_near_the_peak():
     net = with_large_features(built(NETWORKS["GPEN concat"]).eval())
     batches = make_test_inputs(net.in_size, None)
-    half = to_half_precision(net, batches)
+    half = to_half(net, batches)
     z, features = half.encoder(batches[1])
     assert z.dtype == torch.float32
     assert {each.dtype for each in features} == {torch.float16}
@@ -72,17 +76,17 @@ def test_features_are_halves_of_middling_size_and_the_image_is_not():
     ]
     assert peaks == pytest.approx([PEAK] * len(peaks), rel=0.01)
     assert half(batches[1]).dtype == torch.float32
-    assert {name for name, tensor in half.named_parameters() if tensor.dtype == torch.float16} == {
-        name
-        for name, tensor in half.named_parameters()
-        if tensor.ndim == 4  # kernels and the constant
-    }
+    kernels = {name: tensor for name, tensor in half.named_buffers() if name.endswith("weight") and tensor.ndim == 4}
+    assert len(kernels) > 12
+    assert {tensor.dtype for tensor in kernels.values()} == {torch.float16}
+    styles = {tensor.dtype for name, tensor in half.named_buffers() if "modulation" in name or "mapping" in name}
+    assert styles == {torch.float32}
 
 
-def test_the_source_is_left_in_float32():
+def test_source_stays_in_float32():
     net = built(NETWORKS["GPEN concat"]).eval()
     before = {name: tensor.clone() for name, tensor in net.state_dict().items()}
-    to_half_precision(net, make_test_inputs(net.in_size, None))
+    to_half(net, make_test_inputs(net.in_size, None))
     assert all(torch.equal(tensor, before[name]) for name, tensor in net.state_dict().items())
     assert {tensor.dtype for tensor in net.state_dict().values()} == {torch.float32}
     assert not net.encoder.stem._forward_hooks
@@ -90,7 +94,7 @@ def test_the_source_is_left_in_float32():
 
 
 @torch.no_grad()
-def test_a_layer_without_features_stays_one():
+def test_layer_of_zeros():
     net = built(NETWORKS["GPEN concat"]).eval()
     for layer in net.encoder.down.values():
         layer.weight.zero_()
@@ -98,15 +102,15 @@ def test_a_layer_without_features_stays_one():
     net.decoder.blocks["8"].conv1.weight[0] = 0
     net.decoder.blocks["8"].conv1.modulation.weight[0] = net.decoder.blocks["8"].conv1.modulation.bias[0] = 0
     batches = make_test_inputs(net.in_size, None)
-    half = to_half_precision(net, batches)
+    half = to_half(net, batches)
     assert (half(batches[1]) - net(batches[1])).abs().max() < rounding_error(net, batches[1], torch.float16)[0] < 0.1
 
 
-def test_the_file_holds_halves_and_takes_and_gives_float32(tmp_path):
+def test_file_holds_float16_and_takes_float32(tmp_path):
     onnx = pytest.importorskip("onnx")
     pytest.importorskip("onnxruntime")
     net = with_large_features(built(NETWORKS["GPEN concat"]).eval())
-    exported = export(net, tmp_path / "model.onnx", Plan(precision="fp16"), {})
+    exported = export(net, tmp_path / "model.onnx", ExportOptions(precision="fp16"), {})
     largest, _ = rounding_error(
         built(NETWORKS["GPEN concat"]), torch.cat(make_test_inputs(net.in_size, None)), torch.float16
     )

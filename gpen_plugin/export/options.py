@@ -1,4 +1,4 @@
-"""How a network is to be exported. Nothing heavy is imported here."""
+"""Options of an export. Nothing heavy is imported here, so that ``--help`` needs no PyTorch."""
 
 import importlib.util
 from dataclasses import dataclass
@@ -12,23 +12,21 @@ Precision = Literal["fp32", "fp16"]
 SUFFIXES: dict[Format, str] = {"onnx": ".onnx", "program": ".pt2"}
 OPSETS = range(13, 21)
 TOLERANCES: dict[Precision, float] = {"fp32": 1e-4, "fp16": 1e-2}
-"""The largest difference that a kept file may show, as a fraction of the value range. What exact arithmetic would give
-differs from PyTorch by 1e-5 or less in fp32, and by 5e-4 to 4e-3 in fp16; one step of 8 bits is 4e-3."""
-_PACKAGES: dict[Format, tuple[str, ...]] = {"onnx": ("onnx", "onnxruntime"), "program": ()}
+"""Largest accepted difference from PyTorch, as a fraction of the value range. Correct files differ by 1e-5 or less in
+fp32 and by 5e-4 to 4e-3 in fp16; one step of 8 bits is 4e-3."""
+_PACKAGES: dict[Format, tuple[str, ...]] = {"onnx": ("onnx", "onnxruntime", "onnxslim"), "program": ()}
 
 
 @dataclass(frozen=True)
-class Plan:
-    """How a network is to be exported.
+class ExportOptions:
+    """How a network is exported. Raises `OptionError` for a value that is out of range.
 
     Attributes:
         format: ``onnx`` or ``program`` (of torch.export).
-        batch: how many images it takes at once; None if any number.
-        precision: of the convolutions; input and output are float32 in any case. See `half_precision`.
-        opset: version of ONNX's operators; other formats have none.
-        tolerance: the largest difference from PyTorch, as a fraction of the value range; None for `TOLERANCES`.
-    Raises:
-        OptionError: a value that is none of these.
+        batch: how many images the file takes at once; None for any number.
+        precision: of the convolutions; input and output are always float32. See `half_precision`.
+        opset: version of ONNX's operators; other formats ignore it.
+        tolerance: largest difference from PyTorch, as a fraction of the value range; None for `TOLERANCES`.
     """
 
     format: Format = "onnx"
@@ -46,7 +44,7 @@ class Plan:
             raise OptionError("precision", f"got {self.precision!r}", f"one of {', '.join(TOLERANCES)}")
         if self.opset not in OPSETS:
             expected = f"a number from {OPSETS[0]} to {OPSETS[-1]}"
-            raise OptionError("opset", f"got {self.opset}", expected, "The default, 17, is read by most runtimes.")
+            raise OptionError("opset", f"got {self.opset}", expected, "Most runtimes read the default, 17.")
         if self.tolerance is not None and not self.tolerance > 0:
             raise OptionError("tolerance", f"got {self.tolerance}", "a number above 0", "Leave it out.")
 

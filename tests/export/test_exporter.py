@@ -1,3 +1,5 @@
+import json
+import math
 import sys
 
 import numpy as np
@@ -7,14 +9,14 @@ from helpers.small_networks import NETWORKS, SMALL, built, rounding_error, same
 
 from gpen_plugin import GPEN
 from gpen_plugin.errors import CheckpointError, MissingFileError, OptionError
-from gpen_plugin.export.checking import make_test_inputs
-from gpen_plugin.export.exporting import export
-from gpen_plugin.export.plan import Plan
+from gpen_plugin.export.exporter import Difference, export, make_test_inputs, measure_difference
+from gpen_plugin.export.options import ExportOptions
 
 onnx = pytest.importorskip("onnx")
 onnxruntime = pytest.importorskip("onnxruntime")
+pytest.importorskip("onnxslim")
 
-FACTS = {"gpen_task": "restore"}
+METADATA = {"gpen_task": "restore"}
 RANGE = 2  # from -1 to 1
 KINDS = [kind for kind in NETWORKS if kind.startswith("GPEN ")]
 
@@ -32,11 +34,13 @@ def small(**arguments):
     return built(lambda: GPEN(16, **SMALL, **arguments)).eval()
 
 
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize(("precision", "dtype"), [("fp32", torch.float32), ("fp16", torch.float16)])
-def test_any_number_of_images_gives_what_pytorch_gives(kind, precision, dtype, tmp_path):
+@pytest.mark.parametrize(
+    ("kind", "precision", "dtype"),
+    [*((kind, "fp32", torch.float32) for kind in KINDS), (KINDS[0], "fp16", torch.float16)],
+)
+def test_any_batch_size_matches_pytorch(kind, precision, dtype, tmp_path):
     net = built(NETWORKS[kind]).eval()
-    exported = export(net, tmp_path / "model.onnx", Plan(precision=precision), FACTS)
+    exported = export(net, tmp_path / "model.onnx", ExportOptions(precision=precision), METADATA)
     largest, _ = rounding_error(net, torch.cat([images(net.in_size, 5), *make_test_inputs(net.in_size, None)]), dtype)
     assert exported.difference.largest * RANGE < largest < 0.1
     for count in (1, 2, 5):
@@ -47,15 +51,15 @@ def test_any_number_of_images_gives_what_pytorch_gives(kind, precision, dtype, t
 
 
 @pytest.mark.parametrize("opset", [13, 20])
-def test_what_the_file_says_of_itself(opset, tmp_path):
+def test_names_sizes_metadata_and_opset_of_the_file(opset, tmp_path):
     net = small()
-    model = onnx.load(export(net, tmp_path / "model.onnx", Plan(batch=2, opset=opset), FACTS).path)
+    model = onnx.load(export(net, tmp_path / "model.onnx", ExportOptions(batch=2, opset=opset), METADATA).path)
     (given,), (result,) = model.graph.input, model.graph.output
     assert (given.name, result.name) == ("input", "output")
     for value in (given, result):
         assert [side.dim_value for side in value.type.tensor_type.shape.dim] == [2, 3, 16, 16]
         assert value.type.tensor_type.elem_type == onnx.TensorProto.FLOAT
-    assert {each.key: each.value for each in model.metadata_props} == FACTS
+    assert {each.key: each.value for each in model.metadata_props} == METADATA
     assert model.opset_import[0].version == opset
     batch = images(16, 2)
     with torch.no_grad():
@@ -63,10 +67,10 @@ def test_what_the_file_says_of_itself(opset, tmp_path):
         assert (run(tmp_path / "model.onnx", batch) - net(batch)).abs().max() < tolerance < 1e-3
 
 
-def test_the_network_is_left_as_it_is_and_nothing_is_said(tmp_path, capfd, recwarn):
+def test_network_is_unchanged_and_nothing_is_printed(tmp_path, capfd, recwarn):
     net = small(value_range=(0, 1)).train()
     before = {name: tensor.clone() for name, tensor in net.state_dict().items()}
-    export(net, tmp_path / "model.onnx", Plan(precision="fp16"), FACTS)
+    export(net, tmp_path / "model.onnx", ExportOptions(precision="fp16"), METADATA)
     assert same(net.state_dict(), before)
     assert (net.training, net.value_range) == (True, (0, 1))
     assert all(parameter.requires_grad for parameter in net.parameters())
@@ -74,18 +78,18 @@ def test_the_network_is_left_as_it_is_and_nothing_is_said(tmp_path, capfd, recwa
     assert not [str(warning.message) for warning in recwarn]
 
 
-def test_images_are_between_minus_1_and_1_whatever_the_training_had(tmp_path):
+def test_value_range_of_the_file_is_minus_1_to_1(tmp_path):
     net = small(value_range=(0, 1))
-    path = export(net, tmp_path / "model.onnx", Plan(), FACTS).path
+    path = export(net, tmp_path / "model.onnx", ExportOptions(), METADATA).path
     batch = images(16, 2)
     with torch.no_grad():
         tolerance = RANGE * rounding_error(net, (batch + 1) / 2, torch.float32)[0]
         assert (run(path, batch) - (net((batch + 1) / 2) * 2 - 1)).abs().max() < tolerance < 1e-3
 
 
-def test_kernels_are_stored_once_and_nothing_is_computed_that_the_weights_alone_tell(tmp_path):
+def test_kernels_are_stored_once_and_constants_are_folded(tmp_path):
     net = built(lambda: GPEN(64, num_style_feat=64, num_mlp=2, channel_multiplier=1, narrow=0.1)).eval()
-    exported = export(net, tmp_path / "model.onnx", Plan(), FACTS)
+    exported = export(net, tmp_path / "model.onnx", ExportOptions(), METADATA)
     weights = sum(tensor.numel() * tensor.element_size() for tensor in net.parameters())
     assert exported.path.stat().st_size < 1.3 * weights
     graph = onnx.load(exported.path).graph
@@ -98,35 +102,35 @@ def test_kernels_are_stored_once_and_nothing_is_computed_that_the_weights_alone_
 
 @pytest.mark.parametrize("earlier", [None, b"an earlier file"])
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
-def test_a_file_that_differs_is_not_kept(tmp_path, earlier, precision):
+def test_file_that_differs_is_not_kept(tmp_path, earlier, precision):
     path = tmp_path / "model.onnx"
     if earlier:
         path.write_bytes(earlier)
     with pytest.raises(CheckpointError, match=r"model.onnx: differs from PyTorch by .* expected 1e-12 or less"):
-        export(small(), path, Plan(precision=precision, tolerance=1e-12), FACTS)
+        export(small(), path, ExportOptions(precision=precision, tolerance=1e-12), METADATA)
     assert [file.read_bytes() for file in tmp_path.iterdir()] == ([earlier] if earlier else [])
 
 
-def test_a_network_that_gives_no_numbers_is_not_kept(tmp_path):
+def test_nan_is_not_kept(tmp_path):
     net = small()
     with torch.no_grad():
         net.encoder.to_z.bias[0] = np.nan
     with pytest.raises(CheckpointError, match="differs from PyTorch by nan"):
-        export(net, tmp_path / "model.onnx", Plan(), FACTS)
+        export(net, tmp_path / "model.onnx", ExportOptions(), METADATA)
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("package", ["onnx", "onnxruntime"])
+@pytest.mark.parametrize("package", ["onnx", "onnxruntime", "onnxslim"])
 def test_missing_packages(package, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, package, None)
     with pytest.raises(MissingFileError, match=rf"the package {package} is not installed.*gpen_plugin\[export\]"):
-        export(small(), tmp_path / "model.onnx", Plan(), FACTS)
+        export(small(), tmp_path / "model.onnx", ExportOptions(), METADATA)
 
 
-def test_a_folder_that_cannot_be_written(tmp_path):
+def test_unwritable_folder(tmp_path):
     (tmp_path / "file").write_text("no folder")
     with pytest.raises(CheckpointError, match="cannot be written"):
-        export(small(), tmp_path / "file" / "model.onnx", Plan(), FACTS)
+        export(small(), tmp_path / "file" / "model.onnx", ExportOptions(), METADATA)
 
 
 @pytest.mark.parametrize(
@@ -139,6 +143,67 @@ def test_a_folder_that_cannot_be_written(tmp_path):
         ({"tolerance": 0}, "tolerance: got 0"),
     ],
 )
-def test_plans_that_are_none(arguments, message):
+def test_options_out_of_range(arguments, message):
     with pytest.raises(OptionError, match=message):
-        Plan(**arguments)
+        ExportOptions(**arguments)
+
+
+@pytest.mark.parametrize(("batch", "counts"), [(None, [1, 3]), (1, [1] * 4), (3, [3, 3]), (4, [4]), (6, [6])])
+def test_four_test_images_in_batches(batch, counts):
+    batches = make_test_inputs(32, batch)
+    assert [len(each) for each in batches] == counts
+    images = torch.cat(batches)
+    assert len({image.numpy().tobytes() for image in images}) == 4
+    assert images.dtype == torch.float32
+    assert images.shape[1:] == (3, 32, 32)
+    assert -1 <= images.min() < -0.9
+    assert 0.9 < images.max() <= 1
+
+
+def test_seeds_give_different_images():
+    assert not any(
+        torch.equal(a, b) for a, b in zip(make_test_inputs(16, 1), make_test_inputs(16, 1, seed=100), strict=True)
+    )
+
+
+def test_difference_is_a_fraction_of_the_range_over_all_batches():
+    batches = [torch.zeros(1, 3, 2, 2), torch.zeros(2, 3, 2, 2)]
+
+    def off(images):
+        shifted = images.clone()
+        shifted[0, 0, 0, 0] = 0.2 * len(images)
+        return shifted
+
+    gap = measure_difference(lambda images: images, off, batches)
+    assert gap.largest == pytest.approx(0.2)
+    assert gap.rms == pytest.approx(math.sqrt((0.1**2 + 0.2**2) / 36))
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_nan_in_any_batch_is_found(first):
+    batches = [torch.full((1, 3, 2, 2), math.nan), torch.zeros(1, 3, 2, 2)][:: 1 if first else -1]
+    gap = measure_difference(torch.zeros_like, lambda images: images, batches)
+    assert math.isnan(gap.largest)
+    with pytest.raises(CheckpointError, match=r"file: differs from PyTorch by nan.*Do this"):
+        gap.check(1e9, "file", "Do this.")
+
+
+def test_difference_up_to_the_tolerance_passes():
+    Difference(0.5, 0.1).check(0.5, "file", "")
+    with pytest.raises(CheckpointError, match=r"differs from PyTorch by 5.0e-01 of the value range \(rms 1.0e-01\)"):
+        Difference(0.5, 0.1).check(0.49, "file", "")
+
+
+def test_program_gives_what_the_network_gives(tmp_path, capfd):
+    net = small()
+    exported = export(net, tmp_path / "model.pt2", ExportOptions("program", precision="fp16"), METADATA)
+    largest, _ = rounding_error(net, torch.cat([images(16, 5), *make_test_inputs(16, None)]), torch.float16)
+    assert 0 < exported.difference.largest * RANGE < largest < 0.1
+    assert capfd.readouterr() == ("", "")
+    stored = {"gpen.json": ""}
+    program = torch.export.load(str(exported.path), extra_files=stored).module()
+    assert json.loads(stored["gpen.json"]) == METADATA
+    for count in (1, 2, 5):
+        with torch.no_grad():
+            assert (program(images(16, count)) - net(images(16, count))).abs().max() < largest
+    assert [file.name for file in tmp_path.iterdir()] == ["model.pt2"]

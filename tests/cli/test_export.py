@@ -6,11 +6,12 @@ import torch
 from helpers.small_networks import SMALL, built
 
 from gpen_plugin import GPEN, GPENDiscriminator
-from gpen_plugin.export.__main__ import main
+from gpen_plugin.cli.export import main
 from gpen_plugin.restore.network import open_network
 
 onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
+pytest.importorskip("onnxslim")
 
 
 @pytest.fixture
@@ -30,14 +31,14 @@ def face(seed=0):
 
 
 @pytest.mark.parametrize("key", [None, "params"])
-def test_the_file_restores_as_the_weights_do(weights, tmp_path, capsys, key):
+def test_file_restores_as_the_weights_do(weights, tmp_path, capsys, key):
     keys = ["--key", key] if key else []
     assert main([str(weights), "-o", str(tmp_path / "deeper" / "model.onnx"), *keys]) == 0
-    told = capsys.readouterr()
-    assert "GPEN 32 px, input 16 px" in told.out
-    assert "ONNX opset 17, fp32, (N, 3, 16, 16) -> (N, 3, 32, 32)" in told.out
-    assert "on 4 images" in told.out
-    assert not told.err
+    printed = capsys.readouterr()
+    assert "GPEN 32 px, input 16 px" in printed.out
+    assert "ONNX opset 17, fp32, (N, 3, 16, 16) -> (N, 3, 32, 32)" in printed.out
+    assert "on 4 images" in printed.out
+    assert not printed.err
     faces = [face(seed) for seed in range(3)]
     expected = open_network(weights, key=key, device="cpu")(faces)
     given = open_network(tmp_path / "deeper" / "model.onnx", device="cpu")(faces)
@@ -45,13 +46,13 @@ def test_the_file_restores_as_the_weights_do(weights, tmp_path, capsys, key):
         assert np.abs(one - other).max() < 1e-4
 
 
-def test_what_the_file_tells_the_tools_that_crop_faces(weights, tmp_path):
+def test_metadata_for_tools_that_crop_faces(weights, tmp_path):
     path = tmp_path / "model.onnx"
     assert main([str(weights), "-o", str(path), "--template", "dlib", "--task", "seg2face", "--precision", "fp16"]) == 0
-    told = metadata(path)
-    assert told["gpen_weights_sha256"] == hashlib.sha256(weights.read_bytes()).hexdigest()
-    assert told["gpen_network"].startswith("GPEN 32 px, input 16 px")
-    assert {key: told[f"gpen_{key}"] for key in ("task", "template", "value_range", "precision", "alpha")} == {
+    printed = metadata(path)
+    assert printed["gpen_weights_sha256"] == hashlib.sha256(weights.read_bytes()).hexdigest()
+    assert printed["gpen_network"].startswith("GPEN 32 px, input 16 px")
+    assert {key: printed[f"gpen_{key}"] for key in ("task", "template", "value_range", "precision", "alpha")} == {
         "task": "seg2face",
         "template": "dlib",
         "value_range": "[-1, 1]",
@@ -62,10 +63,14 @@ def test_what_the_file_tells_the_tools_that_crop_faces(weights, tmp_path):
     assert (network.task, network.template) == ("seg2face", "dlib")
 
 
-def test_by_default_it_is_aligned_and_used_as_the_weights_are(weights, tmp_path):
+def test_default_task_and_template_are_the_models(weights, tmp_path):
     assert main([str(weights), "-o", str(tmp_path / "model.onnx"), "--batch", "2"]) == 0
-    told = metadata(tmp_path / "model.onnx")
-    assert (told["gpen_task"], told["gpen_template"], told["gpen_value_range"]) == ("restore", "ffhq", "[-1, 1]")
+    printed = metadata(tmp_path / "model.onnx")
+    assert (printed["gpen_task"], printed["gpen_template"], printed["gpen_value_range"]) == (
+        "restore",
+        "ffhq",
+        "[-1, 1]",
+    )
 
 
 @pytest.mark.parametrize(
@@ -79,7 +84,7 @@ def test_by_default_it_is_aligned_and_used_as_the_weights_are(weights, tmp_path)
         (["-o", "model.onnx", "--tolerance", "1e-13"], "so the file is not kept"),
     ],
 )
-def test_what_cannot_be_done_is_told_in_one_line(weights, tmp_path, monkeypatch, capsys, arguments, message):
+def test_errors_are_one_line(weights, tmp_path, monkeypatch, capsys, arguments, message):
     monkeypatch.chdir(tmp_path)
     assert main([str(weights), *arguments]) == 1
     error = capsys.readouterr().err
@@ -88,7 +93,7 @@ def test_what_cannot_be_done_is_told_in_one_line(weights, tmp_path, monkeypatch,
     assert [file.name for file in tmp_path.iterdir()] == [weights.name]
 
 
-def test_other_networks_and_onnx_files_are_refused(weights, tmp_path, capsys):
+def test_discriminators_and_onnx_files_are_refused(weights, tmp_path, capsys):
     torch.save(GPENDiscriminator(32, narrow=0.04).state_dict(), tmp_path / "net_d.pth")
     assert main([str(tmp_path / "net_d.pth"), "-o", str(tmp_path / "d.onnx")]) == 1
     assert "expected a whole GPEN" in capsys.readouterr().err
@@ -98,7 +103,7 @@ def test_other_networks_and_onnx_files_are_refused(weights, tmp_path, capsys):
 
 
 @pytest.mark.parametrize("batch", ["0", "-1", "many", "1.5"])
-def test_batches_that_are_none(weights, tmp_path, capsys, batch):
+def test_invalid_batch(weights, tmp_path, capsys, batch):
     with pytest.raises(SystemExit, match="2"):
         main([str(weights), "-o", str(tmp_path / "model.onnx"), f"--batch={batch}"])
     assert "expected a number from 1, or dynamic" in capsys.readouterr().err

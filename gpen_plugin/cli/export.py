@@ -1,0 +1,121 @@
+"""``gpen-export net_g_latest.pth -o model.onnx``: write a GPEN for other runtimes and compare it with PyTorch."""
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from gpen_plugin.errors import OptionError, handle_errors
+from gpen_plugin.export.options import OPSETS, SUFFIXES, ExportOptions
+from gpen_plugin.restore.alignment import TEMPLATES
+from gpen_plugin.restore.tasks import TASKS
+from gpen_plugin.version import __version__
+
+if TYPE_CHECKING:
+    from gpen_plugin.checkpoints.network_spec import NetworkSpec
+    from gpen_plugin.restore.network import TorchNetwork
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command's options."""
+    parser = argparse.ArgumentParser(
+        prog="gpen-export",
+        description="Write a GPEN as an ONNX file or as a program of torch.export, and compare it with PyTorch.",
+    )
+    parser.add_argument("model", metavar="MODEL", help="a weight file, or a released name such as GPEN-BFR-512")
+    parser.add_argument("-o", "--output", type=Path, required=True, help="file to write: .onnx, or .pt2 for a program")
+    parser.add_argument("--format", choices=SUFFIXES, help="default: by the output's suffix")
+    parser.add_argument(
+        "--batch", type=_batch, metavar="N", help="images that the file takes at once, or dynamic: any number (default)"
+    )
+    parser.add_argument(
+        "--precision", choices=["fp32", "fp16"], default="fp32", help="of the convolutions (default fp32)"
+    )
+    opset_help = f"version of ONNX's operators, {OPSETS[0]} to {OPSETS[-1]} (default {ExportOptions.opset})"
+    parser.add_argument("--opset", type=int, default=ExportOptions.opset, metavar="N", help=opset_help)
+    parser.add_argument("--template", choices=TEMPLATES, help="alignment of its faces; default: the model's own")
+    parser.add_argument("--task", choices=TASKS, help="what it does; default: the released model's task, or restore")
+    parser.add_argument("--key", help="entry of the weight file, e.g. params; default: the averaged weights")
+    tolerance_help = "largest difference, as a fraction of the value range (default 1e-4, in fp16 1e-2)"
+    parser.add_argument("--tolerance", type=float, metavar="FRACTION", help=tolerance_help)
+    parser.add_argument("--device", default="cpu", help="device of the comparison and of a program (default cpu)")
+    return parser
+
+
+@handle_errors
+def main(argv: Sequence[str] | None = None) -> int:
+    """Export one network. Returns 0 if the file was written and agrees with PyTorch, 1 otherwise."""
+    options = parser().parse_args(argv)
+    how = ExportOptions(_format(options), options.batch, options.precision, options.opset, options.tolerance)
+    how.check_packages()
+    _export(options, how)
+    return 0
+
+
+def _export(options: argparse.Namespace, how: ExportOptions) -> None:
+    from gpen_plugin.export.exporter import export
+    from gpen_plugin.restore.network import TorchNetwork, open_network, prepare_for_inference, read_gpen
+
+    network = open_network(options.model, key=options.key, device=options.device)
+    if not isinstance(network, TorchNetwork):
+        raise OptionError("MODEL", f"{options.model} is an ONNX file already", "weights", "Name their file.")
+    path = _weights(options.model)
+    net, spec = read_gpen(path, options.key)  # `network` holds the fused form
+    net = prepare_for_inference(net, network.device, fused=False)
+    exported = export(net, options.output, how, _metadata(options, path, network, spec))
+
+    batch = "N" if how.batch is None else how.batch
+    sizes = f"({batch}, 3, {net.in_size}, {net.in_size}) -> ({batch}, 3, {net.out_size}, {net.out_size})"
+    kind = f"ONNX opset {how.opset}" if how.format == "onnx" else "program of torch.export"
+    print(f"{exported.path}: {spec}")
+    print(f"  {kind}, {how.precision}, {sizes}, {exported.path.stat().st_size / 1e6:.1f} MB")
+    print(f"  differs from PyTorch by {exported.difference} on {exported.images} images")
+
+
+def _metadata(options: argparse.Namespace, path: Path, network: "TorchNetwork", spec: "NetworkSpec") -> dict[str, str]:
+    """Stored in the file. Tools that crop faces read their alignment and value range here."""
+    from gpen_plugin.checkpoints.download import sha256_of
+
+    low, high = network.value_range
+    return {
+        "gpen_version": __version__,
+        "gpen_network": str(spec),
+        "gpen_weights_sha256": sha256_of(path),
+        "gpen_precision": options.precision,
+        "gpen_task": options.task or network.task,
+        "gpen_template": options.template or network.template,
+        "gpen_alpha": f"{network.alpha:g}",
+        "gpen_value_range": f"[{low:g}, {high:g}]",
+    }
+
+
+def _weights(model: str) -> Path:
+    """The file of a model that was opened before."""
+    from gpen_plugin.checkpoints.download import find_weights
+    from gpen_plugin.restore import zoo
+
+    path = Path(os.path.expanduser(model))
+    return path if path.is_file() else find_weights(zoo.get_released(path.name).file)
+
+
+def _format(options: argparse.Namespace) -> str:
+    suffix = options.output.suffix.lower()
+    named = next((name for name, its in SUFFIXES.items() if its == suffix), None)
+    if named is None or options.format not in (None, named):
+        expected = f"a name that ends in {SUFFIXES[options.format] if options.format else '.onnx or .pt2'}"
+        raise OptionError("--output", f"got {options.output.name}", expected)
+    return named
+
+
+def _batch(text: str) -> int | None:
+    if text == "dynamic":
+        return None
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"got {text}; expected a number from 1, or dynamic")
+    return int(text)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
