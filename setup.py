@@ -28,6 +28,7 @@ setup(
     # opencv-python and opencv-python-headless own the same files, so that a package can ask for one only. It is the one
     # that BasicSR, facexlib and gfpgan ask for: where these are, their OpenCV stays as it is.
     install_requires=[
+        "filelock",
         "jinja2",  # reports of evaluations
         "matplotlib",
         "numpy",

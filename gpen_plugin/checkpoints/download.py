@@ -1,7 +1,7 @@
-"""Published weight files: found on this machine, or else downloaded, checked and kept.
+"""Published weight files: found on this machine, or downloaded and checked.
 
-They are looked for in the folders that ``$GPEN_PLUGIN_WEIGHTS`` names, in ``~/.cache/gpen_plugin/weights``, among
-what PyTorch has downloaded, and in this package. Where ``$GPEN_PLUGIN_OFFLINE`` is set, nothing is downloaded.
+The search covers the folders in ``$GPEN_PLUGIN_WEIGHTS``, ``~/.cache/gpen_plugin/weights``, PyTorch's downloads and
+this package. If ``$GPEN_PLUGIN_OFFLINE`` is set, nothing is downloaded.
 """
 
 import contextlib
@@ -10,8 +10,8 @@ import http.client
 import os
 import queue
 import socket
+import sys
 import threading
-import urllib.error
 import urllib.parse
 import urllib.request
 from collections.abc import Iterator, Mapping
@@ -20,35 +20,29 @@ from os import path as osp
 from pathlib import Path
 
 import torch
-from tqdm import tqdm
+from filelock import FileLock
 
 from gpen_plugin.errors import CheckpointError, MissingFileError, OptionError
 
-try:
-    import fcntl
-except ImportError:  # Windows
-    fcntl = None
-
-FOLDERS = "GPEN_PLUGIN_WEIGHTS"  # environment: one or several folders, parted as in PATH
+FOLDERS = "GPEN_PLUGIN_WEIGHTS"  # environment: one or several folders, separated as in PATH
 OFFLINE = "GPEN_PLUGIN_OFFLINE"  # environment: anything but 0 forbids downloading
-PACKAGE = Path(__file__).parents[1] / "weights"  # what this package brings along
-CHUNK = 1 << 20  # bytes
-TO_CONNECT = 2  # seconds for finding the server's address and connecting to it
-PATIENCE = 30  # seconds that a server may keep silent once it is connected
-SHORTEST_PREFIX = 8  # hex digits
+PACKAGE = Path(__file__).parents[1] / "weights"  # files that come with this package
+CONNECT_TIMEOUT = 2  # seconds to find the server's address and to connect
+READ_TIMEOUT = 30  # seconds that a connected server may be silent
+MIN_DIGEST_PREFIX = 8  # hex digits
+_CHUNK = 1 << 20  # bytes
 
 
 @dataclass(frozen=True)
 class WeightFile:
-    """A file that somebody has published.
+    """A published file.
 
     Attributes:
         name: of the file, as published.
-        what: it is and is for, e.g. ``Inception v3, for FID and KID``.
-        url: where it is published; None if only people can get it there.
-        sha256: its digest in hex digits, or the first of them (8 or more, as published names of files carry them);
-            without one it is never downloaded.
-        also: other names under which people have it; it is looked for under its own first.
+        what: content and purpose, e.g. ``Inception v3, for FID and KID``.
+        url: of the download; None if it needs a browser or an account.
+        sha256: its digest in hex digits, or the first 8 or more of them; without one it is never downloaded.
+        also: other common names of the file; `name` is searched first.
     """
 
     name: str
@@ -58,24 +52,21 @@ class WeightFile:
     also: tuple[str, ...] = ()
 
     def __post_init__(self):
-        assert self.sha256 is None or len(self.sha256) >= SHORTEST_PREFIX
+        assert self.sha256 is None or len(self.sha256) >= MIN_DIGEST_PREFIX
 
 
 def find_weights(file: WeightFile, given: str | None = None, where: str = "weights") -> Path:
     """Find a published file on this machine, or download it.
 
-    Only what is downloaded is held against the digest: a file of that name that somebody put there is taken as it is.
-    A download that fails is not tried again in this process; one that broke off goes on where it was in the next.
-    Where the network drops packets, two seconds tell, and no other file is tried either.
+    Only downloads are compared with the digest; a file of that name in a folder is taken as it is. A download that
+    fails is not tried again in this process. If no server answers within two seconds, no other file is tried either.
 
     Args:
         file: which.
-        given: a path of the user's, which is then the only one that counts.
+        given: the user's own path; nothing else is searched then.
         where: key path or argument that names `given`, for the error.
-    Returns:
-        Its path.
     Raises:
-        MissingFileError: one line that says which file, what for, where it is published and where to put it.
+        MissingFileError: one line with the file, its purpose, its URL and the folder to put it into.
     """
     if given is not None:
         path = Path(osp.expanduser(given))
@@ -86,13 +77,13 @@ def find_weights(file: WeightFile, given: str | None = None, where: str = "weigh
     found = find_local(file)
     if found is not None:
         return found
-    reason = _why_not(file) or _failures.get(file) or _network.failure
+    reason = _download_blocked_reason(file) or _failures.get(file) or _network.failure
     if reason is None:
         try:
             return _download(file, cache_folder())
         except (OSError, http.client.HTTPException, ValueError) as error:
-            told = " ".join(str(error).split()) or type(error).__name__
-            reason = _failures[file] = _network.failure or f"downloading failed: {told}"
+            message = " ".join(str(error).split()) or type(error).__name__
+            reason = _failures[file] = _network.failure or f"downloading failed: {message}"
     published = f"from {file.url} " if file.url else ""
     got = f"{file.name} ({file.what}) is not on this machine, and {reason}"
     named = f" as {' or '.join((file.name, *file.also))}" if file.also else ""
@@ -101,49 +92,45 @@ def find_weights(file: WeightFile, given: str | None = None, where: str = "weigh
 
 
 def find_local(file: WeightFile) -> Path | None:
-    """The path of a published file on this machine; None if it is in none of the folders. Nothing is downloaded."""
+    """The path of a published file on this machine, or None. Nothing is downloaded."""
     paths = (folder / name for name in (file.name, *file.also) for folder in weight_folders())
     return next((path for path in paths if osp.isfile(path)), None)
 
 
 def add_search_dir(folder: str | os.PathLike, where: str = "--weights-dir") -> None:
-    """Look into `folder` before all others, in this process and in those that it starts.
-
-    Raises:
-        OptionError: there is no such folder.
-    """
+    """Search `folder` first, in this process and its children. Raises `OptionError` if there is no such folder."""
     path = Path(osp.expanduser(folder))
     if not path.is_dir():
-        raise OptionError(where, f"{folder} is {'a file' if path.exists() else 'not there'}", "a folder", "Mend it.")
+        raise OptionError(
+            where, f"{folder} is {'a file' if path.exists() else 'not there'}", "a folder", "Check the path."
+        )
     os.environ[FOLDERS] = os.pathsep.join(filter(None, (str(path.resolve()), os.environ.get(FOLDERS))))
 
 
 def weight_folders() -> list[Path]:
-    """The folders that are looked into, in this order."""
+    """The folders to search, in order."""
     named = [Path(osp.expanduser(folder)) for folder in os.environ.get(FOLDERS, "").split(os.pathsep) if folder]
     return [*named, cache_folder(), Path(torch.hub.get_dir()) / "checkpoints", PACKAGE]
 
 
 def cache_folder() -> Path:
-    """Where downloads go."""
+    """The folder of downloads."""
     return Path(os.environ.get("XDG_CACHE_HOME") or osp.expanduser("~/.cache")) / "gpen_plugin" / "weights"
 
 
 def read_weights(path: str | os.PathLike) -> Mapping:
-    """Read a file of weights of somebody else's network, and weights only.
+    """Read the weights of an auxiliary network, tensors on the CPU.
 
-    Returns:
-        What it holds, tensors on the CPU.
     Raises:
-        CheckpointError: it is damaged, holds code, or no mapping.
+        CheckpointError: the file is damaged, holds code, or no mapping.
     """
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # damage shows as RuntimeError, EOFError, IndexError, struct.error and many others
         got = f"cannot be read, or is not safe to read ({type(error).__name__})"
-        raise CheckpointError(str(path), got, "a whole file of weights", "Remove it, and fetch it again.") from error
+        raise CheckpointError(str(path), got, "a whole file of weights", "Delete it and download it again.") from error
     if not isinstance(content, Mapping):
-        raise CheckpointError(str(path), f"holds a {type(content).__name__}", "tensors by name", "Fetch it again.")
+        raise CheckpointError(str(path), f"holds a {type(content).__name__}", "tensors by name", "Download it again.")
     return content
 
 
@@ -151,7 +138,7 @@ def sha256_of(path: str | os.PathLike) -> str:
     """The digest of a file in 64 hex digits."""
     digest = hashlib.sha256()
     with open(path, "rb") as stream:
-        while chunk := stream.read(CHUNK):
+        while chunk := stream.read(_CHUNK):
             digest.update(chunk)
     return digest.hexdigest()
 
@@ -160,42 +147,42 @@ _failures: dict[WeightFile, str] = {}  # a metric asks again at each image, and 
 
 
 class _Network:
-    """What this process knows of its network.
+    """The state of the network, as far as this process knows it.
 
     Attributes:
-        failure: why nothing can be downloaded; None as long as that is not known.
+        failure: why nothing can be downloaded; None if nothing failed.
     """
 
     failure: str | None = None
 
     def connect(self, url: str) -> None:
-        """Connect to the server of `url`, or to the proxy that leads there, to see whether that works.
+        """Test a connection to the server of `url`, or to its proxy.
 
         Raises:
-            OSError: it does not, or takes longer than `TO_CONNECT` seconds.
+            OSError: it fails, or takes longer than `CONNECT_TIMEOUT` seconds.
         """
-        place = urllib.parse.urlsplit(url)
-        proxy = urllib.request.getproxies().get(place.scheme)
-        if proxy and not urllib.request.proxy_bypass(place.hostname):
-            place = urllib.parse.urlsplit(proxy if "://" in proxy else f"http://{proxy}")
-        address = place.hostname, place.port or (443 if place.scheme == "https" else 80)
+        server = urllib.parse.urlsplit(url)
+        proxy = urllib.request.getproxies().get(server.scheme)
+        if proxy and not urllib.request.proxy_bypass(server.hostname):
+            server = urllib.parse.urlsplit(proxy if "://" in proxy else f"http://{proxy}")
+        address = server.hostname, server.port or (443 if server.scheme == "https" else 80)
         outcome: queue.SimpleQueue[OSError | None] = queue.SimpleQueue()
 
         def attempt() -> None:
             try:
-                socket.create_connection(address, timeout=TO_CONNECT).close()
+                socket.create_connection(address, timeout=CONNECT_TIMEOUT).close()
                 outcome.put(None)
             except OSError as error:
                 outcome.put(error)
 
-        # a thread, because looking up a name takes as long as the system wants
+        # a thread, because a name lookup has no timeout
         threading.Thread(target=attempt, daemon=True).start()
         try:
-            error = outcome.get(timeout=TO_CONNECT)
+            error = outcome.get(timeout=CONNECT_TIMEOUT)
         except queue.Empty:
             error = TimeoutError()
         if isinstance(error, TimeoutError):
-            self.failure = f"there is no network ({address[0]} was not reached within {TO_CONNECT} s)"
+            self.failure = f"there is no network ({address[0]} was not reached within {CONNECT_TIMEOUT} s)"
             raise TimeoutError(self.failure)
         if error is not None:
             raise error
@@ -205,14 +192,14 @@ _network = _Network()
 
 
 def _shown(path: Path) -> str:
-    """As people write it, and without their name: what is told of here goes into logs and reports."""
+    """With ``~`` for the home folder, which holds the user's name: the text goes into logs and reports."""
     home = osp.expanduser("~")
     return str("~" / path.relative_to(home)) if path.is_relative_to(home) else str(path)
 
 
-def _why_not(file: WeightFile) -> str | None:
+def _download_blocked_reason(file: WeightFile) -> str | None:
     if file.url is None:
-        return "has to be fetched by hand"
+        return "has to be downloaded by hand"
     if file.sha256 is None:
         return "no digest of it is published, so it is not downloaded"
     if os.environ.get(OFFLINE, "0") not in ("", "0"):
@@ -222,62 +209,37 @@ def _why_not(file: WeightFile) -> str | None:
 
 def _download(file: WeightFile, folder: Path) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
-    target, part = folder / file.name, folder / f"{file.name}.part"
-    with _alone_in(folder):
+    target = folder / file.name
+    with _lock(folder):  # other ranks and runs wait here
         if target.is_file():  # another process was faster
             return target
-        resumed = _transfer(file.url, part, file.name)
-        if resumed and not _is_right(part, file):
-            part.unlink()  # perhaps what lay there was of another version
-            _transfer(file.url, part, file.name)
-        if not _is_right(part, file):
-            part.unlink()
-            raise OSError(f"its SHA-256 does not begin with {file.sha256}")
-        os.replace(part, target)
+        _network.connect(file.url)
+        print(f"Downloading {file.name} from {file.url}", file=sys.stderr)
+        with _socket_timeout(READ_TIMEOUT):
+            try:
+                torch.hub.download_url_to_file(file.url, str(target), hash_prefix=file.sha256.lower())
+            except RuntimeError as error:  # of another digest
+                raise OSError(f"it is incomplete or another version: {error}") from error
     return target
 
 
 @contextlib.contextmanager
-def _alone_in(folder: Path) -> Iterator[None]:
-    """Other ranks and runs wait here. The system ends the lock with its process, whatever that dies of."""
-    with open(folder / ".lock", "w") as lock:
-        if fcntl is not None:
-            with contextlib.suppress(OSError):  # of disks of a network, not all know locks
-                fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
-
-
-def _transfer(url: str, part: Path, name: str) -> bool:
-    """Download into `part`, from where it ends if the server can do that; returns whether it was so."""
-    begun = part.stat().st_size if part.exists() else 0
-    _network.connect(url)
+def _lock(folder: Path) -> Iterator[None]:
+    lock = FileLock(folder / ".lock")
+    with contextlib.suppress(OSError, NotImplementedError):  # some network disks have no locks
+        lock.acquire()
     try:
-        response = _ask(url, begun)
-    except urllib.error.HTTPError as error:
-        if error.code != http.HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
-            raise
-        return True  # nothing lies beyond what is there
-    with response:
-        resumed = response.status == http.HTTPStatus.PARTIAL_CONTENT
-        begun = begun if resumed else 0
-        length = response.headers.get("Content-Length")
-        total = begun + int(length) if length else None
-        with (
-            open(part, "ab" if resumed else "wb") as stream,
-            tqdm(desc=name, total=total, initial=begun, unit="B", unit_scale=True) as progress,
-        ):
-            while chunk := response.read(CHUNK):
-                stream.write(chunk)
-                progress.update(len(chunk))
-    if total is not None and part.stat().st_size < total:
-        raise OSError(f"it broke off after {part.stat().st_size:,} of {total:,} bytes")
-    return resumed
+        yield
+    finally:
+        lock.release()
 
 
-def _ask(url: str, begin: int) -> http.client.HTTPResponse:
-    request = urllib.request.Request(url, headers={"Range": f"bytes={begin}-"} if begin else {})
-    return urllib.request.urlopen(request, timeout=PATIENCE)
-
-
-def _is_right(path: Path, file: WeightFile) -> bool:
-    return sha256_of(path).startswith(file.sha256.lower())
+@contextlib.contextmanager
+def _socket_timeout(seconds: float) -> Iterator[None]:
+    """The timeout of new sockets, because PyTorch's download has no argument for it."""
+    before = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(seconds)
+    try:
+        yield
+    finally:
+        socket.setdefaulttimeout(before)
