@@ -16,7 +16,6 @@ ORDER = (
     *("preflight", "registration"),
 )
 EXCEPTIONS = {
-    ("export/__main__.py", "cli"),  # runs the command
     ("cli/doctor.py", "registration"),  # tries what happens when BasicSR is imported
     ("host/registry.py", "registration"),  # without BasicSR, for the names of our own classes
 }
