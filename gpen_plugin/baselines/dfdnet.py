@@ -16,16 +16,16 @@ from gpen_plugin.errors import CheckpointError, OptionError
 from gpen_plugin.host.patches import vgg_offline
 from gpen_plugin.restore.registry_network import build_network, load, seeded_init
 
-SIZE = 512  # the only one that the network takes
+SIZE = 512  # of the trained weights
 CHANNELS = {256: 128, 128: 256, 64: 512, 32: 512}  # of the dictionary, by the size of the features
 PARTS = ("left_eye", "right_eye", "nose", "mouth")
 
 FFHQ_POINTS = ((193.0, 239.9), (318.9, 240.2), (256.6, 314.0), (201.3, 371.4), (313.1, 371.2))
-"""Where an FFHQ face of 512 px has its eyes, the tip of its nose and the corners of its mouth, (x, y)."""
+"""Eyes, tip of the nose and corners of the mouth of an FFHQ face of 512 px, (x, y)."""
 
 # The authors' box of a part is a square around the mean of its points among 68 landmarks; half its side is half the
-# part's longer extent. An eye has its brow with it. Laid upon five points, the mean face of the 68 landmarks gives
-# this: the points whose mean is nearest, the way from there to the middle (x, y), and the side, in eye distances.
+# part's longer extent. An eye includes its brow. Fitted to five points, the mean face of the 68 landmarks gives: the
+# points whose mean is nearest, the offset from there to the center (x, y), and the side, both in eye distances.
 _BOXES = {
     "left_eye": ((0,), (-0.03, -0.14), 0.75),
     "right_eye": ((1,), (0.03, -0.14), 0.75),
@@ -98,11 +98,11 @@ def part_boxes(points: Sequence[tuple[float, float]], where: str = "points") -> 
     """
     if len(points) != len(FFHQ_POINTS) or points[0][0] >= points[1][0]:
         raise OptionError(where, f"got {list(map(list, points))}", "five points (x, y), the left eye first")
-    points_xy = np.array(points, dtype=np.float64)  # (5, 2)
-    unit = float(np.hypot(*(points_xy[1] - points_xy[0])))
+    xy = np.array(points, dtype=np.float64)  # (5, 2)
+    unit = float(np.hypot(*(xy[1] - xy[0])))
     boxes = []
     for nearest, offset, side in _BOXES.values():
-        middle = points_xy[list(nearest)].mean(axis=0) + np.array(offset) * unit
+        middle = xy[list(nearest)].mean(axis=0) + np.array(offset) * unit
         half = side * unit / 2
         boxes.append(np.rint(np.concatenate([middle - half, middle + half])).clip(0, SIZE))
     return torch.from_numpy(np.array(boxes, dtype=np.int64))

@@ -16,6 +16,9 @@ from gpen_plugin.data.rng import rng_from_key
 if TYPE_CHECKING:
     import torch
 
+RANDOM = "random"  # in place of a weight file
+RANDOM_NOTE = "RANDOM WEIGHTS: not trained"
+
 
 @dataclass(frozen=True, eq=False)
 class Sample:
@@ -79,10 +82,6 @@ def seeded(device: "torch.device", *parts: str | int) -> Iterator[None]:
             yield
         finally:
             cudnn.deterministic, cudnn.benchmark, cudnn.allow_tf32, matmul.allow_tf32 = before
-
-
-RANDOM = "random"  # in place of a weight file
-RANDOM_NOTE = "RANDOM WEIGHTS: it has learnt nothing"
 
 
 def describe_file(path: str | Path, digest: str) -> str:

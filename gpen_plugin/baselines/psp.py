@@ -26,8 +26,9 @@ from gpen_plugin.errors import CheckpointError, MissingFileError, OptionError, T
 from gpen_plugin.host.data_cursor import SampleIndex
 from gpen_plugin.metrics.lpips import BACKBONES, LPIPS_MIN_SIDE, perceptual_network
 
-MAX_LOSS_SIZE = 256  # pixels: larger images are held against each other at this size, as pSp's authors do
-STATE = "training.pth"  # beside the encoder, until it is trained
+MAX_LOSS_SIZE = 256  # pixels; larger images are compared at this size, as by pSp's authors
+STATE = "training.pth"  # beside the encoder, during the training
+FILE = "encoder.pth"
 
 
 @dataclass(frozen=True)
@@ -239,9 +240,6 @@ def _load_if_made_of(path: Path, digest: str) -> Mapping | None:
 def _at_loss_size(image: torch.Tensor) -> torch.Tensor:
     """(N, 3, S, S), reduced by area if larger than `MAX_LOSS_SIZE`."""
     return F.adaptive_avg_pool2d(image, MAX_LOSS_SIZE) if image.shape[-1] > MAX_LOSS_SIZE else image
-
-
-FILE = "encoder.pth"
 
 
 @dataclass(frozen=True)

@@ -22,10 +22,10 @@ from gpen_plugin.baselines.inversion import (
 from gpen_plugin.baselines.method import Sample, seeded
 from gpen_plugin.errors import OptionError
 
-GAUSSIAN_SAMPLES = 65_536  # latents that the Gaussian is fitted to
+GAUSSIAN_SAMPLES = 65_536  # latents for the fit of the Gaussian
 MAPPING_BATCH = 8192
 SLOPE = 0.2  # of the leaky ReLU that ends the mapping network
-GAIN = math.sqrt(2)  # and what it multiplies by
+GAIN = math.sqrt(2)  # of the same activation
 
 
 @dataclass(frozen=True)

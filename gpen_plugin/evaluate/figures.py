@@ -18,7 +18,7 @@ from gpen_plugin.evaluate.summary import Summary
 from gpen_plugin.images.grid import sheet
 
 # Okabe and Ito's palette, distinct for color-blind readers.
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#8C6D1F")
+COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#8C6D1F")
 MARKERS = "osD^vP*X"
 LINES = ("-", "--", ":")  # for further rounds of the colors
 MAX_TITLE = 18
@@ -182,8 +182,8 @@ def _curve(axes, summary: Summary, number: int, column: str):
 
 def line_style(number: int) -> dict[str, str]:
     """Color, marker and line of the method of this number, from 0; the first 24 all differ."""
-    turn, index = divmod(number, len(COLOURS))
-    return {"color": COLOURS[index], "marker": MARKERS[index], "linestyle": LINES[turn % len(LINES)]}
+    turn, index = divmod(number, len(COLORS))
+    return {"color": COLORS[index], "marker": MARKERS[index], "linestyle": LINES[turn % len(LINES)]}
 
 
 def _positions(conditions: Sequence[str]) -> list[float]:

@@ -15,7 +15,7 @@ from gpen_plugin.evaluate.options import ReportOptions
 
 MAX_SEPARATE_NUMBERS = 8  # numbers beyond this are cut into groups
 THIRDS = 3
-MAX_GROUPS = 40  # texts beyond this are names, and no groups
+MAX_GROUPS = 40  # more texts are names, not groups
 LEADING_NUMBER = re.compile(r"-?\d+(\.\d+)?")
 
 

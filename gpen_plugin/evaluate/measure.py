@@ -24,7 +24,7 @@ from gpen_plugin.metrics.base import LOWER_IS_BETTER, NIQE_MIN_SIDE, SetAccumula
 Against = Literal["gt", "input"]
 COLUMN_KEYS = ("type", "label", "decimals", "against", "better")
 
-# What tables call the usual ones, and how many decimals papers print.
+# Labels of the usual metrics, and the decimals that papers print.
 TABLE_LABELS: dict[str, tuple[str, int]] = {
     "calculate_psnr": ("PSNR", 2),
     "calculate_ssim": ("SSIM", 4),
@@ -36,6 +36,7 @@ TABLE_LABELS: dict[str, tuple[str, int]] = {
     "calculate_identity": ("Identity", 3),
     "calculate_lmd": ("LMD", 2),
 }
+WHOLE_SET = ""  # key of the values of sets
 
 
 @dataclass(frozen=True)
@@ -172,8 +173,7 @@ def _file_digest(value: object) -> object:
     return f"{path.name} {hashlib.sha256(path.read_bytes()).hexdigest()[:12]}"
 
 
-Measured = dict[tuple[str, str, str], float]  # (condition, key, column) -> value; key is empty for metrics of sets
-WHOLE_SET = ""
+Measured = dict[tuple[str, str, str], float]  # (condition, key, column) -> value
 
 
 class MetricCache:

@@ -11,6 +11,8 @@ from gpen_plugin.evaluate.measure import MetricColumn, metric_columns
 from gpen_plugin.evaluate.methods import read_entry
 from gpen_plugin.evaluate.results import slugify
 
+RUN = "{run}"
+
 
 @dataclass(frozen=True)
 class ReportOptions:
@@ -76,9 +78,6 @@ def check_reference(name: object, methods: Sequence[str]) -> None:
     if name is not None and name not in methods:
         hint = "Name a method, or write ~ for no such table."
         raise OptionError("report:against", f"got '{name}'", f"one of {', '.join(methods)}", hint)
-
-
-RUN = "{run}"
 
 
 class Run(NamedTuple):

@@ -17,6 +17,7 @@ from gpen_plugin.data.rng import rng_from_key
 from gpen_plugin.errors import DataError, GPENError, OptionError, join_errors
 
 MAX_LISTED_KEYS = 20  # keys in a message
+_GUARD_DIGITS = 6  # 127.5 is rounded up whatever the order of its sum
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,9 +104,6 @@ class Protocol(typing.Protocol):
 
     def sample(self, key: str, condition: str) -> Sample:
         """One degraded face, the same at every call; DataError if an image cannot be read."""
-
-
-_GUARD_DIGITS = 6  # so that 127.5, summed in another order, is still rounded up
 
 
 def reduce_bicubic(image: np.ndarray, size: int) -> np.ndarray:

@@ -7,6 +7,7 @@ import base64
 import importlib.util
 import json
 from collections.abc import Iterable, Iterator, Sequence
+from functools import cache
 from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
@@ -26,7 +27,11 @@ from gpen_plugin.images.files import write_image
 
 QUALITY = 90
 LOSSLESS_SIDE = 128  # images up to this side stay as they are
-EVENLY_ONE_IN = 3  # one image in three is taken evenly, the others are extremes
+EVENLY_ONE_IN = 3  # one image in three is evenly spaced, the others are extremes
+HERE = Path(__file__).parent
+NO_IMAGE = "no image"
+OPTIONAL_FILES = ("breakdown.md", "breakdown.csv", "against.md", "against.csv", "curves.png")
+"""Files that only some reports have."""
 
 
 class Card(NamedTuple):
@@ -133,10 +138,6 @@ def _uri(file: np.ndarray, kind: str) -> str:
     return f"data:image/{kind};base64,{base64.b64encode(file.tobytes()).decode()}"
 
 
-HERE = Path(__file__).parent
-NO_IMAGE = "no image"
-
-
 class Figure(NamedTuple):
     """An image in the page: its caption, its file, and its data URI."""
 
@@ -149,16 +150,12 @@ def page(
     root: Path, summary: Summary, figures: list[Figure], options: ReportOptions, breakdown: GroupMeans | None = None
 ) -> str:
     """Fill the template of the page; the HTML loads nothing from outside its folder."""
-    import jinja2
-
     results = summary.results
     cards = choose_cards(results, options.embedded_images)
     limit = round(options.embedded_megabytes * 1e6)
     images = embed_cards(root, results, cards, options.embedded_size, limit)
     uris = [*images.uris.values(), *(figure.uri for figure in figures)]
-    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
-    template = environment.from_string(_part("report.html"))
-    return template.render(
+    return _template().render(
         summary=summary,
         results=results,
         figures=figures,
@@ -174,6 +171,14 @@ def page(
         script=_part("report.js"),
         data=_json_for_script({**_browser_data(results), "images": images.uris}),
     )
+
+
+@cache
+def _template():
+    import jinja2
+
+    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
+    return environment.from_string(_part("report.html"))
 
 
 def _part(name: str) -> str:
@@ -223,10 +228,6 @@ def _json_for_script(content: dict) -> str:
     """JSON that no browser takes for the end of its script element, or for a comment."""
     text = json.dumps(content, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
-
-
-OPTIONAL_FILES = ("breakdown.md", "breakdown.csv", "against.md", "against.csv", "curves.png")
-"""Files that not every report has."""
 
 
 def check_report(options: ReportOptions) -> None:

@@ -20,13 +20,16 @@ from gpen_plugin.errors import DataError, GPENError, OptionError
 from gpen_plugin.evaluate.fingerprint import Fingerprint, differences
 from gpen_plugin.images.files import write_whole
 
+MAX_MESSAGE = 200
+FILE = "results.json"
+FORMAT = 1
+PROTOCOL_FILE = "protocol.json"
+FOLDERS = ("inputs", "truth", "methods", "sheets")
+
 
 def slugify(name: str) -> str:
     """A name as a folder: ``GPEN-w/o-ft`` becomes ``gpen_w_o_ft``."""
     return re.sub(r"[^a-z0-9]+", "_", name.lower()).strip("_") or "_"
-
-
-MAX_MESSAGE = 200
 
 
 def format_error(error: BaseException) -> str:
@@ -53,10 +56,6 @@ def _searchable(error: BaseException) -> str:
     frames = traceback.extract_tb(error.__traceback__)
     position = f" ({Path(frames[-1].filename).name}:{frames[-1].lineno})" if frames else ""
     return f"{type(error).__name__}: {text}{position}"
-
-
-FILE = "results.json"
-FORMAT = 1
 
 
 @dataclass(frozen=True)
@@ -266,10 +265,6 @@ def check_run_kinds(rows: Sequence[Row], where: str) -> None:
         if len({bool(row.run_of) for row in members}) > 1:
             got = f"'{name}' is one row in one folder, and runs in another"
             raise OptionError(where, got, "names of their own", "Rename the method in one of the option files.")
-
-
-PROTOCOL_FILE = "protocol.json"
-FOLDERS = ("inputs", "truth", "methods", "sheets")
 
 
 @dataclass(frozen=True)

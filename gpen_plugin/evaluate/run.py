@@ -65,10 +65,10 @@ def evaluate(options: EvaluationOptions, ranks: Ranks, restart: bool = False) ->
         _clear(options)
     ranks.barrier()
     prepared = prepare(protocol, options.root, ranks)
-    all_results = [restore_all(run, prepared, ranks) for run in options.runs]
-    measurer = MetricRunner(options.columns, prepared, ranks)
-    measured = [{} if restored.row.failure else measurer.measure(restored) for restored in all_results]
-    results = _results(options, prepared, measurer, list(zip(all_results, measured, strict=True)))
+    all_restored = [restore_all(run, prepared, ranks) for run in options.runs]
+    metrics = MetricRunner(options.columns, prepared, ranks)
+    values = [{} if restored.row.failure else metrics.measure(restored) for restored in all_restored]
+    results = _to_results(options, prepared, metrics, list(zip(all_restored, values, strict=True)))
     if ranks.is_main:
         write_results(options.root, results)
         write_report(options.root, results, report)
@@ -78,12 +78,12 @@ def evaluate(options: EvaluationOptions, ranks: Ranks, restart: bool = False) ->
 
 def _clear(options: EvaluationOptions) -> None:
     """Delete what an evaluation wrote, and nothing else in the folder."""
-    marks = (FILE, PROTOCOL_FILE)
+    marks = (FILE, PROTOCOL_FILE)  # without either, the folder is not recognised as an evaluation
     if not any((options.root / file).exists() for file in marks):
         return
     for folder in FOLDERS:
         delete_folder(options.root / folder)
-    for file in (*OPTIONAL_FILES, *marks):  # the marks last: what is stopped in between is still known as ours
+    for file in (*OPTIONAL_FILES, *marks):  # the marks last, in case this is interrupted
         delete_file(options.root / file)
 
 
@@ -306,8 +306,8 @@ def in_order(measured: Measured, results: Results) -> Measured:
     return dict(sorted(measured.items(), key=lambda item: [rank[n] for rank, n in zip(rank_of, item[0], strict=True)]))
 
 
-def _results(
-    options: EvaluationOptions, prepared: Prepared, measurer: MetricRunner, found: list[tuple[Restored, Measured]]
+def _to_results(
+    options: EvaluationOptions, prepared: Prepared, metrics: MetricRunner, found: list[tuple[Restored, Measured]]
 ) -> Results:
     results = Results(
         name=options.name,
@@ -316,7 +316,7 @@ def _results(
         size=prepared.size,
         keys=prepared.keys,
         conditions=prepared.conditions,
-        columns=[dataclasses.replace(column.column, note=measurer.note(column)) for column in options.columns],
+        columns=[dataclasses.replace(column.column, note=metrics.note(column)) for column in options.columns],
         rows=[restored.row for restored, _ in found],
         notes=prepared.notes,
     )

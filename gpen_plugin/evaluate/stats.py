@@ -10,6 +10,9 @@ import numpy as np
 
 from gpen_plugin.evaluate.results import Column, Results, Row, group_by_method
 
+LEVEL = 0.95
+CHUNK = 2_000_000  # indices in memory at once
+
 
 def average_runs(results: Results) -> Results:
     """Results with one row per method.
@@ -18,19 +21,19 @@ def average_runs(results: Results) -> Results:
     that a run failed on, and a run that could not be built, are failures of the method. Its images are those of the
     first run.
     """
-    all_results = dataclasses.replace(results, rows=[], images={}, sets={})
+    averaged = dataclasses.replace(results, rows=[], images={}, sets={})
     for name, rows in group_by_method(results.rows).items():
         if not rows[0].run_of:
-            all_results.rows += rows
-            all_results.images |= {name: results.images[name]} if name in results.images else {}
-            all_results.sets |= {name: results.sets[name]} if name in results.sets else {}
+            averaged.rows += rows
+            averaged.images |= {name: results.images[name]} if name in results.images else {}
+            averaged.sets |= {name: results.sets[name]} if name in results.sets else {}
             continue
         row = _average_row(name, rows)
-        all_results.rows.append(row)
+        averaged.rows.append(row)
         if not row.failure:
-            all_results.images[name] = _average_images(results, rows)
-            all_results.sets[name] = _average_sets(results, rows)
-    return all_results
+            averaged.images[name] = _average_images(results, rows)
+            averaged.sets[name] = _average_sets(results, rows)
+    return averaged
 
 
 def _average_row(name: str, rows: Sequence[Row]) -> Row:
@@ -188,10 +191,6 @@ def _values(
         return [results.value(row.name, condition, column) for row in rows]
     shared = np.isfinite(table.image_values(method, condition, column.name))
     return [float(results.image_values(row.name, condition, column.name)[shared].mean()) for row in rows]
-
-
-LEVEL = 0.95
-CHUNK = 2_000_000  # indices in memory at once
 
 
 class Interval(NamedTuple):

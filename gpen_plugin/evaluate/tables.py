@@ -27,7 +27,7 @@ LATEX = {
     "<": r"\textless{}",
     ">": r"\textgreater{}",
     '"': "''",
-    "[": "{[}",  # a line that begins so would be taken for the length of the break before it
+    "[": "{[}",  # at the start of a line, LaTeX would read an option of the break before it
     "]": "{]}",
     "*": "{*}",
     "↓": r"$\downarrow$",
@@ -39,6 +39,8 @@ LATEX = {
     "…": r"\dots{}",
     "°": r"$^\circ$",
 }
+SIGNS = {"better": "▲", "worse": "▼", "": ""}
+NO_INTERVAL = (math.nan, math.nan)
 
 
 def markdown_text(text: str) -> str:
@@ -248,10 +250,6 @@ def csv_text(heads: Sequence[str], lines: Iterable[Sequence]) -> str:
     writer.writerow(heads)
     writer.writerows(lines)
     return page.getvalue()
-
-
-SIGNS = {"better": "▲", "worse": "▼", "": ""}
-NO_INTERVAL = (math.nan, math.nan)
 
 
 def groups_markdown(breakdown: GroupMeans) -> str:

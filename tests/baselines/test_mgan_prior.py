@@ -62,6 +62,7 @@ def test_each_code_and_channel_has_its_importance(method):
     assert torch.allclose(method.compose(found, noise), expected, atol=1e-5)
 
 
+@pytest.mark.parametrize("noise_mode", ["concat"])
 def test_it_finds_a_face_that_downscales_to_the_input(method):
     method = method(codes=6, iterations=120, lr=0.1, lr_importance=0.03)
     _, losses = method.search(sampled_case(net=method.prior.net))

@@ -150,8 +150,8 @@ def test_training_is_deterministic(entry, tmp_path):
     torch.manual_seed(99)
     other = build(entry, "m", CPU, tmp_path / "other")
     assert equal(encoder_of(one), encoder_of(other))
-    seeded = build({**entry, "seed": 1}, "m", CPU, tmp_path / "seeded")
-    assert not equal(encoder_of(one), encoder_of(seeded))
+    other_seed = build({**entry, "seed": 1}, "m", CPU, tmp_path / "seeded")
+    assert not equal(encoder_of(one), encoder_of(other_seed))
 
 
 @pytest.mark.parametrize("change", [{"train": {"lr": 0.02}}, {"seed": 5}, {"prior": None}])

@@ -128,6 +128,7 @@ def test_rate_rises_and_falls():
     assert all(0 < lr_factor(share / 100) <= 1 for share in range(100))
 
 
+@pytest.mark.parametrize("weights", ["concat", "none"], indirect=True)  # with and without maps to search
 def test_it_finds_a_face_that_downscales_to_the_input(weights):
     method = build({"type": "pulse", "prior": weights, "iterations": 150, "eps": 0, "cross_weight": 0}, "m", CPU, None)
     sample = sampled_case(net=method.prior.net)

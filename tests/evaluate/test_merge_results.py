@@ -50,8 +50,8 @@ def test_merging_other_versions_needs_the_option(halves, tmp_path):
     write_results(halves[1], results)
     with pytest.raises(DataError, match="--other-versions"):
         merge_results(halves, tmp_path / "both")
-    merge_dicts = merge_results(halves, tmp_path / "both", other_versions=True)
-    assert any("other versions" in note for note in merge_dicts.notes)
+    merged = merge_results(halves, tmp_path / "both", other_versions=True)
+    assert any("other versions" in note for note in merged.notes)
 
 
 def test_metric_measured_in_two_ways_is_refused(given, halves, tmp_path):
@@ -72,9 +72,9 @@ def test_columns_with_opposite_directions_do_not_merge(given, halves, tmp_path):
 
 def test_shared_baseline_is_merged_once(given, halves, tmp_path):
     whole = run({**given, "output": str(tmp_path / "whole")})
-    merge_dicts = merge_results([halves[0], tmp_path / "whole"], tmp_path / "both")
-    assert [row.name for row in merge_dicts.rows] == [row.name for row in whole.rows]
-    assert merge_dicts.images == whole.images
+    merged = merge_results([halves[0], tmp_path / "whole"], tmp_path / "both")
+    assert [row.name for row in merged.rows] == [row.name for row in whole.rows]
+    assert merged.images == whole.images
 
 
 def test_two_methods_of_one_name_are_refused(given, halves, tmp_path):

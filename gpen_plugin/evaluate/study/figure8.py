@@ -13,7 +13,7 @@ import numpy as np
 from gpen_plugin.errors import DataError, OptionError
 from gpen_plugin.evaluate.results import write_text
 from gpen_plugin.evaluate.study.key import StudyKey, read_key
-from gpen_plugin.evaluate.study.votes import DRAWS, Ballot, Tally, one_per_voter, read_ballot, tally
+from gpen_plugin.evaluate.study.votes import RESAMPLES, Ballot, Tally, one_per_voter, read_ballot, tally
 from gpen_plugin.evaluate.tables import latex_text, markdown_text
 from gpen_plugin.images.files import write_image
 
@@ -71,10 +71,6 @@ def _canvas(methods: int):
 def _lightness(colour: np.ndarray) -> float:
     """Relative luminance, which decides between black and white text."""
     return float(np.dot(colour[:3], [0.2126, 0.7152, 0.0722]))
-
-
-HEADS = ("Method", "Rank 1 (%) ↑", "Mean rank ↓", "95 % interval")
-POSITION_BIAS_P = 0.01  # p below which a reader is messages that positions drew votes
 
 
 def markdown(tally: Tally, key: StudyKey, messages: list[str]) -> str:
@@ -143,7 +139,7 @@ def notes(tally: Tally, key: StudyKey) -> list[str]:
     found = [
         f"Study {key.study} of {key.evaluation}{condition}, protocol {key.fingerprint['digest']}.",
         f"{tally.rankings} complete rankings by {tally.voters} voters on {tally.images} of {len(key.images)} images.",
-        f"Intervals: bootstrap, {DRAWS} resamples of both voters and images.",
+        f"Intervals: bootstrap, {RESAMPLES} resamples of both voters and images.",
     ]
     if math.isfinite(tally.kendall_w):
         w = f"Kendall's W {tally.kendall_w:.3f}, mean over images ({_p(tally.kendall_p)} against no agreement)"

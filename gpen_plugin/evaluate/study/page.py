@@ -18,6 +18,7 @@ from gpen_plugin.evaluate.results import Failure, Results, Row, input_path, rest
 from gpen_plugin.evaluate.study.key import StudyImage, StudyKey
 
 MAX_METHODS = 12  # more are hard to rank, and letters beyond L are keys of the page
+JPEG = [cv2.IMWRITE_JPEG_QUALITY, 95, cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444]
 
 
 @dataclass(frozen=True)
@@ -124,9 +125,6 @@ def _opaque_names(key: str, methods: list[str], seed: int) -> StudyImage:
 
 def _name(rng: np.random.Generator) -> str:
     return rng.bytes(6).hex()
-
-
-JPEG = [cv2.IMWRITE_JPEG_QUALITY, 95, cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444]
 
 
 def make_page(

@@ -13,6 +13,8 @@ from gpen_plugin.errors import DataError
 from gpen_plugin.evaluate.study.key import StudyImage, StudyKey
 
 FORMAT = 1
+RESAMPLES = 2000
+LEVEL = 0.95
 
 
 @dataclass(frozen=True, eq=False)
@@ -121,8 +123,8 @@ def _ranking(vote: dict, image: StudyImage, key: StudyKey) -> Ranking | None:
     if len(ranked) < len(image.methods):
         return None
     at = {name: place for place, names in enumerate(names for names in places if names) for name in names}
-    group_by_method = {method: name for name, method in image.methods.items()}
-    names = [group_by_method[method] for method in key.methods]
+    by_method = {method: name for name, method in image.methods.items()}
+    names = [by_method[method] for method in key.methods]
     return Ranking(np.array([at[name] for name in names]), np.array([shown.index(name) for name in names]))
 
 
@@ -194,10 +196,6 @@ def position_bias(shares: np.ndarray) -> float:
     return float(stats.chisquare(shares).pvalue) if shares.sum() > 0 else float("nan")
 
 
-DRAWS = 2000
-LEVEL = 0.95
-
-
 @dataclass(frozen=True, eq=False)
 class Tally:
     """Counts of the votes. Methods are in the order of the chart: most rank-1 votes first."""
@@ -248,7 +246,9 @@ def tally(ballots: Sequence[Ballot], key: StudyKey) -> Tally:
     )
 
 
-def mean_rank_interval(ranks: np.ndarray, draws: int = DRAWS, level: float = LEVEL, seed: int = 0) -> np.ndarray:
+def mean_rank_interval(
+    ranks: np.ndarray, resamples: int = RESAMPLES, level: float = LEVEL, seed: int = 0
+) -> np.ndarray:
     """Bootstrap interval of each method's mean rank, over voters and images (the pigeonhole bootstrap, Owen 2007).
 
     Each resample takes voters and, independently, images with replacement: a ranking counts as often as its voter
@@ -261,12 +261,16 @@ def mean_rank_interval(ranks: np.ndarray, draws: int = DRAWS, level: float = LEV
     """
     rng = np.random.default_rng(seed)
     voters, images, _ = ranks.shape
-    voter_counts = rng.multinomial(voters, np.full(voters, 1 / voters), draws).astype(np.float64)  # (draws, voters)
-    image_counts = rng.multinomial(images, np.full(images, 1 / images), draws).astype(np.float64)  # (draws, images)
+    voter_counts = rng.multinomial(voters, np.full(voters, 1 / voters), resamples).astype(
+        np.float64
+    )  # (resamples, voters)
+    image_counts = rng.multinomial(images, np.full(images, 1 / images), resamples).astype(
+        np.float64
+    )  # (resamples, images)
     given = ~np.isnan(ranks[:, :, 0])
-    counted = ((voter_counts @ given) * image_counts).sum(axis=1)  # (draws,)
+    counted = ((voter_counts @ given) * image_counts).sum(axis=1)  # (resamples,)
     sums = [((voter_counts @ np.nan_to_num(plane)) * image_counts).sum(axis=1) for plane in np.moveaxis(ranks, 2, 0)]
-    means = np.array(sums)[:, counted > 0] / counted[counted > 0]  # (methods, draws)
+    means = np.array(sums)[:, counted > 0] / counted[counted > 0]  # (methods, resamples)
     return np.quantile(means, [(1 - level) / 2, (1 + level) / 2], axis=1).T
 
 
