@@ -22,7 +22,7 @@ from gpen_plugin.metrics.lmd import calculate_lmd
 from gpen_plugin.metrics.lpips import LPIPS_MIN_SIDE, calculate_lpips
 from gpen_plugin.restore.alignment import parse_template, scale_template
 from gpen_plugin.restore.network import FaceNetwork, TorchNetwork, open_network
-from gpen_plugin.restore.variants import CALLED, Variation, VariedNetwork, parse_layers
+from gpen_plugin.restore.variants import LAYER_NAMES, Variation, VariedNetwork, parse_layers
 
 BATCH = 8
 ROWS, TILE = 8, 128  # of the sheet
@@ -170,7 +170,9 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("-m", "--model", required=True, help="weights, or a released name; see gpen-restore")
     parser.add_argument("-i", "--input", type=Path, required=True, help="folder or zip of degraded, aligned faces")
     parser.add_argument("-o", "--output", type=Path, required=True, help="table, .md or .csv")
-    parser.add_argument("--layers", nargs="+", default=[*CALLED, "0-"], help="see gpen-restore (default: all of them)")
+    parser.add_argument(
+        "--layers", nargs="+", default=[*LAYER_NAMES, "0-"], help="see gpen-restore (default: all of them)"
+    )
     parser.add_argument("--strength", type=float, nargs="+", default=[0.25, 0.5, 1.0], help="default 0.25 0.5 1")
     parser.add_argument("--draws", type=int, default=3, help="variants per face (default 3)")
     parser.add_argument("--seed", type=int, default=0, help="of the draws (default 0)")

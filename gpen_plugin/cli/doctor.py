@@ -180,7 +180,7 @@ def _restored_face() -> str:
     image = cv2.copyMakeBorder(face, BORDER, BORDER, BORDER, BORDER, cv2.BORDER_REPLICATE)
     result = Restorer(device="cpu", detector="yunet", mask="soft").restore(image)
     found = len(result.faces)
-    if found != 1 or result.faces[0].kept or not np.any(result.image != image):
+    if found != 1 or result.faces[0].skip_reason or not np.any(result.image != image):
         raise RuntimeError(f"{found} faces found; expected one, which is restored")
     return "found by YuNet and restored"
 

@@ -132,7 +132,7 @@ def check(arguments: argparse.Namespace) -> tuple["Inputs", Path, list[str]]:
         raise OptionError("--report", f"got {report}", "a name that ends in .json")
     if report and not arguments.overwrite and os.path.lexists(report):
         hint = "Pass --overwrite to replace it, or name another file."
-        raise OptionError("--report", f"{report} exists already", "a new file", hint)
+        raise OptionError("--report", f"{report} is there already", "a new file", hint)
     endings = _variant_endings(arguments)
     inputs = expand(arguments.inputs, arguments.output, arguments.suffix, endings=endings)
     _check_videos(arguments, inputs.jobs)

@@ -138,7 +138,7 @@ class Page:
 
     def blend(self, upload: Upload, picked: Sequence[int], alpha: float) -> "Restoration":
         """Paste the picked faces (numbers from 1) into the photograph, also those that were skipped."""
-        faces = [replace(face, kept=None) for number, face in enumerate(upload.faces, 1) if number in picked]
+        faces = [replace(face, skip_reason=None) for number, face in enumerate(upload.faces, 1) if number in picked]
         with self._lock:
             return self._restorer.paste_back(upload.photograph, faces, alpha=alpha)
 
@@ -180,7 +180,9 @@ def comparison(upload: Upload, result: "Restoration") -> str:
         left, top, right, bottom = face.detected.box
         x, y = 50 * (left + right) / width, 100 * (top - 0.2 * (bottom - top)) / height  # above the forehead
         place = f"left: clamp(1em, {x:.2f}%, 100% - 1em); top: max(1.6em, {y:.2f}%)"
-        numbers.append(f'<b class="{"alone" if face.kept else ""}" style="{place}" aria-hidden="true">{number}</b>')
+        numbers.append(
+            f'<b class="{"alone" if face.skip_reason else ""}" style="{place}" aria-hidden="true">{number}</b>'
+        )
     return (
         f'<div class="stage"><div class="compare" style="--ratio: {width} / {height}">'
         f"{_image(preview(upload.photograph.pixels), 'The photograph before')}"
@@ -210,8 +212,8 @@ def summary(upload: Upload) -> str:
     lines = [f"{count} face{'s' * (count != 1)} found." if count else "No face was found. The photograph is unchanged."]
     reasons: dict[str, list[int]] = {}
     for number, face in enumerate(upload.faces, 1):
-        if face.kept:
-            reasons.setdefault(face.kept, []).append(number)
+        if face.skip_reason:
+            reasons.setdefault(face.skip_reason, []).append(number)
     for reason, numbers in reasons.items():
         one = len(numbers) == 1
         faces = (
@@ -235,7 +237,7 @@ def _resize_tile(face: np.ndarray) -> np.ndarray:
 
 
 def _label(number: int, face: "RestoredFace") -> str:
-    return f"{number}: left as it is" if face.kept else str(number)
+    return f"{number}: left as it is" if face.skip_reason else str(number)
 
 
 def _join_numbers(numbers: Sequence[int]) -> str:
@@ -263,7 +265,7 @@ def build(page: Page):
         yield *nothing, _paragraphs(["Restoring the photograph ..."])
         try:
             upload = page.restore(path)
-            ticked = [number for number, face in enumerate(upload.faces, 1) if not face.kept]
+            ticked = [number for number, face in enumerate(upload.faces, 1) if not face.skip_reason]
             compared = comparison(upload, page.blend(upload, ticked, alpha))
         except GPENError as error:
             yield *nothing, _paragraphs([plain_message(error).replace(path, Path(path).name)])

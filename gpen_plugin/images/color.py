@@ -5,26 +5,26 @@ import math
 import cv2
 import numpy as np
 
-COARSE = 1 / 16  # of the side: standard deviation of the Gaussian that leaves stains and no features
+COARSE_SIGMA = 1 / 16  # of the side: standard deviation of the Gaussian that leaves stains and no features
 LUMA = np.array([0.114, 0.587, 0.299], np.float32)  # of blue, green and red, Rec. 601
 LEVELS = 17  # of luma, between which the tint is interpolated
-FITTED = 4096  # pixels, about, to which curve and surface are fitted
-FITS = 2  # of curve and surface in turn
+FIT_PIXELS = 4096  # pixels, about, to which curve and surface are fitted
+FIT_ROUNDS = 2  # of curve and surface in turn
 MIN_SIDE = 64  # pixels: in smaller images a curve and a surface would fit colours, too
-SAMPLED = 128  # pixels: shorter side of the reduced image in which colour is looked for
-MAX_COLOUR = 12  # levels of 255: of 1,974 colour photographs one has 11 and the next 14, a scan in sepia 10
-FEW_PIXELS = 2  # per cent of an image that may have more colour, such as a stamp or a coloured pen's marks
+SAMPLE_SIDE = 128  # pixels: shorter side of the reduced image in which colour is looked for
+MAX_CHROMA = 12  # levels of 255: of 1,974 colour photographs one has 11 and the next 14, a scan in sepia 10
+MAX_COLORED_PERCENT = 2  # per cent of an image that may have more colour, such as a stamp or a coloured pen's marks
 
 
 def to_float(pixels: np.ndarray) -> np.ndarray:
-    """uint8, uint16 or float32 in [0, 1] to float32 in [0, 1]; float32 as it is."""
+    """uint8, uint16 or float32 in [0, 1] to float32 in [0, 1]."""
     if pixels.dtype == np.float32:
         return pixels
     return pixels.astype(np.float32) / np.float32(np.iinfo(pixels.dtype).max)
 
 
 def from_float(image: np.ndarray, dtype: np.dtype) -> np.ndarray:
-    """float32 in [0, 1] as `dtype` stores it: uint8 or uint16, clipped and rounded; float32 as it is."""
+    """float32 in [0, 1] to uint8 or uint16, clipped and rounded; float32 unchanged."""
     if dtype == np.float32:
         return image
     most = np.iinfo(dtype).max
@@ -32,36 +32,29 @@ def from_float(image: np.ndarray, dtype: np.dtype) -> np.ndarray:
 
 
 def to_uint8(pixels: np.ndarray) -> np.ndarray:
-    """uint8 as it is; of uint16 the upper byte."""
+    """uint8 unchanged; of uint16 the upper byte."""
     return pixels if pixels.dtype == np.uint8 else (pixels >> 8).astype(np.uint8)
 
 
 def luminance(image: np.ndarray) -> np.ndarray:
-    """Y of ITU-R BT.601, the grey of JPEG and of most converters: 0.299 R + 0.587 G + 0.114 B.
-
-    Args:
-        image: (H, W, 3) BGR float32 in [0, 1].
-    Returns:
-        (H, W) float32 in [0, 1].
-    """
+    """Y of ITU-R BT.601, 0.299 R + 0.587 G + 0.114 B: (H, W, 3) BGR float32 in [0, 1] to (H, W)."""
     return cv2.cvtColor(image, cv2.COLOR_BGR2GRAY)
 
 
 def to_gray(image: np.ndarray) -> np.ndarray:
-    """The image without its colours, of the same shape: its luminance in all three channels."""
+    """The luminance in all three channels."""
     return cv2.cvtColor(luminance(image), cv2.COLOR_GRAY2BGR)
 
 
-def set_luma(image: np.ndarray, wanted: np.ndarray) -> np.ndarray:
-    """Give an image another luminance, exactly: its chroma (Cb and Cr) stays, where the gamut has room for it.
+def set_luma(
+    image: np.ndarray,  # (H, W, 3) BGR float32 in [0, 1]: gives the chroma
+    wanted: np.ndarray,  # (H, W) float32 in [0, 1]
+) -> np.ndarray:
+    """Replace the luminance exactly; the chroma (Cb and Cr) stays if the gamut allows it.
 
-    Elsewhere the colour becomes paler, of the same hue, until it fits. Clipping it would change the luminance.
+    Otherwise the color becomes paler, with the same hue; clipping would change the luminance.
 
-    Args:
-        image: (H, W, 3) BGR float32 in [0, 1]: its chroma is taken.
-        wanted: (H, W) float32 in [0, 1].
-    Returns:
-        (H, W, 3) BGR float32 in [0, 1], whose `luminance` is `wanted`.
+    Returns: (H, W, 3) BGR float32 in [0, 1] of the luminance `wanted`.
     """
     chroma = image - luminance(image)[:, :, None]  # the same for all colours of the same Cb and Cr
     room = np.where(chroma > 0, 1 - wanted[:, :, None], wanted[:, :, None])
@@ -69,75 +62,75 @@ def set_luma(image: np.ndarray, wanted: np.ndarray) -> np.ndarray:
     return np.clip(wanted[:, :, None] + share * chroma, 0, 1)
 
 
-def keep_color(restored: np.ndarray, crop: np.ndarray) -> np.ndarray:
-    """Give a restored face the light and colour of the face as it was: its lowest frequencies, in all channels.
+def keep_color(
+    restored: np.ndarray,  # (T, U, 3) float32 in [0, 1]
+    crop: np.ndarray,  # (H, W, 3) float32 in [0, 1], the input before resizing
+) -> np.ndarray:
+    """Replace the lowest frequencies of a restored face, in all channels, by those of the input: its light and color.
 
-    Args:
-        restored: (T, U, 3) float32 in [0, 1].
-        crop: (H, W, 3) float32 in [0, 1], what the network was shown, before it was resized.
-    Returns:
-        (T, U, 3) float32 in [0, 1].
+    Returns: (T, U, 3) float32 in [0, 1].
     """
     height, width = restored.shape[:2]
     shown = cv2.resize(crop, (width, height), interpolation=cv2.INTER_LINEAR)
-    coarse = COARSE * min(height, width)
+    coarse = COARSE_SIGMA * min(height, width)
     difference = cv2.GaussianBlur(shown - restored, (0, 0), coarse, borderType=cv2.BORDER_REFLECT)
     return (restored + difference).clip(0, 1)
 
 
-def is_monochrome(pixels: np.ndarray) -> bool:
-    """Whether an image shows no colours: it is grey, or toned or yellowed paper tints it.
+def is_monochrome(
+    pixels: np.ndarray,  # (H, W, 3) BGR, uint8 or uint16
+) -> bool:
+    """Whether an image has no colors except a tint, by toning or yellowed paper.
 
-    The differences between the channels may depend on the luma, as in a sepia print, and on a quadratic surface over
-    the image, as in yellowed paper; not in images below 64 pixels, which colours would fit as well. What remains must
-    be at most 12 levels of 255 for 98 % of the pixels.
-
-    Args:
-        pixels: (H, W, 3) BGR, uint8 or uint16.
+    The offsets of the channels may depend on the luma, as in a sepia print, and on a quadratic surface over the image,
+    as in yellowed paper; not in images below 64 pixels, where colors would fit as well. The remainder must be at most
+    12 levels of 255 for 98 % of the pixels.
     """
-    scale = min(1, SAMPLED / min(pixels.shape[:2]))
+    scale = min(1, SAMPLE_SIDE / min(pixels.shape[:2]))
     height, width = (max(1, round(side * scale)) for side in pixels.shape[:2])
     reduced = to_float(cv2.resize(pixels, (width, height), interpolation=cv2.INTER_AREA))
     luma, remaining = _split(reduced)
     if min(height, width) >= MIN_SIDE:
         offsets, surface = cv2.blur(remaining, (3, 3)), 0
-        for _ in range(FITS):
+        for _ in range(FIT_ROUNDS):
             remaining = offsets - _tint(luma, _tint_curve(luma, offsets - surface))
             surface = _quadratic_surface(remaining)
         remaining = remaining - surface
     colour = remaining.max(axis=2) - remaining.min(axis=2)
-    return bool(np.percentile(colour, 100 - FEW_PIXELS) * 255 <= MAX_COLOUR)
+    return bool(np.percentile(colour, 100 - MAX_COLORED_PERCENT) * 255 <= MAX_CHROMA)
 
 
-def keep_tint(restored: np.ndarray, crop: np.ndarray) -> np.ndarray:
-    """Give a restored monochrome face the tint of the face as it was, and no colour of the network's.
+def keep_tint(
+    restored: np.ndarray,  # (T, U, 3) BGR float32 in [0, 1]
+    crop: np.ndarray,  # (H, W, 3) BGR float32 in [0, 1], the input
+) -> np.ndarray:
+    """Give a restored monochrome face the tint of the input, and no color of the network.
 
-    Args:
-        restored: (T, U, 3) BGR float32 in [0, 1].
-        crop: (H, W, 3) BGR float32 in [0, 1], the face as it was.
-    Returns:
-        (T, U, 3) float32 in [0, 1], with the luma of `restored`.
+    Returns: (T, U, 3) float32 in [0, 1], with the luma of `restored`.
     """
     height, width = restored.shape[:2]
     luma_before, offsets = _split(crop)
     curve = _tint_curve(luma_before, offsets)
-    small = round(2 / COARSE), round(2 / COARSE)  # pixels: the blur is small there, whatever the size of the image
+    small = (
+        round(2 / COARSE_SIGMA),
+        round(2 / COARSE_SIGMA),
+    )  # pixels: the blur is small there, whatever the size of the image
     stains = cv2.resize(offsets - _tint(luma_before, curve), small, interpolation=cv2.INTER_AREA)
-    stains = cv2.GaussianBlur(stains, (0, 0), COARSE * small[0], borderType=cv2.BORDER_REFLECT)
+    stains = cv2.GaussianBlur(stains, (0, 0), COARSE_SIGMA * small[0], borderType=cv2.BORDER_REFLECT)
     luma, _ = _split(restored)
     tinted = luma[:, :, None] + _tint(luma, curve)
     return (tinted + cv2.resize(stains, (width, height), interpolation=cv2.INTER_LINEAR)).clip(0, 1)
 
 
 def _split(pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The luma, (H, W), and what each channel differs from it, (H, W, 3)."""
+    """The luma, (H, W), and the offsets of the channels from it, (H, W, 3)."""
     luma = pixels @ LUMA
     return luma, pixels - luma[:, :, None]
 
 
 def _tint_curve(luma: np.ndarray, offsets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The median offset of the pixels about each of `LEVELS` of luma: these levels, (L,), and offsets, (L, 3)."""
-    step = math.ceil(math.sqrt(luma.size / FITTED))
+    """The median offsets at `LEVELS` of luma: the levels, (L,), and the offsets, (L, 3)."""
+    step = math.ceil(math.sqrt(luma.size / FIT_PIXELS))
     luma, offsets = luma[::step, ::step], offsets[::step, ::step]
     nearest = np.rint(luma * (LEVELS - 1)).astype(np.intp)
     counts = np.bincount(nearest.ravel(), minlength=LEVELS)
@@ -148,17 +141,17 @@ def _tint_curve(luma: np.ndarray, offsets: np.ndarray) -> tuple[np.ndarray, np.n
 
 
 def _tint(luma: np.ndarray, curve: tuple[np.ndarray, np.ndarray]) -> np.ndarray:
-    """The offsets that a curve gives to each pixel, (H, W, 3) float32."""
+    """The offsets of a curve for each pixel, (H, W, 3) float32."""
     levels, offsets = curve
     return np.stack([np.interp(luma, levels, offsets[:, channel]) for channel in range(3)], axis=2).astype(np.float32)
 
 
 def _quadratic_surface(offsets: np.ndarray) -> np.ndarray:
-    """The quadratic function of the position that fits best, (H, W, 3) float32; strong colours count no more."""
+    """The quadratic function of the position that fits best, (H, W, 3) float32; strong colors are clipped."""
     height, width = offsets.shape[:2]
     y, x = np.meshgrid(np.linspace(-1, 1, height), np.linspace(-1, 1, width), indexing="ij")
     terms = np.stack([np.ones_like(x), x, y, x * x, x * y, y * y], axis=2).reshape(-1, 6)
-    values = offsets.reshape(-1, 3).clip(-2 * MAX_COLOUR / 255, 2 * MAX_COLOUR / 255)
-    step = max(1, len(terms) // FITTED)
+    values = offsets.reshape(-1, 3).clip(-2 * MAX_CHROMA / 255, 2 * MAX_CHROMA / 255)
+    step = max(1, len(terms) // FIT_PIXELS)
     weights, *_ = np.linalg.lstsq(terms[::step], values[::step], rcond=None)
     return (terms @ weights).reshape(offsets.shape).astype(np.float32)

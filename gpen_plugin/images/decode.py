@@ -1,4 +1,4 @@
-"""From the contents of an image file to pixels, whatever way the file stores them."""
+"""Decode image files to pixels."""
 
 import contextlib
 import io
@@ -18,16 +18,16 @@ LIMIT = 250  # megapixels
 # Not all that Pillow opens: PostScript is a program, and some formats accept any file that begins like theirs.
 _FORMATS = ("PNG", "JPEG", "MPO", "WEBP", "TIFF", "BMP", "DIB", "GIF", "PPM", "AVIF", "JPEG2000", "QOI", "HEIF")
 _HEIC_BRANDS = (b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"mif1", b"msf1")
-_TO_PLAIN_MODE = {"1": "L", "PA": "RGBA", "RGBX": "RGB", "YCbCr": "RGB"}
+_CONVERTED_MODES = {"1": "L", "PA": "RGBA", "RGBX": "RGB", "YCbCr": "RGB"}
 _PLAIN_MODES = ("L", "LA", "RGB", "RGBA")
 _FRAMES = {"MPO": "images", "HEIF": "images"}
 _TRANSPARENCY = (1, 2)  # of the kinds of extra channels of a TIFF file
 _BLOCK = 16  # pixels: side of the largest blocks of a JPEG file
-_END_OF_JPEG = b"\xff\xd9"
+_JPEG_END = b"\xff\xd9"
 _EXPECTED = "a whole PNG, JPEG, WebP, TIFF, BMP, GIF, AVIF or HEIC file"
-_WAY_OUT = "Replace or remove it."
+_HINT = "Replace or remove it."
 # The mark that its place is counted from, the place, and by how much the number there is less.
-_DEPTH_PLACES = {
+_DEPTH_FIELDS = {
     "PNG": (b"IHDR", 12, 0),
     "JPEG2000": (b"ihdr", 14, 1),
     "AVIF": (b"pixi", 9, 0),
@@ -42,74 +42,65 @@ _pillow_limit = threading.Lock()
 
 @dataclass(frozen=True, eq=False)
 class Decoded:
-    """An image file, decoded.
+    """A decoded image file."""
 
-    Attributes:
-        image: the file as Pillow opened it, for its metadata.
-        samples: uint8 or uint16, (H, W, C), upright: grey, grey and alpha, BGR, or BGR and alpha.
-        keeps_profile: whether the pixels are still in the colour space of the file's profile.
-        notes: what was left out or changed.
-        damage: what is missing of the file.
-        pages: of a TIFF file, without previews of others; else 1.
-    """
-
-    image: Image.Image
-    samples: np.ndarray
-    keeps_profile: bool
-    notes: list[str]
-    damage: list[str]
-    pages: int
+    image: Image.Image  # as opened by Pillow, for the metadata
+    samples: np.ndarray  # uint8 or uint16, (H, W, C), upright: gray, gray and alpha, BGR, or BGR and alpha
+    keeps_profile: bool  # whether the pixels are in the color space of the file's profile
+    notes: list[str]  # what was omitted or changed
+    damage: list[str]  # what is missing of the file
+    pages: int  # of a TIFF file, without previews; else 1
 
 
-def decode(data: bytes, name: str, limit: float = LIMIT, *, page: int = 0, partly: bool = False) -> Decoded:
-    """Decode the first image of a file, or a page of a TIFF file, turned as its orientation says.
+def decode(
+    data: bytes,  # contents of the file
+    name: str,  # of the file, for messages
+    limit: float = LIMIT,  # in megapixels; checked before anything is decoded
+    *,
+    page: int = 0,  # of a TIFF file, from 0
+    partly: bool = False,  # whether a truncated JPEG file is decoded as far as possible; the rest is gray
+) -> Decoded:
+    """Decode the first image of a file, or a page of a TIFF file, and apply its orientation.
 
     AVIF, HEIC and JPEG 2000 are read with 8 bits per channel.
 
-    Args:
-        data: contents of the file.
-        name: of the file, for messages.
-        limit: most megapixels to decode; checked before anything is decoded.
-        page: of a TIFF file, from 0.
-        partly: whether a JPEG file that is cut off is decoded as far as it goes; grey from there.
-    Raises:
-        DataError: names the file: no image, damaged, too large, or of values that are not 8 or 16 bits.
+    Raises: DataError: names the file: not an image, damaged, too large, or not of 8 or 16 bits.
     """
     starts, previews = tiff_pages(data)
     data = with_first_page(data, starts[page]) if starts else data
-    image = _opened(data, name)
+    image = _open(data, name)
     megapixels = image.width * image.height / 1e6
     if megapixels > limit:
         got = f"is {image.width:,} x {image.height:,} pixels, {megapixels:,.0f} megapixels"
         raise DataError(name, got, f"{limit:g} megapixels at most", "Make it smaller first.")
     notes, damage = _notes(image, previews), []
     try:
-        samples, turned, keeps_profile = _samples(image, data, name, notes)
+        samples, turned, keeps_profile = _read_samples(image, data, name, notes)
     except DataError:
         raise
     # A damaged file makes Pillow's decoders fail in many ways, not with OSError alone.
     except Exception as error:
         got = f"cannot be decoded ({_first_line(error)}; {len(data):,} bytes)"
-        damaged = DataError(name, got, _EXPECTED, _WAY_OUT)
+        damaged = DataError(name, got, _EXPECTED, _HINT)
         if not (partly and image.format in ("JPEG", "MPO")):
             raise damaged from error
-        image = _opened(data + _END_OF_JPEG, name)
+        image = _open(data + _JPEG_END, name)
         try:
-            samples, turned, keeps_profile = _samples(image, data, name, notes)
+            samples, turned, keeps_profile = _read_samples(image, data, name, notes)
         except Exception:
             raise damaged from error
-        rows = _rows_that_are_there(samples)
+        rows = _count_decoded_rows(samples)
         if rows <= _BLOCK:  # the last block that is decoded is none of the file's
             raise damaged from error
         damage.append(f"the file is cut off: {rows} of {len(samples)} rows could be read, and restored")
     samples = samples if samples.ndim == 3 else samples[:, :, None]  # (H, W, C)
     if not turned:
-        samples = _upright(samples, orientation_of(image))
+        samples = _apply_orientation(samples, orientation_of(image))
     return Decoded(image, np.ascontiguousarray(samples), keeps_profile, notes, damage, max(1, len(starts)))
 
 
-def _opened(data: bytes, name: str) -> Image.Image:
-    """Read the header alone."""
+def _open(data: bytes, name: str) -> Image.Image:
+    """Read the header only."""
     if data[4:8] == b"ftyp" and data[8:12] in _HEIC_BRANDS:
         _register_heic(name)
     Image.init()
@@ -118,9 +109,9 @@ def _opened(data: bytes, name: str) -> Image.Image:
             return Image.open(io.BytesIO(data), formats=[known for known in _FORMATS if known in Image.OPEN])
     except Image.UnidentifiedImageError as error:
         got = f"is no image of a kind that can be read ({len(data):,} bytes)"
-        raise DataError(name, got, _EXPECTED, _WAY_OUT) from error
+        raise DataError(name, got, _EXPECTED, _HINT) from error
     except Exception as error:  # see `decode`
-        raise DataError(name, f"cannot be opened ({_first_line(error)})", _EXPECTED, _WAY_OUT) from error
+        raise DataError(name, f"cannot be opened ({_first_line(error)})", _EXPECTED, _HINT) from error
 
 
 def _register_heic(name: str) -> None:
@@ -134,7 +125,7 @@ def _register_heic(name: str) -> None:
 
 @contextlib.contextmanager
 def _without_pillow_limit() -> Iterator[None]:
-    """Pillow's own limit is one number for the whole process, and below the images that telephones take."""
+    """Pillow's limit is global, and below the size of phone photographs."""
     with _pillow_limit:
         usual, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
         try:
@@ -144,7 +135,7 @@ def _without_pillow_limit() -> Iterator[None]:
 
 
 def _notes(image: Image.Image, previews: int) -> list[str]:
-    """What of the file is not decoded."""
+    """What is not decoded."""
     notes = []
     if image.format == "TIFF":
         if previews:
@@ -156,22 +147,22 @@ def _notes(image: Image.Image, previews: int) -> list[str]:
     return notes
 
 
-def _rows_that_are_there(samples: np.ndarray) -> int:
-    """How many rows of a JPEG file that is cut off could be read: the decoder gives mid-grey for the others."""
+def _count_decoded_rows(samples: np.ndarray) -> int:
+    """Rows of a truncated JPEG file that could be read: the decoder fills the others with mid-gray."""
     there = np.flatnonzero((samples != 128).reshape(len(samples), -1).any(axis=1))
     return int(there[-1]) + 1 if len(there) else 0
 
 
-def _samples(image: Image.Image, data: bytes, name: str, notes: list[str]) -> tuple[np.ndarray, bool, bool]:
-    """The samples, whether they are turned upright already, and whether they are in the colours of the profile."""
+def _read_samples(image: Image.Image, data: bytes, name: str, notes: list[str]) -> tuple[np.ndarray, bool, bool]:
+    """The samples, whether they are upright already, and whether they are in the colors of the profile."""
     if image.format == "PNG" and _bits(image, data) == 16:
-        return _deep_png(image, data), False, True
+        return _read_png16(image, data), False, True
     if image.format == "TIFF" and image.mode in ("RGB", "RGBA") and _bits(image, data) == 16:
-        return *_deep_tiff(image, data), True
+        return *_read_tiff16(image, data), True
     if image.mode.startswith("I;16") or (image.format == "PPM" and image.mode == "I"):
-        return _deep_grey(image, _bits(image, data), name), False, True
+        return _read_gray16(image, _bits(image, data), name), False, True
     if image.format == "BMP" and image.mode == "RGB":  # twice as fast, and trainings read databases of them
-        return _decoded_by_opencv(data, np.uint8), False, True
+        return _decode_opencv(data, np.uint8), False, True
     if (bits := _bits(image, data)) > 8:
         notes.append(f"{bits} bits reduced to 8")
     if image.mode in ("CMYK", "LAB"):
@@ -181,9 +172,9 @@ def _samples(image: Image.Image, data: bytes, name: str, notes: list[str]) -> tu
 
 
 def _plain(image: Image.Image, name: str) -> Image.Image:
-    """In 8 bits, of grey or RGB, with alpha where anything is transparent."""
+    """8 bits, gray or RGB, with alpha if anything is transparent."""
     transparent = "transparency" in image.info
-    mode = _TO_PLAIN_MODE.get(image.mode, image.mode)
+    mode = _CONVERTED_MODES.get(image.mode, image.mode)
     if mode == "P":
         mode = "RGBA" if transparent else "RGB"
     elif transparent:
@@ -214,9 +205,9 @@ def _opencv_order(image: Image.Image) -> np.ndarray:
     return cv2.cvtColor(samples, cv2.COLOR_RGB2BGR if samples.shape[2] == 3 else cv2.COLOR_RGBA2BGRA)
 
 
-def _deep_png(image: Image.Image, data: bytes) -> np.ndarray:
+def _read_png16(image: Image.Image, data: bytes) -> np.ndarray:
     transparent = image.info.get("transparency")
-    samples = _decoded_by_opencv(data)
+    samples = _decode_opencv(data)
     if samples.ndim == 2 and isinstance(transparent, int):
         return np.dstack([samples, np.where(samples == transparent, 0, 65535).astype(np.uint16)])
     if data[25] == 4:  # grey with alpha, which OpenCV makes BGRA
@@ -224,11 +215,11 @@ def _deep_png(image: Image.Image, data: bytes) -> np.ndarray:
     return samples
 
 
-def _deep_tiff(image: Image.Image, data: bytes) -> tuple[np.ndarray, bool]:
-    """The samples, and whether they are turned upright already."""
+def _read_tiff16(image: Image.Image, data: bytes) -> tuple[np.ndarray, bool]:
+    """The samples, and whether they are upright already."""
     tags = image.tag_v2
     in_planes = tags.get(284) == 2
-    samples = _decoded_in_planes(data) if in_planes else _decoded_by_opencv(data)
+    samples = _decode_planes(data) if in_planes else _decode_opencv(data)
     if image.mode == "RGB":  # a fourth channel is no transparency
         samples = samples[:, :, :3]
     if tags.get(338) == (1,):  # colours already multiplied by alpha
@@ -237,15 +228,15 @@ def _deep_tiff(image: Image.Image, data: bytes) -> tuple[np.ndarray, bool]:
     return samples, not in_planes  # OpenCV turns TIFF files, whatever the flags
 
 
-def _decoded_in_planes(data: bytes) -> np.ndarray:
-    """OpenCV takes one plane after the other for pixels that lie side by side."""
+def _decode_planes(data: bytes) -> np.ndarray:
+    """OpenCV misreads files with separate planes."""
     import tifffile  # comes with scikit-image, which BasicSR needs
 
     samples = tifffile.imread(io.BytesIO(data), key=0)  # (C, H, W)
     return np.ascontiguousarray(samples[[2, 1, 0, *range(3, len(samples))]].transpose(1, 2, 0))  # (H, W, C)
 
 
-def _deep_grey(image: Image.Image, bits: int, name: str) -> np.ndarray:
+def _read_gray16(image: Image.Image, bits: int, name: str) -> np.ndarray:
     if image.format == "TIFF" and bits != 16:
         raise DataError(name, f"has {bits} bits per channel", "8 or 16", "Convert it first.")
     samples = np.asarray(image).astype(np.uint16)
@@ -253,8 +244,8 @@ def _deep_grey(image: Image.Image, bits: int, name: str) -> np.ndarray:
     return 65535 - samples if white_is_zero else samples
 
 
-def _decoded_by_opencv(data: bytes, dtype: type = np.uint16) -> np.ndarray:
-    """With all 16 bits, which Pillow has for grey images alone."""
+def _decode_opencv(data: bytes, dtype: type = np.uint16) -> np.ndarray:
+    """All 16 bits, which Pillow reads for gray images only."""
     flags = cv2.IMREAD_COLOR if dtype == np.uint8 else cv2.IMREAD_UNCHANGED
     samples = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
     if samples is None or samples.dtype != dtype:
@@ -263,20 +254,20 @@ def _decoded_by_opencv(data: bytes, dtype: type = np.uint16) -> np.ndarray:
 
 
 def _bits(image: Image.Image, data: bytes) -> int:
-    """Bits per channel, before anything is decoded; 8 where the file does not say."""
+    """Bits per channel, from the header; 8 if the file does not state them."""
     if image.format == "TIFF":
         return max(image.tag_v2.get(258, (1,)))
     if image.format == "PPM" and image.tile[0].codec_name.startswith("ppm"):
         return int(image.tile[0].args[-1]).bit_length()
-    if image.format not in _DEPTH_PLACES:
+    if image.format not in _DEPTH_FIELDS:
         return 8
-    mark, place, less = _DEPTH_PLACES[image.format]
+    mark, place, less = _DEPTH_FIELDS[image.format]
     start = data.find(mark, 0, 4096)
     return data[start + place] + less if 0 <= start < len(data) - place else 8
 
 
-def _upright(samples: np.ndarray, orientation: int) -> np.ndarray:
-    """Undo an EXIF orientation: from 5 on, rows and columns are exchanged."""
+def _apply_orientation(samples: np.ndarray, orientation: int) -> np.ndarray:
+    """Undo an EXIF orientation; from 5 on, rows and columns are exchanged."""
     if orientation >= 5:
         samples = samples.transpose(1, 0, 2)  # (H, W, C)
     if orientation in (2, 3, 6, 7):
@@ -290,14 +281,14 @@ def _first_line(error: Exception) -> str:
     return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
-def tiff_pages(data: bytes) -> tuple[list[int], int]:
-    """Where the pages of a TIFF file begin. Pillow, OpenCV and tifffile read the first page: see `with_first_page`.
+def tiff_pages(
+    data: bytes,  # contents of any file
+) -> tuple[list[int], int]:
+    """Find the pages of a TIFF file. As all readers read the first page, see `with_first_page`.
 
-    Args:
-        data: contents of any file.
     Returns:
-        Where each page's directory begins, in order, without those that the file calls reduced images of others; and
-        how many these are. No page of other files, and of damaged ones as many as can be found.
+        Offset of each page's directory, without reduced images of others; and the number of these. Damaged files give
+        as many as can be found, other files none.
     """
     pages, previews, seen = [], [], set()
     order = (_CLASSIC | _BIG).get(data[:4])
@@ -322,7 +313,7 @@ def tiff_pages(data: bytes) -> tuple[list[int], int]:
 
 
 def with_first_page(data: bytes, start: int) -> bytes:
-    """The same TIFF file with the page that begins at `start` as its first."""
+    """The TIFF file with the page at `start` as its first."""
     order = (_CLASSIC | _BIG)[data[:4]]
     place, form = (8, "Q") if data[:4] in _BIG else (4, "I")
     changed = struct.pack(order + form, start)

@@ -1,4 +1,4 @@
-"""From a photograph to the contents of a file, in the formats that photographs are written in."""
+"""Encode photographs to the formats that are written."""
 
 import io
 import os
@@ -14,7 +14,7 @@ from PIL import Image, TiffImagePlugin
 
 from gpen_plugin.images.metadata import Metadata, add_to_tiff, png_chunks, resized_exif
 
-_USUAL_QUALITY = 95
+_DEFAULT_QUALITY = 95
 _JPEG_SEGMENT = 65533  # most bytes of one segment, its length field apart
 _ROWS_PER_STRIP = 256
 _ZLIB_LEVEL = 3  # in a third of the time of 6, the usual one, files within some hundredths of its
@@ -32,24 +32,17 @@ _NAMES = {
 
 @dataclass(frozen=True, eq=False)
 class Origin:
-    """How a file stored its pixels.
+    """How a file stored its pixels."""
 
-    Attributes:
-        one_channel: grey in one channel, with or without alpha.
-        lossless: whether the file holds its pixels exactly.
-        tables: quantization tables of a JPEG file, 64 divisors each.
-        format: of the file, as Pillow names it; empty without one.
-    """
-
-    one_channel: bool = False
-    lossless: bool = True
-    tables: tuple[tuple[int, ...], ...] = ()
-    format: str = ""
+    one_channel: bool = False  # gray in one channel, with or without alpha
+    lossless: bool = True  # whether it stored them exactly
+    tables: tuple[tuple[int, ...], ...] = ()  # quantization tables of a JPEG file, 64 divisors each
+    format: str = ""  # Pillow's name; empty without a file
 
 
 @dataclass(frozen=True)
 class _Page:
-    """What an encoder gets: (H, W, C) samples, 1 to 4 of them, grey or RGB, with alpha last where there is any."""
+    """Input of an encoder: (H, W, C) samples, gray or RGB, with alpha last if there is any."""
 
     samples: np.ndarray
     metadata: Metadata
@@ -62,13 +55,13 @@ class _Page:
         return resized_exif(self.metadata.exif, width, height)
 
     def image(self) -> Image.Image:
-        """For Pillow, which knows by the shape what 8 bits are: L, LA, RGB or RGBA."""
+        """For Pillow, as L, LA, RGB or RGBA."""
         return Image.fromarray(self.samples[:, :, 0] if self.samples.shape[2] == 1 else self.samples)
 
 
 @dataclass(frozen=True)
 class _Encoder:
-    """A format: how it is written, and what it holds beside 8 bits of colour."""
+    """A format: how it is written, and what it can hold."""
 
     write: Callable[[_Page], bytes]
     formats: tuple[str, ...]  # as Pillow names what is read
@@ -86,44 +79,31 @@ def origin_of(image: Image.Image, samples: np.ndarray, data: bytes) -> Origin:
 
 
 def encode(
-    suffix: str,
-    pixels: np.ndarray,
-    alpha: np.ndarray | None,
-    metadata: Metadata,
-    origin: Origin,
-    quality: int | None,
+    suffix: str,  # of `ENCODERS`
+    pixels: np.ndarray,  # (H, W, 3) BGR, uint8 or uint16
+    alpha: np.ndarray | None,  # (H, W) of the same dtype, or None
+    metadata: Metadata,  # written as far as the format can hold it
+    origin: Origin,  # how the photograph was stored before
+    quality: int | None,  # of lossy formats, 1 to 100; None is 95, or the tables of `origin` if they are better
 ) -> tuple[bytes, list[str]]:
     """Encode a photograph.
 
-    Args:
-        suffix: of `ENCODERS`.
-        pixels: (H, W, 3) BGR, uint8 or uint16.
-        alpha: (H, W) of the same dtype, or None.
-        metadata: what to write beside the pixels, as far as the format holds it.
-        origin: how the photograph was stored before.
-        quality: of lossy formats, 1 to 100; None takes 95, or the better tables of `origin`.
-    Returns:
-        Contents of the file, and what the format could not hold, one line each.
-    Raises:
-        OSError, ValueError, OverflowError: the encoder refuses, e.g. as the image is too large for its format.
+    Returns: Contents of the file, and a line for each thing that the format cannot hold.
+    Raises: OSError, ValueError, OverflowError: the encoder refuses, e.g. an image too large for the format.
     """
     page, lost = _page(suffix, pixels, alpha, metadata, origin, quality)
     return ENCODERS[suffix].write(page), lost
 
 
 class TiffPages:
-    """The pages of a TIFF file, written one after another.
-
-    Args:
-        file: open for writing, empty.
-    """
+    """Writes the pages of a TIFF file one after another to an empty file that is open for writing."""
 
     def __init__(self, file: BinaryIO):
         self._file, self._link = file, 4  # where the place of the next page is to be written
         file.write(_TIFF_HEADER)
 
     def add(self, pixels: np.ndarray, alpha: np.ndarray | None, metadata: Metadata, origin: Origin) -> list[str]:
-        """Write a page; see `encode`. What it could not hold, one line each."""
+        """Write a page; returns the lost parts, see `encode`."""
         page, lost = _page(".tif", pixels, alpha, metadata, origin, None)
         start = self._file.seek(0, os.SEEK_END)
         start += self._file.write(b"\0" * (start % 2))  # pages begin at even places
@@ -144,7 +124,7 @@ def _page(
     origin: Origin,
     quality: int | None,
 ) -> tuple[_Page, list[str]]:
-    """What an encoder gets, and what its format could not hold; see `encode`."""
+    """The input of an encoder, and what its format cannot hold; see `encode`."""
     encoder, lost = ENCODERS[suffix], []
     if alpha is not None and not encoder.alpha:
         if alpha.min() < np.iinfo(alpha.dtype).max:
@@ -160,11 +140,11 @@ def _page(
         lost.append(f"16 bits reduced to 8, the most that {suffix} holds")
     if page.dtype == np.uint16 and page.shape[2] == 2:
         page = page[:, :, [0, 0, 0, 1]]  # what others read, as few know grey with alpha in 16 bits
-    fitting, left_out = _fitting(metadata, encoder, page.shape[2], suffix)
+    fitting, left_out = _fit_metadata(metadata, encoder, page.shape[2], suffix)
     return _Page(page, fitting, origin, quality), lost + left_out
 
 
-def _fitting(metadata: Metadata, encoder: _Encoder, channels: int, suffix: str) -> tuple[Metadata, list[str]]:
+def _fit_metadata(metadata: Metadata, encoder: _Encoder, channels: int, suffix: str) -> tuple[Metadata, list[str]]:
     kept, lost = dict(vars(metadata)), []
     limits = {"exif": _JPEG_SEGMENT - 6, "xmp": _JPEG_SEGMENT - 29, "photoshop": _JPEG_SEGMENT - 14}
     for name, label in _NAMES.items():
@@ -187,7 +167,7 @@ def _on_white(pixels: np.ndarray, alpha: np.ndarray) -> np.ndarray:
 
 def _png(page: _Page) -> bytes:
     deep = page.samples.dtype == np.uint16
-    data = _deep_png(page.samples) if deep else _saved(page.image(), "PNG", compress_level=_ZLIB_LEVEL)
+    data = _deep_png(page.samples) if deep else _save(page.image(), "PNG", compress_level=_ZLIB_LEVEL)
     chunks = b"".join(_chunk(name, body) for name, body in _png_metadata(page))
     return data[:33] + chunks + data[33:]  # after the header, which has this length in every PNG file
 
@@ -236,10 +216,10 @@ def _jpeg(page: _Page) -> bytes:
     if metadata.resolution:
         arguments["dpi"] = tuple(round(value) for value in metadata.resolution)
     image = page.image()
-    if page.quality is None and _finer(page.origin.tables):
-        data = _saved(image, "JPEG", qtables=[list(table) for table in page.origin.tables[:2]], **arguments)
+    if page.quality is None and _is_finer(page.origin.tables):
+        data = _save(image, "JPEG", qtables=[list(table) for table in page.origin.tables[:2]], **arguments)
     else:
-        data = _saved(image, "JPEG", quality=page.quality or _USUAL_QUALITY, **arguments)
+        data = _save(image, "JPEG", quality=page.quality or _DEFAULT_QUALITY, **arguments)
     if not metadata.photoshop:
         return data
     (length,) = struct.unpack_from(">H", data, 4)  # of the first segment, JFIF, which stays the first
@@ -247,11 +227,11 @@ def _jpeg(page: _Page) -> bytes:
     return data[: 4 + length] + b"\xff\xed" + struct.pack(">H", len(segment) + 2) + segment + data[4 + length :]
 
 
-def _finer(tables: tuple[tuple[int, ...], ...]) -> bool:
-    """Whether a JPEG file divided by less than our usual quality does."""
+def _is_finer(tables: tuple[tuple[int, ...], ...]) -> bool:
+    """Whether a JPEG file is finer quantized than by our default quality."""
     if not tables:
         return False
-    usual = Image.open(io.BytesIO(_saved(Image.new("L", (8, 8)), "JPEG", quality=_USUAL_QUALITY)))
+    usual = Image.open(io.BytesIO(_save(Image.new("L", (8, 8)), "JPEG", quality=_DEFAULT_QUALITY)))
     return sum(tables[0]) < sum(usual.quantization[0])
 
 
@@ -260,12 +240,12 @@ def _webp(page: _Page) -> bytes:
     image = page.image()
     image = image.convert({"L": "RGB", "LA": "RGBA"}.get(image.mode, image.mode))
     if page.origin.lossless and page.quality is None:
-        return _saved(image, "WEBP", lossless=True, **arguments)
-    return _saved(image, "WEBP", quality=page.quality or _USUAL_QUALITY, **arguments)
+        return _save(image, "WEBP", lossless=True, **arguments)
+    return _save(image, "WEBP", quality=page.quality or _DEFAULT_QUALITY, **arguments)
 
 
 def _bmp(page: _Page) -> bytes:
-    return _saved(page.image(), "BMP", dpi=page.metadata.resolution or (96, 96))
+    return _save(page.image(), "BMP", dpi=page.metadata.resolution or (96, 96))
 
 
 def _tiff(page: _Page) -> bytes:
@@ -274,7 +254,7 @@ def _tiff(page: _Page) -> bytes:
 
 
 def _tiff_page(page: _Page, start: int) -> bytes:
-    """A page at an even place of a file. Written here, as neither Pillow nor OpenCV writes 16 bits with metadata."""
+    """A page at an even offset. Written here, as neither Pillow nor OpenCV writes 16 bits with metadata."""
     height, width, channels = page.samples.shape
     bits = page.samples.dtype.itemsize * 8
     strips = [_strip(page.samples[top : top + _ROWS_PER_STRIP]) for top in range(0, height, _ROWS_PER_STRIP)]
@@ -305,14 +285,14 @@ def _strip(rows: np.ndarray) -> bytes:
     return zlib.compress(differences.astype(differences.dtype.newbyteorder("<")).tobytes(), _ZLIB_LEVEL)
 
 
-def _saved(image: Image.Image, kind: str, **arguments: object) -> bytes:
+def _save(image: Image.Image, kind: str, **arguments: object) -> bytes:
     file = io.BytesIO()
     image.save(file, kind, **arguments)
     return file.getvalue()
 
 
 def _is_vp8l(webp: bytes) -> bool:
-    """Whether a WebP file's first image is of the lossless kind."""
+    """Whether a WebP file's first image is lossless."""
     position = 12
     while position + 8 <= len(webp):
         name, length = struct.unpack_from("<4sI", webp, position)
@@ -323,11 +303,11 @@ def _is_vp8l(webp: bytes) -> bool:
     return False
 
 
-_EVERYTHING = ("exif", "icc", "xmp", "resolution")
-_JPEG = _Encoder(_jpeg, ("JPEG", "MPO"), alpha=False, deep=False, holds=(*_EVERYTHING, "photoshop", "comment"))
-_TIFF = _Encoder(_tiff, ("TIFF",), alpha=True, deep=True, holds=(*_EVERYTHING, "photoshop"))
+_COMMON = ("exif", "icc", "xmp", "resolution")
+_JPEG = _Encoder(_jpeg, ("JPEG", "MPO"), alpha=False, deep=False, holds=(*_COMMON, "photoshop", "comment"))
+_TIFF = _Encoder(_tiff, ("TIFF",), alpha=True, deep=True, holds=(*_COMMON, "photoshop"))
 ENCODERS = {
-    ".png": _Encoder(_png, ("PNG",), alpha=True, deep=True, holds=(*_EVERYTHING, "png_text")),
+    ".png": _Encoder(_png, ("PNG",), alpha=True, deep=True, holds=(*_COMMON, "png_text")),
     ".jpg": _JPEG,
     ".jpeg": _JPEG,
     ".webp": _Encoder(_webp, ("WEBP",), alpha=True, deep=False, holds=("exif", "icc", "xmp")),

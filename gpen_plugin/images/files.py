@@ -1,4 +1,4 @@
-"""Files on disk, images above all, written whole or not at all."""
+"""Write files, images above all, completely or not at all."""
 
 import contextlib
 import os
@@ -13,55 +13,49 @@ import numpy as np
 from gpen_plugin.errors import DataError
 
 
-def write_image(path: str | os.PathLike, image: np.ndarray) -> None:
+def write_image(
+    path: str | os.PathLike,  # its suffix determines the format, its folder is created
+    image: np.ndarray,  # uint8, (H, W, 3) BGR, or (H, W)
+) -> None:
     """Write an image under a temporary name, then rename it.
 
-    Args:
-        path: target; its suffix chooses the format, its folder is made.
-        image: uint8, (H, W, 3) in BGR order, or (H, W).
-    Raises:
-        DataError: the image could not be encoded or written.
+    Raises: DataError: the image cannot be encoded or written.
     """
     write_whole(path, encode_image(path, image))
 
 
 def encode_image(path: str | os.PathLike, image: np.ndarray) -> bytes:
-    """The contents of the file that `write_image` writes; nothing is written. DataError if it cannot be encoded."""
+    """Contents of the file that `write_image` writes. DataError if it cannot be encoded."""
     path = Path(path)
     try:
         encoded, data = cv2.imencode(path.suffix, image)
     except cv2.error as error:
-        raise _not_written(path, error) from error
+        raise _write_error(path, error) from error
     if not encoded:
-        raise _not_written(path, f"OpenCV does not write {path.suffix}")
+        raise _write_error(path, f"OpenCV does not write {path.suffix}")
     return data.tobytes()
 
 
-def write_whole(path: str | os.PathLike, data: bytes) -> None:
-    """Write a file under a temporary name, then rename it. The temporary file never stays.
+def write_whole(
+    path: str | os.PathLike,  # its folder is created
+    data: bytes,  # its contents
+) -> None:
+    """Write a file under a temporary name, then rename it. The temporary file is always removed.
 
-    Args:
-        path: target; its folder is made.
-        data: all of its contents.
-    Raises:
-        DataError: the file could not be written; what was there before is as it was.
+    Raises: DataError: the file cannot be written; an existing one is unchanged.
     """
     path = Path(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise _not_written(path, error) from error
+        raise _write_error(path, error) from error
     with whole_file(path) as file:
         file.write(data)
 
 
 @contextlib.contextmanager
 def whole_file(path: Path) -> Iterator[BinaryIO]:
-    """A new file to write to, in a folder that is there. It gets its name when the block has ended without an error.
-
-    Raises:
-        DataError: the file could not be written; what was there before is as it was.
-    """
+    """A file in an existing folder that gets its name at the end of the block. DataError as in `write_whole`."""
     # Not after the image, whose name may be as long as the disk allows.
     temporary = path.with_name(f".{os.getpid()}.{threading.get_ident()}.part")
     try:
@@ -69,11 +63,11 @@ def whole_file(path: Path) -> Iterator[BinaryIO]:
             yield file
         os.replace(temporary, path)
     except OSError as error:
-        raise _not_written(path, error) from error
+        raise _write_error(path, error) from error
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
 
 
-def _not_written(path: Path, reason: object) -> DataError:
+def _write_error(path: Path, reason: object) -> DataError:
     return DataError(str(path), f"cannot be written ({reason})", "a writable folder with space left")

@@ -1,4 +1,4 @@
-"""Images side by side: one row per face, one titled column per version of it; or many in a plain table."""
+"""Grids of images: with one row per face and one titled column per version, or plain; and pairs."""
 
 import math
 from collections.abc import Sequence
@@ -10,16 +10,17 @@ GAP = 4  # white pixels between the tiles
 FONT = cv2.FONT_HERSHEY_SIMPLEX
 
 
-def sheet(rows: Sequence[Sequence[np.ndarray]], titles: Sequence[str], tile: int = 128) -> np.ndarray:
-    """Lay images out in a table.
+def sheet(
+    # each with as many images as there are titles: uint8 BGR, (H, W, 3), of any size
+    rows: Sequence[Sequence[np.ndarray]],
+    titles: Sequence[str],  # one per column
+    # side of a tile in pixels. Smaller images are enlarged without smoothing; one whose longer side is `tile` is not
+    # resampled. Tiles are padded with white
+    tile: int = 128,
+) -> np.ndarray:
+    """Arrange images in a table.
 
-    Args:
-        rows: each row holds as many images as there are titles: uint8 BGR, (H, W, 3), of any size.
-        titles: one per column.
-        tile: side of a tile in pixels. Smaller images are enlarged without smoothing, so that what is seen is
-            what is there; one whose longer side is `tile` is not resampled. White fills up what is not square.
-    Returns:
-        uint8 BGR, (header + rows * (tile + GAP), columns * (tile + GAP) + GAP, 3).
+    Returns: uint8 BGR, (header + rows * (tile + GAP), columns * (tile + GAP) + GAP, 3).
     """
     header = max(22, tile // 6)
     scale = min(_fitting_scale(title, 0.92 * tile, 0.5 * header) for title in titles)  # one size for all
@@ -34,15 +35,14 @@ def sheet(rows: Sequence[Sequence[np.ndarray]], titles: Sequence[str], tile: int
     return page
 
 
-def mosaic(images: Sequence[np.ndarray], columns: int | None = None, gap: int = 2) -> np.ndarray:
-    """Lay images out row by row without titles. A mosaic is an image: `sheet` takes it as a tile.
+def mosaic(
+    images: Sequence[np.ndarray],  # one or more, uint8 BGR, (H, W, 3), of one size
+    columns: int | None = None,  # None makes the table as square as possible
+    gap: int = 2,  # white pixels between the images
+) -> np.ndarray:
+    """Arrange images row by row without titles; `sheet` accepts a mosaic as a tile.
 
-    Args:
-        images: one or more, uint8 BGR, (H, W, 3), of one size.
-        columns: how many stand side by side; None makes the table as square as it gets.
-        gap: white pixels between them.
-    Returns:
-        uint8 BGR, (rows * (H + gap) - gap, columns * (W + gap) - gap, 3), white where the last row ends early.
+    Returns: uint8 BGR, (rows * (H + gap) - gap, columns * (W + gap) - gap, 3); missing images are white.
     """
     columns = columns or math.ceil(math.sqrt(len(images)))
     height, width = images[0].shape[:2]
@@ -53,14 +53,13 @@ def mosaic(images: Sequence[np.ndarray], columns: int | None = None, gap: int = 
     return table[: len(table) - gap, : table.shape[1] - gap]
 
 
-def side_by_side(before: np.ndarray, after: np.ndarray) -> np.ndarray:
+def side_by_side(
+    before: np.ndarray,  # (h, w, 3) BGR uint8 or uint16; enlarged to the size of the other
+    after: np.ndarray,  # (H, W, 3), of the same dtype
+) -> np.ndarray:
     """Two images with a white line between them.
 
-    Args:
-        before: (h, w, 3) BGR uint8 or uint16; enlarged to the size of the other.
-        after: (H, W, 3), of the same dtype.
-    Returns:
-        (H, W + GAP + W, 3) uint8.
+    Returns: (H, W + GAP + W, 3) uint8.
     """
     height, width = after.shape[:2]
     if before.shape != after.shape:

@@ -1,7 +1,7 @@
-"""What an image file says beside its pixels: kept as it came, but for what restoring makes untrue.
+"""Metadata of image files, copied except for what restoring makes wrong.
 
-The orientation becomes 1, since the pixels are turned; embedded thumbnails go, since they show the image as it was.
-EXIF is changed in place: written anew, the offsets inside makers' notes would lead astray.
+The orientation becomes 1, as the pixels are turned; embedded thumbnails are removed. EXIF is changed in place, as
+rewriting breaks the offsets in maker notes.
 """
 
 import re
@@ -27,37 +27,25 @@ _XMP_THUMBNAILS = re.compile(rb"<(xmp|xap):Thumbnails\b.*?</\1:Thumbnails>", re.
 
 @dataclass(frozen=True)
 class Metadata:
-    """What is kept of an image file beside its pixels; empty where it had none.
+    """Metadata of an image file; empty if it had none."""
 
-    Attributes:
-        exif: a TIFF structure, without the ``Exif`` mark before it; orientation 1, no thumbnail.
-        icc: the colour profile that the pixels are in.
-        xmp: a packet of XML.
-        photoshop: Photoshop's image resources, which hold the IPTC captions of archives.
-        comment: of a JPEG or GIF file.
-        png_colour: chunks of a PNG file that say how to show its colours: name and content.
-        png_text: chunks of a PNG file that hold text.
-        resolution: pixels per inch, horizontally and vertically.
-    """
-
-    exif: bytes = b""
-    icc: bytes = b""
-    xmp: bytes = b""
-    photoshop: bytes = b""
-    comment: bytes = b""
-    png_colour: tuple[tuple[bytes, bytes], ...] = ()
-    png_text: tuple[tuple[bytes, bytes], ...] = ()
-    resolution: tuple[float, float] | None = None
+    exif: bytes = b""  # a TIFF structure, without the ``Exif`` header; orientation 1, no thumbnail
+    icc: bytes = b""  # color profile of the pixels
+    xmp: bytes = b""  # an XML packet
+    photoshop: bytes = b""  # Photoshop's image resources, which contain IPTC captions
+    comment: bytes = b""  # of a JPEG or GIF file
+    png_colour: tuple[tuple[bytes, bytes], ...] = ()  # color chunks of a PNG file: name and content
+    png_text: tuple[tuple[bytes, bytes], ...] = ()  # text chunks of a PNG file
+    resolution: tuple[float, float] | None = None  # pixels per inch, horizontally and vertically
 
 
-def read_metadata(image: Image.Image, data: bytes) -> tuple[Metadata, list[str]]:
-    """Gather what is to be kept.
+def read_metadata(
+    image: Image.Image,  # the file, opened
+    data: bytes,  # its contents
+) -> tuple[Metadata, list[str]]:
+    """Read the metadata of a file.
 
-    Args:
-        image: the file, opened.
-        data: its contents.
-    Returns:
-        The metadata, and a line for each kind that is damaged and therefore left out.
+    Returns: The metadata, and a line for each kind that is damaged and therefore omitted.
     """
     notes = []
     try:
@@ -82,7 +70,7 @@ def read_metadata(image: Image.Image, data: bytes) -> tuple[Metadata, list[str]]
 
 
 def orientation_of(image: Image.Image) -> int:
-    """How the pixels lie, from 1 (upright) to 8, as EXIF counts; 1 where nothing or nonsense is said."""
+    """EXIF orientation, 1 (upright) to 8; 1 if missing or invalid."""
     try:
         orientation = image.getexif().get(ORIENTATION, 1)
     except Exception:  # damaged EXIF, see `read_metadata`
@@ -90,13 +78,12 @@ def orientation_of(image: Image.Image) -> int:
     return orientation if orientation in range(1, 9) else 1
 
 
-def clean_exif(exif: bytes) -> bytes:
-    """Set the orientation to 1 and take the thumbnail out; all else stays where it is.
+def clean_exif(
+    exif: bytes,  # with or without the ``Exif`` header; may be empty
+) -> bytes:
+    """Set the orientation to 1 and remove the thumbnail; nothing else moves.
 
-    Args:
-        exif: with or without the ``Exif`` mark before it; may be empty.
-    Raises:
-        struct.error, ValueError: it is damaged.
+    Raises: struct.error, ValueError: it is damaged.
     """
     cleaned = bytearray(exif.removeprefix(b"Exif\0\0"))
     if not cleaned:
@@ -114,7 +101,7 @@ def clean_exif(exif: bytes) -> bytes:
 
 
 def resized_exif(exif: bytes, width: int, height: int) -> bytes:
-    """Let the sizes in pixels that the EXIF states be those of the image; it gets none where it had none."""
+    """Update the image sizes in the EXIF, if it has any."""
     if not exif:
         return b""
     resized = bytearray(exif)
@@ -133,7 +120,7 @@ def resized_exif(exif: bytes, width: int, height: int) -> bytes:
 
 
 def add_to_tiff(directory: TiffImagePlugin.ImageFileDirectory_v2, metadata: Metadata) -> None:
-    """Enter all that a TIFF file can hold."""
+    """Add all metadata that a TIFF file can hold."""
     if metadata.exif:
         exif = Image.Exif()
         exif.load(b"Exif\0\0" + metadata.exif)
@@ -176,7 +163,7 @@ def _exif_of(image: Image.Image) -> bytes:
 
 
 def _try_to_write(exif: bytes) -> None:
-    """Fail now on what would fail when the photograph is written, with all the work done."""
+    """Fail now rather than when the restored photograph is written."""
     resized_exif(exif, 1, 1)
     directory = TiffImagePlugin.ImageFileDirectory_v2()
     add_to_tiff(directory, Metadata(exif=exif))
@@ -226,14 +213,14 @@ def _damaged() -> str:
 
 
 def _entries(tiff: bytearray, start: int, order: str) -> tuple[dict[int, int], int]:
-    """Where the entry of each tag of a directory begins, and where the start of the next directory stands."""
+    """Offset of the entry of each tag of a directory, and of the pointer to the next directory."""
     (count,) = struct.unpack_from(order + "H", tiff, start)
     positions = [start + 2 + 12 * i for i in range(count)]
     return {struct.unpack_from(order + "H", tiff, at)[0]: at for at in positions}, start + 2 + 12 * count
 
 
 def _erase_thumbnail(tiff: bytearray, directory: int, order: str) -> None:
-    """Cut it off where it ends the structure, else overwrite it with zeros."""
+    """Truncate the structure if the thumbnail is at its end, else overwrite it with zeros."""
     entries, _ = _entries(tiff, directory, order)
     if not entries.keys() >= {_THUMBNAIL, _THUMBNAIL_LENGTH}:
         return

@@ -1,4 +1,4 @@
-"""Photographs in and out without harm: depth, transparency, colour profile and all that the file says are kept."""
+"""Read and write photographs with their depth, transparency, color profile and metadata."""
 
 import contextlib
 import os
@@ -55,36 +55,27 @@ RAW_SUFFIXES = (  # of cameras
     ".srw",
     ".x3f",
 )
-FEW = 64  # one pixel of so many, each way, tells of nearly all photographs that they are not grey
+GRAY_CHECK_STEP = 64  # one pixel of so many, each way, tells of nearly all photographs that they are not grey
 _IMAGE = "an image file"
 _DTYPES = ("uint8", "uint16")
 
 
 @dataclass(frozen=True, eq=False)
 class Photograph:
-    """An image and what its file says of it.
+    """An image and its metadata.
 
-    Attributes:
-        pixels: (H, W, 3) BGR, uint8 or uint16, upright.
-        alpha: (H, W), in the dtype of `pixels`, 0 where nothing is seen; None without transparency.
-        metadata: what goes into the new file too.
-        origin: how the file stored its pixels, for writing them alike.
-        notes: what reading left out or changed, e.g. ``first of 12 frames``.
-        damage: what is missing of the file, e.g. ``it is cut off: 400 of 600 rows could be read``.
-        pages: how many the file holds; each is a photograph, see `read_pages`.
-        monochrome: whether it shows no colours, only a tint. None: see `is_monochrome`. The frames of a film get one
-            answer for a whole shot.
-    Raises:
-        ShapeError: pixels or alpha of another shape or dtype.
+    Raises: ShapeError: pixels or alpha of another shape or dtype.
     """
 
-    pixels: np.ndarray
-    alpha: np.ndarray | None = None
-    metadata: Metadata = field(default_factory=Metadata)
-    origin: Origin = field(default_factory=Origin)
-    notes: tuple[str, ...] = ()
-    damage: tuple[str, ...] = ()
-    pages: int = 1
+    pixels: np.ndarray  # (H, W, 3) BGR, uint8 or uint16, upright
+    alpha: np.ndarray | None = None  # (H, W), in the dtype of `pixels`, 0 is transparent; None without transparency
+    metadata: Metadata = field(default_factory=Metadata)  # also written to the new file
+    origin: Origin = field(default_factory=Origin)  # how the file stored its pixels, for writing them alike
+    notes: tuple[str, ...] = ()  # what reading omitted or changed, e.g. ``first of 12 frames``
+    damage: tuple[str, ...] = ()  # what is missing of the file, e.g. ``it is cut off: 400 of 600 rows could be read``
+    pages: int = 1  # number of pages in the file; each is a photograph, see `read_pages`
+    # whether it has no colors except a tint. None: see `is_monochrome`. Frames of a video share the value of their
+    # shot
     monochrome: bool | None = None
 
     def __post_init__(self):
@@ -93,12 +84,12 @@ class Photograph:
             _check("alpha", self.alpha, self.pixels.shape[:2], (self.pixels.dtype.name,))
 
     @classmethod
-    def of(cls, samples: np.ndarray) -> "Photograph":
-        """A photograph without metadata.
-
-        Args:
-            samples: uint8 or uint16: (H, W), (H, W, 1), (H, W, 2) with alpha, (H, W, 3) BGR, or (H, W, 4) with alpha.
-        """
+    def of(
+        cls,
+        # uint8 or uint16: (H, W), (H, W, 1), (H, W, 2) with alpha, (H, W, 3) BGR, or (H, W, 4) with alpha
+        samples: np.ndarray,
+    ) -> "Photograph":
+        """A photograph without metadata."""
         samples = samples if samples.ndim == 3 else samples[:, :, None]  # (H, W, C)
         channels = samples.shape[2]
         alpha = np.ascontiguousarray(samples[:, :, -1]) if channels in (2, 4) else None
@@ -108,30 +99,27 @@ class Photograph:
 
     @property
     def samples(self) -> np.ndarray:
-        """The channels that there are, as `of` takes them: (H, W), (H, W, 2), (H, W, 3) or (H, W, 4)."""
-        colour = self.pixels[:, :, :1] if self.origin.one_channel and self.grey else self.pixels
+        """The channels as `of` takes them: (H, W), (H, W, 2), (H, W, 3) or (H, W, 4)."""
+        colour = self.pixels[:, :, :1] if self.origin.one_channel and self.is_gray else self.pixels
         if self.alpha is not None:
             return np.concatenate([colour, self.alpha[:, :, None]], axis=2)
         return colour[:, :, 0] if colour.shape[2] == 1 else colour
 
     @cached_property
-    def grey(self) -> bool:
-        """Whether all three channels are equal everywhere."""
-        few = self.pixels[::FEW, ::FEW]
-        return _is_grey(few) and _is_grey(self.pixels)
+    def is_gray(self) -> bool:
+        """Whether all three channels are equal."""
+        few = self.pixels[::GRAY_CHECK_STEP, ::GRAY_CHECK_STEP]
+        return _is_gray(few) and _is_gray(self.pixels)
 
     @cached_property
-    def shows_no_colour(self) -> bool:
-        """Whether restored faces are to gain no colour: it is grey, or grey but for the tint of paper or toning."""
-        return self.grey or (is_monochrome(self.pixels) if self.monochrome is None else self.monochrome)
+    def has_no_color(self) -> bool:
+        """Whether restored faces must not gain color: gray, or gray except for the tint of paper or toning."""
+        return self.is_gray or (is_monochrome(self.pixels) if self.monochrome is None else self.monochrome)
 
     def with_pixels(self, pixels: np.ndarray) -> "Photograph":
-        """The same photograph with other pixels.
+        """The same photograph with other pixels, (H, W, 3) BGR, uint8 or uint16, of any size; alpha is resized.
 
-        Args:
-            pixels: (H, W, 3) BGR, uint8 or uint16, of any size; the transparency is resized to theirs.
-        Raises:
-            ShapeError: pixels of another shape or dtype.
+        Raises: ShapeError: pixels of another shape or dtype.
         """
         _check("pixels", pixels, (*pixels.shape[:2], 3), _DTYPES)
         alpha = self.alpha
@@ -144,17 +132,17 @@ class Photograph:
         return replace(self, pixels=pixels, alpha=alpha)
 
 
-def read_photograph(path: str | os.PathLike, limit: float = LIMIT) -> Photograph:
-    """Read a photograph of any common format: the first page or frame, if the file holds several.
+def read_photograph(
+    # PNG, JPEG, WebP, TIFF, BMP, GIF, AVIF, JPEG 2000, PPM, or HEIC if pillow-heif is installed
+    path: str | os.PathLike,
+    limit: float = LIMIT,  # in megapixels; a larger image is refused before decoding
+) -> Photograph:
+    """Read a photograph of any common format; of several pages or frames the first.
 
-    PNG and TIFF keep 16 bits; the orientation that the file states is applied. Colours stay in the file's profile, but
-    CMYK and Lab become sRGB. Of a JPEG file that is cut off, what there is. The notes tell all of this.
+    PNG and TIFF keep 16 bits; the orientation is applied. Colors stay in the file's profile, but CMYK and Lab become
+    sRGB. A truncated JPEG file is read as far as possible. The notes list all of this.
 
-    Args:
-        path: PNG, JPEG, WebP, TIFF, BMP, GIF, AVIF, JPEG 2000, PPM, or HEIC where pillow-heif is installed.
-        limit: most megapixels; a larger image is refused before any of it is decoded.
-    Raises:
-        DataError: names the file, which is not there, no image, damaged or too large.
+    Raises: DataError: names the file, which does not exist, is not an image, damaged or too large.
     """
     first = next(read_pages(path, limit))
     left_out = [f"first of {first.pages} pages, the others are left out"] if first.pages > 1 else []
@@ -162,15 +150,9 @@ def read_photograph(path: str | os.PathLike, limit: float = LIMIT) -> Photograph
 
 
 def read_pages(path: str | os.PathLike, limit: float = LIMIT) -> Iterator[Photograph]:
-    """Read the pages of a TIFF file one after another, each with its metadata; of other files the one photograph.
+    """Read the pages of a TIFF file one after another, each with its metadata; of other files the photograph.
 
-    Pages that the file calls previews of others are left out.
-
-    Args:
-        path: see `read_photograph`.
-        limit: most megapixels of a page.
-    Raises:
-        DataError: see `read_photograph`.
+    Previews of other pages are omitted. Arguments and errors: see `read_photograph`.
     """
     path = Path(path)
     data = _contents(path, limit)
@@ -199,22 +181,21 @@ def _decoded(data: bytes, path: Path, limit: float, page: int) -> Photograph:
     )
 
 
-def write_photograph(path: str | os.PathLike, photograph: Photograph, quality: int | None = None) -> tuple[str, ...]:
-    """Write a photograph whole or not at all.
+def write_photograph(
+    path: str | os.PathLike,  # with one of `WRITTEN_SUFFIXES`; its folder is created
+    photograph: Photograph,  # what to write
+    # of JPEG, without subsampling, and of lossy WebP, 1 to 100; None is 95, or that of the JPEG input if higher
+    quality: int | None = None,
+) -> tuple[str, ...]:
+    """Write a photograph completely or not at all.
 
-    PNG, TIFF and BMP lose no pixel, and neither does WebP unless the photograph came from a JPEG or lossy WebP file. A
-    format that lacks something gets what it can hold: JPEG and BMP show transparency on white, and 16 bits become 8.
+    PNG, TIFF and BMP are lossless; so is WebP unless the photograph came from a lossy file. JPEG and BMP show
+    transparency on white, and reduce 16 bits to 8.
 
-    Args:
-        path: target, with one of `WRITTEN_SUFFIXES`; its folder is made.
-        photograph: what to write.
-        quality: of JPEG, always without subsampling, and of lossy WebP, 1 to 100; None takes 95, or what the JPEG file
-            had where that is more.
-    Returns:
-        What the format could not hold, one line each.
+    Returns: A line for each thing that the format cannot hold.
     Raises:
         OptionError: an unknown suffix, or another quality.
-        DataError: the file could not be written.
+        DataError: the file cannot be written.
     """
     data, lost = encode_photograph(path, photograph, quality)
     write_whole(path, data)
@@ -224,7 +205,7 @@ def write_photograph(path: str | os.PathLike, photograph: Photograph, quality: i
 def encode_photograph(
     path: str | os.PathLike, photograph: Photograph, quality: int | None = None
 ) -> tuple[bytes, tuple[str, ...]]:
-    """The contents of the file that `write_photograph` writes, and what it returns. Nothing is written."""
+    """Contents of the file that `write_photograph` writes, and its return value."""
     path = Path(path)
     if path.suffix.lower() not in ENCODERS:
         got = f"has the suffix {path.suffix}" if path.suffix else "has no suffix"
@@ -237,29 +218,28 @@ def encode_photograph(
 
 
 class TiffWriter:
-    """Writes photographs as the pages of one TIFF file.
+    """Writes photographs as the pages of a TIFF file."""
 
-    Args:
-        file: open for writing, empty.
-        path: its name, for messages.
-    """
-
-    def __init__(self, file: BinaryIO, path: Path):
+    def __init__(
+        self,
+        file: BinaryIO,  # open for writing, empty
+        path: Path,  # its name, for messages
+    ):
         self._pages, self._path = TiffPages(file), path
 
     def add(self, photograph: Photograph) -> tuple[str, ...]:
-        """Write the next page; what it could not hold, one line each. DataError if it cannot be encoded."""
+        """Write the next page; returns the lost parts. DataError if it cannot be encoded."""
         with _encoding(self._path):
             return tuple(self._pages.add(*_parts(photograph)))
 
 
 def has_format_of(path: Path, photograph: Photograph) -> bool:
-    """Whether a file of this name has the format that the photograph was read from."""
+    """Whether the suffix is that of the format of the photograph's file."""
     return photograph.origin.format in ENCODERS[path.suffix.lower()].formats
 
 
-def holds_pages(target: Path, source: Path) -> None:
-    """Raise a `DataError` if a file of this name cannot hold the pages of the source."""
+def check_holds_pages(target: Path, source: Path) -> None:
+    """Raise a DataError if a file of this suffix cannot hold the pages of the source."""
     if ENCODERS[target.suffix.lower()] is not ENCODERS[".tif"]:
         got = f"holds several pages, and a {target.suffix} file holds one"
         raise DataError(str(source), got, "a .tif file for the result", "Leave the suffix out, or pass --suffix .tif.")
@@ -282,7 +262,7 @@ def _parts(photograph: Photograph) -> tuple[np.ndarray, np.ndarray | None, Metad
     return photograph.pixels, photograph.alpha, photograph.metadata, photograph.origin
 
 
-def _is_grey(pixels: np.ndarray) -> bool:
+def _is_gray(pixels: np.ndarray) -> bool:
     blue, green, red = cv2.split(pixels)
     return bool(np.array_equal(blue, green) and np.array_equal(green, red))
 

@@ -18,23 +18,16 @@ from gpen_plugin.nets.face_templates import ARCFACE, ARCFACE_SIDE, DLIB, DLIB_SI
 POINTS = 5  # left eye in the image, right eye, nose, left and right corner of the mouth
 DEMO_SIDE = 512  # pixels of the crops of GPEN's demo
 DEMO_PADDING = 0.25  # of the side of ArcFace's square, added on each of its sides
-WIDER = 8  # pixels that a 112 px face of ArcFace's gets left and right to become one of 128 px
+ARCFACE_128_PADDING = 8  # pixels left and right, from ArcFace's 112 px to 128 px
 
 
 def normalize_template(points: np.ndarray, side: int) -> np.ndarray:
-    """Points of an image of this side as a template.
-
-    Args:
-        points: (K, 2), x and y in pixels, where 0 is the middle of the first pixel.
-        side: in pixels.
-    Returns:
-        (K, 2) float64.
-    """
+    """Points (K, 2) in pixels of an image of this side as fractions of the side, float64."""
     return (np.asarray(points, np.float64) + 0.5) / side
 
 
 def scale_template(template: np.ndarray, side: int) -> np.ndarray:
-    """A template as points of an image of this side: undoes `normalize_template`."""
+    """Inverse of `normalize_template`."""
     return template * side - 0.5
 
 
@@ -44,11 +37,11 @@ def _demo_points() -> np.ndarray:
 
 
 ARCFACE_112 = normalize_template(ARCFACE, ARCFACE_SIDE)
-"""How most face-recognition networks are shown a face."""
+"""Alignment of most face recognition networks."""
 TEMPLATES = {
     "ffhq": normalize_template(FFHQ, FFHQ_SIDE),
     "gpen": normalize_template(_demo_points(), DEMO_SIDE),
-    "arcface": normalize_template(ARCFACE + np.array([WIDER, 0]), ARCFACE_SIDE + 2 * WIDER),
+    "arcface": normalize_template(ARCFACE + np.array([ARCFACE_128_PADDING, 0]), ARCFACE_SIDE + 2 * ARCFACE_128_PADDING),
     "dlib": normalize_template(DLIB, DLIB_SIDE),
 }
 """The conventions by name. From eye to eye, a face of 512 px has 126 px in ``ffhq`` (facexlib's, too), 107 in ``gpen``
@@ -56,26 +49,17 @@ TEMPLATES = {
 
 
 def template(name: str) -> np.ndarray:
-    """The template of this name, (5, 2) fractions of the side.
-
-    Raises:
-        OptionError: there is none.
-    """
+    """The template of a name, (5, 2). OptionError if there is none."""
     if name not in TEMPLATES:
         raise OptionError("template", f"got {name!r}", f"one of {', '.join(TEMPLATES)}", "Name one of these.")
     return TEMPLATES[name].copy()
 
 
 def parse_template(text: str) -> np.ndarray:
-    """The template that a user means: a name, or ten numbers of their own.
+    """The template of a name, or of ten numbers ``x1,y1,...,x5,y5`` as fractions of the side.
 
-    Args:
-        text: a name, or ``x1,y1,...,x5,y5`` as fractions of the side: eyes, nose and corners of the mouth, left to
-            right in the image.
-    Returns:
-        (5, 2) float64.
-    Raises:
-        OptionError: neither, or numbers that no face has.
+    Returns: (5, 2) float64.
+    Raises: OptionError: neither of both, or numbers that no face has.
     """
     if text.strip() in TEMPLATES:
         return template(text.strip())
@@ -94,23 +78,22 @@ def parse_template(text: str) -> np.ndarray:
     return points
 
 
-LEAST_LIKENESS = 0.25  # of the spread of a template that landmarks explain; of 233 real faces, the least had 0.63
-MARGIN = 3  # pixels around a region, of the photograph or the crop, whichever are larger: interpolation reads them
+MIN_EXPLAINED_VARIANCE = 0.25  # of the template by the landmarks; the least of 233 real faces was 0.63
+MARGIN = 3  # pixels of the photograph or of the crop, the larger ones, that interpolation reads around a region
 WHITE = {np.dtype(np.uint8): 255, np.dtype(np.uint16): 65535, np.dtype(np.float32): 1}
 
 
-def align(landmarks: np.ndarray, template: np.ndarray, size: int) -> np.ndarray:
-    """The rotation, scale and shift that bring a face nearest to a template, in least squares over all five points.
+def align(
+    landmarks: np.ndarray,  # (5, 2), x and y in pixels of the photograph
+    template: np.ndarray,  # (5, 2), fractions of the side
+    size: int,  # side of the crop in pixels
+) -> np.ndarray:
+    """The similarity transform from landmarks to a template, by least squares over the five points.
 
-    Args:
-        landmarks: (5, 2), x and y in pixels of the photograph.
-        template: (5, 2), fractions of the side.
-        size: side of the crop in pixels.
-    Returns:
-        (2, 3) float64, from the photograph to the crop. It never mirrors.
+    Returns: (2, 3) float64, from the photograph to the crop; it never mirrors.
     Raises:
-        ShapeError: other than five points.
-        DataError: the points lie as no face's do: in one place, mirrored, or not finite.
+        ShapeError: another shape than (5, 2).
+        DataError: the points are not those of a face: coincident, mirrored, or not finite.
     """
     landmarks = np.asarray(landmarks, np.float64)
     if landmarks.shape != (POINTS, 2):
@@ -119,15 +102,15 @@ def align(landmarks: np.ndarray, template: np.ndarray, size: int) -> np.ndarray:
         target = scale_template(template, size)
         matrix = similarity(landmarks, target)
         missed = ((landmarks @ matrix[:, :2].T + matrix[:, 2] - target) ** 2).sum()
-        likeness = 1 - missed / ((target - target.mean(axis=0)) ** 2).sum()
-        if likeness >= LEAST_LIKENESS and scale_of(matrix) <= size:  # the crop shows a pixel or more
+        explained = 1 - missed / ((target - target.mean(axis=0)) ** 2).sum()
+        if explained >= MIN_EXPLAINED_VARIANCE and scale_of(matrix) <= size:  # the crop shows a pixel or more
             return matrix
     got = f"got {np.array2string(landmarks.round(2), separator=', ').replace(chr(10), '')}"
     raise DataError("landmarks", got, "eyes, nose and corners of the mouth of one face", "Leave this face out.")
 
 
 def can_be_aligned(landmarks: np.ndarray) -> bool:
-    """Whether `align` takes these landmarks: whether they lie as a face's do."""
+    """Whether `align` accepts these landmarks."""
     try:
         align(landmarks, TEMPLATES["ffhq"], 1)
     except DataError:
@@ -136,37 +119,34 @@ def can_be_aligned(landmarks: np.ndarray) -> bool:
 
 
 def scale_of(matrix: np.ndarray) -> float:
-    """How much larger a matrix makes things: pixels of the crop per pixel of the photograph."""
+    """Pixels of the target per pixel of the source."""
     return math.sqrt(abs(np.linalg.det(matrix[:, :2])))
 
 
 def side_in_photograph(crop: np.ndarray, matrix: np.ndarray) -> float:
-    """Side of what a crop, (S, S, ...), shows: in pixels of the photograph that the matrix leads from."""
+    """Side of a crop (S, S, ...) in pixels of the photograph."""
     return len(crop) / scale_of(matrix)
 
 
 def invert_affine(matrix: np.ndarray) -> np.ndarray:
-    """The way back, (2, 3) float64."""
     back = np.linalg.inv(matrix[:, :2])
     return np.hstack([back, -back @ matrix[:, 2:]])
 
 
 def compose(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """The matrix that does what one does, and then another: (2, 3) float64."""
+    """The matrix that applies `first`, then `second`: (2, 3) float64."""
     return np.hstack([second[:, :2] @ first[:, :2], second[:, :2] @ first[:, 2:] + second[:, 2:]])
 
 
 def scale_affine(
-    matrix: np.ndarray, source: float | tuple[float, float] = 1, target: float | tuple[float, float] = 1
+    matrix: np.ndarray,  # (2, 3)
+    # factor by which the source was enlarged, or the factors of its width and height
+    source: float | tuple[float, float] = 1,
+    target: float | tuple[float, float] = 1,  # that of the target
 ) -> np.ndarray:
-    """The same matrix between images that were resized since.
+    """The same matrix between resized images.
 
-    Args:
-        matrix: (2, 3), from one image to another.
-        source: factor by which the first was enlarged, or the factors of its width and height.
-        target: the same of the second.
-    Returns:
-        (2, 3) float64.
+    Returns: (2, 3) float64.
     """
     source, target = np.broadcast_to(source, 2), np.broadcast_to(target, 2)
     linear = matrix[:, :2] * target[:, None] / source
@@ -176,37 +156,29 @@ def scale_affine(
 
 
 def template_to_template(source: np.ndarray, source_size: int, target: np.ndarray, target_size: int) -> np.ndarray:
-    """The matrix from a face aligned by one template to the same face aligned by another.
-
-    Args:
-        source: (5, 2), fractions of the side.
-        source_size: side of the first crop in pixels.
-        target: (5, 2).
-        target_size: side of the second.
-    """
+    """The matrix from a face aligned to one template to the same face aligned to another; templates (5, 2)."""
     return similarity(scale_template(source, source_size), scale_template(target, target_size))
 
 
-def warp(image: np.ndarray, matrix: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Look at an image through a similarity transform; beyond its border it goes on as in a mirror.
+def warp(
+    image: np.ndarray,  # (H, W, C) or (H, W), uint8, uint16 or float32 in [0, 1], of any size
+    matrix: np.ndarray,  # (2, 3), from the image to the result
+    size: tuple[int, int],  # width and height of the result
+) -> np.ndarray:
+    """Warp an image by a similarity transform; borders are reflected.
 
-    What shrinks is averaged over the area of each new pixel: it is drawn larger by a whole number, cubically, and
-    averaged after. Only the region that is needed is read and copied.
+    Where the image shrinks, each new pixel is the mean over its area: cubic interpolation at a multiple of the size,
+        then
+    averaging. Only the needed region is read.
 
-    Args:
-        image: (H, W, C) or (H, W), uint8, uint16 or float32 in [0, 1], of any size.
-        matrix: (2, 3), from the image to the result.
-        size: width and height of the result.
-    Returns:
-        (height, width, C) or (height, width) float32, in [0, 1].
-    Raises:
-        ShapeError: an image of another dtype, or an empty one.
+    Returns: (height, width, C) or (height, width) float32 in [0, 1].
+    Raises: ShapeError: an image of another dtype, or an empty one.
     """
     return resample(image, matrix, size).clip(0, 1)
 
 
 def resample(values: np.ndarray, matrix: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """As `warp`, of any float32 values, such as differences, and without clipping: cubic curves overshoot."""
+    """As `warp`, without clipping: float32 may hold any values, and cubic interpolation overshoots."""
     if values.dtype not in WHITE or 0 in values.shape:
         got = f"got {values.shape} {values.dtype}"
         raise ShapeError("image", got, "uint8, uint16 or float32, and a pixel at least")
@@ -225,14 +197,12 @@ def resample(values: np.ndarray, matrix: np.ndarray, size: tuple[int, int]) -> n
     return drawn if finer == 1 else cv2.resize(drawn, (width, height), interpolation=cv2.INTER_AREA)
 
 
-def warp_bbox(matrix: np.ndarray, size: tuple[int, int], inside: tuple[int, int]) -> tuple[slice, slice]:
-    """Which rows and columns of an image a matrix brings into a frame: at least one of each.
-
-    Args:
-        matrix: (2, 3), from the image to the frame.
-        size: width and height of the frame.
-        inside: width and height of the image.
-    """
+def warp_bbox(
+    matrix: np.ndarray,  # (2, 3), from the image to the frame
+    size: tuple[int, int],  # width and height of the frame
+    inside: tuple[int, int],  # width and height of the image
+) -> tuple[slice, slice]:
+    """Rows and columns of an image that a matrix maps into a frame, one of each at least."""
     width, height = size
     corners = np.array([[-0.5, -0.5], [width - 0.5, -0.5], [-0.5, height - 0.5], [width - 0.5, height - 0.5]])
     back = invert_affine(matrix)
@@ -244,7 +214,7 @@ def warp_bbox(matrix: np.ndarray, size: tuple[int, int], inside: tuple[int, int]
 
 
 def translate_affine(matrix: np.ndarray, rows: slice, columns: slice) -> np.ndarray:
-    """The matrix of a region of the image that `matrix` is for."""
+    """The matrix for a region of the image."""
     return np.hstack([matrix[:, :2], (matrix @ (columns.start, rows.start, 1))[:, None]])
 
 
@@ -254,7 +224,7 @@ def _needed(image: np.ndarray, matrix: np.ndarray, size: tuple[int, int]) -> tup
 
 
 def _coarser(region: np.ndarray, matrix: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Reduce what is eight times too large or more, in its own dtype, so that a huge face needs little memory."""
+    """Reduce an image that is eight times too large or more, in its own dtype, to save memory."""
     factor = int(1 / scale_of(matrix) / 4)
     if factor < 2:
         return region, matrix

@@ -18,113 +18,103 @@ from gpen_plugin.images.color import from_float, to_float
 from gpen_plugin.restore.network import prepare_for_inference, to_network
 from gpen_plugin.restore.registry_network import build_network, describe_network, load, seeded_init
 
-OVERLAP = 64  # pixels that a tile shares with the next
-TILE_GRID = 32  # tiles begin and end on it, so that what unshuffles or halves sees all of them in the same phase
-SMALLEST = 2 * TILE_GRID
+TILE_OVERLAP = 64  # pixels that a tile shares with the next
+TILE_GRID = 32  # tiles start and end on it, so that networks that unshuffle or halve see all in the same phase
+MIN_TILE = 2 * TILE_GRID
 
 Run = Callable[[np.ndarray], np.ndarray]
 """(h, w, 3) float32 in [0, 1] to (h * scale, w * scale, 3) float32."""
 Progress = Callable[[int, int], None]
-"""Is told how many tiles are done, and of how many."""
+"""Called with the number of finished tiles and of all tiles."""
 
 
 @dataclass
 class Tiles:
-    """Runs a function of images on images of any size.
+    """Apply a function of images to images of any size, in tiles.
 
-    Neighbouring tiles share `OVERLAP` pixels. The quarter at either end is thrown away, as there the function saw the
-    tile's border; in between, one tile fades into the other. So the result is what the function gives for the whole
-    image if a pixel depends on others up to a quarter of the overlap away, and has no seam in any case.
+    Neighboring tiles overlap by `TILE_OVERLAP` pixels. The outer quarter at each end is discarded; in between, the
+    tiles are cross-faded. The result equals that of the whole image if a pixel depends on pixels up to a quarter of the
+    overlap away, and has no seams in any case. If the device runs out of memory, tiles are halved, also for later
+    images.
 
-    Where the device has not memory enough, the tiles get half as large, now and for all images to come.
-
-    Args:
-        run: the function.
-        scale: how much larger its results are.
-        side: of a tile in pixels, `SMALLEST` or more; rounded down to the `TILE_GRID`.
-    Raises:
-        OptionError: `side` is too small.
+    Raises: OptionError: `side` is too small.
     """
 
-    run: Run
-    scale: int = 1
-    side: int = 512
+    run: Run  # the function
+    scale: int = 1  # of its results
+    side: int = 512  # of a tile in pixels, `MIN_TILE` or more; rounded down to a multiple of `TILE_GRID`
 
     def __post_init__(self):
-        if self.side < SMALLEST:
-            raise OptionError("tile", f"got {self.side}", f"{SMALLEST} pixels or more", "The default is 512.")
+        if self.side < MIN_TILE:
+            raise OptionError("tile", f"got {self.side}", f"{MIN_TILE} pixels or more", "The default is 512.")
         self.side = self.side // TILE_GRID * TILE_GRID
 
-    def __call__(self, image: np.ndarray, progress: Progress | None = None) -> np.ndarray:
-        """Run the function.
+    def __call__(
+        self,
+        image: np.ndarray,  # (H, W, 3), uint8, uint16 or float32 in [0, 1]
+        progress: Progress | None = None,  # called after each tile
+    ) -> np.ndarray:
+        """Apply the function.
 
-        Besides the result, memory holds a few copies of one row of tiles, and the tile that is worked on.
-
-        Args:
-            image: (H, W, 3), uint8, uint16 or float32 in [0, 1].
-            progress: is told after each tile.
-        Returns:
-            (H * scale, W * scale, 3), of the dtype of `image`.
-        Raises:
-            OptionError: there is no memory even for the smallest tiles.
+        Returns: (H * scale, W * scale, 3), of the dtype of `image`.
+        Raises: OptionError: the memory does not suffice for the smallest tiles.
         """
-        return self._whole(image, progress or _nobody)
+        return self._run_image(image, progress or _no_progress)
 
-    def _whole(self, image: np.ndarray, progress: Progress) -> np.ndarray:
+    def _run_image(self, image: np.ndarray, progress: Progress) -> np.ndarray:
         if max(image.shape[:2]) > self.side:
-            return self._in_parts(image, progress)
+            return self._run_tiles(image, progress)
         try:
             result = from_float(self.run(to_float(image)), image.dtype)
         except RuntimeError as error:
-            if not _is_of_memory(error):
+            if not _is_out_of_memory(error):
                 raise
             self._halve(max(image.shape[:2]), error)
         else:
             progress(1, 1)
             return result
-        return self._whole(image, progress)  # outside of the handler, which holds the tensors of the failed run
+        return self._run_image(image, progress)  # outside of the handler, which holds the tensors of the failed run
 
-    def _in_parts(self, image: np.ndarray, progress: Progress) -> np.ndarray:
-        side, overlap = self.side, min(OVERLAP, self.side // 2)
+    def _run_tiles(self, image: np.ndarray, progress: Progress) -> np.ndarray:
+        side, overlap = self.side, min(TILE_OVERLAP, self.side // 2)
         (height, width), scale = image.shape[:2], self.scale
         rows, columns = (_spans(length, side, overlap) for length in (height, width))
         ticks = itertools.count(1)
         result = np.empty((height * scale, width * scale, 3), image.dtype)
-        down = _Fading(result, overlap * scale)
+        down = _CrossFade(result, overlap * scale)
         for top, bottom in rows:
             row = np.empty(((bottom - top) * scale, width * scale, 3), np.float32)
-            across = _Fading(row.swapaxes(0, 1), overlap * scale)
+            across = _CrossFade(row.swapaxes(0, 1), overlap * scale)
             for left, right in columns:
-                tile = self._whole(to_float(image[top:bottom, left:right]), _nobody)
+                tile = self._run_image(to_float(image[top:bottom, left:right]), _no_progress)
                 across.put(left * scale, tile.swapaxes(0, 1))
                 progress(next(ticks), len(rows) * len(columns))
             down.put(top * scale, row)
         return result
 
     def _halve(self, failed: int, error: Exception) -> None:
-        if failed <= SMALLEST:
-            got = f"the device has not memory enough for tiles of {failed} px ({str(error).strip().splitlines()[0]})"
-            hint = "Compute on another device (cpu), or take a smaller network."
-            raise OptionError("tile", got, "some memory that others do not use", hint) from error
-        self.side = max(SMALLEST, failed // 2 // TILE_GRID * TILE_GRID)
+        if failed <= MIN_TILE:
+            got = f"the device is out of memory with tiles of {failed} px ({str(error).strip().splitlines()[0]})"
+            hint = "Use another device (cpu), or a smaller network."
+            raise OptionError("tile", got, "free memory", hint) from error
+        self.side = max(MIN_TILE, failed // 2 // TILE_GRID * TILE_GRID)
         torch.cuda.empty_cache()
 
 
-class _Fading:
-    """Puts pieces along the first axis of a canvas, each fading into the next where they overlap.
+class _CrossFade:
+    """Writes overlapping pieces along the first axis of a canvas, cross-faded."""
 
-    Args:
-        canvas: (L, W, 3), of any dtype.
-        overlap: length that a piece shares with the one before.
-    """
-
-    def __init__(self, canvas: np.ndarray, overlap: int):
+    def __init__(
+        self,
+        canvas: np.ndarray,  # (L, W, 3), of any dtype
+        overlap: int,  # of two pieces
+    ):
         self._canvas = canvas
         self._overlap = overlap
         self._rest: np.ndarray | None = None  # the end of the last piece, that the next begins with
 
     def put(self, start: int, piece: np.ndarray) -> None:
-        """Put the next piece, (l, W, 3) float32, at `start`: 0 for the first, and for others inside the one before."""
+        """Write the next piece, (l, W, 3) float32, from `start` on."""
         middle = start
         if self._rest is not None:
             shared, middle = piece[: self._overlap], start + self._overlap
@@ -134,45 +124,38 @@ class _Fading:
         self._rest = piece[len(piece) - self._overlap :].copy()  # so that the piece itself can go
 
 
-def _nobody(done: int, total: int) -> None:
-    """A `Progress` that nobody looks at."""
+def _no_progress(done: int, total: int) -> None: ...
 
 
 def _ramp(length: int) -> np.ndarray:
-    """0 in the first quarter, 1 in the last, and straight in between: (length,) float32."""
+    """0 in the first quarter, 1 in the last, linear in between: (length,) float32."""
     places = (np.arange(length, dtype=np.float32) + 0.5) / length
     return np.clip(2 * places - 0.5, 0, 1)
 
 
 def _spans(length: int, side: int, overlap: int) -> list[tuple[int, int]]:
-    """Where tiles begin and end: `side` long but the last, each sharing `overlap` with the next."""
+    """Starts and ends of tiles of `side` that overlap by `overlap`; the last one may be shorter."""
     starts = range(0, max(length - overlap, 1), side - overlap)
     return [(start, min(start + side, length)) for start in starts]
 
 
-def _is_of_memory(error: Exception) -> bool:
-    """Devices other than CUDA's have no class for it."""
-    told = ("out of memory", "can't allocate memory", "not enough memory")
-    return isinstance(error, torch.cuda.OutOfMemoryError) or any(text in str(error) for text in told)
+def _is_out_of_memory(error: Exception) -> bool:
+    """Only CUDA has an exception class of its own."""
+    messages = ("out of memory", "can't allocate memory", "not enough memory")
+    return isinstance(error, torch.cuda.OutOfMemoryError) or any(text in str(error) for text in messages)
 
 
-GRID = 16  # pixels: sides of what a network is given are multiples, as some halve or unshuffle their input
-PATIENCE = 3  # seconds; an image that takes longer shows a progress bar
+PAD_MULTIPLE = 16  # pixels; the input is padded to it, as some networks halve or unshuffle it
+PROGRESS_DELAY = 3  # seconds; an image that takes longer shows a progress bar
 
 
 @dataclass(frozen=True)
 class _Published:
-    """A network whose weights somebody has published.
+    """A network with published weights."""
 
-    Args:
-        scale: how much it enlarges.
-        network: its option section, as the host's ``network_g``.
-        file: its weights.
-    """
-
-    scale: int
-    network: Mapping
-    file: WeightFile
+    scale: int  # factor by which it enlarges
+    network: Mapping  # its option section, as BasicSR's ``network_g``
+    file: WeightFile  # its weights
 
 
 def _real_esrgan(scale: int, version: str, sha256: str) -> _Published:
@@ -191,12 +174,12 @@ PUBLISHED = {
 
 @dataclass(frozen=True)
 class NetworkFile:
-    """The keys of ``path`` in an option file of the host that tell of the network's weights.
+    """Keys of ``path`` in a BasicSR option file.
 
     Args:
-        pretrain_network_g: the file.
-        param_key_g: entry of it; ~ takes params_ema, else params, else what a flat file holds.
-        strict_load_g: whether all tensors have to fit.
+        pretrain_network_g: weight file.
+        param_key_g: entry of it; ~ takes params_ema, else params, else a flat file.
+        strict_load_g: whether all tensors must match.
     """
 
     pretrain_network_g: str
@@ -205,41 +188,36 @@ class NetworkFile:
 
 
 class Background:
-    """A super-resolution network as a function from images to larger ones.
+    """A super-resolution network as a function of images."""
 
-    Attributes:
-        scale: how much larger.
-        description: the network, its weights and its tiles.
-
-    Args:
-        net: takes and gives RGB in [0, 1], (1, 3, H, W), of any H and W that are multiples of `TILE_GRID`.
-        scale: how much it enlarges.
-        device: where it computes.
-        tile: side of the tiles, in pixels of the input.
-        description: of the network and its weights.
-    """
-
-    def __init__(self, net: nn.Module, scale: int, device: torch.device, tile: int, description: str):
+    def __init__(
+        self,
+        net: nn.Module,  # RGB in [0, 1], (1, 3, H, W), H and W multiples of `PAD_MULTIPLE`
+        scale: int,  # factor by which it enlarges
+        device: torch.device,  # where it computes
+        tile: int,  # side of the tiles, in pixels of the input
+        description: str,  # of network and weights; scale and tiles are added
+    ):
         self._net, self._device, self.scale = prepare_for_inference(net, device), device, scale
-        self._tiles = Tiles(self._enlarged, scale, tile)
+        self._tiles = Tiles(self._upscale, scale, tile)
         self.description = f"{description}; {scale} times, in tiles of {self._tiles.side} px"
 
-    def __call__(self, image: np.ndarray) -> np.ndarray:
-        """Enlarge an image. If that takes long, a bar on the terminal shows how much is done.
+    def __call__(
+        self,
+        image: np.ndarray,  # (H, W, 3) BGR, uint8 or uint16, of any size
+    ) -> np.ndarray:
+        """Enlarge an image, with a progress bar if that takes long.
 
-        Args:
-            image: (H, W, 3) BGR, uint8 or uint16, of any size.
-        Returns:
-            (H * scale, W * scale, 3), of the same dtype.
+        Returns: (H * scale, W * scale, 3), of the same dtype.
         Raises:
-            ShapeError: `image` is no colour image; or the network gives something else than larger images.
-            OptionError: the network does not enlarge by `scale`; or there is no memory even for small tiles.
+            ShapeError: `image` is not a color image, or the network's output is not an image.
+            OptionError: the network does not enlarge by `scale`, or the memory does not suffice for small tiles.
         """
         if image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
             raise ShapeError("image", f"got {image.shape}", "(H, W, 3) in BGR order, H and W of at least 1")
         if image.dtype not in (np.uint8, np.uint16):
             raise ShapeError("image", f"got {image.dtype}", "uint8 or uint16")
-        with tqdm(desc="background", unit="tile", leave=False, delay=PATIENCE) as bar:
+        with tqdm(desc="background", unit="tile", leave=False, delay=PROGRESS_DELAY) as bar:
 
             def progress(done: int, total: int) -> None:
                 bar.total = total
@@ -248,9 +226,9 @@ class Background:
             return self._tiles(image, progress)
 
     @torch.inference_mode()
-    def _enlarged(self, tile: np.ndarray) -> np.ndarray:
+    def _upscale(self, tile: np.ndarray) -> np.ndarray:
         height, width = tile.shape[:2]
-        padded = np.pad(tile, ((0, -height % GRID), (0, -width % GRID), (0, 0)), mode="reflect")
+        padded = np.pad(tile, ((0, -height % PAD_MULTIPLE), (0, -width % PAD_MULTIPLE), (0, 0)), mode="reflect")
         batch = to_network(padded, (0, 1))[None].to(self._device)  # (1, 3, H, W)
         output = self._net(batch)
         self._check(output, batch)
@@ -266,28 +244,29 @@ class Background:
             raise ShapeError("background", got, "an image (1, 3, H, W)")
         if output.shape[2:] != (height * self.scale, width * self.scale):
             got = f"{name} gives {tuple(output.shape[2:])} for an image of {(height, width)}"
-            expected = f"{self.scale} times as much, as scale says"
-            raise OptionError("background:scale", got, expected, "Set scale to what the network does.")
+            expected = f"{self.scale} times as much, as set by scale"
+            raise OptionError("background:scale", got, expected, "Set scale to the factor of the network.")
         if not output.isfinite().all():
-            got = f"{name} gives values that are no numbers"
-            raise OptionError("background", got, "finite values", "Its weights are damaged: fetch them again.")
+            got = f"{name} gives values that are not finite"
+            raise OptionError("background", got, "finite values", "Its weights are damaged: download them again.")
 
 
-def open_background(name: str, *, device: torch.device, tile: int = 512, weights: str | None = None) -> Background:
+def open_background(
+    # of a published network (see `PUBLISHED`), or the path of a BasicSR option file. Its keys ``scale``, ``network_g``
+    # and those of `NetworkFile` in ``path`` are read. The type of ``network_g`` is a name in BasicSR's registry or the
+    # dotted path of a class. RGB in [0, 1], as in BasicSR's SRModel
+    name: str,
+    *,
+    device: torch.device,  # where it computes
+    tile: int = 512,  # side of the tiles, in pixels of the input
+    weights: str | None = None,  # weight file, in place of the published one or of that in the option file
+) -> Background:
     """Open a network that enlarges photographs.
 
-    Args:
-        name: of a published network (see `PUBLISHED`), or the path of an option file in BasicSR's own form, of which
-            ``scale``, ``network_g`` and of ``path`` the keys of `NetworkFile` are read. The type of ``network_g`` is a
-            name in BasicSR's registry or the dotted path of a class. The network takes and gives RGB in [0, 1], as
-            under BasicSR's SRModel.
-        device: where it computes.
-        tile: side of the tiles, in pixels of the input.
-        weights: the network's file, in place of the published one or of that in the option file.
     Raises:
         OptionError: there is no such network, or a key of its option file is wrong.
-        MissingFileError: a published file can neither be found nor fetched.
-        CheckpointError: a file cannot be read, or is of another network.
+        MissingFileError: a published file cannot be found or downloaded.
+        CheckpointError: a file cannot be read, or is that of another network.
     """
     if name in PUBLISHED:
         published = PUBLISHED[name]
@@ -295,20 +274,20 @@ def open_background(name: str, *, device: torch.device, tile: int = 512, weights
         file = NetworkFile(str(find_weights(published.file, weights, where)))
     elif Path(name).suffix.lower() in (".yml", ".yaml"):
         where = name
-        scale, section, file = _in_option_file(name, weights)
+        scale, section, file = _read_option_file(name, weights)
     else:
         expected = f"one of {', '.join(PUBLISHED)}, or an option file (.yml)"
-        hint = "Such a file names any network of BasicSR's registry."
+        hint = "The option file can name any network of BasicSR's registry."
         raise OptionError("background", f"got {name!r}", expected, hint)
     net = seeded_init(lambda: build_network(section, f"{where}: network_g"))
     left = load(net, file.pretrain_network_g, file.param_key_g, f"{where}: path", file.strict_load_g)
-    lacking = f", which lacks {left} of the network's tensors" if left else ""
+    lacking = f", without {left} of the network's tensors" if left else ""
     described = f"{describe_network(section, net)}; {Path(file.pretrain_network_g).name}{lacking}"
     return Background(net, scale, device, tile, described)
 
 
-def _in_option_file(name: str, weights: str | None) -> tuple[int, Mapping, NetworkFile]:
-    """Scale, ``network_g`` and weights of an option file; its other sections tell of other things."""
+def _read_option_file(name: str, weights: str | None) -> tuple[int, Mapping, NetworkFile]:
+    """Scale, ``network_g`` and weights of an option file; other sections are ignored."""
     options = read_options(name, where="background")
     scale, section, paths = (options.get(key) for key in ("scale", "network_g", "path"))
     if not schema.matches_type(scale, int) or not 1 <= scale <= 16:

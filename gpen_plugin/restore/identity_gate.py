@@ -1,4 +1,4 @@
-"""Compare the identity of a restored face with that of the input, and reject faces that drifted away."""
+"""Compare the identity of a restored face with that of the input, and reject faces of another identity."""
 
 import os
 from dataclasses import replace
@@ -13,49 +13,50 @@ from gpen_plugin.nets.arcface import GFPGAN_INPUT, RecognitionSettings, embeddin
 from gpen_plugin.nets.face_templates import ARCFACE_SIDE
 from gpen_plugin.restore.alignment import ARCFACE_112, TEMPLATES, template_to_template, warp
 
-FINER = 2  # a recognition network's input is halved from a larger image: bilinear resizing is then an area's mean
+OVERSAMPLING = 2  # the input is halved from a larger image, for which bilinear resizing is an area mean
 
 
 class IdentityGate:
-    """Tells how much a restored face is still that of the same person, as a face-recognition network sees it.
+    """Cosine similarity of input and restored face for a face recognition network.
 
-    Args:
-        threshold: cosine of the angle between the two faces below which the restored one has drifted away.
-        settings: which network, and what it takes. The face is brought into the framing that the network was trained
-            on, FFHQ's for gfpgan's ArcFace and ArcFace's own for others, whatever `align` says.
-    Raises:
-        OptionError: the threshold is not from -1 to 1.
+    Raises: OptionError: the threshold is not in [-1, 1].
     """
 
-    def __init__(self, threshold: float, settings: RecognitionSettings | None = None):
+    def __init__(
+        self,
+        threshold: float,  # similarity below which a face is rejected, -1 to 1
+        # the network and its input. Faces are warped into the framing of its training, FFHQ's for gfpgan's ArcFace and
+        # ArcFace's for others; `align` is ignored
+        settings: RecognitionSettings | None = None,
+    ):
         if not -1 <= threshold <= 1:
             raise OptionError("identity", f"got {threshold}", "a cosine, from -1 to 1")
         settings = settings or RecognitionSettings()
         self.threshold = threshold
         foreign = bool(settings.onnx or settings.network)
         self._framing = ARCFACE_112 if foreign else TEMPLATES["ffhq"]
-        self._side = FINER * (settings.input_size or (ARCFACE_SIDE if foreign else GFPGAN_INPUT.side))
+        self._side = OVERSAMPLING * (settings.input_size or (ARCFACE_SIDE if foreign else GFPGAN_INPUT.side))
         self._settings = replace(settings, align="none")
 
-    def __call__(self, crop: np.ndarray, restored: np.ndarray, template: np.ndarray) -> float:
+    def __call__(
+        self,
+        crop: np.ndarray,  # (H, W, 3) BGR float32 in [0, 1]; made square as for the restoration network
+        restored: np.ndarray,  # (T, U, 3) BGR float32 in [0, 1]
+        template: np.ndarray,  # (5, 2), fractions of the side: alignment of both
+    ) -> float:
         """Compare two faces.
 
-        Args:
-            crop: (H, W, 3) BGR float32 in [0, 1]. What is not square is made so, as it was for the network.
-            restored: (T, U, 3) BGR float32 in [0, 1].
-            template: (5, 2), fractions of the side: how both are aligned.
-        Returns:
-            Cosine of the angle between them, from -1 to 1; NaN if the network made nothing of one.
+        Returns: Cosine similarity; NaN if the embedding of one face is zero.
         Raises:
             MissingFileError: weights, or the package of the network, are missing.
-            CheckpointError: weights cannot be read, or are of another network.
+            CheckpointError: weights cannot be read, or are those of another network.
             OptionError: the network is not registered, or takes other images than the settings say.
         """
         one, other = (self._embedding(face, template) for face in (crop, restored))
         return cosine_similarity(one, other)
 
-    def drifted(self, similarity: float) -> bool:
-        """Whether the restored face is to be left out; so it is if the network could not tell."""
+    def rejects(self, similarity: float) -> bool:
+        """Also true for NaN."""
         return not similarity >= self.threshold
 
     def _embedding(self, face: np.ndarray, template: np.ndarray) -> np.ndarray:
@@ -66,20 +67,17 @@ class IdentityGate:
 
 
 def open_gate(
-    threshold: float | None, model: str | os.PathLike | None = None, device: torch.device | str = "auto"
+    threshold: float | None,  # see `IdentityGate`
+    model: str | os.PathLike | None = None,  # ONNX file of a face recognition network; None is gfpgan's ArcFace
+    device: torch.device | str = "auto",  # ``auto``, or CUDA; everything else computes on the CPU
 ) -> IdentityGate | None:
-    """The gate that a user asks for; None where nobody is to look.
+    """The gate of a threshold; None without one.
 
-    Args:
-        threshold: see `IdentityGate`; None is no gate.
-        model: an ONNX file of a face-recognition network; None is gfpgan's ArcFace.
-        device: where it works: ``auto``, a GPU with CUDA, or else the CPU.
-    Raises:
-        OptionError: a model without a threshold, or a threshold that is not from -1 to 1.
+    Raises: OptionError: a model without a threshold, or a threshold that is not in [-1, 1].
     """
     if threshold is None:
         if model is not None:
-            raise OptionError("identity_model", f"got {model}, and no least likeness", "identity, too, e.g. 0.3")
+            raise OptionError("identity_model", f"got {model} without identity", "identity, too, e.g. 0.3")
         return None
     place = str(device) if str(device).startswith(("auto", "cuda")) else "cpu"
     return IdentityGate(threshold, RecognitionSettings(onnx=model and str(model), device=place))

@@ -1,4 +1,4 @@
-"""How much of a restored face is to be seen where: all of it inside, less and less towards the crop's border."""
+"""Masks of restored faces: opaque inside, fading towards the border of the crop."""
 
 import importlib.util
 import math
@@ -21,61 +21,50 @@ PARSENET = WeightFile(
     "https://github.com/xinntao/facexlib/releases/download/v0.2.2/parsing_parsenet.pth",
     "3d558d8d0e42c20224f13cf5a29c79eba2d59913419f945545d8cf7b72920de2",
 )
-PARSED_SIDE = 512  # pixels of the faces that ParseNet was trained on, in FFHQ's framing
+PARSENET_SIDE = 512  # pixels of the faces that ParseNet was trained on, in FFHQ's framing
 CLASSES = 19
 NO_FACE = (0, 14, 16, 17, 18)  # background, hat, necklace, neck, clothes; the others are skin, features, hair, earrings
-WITHOUT_FACEXLIB = f"Run: {INSTALL_FACEXLIB}. Or use mask soft."
+FACEXLIB_HINT = f"Run: {INSTALL_FACEXLIB}. Or use mask soft."
 FEATHER = 0.03  # of the side: standard deviation of the parsing mask's soft edge
 
-CHIN = 0.75  # of the way from the eyes to the mouth, which the chin lies below the mouth
-NARROWEST, WIDEST = 0.15, 0.3  # of half the side, over which a soft mask fades
+CHIN_OFFSET = 0.75  # of the chin below the mouth, in distances of eyes and mouth
+MIN_FADE, MAX_FADE = 0.15, 0.3  # width of the fade of a soft mask, of half the side
 ROUNDNESS = 4  # exponent: 2 is an ellipse, many are a square
 
 
 class MaskMaker(Protocol):
-    """Makes masks for restored faces.
+    """Makes masks for restored faces."""
 
-    Attributes:
-        name: ``soft`` or ``parsing``.
-        notice: one line for people: which masks, and why no better ones.
-    """
-
-    name: str
-    notice: str
+    name: str  # ``soft`` or ``parsing``
+    notice: str  # one line for the user
 
     def __call__(self, faces: Sequence[np.ndarray]) -> list[np.ndarray]:
-        """Make the masks of restored faces, (S, S, 3) BGR float32 in [0, 1]: (S, S) float32 in [0, 1] each."""
+        """Masks, (S, S) float32 in [0, 1], of restored faces, (S, S, 3) BGR float32 in [0, 1]."""
 
 
-def soft_mask(template: np.ndarray, size: int) -> np.ndarray:
-    """A rounded square that fades: it is 1 over the face, down to the chin, and 0 with no slope at the border.
+def soft_mask(
+    template: np.ndarray,  # (5, 2), fractions of the side. The closer the face to the border, the narrower the fade
+    size: int,  # side in pixels
+) -> np.ndarray:
+    """A rounded square: 1 over the face down to the chin, 0 with zero slope at the border.
 
-    Args:
-        template: (5, 2), fractions of the side. Where it leaves little room around a face, the fade is narrower.
-        size: side in pixels.
-    Returns:
-        (size, size) float32 in [0, 1].
+    Returns: (size, size) float32 in [0, 1].
     """
     eyes, mouth = template[:2].mean(axis=0), template[3:].mean(axis=0)
-    chin = mouth + CHIN * (mouth - eyes)
-    fade = float(np.clip(1 - _distance(*np.abs(2 * chin - 1)), NARROWEST, WIDEST))
+    chin = mouth + CHIN_OFFSET * (mouth - eyes)
+    fade = float(np.clip(1 - _distance(*np.abs(2 * chin - 1)), MIN_FADE, MAX_FADE))
     along = np.abs((np.arange(size) + 0.5) * (2 / size) - 1)
     inside = ((1 - _distance(along[:, None], along)) / fade).clip(0, 1)
     return (inside * inside * (3 - 2 * inside)).astype(np.float32)
 
 
 def _distance(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """From the middle, where it is 0, to the rounded square's border, where it is 1."""
+    """0 in the middle, 1 at the border of the rounded square."""
     return (x**ROUNDNESS + y**ROUNDNESS) ** (1 / ROUNDNESS)
 
 
 class SoftMask:
-    """The same mask for each face, by where faces lie in their crops. See `soft_mask`.
-
-    Args:
-        template: (5, 2), fractions of the side: how the faces are aligned.
-        notice: for people; see `MaskMaker`.
-    """
+    """One `soft_mask` for all faces of a template."""
 
     name = "soft"
 
@@ -83,65 +72,61 @@ class SoftMask:
         self._template, self.notice = template, notice
 
     def __call__(self, faces: Sequence[np.ndarray]) -> list[np.ndarray]:
-        """See `MaskMaker`."""
         masks = {size: soft_mask(self._template, size) for size in {len(face) for face in faces}}
         return [masks[len(face)] for face in faces]
 
 
 class ParsingMask:
-    """Masks that follow the outline of each face and its hair, as facexlib's ParseNet sees them.
+    """Masks along the outline of face and hair, by facexlib's ParseNet.
 
-    Args:
-        template: (5, 2), fractions of the side: how the faces are aligned.
-        device: where the network is to work.
-        download: whether its weights may be downloaded where they are not found.
     Raises:
-        MissingFileError: its weights, or the package facexlib, are missing.
-        CheckpointError: the file cannot be read, or is of another network.
+        MissingFileError: the weights or facexlib are missing.
+        CheckpointError: the weights cannot be read, or are those of another network.
     """
 
     name = "parsing"
 
-    def __init__(self, template: np.ndarray, device: str | torch.device = "cpu", *, download: bool = True):
-        found = find_local(PARSENET) or _facexlibs_own()
+    def __init__(
+        self,
+        template: np.ndarray,  # (5, 2), fractions of the side: alignment of the faces
+        device: str | torch.device = "cpu",  # of the network
+        *,
+        download: bool = True,  # whether missing weights may be downloaded
+    ):
+        found = find_local(PARSENET) or _facexlib_copy()
         if found is None and not download:
             raise MissingFileError("mask", f"{PARSENET.name} is not on this machine")
-        file = str(found or _downloaded())  # before facexlib, which takes seconds
-        self._network = load_frozen(_parsenet(), load_tensors(file), file, torch.device(device))
+        file = str(found or _download())  # before facexlib, which takes seconds
+        self._network = load_frozen(_build_parsenet(), load_tensors(file), file, torch.device(device))
         self._device, self._template = torch.device(device), template
         self.notice = "parsing, the outline of each face and its hair, by facexlib's ParseNet"
 
     def __call__(self, faces: Sequence[np.ndarray]) -> list[np.ndarray]:
-        """See `MaskMaker`."""
-        return [self._of_one(face) for face in faces]
+        return [self._mask(face) for face in faces]
 
-    def _of_one(self, face: np.ndarray) -> np.ndarray:
+    def _mask(self, face: np.ndarray) -> np.ndarray:
         size = len(face)
-        framed = template_to_template(self._template, size, TEMPLATES["ffhq"], PARSED_SIDE)
-        shown = warp(face, framed, (PARSED_SIDE, PARSED_SIDE))
+        framed = template_to_template(self._template, size, TEMPLATES["ffhq"], PARSENET_SIDE)
+        shown = warp(face, framed, (PARSENET_SIDE, PARSENET_SIDE))
         rgb = np.ascontiguousarray(shown[..., ::-1].transpose(2, 0, 1)[None])  # (1, 3, 512, 512)
         with torch.inference_mode():
             scores, _ = self._network(torch.from_numpy(rgb).to(self._device) * 2 - 1)  # (1, 19, 512, 512)
         label = scores[0].argmax(dim=0).cpu().numpy()
-        outline = cv2.GaussianBlur((~np.isin(label, NO_FACE)).astype(np.float32), (0, 0), FEATHER * PARSED_SIDE)
+        outline = cv2.GaussianBlur((~np.isin(label, NO_FACE)).astype(np.float32), (0, 0), FEATHER * PARSENET_SIDE)
         return warp(outline, invert_affine(framed), (size, size)) * soft_mask(self._template, size)
 
 
 def open_mask(
+    # ``auto`` is ``parsing`` if its weights are on this machine, else ``soft``
     name: Literal["auto", "soft", "parsing"] = "auto",
-    device: str | torch.device = "cpu",
-    template: np.ndarray = TEMPLATES["ffhq"],
+    device: str | torch.device = "cpu",  # of the network
+    template: np.ndarray = TEMPLATES["ffhq"],  # (5, 2), fractions of the side: alignment of the faces
 ) -> MaskMaker:
-    """A maker of masks by name.
+    """Open the masks of a name.
 
-    Args:
-        name: ``auto`` is ``parsing`` where its weights are on this machine, else ``soft``; the notice says which.
-        device: where a network is to work.
-        template: (5, 2), fractions of the side: how the faces are aligned.
     Raises:
         OptionError: there are no such masks.
-        MissingFileError: of ``parsing``: its weights, or the package facexlib, are missing.
-        CheckpointError: its weights cannot be read, or are of another network.
+        MissingFileError, CheckpointError: see `ParsingMask`.
     """
     if name == "soft":
         return SoftMask(template)
@@ -155,18 +140,15 @@ def open_mask(
         return SoftMask(template)
 
 
-def normalize_overlaps(masks: Sequence[np.ndarray], matrices: Sequence[np.ndarray]) -> list[np.ndarray]:
-    """Let faces that overlap stand side by side: each mask gives way where masks before it have more to say.
+def normalize_overlaps(
+    masks: Sequence[np.ndarray],  # (S, S) float32 in [0, 1] each
+    matrices: Sequence[np.ndarray],  # (2, 3) each, from the photograph to the frame of the mask
+) -> list[np.ndarray]:
+    """Reduce masks where faces overlap, so that pasting in order gives the mean weighted by the squared masks.
 
-    Pasted in this order, each pixel is the mean of the faces there, weighted by the squares of their masks.
-
-    Args:
-        masks: (S, S) float32 in [0, 1] each.
-        matrices: (2, 3) each, from the photograph to the frame of the mask.
-    Returns:
-        The masks, in the same order; the first, and those that touch none before, as they were.
+    Returns: The masks in the same order; those that overlap no earlier one unchanged.
     """
-    touching, shared = _touching([len(mask) for mask in masks], matrices), []
+    touching, shared = _overlapping([len(mask) for mask in masks], matrices), []
     for i, (mask, matrix) in enumerate(zip(masks, matrices, strict=True)):
         earlier = np.zeros_like(mask)
         for j in np.flatnonzero(touching[i, :i]):
@@ -177,8 +159,8 @@ def normalize_overlaps(masks: Sequence[np.ndarray], matrices: Sequence[np.ndarra
     return shared
 
 
-def _touching(sides: Sequence[int], matrices: Sequence[np.ndarray]) -> np.ndarray:
-    """Whether the circles around two square frames meet in the photograph, for any two of them: (N, N) bool."""
+def _overlapping(sides: Sequence[int], matrices: Sequence[np.ndarray]) -> np.ndarray:
+    """Whether the circles around two frames intersect in the photograph, for each pair: (N, N) bool."""
     backs = [invert_affine(matrix) for matrix in matrices]
     middles = [back @ ((side - 1) / 2, (side - 1) / 2, 1) for side, back in zip(sides, backs, strict=True)]
     middles = np.reshape(middles, (-1, 2))  # (N, 2), of no faces too
@@ -187,24 +169,23 @@ def _touching(sides: Sequence[int], matrices: Sequence[np.ndarray]) -> np.ndarra
     return apart <= radii[:, None] + radii
 
 
-def _parsenet() -> torch.nn.Module:
+def _build_parsenet() -> torch.nn.Module:
     try:
         from facexlib.parsing.parsenet import ParseNet
     except ImportError as error:
         got = f"the package facexlib cannot be imported ({error})"
-        raise MissingFileError("mask", got, hint=WITHOUT_FACEXLIB) from error
+        raise MissingFileError("mask", got, hint=FACEXLIB_HINT) from error
     with torch.device("meta"):  # draws no random numbers
-        return ParseNet(in_size=PARSED_SIDE, out_size=PARSED_SIDE, parsing_ch=CLASSES)
+        return ParseNet(in_size=PARSENET_SIDE, out_size=PARSENET_SIDE, parsing_ch=CLASSES)
 
 
-def _downloaded() -> Path:
-    if importlib.util.find_spec("facexlib") is None:  # for whom nothing is to be downloaded
-        raise MissingFileError("mask", "the package facexlib is not installed", hint=WITHOUT_FACEXLIB)
+def _download() -> Path:
+    if importlib.util.find_spec("facexlib") is None:  # before the download, which would be useless
+        raise MissingFileError("mask", "the package facexlib is not installed", hint=FACEXLIB_HINT)
     return find_weights(PARSENET, where="mask")
 
 
-def _facexlibs_own() -> Path | None:
-    """Where facexlib keeps its copy of the weights; None if it has none."""
+def _facexlib_copy() -> Path | None:
     spec = importlib.util.find_spec("facexlib")
     folders = spec.submodule_search_locations if spec else []
     files = (Path(folder) / "weights" / PARSENET.name for folder in folders)

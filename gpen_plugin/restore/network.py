@@ -1,4 +1,4 @@
-"""Networks that take faces and give faces: PyTorch weights or ONNX, and faces to tensors and back."""
+"""Networks that restore aligned faces: PyTorch weights or ONNX, and the conversion of faces to tensors and back."""
 
 import json
 import os
@@ -26,46 +26,37 @@ from gpen_plugin.restore.parallel import parallel_map
 from gpen_plugin.restore.zoo import Conventions, ReleasedModel
 
 
-def to_network(image: np.ndarray, value_range: tuple[float, float] = (-1, 1), *, rgb: bool = True) -> torch.Tensor:
-    """Turn an image into what a network takes.
-
-    Args:
-        image: (H, W, 3) BGR float32 in [0, 1].
-        value_range: lowest and highest value of the result.
-        rgb: its order of channels; BGR otherwise.
-    Returns:
-        (3, H, W) float32, contiguous.
-    """
+def to_network(
+    image: np.ndarray,
+    value_range: tuple[float, float] = (-1, 1),  # lowest and highest value of the result
+    *,
+    rgb: bool = True,  # channel order of the result; BGR otherwise
+) -> torch.Tensor:
+    """Convert an image, (H, W, 3) BGR float32 in [0, 1], to (3, H, W) float32 in `value_range`."""
     low, high = map(np.float32, value_range)
     channels = (image[:, :, ::-1] if rgb else image).transpose(2, 0, 1)  # (3, H, W)
     return torch.from_numpy(np.ascontiguousarray(channels) * (high - low) + low)
 
 
-def from_network(output: torch.Tensor, value_range: tuple[float, float] = (-1, 1), *, rgb: bool = True) -> np.ndarray:
-    """Turn what a network gives into an image, as the validation of a training does.
-
-    Args:
-        output: (3, H, W), float, about `value_range`: what is beyond is clipped.
-        value_range: its lowest and highest value.
-        rgb: its order of channels; BGR otherwise.
-    Returns:
-        (H, W, 3) BGR uint8.
-    """
+def from_network(
+    output: torch.Tensor,  # (3, H, W), float; clipped to `value_range`
+    value_range: tuple[float, float] = (-1, 1),  # its lowest and highest value
+    *,
+    rgb: bool = True,  # its channel order; BGR otherwise
+) -> np.ndarray:
+    """Convert a network's output to an image, (H, W, 3) BGR uint8, as the validation of a training does."""
     image = (_unit(output, value_range) * 255).round().to(torch.uint8).permute(1, 2, 0).cpu().numpy()  # (H, W, 3)
     return np.ascontiguousarray(image[:, :, ::-1] if rgb else image)
 
 
-def faces_to_network(faces: Sequence[np.ndarray], size: int, value_range: tuple[float, float]) -> torch.Tensor:
-    """Turn faces into a batch; those of another size are resized bilinearly.
+def faces_to_network(
+    faces: Sequence[np.ndarray],  # one or more, (H, W, 3) BGR float32 in [0, 1]
+    size: int,  # of the network's input
+    value_range: tuple[float, float],  # lowest and highest value of the result
+) -> torch.Tensor:
+    """Convert faces to a batch, (N, 3, size, size) RGB float32 in `value_range`; other sizes are resized bilinearly.
 
-    Args:
-        faces: (H, W, 3) BGR float32 in [0, 1]; one or more.
-        size: side that the network takes.
-        value_range: lowest and highest value of the result.
-    Returns:
-        (N, 3, size, size) float32, RGB.
-    Raises:
-        ShapeError: a face of another shape or type.
+    Raises: ShapeError: a face of another shape or dtype.
     """
     for face in faces:
         if face.ndim != 3 or face.shape[2] != 3 or 0 in face.shape or face.dtype != np.float32:
@@ -74,58 +65,55 @@ def faces_to_network(faces: Sequence[np.ndarray], size: int, value_range: tuple[
     return torch.stack([to_network(face, value_range) for face in fitting])  # (N, 3, size, size)
 
 
-def faces_from_network(output: torch.Tensor, value_range: tuple[float, float], where: str) -> list[np.ndarray]:
-    """Turn a network's batch into faces.
+def faces_from_network(
+    output: torch.Tensor,  # (N, 3, S, S) RGB, float; clipped to `value_range`
+    value_range: tuple[float, float],  # its lowest and highest value
+    where: str,  # name of the network for the error
+) -> list[np.ndarray]:
+    """Convert a batch to N faces, (S, S, 3) BGR float32 in [0, 1].
 
-    Args:
-        output: (N, 3, S, S) RGB, float, about `value_range`: what is beyond is clipped.
-        value_range: its lowest and highest value.
-        where: which network it is from, for the error.
-    Returns:
-        N faces, (S, S, 3) BGR float32 in [0, 1].
-    Raises:
-        DataError: values that are no numbers, which clipping would make black spots of.
+    Raises: DataError: values that are not finite, which clipping would hide.
     """
     broken = (~output.isfinite()).flatten(1).any(dim=1)  # (N, 3, S, S) -> (N,)
     if broken.any():
-        got = f"gave values that are no numbers for {int(broken.sum())} of {len(output)} faces"
-        hint = "In half precision large networks overflow: use fp32. If this is fp32, the weights are damaged."
+        got = f"gave values that are not finite for {int(broken.sum())} of {len(output)} faces"
+        hint = "Large networks overflow in half precision: use fp32. If this is fp32, the weights are damaged."
         raise DataError(where, got, "finite values", hint)
     images = _unit(output, value_range).flip(1).permute(0, 2, 3, 1)  # (N, S, S, 3), BGR
     return list(images.contiguous().cpu().numpy())
 
 
 def _unit(output: torch.Tensor, value_range: tuple[float, float]) -> torch.Tensor:
-    """To [0, 1], float32, where `output` is."""
     low, high = value_range
     return ((output.float() - low) / (high - low)).clamp(0, 1)
 
 
-LARGEST_OF_ARCFACE = 256  # pixels: up to here other tools align by ArcFace's template, beyond by FFHQ's
+ARCFACE_MAX_SIZE = 256  # pixels; other tools use ArcFace's template up to this size, and FFHQ's beyond
 
 
 class OnnxFaceNetwork:
-    """An ONNX file as a `FaceNetwork`.
+    """An ONNX file as a `FaceNetwork`: RGB faces of one size in, faces as its first output.
 
-    It takes RGB faces of one size, and its first output are faces. Our own files tell their conventions; of others,
-    the released model that the name speaks of tells them, or else what the tools that made them agree on: [-1, 1].
+    Conventions come from the metadata of our own files, else from the released model that the file is named after, else
+    they are those of the usual tools: [-1, 1].
 
-    Args:
-        path: of the file.
-        device: where it is to work; on the CPU where onnxruntime was built for nothing else.
-        known: the released model that it is called after.
     Raises:
         MissingFileError: onnxruntime is not installed.
-        CheckpointError: the file is damaged, or is of another network.
+        CheckpointError: the file is damaged, or that of another network.
     """
 
-    def __init__(self, path: Path, device: torch.device, known: ReleasedModel | None = None):
+    def __init__(
+        self,
+        path: Path,  # of the file
+        device: torch.device,  # where onnxruntime computes; the CPU if it was built for nothing else
+        known: ReleasedModel | None = None,  # the released model that it is named after
+    ):
         self._file = OnnxNetwork(path, device)
-        self.in_size = self._checked_input()
-        conventions = _conventions(self._file, self.in_size, known)
+        self.in_size = self._input_size()
+        conventions = _read_conventions(self._file, self.in_size, known)
         self.template, self.alpha, self.task = conventions.template, conventions.alpha, conventions.task
         self._value_range = conventions.value_range
-        self.out_size = self._checked_output()
+        self.out_size = self._output_size()
         if known is not None and self.out_size != known.out_size:
             got, hint = f"gives {self.out_size} px", "Give the file a name of its own."
             raise CheckpointError(str(path), got, f"{known.out_size} px, as {known.name}", hint)
@@ -133,7 +121,7 @@ class OnnxFaceNetwork:
         self.description = f"ONNX network {self.out_size} px, {path.name}; {precision} on {self._file.provider}"
 
     def __call__(self, faces: Sequence[np.ndarray]) -> list[np.ndarray]:
-        """See `FaceNetwork`. A file that fixes the size of its batch is run as often as need be."""
+        """See `FaceNetwork`. With a fixed batch size, the file is run several times."""
         if not faces:
             return []
         images = faces_to_network(faces, self.in_size, self._value_range).numpy()
@@ -141,18 +129,18 @@ class OnnxFaceNetwork:
         return faces_from_network(output, self._value_range, self.description)
 
     def _run(self, images: np.ndarray) -> np.ndarray:
-        """(N, 3, S, S) -> (N, 3, T, T), both float; the last batch of a fixed size is filled up with its last face."""
+        """(N, 3, S, S) -> (N, 3, T, T), both float; the last batch of a fixed size is padded with its last face."""
         size = self._file.batch or len(images)
         missing = -len(images) % size
         filled = np.concatenate([images, np.repeat(images[-1:], missing, axis=0)])  # (N + missing, 3, S, S)
         try:
             parts = [next(iter(self._file(part).values())) for part in np.split(filled, len(filled) // size)]
         except ShapeError as error:
-            hint = "If it takes one at a time, whatever it says, restore with a batch of 1."
+            hint = "If it can only restore one face at a time, use a batch of 1."
             raise CheckpointError(self._file.path, error.got, "a network of RGB faces", hint) from error
         return np.concatenate(parts)[: len(images)]
 
-    def _checked_input(self) -> int:
+    def _input_size(self) -> int:
         file = self._file
         height, width = file.sides
         if file.channels != 3 or height is None or height != width:
@@ -161,8 +149,8 @@ class OnnxFaceNetwork:
             raise CheckpointError(file.path, f"takes images of shape ({shape})", expected, hint)
         return height
 
-    def _checked_output(self) -> int:
-        """The side of what it gives; from a run, if the file does not tell."""
+    def _output_size(self) -> int:
+        """From a run if the file does not state it."""
         shape = tuple(self._file.output_shape)
         if not all(isinstance(side, int) for side in shape[1:]) or len(shape) != 4:
             shape = self._run(np.zeros((1, 3, self.in_size, self.in_size), np.float32)).shape
@@ -171,20 +159,20 @@ class OnnxFaceNetwork:
         return shape[2]
 
 
-def _conventions(file: OnnxNetwork, in_size: int, known: ReleasedModel | None) -> Conventions:
-    """What the file tells, over what its name tells, over what is usual."""
+def _read_conventions(file: OnnxNetwork, in_size: int, known: ReleasedModel | None) -> Conventions:
+    """The file's metadata take precedence over its name, and that over the usual conventions."""
     if known is not None:
         usual = known.conventions
     elif "gpen_version" in file.metadata:
         usual = Conventions()
     else:
-        usual = Conventions(template="arcface" if in_size <= LARGEST_OF_ARCFACE else "ffhq")
-    told = {key: file.metadata[f"gpen_{key}"] for key in ("task", "template") if f"gpen_{key}" in file.metadata}
+        usual = Conventions(template="arcface" if in_size <= ARCFACE_MAX_SIZE else "ffhq")
+    given = {key: file.metadata[f"gpen_{key}"] for key in ("task", "template") if f"gpen_{key}" in file.metadata}
     if "gpen_alpha" in file.metadata:
-        told["alpha"] = _alpha(file.metadata["gpen_alpha"], f"{file.path}: gpen_alpha")
+        given["alpha"] = _alpha(file.metadata["gpen_alpha"], f"{file.path}: gpen_alpha")
     if "gpen_value_range" in file.metadata:
-        told["value_range"] = _value_range(file.metadata["gpen_value_range"], f"{file.path}: gpen_value_range")
-    return replace(usual, **told)
+        given["value_range"] = _value_range(file.metadata["gpen_value_range"], f"{file.path}: gpen_value_range")
+    return replace(usual, **given)
 
 
 def _alpha(text: str, where: str) -> float:
@@ -209,66 +197,56 @@ def _value_range(text: str, where: str) -> tuple[float, float]:
 
 Precision = Literal["fp32", "bf16"]
 
-WHOLE = "a whole GPEN, encoder and decoder"
-OTHERS = {  # what is none, and what it is for
-    "GPENPrior": "It draws faces, with gpen-sample. To restore them, name a net_g_*.pth of a GPEN's training.",
-    "GPENDiscriminator": "It judges faces in trainings. To restore them, name a net_g_*.pth of a training.",
+EXPECTED_GPEN = "a whole GPEN, encoder and decoder"
+HINTS_BY_KIND = {
+    "GPENPrior": "gpen-sample generates faces with it. To restore faces, name a net_g_*.pth of a GPEN's training.",
+    "GPENDiscriminator": "It is for training only. To restore faces, name a net_g_*.pth of a training.",
 }
 
 
 @runtime_checkable
 class FaceNetwork(Protocol):
-    """What restores aligned faces.
+    """Restores aligned faces."""
 
-    Attributes:
-        in_size: side of the faces that it takes.
-        out_size: side of those that it gives.
-        description: what it is, where it comes from and where it computes, in one line.
-        template: how faces are aligned for it, unless somebody says otherwise; see `gpen_plugin.restore.alignment`.
-        alpha: how much of its result is blended in, likewise; from 0 to 1.
-        task: what it does; see `gpen_plugin.restore.tasks`.
-    """
+    in_size: int  # side of the input
+    out_size: int  # side of the output
+    description: str  # network, file, precision and device in one line
+    template: str  # default face alignment; see `gpen_plugin.restore.alignment`
+    alpha: float  # default weight of its result, 0 to 1
+    task: str  # see `gpen_plugin.restore.tasks`
 
-    in_size: int
-    out_size: int
-    description: str
-    template: str
-    alpha: float
-    task: str
+    def __call__(
+        self,
+        # (H, W, 3) BGR float32 in [0, 1]; other sizes than `in_size` are resized bilinearly
+        faces: Sequence[np.ndarray],
+    ) -> list[np.ndarray]:
+        """Restore faces in one batch.
 
-    def __call__(self, faces: Sequence[np.ndarray]) -> list[np.ndarray]:
-        """Restore faces, all at once where that is soonest.
-
-        Args:
-            faces: (H, W, 3) BGR float32 in [0, 1]; those that are not of `in_size` are resized bilinearly.
-        Returns:
-            (out_size, out_size, 3) BGR float32 in [0, 1], in the same order.
+        Returns: (out_size, out_size, 3) BGR float32 in [0, 1], in the same order.
         Raises:
-            ShapeError: a face of another shape or type.
-            DataError: the network gave values that are no numbers.
-            OptionError: there are more faces than the device has memory for.
+            ShapeError: a face of another shape or dtype.
+            DataError: the network gave values that are not finite.
+            OptionError: the batch does not fit into the device's memory.
         """
 
 
 class TorchNetwork:
     """A GPEN as a `FaceNetwork`.
 
-    Args:
-        net: with its weights.
-        device: where it computes.
-        precision: ``bf16`` computes features in bfloat16; latent codes, styles and images stay in float32.
-        conventions: how it wants its faces.
-        description: see `FaceNetwork`; device and precision are added.
     Attributes:
-        net: evaluating, on the device; fused, see `gpen_plugin.archs.inference`.
+        net: in eval mode, on the device; fused, see `gpen_plugin.archs.inference`.
         device: where it computes.
         value_range: lowest and highest value that `net` takes and gives.
-    Raises:
-        OptionError: the device knows no bfloat16.
+    Raises: OptionError: the device does not support bfloat16.
     """
 
     def __init__(
-        self, net: GPEN, device: torch.device, precision: Precision, conventions: Conventions, description: str
+        self,
+        net: GPEN,  # with its weights
+        device: torch.device,  # where it computes
+        precision: Precision,  # ``bf16`` computes features in bfloat16; latent codes, styles and images stay in float32
+        conventions: Conventions,  # see `Conventions`
+        description: str,  # of the network; device and precision are added
     ):
         if precision == "bf16" and not torch.amp.is_autocast_available(device.type):
             raise OptionError("precision", f"got bf16, which {device.type} does not have", "fp32")
@@ -279,37 +257,35 @@ class TorchNetwork:
 
     @property
     def description(self) -> str:
-        """See `FaceNetwork`."""
         return f"{self._name}; {self._precision} on {self.device}"
 
     @torch.inference_mode()
     def __call__(self, faces: Sequence[np.ndarray]) -> list[np.ndarray]:
-        """See `FaceNetwork`."""
         if not faces:
             return []
         try:
-            return self._restored(faces)
+            return self._run_batch(faces)
         except torch.cuda.OutOfMemoryError as error:
-            got = f"got {len(faces)} at once, for which {self.device} has not the memory"
+            got = f"got {len(faces)} faces, which do not fit into the memory of {self.device}"
             raise OptionError("batch", got, "fewer faces", "Use a smaller batch, bf16, or another device.") from error
-        except NotImplementedError as error:  # what torch raises for an operation that a device has not got
+        except NotImplementedError as error:  # an operation that the device does not support
             if self.device.type != "mps":
                 raise
             first = str(error).strip().splitlines()[0]
-            warnings.warn(f"mps cannot run this network, so it goes on on the CPU ({first})", stacklevel=2)
+            warnings.warn(f"mps cannot run this network; the CPU is used instead ({first})", stacklevel=2)
             self.device = torch.device("cpu")
             self.net = prepare_for_inference(self.net, self.device)
-            return self._restored(faces)
+            return self._run_batch(faces)
 
     def to_tensor(self, faces: Sequence[np.ndarray]) -> torch.Tensor:
-        """Faces as `net` takes them: (N, 3, in_size, in_size), on the device. See `__call__` for `faces` and errors."""
+        """Faces as `net` takes them: (N, 3, in_size, in_size), on the device. Errors: see `FaceNetwork`."""
         return faces_to_network(faces, self.in_size, self.value_range).to(self.device)
 
     def to_faces(self, output: torch.Tensor) -> list[np.ndarray]:
-        """What `net` gave, (N, 3, out_size, out_size), as faces. See `__call__` for the result and errors."""
+        """Inverse of `to_tensor` for the output, (N, 3, out_size, out_size)."""
         return faces_from_network(output, self.value_range, self.description)
 
-    def _restored(self, faces: Sequence[np.ndarray]) -> list[np.ndarray]:
+    def _run_batch(self, faces: Sequence[np.ndarray]) -> list[np.ndarray]:
         batch = self.to_tensor(faces)
         parts = batch.split(1) if batch.device.type == "cpu" else [batch]
         return self.to_faces(torch.cat(parallel_map(self._output, parts)))
@@ -320,59 +296,52 @@ class TorchNetwork:
 
 
 def open_network(
+    # a released name (``GPEN-BFR-512``, downloaded if needed), or a file: weights of ours, of BasicSR or of GPEN's
+    # authors, whose tensors determine the sizes, or ONNX. A file that bears a released name is used as that model is
     model: str | PathLike,
     *,
-    key: str | None = None,
-    device: str | torch.device = "auto",
-    precision: Precision = "fp32",
+    key: str | None = None,  # entry of a weight file, e.g. ``params_ema``; None prefers the averaged weights
+    device: str | torch.device = "auto",  # see `select_device`
+    precision: Precision = "fp32",  # ``fp32`` or ``bf16``
 ) -> FaceNetwork:
-    """Open a network by its name or file.
+    """Open a network by name or file.
 
-    Args:
-        model: a released name (``GPEN-BFR-512``; fetched if it is not here), or a file: weights of ours, of BasicSR or
-            of GPEN's authors, whose tensors tell the sizes, or ONNX, ours or others'.
-        key: entry of a weight file, e.g. ``params_ema``; None takes the averaged weights where there are any.
-        device: see `select_device`.
-        precision: ``fp32`` or ``bf16``.
-    Returns:
-        The network, ready to be called. A file that bears a released name is used as that model is.
     Raises:
         CheckpointError: there is no such file, it cannot be read, or holds something else.
-        MissingFileError: a released file is not on this machine and cannot be fetched; or a package is missing.
-        OptionError: the device is not there, or `key` or `precision` do not go with an ONNX file.
+        MissingFileError: a released file is not on this machine and cannot be downloaded; or a package is missing.
+        OptionError: the device does not exist, or `key` or `precision` do not apply to an ONNX file.
     """
     if precision not in ("fp32", "bf16"):
         raise OptionError("precision", f"got {precision!r}", "fp32 or bf16")
     device, path = select_device(device, mps=True), Path(os.path.expanduser(model))
     known = zoo.get_released(path.name)
     if not os.path.isfile(path):
-        path = _found(model, known)
+        path = _find_file(model, known)
     if path.suffix.lower() == ".pt2":
-        got, hint = "is a program of torch.export's, for other runtimes", "Name the weights that it was made of."
+        got, hint = "is a program of torch.export, for other runtimes", "Name the weights that it was made from."
         raise CheckpointError(str(path), got, "weights or ONNX", hint)
     if path.suffix.lower() == ".onnx":
-        _check_goes_with_onnx(key, precision)
+        _check_onnx_options(key, precision)
         network = OnnxFaceNetwork(path, device, known)
     else:
-        network = _of_weights(path, key, device, precision, known)
+        network = _open_weights(path, key, device, precision, known)
     if known is not None and not known.is_ours:
         zoo.print_licence_once()
     return network
 
 
-def read_gpen(weights: str | PathLike, key: str | None = None) -> tuple[GPEN, checkpoint.NetworkSpec]:
-    """Build the GPEN that a file holds, on the CPU.
+def read_gpen(
+    weights: str | PathLike,  # a file of ours, of BasicSR or of GPEN's authors; its tensors determine sizes and widths
+    key: str | None = None,  # entry of the file; None prefers the averaged weights
+) -> tuple[GPEN, checkpoint.NetworkSpec]:
+    """Build the GPEN of a file, on the CPU.
 
-    Args:
-        weights: a file of ours, of BasicSR or of GPEN's authors; sizes and widths are read off its tensors.
-        key: entry of the file; None takes the averaged weights where there are any.
-    Raises:
-        CheckpointError: the file cannot be read, or holds something else than a whole GPEN.
+    Raises: CheckpointError: the file cannot be read, or holds something else than a whole GPEN.
     """
     state = checkpoint.read(weights, key)
     spec = checkpoint.infer_spec(state, str(weights))
     if spec.kind != "GPEN":
-        raise CheckpointError(str(weights), f"holds {spec}", WHOLE, OTHERS[spec.kind])
+        raise CheckpointError(str(weights), f"holds {spec}", EXPECTED_GPEN, HINTS_BY_KIND[spec.kind])
     net = GPEN(**spec.arguments())
     problems = checkpoint.differences(from_authors(state), net.state_dict()) or foreign_filters(net, state)
     if problems:
@@ -383,16 +352,13 @@ def read_gpen(weights: str | PathLike, key: str | None = None) -> tuple[GPEN, ch
 
 
 def prepare_for_inference(
-    net: nn.Module, device: torch.device, precision: Precision = "fp32", *, fused: bool = True
+    net: nn.Module,  # any network
+    device: torch.device,  # where it computes
+    precision: Precision = "fp32",  # of a GPEN; others are unchanged
+    *,
+    fused: bool = True,  # False keeps the parameters of a GPEN
 ) -> nn.Module:
-    """Bring a network to a device, for restoring alone. A GPEN is fused, in the memory layout that is fastest there.
-
-    Args:
-        net: any network.
-        device: where it computes.
-        precision: of a GPEN; others stay as they are.
-        fused: False leaves a GPEN's parameters where they are, for those who read them.
-    """
+    """Move a network to a device in eval mode; a GPEN is fused, in the memory layout that is fastest there."""
     net = net.to(device).eval().requires_grad_(False)
     if not isinstance(net, GPEN):
         return net
@@ -401,7 +367,7 @@ def prepare_for_inference(
     return fuse(net, torch.bfloat16 if precision == "bf16" else torch.float32) if fused else net
 
 
-def _of_weights(
+def _open_weights(
     path: Path, key: str | None, device: torch.device, precision: Precision, known: ReleasedModel | None
 ) -> TorchNetwork:
     net, spec = read_gpen(path, key)
@@ -411,13 +377,13 @@ def _of_weights(
     return TorchNetwork(net, device, precision, conventions, f"{spec}, {path.name}")
 
 
-def _found(model: str | PathLike, known: ReleasedModel | None) -> Path:
-    """The file of a released model, by its bare name; an error for all that is no name."""
+def _find_file(model: str | PathLike, known: ReleasedModel | None) -> Path:
+    """The file of a released model by its name; an error for anything else."""
     name = Path(model).name
     if known is not None and name == str(model) and not name.lower().endswith(".onnx"):
         if known.kind == "GPEN":
             return find_weights(known.file, where="model")
-        raise CheckpointError(str(model), f"is a {known.spec}", WHOLE, OTHERS[known.kind])
+        raise CheckpointError(str(model), f"is a {known.spec}", EXPECTED_GPEN, HINTS_BY_KIND[known.kind])
     if os.path.isdir(model):
         raise CheckpointError(str(model), "is a folder", "a weight file", "Name a file in it.")
     names = ", ".join(each.name for each in zoo.RELEASED.values() if each.kind == "GPEN")
@@ -426,9 +392,9 @@ def _found(model: str | PathLike, known: ReleasedModel | None) -> Path:
     raise CheckpointError(str(model), "there is no such file", f"a weight file, or one of {names}", hint)
 
 
-def _check_goes_with_onnx(key: str | None, precision: Precision) -> None:
+def _check_onnx_options(key: str | None, precision: Precision) -> None:
     if key is not None:
-        raise OptionError("key", f"got {key}, and an ONNX file has no entries", "none", "Leave it out.")
+        raise OptionError("key", f"got {key}, but an ONNX file has no entries", "none", "Leave it out.")
     if precision != "fp32":
-        got = f"got {precision}, and an ONNX file has its own"
-        raise OptionError("precision", got, "fp32", "Leave it out, or export the model in another one.")
+        got = f"got {precision}, but an ONNX file has its own precision"
+        raise OptionError("precision", got, "fp32", "Leave it out, or export the model in another precision.")

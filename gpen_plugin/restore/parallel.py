@@ -1,7 +1,7 @@
-"""Faces side by side, each on a core of its own.
+"""Faces in parallel, each on its own cores.
 
-Cores that share one face wait for each other at every layer and every small image; cores with a face each do not, and
-each keeps its face in its own cache.
+Threads that share one face wait for each other at every layer; threads with one face each do not, and keep it in their
+cache.
 """
 
 import threading
@@ -14,36 +14,36 @@ import torch
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
-_sharing = threading.Lock()
+_lock = threading.Lock()
 
 
-def parallel_map(work: Callable[[Item], Result], items: Iterable[Item]) -> list[Result]:
-    """Do the same work on each item, in threads that share out the threads that torch has here.
+def parallel_map(
+    work: Callable[[Item], Result],  # may read shared data but must not change it
+    items: Iterable[Item],  # its arguments
+) -> list[Result]:
+    """Apply a function to each item in threads that divide torch's threads among them.
 
-    Threads of others keep theirs, and may call this at the same time.
+    May be called from several threads at once; their numbers of threads do not change.
 
-    Args:
-        work: what is done; it may read what others read, but change nothing that they use.
-        items: what it is done to.
-    Returns:
-        The results, in the order of the items. Where some fail, the error is that of the first.
+    Returns: The results in order. If some calls fail, the error is that of the first.
     """
     items = list(items)
-    with _sharing:
+    with _lock:
         cores = torch.get_num_threads()
     workers = min(cores, len(items))
     if workers < 2:
         return [work(item) for item in items]
-    with ThreadPoolExecutor(workers, "face", _take_share, (cores // workers, cores)) as threads:
+    with ThreadPoolExecutor(workers, "face", _set_threads, (cores // workers, cores)) as threads:
         return list(threads.map(work, items))
 
 
-def _take_share(share: int, whole: int) -> None:
-    """Have torch compute in `share` threads here, and in `whole` in threads that are yet to begin, as before.
+def _set_threads(share: int, whole: int) -> None:
+    """Let torch use `share` threads in this thread, and `whole` in threads that start later.
 
-    What a thread sets is its own number, and that with which others begin. A passing thread sets the second one back.
+    `set_num_threads` sets both the number of the calling thread and that of new threads. A short-lived thread resets
+    the latter.
     """
-    with _sharing:
+    with _lock:
         torch.get_num_threads()  # else the first computation here would begin with the second one
         torch.set_num_threads(share)
         passing = threading.Thread(target=torch.set_num_threads, args=(whole,))

@@ -1,8 +1,8 @@
-"""Putting restored faces back into the photograph.
+"""Paste restored faces into the photograph.
 
-What a network gives takes the place of what it was shown, and no more: the detail of the photograph that is finer than
-the crop, which the network could not see, stays on top as far as the network kept the finest detail that it could see.
-Where it changed nothing, the photograph stays as it is; where it took noise away, the finer noise goes, too.
+The network's output replaces what the network saw. Detail of the photograph finer than the crop stays, weighted by how
+much of the finest visible detail the network kept: where it changed nothing, the photograph stays as it is; where it
+removed noise, the finer noise is removed, too.
 """
 
 from collections.abc import Iterator, Sequence
@@ -24,54 +24,47 @@ from gpen_plugin.restore.alignment import (
 )
 from gpen_plugin.restore.parallel import parallel_map
 
-AROUND = 0.05  # of the side: radius in which it is judged how much detail was kept; 0.02 to 0.1 do as well
-LEVEL = 1e-8  # squared value below which there is no detail to judge by
-BAND = 1024  # rows that are worked on at once, so that a huge face needs little memory
+DETAIL_RADIUS = 0.05  # of the side: window in which the kept detail is measured; 0.02 to 0.1 work as well
+MIN_DETAIL_ENERGY = 1e-8  # squared value, below which no detail can be measured
+BAND_ROWS = 1024  # rows at once, which limits the memory of a huge face
 
 Region = tuple[slice, slice]
 """Rows and columns of the canvas."""
 
 
 class Piece(NamedTuple):
-    """A face that is to be put into a photograph, the canvas.
+    """A face to be pasted into the canvas."""
 
-    Attributes:
-        crop: (S, S, 3) float32 in [0, 1], what the network was shown.
-        restored: (T, T, 3) float32 in [0, 1], what it gave.
-        matrix: (2, 3), from the canvas to the crop: `alignment.after_scaling` where the canvas was enlarged.
-        mask: (M, M) float32 in [0, 1], how much of the restored face is to be seen, in the crop's frame.
-    """
-
-    crop: np.ndarray
-    restored: np.ndarray
-    matrix: np.ndarray
-    mask: np.ndarray
+    crop: np.ndarray  # (S, S, 3) float32 in [0, 1], the network's input
+    restored: np.ndarray  # (T, T, 3) float32 in [0, 1], its output
+    matrix: np.ndarray  # (2, 3), from the canvas to the crop
+    mask: np.ndarray  # (M, M) float32 in [0, 1], opacity of the restored face, in the frame of the crop
 
 
 def paste_all(canvas: np.ndarray, pieces: Sequence[Piece], alpha: float = 1.0) -> None:
-    """Paste one after the other, but side by side what lies apart: see `paste` and `parallel_map`."""
+    """Paste in order; faces that do not overlap are pasted in parallel."""
     for apart in _rounds(canvas, pieces):
         parallel_map(lambda piece: paste(canvas, piece, alpha), apart)
 
 
-def paste(canvas: np.ndarray, piece: Piece, alpha: float = 1.0) -> None:
-    """Put a restored face into a photograph, in place.
+def paste(
+    # (H, W, 3) BGR, uint8 or uint16: the photograph, possibly enlarged, possibly with other faces pasted
+    canvas: np.ndarray,
+    piece: Piece,  # the face
+    alpha: float = 1.0,  # weight; 0 leaves the canvas unchanged
+) -> None:
+    """Paste a restored face, in place.
 
-    Args:
-        canvas: (H, W, 3) BGR, uint8 or uint16: the photograph, or what it was enlarged to. Faces that were pasted
-            before may stand in it.
-        piece: the face.
-        alpha: strength; 0 leaves the canvas as it is.
     Raises:
         ShapeError: a canvas that is not (H, W, 3) uint8 or uint16, or a face or mask that is not square.
-        OptionError: alpha is not from 0 to 1.
+        OptionError: alpha is not in [0, 1].
     """
     crop, restored, matrix, mask = piece
     _check(canvas, crop, restored, mask, alpha)
     side = len(restored)
-    finer = _finer(piece)
+    finer = _to_restored(piece)
     shown = warp(canvas, finer, (side, side))
-    kept = cv2.resize(_detail_kept(crop, restored, scale_of(matrix)), (side, side), interpolation=cv2.INTER_LINEAR)
+    kept = cv2.resize(_detail_gain(crop, restored, scale_of(matrix)), (side, side), interpolation=cv2.INTER_LINEAR)
     change = restored - kept[..., None] * shown
     cover = scale_affine(matrix, target=len(mask) / len(crop))
     white = WHITE[canvas.dtype]
@@ -86,11 +79,11 @@ def paste(canvas: np.ndarray, piece: Piece, alpha: float = 1.0) -> None:
 
 
 def _rounds(canvas: np.ndarray, pieces: Sequence[Piece]) -> list[list[Piece]]:
-    """Pieces of one round touch different pixels, and each comes after those before it that touch the same."""
+    """Pieces in one round do not overlap; overlapping pieces keep their order."""
     regions = [_region(canvas, piece) for piece in pieces]
     numbers: list[int] = []
     for i, region in enumerate(regions):
-        before = [number for number, other in zip(numbers, regions[:i], strict=True) if _meet(region, other)]
+        before = [number for number, other in zip(numbers, regions[:i], strict=True) if _overlap(region, other)]
         numbers.append(max(before, default=-1) + 1)
     return [
         [piece for piece, its in zip(pieces, numbers, strict=True) if its == number]
@@ -99,27 +92,22 @@ def _rounds(canvas: np.ndarray, pieces: Sequence[Piece]) -> list[list[Piece]]:
 
 
 def _region(canvas: np.ndarray, piece: Piece) -> Region:
-    """Rows and columns that pasting reads and writes."""
     side = len(piece.restored)
-    return warp_bbox(_finer(piece), (side, side), canvas.shape[1::-1])
+    return warp_bbox(_to_restored(piece), (side, side), canvas.shape[1::-1])
 
 
-def _meet(one: Region, other: Region) -> bool:
+def _overlap(one: Region, other: Region) -> bool:
     return all(a.start < b.stop and b.start < a.stop for a, b in zip(one, other, strict=True))
 
 
-def _finer(piece: Piece) -> np.ndarray:
-    """The matrix from the canvas to the restored face."""
+def _to_restored(piece: Piece) -> np.ndarray:
     return scale_affine(piece.matrix, target=len(piece.restored) / len(piece.crop))
 
 
-def _detail_kept(crop: np.ndarray, restored: np.ndarray, scale: float) -> np.ndarray:
-    """How much of the crop's finest detail is in the restored face, in least squares around each pixel.
+def _detail_gain(crop: np.ndarray, restored: np.ndarray, scale: float) -> np.ndarray:
+    """How much of the crop's finest detail is in the restored face: the Wiener gain, by local least squares.
 
-    Of a clean face under noise, this is the Wiener gain of the finest detail.
-
-    Returns:
-        (S, S) float32, from 0 to 1, exactly 1 where the two are the same.
+    Returns: (S, S) float32 in [0, 1], exactly 1 where both are the same.
     """
     side = len(crop)
     given = cv2.resize(restored, (side, side), interpolation=cv2.INTER_AREA)
@@ -127,15 +115,15 @@ def _detail_kept(crop: np.ndarray, restored: np.ndarray, scale: float) -> np.nda
     before, after = (face - cv2.GaussianBlur(face, (0, 0), finest) for face in (crop, given))
     over_channels = np.ones((1, 3), np.float32)  # as the matrix of a new channel: many times quicker than `sum`
     common, own = (
-        cv2.GaussianBlur(cv2.transform(before * other, over_channels), (0, 0), max(1.0, AROUND * side))
+        cv2.GaussianBlur(cv2.transform(before * other, over_channels), (0, 0), max(1.0, DETAIL_RADIUS * side))
         for other in (after, before)
     )
-    return ((common + LEVEL) / (own + LEVEL)).clip(0, 1)
+    return ((common + MIN_DETAIL_ENERGY) / (own + MIN_DETAIL_ENERGY)).clip(0, 1)
 
 
 def _bands(rows: slice, columns: slice) -> Iterator[tuple[slice, slice]]:
-    for start in range(rows.start, rows.stop, BAND):
-        yield slice(start, min(start + BAND, rows.stop)), columns
+    for start in range(rows.start, rows.stop, BAND_ROWS):
+        yield slice(start, min(start + BAND_ROWS, rows.stop)), columns
 
 
 def _check(canvas: np.ndarray, crop: np.ndarray, restored: np.ndarray, mask: np.ndarray, alpha: float) -> None:

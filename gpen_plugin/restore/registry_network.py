@@ -1,4 +1,4 @@
-"""Any network by its name: one of BasicSR's registry, or the dotted path of a class that is in none."""
+"""Networks by name: those of BasicSR's registry, or any class by its dotted path."""
 
 import importlib
 import inspect
@@ -14,21 +14,20 @@ from gpen_plugin.errors import INSTALL_HOST, CheckpointError, OptionError
 from gpen_plugin.host import host_is_installed, registered, resolve
 from gpen_plugin.host.patches import patch_missing_ops
 
-OF_NO_REGISTRY = "One that no registry holds goes by its dotted path."
+DOTTED_PATH_HINT = "Name a network that is not registered by its dotted path."
 
 
-def build_network(section: Mapping, where: str, elsewhere: str = OF_NO_REGISTRY) -> nn.Module:
+def build_network(
+    section: Mapping,  # ``type`` and the arguments
+    where: str,  # its key path
+    path_hint: str = DOTTED_PATH_HINT,  # sentence for the error, how to name a network that is not registered
+) -> nn.Module:
     """Build the network of an option section.
 
-    Args:
-        section: ``type`` and the arguments.
-        where: its key path.
-        elsewhere: how a network is named that is not in the registry, a whole sentence for the error.
-    Raises:
-        OptionError: there is no such network, or not with these arguments.
+    Raises: OptionError: there is no such network, or it does not take these arguments.
     """
     given = {key: value for key, value in section.items() if key != "type"}
-    target = _network_class(section.get("type"), f"{where}:type", elsewhere)
+    target = _network_class(section.get("type"), f"{where}:type", path_hint)
     parameters = inspect.signature(target).parameters.values()
     if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
         schema.check(target, given, where)
@@ -41,25 +40,23 @@ def build_network(section: Mapping, where: str, elsewhere: str = OF_NO_REGISTRY)
 
 
 def seeded_init(build: Callable[[], nn.Module], seed: int = 0) -> nn.Module:
-    """Build a network whose initial weights are a function of `seed`; nobody else's random numbers move."""
+    """Build a network whose initial weights depend on `seed` only; the global random state does not change."""
     with torch.random.fork_rng([]):
         torch.manual_seed(seed)
         return build()
 
 
-def load(net: nn.Module, path: str, key: str | None, where: str, strict: bool = True) -> int:
-    """Load a file into any network, weights and nothing else.
+def load(
+    net: nn.Module,  # the network
+    path: str,  # the file
+    key: str | None,  # entry of it; None takes params_ema, else params, else a flat file
+    where: str,  # key path of the file
+    strict: bool = True,  # whether all tensors must match; otherwise those that match are loaded
+) -> int:
+    """Load a file into any network, tensors only.
 
-    Args:
-        net: the network.
-        path: the file.
-        key: entry of it; None takes params_ema, else params, else what a flat file holds.
-        where: key path that names the file.
-        strict: whether all tensors have to fit; otherwise those that do are loaded.
-    Returns:
-        How many of the network's tensors the file did not fill.
-    Raises:
-        CheckpointError: the file cannot be read; or tensors differ, which it lists.
+    Returns: Number of the network's tensors that the file did not fill.
+    Raises: CheckpointError: the file cannot be read, or tensors differ.
     """
     if type(net).__module__.startswith("gpen_plugin."):
         return len(checkpoint.load_into(net, path, key, where=where, strict=strict))
@@ -75,7 +72,7 @@ def load(net: nn.Module, path: str, key: str | None, where: str, strict: bool = 
 
 
 def import_module_of(module: str, where: str) -> ModuleType:
-    """Import a module that an option names; `OptionError` if it is not installed."""
+    """Import a module that an option names; OptionError if it is not installed."""
     try:
         return importlib.import_module(module)
     except ImportError as error:
@@ -85,7 +82,7 @@ def import_module_of(module: str, where: str) -> ModuleType:
 
 
 def name_location(where: str, read: Callable):
-    """What `read` returns; its error names the key that names the file."""
+    """Call `read`; its CheckpointError gets `where` in front."""
     try:
         return read()
     except CheckpointError as error:
@@ -93,13 +90,12 @@ def name_location(where: str, read: Callable):
 
 
 def describe_network(section: Mapping, net: nn.Module) -> str:
-    """A network for a description: its class, its arguments and its size."""
     arguments = ", ".join(f"{key} {value}" for key, value in section.items() if key != "type")
     millions = sum(parameter.numel() for parameter in net.parameters()) / 1e6
     return f"{type(net).__name__}{f' ({arguments})' if arguments else ''}, {millions:.1f} M parameters"
 
 
-def _network_class(name: object, where: str, elsewhere: str) -> Callable[..., nn.Module]:
+def _network_class(name: object, where: str, path_hint: str) -> Callable[..., nn.Module]:
     if not isinstance(name, str):
         raise OptionError(where, f"got {name}" if name else "missing", "the name of a network", "Add the key.")
     module, _, attribute = name.rpartition(".")
@@ -108,8 +104,8 @@ def _network_class(name: object, where: str, elsewhere: str) -> Callable[..., nn
         if found is None:
             error = schema.unknown_name(name, list(registered("arch")), where)
             if not host_is_installed():
-                elsewhere = f"For BasicSR's networks, run: {INSTALL_HOST}. {elsewhere}"
-            raise OptionError(where, error.got, error.expected, f"{error.hint} {elsewhere}")
+                path_hint = f"For BasicSR's networks, run: {INSTALL_HOST}. {path_hint}"
+            raise OptionError(where, error.got, error.expected, f"{error.hint} {path_hint}")
         return found
     found = getattr(import_module_of(module, where), attribute, None)
     if not inspect.isclass(found) or not issubclass(found, nn.Module):

@@ -1,4 +1,4 @@
-"""Photographs in, photographs out: find the faces, restore them in batches, and paste them back."""
+"""Restore photographs: detect faces, restore them in batches, and paste them back."""
 
 import copy
 import math
@@ -27,23 +27,21 @@ from gpen_plugin.restore.tasks import Task, get_task
 from gpen_plugin.restore.zoo import DEFAULT
 
 Image = np.ndarray | Photograph | str | PathLike
-MIN_FACE = 16  # pixels; what is smaller is not looked for
-LARGEST = 1.25  # times what the shipped network sees: beyond it would blur a sharp face
+MIN_FACE = 16  # pixels; smaller faces are not detected
+DEFAULT_MAX_SCALE = 1.25  # times the input of the included network, which would blur sharper faces
 
 
 @dataclass(frozen=True, eq=False)
 class RestoredFace:
-    """What became of a face.
+    """The result for one face.
 
     Attributes:
-        detected: where it was found; None in an image that was said to be one aligned face.
+        detected: None for an aligned image.
         matrix: (2, 3) float64, from the photograph to the crop.
-        crop: the face as it was, (S, S, 3) BGR float32 in [0, 1], at the network's input size; of an image that was
-            said to be one aligned face, all of it, (H, W, 3).
-        restored: the face as the network gave it, (T, T, 3) BGR float32 in [0, 1], colour kept if that was asked
-            for.
-        identity: cosine of the angle between the two faces as a recognition network sees them; None if none looked.
-        kept: why the face was left as it is; None if the restored one stands in the image.
+        crop: the input, (S, S, 3) BGR float32 in [0, 1], at the network's input size; (H, W, 3) for an aligned image.
+        restored: the network's output, (T, T, 3) BGR float32 in [0, 1]; with the input's color if that was asked for.
+        identity: cosine similarity of both for a recognition network; None if it was not computed.
+        skip_reason: why the face is left unchanged in the result; None if it is restored.
     """
 
     detected: DetectedFace | None
@@ -51,7 +49,7 @@ class RestoredFace:
     crop: np.ndarray
     restored: np.ndarray
     identity: float | None = None
-    kept: str | None = None
+    skip_reason: str | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,9 +57,9 @@ class Restoration:
     """A photograph with its faces restored.
 
     Attributes:
-        photograph: the result, with the metadata of the input; larger by the factor that was asked for.
-        faces: one entry for each face found, the most certain first.
-        unchanged: whether its pixels are those of the input, since nothing was restored or enlarged.
+        photograph: the result, with the metadata of the input.
+        faces: sorted by detection score, highest first.
+        unchanged: whether the pixels are those of the input.
     """
 
     photograph: Photograph
@@ -70,43 +68,42 @@ class Restoration:
 
     @property
     def image(self) -> np.ndarray:
-        """The result as an array, in the dtype and with the channels of the input: grey, BGR, or either with alpha."""
+        """The result in the dtype and with the channels of the input: gray, BGR, or either with alpha."""
         return self.photograph.samples
 
 
 class Restorer:
-    """Restores every face of a photograph, in its place, or images that each show one aligned face.
+    """Restores every face of a photograph in place, or images that each show one aligned face.
 
-    Detector and mask are opened at their first use, so that aligned faces need neither.
+    Detector and mask are opened on first use.
 
     Args:
         model: a name (``GPEN-BFR-512``), a weight file of ours, of BasicSR or of GPEN's authors, an ONNX file, or a
-            `FaceNetwork`; None takes the task's own: for restoring, the one that comes with this package.
-        key: entry of a weight file, e.g. ``params_ema``; None takes the averaged weights where there are any.
-        device: ``auto``, ``cpu``, ``cuda``, ``cuda:1`` or ``mps``; ``auto`` takes a GPU where there is one.
-        precision: ``fp32`` or ``bf16``, of the network alone.
-        task: ``restore``, ``colorize``, ``inpaint``, ``seg2face`` or a `Task`; None takes the model's own.
+            `FaceNetwork`; None takes the default of the task.
+        key: entry of a weight file, e.g. ``params_ema``; None prefers the averaged weights.
+        device: ``auto``, ``cpu``, ``cuda``, ``cuda:1`` or ``mps``; ``auto`` prefers a GPU.
+        precision: of the network, ``fp32`` or ``bf16``.
+        task: ``restore``, ``colorize``, ``inpaint``, ``seg2face`` or a `Task`; None takes that of the model.
         detector: ``retinaface``, ``yunet`` or ``auto``: RetinaFace if its weights are on this machine, else YuNet.
-        detector_file: RetinaFace's weights, where they are not to be looked for.
+        detector_file: weights of RetinaFace.
         min_face: side of the smallest face that is restored, in pixels.
-        max_face: of the largest, with what the network is shown around it. None: any; where nobody named a model, 1.25
-            times what the small one that comes along sees.
-        template: how faces are aligned: ``ffhq``, ``gpen``, ``arcface``, ``dlib`` or ten numbers; None takes the
-            model's own.
-        mask: ``auto``, ``soft`` or ``parsing``: what of a restored face goes into the photograph.
-        alpha: how much of the restoration is blended in, from 0 to 1; None takes the model's own, nearly always 1.
-        upscale: factor of the result's height and width.
-        background: what enlarges the rest of the photograph; see `open_background`. None: plain interpolation.
-        tile: side of the pieces in which the background is enlarged.
-        batch: faces that go through the network at once; on a CPU side by side, each on its share of the cores.
-        keep_color: keep the low frequencies of the input's colour.
-        identity: least likeness of a restored face to what it was, a cosine from -1 to 1; less, and the face is left as
-            it is. None: nobody looks.
-        identity_model: an ONNX file of a face-recognition network; None is gfpgan's ArcFace.
+        max_face: side of the largest, as aligned. None: no limit, or without `model` 1.25 times the network's input.
+        template: face alignment: ``ffhq``, ``gpen``, ``arcface``, ``dlib`` or ten numbers; None takes that of the
+            model.
+        mask: ``auto``, ``soft`` or ``parsing``: which part of a restored face is pasted.
+        alpha: weight of the restored face, 0 to 1; None takes that of the model, usually 1.
+        upscale: factor of the result's height and width, 1 to 16.
+        background: network that enlarges the photograph, see `open_background`. None: plain interpolation.
+        tile: side of the tiles in which it does, in pixels.
+        batch: faces per batch; on a CPU they run in parallel threads.
+        keep_color: keep the low frequencies of the input's color.
+        identity: least cosine similarity of input and restored face, -1 to 1; below it the face is left unchanged.
+            None: not checked.
+        identity_model: ONNX file of a face recognition network; None is gfpgan's ArcFace.
     Raises:
-        OptionError: an argument is out of range, or unknown.
-        MissingFileError: weights are not on this machine and cannot be fetched.
-        CheckpointError: they are damaged, or of something else.
+        OptionError: an argument is out of range or unknown.
+        MissingFileError: weights are not on this machine and cannot be downloaded.
+        CheckpointError: weights are damaged, or those of another network.
     """
 
     def __init__(
@@ -132,11 +129,11 @@ class Restorer:
         identity: float | None = None,
         identity_model: str | PathLike | None = None,
     ):
-        _check("alpha", alpha, 0, 1)
-        _check("upscale", upscale, 1, 16)
-        _check("batch", batch, 1)
-        _check("min_face", min_face, 1)
-        _check("max_face", max_face, 1)
+        _check_range("alpha", alpha, 0, 1)
+        _check_range("upscale", upscale, 1, 16)
+        _check_range("batch", batch, 1)
+        _check_range("min_face", min_face, 1)
+        _check_range("max_face", max_face, 1)
         self.device = select_device(device, mps=True)
         given = get_task(task or "restore") if task is None or isinstance(task, str) else task
         is_default = model is None and given.released == DEFAULT
@@ -146,13 +143,13 @@ class Restorer:
         self.network = open_network(model, **arguments) if closed else model
         task = task or self.network.task
         self.task = get_task(task) if isinstance(task, str) else task
-        if keep_color and not self.task.keeps_grey:
-            got = f"got it for the task {self.task.name}, whose input has no colour to keep"
+        if keep_color and not self.task.keeps_gray:
+            got = f"got it for the task {self.task.name}, whose input has no color to keep"
             raise OptionError("keep_color", got, hint="Leave it out.")
         self.template = parse_template(template or self.network.template)
         self.alpha = self.network.alpha if alpha is None else alpha
         self.upscale, self.batch, self.keep_color = upscale, batch, keep_color
-        self.max_face = LARGEST * self.network.in_size if max_face is None and is_default else max_face
+        self.max_face = DEFAULT_MAX_SCALE * self.network.in_size if max_face is None and is_default else max_face
         self._gate = open_gate(identity, identity_model, self.device)
         self._background = open_background(background, device=self.device, tile=tile) if background else None
         self._detector_arguments = (detector, detector_file, min(min_face, MIN_FACE))
@@ -162,7 +159,6 @@ class Restorer:
 
     @property
     def detector(self):
-        """The detector; opened, which may fetch its file, when it is first asked for."""
         if self._detector is None:
             name, file, least = self._detector_arguments
             self._detector = open_detector(name, file=file, device=self.device, min_size=least)
@@ -170,27 +166,26 @@ class Restorer:
 
     @property
     def mask(self):
-        """What makes the masks; opened when it is first asked for."""
         if self._mask is None:
             self._mask = open_mask(self._mask_name, template=self.template, device=self.device)
         return self._mask
 
     def with_network(self, network: FaceNetwork) -> "Restorer":
-        """The same restorer around another network of the same sizes, e.g. a `VariedNetwork`."""
+        """A copy with another network of the same sizes, e.g. a `VariedNetwork`."""
         other = copy.copy(self)
         other.network = network
         return other
 
     def find(self, image: Image) -> list[DetectedFace]:
-        """Find the faces of a photograph, the most certain first."""
-        found = self.detector(to_uint8(_photograph(image).pixels))
+        """Detect the faces of a photograph, sorted by score."""
+        found = self.detector(to_uint8(_to_photograph(image).pixels))
         return [face for face in found if can_be_aligned(face.landmarks)]
 
     def aligned_face(self, image: Image) -> np.ndarray | None:
-        """The most certain face of a photograph as the network takes it, (S, S, 3) BGR float32; None without a face."""
-        photograph = _photograph(image)
+        """The face with the highest score as the network's input, (S, S, 3) BGR float32; None without a face."""
+        photograph = _to_photograph(image)
         faces = self.find(photograph)
-        return self._located(photograph, faces[0]).crop if faces else None
+        return self._align(photograph, faces[0]).crop if faces else None
 
     def restore(
         self, image: Image, *, aligned: bool = False, faces: Sequence[DetectedFace] | None = None
@@ -205,87 +200,88 @@ class Restorer:
         aligned: bool = False,
         faces: Sequence[Sequence[DetectedFace]] | None = None,
     ) -> list[Restoration]:
-        """Restore images; the faces of all of them share batches.
+        """Restore images; all their faces share batches.
 
         Args:
             images: paths, photographs, or BGR arrays, uint8 or uint16: (H, W), (H, W, 3) or (H, W, 4) with alpha.
-            aligned: each image shows one face as the network was trained on them; the result has the network's size.
-            faces: where the faces are, one list for each image, if that is known.
-        Returns:
-            One entry for each image, in order.
+            aligned: each image shows one face aligned as in training; the result has the network's size.
+            faces: the faces of each image, if they are known.
         Raises:
             DataError: a file cannot be read.
-            ShapeError: an array of another shape or type.
-            OptionError: the task restores aligned faces alone.
+            ShapeError: an array of another shape or dtype.
+            OptionError: the task needs aligned faces.
         """
         if self.task.aligned_only and not aligned:
             got = "got whole photographs"
             raise OptionError(f"task {self.task.name}", got, "aligned faces", "Pass --aligned (aligned=True).")
-        photographs = [_photograph(image) for image in images]
+        photographs = [_to_photograph(image) for image in images]
         if aligned:
-            located = [[_Located(None, np.eye(2, 3), to_float(photograph.pixels))] for photograph in photographs]
+            located = [[_AlignedFace(None, np.eye(2, 3), to_float(photograph.pixels))] for photograph in photographs]
         else:
             found = [self.find(photograph) for photograph in photographs] if faces is None else faces
             located = [
-                parallel_map(partial(self._located, photograph), each)
+                parallel_map(partial(self._align, photograph), each)
                 for photograph, each in zip(photographs, found, strict=True)
             ]
         flat = [(photograph, face) for photograph, each in zip(photographs, located, strict=True) for face in each]
-        restored = self._restored(flat)
+        restored = self._run_network(flat)
         finish = self._aligned_result if aligned else self.paste_back
         return [
             finish(photograph, [next(restored) for _ in each])
             for photograph, each in zip(photographs, located, strict=True)
         ]
 
-    def _located(self, photograph: Photograph, face: DetectedFace) -> "_Located":
+    def _align(self, photograph: Photograph, face: DetectedFace) -> "_AlignedFace":
         size = self.network.in_size
         matrix = align(face.landmarks, self.template, size)
-        return _Located(face, matrix, warp(photograph.pixels, matrix, (size, size)))
+        return _AlignedFace(face, matrix, warp(photograph.pixels, matrix, (size, size)))
 
-    def _restored(self, located: Sequence[tuple[Photograph, "_Located"]]) -> Iterator[RestoredFace]:
-        """Each face through the network, in batches, and what is kept of the input."""
+    def _run_network(self, located: Sequence[tuple[Photograph, "_AlignedFace"]]) -> Iterator[RestoredFace]:
         for start in range(0, len(located), self.batch):
             part = located[start : start + self.batch]
-            outputs = self.network([self.task.before(face.crop, self.network.in_size) for _, face in part])
+            outputs = self.network([self.task.preprocess(face.crop, self.network.in_size) for _, face in part])
             for (photograph, face), output in zip(part, outputs, strict=True):
-                restored = self.task.after(face.crop, output)
+                restored = self.task.postprocess(face.crop, output)
                 if self.keep_color:
                     restored = keep_color(restored, face.crop)
-                if self.task.keeps_grey and photograph.shows_no_colour:
-                    restored = to_gray(restored) if photograph.grey else keep_tint(restored, face.crop)
-                kept = self.task.idle(face.crop)
-                yield self._judged(RestoredFace(face.detected, face.matrix, face.crop, restored, kept=kept))
+                if self.task.keeps_gray and photograph.has_no_color:
+                    restored = to_gray(restored) if photograph.is_gray else keep_tint(restored, face.crop)
+                skip_reason = self.task.skip_reason(face.crop)
+                yield self._check(
+                    RestoredFace(face.detected, face.matrix, face.crop, restored, skip_reason=skip_reason)
+                )
 
-    def _judged(self, face: RestoredFace) -> RestoredFace:
-        kept = face.kept or _too_small(face, self.min_face) or _size_warning(face, self.max_face)
-        face = replace(face, kept=kept)
+    def _check(self, face: RestoredFace) -> RestoredFace:
+        skip_reason = face.skip_reason or _too_small(face, self.min_face) or _size_warning(face, self.max_face)
+        face = replace(face, skip_reason=skip_reason)
         if self._gate is None:
             return face
-        likeness = self._gate(face.crop, face.restored, self.template)
-        drifted = f"identity {likeness:.2f} is below {self._gate.threshold:g}"
-        return replace(face, identity=likeness, kept=drifted if self._gate.drifted(likeness) else face.kept)
+        similarity = self._gate(face.crop, face.restored, self.template)
+        reason = f"identity {similarity:.2f} is below {self._gate.threshold:g}"
+        return replace(
+            face, identity=similarity, skip_reason=reason if self._gate.rejects(similarity) else face.skip_reason
+        )
 
     def _aligned_result(self, photograph: Photograph, faces: list[RestoredFace]) -> Restoration:
         (face,) = faces
         before = cv2.resize(face.crop, face.restored.shape[1::-1], interpolation=cv2.INTER_LINEAR)
-        alpha = 0 if face.kept else self.alpha
+        alpha = 0 if face.skip_reason else self.alpha
         result = face.restored if alpha == 1 else before + np.float32(alpha) * (face.restored - before)
         unchanged = alpha == 0 and before.shape == face.crop.shape
         return Restoration(photograph.with_pixels(from_float(result, photograph.pixels.dtype)), faces, unchanged)
 
     def paste_back(self, image: Image, faces: Sequence[RestoredFace], *, alpha: float | None = None) -> Restoration:
-        """Put restored faces into their photograph; nothing goes through the network.
+        """Paste restored faces into their photograph, without running the network.
 
         Args:
             image: the photograph in which they were found.
-            faces: of an earlier restoration, or some of them.
-            alpha: how much of the restoration is blended in; None takes the restorer's own.
+            faces: all or some faces of an earlier restoration.
+            alpha: weight of the restored faces; None takes that of the restorer.
         """
-        photograph = _photograph(image)
+        photograph = _to_photograph(image)
         canvas = self._canvas(photograph)
         alpha = self.alpha if alpha is None else alpha
-        shown = [face for face in faces if face.kept is None and alpha > 0]
+        shown = [face for face in faces if face.skip_reason is None and alpha > 0]
         if shown:
             height, width = photograph.pixels.shape[:2]
             scale = canvas.shape[1] / width, canvas.shape[0] / height
@@ -304,14 +300,13 @@ class Restorer:
         return Restoration(photograph.with_pixels(canvas), list(faces), unchanged)
 
     def _canvas(self, photograph: Photograph) -> np.ndarray:
-        """The photograph at the size of the result, a copy."""
         pixels = photograph.pixels
         height, width = (max(1, round(side * self.upscale)) for side in pixels.shape[:2])
         if self._background is None and (height, width) == pixels.shape[:2]:
             return pixels.copy()
         larger = self._background(pixels) if self._background else pixels
-        if self._background and photograph.shows_no_colour:  # networks colour what is grey
-            grey = photograph.grey
+        if self._background and photograph.has_no_color:  # networks colour what is grey
+            grey = photograph.is_gray
             larger = (
                 to_gray(larger) if grey else from_float(keep_tint(to_float(larger), to_float(pixels)), larger.dtype)
             )
@@ -322,15 +317,15 @@ class Restorer:
 
 
 @dataclass(frozen=True, eq=False)
-class _Located:
-    """A face on its way to the network; see `RestoredFace`."""
+class _AlignedFace:
+    """Input of the network; see `RestoredFace`."""
 
     detected: DetectedFace | None
     matrix: np.ndarray
     crop: np.ndarray
 
 
-def _photograph(image: Image) -> Photograph:
+def _to_photograph(image: Image) -> Photograph:
     if isinstance(image, Photograph):
         return image
     if not isinstance(image, np.ndarray):
@@ -342,21 +337,19 @@ def _photograph(image: Image) -> Photograph:
     return Photograph.of(image)
 
 
-def _check(name: str, value: float | None, least: float, most: float = np.inf) -> None:
+def _check_range(name: str, value: float | None, least: float, most: float = np.inf) -> None:
     if value is not None and not least <= value <= most:
         expected = f"a number from {least:g}" + (f" to {most:g}" if most < np.inf else "")
         raise OptionError(name, f"got {value}", expected)
 
 
 def _size_warning(face: RestoredFace, most: float | None) -> str | None:
-    """Why a face is larger than a network makes better: it fills more than `most` pixels. None if it is not."""
     if most is None or face.detected is None or side_in_photograph(face.crop, face.matrix) <= most:
         return None
-    return f"fills more than {most:g} px: pass a larger network, as -m GPEN-BFR-512, or a larger --max-face"
+    return f"larger than {most:g} px (--max-face); a larger network can restore it, e.g. -m GPEN-BFR-512"
 
 
 def _too_small(face: RestoredFace, least: float) -> str | None:
-    """Why a face is smaller than asked for. None if it is not."""
     if face.detected is None:
         return None
     left, top, right, bottom = face.detected.box

@@ -8,24 +8,23 @@ import numpy as np
 
 from gpen_plugin.restore.detection import DetectedFace
 
-AHEAD = 8  # frames that are looked ahead, and back
-REACH = 4.0  # frames: standard deviation of the weights over time
-NEAR = 1.0  # the same of the first, narrow guess
-TOLERANCE = 3.0  # standard deviations of the noise after which a frame loses its weight
-PASSES = 3
-LEAST_NOISE = 0.002  # of the distance from a landmark to the middle of all
+LOOK_AHEAD = 8  # frames, in both directions
+TIME_SIGMA = 4.0  # frames: standard deviation of the weights over time
+FIRST_TIME_SIGMA = 1.0  # that of the first fit
+NOISE_TOLERANCE = 3.0  # standard deviations of the noise after which a frame loses its weight
+FIT_PASSES = 3
+MIN_NOISE = 0.002  # of the distance from a landmark to the middle of all
 
 
-def smooth_landmarks(faces: Mapping[int, DetectedFace], frame: int) -> DetectedFace:
-    """Where a face is in one frame, judged by the frames around it.
+def smooth_landmarks(
+    faces: Mapping[int, DetectedFace],  # detections of one face by frame number; `frame` itself may be missing
+    frame: int,  # between the first and the last of `faces`
+) -> DetectedFace:
+    """Smooth the position of a face in one frame over the frames around it.
 
-    Args:
-        faces: one face as it was found, by the number of the frame; `frame` itself may be missing.
-        frame: number of the frame, between the first and the last of `faces`.
-    Returns:
-        The face with landmarks and box smoothed, or interpolated where it was not found.
+    Returns: The face with landmarks and box smoothed, or interpolated if it was not detected.
     """
-    frames = [number for number in sorted(faces) if abs(number - frame) <= AHEAD]
+    frames = [number for number in sorted(faces) if abs(number - frame) <= LOOK_AHEAD]
     nearest = faces[min(faces, key=lambda number: abs(number - frame))]
     if len(frames) < 3:
         values = _interpolated(faces, frame)
@@ -35,11 +34,7 @@ def smooth_landmarks(faces: Mapping[int, DetectedFace], frame: int) -> DetectedF
 
 
 def rms_radius(landmarks: np.ndarray) -> float:
-    """Size of a face, from the front or from the side: root mean square distance of its landmarks to their middle.
-
-    Args:
-        landmarks: (5, 2).
-    """
+    """Size of a face: root mean square distance of its landmarks, (5, 2), to their mean."""
     return float(np.sqrt(((landmarks - landmarks.mean(axis=0)) ** 2).sum(axis=1).mean()))
 
 
@@ -55,75 +50,59 @@ def _interpolated(faces: Mapping[int, DetectedFace], frame: int) -> np.ndarray:
 
 
 def _fitted(offsets: np.ndarray, values: np.ndarray) -> np.ndarray:
-    """The parabola through the values, at offset 0: (T,) and (T, 14) to (14,)."""
-    powers = np.vander(offsets / AHEAD, 3, increasing=True)  # (T, 3)
-    tolerated = (TOLERANCE * _noise(offsets, values[:, :10])) ** 2
-    weights = np.exp(-0.5 * (offsets / NEAR) ** 2)
-    near_in_time = np.exp(-0.5 * (offsets / REACH) ** 2)
-    for _ in range(PASSES):
+    """The parabola through the values at offset 0: (T,) and (T, 14) to (14,)."""
+    powers = np.vander(offsets / LOOK_AHEAD, 3, increasing=True)  # (T, 3)
+    tolerated = (NOISE_TOLERANCE * _noise(offsets, values[:, :10])) ** 2
+    weights = np.exp(-0.5 * (offsets / FIRST_TIME_SIGMA) ** 2)
+    near_in_time = np.exp(-0.5 * (offsets / TIME_SIGMA) ** 2)
+    for _ in range(FIT_PASSES):
         missed = ((values - powers @ _least_squares(powers, values, weights))[:, :10] ** 2).mean(axis=1)  # (T,)
         weights = near_in_time * np.exp(-0.5 * (missed - missed.min()) / tolerated)
     return _least_squares(powers, values, weights)[0]
 
 
 def _least_squares(powers: np.ndarray, values: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Coefficients of the parabola, (3, 14)."""
+    """(3, 14)."""
     root = np.sqrt(weights)[:, None]
     return np.linalg.lstsq(powers * root, values * root, rcond=None)[0]
 
 
 def _noise(offsets: np.ndarray, values: np.ndarray) -> float:
-    """Standard deviation of a coordinate's noise: by how much frames miss the line between their neighbours."""
+    """Standard deviation of a coordinate's noise, from the distance of frames to the line between their neighbors."""
     whole, first, second = offsets[2:] - offsets[:-2], offsets[1:-1] - offsets[:-2], offsets[2:] - offsets[1:-1]
     before, after = (second / whole)[:, None], (first / whole)[:, None]  # (T - 2, 1)
     missed = (values[1:-1] - before * values[:-2] - after * values[2:]) / np.sqrt(1 + before**2 + after**2)
     typical = np.median(np.abs(missed)) / 0.6745  # of a normal distribution
-    return max(float(typical), LEAST_NOISE * rms_radius(values[len(values) // 2].reshape(5, 2)), 1e-6)
+    return max(float(typical), MIN_NOISE * rms_radius(values[len(values) // 2].reshape(5, 2)), 1e-6)
 
 
-FARTHEST = 1.5  # mean way of a landmark from frame to frame, in units of the face's `rms_radius`
-LONGEST_GAP = 5  # frames in a row in which a face may be overlooked
-SHORTEST = 3  # frames; what is found less often in the middle of a shot is not a face
+MAX_STEP = 1.5  # mean distance of the landmarks between frames, in units of the face's `rms_radius`
+MAX_GAP = 5  # consecutive frames in which a face may be missed
+MIN_DETECTIONS = 3  # in frames; fewer in the middle of a shot are a false positive
 THUMBNAIL = (32, 32)
-CUT = 20.0  # grey levels by which thumbnails differ on average at a cut
-CUT_FACTOR = 2.0  # by which that is more than one frame before: a quick pan is no cut
+CUT_MIN_DIFFERENCE = 20.0  # mean difference of thumbnails at a cut, in gray levels
+CUT_MIN_RATIO = 2.0  # to the difference one frame before: a quick pan is no cut
 
 
 @dataclass(frozen=True, eq=False)
 class TrackedFace:
-    """A face in a frame.
-
-    Attributes:
-        track: number of the face; the same in all frames of a shot.
-        face: where it is, smoothed.
-    """
-
-    track: int
-    face: DetectedFace
+    track: int  # number of the face, the same in all frames of a shot
+    face: DetectedFace  # its smoothed position
 
 
 @dataclass(eq=False)
 class _Track:
-    """One face as it was found.
-
-    Attributes:
-        number: of the track.
-        found: by the number of the frame; what is too old for smoothing is forgotten.
-        first: number of the first frame.
-        times: number of frames in which it was found.
-    """
-
-    number: int
-    found: dict[int, DetectedFace]
-    first: int
-    times: int = 1
+    number: int  # of the track
+    found: dict[int, DetectedFace]  # detections by frame number; those too old for smoothing are dropped
+    first: int  # first frame
+    times: int = 1  # number of detections
 
     @property
     def last(self) -> int:
         return max(self.found)
 
     def distance(self, face: DetectedFace, frame: int) -> float:
-        """How far a face is from where this one was, or from where it would have moved to, whichever is nearer."""
+        """Distance of a face to the last or the extrapolated position, the smaller one, in units of `rms_radius`."""
         numbers = sorted(self.found)[-3:]
         last = self.found[numbers[-1]].landmarks
         places = [last]
@@ -135,11 +114,11 @@ class _Track:
 
 
 class FaceTracker:
-    """Takes the faces of frame after frame, and gives them back smoothed, up to `AHEAD` frames later.
+    """Takes the faces of each frame and returns them smoothed, up to `LOOK_AHEAD` frames later.
 
     Attributes:
-        tracks: number of faces that were given back so far; one that is back after a cut is another.
-        dropped: number of those that were found too seldom to be faces.
+        tracks: number of faces returned so far; after a cut they are counted anew.
+        dropped: number of tracks with too few detections.
     """
 
     def __init__(self):
@@ -151,26 +130,27 @@ class FaceTracker:
         self._frame = -1  # the last that came in
         self._next = 0  # the next that goes out
 
-    def add(self, faces: Sequence[DetectedFace], *, cut: bool = False) -> list[list[TrackedFace]]:
+    def add(
+        self,
+        faces: Sequence[DetectedFace],  # its detections
+        *,
+        cut: bool = False,  # whether a new shot starts with this frame
+    ) -> list[list[TrackedFace]]:
         """Take the next frame.
 
-        Args:
-            faces: as they were found.
-            cut: whether a new shot starts with this frame.
-        Returns:
-            The faces of each frame that is now certain, in the order of the frames: of none, one or several.
+        Returns: The faces of each frame that is now complete, in order.
         """
         certain = self.finish() if cut else []
         self._frame += 1
         if cut:
             self._shot = self._frame
         self._match(faces)
-        if self._frame - self._next >= AHEAD:
+        if self._frame - self._next >= LOOK_AHEAD:
             certain.append(self._release())
         return certain
 
     def finish(self) -> list[list[TrackedFace]]:
-        """The faces of all frames that were not given back yet; ends the shot."""
+        """The faces of all remaining frames; ends the shot."""
         certain = []
         while self._next <= self._frame:
             certain.append(self._release())
@@ -179,16 +159,16 @@ class FaceTracker:
         return certain
 
     def _match(self, faces: Sequence[DetectedFace]) -> None:
-        """Give each face to the track that it continues, so that the sum of all ways is least, or to a new one."""
-        alive = [track for track in self._open if self._frame - track.last <= LONGEST_GAP + 1]
+        """Assign faces to tracks with the least sum of distances; the others start new tracks."""
+        alive = [track for track in self._open if self._frame - track.last <= MAX_GAP + 1]
         ways = np.array([[track.distance(face, self._frame) for face in faces] for track in alive])
         taken = set()
         if ways.size:
             from scipy.optimize import linear_sum_assignment  # photographs, which have no tracks, start without it
 
             # A way that is too long costs no more than any other: it must not push a good pair apart.
-            for row, column in zip(*linear_sum_assignment(np.minimum(ways, FARTHEST)), strict=True):
-                if ways[row, column] < FARTHEST:
+            for row, column in zip(*linear_sum_assignment(np.minimum(ways, MAX_STEP)), strict=True):
+                if ways[row, column] < MAX_STEP:
                     alive[row].found[self._frame] = faces[column]
                     alive[row].times += 1
                     taken.add(column)
@@ -209,8 +189,8 @@ class FaceTracker:
         return result
 
     def _is_face(self, track: _Track) -> bool:
-        """Whether it was found often enough, or might have been at either end of the shot."""
-        return track.times >= SHORTEST or track.first == self._shot or track.last == self._frame
+        """Whether it has enough detections, or touches an end of the shot, where more may be missing."""
+        return track.times >= MIN_DETECTIONS or track.first == self._shot or track.last == self._frame
 
     def _count(self, given: list[TrackedFace], shown: list[_Track]) -> None:
         new = {face.track for face in given} - self._given
@@ -219,25 +199,24 @@ class FaceTracker:
         self.dropped += sum(track.last == self._next - 1 and track.number not in self._given for track in shown)
 
     def _forget(self, frame: int) -> None:
-        """Drop what no later frame needs."""
-        self._open = [track for track in self._open if track.last > frame - AHEAD]
+        self._open = [track for track in self._open if track.last > frame - LOOK_AHEAD]
         for track in self._open:
-            for old in [number for number in track.found if number <= frame - AHEAD and number != track.last]:
+            for old in [number for number in track.found if number <= frame - LOOK_AHEAD and number != track.last]:
                 del track.found[old]
 
 
 class CutFinder:
-    """Says of frame after frame whether it starts a new shot: it differs from the one before much, and suddenly."""
+    """Detects cuts: frames that differ much more from the one before than the last frame did."""
 
     def __init__(self):
         self._last: np.ndarray | None = None
         self._difference = 0.0
 
     def __call__(self, image: np.ndarray) -> bool:
-        """Look at the next frame, (H, W, 3) uint8 BGR."""
+        """Whether the next frame, (H, W, 3) uint8 BGR, starts a new shot."""
         thumbnail = cv2.resize(image, THUMBNAIL, interpolation=cv2.INTER_AREA).astype(np.float32)
         before, self._last = self._last, thumbnail
         if before is None:
             return False
         usual, self._difference = self._difference, float(np.abs(thumbnail - before).mean())
-        return self._difference > max(CUT, CUT_FACTOR * usual)
+        return self._difference > max(CUT_MIN_DIFFERENCE, CUT_MIN_RATIO * usual)

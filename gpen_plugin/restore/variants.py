@@ -1,7 +1,7 @@
-"""Several results from one degraded face: the network's latent codes of some layers drawn towards others.
+"""Several results for one face: latent codes of some layers are moved towards others.
 
-The paper leaves this to the future (section 5). The encoder's features, which are the noise inputs here, keep saying
-where everything is; the codes say in what style it is drawn.
+The paper leaves this to future work (section 5). The encoder's features, which are the noise inputs, determine the
+structure; the codes determine the style.
 """
 
 import copy
@@ -19,35 +19,31 @@ from gpen_plugin.data.rng import rng_from_key
 from gpen_plugin.errors import OptionError, ShapeError
 from gpen_plugin.images.color import to_float
 from gpen_plugin.restore.network import FaceNetwork, TorchNetwork
-from gpen_plugin.restore.prior_sampler import MEAN_OF, SHARED_SEED
+from gpen_plugin.restore.prior_sampler import MEAN_SAMPLES, SHARED_SEED
 
-CALLED = {"coarse": "0-2", "middle": "3-6", "fine": "7-"}
+LAYER_NAMES = {"coarse": "0-2", "middle": "3-6", "fine": "7-"}
 
 
 @dataclass(frozen=True)
 class Layers:
-    """A range of latent codes. Code 0 is of the block of 4 px; each further block has two: 1 and 2 are of 8 px, 3 and 4
-    of 16 px, 7 and 8 of 64 px. The last one besides is of the image's colours alone.
+    """A range of latent codes. Code 0 belongs to the block of 4 px; each further block has two: 1 and 2 belong to 8 px,
+    3 and 4 to 16 px, 7 and 8 to 64 px. The last one also determines the colors of the image.
 
-    Args:
-        first: the coarsest.
-        last: the finest; ``None`` is the network's last.
-    Raises:
-        OptionError: there are none.
+    Raises: OptionError: the range is empty.
     """
 
-    first: int
-    last: int | None = None
+    first: int  # the coarsest
+    last: int | None = None  # the finest; ``None`` is the network's last
 
     def __post_init__(self):
         if self.first < 0 or (self.last is not None and self.last < self.first):
             raise OptionError("layers", f"got {self}", "the smaller number first, from 0", "Write e.g. 7-9.")
 
     def of(self, num_latent: int) -> slice:
-        """Their places among a network's codes; `OptionError` if it does not have them."""
+        """Their slice of the network's codes; OptionError if it has fewer."""
         last = num_latent - 1 if self.last is None else self.last
         if max(self.first, last) >= num_latent:
-            got = f"got {self}, and the network has {num_latent} latent codes"
+            got = f"got {self}, but the network has {num_latent} latent codes"
             raise OptionError("layers", got, f"numbers up to {num_latent - 1}", f"Write e.g. 0-{num_latent - 1}.")
         return slice(self.first, last + 1)
 
@@ -58,17 +54,14 @@ class Layers:
 
 
 def parse_layers(text: str) -> Layers:
-    """The layers that a user means.
+    """Layers from ``4-9``, ``4``, ``4-`` (to the last), or ``coarse``, ``middle``, ``fine``: to 8 px, to 32 px, from 64
+    px.
 
-    Args:
-        text: ``4-9``, ``4``, ``4-`` (to the last one), or ``coarse``, ``middle`` or ``fine``: the blocks up to 8 px, up
-            to 32 px, and from 64 px.
-    Raises:
-        OptionError: anything else.
+    Raises: OptionError: anything else.
     """
-    match = re.fullmatch(r"(\d{1,3})(-)?(\d{1,3})?", CALLED.get(text.strip(), text.strip()))
+    match = re.fullmatch(r"(\d{1,3})(-)?(\d{1,3})?", LAYER_NAMES.get(text.strip(), text.strip()))
     if match is None or (match[3] and not match[2]):
-        expected = f"{', '.join(CALLED)}, or numbers of latent codes, such as 4-9"
+        expected = f"{', '.join(LAYER_NAMES)}, or numbers of latent codes, such as 4-9"
         raise OptionError("layers", f"got {text!r}", expected, "Write e.g. fine.")
     first, dash, last = match.groups()
     return Layers(int(first), int(last) if last else None if dash else int(first))
@@ -76,27 +69,23 @@ def parse_layers(text: str) -> Layers:
 
 @dataclass(frozen=True, eq=False)
 class Variation:
-    """How variants of a face differ from its restoration.
+    """How variants differ from the restoration.
 
-    A drawn variant adds to the face's codes what a draw of the prior differs from the prior's mean in. It does not go
-    to the draw itself: under an encoder codes live elsewhere than those of the prior, and on the way from there to here
-    all draws change a face in the same, ugly way.
+    A random variant adds to the codes the difference of a sample of the prior and the prior's mean. It does not move
+    towards the sample itself: the codes of a trained encoder lie elsewhere than the prior's, and every sample would
+        change a face in
+    the same, ugly way.
 
-    Args:
-        layers: whose latent codes change.
-        strength: how far, from 0, not at all, to 1: as far as draws of the prior are from its mean; or, with a
-            reference, all the way to its codes.
-        seed: of the draws.
-        reference: a face whose codes are taken instead, aligned as the network wants its faces, (H, W, 3) BGR, uint8,
-            uint16 or float32 in [0, 1].
     Raises:
         OptionError: a number is out of range.
-        ShapeError: `reference` is no colour image.
+        ShapeError: `reference` is not a color image.
     """
 
-    layers: Layers = field(default_factory=lambda: parse_layers("fine"))
-    strength: float = 0.5
-    seed: int = 0
+    layers: Layers = field(default_factory=lambda: parse_layers("fine"))  # whose latent codes change
+    strength: float = 0.5  # 0 to 1: fraction of the difference, or with a reference of the distance to its codes
+    seed: int = 0  # of the samples
+    # a face that gives the codes instead, aligned as for the network, (H, W, 3) BGR, uint8, uint16 or float32 in [0,
+    # 1]
     reference: np.ndarray | None = None
 
     def __post_init__(self):
@@ -115,7 +104,7 @@ class Variation:
 def variation_of(
     layers: str | None = None, strength: float | None = None, seed: int = 0, reference: np.ndarray | None = None
 ) -> Variation:
-    """A `Variation` of what a command line gives; None stands for its defaults."""
+    """A `Variation` from command line values; None stands for the default."""
     given = {"layers": None if layers is None else parse_layers(layers), "strength": strength}
     return Variation(
         seed=seed, reference=reference, **{key: value for key, value in given.items() if value is not None}
@@ -123,28 +112,29 @@ def variation_of(
 
 
 class VariedNetwork(FaceNetwork):
-    """One variant that a network gives, as a network.
+    """One variant of a network, as a network.
 
-    All faces of a call go towards the same codes, and a variant is a function of weights, variation and index alone, on
-    any device and in any batch.
+    A variant depends on weights, variation and index only, on any device and in any batch; all faces get the same
+    offset.
 
-    Args:
-        network: the network.
-        variation: how it varies.
-        index: which variant: 0 is the network's own restoration, bit for bit, and each further number another draw. A
-            reference gives the variant 1 alone.
-    Raises:
-        OptionError: the network is no `TorchNetwork`, or has not got these layers; or there is no such variant.
+    Raises: OptionError: the network is not a `TorchNetwork`, or lacks these layers; or there is no such variant.
     """
 
-    def __init__(self, network: TorchNetwork, variation: Variation, index: int):
+    def __init__(
+        self,
+        network: TorchNetwork,  # the network
+        variation: Variation,  # how it varies
+        # 0 is the network's own restoration, bit for bit, further numbers are further samples. A reference has variant
+        # 1 only
+        index: int,
+    ):
         if not isinstance(network, TorchNetwork):
-            got = "an ONNX file gives one result alone"
-            raise OptionError("variants", got, "a weight file", "Name the one that it was made of.")
+            got = "got an ONNX file, which gives one result only"
+            raise OptionError("variants", got, "a weight file", "Name the one that it was made from.")
         if index < 0:
             raise OptionError("variants", f"got number {index}", "a whole number from 0")
         if variation.reference is not None and index > 1:
-            got, hint = f"got number {index}, and a reference gives one", "Take a reference for each variant."
+            got, hint = f"got number {index}, but a reference gives one variant", "Use one reference for each variant."
             raise OptionError("variants", got, "0 or 1", hint)
         self.in_size, self.out_size = network.in_size, network.out_size
         self.template, self.alpha, self.task = network.template, network.alpha, network.task
@@ -152,27 +142,19 @@ class VariedNetwork(FaceNetwork):
         self._network = network
         if index:
             self._network = copy.copy(network)
-            self._network.net = _restyled(network, variation, index)
+            self._network.net = _restyle_network(network, variation, index)
 
     def __call__(self, faces: Sequence[np.ndarray]) -> list[np.ndarray]:
-        """See `FaceNetwork`."""
         return self._network(faces)
 
 
-class _Restyled(nn.Module):
-    """A GPEN whose latent codes of some layers are scaled and moved.
+class _RestyledGPEN(nn.Module):
+    """A GPEN whose latent codes at `indices` are multiplied by `scale`, plus `offset`, (1, F)."""
 
-    Args:
-        net: the network.
-        places: of the codes.
-        kept: what they are multiplied by.
-        added: what is added then, (1, F).
-    """
-
-    def __init__(self, net: GPEN, places: slice, kept: float, added: torch.Tensor):
+    def __init__(self, net: GPEN, indices: slice, scale: float, offset: torch.Tensor):
         super().__init__()
-        self.net, self._places, self._kept = net, places, kept
-        self.register_buffer("_added", added)
+        self.net, self._indices, self._scale = net, indices, scale
+        self.register_buffer("_offset", offset)
         self.eval()
 
     def forward(self, lq: torch.Tensor) -> torch.Tensor:
@@ -181,26 +163,26 @@ class _Restyled(nn.Module):
 
     def _restyle(self, latents: torch.Tensor) -> torch.Tensor:
         changed = latents.clone()  # (N, num_latent, F)
-        changed[:, self._places] = latents[:, self._places] * self._kept + self._added.to(latents.dtype)
+        changed[:, self._indices] = latents[:, self._indices] * self._scale + self._offset.to(latents.dtype)
         return changed
 
 
 @torch.inference_mode()
-def _restyled(network: TorchNetwork, variation: Variation, index: int) -> _Restyled:
+def _restyle_network(network: TorchNetwork, variation: Variation, index: int) -> _RestyledGPEN:
     net, strength = network.net, variation.strength
-    places = variation.layers.of(net.decoder.num_latent)
+    indices = variation.layers.of(net.decoder.num_latent)
     if variation.reference is None:
-        return _Restyled(net, places, 1, strength * _draw(net.decoder, variation.seed, index))
+        return _RestyledGPEN(net, indices, 1, strength * _sample_offset(net.decoder, variation.seed, index))
     code = net(network.to_tensor([to_float(variation.reference)]), return_latents=True).latents[:, 0]  # (1, F)
-    return _Restyled(net, places, 1 - strength, strength * code)
+    return _RestyledGPEN(net, indices, 1 - strength, strength * code)
 
 
-def _draw(prior: GPENPrior, seed: int, index: int) -> torch.Tensor:
-    """What a draw of the prior differs from its mean in, (1, F)."""
+def _sample_offset(prior: GPENPrior, seed: int, index: int) -> torch.Tensor:
+    """Difference of a sample of the prior and its mean, (1, F)."""
     number = int(rng_from_key(seed, index).integers(2**63))
     generator = torch.Generator().manual_seed(number)  # on the CPU, where a seed means the same on every machine
     z = torch.randn(1, prior.num_style_feat, generator=generator).to(prior.constant)
-    return prior.mapping(z) - prior.mean_latent(MEAN_OF, torch.Generator().manual_seed(SHARED_SEED))
+    return prior.mapping(z) - prior.mean_latent(MEAN_SAMPLES, torch.Generator().manual_seed(SHARED_SEED))
 
 
 def _check_reference(image: np.ndarray) -> None:

@@ -1,4 +1,4 @@
-"""Videos in, videos out: every face restored in every frame, steady over time, with the sound kept."""
+"""Restore every face of a video in every frame, with smoothed landmarks; the sound is kept."""
 
 import contextlib
 import itertools
@@ -23,37 +23,26 @@ from gpen_plugin.restore.video_writer import VideoTarget
 
 
 class FaceRestorer(Protocol):
-    """What `restore_video` needs of a `Restorer`."""
+    """The part of `Restorer` that `restore_video` needs."""
 
-    def find(self, image: np.ndarray) -> list[DetectedFace]:
-        """See `Restorer.find`."""
+    def find(self, image: np.ndarray) -> list[DetectedFace]: ...
 
     def restore_all(
         self, images: Sequence[Photograph], *, faces: Sequence[Sequence[DetectedFace]]
-    ) -> list[Restoration]:
-        """See `Restorer.restore_all`."""
+    ) -> list[Restoration]: ...
 
 
 @dataclass(frozen=True)
 class VideoReport:
-    """What was done to a video.
-
-    Attributes:
-        frames: number of frames.
-        faces: number of faces, summed over the frames.
-        tracks: number of faces that were followed from frame to frame; at a cut, all of them are new.
-        notes: what a person should know, a sentence each.
-    """
-
-    frames: int
-    faces: int
-    tracks: int
-    notes: tuple[str, ...]
+    frames: int  # number of frames
+    faces: int  # number of faces, summed over the frames
+    tracks: int  # number of tracked faces; at a cut, all are new
+    notes: tuple[str, ...]  # sentences for the user
 
 
 @dataclass(frozen=True, eq=False)
 class _Frame:
-    """A frame on its way: when and how long it is shown, in seconds, whether its shot had no colour yet, its faces."""
+    """A frame, its time and duration in seconds, whether its shot is monochrome so far, and its faces."""
 
     image: np.ndarray
     time: Fraction
@@ -63,28 +52,19 @@ class _Frame:
 
 
 def restore_video(
-    source: Path,
-    target: Path,
-    restorer: FaceRestorer,
+    source: Path,  # a video that FFmpeg can read
+    target: Path,  # the result, ``.mp4``, ``.mov`` or ``.mkv``; written completely or not at all
+    restorer: FaceRestorer,  # detects and restores faces
     *,
-    batch: int = 8,
-    progress: Callable[[int], None] | None = None,
-    compare: Path | None = None,
+    batch: int = 8,  # frames per batch
+    progress: Callable[[int], None] | None = None,  # called with the number of frames finished since the last call
+    compare: Path | None = None,  # a second file, with the frames before and after side by side
 ) -> VideoReport:
-    """Restore every face of a video. Only as many frames are held in memory as are looked ahead, and a batch.
+    """Restore every face of a video. Memory holds the frames of the look-ahead and of a batch.
 
-    Args:
-        source: a video that FFmpeg can read.
-        target: the result, ``.mp4``, ``.mov`` or ``.mkv``; whole or not at all.
-        restorer: finds and restores faces.
-        batch: frames that are restored at once.
-        progress: called with the number of frames that were done since the last call.
-        compare: a second file, with the frames before and after side by side.
-    Returns:
-        The report.
     Raises:
         DataError: the source cannot be read, or the target cannot be written.
-        OptionError: a kind of video that is not written, or the target is the source.
+        OptionError: a kind of video that cannot be written, or the target is the source.
         MissingFileError: PyAV is not installed.
     """
     video, tracker = VideoSource(source), FaceTracker()
@@ -92,7 +72,7 @@ def restore_video(
     with contextlib.ExitStack() as stack:
         written = stack.enter_context(VideoTarget(target, source, video.rate, video.aspect))
         beside = stack.enter_context(VideoTarget(compare, source, video.rate, video.aspect)) if compare else None
-        for group in _groups(_tracked(video, restorer, tracker), batch):
+        for group in _groups(_track(video, restorer, tracker), batch):
             located = [[each.face for each in frame.faces] for frame in group]
             images = [Photograph(frame.image, monochrome=frame.monochrome) for frame in group]
             results = restorer.restore_all(images, faces=located)
@@ -107,26 +87,26 @@ def restore_video(
                 progress(len(group))
     notes = [*video.notes, *written.notes]
     if tracker.dropped:
-        notes.append(f"seen too briefly for a face, and left as it was: {tracker.dropped}")
+        notes.append(f"faces detected in too few frames, left unchanged: {tracker.dropped}")
     return VideoReport(frames, faces, tracker.tracks, tuple(notes))
 
 
-def _tracked(video: VideoSource, restorer: FaceRestorer, tracker: FaceTracker) -> Iterator[_Frame]:
-    """Each frame, as soon as it is certain where its faces are."""
+def _track(video: VideoSource, restorer: FaceRestorer, tracker: FaceTracker) -> Iterator[_Frame]:
+    """Each frame as soon as its faces are known."""
     starts_shot, waiting, monochrome = CutFinder(), deque(), True
     for image, time, duration in video:
         cut = starts_shot(image)
         # One frame in color settles it until the next cut: faces must not change between gray and color in a shot.
         monochrome = (monochrome or cut) and is_monochrome(image)
         found = [face for face in restorer.find(image) if can_be_aligned(face.landmarks)]
-        certain = tracker.add(found, cut=cut)
+        finished = tracker.add(found, cut=cut)
         waiting.append(_Frame(image, time, duration, monochrome))
-        yield from _with_faces(waiting, certain)
+        yield from _with_faces(waiting, finished)
     yield from _with_faces(waiting, tracker.finish())
 
 
-def _with_faces(waiting: deque[_Frame], certain: Sequence[Sequence[TrackedFace]]) -> Iterator[_Frame]:
-    for faces in certain:
+def _with_faces(waiting: deque[_Frame], finished: Sequence[Sequence[TrackedFace]]) -> Iterator[_Frame]:
+    for faces in finished:
         frame = waiting.popleft()
         yield replace(frame, faces=[face for face in faces if can_be_aligned(face.face.landmarks)])
 

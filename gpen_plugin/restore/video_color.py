@@ -1,4 +1,4 @@
-"""Frames in the colors of BT.709 from frames in those of HDR or of a wide gamut, by the formulas of the standards."""
+"""Convert frames of HDR or wide gamut to BT.709, by the formulas of the standards."""
 
 import functools
 from dataclasses import dataclass
@@ -27,19 +27,14 @@ _ENCODED = np.rint(_ROOTS ** (2 / SDR_GAMMA) * 255).astype(np.uint8)
 
 @dataclass(frozen=True)
 class WideColor:
-    """Colors that a display of BT.709 cannot show as they are.
-
-    Attributes:
-        primaries: code point.
-        transfer: code point.
-    """
+    """Code points of primaries and transfer function that BT.709 does not cover."""
 
     primaries: int
     transfer: int
 
     @classmethod
     def of(cls, primaries: int, transfer: int) -> "WideColor | None":
-        """None for colors that are those of BT.709, or near them; HDR without primaries has those of BT.2020."""
+        """None for colors of BT.709 or similar; HDR without primaries has those of BT.2020."""
         if transfer in (PQ, HLG):
             return cls(primaries if primaries in _CHROMATICITIES else BT2020, transfer)
         return cls(primaries, transfer) if primaries in (BT2020, DCI_P3, DISPLAY_P3) else None
@@ -49,15 +44,10 @@ class WideColor:
         return ", ".join(names)
 
     def to_bt709(self, frame: np.ndarray) -> np.ndarray:
-        """Convert a frame.
+        """Convert a frame, (H, W, 3) uint16 RGB, full range, to (H, W, 3) uint8 BGR.
 
-        HDR is shown with the diffuse white of BT.2408 as white; what is brighter is compressed by the curve of
-        BT.2390, which leaves dark and middle tones as they are. Colors outside of the gamut are clipped.
-
-        Args:
-            frame: (H, W, 3) uint16 RGB, full range.
-        Returns:
-            (H, W, 3) uint8 BGR.
+        HDR is shown with the diffuse white of BT.2408 as white; highlights are compressed by the curve of BT.2390,
+        which leaves dark and middle tones unchanged. Colors outside the gamut are clipped.
         """
         light = _linear_light(self.transfer)[frame]  # [H, W, 3], 1 = SDR white
         light = cv2.transform(light, np.linalg.inv(_to_xyz(1)) @ _to_xyz(self.primaries))
@@ -89,7 +79,7 @@ def _linear_light(transfer: int) -> np.ndarray:
 
 
 def _look_up(table: np.ndarray, light: np.ndarray) -> np.ndarray:
-    """Read a table whose entries belong to evenly spaced square roots of light, from 0 to 1."""
+    """Read a table over evenly spaced square roots of light, from 0 to 1."""
     place = np.sqrt(np.minimum(light, 1)) * (len(table) - 1) + 0.5
     return table[place.astype(np.uint16)]
 

@@ -1,4 +1,4 @@
-"""Videos as frames: upright, progressive, in the colors of BT.709, each with the time at which it is shown."""
+"""Read videos as frames: upright, progressive, in BT.709, each with its time."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -18,14 +18,17 @@ if TYPE_CHECKING:
     from av.stream import Stream
     from av.video.stream import VideoStream
 
-USUAL_RATE = Fraction(25)  # frames per second of a file that does not say
+DEFAULT_RATE = Fraction(25)  # frames per second of a file that does not say
 MAX_ERRORS = 1000  # in a row; then the file is at its end
-COUNTED = {"mov", "avi"}  # formats that give the length of the video
-TIMED = {"matroska", "asf", "flv"}  # formats that give the length of the whole file
-SHORTER = Fraction(2)  # seconds by which the video may end before such a file does
-DISCONTINUOUS = {"mpegts", "mpeg"}  # formats whose clock may be set anew: broadcasts, discs, joined recordings
-MAX_STEP_BACK, MAX_STEP = Fraction(1), Fraction(600)  # seconds in one stream; beyond them the clock was set anew
-STILL = {"attached_pic", "timed_thumbnails"}  # what streams of a cover are marked with
+FORMATS_WITH_VIDEO_LENGTH = {"mov", "avi"}  # formats that give the length of the video
+FORMATS_WITH_FILE_LENGTH = {"matroska", "asf", "flv"}  # formats that give the length of the whole file
+LENGTH_SLACK = Fraction(2)  # seconds by which the video may end before such a file does
+FORMATS_WITH_RESETS = {"mpegts", "mpeg"}  # formats whose clock may be set anew: broadcasts, discs, joined recordings
+MAX_TIME_STEP_BACK, MAX_TIME_STEP = (
+    Fraction(1),
+    Fraction(600),
+)  # seconds in one stream; beyond them the clock was set anew
+STILL_DISPOSITIONS = {"attached_pic", "timed_thumbnails"}  # what streams of a cover are marked with
 
 # Code points of ITU-T H.273, as FFmpeg numbers them.
 _BT709, _BT601, _BT2020 = 1, 6, 9
@@ -36,7 +39,7 @@ SCALING = "flags=bicubic+accurate_rnd+full_chroma_int"
 
 
 def import_av(where: str | Path) -> ModuleType:
-    """PyAV, which reads and writes videos. MissingFileError without it."""
+    """PyAV. MissingFileError without it."""
     try:
         import av
     except ImportError as error:
@@ -46,7 +49,7 @@ def import_av(where: str | Path) -> ModuleType:
 
 
 def open_video(path: Path) -> "InputContainer":
-    """Open a file for reading. DataError if it is not there or no video, MissingFileError without PyAV."""
+    """Open a file for reading. DataError if it does not exist or is not a video, MissingFileError without PyAV."""
     av = import_av(path)
     if not path.is_file():
         raise DataError(str(path), "is not there" if not path.exists() else "is not a file", "a video")
@@ -54,15 +57,15 @@ def open_video(path: Path) -> "InputContainer":
         # By its absolute path: FFmpeg takes what stands before a colon for a protocol.
         return av.open(str(path.absolute()), metadata_errors="replace")
     except (OSError, ValueError) as error:  # FFmpeg's errors are among them
-        raise _unreadable(path, reason(error)) from error
+        raise _unreadable(path, error_reason(error)) from error
 
 
 def demux(container: "InputContainer") -> Iterator["Packet"]:
-    """Packets of all streams in the order of the file, without damaged parts. A clock that was set anew goes on.
+    """Packets of all streams in the order of the file, without damaged parts, with continuous time.
 
-    Two readers of one file get the same packets with the same times.
+    Two readers of a file get the same packets and times.
     """
-    clock = _Clock() if DISCONTINUOUS & _formats(container) else None
+    clock = _Clock() if FORMATS_WITH_RESETS & _formats(container) else None
     errors = 0
     while errors < MAX_ERRORS:
         try:
@@ -78,56 +81,57 @@ def demux(container: "InputContainer") -> Iterator["Packet"]:
 
 
 def video_streams(container: "InputContainer") -> list["VideoStream"]:
-    """All streams of moving images, first the one that players show: the first of those marked as default, if any."""
-    streams = [stream for stream in container.streams.video if not STILL & marks(stream)]
-    return sorted(streams, key=lambda stream: "default" not in marks(stream))
+    """All streams of moving images; the first is the one that players show, preferably a default one."""
+    streams = [stream for stream in container.streams.video if not STILL_DISPOSITIONS & dispositions(stream)]
+    return sorted(streams, key=lambda stream: "default" not in dispositions(stream))
 
 
-def marks(stream: "Stream") -> set[str]:
-    """Names of what a stream is marked as: default, forced, attached_pic ..."""
+def dispositions(stream: "Stream") -> set[str]:
+    """Names of a stream's dispositions: default, forced, attached_pic ..."""
     return {mark.name for mark in stream.disposition}
 
 
-def start_of(container: "InputContainer") -> Fraction:
-    """When the file starts, in seconds: times are counted from here on. 0 where sound begins earlier, to be skipped."""
+def start_time(container: "InputContainer") -> Fraction:
+    """Start of the file in seconds, from which times are counted; 0 if sound starts earlier, which is skipped."""
     streams = [*container.streams.video, *container.streams.audio]
     starts = [stream.start_time * stream.time_base for stream in streams if stream.start_time is not None]
     return max(min(starts, default=Fraction(0)), Fraction(0))
 
 
-_Timed = tuple[np.ndarray, Fraction | None]  # a frame and its time in seconds, None where nothing tells it
+_TimedFrame = tuple[np.ndarray, Fraction | None]  # a frame and its time in seconds, None where nothing tells it
 
 
 class VideoSource:
-    """A video file, opened; iterate over it for its frames, once.
+    """A video file; iterate over it for its frames, once.
 
-    Each comes as (frame, time, duration): (H, W, 3) uint8 BGR, upright and progressive; when it is shown, in seconds
-    from the start of the file, strictly increasing; and how long. Before a gap that damage leaves, a frame is shown
-    until the next one that can be read.
+    Yields (frame, time, duration): (H, W, 3) uint8 BGR, upright and progressive; the time in seconds from the start of
+    the file, strictly increasing; the duration in seconds. A frame before a damaged part lasts until the next readable
+    one.
 
-    Args:
-        path: the file.
     Raises:
-        DataError: it is not there, or no video, or has no frame.
+        DataError: it does not exist, is not a video, or has no frame.
         MissingFileError: PyAV is not installed.
 
     Attributes:
-        rate: frames per second, as the file says; frames may come at other times.
-        expected: number of frames that the file promises; not always right.
+        rate: frames per second according to the file; the frames' times may differ.
+        expected: number of frames according to the file.
         aspect: width of a pixel by its height.
-        read: number of frames that were read so far.
-        notes: what a person should know about the reading; complete after the last frame.
+        read: number of frames read so far.
+        notes: for the user; complete after the last frame.
     """
 
-    def __init__(self, path: Path):
+    def __init__(
+        self,
+        path: Path,  # the file
+    ):
         self._path = Path(path)
         self._container = open_video(self._path)
         streams = [stream for stream in video_streams(self._container) if stream.codec_context is not None]
         if not streams:
             self._container.close()
-            raise _unreadable(self._path, "it has no stream of video that FFmpeg knows")
+            raise _unreadable(self._path, "FFmpeg knows none of its video streams")
         self._stream, *others = streams
-        self._start = start_of(self._container)
+        self._start = start_time(self._container)
         self.rate = _rate(self._stream)
         self._promised = self._promise()
         self.expected = self._stream.frames if self._promised is None else round(self._promised * self.rate)
@@ -137,7 +141,7 @@ class VideoSource:
         first = next(self._decoded, None)
         if first is None:
             self._container.close()
-            raise _unreadable(self._path, "no frame of it can be decoded")
+            raise _unreadable(self._path, "none of its frames can be decoded")
         if self._stream.start_time is None and first.pts is not None:  # a stream without a container
             self._start = first.pts * first.time_base
             self._end -= self._start
@@ -146,7 +150,7 @@ class VideoSource:
         self.notes: list[str] = []
         if others:
             left_out = ", ".join(_described(stream) for stream in others)
-            self.notes.append(f"restored is video track {_described(self._stream)}; left out: {left_out}")
+            self.notes.append(f"video track {_described(self._stream)} is restored; left out: {left_out}")
         tags = {key.lower(): value for key, value in self._stream.metadata.items()}
         if tags.get("alpha_mode") == "1" or any(part.is_alpha for part in first.format.components):
             self.notes.append("transparency left out")
@@ -170,7 +174,7 @@ class VideoSource:
         return end - time if end > time else 1 / self.rate
 
     def _in_order(self) -> Iterator[tuple[np.ndarray, Fraction]]:
-        """Frames with times that increase. A time that the next one does not confirm is replaced."""
+        """Frames with increasing times. A time that contradicts the next one is replaced."""
         last, waiting = None, None
         for frame, time in self._frames():
             if waiting is not None:
@@ -181,7 +185,7 @@ class VideoSource:
             yield waiting[0], self._confirmed(last, waiting[1], None)
 
     def _confirmed(self, last: Fraction | None, time: Fraction | None, following: Fraction | None) -> Fraction:
-        """The time of a frame, given that of the frame before, which is certain, and of the one after it."""
+        """The time of a frame, from that of the frame before, which is certain, and of the one after."""
         if time is not None and (last is None or last < time) and (following is None or time < following):
             return time
         usual = 1 / self.rate
@@ -191,8 +195,7 @@ class VideoSource:
             return (last + following) / 2
         return last + usual
 
-    def _frames(self) -> Iterator[_Timed]:
-        """Converted frames and their times, None where nothing tells them."""
+    def _frames(self) -> Iterator[_TimedFrame]:
         size, filters = (self._first.width, self._first.height), None
         for frame in self._decoded_from_first():
             properties = _Properties.of(frame, deinterlace=filters is not None and filters.properties.deinterlace)
@@ -210,13 +213,13 @@ class VideoSource:
         del self._first
         yield from self._decoded
 
-    def _finished(self, images: Iterator[_Timed]) -> Iterator[_Timed]:
+    def _finished(self, images: Iterator[_TimedFrame]) -> Iterator[_TimedFrame]:
         for image, time in images:
             self.read += 1
             yield self._orientation.upright(image), None if time is None else self._regular(time - self._start)
 
     def _regular(self, time: Fraction) -> Fraction:
-        """The time that a constant rate gives, where the file says the same, rounded to its milliseconds."""
+        """The time at a constant rate if the file has it rounded to milliseconds."""
         regular = round(time * self.rate) / self.rate
         return regular if abs(time - regular) <= min(self._stream.time_base, Fraction(1, 500)) else time
 
@@ -243,13 +246,13 @@ class VideoSource:
                 yield frame
 
     def _promise(self) -> Fraction | None:
-        """When the video ends in seconds, as the file says."""
+        """End of the video in seconds according to the file."""
         formats, stream = _formats(self._container), self._stream
-        if formats & COUNTED and stream.duration:
+        if formats & FORMATS_WITH_VIDEO_LENGTH and stream.duration:
             # AVI counts its frames; its duration is of what is there.
             length = max(stream.duration, stream.frames) if "avi" in formats else stream.duration
             return ((stream.start_time or 0) + length) * stream.time_base - self._start
-        if formats & TIMED and self._container.duration:
+        if formats & FORMATS_WITH_FILE_LENGTH and self._container.duration:
             return Fraction(self._container.duration, 1_000_000)
         return None
 
@@ -258,19 +261,19 @@ class VideoSource:
 
     def _note_damage(self) -> None:
         if self._damaged:
-            self.notes.append(f"damaged frames, in whose place the one before stands: {self._damaged}")
+            self.notes.append(f"damaged frames, replaced by the frame before: {self._damaged}")
         if self._unclean:
-            self.notes.append(f"damaged frames, shown as far as they could be read: {self._unclean}")
-        slack = Fraction(3, 2) / self.rate if _formats(self._container) & COUNTED else SHORTER
+            self.notes.append(f"damaged frames, partly decoded: {self._unclean}")
+        slack = Fraction(3, 2) / self.rate if _formats(self._container) & FORMATS_WITH_VIDEO_LENGTH else LENGTH_SLACK
         if self._promised is not None and self._end < self._promised - slack:
-            got = f"{float(self._end):.2f} s of it could be read"
-            self.notes.append(f"the file promises {float(self._promised):.2f} s of video, {got}")
+            got = f"{float(self._end):.2f} s could be read"
+            self.notes.append(f"the file should have {float(self._promised):.2f} s of video, but {got}")
 
 
 class _Clock:
-    """Makes times go on where a file's clock was set anew: all streams are shifted alike, so that they stay together.
+    """Makes time continuous where a file's clock was reset: all streams are shifted alike.
 
-    A single time that is damaged shifts its own packet alone, as the next ones fit the clock of before.
+    A single damaged time shifts its own packet only, as the next ones fit the previous clock.
     """
 
     def __init__(self):
@@ -278,7 +281,6 @@ class _Clock:
         self._last: dict[int, Fraction] = {}
 
     def correct(self, packet: "Packet") -> None:
-        """Shift the times of a packet."""
         ticks = packet.dts if packet.dts is not None else packet.pts
         if ticks is None:
             return
@@ -286,7 +288,7 @@ class _Clock:
         if last is not None:
             shifts = (self._shift, self._shift_before)
             shift = min(shifts, key=lambda shift: abs(time + shift - last))
-            if not -MAX_STEP_BACK <= time + shift - last <= MAX_STEP:
+            if not -MAX_TIME_STEP_BACK <= time + shift - last <= MAX_TIME_STEP:
                 shift = max(self._last.values()) - time
             if shift != self._shift:
                 self._shift, self._shift_before = shift, self._shift
@@ -298,8 +300,6 @@ class _Clock:
 
 @dataclass(frozen=True)
 class _Properties:
-    """What decides how a frame is converted."""
-
     width: int
     height: int
     pixel_format: str
@@ -311,7 +311,7 @@ class _Properties:
 
     @classmethod
     def of(cls, frame: "VideoFrame", *, deinterlace: bool) -> "_Properties":
-        """Those of a decoded frame; `deinterlace`: whether one before it was interlaced."""
+        """`deinterlace`: whether an earlier frame was interlaced."""
         rgb = frame.format.is_rgb or frame.format.has_palette
         return cls(
             frame.width,
@@ -326,15 +326,14 @@ class _Properties:
 
 
 class _Filters:
-    """Deinterlaces and converts frames of the same properties.
+    """Deinterlaces and converts frames of the same properties."""
 
-    Args:
-        properties: of all frames.
-        time_base: of their times.
-        size: width and height of the results.
-    """
-
-    def __init__(self, properties: _Properties, time_base: Fraction, size: tuple[int, int]):
+    def __init__(
+        self,
+        properties: _Properties,  # of all frames
+        time_base: Fraction,  # of their times
+        size: tuple[int, int],  # width and height of the results
+    ):
         import av
 
         self.properties = properties
@@ -356,13 +355,13 @@ class _Filters:
         if properties.wide is not None:
             self.notes.append(f"colors of {properties.wide} converted to BT.709 with 8 bits")
         elif properties.bits > 8:
-            self.notes.append("colors of more than 8 bits became 8 bits")
+            self.notes.append("colors of more than 8 bits reduced to 8 bits")
         if (properties.width, properties.height) != size:
-            got = f"frames of {properties.width} x {properties.height}"
-            self.notes.append(f"its size changes; {got} were scaled to {size[0]} x {size[1]}")
+            got = f"{properties.width} x {properties.height}"
+            self.notes.append(f"the frame size changes; frames of {got} were scaled to {size[0]} x {size[1]}")
 
-    def __call__(self, frame: "VideoFrame | None") -> Iterator[_Timed]:
-        """Take a frame, None after the last; give those that are finished, (H, W, 3) uint8 BGR, and their times."""
+    def __call__(self, frame: "VideoFrame | None") -> Iterator[_TimedFrame]:
+        """Take a frame, None after the last; yield finished ones, (H, W, 3) uint8 BGR, and their times."""
         if frame is not None:
             frame.colorspace = self.properties.matrix
         self._graph.push(frame)
@@ -379,7 +378,7 @@ class _Filters:
 
 @dataclass(frozen=True)
 class _Orientation:
-    """How frames are turned and mirrored to be upright: first the axes are exchanged, then they are reversed."""
+    """Exchange of the axes, followed by mirroring, that makes frames upright."""
 
     exchange: bool = False
     reverse_x: bool = False
@@ -387,7 +386,7 @@ class _Orientation:
 
     @classmethod
     def of(cls, frame: "VideoFrame") -> "_Orientation":
-        """From the display matrix, which comes with a frame: x' = a x + c y, y' = b x + d y, of a, b, u, c, d, ..."""
+        """From the display matrix of a frame: x' = a x + c y, y' = b x + d y, of a, b, u, c, d, ..."""
         try:
             a, b, _, c, d, *_ = np.frombuffer(bytes(frame.side_data["DISPLAYMATRIX"]), np.int32).tolist()
         except KeyError:
@@ -397,19 +396,18 @@ class _Orientation:
         return cls(exchange, across < 0, down < 0)
 
     def upright(self, image: np.ndarray) -> np.ndarray:
-        """Turn an image, (H, W, 3)."""
         image = image.swapaxes(0, 1) if self.exchange else image
         return np.ascontiguousarray(image[:: -1 if self.reverse_y else 1, :: -1 if self.reverse_x else 1])
 
     def turned(self, aspect: Fraction | None) -> Fraction:
-        """Width of a pixel by its height, after turning; 1 where it is not known."""
+        """Aspect of a pixel after turning; 1 if unknown."""
         if aspect is None or aspect <= 0:
             return Fraction(1)
         return 1 / aspect if self.exchange else aspect
 
 
 def _matrix(frame: "VideoFrame") -> int:
-    """Code point of the matrix to RGB; where none is told, the usual one of the size, as players have it."""
+    """Code point of the matrix to RGB; if unknown, the usual one of the size, as in players."""
     if frame.colorspace in _MATRICES:
         return frame.colorspace
     if frame.color_primaries == BT2020:
@@ -419,7 +417,7 @@ def _matrix(frame: "VideoFrame") -> int:
 
 def _rate(stream: "VideoStream") -> Fraction:
     rate = stream.guessed_rate or stream.average_rate
-    return rate if rate and 0 < rate <= 1000 else USUAL_RATE
+    return rate if rate and 0 < rate <= 1000 else DEFAULT_RATE
 
 
 def _described(stream: "VideoStream") -> str:
@@ -431,10 +429,12 @@ def _formats(container: "InputContainer") -> set[str]:
     return set(container.format.name.split(","))
 
 
-def _unreadable(path: Path, reason: str) -> DataError:
-    return DataError(str(path), f"cannot be read as a video ({reason})", "a video with a frame in it", "Is it damaged?")
+def _unreadable(path: Path, error_reason: str) -> DataError:
+    return DataError(
+        str(path), f"cannot be read as a video ({error_reason})", "a video with a frame in it", "Is it damaged?"
+    )
 
 
-def reason(error: Exception) -> str:
-    """What went wrong, without number and path."""
+def error_reason(error: Exception) -> str:
+    """The message of an error without number and path."""
     return getattr(error, "strerror", None) or str(error)

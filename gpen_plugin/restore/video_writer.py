@@ -1,4 +1,4 @@
-"""Write a video from frames, whole or not at all, with the sound, the subtitles and the metadata of another."""
+"""Write a video with the sound, the subtitles and the metadata of another."""
 
 import contextlib
 import io
@@ -15,7 +15,15 @@ import cv2
 import numpy as np
 
 from gpen_plugin.errors import DataError, MissingFileError, OptionError
-from gpen_plugin.restore.video_reader import SCALING, demux, import_av, open_video, reason, start_of, video_streams
+from gpen_plugin.restore.video_reader import (
+    SCALING,
+    demux,
+    error_reason,
+    import_av,
+    open_video,
+    start_time,
+    video_streams,
+)
 
 if TYPE_CHECKING:
     from av import AudioFrame, Packet, VideoFrame
@@ -28,71 +36,71 @@ ENCODERS = {  # of frames, the best first, each with its options
     "libopenh264": {"b": "12M"},
     "mpeg4": {"qscale": "2", "flags": "+qscale"},
 }
-SOUND, SOUND_BITS = "aac", 96_000  # encoder of sound that cannot be copied, and bits per second and channel
-SOUND_RATES = (96000, 88200, 64000, 48000, 44100, 32000, 24000, 22050, 16000, 12000, 11025, 8000, 7350)  # that it knows
-USUAL_SOUND_RATE = 48000
-SOUND_LAYOUTS = {1: "mono", 2: "stereo", 6: "5.1", 8: "7.1"}  # by number of channels
+AUDIO_CODEC, AUDIO_BIT_RATE = "aac", 96_000  # encoder of sound that cannot be copied, and bits per second and channel
+AUDIO_RATES = (96000, 88200, 64000, 48000, 44100, 32000, 24000, 22050, 16000, 12000, 11025, 8000, 7350)  # that it knows
+DEFAULT_AUDIO_RATE = 48000
+AUDIO_LAYOUTS = {1: "mono", 2: "stereo", 6: "5.1", 8: "7.1"}  # by number of channels
 QUICKTIME_LANGUAGES = {"deu": "ger", "nld": "dut", "ell": "gre", "isl": "ice", "zho": "chi", "fas": "per", "sqi": "alb"}
 """By ISO 639-2/T: under what other code FFmpeg can write a language into .mov; it would leave these out."""
-TEXTS = {"subrip", "ass", "ssa", "webvtt", "mov_text", "text"}  # codecs of subtitles that are no images
-FINE = 10_000  # ticks per second at least
+TEXT_SUBTITLES = {"subrip", "ass", "ssa", "webvtt", "mov_text", "text"}  # codecs of subtitles that are no images
+MIN_TICKS = 10_000  # ticks per second at least
 KINDS = {"audio": "sound", "subtitle": "subtitles", "data": "data", "attachment": "attachments"}
-STALE = ("BPS", "DURATION", "NUMBER_OF", "_STATISTICS", "ENCODER", "MAJOR_BRAND", "MINOR_VERSION", "COMPATIBLE_BRANDS")
+STALE_METADATA = (
+    "BPS",
+    "DURATION",
+    "NUMBER_OF",
+    "_STATISTICS",
+    "ENCODER",
+    "MAJOR_BRAND",
+    "MINOR_VERSION",
+    "COMPATIBLE_BRANDS",
+)
 """How metadata begin that the old file has of itself."""
 
 
 @dataclass(frozen=True)
 class Container:
-    """A kind of file that is written.
-
-    Attributes:
-        format: FFmpeg's name of it.
-        subtitles: encoder of texts that cannot be copied.
-        foreign: how the names of those codecs begin that it could hold, but hardly a player understands.
-        options: of the format.
-    """
-
-    format: str
-    subtitles: str
-    foreign: tuple[str, ...] = ()
-    options: tuple[tuple[str, str], ...] = ()
+    format: str  # FFmpeg's name
+    subtitles: str  # encoder of texts that cannot be copied
+    avoided: tuple[str, ...] = ()  # prefixes of codecs that it could hold, but few players support
+    options: tuple[tuple[str, str], ...] = ()  # of the format
 
 
-_PLAYED_WHILE_LOADED = (("movflags", "+faststart"),)
+_FAST_START = (("movflags", "+faststart"),)
 CONTAINERS = {
-    ".mp4": Container("mp4", "mov_text", ("pcm_", "vorbis", "mp1", "mp2"), _PLAYED_WHILE_LOADED),
-    ".mov": Container("mov", "mov_text", (), _PLAYED_WHILE_LOADED),
+    ".mp4": Container("mp4", "mov_text", ("pcm_", "vorbis", "mp1", "mp2"), _FAST_START),
+    ".mov": Container("mov", "mov_text", (), _FAST_START),
     ".mkv": Container("matroska", "srt"),
 }
 """The files that can be written, by suffix."""
 
 
 class VideoTarget:
-    """A video that is being written; a context manager. It stands there whole after the context, or not at all.
+    """A video to write; a context manager. The file exists completely after the context, or not at all.
 
-    It is written under a temporary name in the same folder. What an earlier process left there of the same video,
-    when it was killed, is removed.
+    It is written under a temporary name in the same folder. Temporary files of killed processes are removed.
 
-    Args:
-        path: the file; its suffix chooses the kind. Its folder is made.
-        source: the video that sound, subtitles and metadata are taken from; None for a silent one.
-        rate: frames per second; frames may come at other times.
-        aspect: width of a pixel by its height.
     Raises:
-        OptionError: a suffix that is not written, or `path` is the source itself.
+        OptionError: a suffix that cannot be written, or `path` is the source.
         MissingFileError: PyAV is not installed.
 
     Attributes:
-        notes: what a person should know about the writing; complete after the context.
+        notes: for the user; complete after the context.
     """
 
-    def __init__(self, path: Path, source: Path | None, rate: Fraction, aspect: Fraction = Fraction(1)):
+    def __init__(
+        self,
+        path: Path,  # the file; its suffix determines the format. Its folder is created
+        source: Path | None,  # video with the sound, subtitles and metadata; None for a silent one
+        rate: Fraction,  # frames per second; frames may have other times
+        aspect: Fraction = Fraction(1),  # width of a pixel by its height
+    ):
         self._path, self._source, self._rate, self._aspect = Path(path), source, Fraction(rate), aspect
         suffix = self._path.suffix.lower()
         if suffix not in CONTAINERS:
             raise OptionError("video", f"got {self._path.name}", f"a name that ends in {', '.join(CONTAINERS)}")
         if source is not None and self._path.exists() and self._path.samefile(source):
-            raise OptionError("video", f"{path} would be written over itself", "another name or folder")
+            raise OptionError("video", f"{path} would replace its own source", "another name or folder")
         import_av(self._path)
         name = f".{zlib.crc32(self._path.name.encode(errors='surrogateescape')):08x}"
         self._temporary = self._path.with_name(f"{name}.{os.getpid()}.part{suffix}")
@@ -104,15 +112,15 @@ class VideoTarget:
     def __enter__(self) -> "VideoTarget":
         return self
 
-    def write(self, frame: np.ndarray, time: Fraction, duration: Fraction) -> None:
+    def write(
+        self,
+        frame: np.ndarray,  # (H, W, 3) uint8 BGR, all of one size
+        time: Fraction,  # in seconds from the start of the source; increasing
+        duration: Fraction,  # in seconds
+    ) -> None:
         """Add a frame.
 
-        Args:
-            frame: (H, W, 3) uint8 BGR, all of one size.
-            time: when it is shown, in seconds from the start of the source; increasing.
-            duration: how long.
-        Raises:
-            DataError: it cannot be written.
+        Raises: DataError: it cannot be written.
         """
         height, width = frame.shape[:2]
         if self._encoder is None:
@@ -140,7 +148,7 @@ class VideoTarget:
 
     def _opened(self, width: int, height: int) -> "_Encoder":
         if self._size != (width, height):
-            self.notes.append(f"{self._size[0]} x {self._size[1]} became {width} x {height}: codecs want even sides")
+            self.notes.append(f"{self._size[0]} x {self._size[1]} became {width} x {height}, as codecs need even sides")
         with self._failing():
             self._path.parent.mkdir(parents=True, exist_ok=True)
             _remove_left_over(self._path.parent, self._left_over)
@@ -154,24 +162,24 @@ class VideoTarget:
             if isinstance(error, OptionError | MissingFileError):
                 raise
             expected = "a writable folder with space left"
-            raise DataError(str(self._path), f"cannot be written ({reason(error)})", expected) from error
+            raise DataError(str(self._path), f"cannot be written ({error_reason(error)})", expected) from error
 
 
 class _Encoder:
-    """Encodes frames into a file, and copies the rest of another file beside them."""
+    """Encodes frames into a file and copies the other streams of another file."""
 
     def __init__(self, path: Path, source: Path | None, size: tuple[int, int], rate: Fraction, aspect: Fraction):
         import av
 
         container = CONTAINERS[path.suffix]
         ticks = rate.numerator  # of which one frame takes a whole number
-        while ticks < FINE:
+        while ticks < MIN_TICKS:
             ticks *= 2
         self._time_base = Fraction(1, min(ticks, 1_000_000))
         self._last: int | None = None  # time of a frame in ticks
         self._end = self._damaged = 0
         self._held: Packet | None = None  # the last one, as its duration depends on whether another follows
-        self._durations: dict[int, int] = {}  # by time, in ticks, of frames on their way
+        self._durations: dict[int, int] = {}  # by time, in ticks, of frames on their writer
         options = dict(container.options)
         self._output = av.open(str(path.absolute()), "w", format=container.format, container_options=options)
         self._source = None if source is None else open_video(Path(source))
@@ -189,14 +197,12 @@ class _Encoder:
 
     @property
     def notes(self) -> list[str]:
-        """What became of sound and subtitles."""
         notes = [] if self._companions is None else list(self._companions.notes)
         if self._damaged:
             notes.append(f"damaged parts of sound or subtitles left out: {self._damaged}")
         return notes
 
     def write(self, frame: np.ndarray, time: Fraction, duration: Fraction) -> None:
-        """See `VideoTarget.write`."""
         import av
 
         ticks = round(time / self._time_base)
@@ -213,7 +219,7 @@ class _Encoder:
             self._companions.copy(until=time)
 
     def finish(self) -> None:
-        """Write what is left, and close the file."""
+        """Write the remaining packets, and close the file."""
         self._encode(None)
         # MP4 takes its length from the order of decoding, in which the last frame need not be the last one.
         self._held.duration = max(self._held.duration, self._end - (self._held.dts - self._first))
@@ -223,7 +229,7 @@ class _Encoder:
         self._output.close()
 
     def close(self) -> None:
-        """Close the file as it is; unless finished, it is worth nothing."""
+        """Close the file; it is invalid unless finished."""
         with contextlib.suppress(OSError, ValueError):
             self._output.close()
         if self._source is not None:
@@ -239,7 +245,7 @@ class _Encoder:
             self._held = packet
 
     def _mux(self, packets: Iterable["Packet"]) -> None:
-        """Write packets. What is refused is of another file, damaged there; that may turn out later than it came."""
+        """Write packets; packets that the muxer refuses are counted as damaged, which may show later."""
         import av
 
         for packet in packets:
@@ -265,11 +271,11 @@ class _Encoder:
         return stream
 
     def _copy_metadata(self) -> None:
-        self._output.metadata.update(_kept(self._source.metadata))
+        self._output.metadata.update(_current_metadata(self._source.metadata))
         original = video_streams(self._source)[0]
-        self._stream.metadata.update(_kept(original.metadata))
+        self._stream.metadata.update(_current_metadata(original.metadata))
         self._stream.disposition = original.disposition
-        start = start_of(self._source)
+        start = start_time(self._source)
         chapters = [_shifted(chapter, start) for chapter in self._source.chapters()]
         if chapters:
             self._output.set_chapters(chapters)
@@ -281,28 +287,22 @@ _Mux = Callable[[Iterable["Packet"]], None]
 class _Companions:
     """Takes the streams of a file that are no video over into another: copied, or encoded anew, or left out.
 
-    Args:
-        source: the file.
-        output: the other, whose header is not written yet.
-        suffix: of the other.
-        mux: writes packets into it.
-
     Attributes:
         notes: what was not copied.
     """
 
     def __init__(
         self,
-        source: "InputContainer",
-        output: "OutputContainer",
-        suffix: str,
-        mux: Callable[[Iterable["Packet"]], None],
+        source: "InputContainer",  # the file
+        output: "OutputContainer",  # the other, whose header is not written yet
+        suffix: str,  # of the other
+        mux: Callable[[Iterable["Packet"]], None],  # writes packets into it
     ):
         self.notes: list[str] = []
-        self._mux, self._start = mux, start_of(source)
+        self._mux, self._start = mux, start_time(source)
         self._packets = demux(source)
         self._next: Packet | None = None
-        self._ways: dict[int, _Copy | _Sound | _Text] = {}
+        self._writers: dict[int, _StreamCopy | _AudioEncoder | _SubtitleEncoder] = {}
         encoded: dict[tuple[str, str], list[str]] = {}
         left_out: dict[str, list[str]] = {}
         moving = {stream.index for stream in video_streams(source)}
@@ -314,15 +314,15 @@ class _Companions:
                 continue
             if stream.type == "data" and "timecode" in stream.metadata:  # the muxer makes it
                 continue
-            way = _way(stream, output, suffix)
-            if way is None:
+            writer = _stream_writer(stream, output, suffix)
+            if writer is None:
                 left_out.setdefault(KINDS.get(stream.type, stream.type), []).append(_codec(stream))
                 continue
-            self._ways[stream.index] = way
-            if way.encoder:
-                encoded.setdefault((KINDS[stream.type], way.encoder), []).append(_codec(stream))
+            self._writers[stream.index] = writer
+            if writer.encoder:
+                encoded.setdefault((KINDS[stream.type], writer.encoder), []).append(_codec(stream))
         for (kind, encoder), codecs in encoded.items():
-            self.notes.append(f"{kind} encoded anew ({', '.join(codecs)} to {encoder})")
+            self.notes.append(f"{kind} encoded again ({', '.join(codecs)} to {encoder})")
         for kind, codecs in left_out.items():
             self.notes.append(f"{kind} left out: {suffix} cannot hold {', '.join(codecs)}")
 
@@ -339,36 +339,38 @@ class _Companions:
             if until is not None and ticks * packet.time_base - self._start > until:
                 self._next = packet
                 return
-            if packet.stream_index in self._ways:
+            if packet.stream_index in self._writers:
                 _shift(packet, self._start)
-                self._mux(self._ways[packet.stream_index](packet))
+                self._mux(self._writers[packet.stream_index](packet))
         if until is None:
-            for way in self._ways.values():
-                self._mux(way.finish())
+            for writer in self._writers.values():
+                self._mux(writer.finish())
 
 
-def _way(stream: "Stream", output: "OutputContainer", suffix: str) -> "_Copy | _Sound | _Text | None":
-    """How a stream gets into another file, which has it then; None if it does not."""
+def _stream_writer(
+    stream: "Stream", output: "OutputContainer", suffix: str
+) -> "_StreamCopy | _AudioEncoder | _SubtitleEncoder | None":
+    """The writer of a stream into another file; None if the file cannot hold it."""
     container, codec = CONTAINERS[suffix], _codec(stream)
     if stream.type == "data" and not stream.name:  # of a codec that FFmpeg does not know, it refuses files at their end
         return None
-    if not codec.startswith(container.foreign) and _can_be_held(stream, suffix):
-        way = _Copy(output.add_stream_from_template(stream))
+    if not codec.startswith(container.avoided) and _can_be_held(stream, suffix):
+        writer = _StreamCopy(output.add_stream_from_template(stream))
     elif stream.type == "audio" and stream.codec_context is not None and stream.codec_context.sample_rate:
-        way = _Sound(stream, output)
-    elif stream.type == "subtitle" and codec in TEXTS:
-        way = _Text(stream, output, container.subtitles)
+        writer = _AudioEncoder(stream, output)
+    elif stream.type == "subtitle" and codec in TEXT_SUBTITLES:
+        writer = _SubtitleEncoder(stream, output, container.subtitles)
     else:
         return None
-    way.stream.metadata.update(_kept(stream.metadata))
+    writer.stream.metadata.update(_current_metadata(stream.metadata))
     if suffix == ".mov" and stream.language in QUICKTIME_LANGUAGES:
-        way.stream.metadata["language"] = QUICKTIME_LANGUAGES[stream.language]
-    way.stream.disposition = stream.disposition
-    return way
+        writer.stream.metadata["language"] = QUICKTIME_LANGUAGES[stream.language]
+    writer.stream.disposition = stream.disposition
+    return writer
 
 
 def _can_be_held(stream: "Stream", suffix: str) -> bool:
-    """Whether a file of this kind takes a stream as it is; tried by writing a header."""
+    """Whether a format can hold a stream unchanged; tested by writing a header."""
     import av
 
     trial = av.open(io.BytesIO(), "w", format=CONTAINERS[suffix].format)
@@ -383,13 +385,7 @@ def _can_be_held(stream: "Stream", suffix: str) -> bool:
     return True
 
 
-class _Copy:
-    """Copies the packets of a stream.
-
-    Args:
-        stream: the new one.
-    """
-
+class _StreamCopy:
     encoder = None
 
     def __init__(self, stream: "Stream"):
@@ -406,27 +402,21 @@ class _Copy:
         return [packet]
 
     def finish(self) -> list["Packet"]:
-        """Nothing is left."""
         return []
 
 
-class _Sound:
-    """Encodes a stream of sound anew; gaps become silence.
+class _AudioEncoder:
+    """Encodes a sound stream again; gaps become silence."""
 
-    Args:
-        source: the stream.
-        output: gets the new one.
-    """
-
-    encoder = SOUND
+    encoder = AUDIO_CODEC
 
     def __init__(self, source: "Stream", output: "OutputContainer"):
         context = source.codec_context
-        self._rate = context.sample_rate if context.sample_rate in SOUND_RATES else USUAL_SOUND_RATE
-        self.stream = output.add_stream(SOUND, rate=self._rate)
-        layout = SOUND_LAYOUTS.get(context.layout.nb_channels, "stereo" if context.layout.nb_channels < 6 else "5.1")
+        self._rate = context.sample_rate if context.sample_rate in AUDIO_RATES else DEFAULT_AUDIO_RATE
+        self.stream = output.add_stream(AUDIO_CODEC, rate=self._rate)
+        layout = AUDIO_LAYOUTS.get(context.layout.nb_channels, "stereo" if context.layout.nb_channels < 6 else "5.1")
         self.stream.codec_context.layout = layout
-        self.stream.codec_context.bit_rate = SOUND_BITS * self.stream.codec_context.layout.nb_channels
+        self.stream.codec_context.bit_rate = AUDIO_BIT_RATE * self.stream.codec_context.layout.nb_channels
         self._filters = None
 
     def __call__(self, packet: "Packet") -> Iterator["Packet"]:
@@ -439,7 +429,6 @@ class _Sound:
                 yield from self._encoded(frame)
 
     def finish(self) -> Iterator["Packet"]:
-        """What is left."""
         if self._filters is not None:
             yield from self._encoded(None)
             yield from self.stream.encode(None)
@@ -469,15 +458,7 @@ class _Sound:
         return graph
 
 
-class _Text:
-    """Encodes subtitles that are text anew.
-
-    Args:
-        source: the stream.
-        output: gets the new one.
-        encoder: its codec.
-    """
-
+class _SubtitleEncoder:
     def __init__(self, source: "Stream", output: "OutputContainer", encoder: str):
         self.encoder, self._source = encoder, source
         source.codec_context.open(strict=False)
@@ -502,12 +483,11 @@ class _Text:
         yield done
 
     def finish(self) -> list["Packet"]:
-        """Nothing is left."""
         return []
 
 
 def _to_yuv(size: tuple[int, int], time_base: Fraction, aspect: Fraction) -> "Graph":
-    """BGR to 4:2:0 of BT.709."""
+    """Filters from BGR to 4:2:0 of BT.709."""
     import av
 
     graph = av.filter.Graph()
@@ -534,20 +514,19 @@ def _shifted(chapter: dict, start: Fraction) -> dict:
     return {**chapter, "start": chapter["start"] - ticks, "end": chapter["end"] - ticks}
 
 
-def _kept(metadata: dict[str, str]) -> dict[str, str]:
-    """Metadata that are true of the new file, too."""
-    return {key: value for key, value in metadata.items() if not key.upper().startswith(STALE)}
+def _current_metadata(metadata: dict[str, str]) -> dict[str, str]:
+    """Metadata that also apply to the new file."""
+    return {key: value for key, value in metadata.items() if not key.upper().startswith(STALE_METADATA)}
 
 
 def _codec(stream: "Stream") -> str:
-    """Name of a stream's codec, without FFmpeg's name of what decodes it."""
     if stream.codec_context is not None:
         return stream.codec_context.codec.canonical_name
     return stream.name or stream.type
 
 
 def _remove_left_over(folder: Path, pattern: str) -> None:
-    """Remove what processes that do not run any more have left."""
+    """Remove temporary files of processes that do not run any more."""
     for path in folder.glob(pattern):
         number = path.name.split(".")[2]
         if number.isdecimal() and not _is_running(int(number)):
@@ -556,7 +535,6 @@ def _remove_left_over(folder: Path, pattern: str) -> None:
 
 
 def _is_running(process: int) -> bool:
-    """Whether another process of this number runs on this machine."""
     if process == os.getpid() or sys.platform == "win32":  # where os.kill would end it
         return False
     try:

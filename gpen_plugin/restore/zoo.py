@@ -1,7 +1,4 @@
-"""The models that have a name: the one that comes with this package, and those that GPEN's authors released.
-
-What each is, how it wants its faces, and where its file is found.
-"""
+"""Models by name: those of this package and those that GPEN's authors released; their conventions and files."""
 
 import contextlib
 import difflib
@@ -19,64 +16,42 @@ from gpen_plugin.restore.tasks import Restore
 PUBLISHED_AT = "https://public-vigen-video.oss-cn-shanghai.aliyuncs.com/robin/models"
 MODELSCOPE = "https://www.modelscope.cn/models/damo/cv_gpen_image-portrait-enhancement-hires/files"
 LICENCE = (
-    "Note: the weights that GPEN's authors released carry no licence any more. Use them at your own judgement, and do "
-    "not pass them on. (This is said once.)"
+    "Note: the weights that GPEN's authors released have no licence any more. Use them at your own risk, and do not "
+    "redistribute them. (This note is shown once.)"
 )
 WEIGHT_SUFFIXES = (".pth", ".pt", ".safetensors", ".onnx")
-TOLD = "licence-of-released-weights-was-told"  # a file in the cache
+LICENCE_SHOWN = "licence-of-released-weights-shown"  # a file in the cache
 
 
 @dataclass(frozen=True)
 class Conventions:
-    """How a network wants its faces, as far as its tensors do not tell.
+    """Conventions of a network that its tensors do not show."""
 
-    Attributes:
-        value_range: lowest and highest value that it takes and gives.
-        task: what it does: ``restore``, ``colorize``, ``inpaint`` or ``seg2face``.
-        template: how faces are aligned for it. Ours are trained on images in FFHQ's framing.
-        alpha: how much of its result is blended in, unless somebody says otherwise; from 0 to 1.
-    """
-
-    value_range: tuple[float, float] = (-1, 1)
-    task: str = "restore"
-    template: str = "ffhq"
-    alpha: float = 1.0
+    value_range: tuple[float, float] = (-1, 1)  # lowest and highest value of input and output
+    task: str = "restore"  # ``restore``, ``colorize``, ``inpaint`` or ``seg2face``
+    template: str = "ffhq"  # default face alignment. Ours are trained on images in FFHQ's framing
+    alpha: float = 1.0  # default weight of its result, 0 to 1
 
 
 @dataclass(frozen=True)
 class ReleasedModel:
-    """A model as it was released.
-
-    Attributes:
-        file: with its weights.
-        out_size: side of its images, in and out.
-        channel_multiplier: see `channels_of`.
-        narrow: likewise.
-        conventions: how it wants its faces.
-        kind: ``GPENDiscriminator`` for those that only trainings need.
-        num_style_feat: length of its latent code.
-        num_mlp: layers of its mapping network.
-        is_ours: whether it comes with this package.
-    """
-
-    file: WeightFile
-    out_size: int
-    channel_multiplier: float
+    file: WeightFile  # weights
+    out_size: int  # side of input and output
+    channel_multiplier: float  # see `channels_of`
     narrow: float = 1
-    conventions: Conventions = field(default_factory=Conventions)
-    kind: Literal["GPEN", "GPENDiscriminator"] = "GPEN"
-    num_style_feat: int = 512
-    num_mlp: int = 8
-    is_ours: bool = False
+    conventions: Conventions = field(default_factory=Conventions)  # of the network
+    kind: Literal["GPEN", "GPENDiscriminator"] = "GPEN"  # ``GPENDiscriminator`` if it is for training only
+    num_style_feat: int = 512  # length of the latent code
+    num_mlp: int = 8  # layers of the mapping network
+    is_ours: bool = False  # whether it is part of this package
 
     @property
     def name(self) -> str:
-        """As it was released, e.g. ``GPEN-BFR-512``."""
+        """E.g. ``GPEN-BFR-512``."""
         return Path(self.file.name).stem
 
     @property
     def spec(self) -> NetworkSpec:
-        """What the shapes in its file tell."""
         whole = self.kind == "GPEN"
         return NetworkSpec(
             kind=self.kind,
@@ -91,9 +66,9 @@ class ReleasedModel:
         )
 
     def check(self, spec: NetworkSpec, where: str) -> None:
-        """Raise a `CheckpointError` that names the file, `where`, unless what it holds is this model, in any layout."""
+        """Raise a `CheckpointError` for the file `where` unless `spec` is that of this model, in any layout."""
         if replace(spec, layout=self.spec.layout) != self.spec:
-            hint = "Get the right file; or, if it is a model of yours, give it a name of its own."
+            hint = "Download the right file. If it is a model of your own, rename it."
             raise CheckpointError(where, f"holds {spec}", f"{self.spec}, as {self.name} is", hint)
 
 
@@ -101,11 +76,11 @@ def _published(name: str, what: str, sha256: str | None = None) -> WeightFile:
     return WeightFile(f"{name}.pth", what, f"{PUBLISHED_AT}/{name}.pth", sha256)
 
 
-def _carried(name: str, what: str, kind: Literal["GPEN", "GPENDiscriminator"] = "GPEN") -> ReleasedModel:
-    """A model of 128 px whose file lies in this package; its faces are FairFace's, in dlib's framing."""
-    file = WeightFile(f"{name}.safetensors", f"{what}, 128 px; comes with this package", None, None)
-    faces, of_latents = Conventions(template="dlib"), {"num_style_feat": 128, "num_mlp": 4}
-    return ReleasedModel(file, 128, 1, narrow=0.125, conventions=faces, kind=kind, **of_latents, is_ours=True)
+def _included(name: str, what: str, kind: Literal["GPEN", "GPENDiscriminator"] = "GPEN") -> ReleasedModel:
+    """A model of 128 px that is part of this package; its faces are FairFace's, in dlib's framing."""
+    file = WeightFile(f"{name}.safetensors", f"{what}, 128 px; included in this package", None, None)
+    faces, latents = Conventions(template="dlib"), {"num_style_feat": 128, "num_mlp": 4}
+    return ReleasedModel(file, 128, 1, narrow=0.125, conventions=faces, kind=kind, **latents, is_ours=True)
 
 
 DEFAULT = Restore.released
@@ -118,8 +93,8 @@ DEFAULT = Restore.released
 RELEASED = {
     model.name.lower(): model
     for model in (
-        _carried(DEFAULT, "restores faces"),
-        _carried(f"{DEFAULT}-D", "discriminator, for training on", "GPENDiscriminator"),
+        _included(DEFAULT, "restores faces"),
+        _included(f"{DEFAULT}-D", "discriminator, for training on", "GPENDiscriminator"),
         ReleasedModel(
             _published(
                 "GPEN-BFR-256",
@@ -152,7 +127,7 @@ RELEASED = {
             conventions=Conventions(alpha=0.8),
         ),
         ReleasedModel(
-            _published("GPEN-Colorization-1024", "gives colour to grey faces"),
+            _published("GPEN-Colorization-1024", "colorizes gray faces"),
             1024,
             channel_multiplier=2,
             conventions=Conventions(task="colorize"),
@@ -164,7 +139,7 @@ RELEASED = {
             conventions=Conventions(task="inpaint"),
         ),
         ReleasedModel(
-            _published("GPEN-Seg2face-512", "draws faces from segmentation maps"),
+            _published("GPEN-Seg2face-512", "generates faces from segmentation maps"),
             512,
             channel_multiplier=2,
             conventions=Conventions(value_range=(0, 1), task="seg2face"),
@@ -181,39 +156,39 @@ OTHER_NAMES = {"pytorch-model-2048": "gpen-bfr-2048"}
 
 
 def get_released(name: str) -> ReleasedModel | None:
-    """The model of this name, in upper or lower case, with ``.pth`` or without; None if there is none.
+    """The model of a name, case-insensitive, with or without suffix; None if there is none.
 
-    Other tools' names of its file are known too: ``gpen_bfr_512.onnx``.
+    Names of other tools are known, too: ``gpen_bfr_512.onnx``.
     """
-    plain = _plain(name)
+    plain = _normalize_name(name)
     return RELEASED.get(OTHER_NAMES.get(plain, plain))
 
 
 def suggest(name: str) -> str | None:
-    """The released name that somebody may have meant; None if nothing is near."""
-    near = difflib.get_close_matches(_plain(name), RELEASED, n=1, cutoff=0.6)
+    """The most similar released name; None if none is similar."""
+    near = difflib.get_close_matches(_normalize_name(name), RELEASED, n=1, cutoff=0.6)
     return RELEASED[near[0]].name if near else None
 
 
 def weight_files() -> list[WeightFile]:
-    """The files of all models that the authors released."""
+    """The files that the authors released."""
     return [model.file for model in RELEASED.values() if not model.is_ours]
 
 
 def print_licence_once() -> None:
-    """Write the note on the released weights to standard error: once per user, or each time if nothing can be kept."""
-    if osp.exists(told := cache_folder() / TOLD):
+    """Print the note on the released weights to stderr: once per user, or each time if the cache is not writable."""
+    if osp.exists(shown := cache_folder() / LICENCE_SHOWN):
         return
     with contextlib.suppress(OSError):
-        told.parent.mkdir(parents=True, exist_ok=True)
+        shown.parent.mkdir(parents=True, exist_ok=True)
         try:
-            with open(told, "x") as marker:  # of several processes one succeeds
+            with open(shown, "x") as marker:  # of several processes one succeeds
                 marker.write(f"{LICENCE}\n")
         except FileExistsError:
             return
     print(LICENCE, file=sys.stderr)
 
 
-def _plain(name: str) -> str:
+def _normalize_name(name: str) -> str:
     stem = name.lower().replace("_", "-")
     return next((stem.removesuffix(end) for end in WEIGHT_SUFFIXES if stem.endswith(end)), stem)

@@ -81,7 +81,7 @@ def test_inside_and_outside_are_of_their_pixels(network, monkeypatch):
             return [np.full((64, 64, 3), 0.2, np.float32) + self.index * shifted for _ in faces]
 
     monkeypatch.setattr("variant_effect.VariedNetwork", Shifted)
-    monkeypatch.setattr(network, "_restored", lambda faces: [np.full((64, 64, 3), 0.2, np.float32) for _ in faces])
+    monkeypatch.setattr(network, "_run_batch", lambda faces: [np.full((64, 64, 3), 0.2, np.float32) for _ in faces])
     (effect,) = measure_effect(network, faces(1), [Variation()], draws=2, template="dlib")
     assert (effect.inside, effect.outside, effect.diversity) == (0, 15, 0)
 
@@ -123,7 +123,7 @@ def test_command(weights, tmp_path, capsys, monkeypatch):
 @pytest.mark.parametrize(
     ("more", "problem"),
     [
-        (["--layers", "12-14"], "layers: got 12-14, and the network has 10 latent codes"),
+        (["--layers", "12-14"], "layers: got 12-14, but the network has 10 latent codes"),
         (["--strength", "2"], "strength: got 2.0; expected a number from 0 to 1"),
         (["--reference", "nowhere.png"], "--reference: nowhere.png is not there"),
         (["-i", "nowhere"], "--input"),

@@ -113,7 +113,7 @@ def test_what_is_held_at_once_counts_results(run, tmp_path, monkeypatch):
     monkeypatch.setattr(restorer.Restorer, "restore_all", lambda *a, **b: together.append(len(a[1])) or whole(*a, **b))
     height, width = photograph().shape[:2]
     for upscale, variants, groups in ((1, 0, [4]), (2, 0, [1] * 4), (1, 1, [2, 2, 2, 2])):
-        monkeypatch.setattr(batch, "TOGETHER", 8 * height * width)
+        monkeypatch.setattr(batch, "MAX_PIXELS_AT_ONCE", 8 * height * width)
         together.clear()
         assert run("in", "-o", "out", "--upscale", upscale, "--variants", variants, "--overwrite")[0] == 0
         assert [number for number in together if number] == groups
@@ -206,7 +206,7 @@ def test_a_video_among_photographs_goes_without_what_these_have(run, tmp_path, o
     status, said = run("album", "-o", "out", *option)
     assert status == 0
     assert {"a.png", "film.mp4"} <= set(files(tmp_path / "out"))
-    assert f"{option[0]} is for photographs: left out for this video" in said.err
+    assert f"{option[0]} does not apply to videos" in said.err
 
 
 def test_a_video_among_aligned_faces_is_refused_alone(run, tmp_path):
@@ -216,7 +216,7 @@ def test_a_video_among_aligned_faces_is_refused_alone(run, tmp_path):
     status, said = run("album", "-o", "out", "--aligned")
     assert status == 1
     assert files(tmp_path / "out") == ["a.png"]
-    assert "film.avi: is a video, and --aligned is for images of one face" in said.err
+    assert "film.avi: is a video, but --aligned is for images of one face" in said.err
 
 
 def test_a_video_without_pyav_is_refused_alone(run, tmp_path, monkeypatch):
@@ -242,7 +242,7 @@ def test_the_onnx_file_gives_the_same(run, tmp_path, weights):
 def test_faces_that_are_too_large_for_the_network_are_told(run, tmp_path):
     write(tmp_path / "a.png")
     small = Detector(face_at(90, 110, 30))
-    assert "larger size" not in run("a.png", "-o", "one", detector=small)[1].err
+    assert "larger network" not in run("a.png", "-o", "one", detector=small)[1].err
     status, said = run("a.png", "-o", "two")  # 100 and 70 px, and the network sees 16
     assert status == 0
-    assert "a face fills 100 px, and the network sees 16" in said.err
+    assert "a face has 100 px, but the network only 16 px" in said.err

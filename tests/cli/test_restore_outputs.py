@@ -21,7 +21,7 @@ from PIL import Image
 from gpen_plugin.errors import DataError
 from gpen_plugin.images.photograph import read_pages
 from gpen_plugin.restore import batch, outputs, restorer
-from gpen_plugin.restore.outputs import Outputs, fitting_name
+from gpen_plugin.restore.outputs import Outputs, shorten_name
 
 
 @pytest.mark.parametrize("suffix", [".png", ".jpg", ".webp", ".tif", ".bmp"])
@@ -81,7 +81,7 @@ def test_nothing_of_an_earlier_run_is_replaced_unless_asked_for(run, tmp_path):
     assert files(tmp_path / "out") == ["x.png", "y.png"]
     status, said = run("b", "-o", "out2", "--report", "report.json")
     assert status == 1
-    assert "--report: report.json exists already" in said.err
+    assert "--report: report.json is there already" in said.err
     assert not (tmp_path / "out2").exists()
     assert run("b", "-o", "out", "--report", "report.json", "--overwrite")[0] == 0
     assert (tmp_path / "out/x.png").read_bytes() != first
@@ -154,7 +154,7 @@ def test_a_full_disk_ends_the_run_and_the_report_tells(run, tmp_path, monkeypatc
     assert len(written) == 2
     assert "gpen_plugin: error: out: No space left on device" in said.err
     assert "1 of 5 inputs written" in said.out
-    assert "not begun: 3 inputs" in said.out
+    assert "not started: 3 inputs" in said.out
     jobs = json.loads((tmp_path / "report.json").read_text())["jobs"]
     assert [(job["target"], "error" in job) for job in jobs] == [("out/a.png", False), ("out/b.png", True)]
 
@@ -175,8 +175,8 @@ def test_an_output_folder_that_is_lost_is_not_made_anew(run, tmp_path, monkeypat
     stop_after(monkeypatch, 1, lambda: shutil.rmtree(tmp_path / "out"))
     status, said = run("in", "-o", "out", "--batch", batch)
     assert status == 1
-    assert "error: out: is not there any more, or on another disk" in said.err
-    assert "not begun: 1 input" in said.out
+    assert "error: out: is not there any more, or is on another disk" in said.err
+    assert "not started: 1 input" in said.out
     assert not (tmp_path / "out").exists()
 
 
@@ -184,7 +184,7 @@ def test_an_output_folder_on_another_disk_is_not_written_to(tmp_path):
     folder = Outputs(tmp_path)
     folder.open()
     folder._device += 1  # as when a disk is taken away from the folder that it was mounted on
-    with pytest.raises(DataError, match="is not there any more, or on another disk"):
+    with pytest.raises(DataError, match="is not there any more, or is on another disk"):
         folder.write(tmp_path / "a.png", b"")
     assert files(tmp_path) == []
 
@@ -231,8 +231,8 @@ def test_what_a_folder_holds_beside_is_said_once(run, tmp_path):
     (tmp_path / "in/IMG_1.DNG").write_bytes(b"raw")
     status, said = run("in", "-o", "out")
     assert status == 0
-    assert (said.out + said.err).count("passed over") == 1
-    assert "passed over: 1 file: in/IMG_1.DNG (raw)" in said.out
+    assert (said.out + said.err).count("skipped") == 1
+    assert "skipped: 1 file: in/IMG_1.DNG (raw)" in said.out
 
 
 @pytest.mark.parametrize("letter", ["x", "é"])
@@ -241,7 +241,7 @@ def test_faces_of_long_names_are_saved(run, tmp_path, letter):
     write(tmp_path / name)
     assert run(name, "-o", "out", "--save-faces", "--compare")[0] == 0
     assert len(files(tmp_path / "out")) == 1 + 2 * len(FACES) + 1
-    others = {fitting_name(letter * 300 + end, "_00_before.png") for end in "ab"}
+    others = {shorten_name(letter * 300 + end, "_00_before.png") for end in "ab"}
     assert len(others) == 2
     assert {len(os.fsencode(other)) <= 255 for other in others} == {True}
 
@@ -250,7 +250,7 @@ def test_faces_below_the_least_size_are_said_to_be_left_alone(run, tmp_path):
     source = write(tmp_path / "a.png")
     status, said = run("a.png", "-o", "out", "--min-face", 500)
     assert status == 0
-    assert "2 faces left alone (smaller than 500 px (--min-face)) in: a.png" in said.out
+    assert "2 faces left unchanged (smaller than 500 px (--min-face)) in: a.png" in said.out
     assert (tmp_path / "out/a.png").read_bytes() == source.read_bytes()
 
 

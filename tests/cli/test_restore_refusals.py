@@ -9,7 +9,7 @@ def test_results_do_not_lie_where_faces_and_comparisons_go(run, tmp_path, option
     write(tmp_path / f"in/{room}/a.png")
     status, said = run("in", "-o", "out", option)
     assert status == 1
-    assert f"{option}: would write to out/{room}, where the result of in/{room}/a.png goes" in said.err
+    assert f"{option}: would write to out/{room}, like the result of in/{room}/a.png" in said.err
     assert run("in", "-o", "out")[0] == 0
 
 

@@ -11,7 +11,7 @@ from gpen_plugin.archs.gpen_arch import GPEN
 from gpen_plugin.archs.gpen_discriminator_arch import GPENDiscriminator
 from gpen_plugin.cli.sample import main
 from gpen_plugin.errors import CheckpointError, OptionError
-from gpen_plugin.restore.prior_sampler import MEAN_OF, SHARED_SEED, PriorSampler
+from gpen_plugin.restore.prior_sampler import MEAN_SAMPLES, SHARED_SEED, PriorSampler
 
 SIDE, CELL = 32, 34  # of an image, and with the gap beside it
 
@@ -53,7 +53,7 @@ def cell(table: np.ndarray, row: int, column: int) -> np.ndarray:
 
 def draw(weights, *seeds: int, **settings) -> list[np.ndarray]:
     sampler = PriorSampler(weights, **settings)
-    return list(sampler(map(sampler.seeded, seeds)))
+    return list(sampler(map(sampler.from_seed, seeds)))
 
 
 def differ(one: np.ndarray, other: np.ndarray) -> int:
@@ -64,7 +64,7 @@ def test_a_sample_is_what_the_prior_draws_from_the_seeds_stream(net, weights):
     (image,) = draw(weights, 7, truncation=0.7)
     stream = torch.Generator().manual_seed(7)
     z, noise = torch.randn(1, 16, generator=stream), net.make_noise(1, stream)
-    mean = net.mean_latent(MEAN_OF, torch.Generator().manual_seed(SHARED_SEED))
+    mean = net.mean_latent(MEAN_SAMPLES, torch.Generator().manual_seed(SHARED_SEED))
     with torch.no_grad():
         expected = net(z, noise, truncation=0.7, truncation_latent=mean)[0]
     expected = ((expected.permute(1, 2, 0).clamp(-1, 1) + 1) * 127.5).round().byte().numpy()[..., ::-1]
@@ -92,7 +92,7 @@ def test_noise(weights):
 def test_truncation_0_is_one_latent_code_and_1_is_the_mappings(net, weights):
     for truncation, same in ((0.0, True), (1.0, False)):
         sampler = PriorSampler(weights, truncation=truncation)
-        one, other = (sampler.seeded(seed).latents for seed in (0, 1))
+        one, other = (sampler.from_seed(seed).latents for seed in (0, 1))
         assert torch.equal(one, other) == same
     assert torch.equal(one[:, 0], net.mapping(sampler.z(0)))
 
@@ -109,20 +109,20 @@ def test_truncation_goes_from_0_to_1(truncation, weights, tmp_path, capsys):
 
 def test_mixing_takes_codes_and_noise_of_the_finer_blocks_from_the_style(weights):
     sampler = PriorSampler(weights)
-    source, style = sampler.seeded(0), sampler.seeded(1)
+    source, style = sampler.from_seed(0), sampler.from_seed(1)
     for from_resolution, first in ((4, 0), (8, 1), (16, 3), (32, 5)):
-        mixed = sampler.mixed(source, style, from_resolution)
+        mixed = sampler.mix(source, style, from_resolution)
         assert torch.equal(mixed.latents[:, :first], source.latents[:, :first])
         assert torch.equal(mixed.latents[:, first:], style.latents[:, first:])
         assert mixed.noise_seeds == tuple(0 if size < from_resolution else 1 for size in (4, 8, 16, 32))
     with pytest.raises(OptionError, match=r"from_resolution: got 12; expected one of 4, 8, 16, 32"):
-        sampler.mixed(source, style, 12)
+        sampler.mix(source, style, 12)
 
 
 def test_noise_of_a_mixed_drawing_comes_from_both(weights):
     sampler = PriorSampler(weights, truncation=0)
-    own, other = sampler.seeded(0), sampler.seeded(1)
-    one, mixed, two = sampler([own, sampler.mixed(own, other, 16), other])
+    own, other = sampler.from_seed(0), sampler.from_seed(1)
+    one, mixed, two = sampler([own, sampler.mix(own, other, 16), other])
     assert min(differ(one, mixed), differ(mixed, two)) > 1
 
 
@@ -131,7 +131,7 @@ def test_grid(command, weights, tmp_path, capsys):
         "--rows", "2", "--columns", "3", "--seed", "5", "--separate", str(tmp_path / "each"), "--batch", "4"
     )
     assert table.shape == (2 * CELL - 2, 3 * CELL - 2, 3)
-    assert "6 images drawn" in capsys.readouterr().out
+    assert "6 images written" in capsys.readouterr().out
     assert sorted(path.name for path in (tmp_path / "each").iterdir()) == sorted(f"{n}.png" for n in range(5, 11))
     for place, image in enumerate(draw(weights, *range(5, 11))):
         assert differ(cell(table, place // 3, place % 3), image) <= 1
@@ -182,13 +182,13 @@ def test_a_table_shows_at_most_8_steps_a_row(command, capsys):
     for more in ([], ["--frames", "20"]):
         capsys.readouterr()
         assert np.array_equal(command(*arguments, *more), eight)
-        assert "17 images drawn" in capsys.readouterr().out
+        assert "17 images written" in capsys.readouterr().out
     assert command(*arguments, "--frames", "3").shape == (2 * CELL - 2, 4 * CELL - 2, 3)
 
 
 def test_the_arc_keeps_the_length_of_a_code(weights):
     sampler = PriorSampler(weights, truncation=1)
-    drawings = list(sampler.between([0, 1], 4, "z"))
+    drawings = list(sampler.interpolate([0, 1], 4, "z"))
     assert len(drawings) == 5
     codes = {}
     for share in (0.25, 0.5):
@@ -198,7 +198,7 @@ def test_the_arc_keeps_the_length_of_a_code(weights):
     for share, code in codes.items():
         expected = sampler.net.to_latents(code)
         torch.testing.assert_close(drawings[int(share * 4)].latents, expected, rtol=1e-4, atol=1e-5)
-    straight = list(sampler.between([0, 1], 4, "w"))
+    straight = list(sampler.interpolate([0, 1], 4, "w"))
     torch.testing.assert_close(straight[2].latents, (drawings[0].latents + drawings[4].latents) / 2)
 
 

@@ -133,10 +133,10 @@ def test_text_file_is_refused(page, tmp_path):
 def test_skipped_face_is_reported_and_can_be_restored(page, upload):
     page._restorer.max_face = 100
     upload = replace(upload, faces=page._restorer.restore(upload.photograph).faces[::-1])
-    assert [bool(face.kept) for face in upload.faces] == [True, False]
+    assert [bool(face.skip_reason) for face in upload.faces] == [True, False]
     text = summary(upload)
     assert "2 faces found." in text
-    assert f"Face 1 was left as it is ({upload.faces[0].kept}). Tick it to restore it anyway." in text.replace(
+    assert f"Face 1 was left as it is ({upload.faces[0].skip_reason}). Tick it to restore it anyway." in text.replace(
         "&#x27;", "'"
     )
     assert "1: left as it is<" in gallery(upload.faces)

@@ -36,7 +36,7 @@ def built(build, seed=0):
 # walk to sqrt(4) times one rounding; as much again is margin. Half precision is accumulated in float32, but float32 in
 # itself: over up to 20 channels of 9 taps.
 ROUNDINGS = {torch.float16: 4.0, torch.float32: 4.0 * math.sqrt(20 * 9)}
-STEP = 2.0**-20  # small enough to be linear, large beside the roundings of float64
+SCALE_STEP = 2.0**-20  # small enough to be linear, large beside the roundings of float64
 
 
 @torch.no_grad()
@@ -52,7 +52,7 @@ def rounding_error(net, images, dtype) -> tuple[float, float]:
         generator = torch.Generator().manual_seed(seed)
 
         def move(tensor, generator=generator):
-            return tensor * (1 + STEP * (torch.randint(0, 2, tensor.shape, generator=generator) * 2 - 1))
+            return tensor * (1 + SCALE_STEP * (torch.randint(0, 2, tensor.shape, generator=generator) * 2 - 1))
 
         moved = copy.deepcopy(exact)
         moved.decoder.constant.copy_(move(moved.decoder.constant))
@@ -63,7 +63,7 @@ def rounding_error(net, images, dtype) -> tuple[float, float]:
         change = moved(images) - truth
         largest = max(largest, change.abs().max().item())
         rms = max(rms, change.square().mean().sqrt().item())
-    roundings = ROUNDINGS[dtype] * torch.finfo(dtype).eps / 2 / STEP
+    roundings = ROUNDINGS[dtype] * torch.finfo(dtype).eps / 2 / SCALE_STEP
     return largest * roundings, rms * roundings
 
 

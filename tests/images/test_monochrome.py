@@ -72,7 +72,7 @@ def test_restored_faces_gain_no_colour_and_keep_the_tint(make):
     result = restorer(coloured).restore(before)
     after = result.photograph.pixels
     for face in result.faces:
-        assert face.kept is None
+        assert face.skip_reason is None
     difference = after.astype(int) - before
     assert np.abs(difference).max() > 3  # something was restored
     # The luma changed and the offsets of the channels did not: they lie within the noise of the scan (1 level for

@@ -48,7 +48,7 @@ def test_eight_bits_come_and_go_unchanged(tmp_path, suffix, channels):
     assert (photograph.alpha is not None) == (channels in (2, 4))
     if channels in (2, 4):
         np.testing.assert_array_equal(photograph.alpha, samples[:, :, -1])
-    assert photograph.grey == (channels <= 2)
+    assert photograph.is_gray == (channels <= 2)
     assert write_photograph(target, photograph) == ()
     before, after = Image.open(source), Image.open(target)
     assert after.mode == before.mode
@@ -77,7 +77,7 @@ def test_sixteen_bits_of_grey_and_alpha_keep_their_values(tmp_path, suffix):
     rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in samples)
     (tmp_path / "a.png").write_bytes(png(17, 11, 16, 4, rows))
     photograph = read_photograph(tmp_path / "a.png")
-    assert photograph.grey
+    assert photograph.is_gray
     assert photograph.origin.one_channel
     write_photograph(tmp_path / f"b{suffix}", photograph)
     again = read_photograph(tmp_path / f"b{suffix}")
@@ -140,19 +140,19 @@ def test_what_a_format_cannot_hold_is_made_to_fit_and_said(tmp_path, suffix):
 @pytest.mark.parametrize("place", [(0, 0), (64, 128), (33, 70), (99, 199)])
 def test_one_pixel_of_colour_is_no_grey(place):
     pixels = np.repeat(np.random.default_rng(0).integers(0, 255, (100, 200, 1), np.uint8), 3, axis=2)
-    assert Photograph(pixels).grey
+    assert Photograph(pixels).is_gray
     pixels[place] += np.array([0, 1, 0], np.uint8)
-    assert not Photograph(pixels).grey
+    assert not Photograph(pixels).is_gray
 
 
 def test_grey_stays_as_it_came(tmp_path):
     for channels, mode in ((1, "L"), (3, "RGB")):
         image(np.repeat(noise(1), channels, axis=2)).save(tmp_path / "a.png")
         photograph = read_photograph(tmp_path / "a.png")
-        assert photograph.grey
+        assert photograph.is_gray
         write_photograph(tmp_path / "b.png", photograph)
         assert Image.open(tmp_path / "b.png").mode == mode
-        assert not photograph.with_pixels(bgr(noise(3))).grey
+        assert not photograph.with_pixels(bgr(noise(3))).is_gray
 
 
 @pytest.mark.parametrize("shape", [(33, 51), (5, 8)])

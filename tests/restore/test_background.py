@@ -120,7 +120,7 @@ def test_the_order_of_channels():
         (Enlarging(4), r"background:scale: Enlarging gives \(192, 256\) for an image of \(48, 64\); expected 2 times"),
         (Enlarging(answer="list"), "background: Enlarging gives a list; expected a network that gives an image"),
         (Enlarging(answer="grey"), r"background: Enlarging gives a tensor \(1, 1, 96, 128\)"),
-        (Enlarging(answer="broken"), "background: Enlarging gives values that are no numbers"),
+        (Enlarging(answer="broken"), "background: Enlarging gives values that are not finite"),
     ],
 )
 def test_networks_that_give_something_else(net, problem):
@@ -144,7 +144,7 @@ def test_what_is_no_photograph(pixels, problem):
 
 @pytest.mark.parametrize("patience", [0, 60])
 def test_progress_is_shown_of_what_takes_long(option_file, monkeypatch, capsys, patience):
-    monkeypatch.setattr(background_module, "PATIENCE", patience)
+    monkeypatch.setattr(background_module, "PROGRESS_DELAY", patience)
     monkeypatch.setattr(background_module, "tqdm", partial(tqdm, mininterval=0))
     open_background(option_file(), device=CPU, tile=100)(image(96, 200))
     shown = re.findall(r"(\d)/(\d) \[", capsys.readouterr().err)
@@ -200,7 +200,7 @@ def test_what_does_not_fit_can_be_left(option_file, tmp_path):
     state = net_of(2).state_dict()
     del state["conv_last.bias"]
     torch.save({"params_ema": state}, tmp_path / "net_g.pth")
-    assert "net_g.pth, which lacks 1 of the network's tensors" in open_background(name, device=CPU).description
+    assert "net_g.pth, without 1 of the network's tensors" in open_background(name, device=CPU).description
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Photographs of any size, shown to a finder in parts; and which detector is opened."""
+"""Photographs of any size, shown to a backend in parts; and which detector is opened."""
 
 from dataclasses import replace
 
@@ -22,8 +22,8 @@ class Disc:
     name = "disc"
     smallest, largest = 8.0, 40.0
     tile = 96
-    finest = 1_000_000
-    turns = (90.0, 180.0, 270.0)
+    max_pixels = 1_000_000
+    rotations = (90.0, 180.0, 270.0)
     score = 0.9
 
     def __init__(self):
@@ -35,9 +35,9 @@ class Disc:
         assert max(image.shape[:2]) <= self.tile
         green = (image[..., 1] > 100).astype(np.uint8)
         count, _, stats, _ = cv2.connectedComponentsWithStats(green)
-        return [face for row in stats[1:count] for face in self._faces(image, *row[:4])]
+        return [face for row in stats[1:count] for face in self._detect(image, *row[:4])]
 
-    def _faces(self, image, left, top, width, height):
+    def _detect(self, image, left, top, width, height):
         if not self.smallest <= max(width, height) <= self.largest:
             return
         reds = np.argwhere(image[top : top + height, left : left + width, 2] > 100)
@@ -142,8 +142,8 @@ class Scored(Disc):
         super().__init__()
         self.scores = scores
 
-    def _faces(self, image, left, top, width, height):
-        for face in super()._faces(image, left, top, width, height):
+    def _detect(self, image, left, top, width, height):
+        for face in super()._detect(image, left, top, width, height):
             radius = min(self.scores, key=lambda radius: abs(2 * radius - width))
             yield replace(face, score=self.scores[radius])
 
@@ -163,14 +163,14 @@ def test_doubtful_faces_of_a_turned_image_are_none():
 
 def test_turned_images_are_glanced_at_and_one_is_looked_at_closely(monkeypatch):
     """The smaller of two faces that are upside down is seen only then; where there are none, no copy is large."""
-    monkeypatch.setattr(multiscale, "GLANCE", 25_000)
-    finder = Disc()
-    faces = MultiScaleDetector(finder, "", min_size=8)(drawn(300, 400, (100, 80, 30), (300, 200, 7), down=(0, -1)))
+    monkeypatch.setattr(multiscale, "ROTATION_CHECK_PIXELS", 25_000)
+    backend = Disc()
+    faces = MultiScaleDetector(backend, "", min_size=8)(drawn(300, 400, (100, 80, 30), (300, 200, 7), down=(0, -1)))
     assert sorted(round(face.box[2] - face.box[0]) // 10 for face in faces) == [1, 6]
-    looked = [height * width for height, width, _ in finder.shapes]
-    finder.shapes.clear()
-    assert MultiScaleDetector(finder, "", min_size=8)(drawn(300, 400)) == []
-    assert sum(height * width for height, width, _ in finder.shapes) < 0.7 * sum(looked)
+    looked = [height * width for height, width, _ in backend.shapes]
+    backend.shapes.clear()
+    assert MultiScaleDetector(backend, "", min_size=8)(drawn(300, 400)) == []
+    assert sum(height * width for height, width, _ in backend.shapes) < 0.7 * sum(looked)
 
 
 class Fixed(Disc):
@@ -200,12 +200,12 @@ def test_faces_at_the_border():
 
 @pytest.mark.parametrize("shape", [(1, 1), (1, 7), (30, 20000), (5000, 7000)])
 def test_odd_sizes(shape, monkeypatch):
-    monkeypatch.setattr(multiscale, "GLANCE", 250_000)
-    finder = Disc()
+    monkeypatch.setattr(multiscale, "ROTATION_CHECK_PIXELS", 250_000)
+    backend = Disc()
     image = np.broadcast_to(np.zeros(3, np.uint8), (*shape, 3))
-    assert MultiScaleDetector(finder, "")(image) == []
-    pixels = sum(height * width for height, width, _ in finder.shapes)
-    assert pixels < 8 * finder.finest
+    assert MultiScaleDetector(backend, "")(image) == []
+    pixels = sum(height * width for height, width, _ in backend.shapes)
+    assert pixels < 8 * backend.max_pixels
 
 
 @pytest.mark.parametrize(
@@ -256,6 +256,6 @@ def test_wrong_arguments(settings, message):
 
 def test_steps_between_scales_leave_no_gap():
     """A face that is too large for one scale is large enough for the next, and whole in one of its tiles."""
-    for finder in (detection.YuNetBackend, detection.RetinaFaceBackend):
-        assert finder.largest >= multiscale.STEP * finder.smallest * multiscale.OVERLAP
-        assert finder.tile > 2 * multiscale.OVERLAP * multiscale.STEP * finder.smallest
+    for backend in (detection.YuNetBackend, detection.RetinaFaceBackend):
+        assert backend.largest >= multiscale.SCALE_STEP * backend.smallest * multiscale.TILE_OVERLAP
+        assert backend.tile > 2 * multiscale.TILE_OVERLAP * multiscale.SCALE_STEP * backend.smallest

@@ -56,7 +56,7 @@ def retinaface_file(tmp_path_factory):
     pytest.importorskip("facexlib")
     torch.manual_seed(0)
     state = backends._architecture(CPU).state_dict()
-    path = tmp_path_factory.mktemp("retinaface") / backends.PUBLISHED.name
+    path = tmp_path_factory.mktemp("retinaface") / backends.RETINAFACE_FILE.name
     torch.save({f"module.{name}": tensor for name, tensor in state.items()}, path)
     return path
 
@@ -77,21 +77,21 @@ def test_retinaface_is_opened_silently(retinaface_file, no_network, capfd):
     assert capfd.readouterr() == ("", "")
     assert (detector.name, detector.notice) == ("retinaface", "found by RetinaFace (facexlib)")
     image = np.random.default_rng(0).integers(0, 256, (33, 47, 3), dtype=np.uint8)
-    found = detector._finder(image)
+    found = detector._backend(image)
     assert all(face.score > 0.55 and np.isfinite(face.landmarks).all() for face in found)
-    assert [face.score for face in detector._finder(image)] == [face.score for face in found]
+    assert [face.score for face in detector._backend(image)] == [face.score for face in found]
 
 
 def test_retinafaces_guesses_in_pixels(retinaface_file):
     """An anchor of 32 px about the middle of cell 2, 1 of stride 8 lies about (20, 12), from the image's edge."""
-    finder = RetinaFaceBackend(retinaface_file, CPU, None)
+    backend = RetinaFaceBackend(retinaface_file, CPU, None)
     cells, guess = 4 * 6, 2 * (1 * 6 + 2) + 1
     count = 2 * (cells + 2 * 3 + 1 * 2)
     scores, boxes, points = torch.zeros(1, count, 2), torch.zeros(1, count, 4), torch.zeros(1, count, 10)
     scores[0, guess, 1] = 0.9
     points[0, guess] = torch.tensor([-2.0, -2, 2, -2, 0, 0, -2, 2, 2, 2])  # tenths of the anchor's side
-    finder._network.forward = lambda images: (boxes, scores, points)
-    (face,) = finder(np.zeros((32, 48, 3), np.uint8))
+    backend._network.forward = lambda images: (boxes, scores, points)
+    (face,) = backend(np.zeros((32, 48, 3), np.uint8))
     assert np.allclose(face.box, [3.5, -4.5, 35.5, 27.5], atol=1e-4)
     assert np.allclose(face.landmarks, [[13.1, 5.1], [25.9, 5.1], [19.5, 11.5], [13.1, 17.9], [25.9, 17.9]], atol=1e-4)
     assert face.score == pytest.approx(0.9)
@@ -106,7 +106,7 @@ def test_retinaface_of_other_weights(tmp_path, retinaface_file):
 
 def test_facexlibs_own_copy_is_found(tmp_path, monkeypatch, retinaface_file):
     (tmp_path / "weights").mkdir()
-    (tmp_path / "weights" / backends.PUBLISHED.name).symlink_to(retinaface_file)
+    (tmp_path / "weights" / backends.RETINAFACE_FILE.name).symlink_to(retinaface_file)
     for name in ("GPEN_PLUGIN_WEIGHTS", "XDG_CACHE_HOME"):
         monkeypatch.setenv(name, str(tmp_path / "empty"))
     monkeypatch.setenv("GPEN_PLUGIN_OFFLINE", "1")

@@ -55,7 +55,7 @@ def test_a_cosine_in_closed_form(mean_colour):
     assert gate(flat(0, 0, 1), flat(0, 0, 0.2), template) == pytest.approx(1, abs=1e-9)
     nothing = gate(flat(0, 0, 1), flat(0, 0, 0), template)
     assert math.isnan(nothing)
-    assert [gate.drifted(value) for value in (0.49, 0.5, 0.9, nothing)] == [True, False, False, True]
+    assert [gate.rejects(value) for value in (0.49, 0.5, 0.9, nothing)] == [True, False, False, True]
 
 
 @pytest.mark.parametrize("name", TEMPLATES)

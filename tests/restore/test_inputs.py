@@ -138,7 +138,7 @@ def test_home_is_found(tree, monkeypatch):
         (["in/*.bmp"], r"in/\*\.bmp: matches no image and no video"),
         (["in/*.txt"], r"in/\*\.txt: matches no image and no video"),
         (["empty"], r"empty: holds no image and no video"),
-        ([], "INPUT: nothing is given"),
+        ([], "INPUT: is missing"),
         (["x.png", "y.png"], r"2 problems:\n  - x\.png: is not there.*\n  - y\.png: is not there"),
     ],
 )
@@ -162,14 +162,19 @@ def test_a_folder_may_be_called_like_a_file(tree):
 @pytest.mark.parametrize(
     ("inputs", "output", "suffix", "message"),
     [
-        (["in"], "best.png", None, r"--output: got best\.png, the name of one file.*; expected a folder"),
-        (["in/a.png", "in/b.JPG"], "best.png", None, r"the name of one file, for 2"),
-        (["other"], "best.png", None, r"the name of one file, for 1 from a folder"),
+        (["in"], "best.png", None, r"--output: got the file name best\.png .*; expected a folder"),
+        (
+            ["in/a.png", "in/b.JPG"],
+            "best.png",
+            None,
+            r"the file name best\.png for a folder or several inputs \(2 files\)",
+        ),
+        (["other"], "best.png", None, r"best\.png for a folder or several inputs \(1 files\)"),
         (["in/a.png"], "best.gif", None, r"--output: got \.gif for an image; expected one of \.png, \.jpg"),
         (["in/a.png"], "best.mp4", None, r"--output: got \.mp4 for an image"),
         (["in/film.avi"], "best.png", None, r"--output: got \.png for a video; expected one of \.mp4"),
         (["in/film.avi"], "best.avi", None, r"--output: got \.avi for a video; expected one of \.mp4"),
-        (["in/a.png"], "best.png", "jpg", r"--suffix: got \.jpg, and best\.png for the output"),
+        (["in/a.png"], "best.png", "jpg", r"--suffix: got \.jpg, but best\.png for the output"),
         (["in"], "out", "gif", r"--suffix: got \.gif for an image"),
         (["in"], "in/notes.txt", None, r"--output: got in/notes\.txt, which is a file"),
     ],
@@ -292,18 +297,20 @@ def test_originals_are_never_targets(tree, given, output, suffix):
     os.link("in/a.png", "hard/a.png")
     (tree / "in/deep/deep").mkdir()
     (tree / "in/deep/deep/e.png").write_text("e")
-    with pytest.raises(OptionError, match=r"--output: got .*[Tt]he originals are left as they are"):
+    with pytest.raises(OptionError, match=r"--output: got .*Originals are never changed"):
         expand([given], output, suffix)
 
 
 @pytest.mark.parametrize("given", ["in", "in/**", "in/*", "."])
 def test_an_output_in_a_folder_that_is_searched_must_be_new(tree, given):
     assert ("in/a.png", "in/new/a.png") in pairs(jobs_of(["in"], "in/new"))
-    with pytest.raises(OptionError, match=r"--output: got in/deep, and inputs are .* or remove it if it holds results"):
+    with pytest.raises(
+        OptionError, match=r"--output: got in/deep, but inputs are .*remove it if it contains earlier results"
+    ):
         expand([given], "in/deep")
     (tree / "in/new/deep").mkdir(parents=True)
     (tree / "in/new/deep/x.png").write_text("an original, or a result: nobody knows")
-    with pytest.raises(OptionError, match=r"--output: got in/new, and inputs are where results would be written"):
+    with pytest.raises(OptionError, match=r"--output: got in/new, but inputs are in a folder where results"):
         expand(["in"], "in/new")
 
 

@@ -22,7 +22,7 @@ def offline(tmp_path, monkeypatch):
     monkeypatch.setenv("GPEN_PLUGIN_WEIGHTS", str(tmp_path))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
-    monkeypatch.setattr(masks, "_facexlibs_own", lambda: None)
+    monkeypatch.setattr(masks, "_facexlib_copy", lambda: None)
     return tmp_path
 
 
@@ -38,7 +38,7 @@ def test_a_soft_mask_is_one_over_the_face_and_nothing_at_the_border(name, size):
     x, y = np.rint(scale_template(TEMPLATES[name], size)).astype(int).T
     assert np.array_equal(mask[y, x], np.ones(5))
     border = np.concatenate([mask[0], mask[-1], mask[:, 0], mask[:, -1]])
-    assert border.max() <= 3 * (1 / size / masks.NARROWEST) ** 2  # a smooth step, half a pixel from its end
+    assert border.max() <= 3 * (1 / size / masks.MIN_FADE) ** 2  # a smooth step, half a pixel from its end
     assert not mask[0, 0]
     assert np.array_equal(mask, mask.T)
     assert np.array_equal(mask, mask[::-1, ::-1])
@@ -49,7 +49,7 @@ def test_a_soft_mask_begins_and_ends_without_a_step(name):
     row = soft_mask(TEMPLATES[name], 512)[256, :256]
     steps = np.diff(row)
     assert (steps >= 0).all()
-    assert steps.max() < 1.5 * 2 / (512 * masks.NARROWEST) + 1e-4
+    assert steps.max() < 1.5 * 2 / (512 * masks.MIN_FADE) + 1e-4
     assert np.abs(np.diff(steps)).max() < 0.1 * steps.max()
 
 
@@ -90,7 +90,7 @@ class LeftHalf(torch.nn.Module):
 @pytest.fixture
 def left_half(offline, monkeypatch):
     torch.save({"scale": torch.ones(2)}, offline / masks.PARSENET.name)
-    monkeypatch.setattr(masks, "_parsenet", LeftHalf)
+    monkeypatch.setattr(masks, "_build_parsenet", LeftHalf)
 
 
 @pytest.mark.usefixtures("left_half")
@@ -131,7 +131,7 @@ def test_the_network_sees_ffhqs_framing():
 def test_facexlibs_network_takes_the_weights(offline):
     pytest.importorskip("facexlib", reason="facexlib is not installed")
     torch.manual_seed(0)
-    state = {name: torch.rand(tensor.shape) for name, tensor in masks._parsenet().state_dict().items()}
+    state = {name: torch.rand(tensor.shape) for name, tensor in masks._build_parsenet().state_dict().items()}
     assert sum(tensor.numel() for tensor in state.values()) > 2e7
     torch.save(state, offline / masks.PARSENET.name)
     before = torch.random.get_rng_state()
@@ -169,7 +169,7 @@ def test_without_facexlib(offline, monkeypatch, weights):
 @pytest.mark.usefixtures("offline")
 def test_facexlib_is_not_imported_for_weights_that_are_missing(monkeypatch):
     """It takes longer than restoring a photograph."""
-    monkeypatch.setattr(masks, "_parsenet", lambda: pytest.fail("facexlib was imported"))
+    monkeypatch.setattr(masks, "_build_parsenet", lambda: pytest.fail("facexlib was imported"))
     assert open_mask("auto").name == "soft"
 
 
@@ -180,9 +180,9 @@ def test_facexlibs_own_folder(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(tmp_path)
     for name in [name for name in sys.modules if name.partition(".")[0] == "facexlib"]:
         monkeypatch.delitem(sys.modules, name)
-    assert masks._facexlibs_own() is None
+    assert masks._facexlib_copy() is None
     (package / "weights" / masks.PARSENET.name).write_bytes(b"")
-    assert masks._facexlibs_own() == package / "weights" / masks.PARSENET.name
+    assert masks._facexlib_copy() == package / "weights" / masks.PARSENET.name
 
 
 def test_soft_masks_need_nothing():
@@ -215,9 +215,9 @@ def test_faces_that_cannot_touch_are_skipped_files(monkeypatch):
     matrices = [
         np.array([[a, -b, x], [b, a, y]]) for (a, b), (x, y) in zip(turns, rng.uniform(0, 90, (12, 2)), strict=True)
     ]
-    quick, met = normalize_overlaps([mask] * 12, matrices), masks._touching([32] * 12, matrices)
+    quick, met = normalize_overlaps([mask] * 12, matrices), masks._overlapping([32] * 12, matrices)
     assert 10 < (~met).sum() / 2 < 66
-    monkeypatch.setattr(masks, "_touching", lambda sides, matrices: np.ones((12, 12), bool))
+    monkeypatch.setattr(masks, "_overlapping", lambda sides, matrices: np.ones((12, 12), bool))
     for one, other in zip(quick, normalize_overlaps([mask] * 12, matrices), strict=True):
         assert np.array_equal(one, other)
 

@@ -144,7 +144,7 @@ def test_values_that_are_no_numbers_are_told(tmp_path):
         net.encoder.to_z.weight.fill_(float("inf"))
     network = opened(saved(tmp_path / "net_g.pth", net.state_dict()))
     with pytest.raises(
-        DataError, match=r"^GPEN 32 px.*net_g.pth; fp32 on cpu: gave values that are no numbers for 1 of"
+        DataError, match=r"^GPEN 32 px.*net_g.pth; fp32 on cpu: gave values that are not finite for 1 of"
     ):
         network([face(0)])
 
@@ -152,8 +152,8 @@ def test_values_that_are_no_numbers_are_told(tmp_path):
 @pytest.mark.parametrize(
     ("name", "hint"),
     [
-        ("GPENPrior concat", "It draws faces, with gpen-sample. To restore them, name a net_g"),
-        ("GPENDiscriminator", "It judges faces in trainings. To restore them, name a net_g"),
+        ("GPENPrior concat", "gpen-sample generates faces with it. To restore faces, name a net_g"),
+        ("GPENDiscriminator", "It is for training only. To restore faces, name a net_g"),
     ],
 )
 def test_another_network_is_refused_by_name(name, hint, tmp_path):
@@ -191,7 +191,7 @@ def test_a_file_that_lacks_a_tensor_and_one_with_another_filter(tmp_path):
         ("GPEN-BFR-521", r"there is no such file; .*GPEN-Seg2face-512\. Did you mean GPEN-BFR-512\?"),
         ("models/GPEN-BFR-512.pth", r"there is no such file; .*Did you mean GPEN-BFR-512\?"),
         ("GPEN-BFR-512.onnx", r"^GPEN-BFR-512.onnx: there is no such file"),
-        ("gpen-bfr-512-d", r"is a GPENDiscriminator 512 px.*; expected a whole GPEN.* It judges faces"),
+        ("gpen-bfr-512-d", r"is a GPENDiscriminator 512 px.*; expected a whole GPEN.* It is for training only"),
         (".", r"^\.: is a folder"),
         ("x" * 5000, "there is no such file"),
     ],
@@ -231,7 +231,7 @@ def test_a_file_named_by_its_path_is_used_by_the_conventions_of_its_name(small, 
 
 def test_a_released_name_on_something_else(small, folder, capsys):
     path = saved(folder / "GPEN-Small-64.pth", weights(lambda: GPEN(16, **SMALL)))
-    expected = rf"^{path}: holds GPEN 16 px.*; expected GPEN 64 px.*, as GPEN-Small-64 is\..*a name of its own"
+    expected = rf"^{path}: holds GPEN 16 px.*; expected GPEN 64 px.*, as GPEN-Small-64 is\..*rename it"
     with pytest.raises(CheckpointError, match=expected):
         opened("GPEN-Small-64")
     assert zoo.LICENCE not in capsys.readouterr().err

@@ -38,7 +38,7 @@ def test_what_mps_cannot_run_goes_on_on_the_cpu(tmp_path, monkeypatch):
     monkeypatch.setattr(network.net, "forward", lacking)
     monkeypatch.setattr(network, "to_tensor", lambda faces: faces_to_network(faces, 32, (-1, 1)))
     monkeypatch.setattr(network, "device", torch.device("mps"))
-    with pytest.warns(UserWarning, match=r"^mps cannot run this network, .*\(The operator 'aten::lacking'.*\.\)$"):
+    with pytest.warns(UserWarning, match=r"^mps cannot run this network; .*\(The operator 'aten::lacking'.*\.\)$"):
         np.testing.assert_array_equal(network([face(0)]), expected)
     assert network.description.endswith("on cpu")
 
@@ -49,7 +49,7 @@ def test_more_faces_than_there_is_memory_for(tmp_path, monkeypatch):
 
     network = opened(saved(tmp_path / "net_g.pth", weights(NETWORKS["GPEN concat"])))
     monkeypatch.setattr(network.net, "forward", full)
-    with pytest.raises(OptionError, match=r"^batch: got 2 at once, .*; expected fewer faces\. Use a smaller batch"):
+    with pytest.raises(OptionError, match=r"^batch: got 2 faces, .*; expected fewer faces\. Use a smaller batch"):
         network([face(0), face(1)])
 
 

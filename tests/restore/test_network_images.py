@@ -54,7 +54,7 @@ def test_what_is_beyond_the_range_is_clipped():
 def test_what_is_no_number_is_told_and_not_made_black(value):
     output = torch.zeros(3, 3, 4, 4)
     output[1, 2, 3, 3] = value
-    with pytest.raises(DataError, match=r"net: gave values that are no numbers for 1 of 3 faces; .*use fp32"):
+    with pytest.raises(DataError, match=r"net: gave values that are not finite for 1 of 3 faces; .*use fp32"):
         faces_from_network(output, (-1, 1), "net")
 
 

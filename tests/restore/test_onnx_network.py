@@ -95,7 +95,7 @@ def test_half_precision_that_overflows_is_told(tmp_path):
     network = opened(
         tiled(tmp_path / "net.onnx", half=True, gains=(1, 6e4, 1), metadata={"gpen_value_range": "[0, 2]"})
     )
-    with pytest.raises(DataError, match=r"net.onnx; float16 on CPU: gave values that are no numbers for 2 of 2 faces"):
+    with pytest.raises(DataError, match=r"net.onnx; float16 on CPU: gave values that are not finite for 2 of 2 faces"):
         network([face(0), face(1)])
 
 
@@ -126,7 +126,7 @@ def test_a_network_that_gives_no_faces(tmp_path):
 def test_a_network_that_takes_fewer_faces_than_its_file_says(tmp_path):
     network = opened(tiled(tmp_path / "net.onnx", inside=(1, 3, 8, 8)))
     assert len(network([face(0)])) == 1
-    expected = r"net.onnx: does not take images of shape \(2, 3, 8, 8\) .*restore with a batch of 1"
+    expected = r"net.onnx: does not take images of shape \(2, 3, 8, 8\) .*use a batch of 1"
     with pytest.raises(CheckpointError, match=expected):
         network([face(0), face(1)])
 
@@ -150,8 +150,8 @@ def test_a_damaged_file_a_released_name_on_another_size_and_metadata_that_say_no
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"key": "params"}, "^key: got params, and an ONNX file has no entries"),
-        ({"precision": "bf16"}, "^precision: got bf16, and an ONNX file has its own"),
+        ({"key": "params"}, "^key: got params, but an ONNX file has no entries"),
+        ({"precision": "bf16"}, "^precision: got bf16, but an ONNX file has its own precision"),
     ],
 )
 def test_what_does_not_go_with_onnx(arguments, message, tmp_path):

@@ -198,7 +198,7 @@ def test_faces_at_once_give_what_faces_in_turn_give(threads):
 def test_a_huge_face_is_pasted_in_bands(monkeypatch):
     whole, bands = photograph(), photograph()
     put(whole, face_at(60, 60, 90, 30), brighter)
-    monkeypatch.setattr(paste_module, "BAND", 7)
+    monkeypatch.setattr(paste_module, "BAND_ROWS", 7)
     put(bands, face_at(60, 60, 90, 30), brighter)
     assert np.abs(whole.astype(int) - bands).max() <= 1
 

@@ -104,9 +104,9 @@ def test_a_face_that_became_somebody_else_is_left_alone():
     Gate.first = restorer().restore(image).faces[0].crop.mean()
     made._gate = Gate(0.5)
     result = made.restore(image)
-    assert result.faces[0].kept is None
+    assert result.faces[0].skip_reason is None
     assert result.faces[0].identity == 0.9
-    assert "identity nan is below 0.5" in result.faces[1].kept
+    assert "identity nan is below 0.5" in result.faces[1].skip_reason
     change = result.image.astype(int) - image
     assert change[105:115, 85:95].mean() > 40
     assert (change[115:125, 225:235] == 0).all()
@@ -128,10 +128,10 @@ def test_likeness_is_judged_by_a_network_of_the_users_own(tmp_path):
     result = made.restore(image)
     assert result.faces[0].identity == pytest.approx(1, abs=0.01)
     assert result.faces[1].identity < 0.9
-    assert [face.kept is None for face in result.faces] == [True, False]
+    assert [face.skip_reason is None for face in result.faces] == [True, False]
     assert (result.image == image).all()
     aligned = made.restore(image[:, 160:], aligned=True)  # higher than wide
-    assert aligned.faces[0].kept is not None
+    assert aligned.faces[0].skip_reason is not None
     assert (aligned.image == 160).all()
 
 
@@ -200,7 +200,7 @@ def test_other_arrays_are_refused(image):
         ({"alpha": 1.2}, "alpha: got 1.2; expected a number from 0 to 1"),
         ({"upscale": 0.5}, "upscale: got 0.5; expected a number from 1 to 16"),
         ({"batch": 0}, "batch: got 0; expected a number from 1"),
-        ({"identity_model": "face.onnx"}, "identity_model: got face.onnx, and no least likeness; expected identity"),
+        ({"identity_model": "face.onnx"}, "identity_model: got face.onnx without identity; expected identity"),
         ({"identity": 2}, "identity: got 2; expected a cosine, from -1 to 1"),
     ],
 )
@@ -226,15 +226,17 @@ def test_faces_larger_than_asked_for_are_left_alone():
     most = (sides[0] + sides[1]) / 2
     made = restorer(brighter, max_face=most)
     result = made.restore(image)
-    kept = [face.kept for face in sorted(result.faces, key=lambda face: side_in_photograph(face.crop, face.matrix))]
+    kept = [
+        face.skip_reason for face in sorted(result.faces, key=lambda face: side_in_photograph(face.crop, face.matrix))
+    ]
     assert kept == [
         None,
-        f"fills more than {most:g} px: pass a larger network, as -m GPEN-BFR-512, or a larger --max-face",
+        f"larger than {most:g} px (--max-face); a larger network can restore it, e.g. -m GPEN-BFR-512",
     ]
     assert (result.image != image).any()
     assert (restorer(brighter, max_face=1).restore(image).image == image).all()
     whole = made.restore(np.full((200, 200, 3), 99, np.uint8), aligned=True)
-    assert whole.faces[0].kept is None
+    assert whole.faces[0].skip_reason is None
 
 
 def test_only_where_nobody_named_a_model_large_faces_are_left_alone():

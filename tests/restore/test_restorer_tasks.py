@@ -71,7 +71,7 @@ def test_a_face_without_strokes_is_said_to_be_left():
     image = np.minimum(photograph(64, 64), 200)
     result = made.restore(image, aligned=True)
     assert (result.image == image).all()
-    assert "white strokes" in result.faces[0].kept
+    assert "white strokes" in result.faces[0].skip_reason
     cv2.line(image, (10, 40), (50, 44), (255, 255, 255), 4)
     result = made.restore(image, aligned=True)
-    assert result.faces[0].kept is None
+    assert result.faces[0].skip_reason is None

@@ -154,7 +154,7 @@ def test_references_of_whole_numbers_are_the_same_faces(network, dtype):
 
 
 def test_a_reference_gives_one_variant(network):
-    with pytest.raises(OptionError, match="variants: got number 2, and a reference gives one; expected 0 or 1"):
+    with pytest.raises(OptionError, match="variants: got number 2, but a reference gives one variant; expected 0 or 1"):
         one_variant(network, index=2, reference=faces(1)[0])
     with pytest.raises(OptionError, match="variants: got number -1"):
         one_variant(network, index=-1)
@@ -194,7 +194,7 @@ def test_it_is_a_network_as_the_one_it_varies(network):
 
 
 def test_other_networks_have_no_variants():
-    with pytest.raises(OptionError, match="variants: an ONNX file gives one result alone; expected a weight file"):
+    with pytest.raises(OptionError, match="variants: got an ONNX file, which gives one result only; expected a"):
         VariedNetwork(object(), Variation(), 1)
 
 

@@ -51,14 +51,14 @@ def test_a_wrong_name_is_told():
 
 def test_conventions():
     assert [task.name for task in TASKS.values() if task.aligned_only] == ["colorize", "seg2face"]
-    assert [task.name for task in TASKS.values() if task.keeps_grey] == ["restore", "inpaint"]
+    assert [task.name for task in TASKS.values() if task.keeps_gray] == ["restore", "inpaint"]
 
 
 def test_restoration_changes_nothing():
     crop, output = face(0), face(1)
     task = get_task("restore")
-    assert task.before(crop, 64) is crop
-    assert task.after(crop, output) is output
+    assert task.preprocess(crop, 64) is crop
+    assert task.postprocess(crop, output) is output
 
 
 # --- colorize
@@ -66,8 +66,8 @@ def test_restoration_changes_nothing():
 
 def test_colorization_shows_grey_and_keeps_the_luminance():
     crop, output = face(0), face(1, 64)
-    np.testing.assert_array_equal(Colorize().before(crop, 64), to_gray(crop))
-    result = Colorize().after(crop, output)
+    np.testing.assert_array_equal(Colorize().preprocess(crop, 64), to_gray(crop))
+    result = Colorize().postprocess(crop, output)
     assert result.shape == crop.shape
     np.testing.assert_allclose(luminance(result), luminance(crop), atol=1e-6)
     assert np.ptp(result, axis=2).max() > 0.1  # colours came
@@ -75,12 +75,12 @@ def test_colorization_shows_grey_and_keeps_the_luminance():
 
 def test_a_network_that_knows_the_colours_gives_the_photograph_back():
     crop = face(2)
-    np.testing.assert_allclose(Colorize().after(to_gray(crop), crop), crop, atol=1e-5)
+    np.testing.assert_allclose(Colorize().postprocess(to_gray(crop), crop), crop, atol=1e-5)
 
 
 def test_colorization_keeps_the_form_of_a_image():
     crop = face(0)[:, :100]
-    assert Colorize().after(crop, face(0, 64)).shape == (SIDE, 100, 3)
+    assert Colorize().postprocess(crop, face(0, 64)).shape == (SIDE, 100, 3)
 
 
 # --- inpaint
@@ -90,9 +90,9 @@ def test_colorization_keeps_the_form_of_a_image():
 def test_strokes_are_filled_and_the_rest_stays_to_the_bit(seed):
     crop, mask = scribbled(seed)
     whole, task = face(seed), Inpaint()
-    assert task.before(crop, SIDE) is crop
+    assert task.preprocess(crop, SIDE) is crop
     np.testing.assert_array_equal(task.hidden(crop), mask)
-    result = task.after(crop, 1 - whole)  # a network that gets all wrong
+    result = task.postprocess(crop, 1 - whole)  # a network that gets all wrong
     np.testing.assert_allclose(result[mask], (1 - whole)[mask], atol=1e-6)
     far = cv2.dilate(mask.astype(np.uint8), np.ones((11, 11))) == 0
     assert far.mean() > 0.3
@@ -116,7 +116,7 @@ def test_strokes_are_found_in_jpeg_files(quality, seed):
     found = Inpaint().hidden(crop)
     assert (found & mask).sum() > 0.85 * mask.sum()
     assert not (found & ~cv2.dilate(mask.astype(np.uint8), np.ones((5, 5))).astype(bool)).any()
-    result = Inpaint().after(crop, face(seed, 256))
+    result = Inpaint().postprocess(crop, face(seed, 256))
     assert not (result.min(axis=2)[mask] > 0.97).any()  # their edges, too, are gone
 
 
@@ -133,7 +133,7 @@ def test_strokes_that_were_turned_and_resized_are_found():
 def test_a_face_without_strokes_stays_as_it_is(seed):
     crop = face(seed)
     assert not Inpaint().hidden(crop).any()
-    np.testing.assert_array_equal(Inpaint().after(crop, face(seed + 1)), crop)
+    np.testing.assert_array_equal(Inpaint().postprocess(crop, face(seed + 1)), crop)
 
 
 def test_white_things_that_are_no_strokes():
@@ -157,10 +157,10 @@ def test_a_mask_says_what_is_hidden():
     mask = np.zeros((64, 64), bool)
     mask[20:40, 20:40] = True
     task = Inpaint(mask=mask)
-    shown = task.before(crop, SIDE)
+    shown = task.preprocess(crop, SIDE)
     assert (shown[40:80, 40:80] == 1).all()
     np.testing.assert_array_equal(shown[:38], crop[:38])
-    result = task.after(crop, np.zeros((64, 64, 3), np.float32))
+    result = task.postprocess(crop, np.zeros((64, 64, 3), np.float32))
     assert (result[40:80, 40:80] == 0).all()
     np.testing.assert_array_equal(result[:35], crop[:35])
 
@@ -169,7 +169,7 @@ def test_the_seam_is_soft():
     crop = np.ones((SIDE, SIDE, 3), np.float32) * 0.5
     mask = np.zeros((SIDE, SIDE), bool)
     mask[:, 60:] = True
-    row = Inpaint(mask=mask, feather=0.1).after(crop, np.zeros_like(crop))[64, :, 0]
+    row = Inpaint(mask=mask, feather=0.1).postprocess(crop, np.zeros_like(crop))[64, :, 0]
     assert np.abs(np.diff(row)).max() <= 0.5 / 12
     assert (np.diff(row) <= 0).all()
 
@@ -180,8 +180,8 @@ def test_the_seam_is_soft():
 def test_indices_are_painted_and_resized_to_the_nearest_pixel():
     labels = label_map()
     crop = as_crop(cv2.cvtColor(labels, cv2.COLOR_GRAY2BGR))
-    np.testing.assert_array_equal(Seg2face().before(crop, 64), as_crop(colorize_labels(labels)))
-    half = Seg2face().before(crop, 32)
+    np.testing.assert_array_equal(Seg2face().preprocess(crop, 64), as_crop(colorize_labels(labels)))
+    half = Seg2face().preprocess(crop, 32)
     assert half.shape == (32, 32, 3)
     colours = {tuple(colour) for colour in np.unique(as_crop(colorize_labels(labels)).reshape(-1, 3), axis=0)}
     assert {tuple(colour) for colour in np.unique(half.reshape(-1, 3), axis=0)} <= colours
@@ -190,20 +190,20 @@ def test_indices_are_painted_and_resized_to_the_nearest_pixel():
 def test_coloured_maps_of_any_palette_go_in_as_they_are():
     palette = [[10 * i, 7, 255 - i] for i in range(19)]
     crop = as_crop(colorize_labels(label_map(), palette))
-    np.testing.assert_array_equal(Seg2face().before(crop, 64), crop)
+    np.testing.assert_array_equal(Seg2face().preprocess(crop, 64), crop)
     indexed = as_crop(cv2.cvtColor(label_map(), cv2.COLOR_GRAY2BGR))
-    np.testing.assert_array_equal(Seg2face(palette=palette).before(indexed, 64), crop)
+    np.testing.assert_array_equal(Seg2face(palette=palette).preprocess(indexed, 64), crop)
     output = face(0, 32)
-    assert Seg2face().after(crop, output) is output
+    assert Seg2face().postprocess(crop, output) is output
 
 
 @pytest.mark.parametrize(
     ("crop", "words"),
     [
-        (lambda: np.random.default_rng(0).random((32, 32, 3), np.float32), "the map: has .* colours; expected a map"),
+        (lambda: np.random.default_rng(0).random((32, 32, 3), np.float32), "the map: has .* colors; expected a map"),
         (lambda: np.zeros((32, 32, 3), np.float32), "the map: is background everywhere"),
     ],
 )
 def test_what_is_no_map_is_told(crop, words):
     with pytest.raises(DataError, match=words):
-        Seg2face().before(crop(), 32)
+        Seg2face().preprocess(crop(), 32)

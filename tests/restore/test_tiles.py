@@ -4,7 +4,7 @@ import torch
 from torch import nn
 
 from gpen_plugin.errors import OptionError
-from gpen_plugin.restore.background import OVERLAP, Tiles
+from gpen_plugin.restore.background import TILE_OVERLAP, Tiles
 
 
 def noise(height: int, width: int, dtype: str = "float32", seed: int = 0) -> np.ndarray:
@@ -39,13 +39,13 @@ def square_of_the_mean(image: np.ndarray) -> np.ndarray:
 
 @pytest.mark.parametrize(("height", "width"), [(300, 420), (129, 128), (128, 700), (1, 300), (300, 1), (193, 193)])
 def test_what_looks_a_quarter_of_the_overlap_far_sees_no_tiles(height, width):
-    run, image = convolutions(reach=OVERLAP // 4), noise(height, width)
+    run, image = convolutions(reach=TILE_OVERLAP // 4), noise(height, width)
     assert np.abs(Tiles(run, side=128)(image) - run(image)).max() < 1e-6
     assert run(image).std() > 1e-3
 
 
 def test_what_looks_further_sees_them_a_little():
-    run, image = convolutions(reach=OVERLAP), noise(300, 420)
+    run, image = convolutions(reach=TILE_OVERLAP), noise(300, 420)
     difference = np.abs(Tiles(run, side=128)(image) - run(image)).max()
     assert 0 < difference < 0.2 * run(image).std()
 
@@ -90,11 +90,11 @@ def test_values_between_are_rounded(dtype):
 
 
 def test_progress_counts_each_tile():
-    told = []
-    Tiles(lambda tile: tile, side=64)(noise(100, 130), lambda done, total: told.append((done, total)))
-    assert told == [(number, 12) for number in range(1, 13)]
-    Tiles(lambda tile: tile)(noise(100, 130), lambda done, total: told.append((done, total)))
-    assert told[-1] == (1, 1)
+    messages = []
+    Tiles(lambda tile: tile, side=64)(noise(100, 130), lambda done, total: messages.append((done, total)))
+    assert messages == [(number, 12) for number in range(1, 13)]
+    Tiles(lambda tile: tile)(noise(100, 130), lambda done, total: messages.append((done, total)))
+    assert messages[-1] == (1, 1)
 
 
 def test_no_tile_is_larger_than_asked_and_all_begin_on_the_grid():
@@ -128,11 +128,11 @@ class Small:
 @pytest.mark.parametrize("height", [40, 700])
 @pytest.mark.parametrize("error", [None, RuntimeError("MPS backend out of memory (MPS allocated: 9 GB)")])
 def test_out_of_memory_halves_the_tiles_and_goes_on(height, error):
-    device, image, told = Small(130, error), noise(height, 600), []
+    device, image, messages = Small(130, error), noise(height, 600), []
     tiles = Tiles(device, 2, side=512)
-    result = tiles(image, lambda done, total: told.append(done))
+    result = tiles(image, lambda done, total: messages.append(done))
     assert np.array_equal(result, enlarged(image, 2))
-    assert told == list(range(1, told[-1] + 1))
+    assert messages == list(range(1, messages[-1] + 1))
     assert [size for size in device.sizes if size > 130] == [512, 256]  # a mistake is not made again
     assert tiles.side == 128
     tiles(image)
@@ -140,7 +140,7 @@ def test_out_of_memory_halves_the_tiles_and_goes_on(height, error):
 
 
 def test_out_of_memory_at_the_smallest_tiles_is_told():
-    with pytest.raises(OptionError, match=r"^tile: .* not memory enough for tiles of 64 px \(CUDA out of memory"):
+    with pytest.raises(OptionError, match=r"^tile: .* out of memory with tiles of 64 px \(CUDA out of memory"):
         Tiles(Small(10))(noise(300, 300))
     with pytest.raises(OptionError, match="tiles of 20 px"):
         Tiles(Small(10))(noise(20, 11))

@@ -5,7 +5,14 @@ import numpy as np
 import pytest
 
 from gpen_plugin.restore.detection import DetectedFace
-from gpen_plugin.restore.tracking import AHEAD, CUT, LONGEST_GAP, CutFinder, FaceTracker, smooth_landmarks
+from gpen_plugin.restore.tracking import (
+    CUT_MIN_DIFFERENCE,
+    LOOK_AHEAD,
+    MAX_GAP,
+    CutFinder,
+    FaceTracker,
+    smooth_landmarks,
+)
 
 FACE = np.array([[-20.0, -15], [20, -15], [0, 5], [-16, 25], [16, 25]])
 NOISE = 0.6  # pixels
@@ -38,14 +45,14 @@ def test_less_jitter_and_no_lag(kind, jitter):
     given, tracker = track([[face(place, noise=rng.normal(0, NOISE, (5, 2)))] for place in x])
     assert tracker.tracks == 1
     found = np.stack([faces[0].face.landmarks for faces in given])
-    errors = (found - FACE - np.stack([x, np.full(FRAMES, 100)], axis=1)[:, None])[AHEAD:-AHEAD]
+    errors = (found - FACE - np.stack([x, np.full(FRAMES, 100)], axis=1)[:, None])[LOOK_AHEAD:-LOOK_AHEAD]
     raw = np.sqrt(2) * NOISE
     assert np.sqrt((np.diff(errors, axis=0) ** 2).mean()) < jitter * raw
     assert np.sqrt((errors**2).mean()) < 0.8 * NOISE
     if kind != "standing":
         mean, time = found[:, :, 0].mean(axis=1), np.arange(FRAMES)
         delays = np.arange(-2, 2.01, 0.1)
-        misses = [((np.interp(time - delay, time, x) - mean)[AHEAD:-AHEAD] ** 2).sum() for delay in delays]
+        misses = [((np.interp(time - delay, time, x) - mean)[LOOK_AHEAD:-LOOK_AHEAD] ** 2).sum() for delay in delays]
         assert abs(delays[np.argmin(misses)]) < 0.11
 
 
@@ -66,7 +73,7 @@ def test_two_frames_alone_are_interpolated():
     np.testing.assert_allclose(smooth_landmarks({0: face(10), 4: face(30)}, 1).landmarks, face(15).landmarks)
 
 
-@pytest.mark.parametrize(("missing", "filled"), [(1, True), (LONGEST_GAP, True), (LONGEST_GAP + 1, False)])
+@pytest.mark.parametrize(("missing", "filled"), [(1, True), (MAX_GAP, True), (MAX_GAP + 1, False)])
 def test_an_overlooked_face_is_filled_in_unless_it_is_gone_for_long(missing, filled):
     gone = range(12, 12 + missing)
     given, tracker = track([[] if number in gone else [face(100 + number)] for number in range(30)])
@@ -121,7 +128,7 @@ def test_no_track_and_no_smoothing_goes_over_a_cut():
 def test_frames_come_back_as_soon_as_they_are_certain():
     tracker = FaceTracker()
     counts = [len(tracker.add([face(100)], cut=number == 20)) for number in range(24)]
-    assert counts == [0] * AHEAD + [1] * (20 - AHEAD) + [AHEAD] + [0] * 3
+    assert counts == [0] * LOOK_AHEAD + [1] * (20 - LOOK_AHEAD) + [LOOK_AHEAD] + [0] * 3
     assert len(tracker.finish()) == 4
     assert tracker.finish() == []
 
@@ -137,6 +144,6 @@ def test_a_cut_is_found_and_a_quick_pan_a_fade_and_noise_are_none():
     pan = [wide[:, left : left + 128] for left in np.cumsum(np.arange(20))]  # quicker and quicker
     still = [np.clip(texture(2) + rng.normal(0, 12, (128, 128, 3)), 0, 255).astype(np.uint8) for _ in range(10)]
     fade = [(texture(3) * (1 - step / 10)).astype(np.uint8) for step in range(10)]
-    assert np.abs(pan[-1].astype(float) - pan[-2]).mean() > CUT
+    assert np.abs(pan[-1].astype(float) - pan[-2]).mean() > CUT_MIN_DIFFERENCE
     finder = CutFinder()
     assert [number for number, frame in enumerate([*still, *fade, *pan]) if finder(frame)] == [10, 20]

@@ -10,7 +10,7 @@ from gpen_plugin.errors import DataError
 from gpen_plugin.images.color import is_monochrome
 from gpen_plugin.images.grid import GAP
 from gpen_plugin.restore import video as video_module
-from gpen_plugin.restore.tracking import AHEAD, FaceTracker
+from gpen_plugin.restore.tracking import LOOK_AHEAD, FaceTracker
 from gpen_plugin.restore.video import restore_video
 from gpen_plugin.restore.video_reader import VideoSource
 
@@ -73,7 +73,7 @@ def test_finds_that_were_dropped_are_told(tmp_path):
     restorer = FakeRestorer(blind=tuple(number for number in range(24) if number != 11))
     report = restore_video(write_avi(tmp_path / "in.avi", 24), tmp_path / "out.mp4", restorer)
     assert report.faces == 0
-    assert report.notes[-1] == "seen too briefly for a face, and left as it was: 1"
+    assert report.notes[-1] == "faces detected in too few frames, left unchanged: 1"
 
 
 def test_few_frames_are_in_memory(tmp_path, monkeypatch):
@@ -88,7 +88,7 @@ def test_few_frames_are_in_memory(tmp_path, monkeypatch):
             return super().restore_all(images, faces=faces)
 
     restore_video(write_avi(tmp_path / "in.avi", 30), tmp_path / "out.mkv", Watching(), batch=4)
-    assert max(ahead) == AHEAD + 4
+    assert max(ahead) == LOOK_AHEAD + 4
 
 
 @pytest.mark.parametrize("error", [DataError("a frame"), KeyboardInterrupt("Ctrl-C")])
@@ -122,7 +122,7 @@ def test_one_frame_in_color_settles_it_for_the_rest_of_a_shot():
     other_shot = 255 - np.clip(gray // 4, 0, 255)
     shots = [gray, gray, color, gray, gray, other_shot, other_shot]
     video = [(image, Fraction(n, 25), Fraction(1, 25)) for n, image in enumerate(shots)]
-    tracked = video_module._tracked(video, FakeRestorer(blind=tuple(range(9))), FaceTracker())
+    tracked = video_module._track(video, FakeRestorer(blind=tuple(range(9))), FaceTracker())
     assert [frame.monochrome for frame in tracked] == [True, True, False, False, False, True, True]
 
 

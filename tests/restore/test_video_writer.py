@@ -113,7 +113,7 @@ def test_the_shape_of_pixels_is_kept_and_turned_frames_are_not_turned_again(tmp_
 def test_odd_sides_are_told(tmp_path):
     images = [frame(number)[:63, :95] for number in range(3)]
     source = write_video(tmp_path / "in.mkv", Track(images, "ffv1", "yuv444p"))
-    assert copied(source, tmp_path / "out.mp4") == ["95 x 63 became 96 x 64: codecs want even sides"]
+    assert copied(source, tmp_path / "out.mp4") == ["95 x 63 became 96 x 64, as codecs need even sides"]
     assert frames(tmp_path / "out.mp4")[0].shape == (64, 96, 3)
 
 
@@ -135,7 +135,7 @@ def test_sound_that_hardly_a_player_understands_is_encoded_anew(tmp_path, codec,
     rate = 48000 if codec == "ac3" else 16000
     source = write_video(tmp_path / "in.mkv", faces(), sound=[Tone(codec, rate=rate)])
     notes = copied(source, tmp_path / f"out{suffix}")
-    assert notes == ([f"sound encoded anew ({codec} to aac)"] if kept == "aac" else [])
+    assert notes == ([f"sound encoded again ({codec} to aac)"] if kept == "aac" else [])
     assert codecs(tmp_path / f"out{suffix}", "audio") == [kept]
 
 
@@ -182,7 +182,7 @@ def test_subtitles(tmp_path, suffix, kept):
     words = [(0.1, 0.3, "Hello"), (0.35, 0.45, r"two\Nlines")]
     source = write_video(tmp_path / "in.mkv", faces(), subtitles=words)
     notes = copied(source, tmp_path / f"out{suffix}")
-    assert notes == ([] if kept == "subrip" else [f"subtitles encoded anew (subrip to {kept})"])
+    assert notes == ([] if kept == "subrip" else [f"subtitles encoded again (subrip to {kept})"])
     assert codecs(tmp_path / f"out{suffix}", "subtitle") == [kept]
     shown = []
     with av.open(str(tmp_path / f"out{suffix}")) as container:
@@ -321,7 +321,7 @@ def test_names_that_are_refused(tmp_path):
     with pytest.raises(OptionError, match=r"got out.gif; expected a name that ends in .mp4"):
         VideoTarget(tmp_path / "out.gif", source, Fraction(RATE))
     film = source.rename(tmp_path / "in.mp4")
-    with pytest.raises(OptionError, match="would be written over itself"):
+    with pytest.raises(OptionError, match="would replace its own source"):
         VideoTarget(film, film, Fraction(RATE))
 
 

@@ -144,7 +144,7 @@ def test_the_licence_is_told_once(capsys):
     captured = capsys.readouterr()
     assert captured.out == ""
     assert captured.err == f"{zoo.LICENCE}\n"
-    assert [path.name for path in cache_folder().iterdir()] == [zoo.TOLD]
+    assert [path.name for path in cache_folder().iterdir()] == [zoo.LICENCE_SHOWN]
 
 
 def test_the_licence_is_told_by_one_of_two_that_look_at_once(capsys, monkeypatch):

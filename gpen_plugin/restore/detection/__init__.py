@@ -27,16 +27,16 @@ def open_detector(
     """Open a detector.
 
     Args:
-        name: which; ``auto`` takes RetinaFace where its weights and facexlib are on this machine, or where `file` is
-            given, and else YuNet. It downloads nothing.
-        file: RetinaFace's weights, ``.pth``; looked for where none is given. YuNet's come with this package.
-        device: where RetinaFace works; YuNet works on the CPU.
-        threshold: score from which something is a face, 0 to 1; None takes the detector's own.
-        min_size: faces with boxes smaller than this, in pixels, are dropped.
+        name: ``auto`` is RetinaFace if facexlib and its weights are on this machine, or if `file` is given; else YuNet.
+            It downloads nothing.
+        file: weights of RetinaFace, ``.pth``; None searches for them.
+        device: of RetinaFace; YuNet runs on the CPU.
+        threshold: least score of a face, 0 to 1; None takes that of the backend.
+        min_size: side of the smallest box in pixels.
     Raises:
         OptionError: an argument is wrong.
-        MissingFileError: RetinaFace is asked for, and facexlib or the weights are not to be had.
-        CheckpointError: a file cannot be read, or is of another network.
+        MissingFileError: RetinaFace was asked for, and facexlib or the weights are missing.
+        CheckpointError: a file cannot be read, or is that of another network.
     """
     if name not in DETECTORS:
         raise OptionError("detector", f"got {name!r}", f"one of {', '.join(DETECTORS)}")
@@ -47,8 +47,8 @@ def open_detector(
     if file is not None and (name == "yunet" or str(file).lower().endswith(".onnx")):
         hint = "YuNet's file comes with gpen_plugin: leave the option out."
         raise OptionError("detector_file", f"got {file}", "a .pth file of RetinaFace", hint)
-    finder = YuNetBackend(threshold) if name == "yunet" else _retinaface_or_yunet(name, file, device, threshold)
-    return MultiScaleDetector(finder, NOTICES[finder.name], min_size)
+    backend = YuNetBackend(threshold) if name == "yunet" else _retinaface_or_yunet(name, file, device, threshold)
+    return MultiScaleDetector(backend, NOTICES[backend.name], min_size)
 
 
 def _retinaface_or_yunet(

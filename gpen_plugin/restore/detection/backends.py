@@ -16,7 +16,7 @@ from gpen_plugin.nets.loading import load_frozen, load_tensors
 from gpen_plugin.nets.yunet import yunet_network
 from gpen_plugin.restore.detection.multiscale import DetectedFace
 
-PUBLISHED = WeightFile(
+RETINAFACE_FILE = WeightFile(
     "detection_Resnet50_Final.pth",
     "RetinaFace, for finding faces",
     "https://github.com/xinntao/facexlib/releases/download/v0.1.0/detection_Resnet50_Final.pth",
@@ -30,23 +30,21 @@ YUNET_MAX_CANDIDATES = 5000  # so many are considered at most
 
 
 class RetinaFaceBackend:
-    """A `Backend`.
-
-    Args:
-        file: its weights; looked for here and in facexlib's folder where none is given.
-        device: where it works.
-        threshold: certainty from which something is a face, 0 to 1.
-        download: whether they may be downloaded where they are not found.
+    """Args:
+        file: weights; None searches for them, also in facexlib's folder.
+        device: of the network.
+        threshold: least score of a face, 0 to 1.
+        download: whether missing weights may be downloaded.
     Raises:
-        MissingFileError: the file, or the package facexlib, is not to be had.
-        CheckpointError: the file cannot be read, or is of another network.
+        MissingFileError: the weights or facexlib are missing.
+        CheckpointError: the file cannot be read, or is that of another network.
     """
 
     name = "retinaface"
     smallest, largest = 16.0, 800.0
     tile = 1280
-    finest = 4_000_000  # takes half a minute on one core
-    turns = (90.0, 180.0, 270.0)
+    max_pixels = 4_000_000  # takes half a minute on one core
+    rotations = (90.0, 180.0, 270.0)
 
     def __init__(
         self, file: str | os.PathLike | None, device: torch.device, threshold: float | None, *, download: bool = True
@@ -58,17 +56,15 @@ class RetinaFaceBackend:
 
     @torch.inference_mode()
     def __call__(self, image: np.ndarray) -> list[DetectedFace]:
-        """See `Backend`."""
         rows = self._network.detect_faces(image, self._threshold, RETINAFACE_NMS_IOU)  # (K, 15): box, score, landmarks
         return [self._face(row) for row in rows.astype(np.float64)]
 
     def _face(self, row: np.ndarray) -> DetectedFace:
-        """facexlib's zero is the image's edge, as the middles of its anchors tell."""
+        """facexlib counts pixels from the image's edge: see the centers of its anchors."""
         return DetectedFace(row[:4] - 0.5, row[5:].reshape(5, 2) - 0.5, min(float(row[4]), 1.0), self.name)
 
 
 def _facexlib_folder() -> Path:
-    """The folder of the package."""
     spec = importlib.util.find_spec("facexlib")
     if spec is None or not spec.submodule_search_locations:
         raise MissingFileError("detector", "the package facexlib is not installed", hint=f"Run: {INSTALL_FACEXLIB}")
@@ -77,16 +73,16 @@ def _facexlib_folder() -> Path:
 
 def _weights_path(file: str | os.PathLike | None, facexlib: Path, download: bool) -> Path:
     if file is not None:
-        return find_weights(PUBLISHED, str(file), "detector_file")
-    kept = facexlib / "weights" / PUBLISHED.name  # where facexlib downloads to
-    found = find_local(PUBLISHED) or (kept if kept.is_file() else None)
+        return find_weights(RETINAFACE_FILE, str(file), "detector_file")
+    kept = facexlib / "weights" / RETINAFACE_FILE.name  # where facexlib downloads to
+    found = find_local(RETINAFACE_FILE) or (kept if kept.is_file() else None)
     if found is None and not download:
-        raise MissingFileError("detector", f"{PUBLISHED.name} is not on this machine")
-    return found or find_weights(PUBLISHED, where="detector")
+        raise MissingFileError("detector", f"{RETINAFACE_FILE.name} is not on this machine")
+    return found or find_weights(RETINAFACE_FILE, where="detector")
 
 
 def _architecture(device: torch.device) -> nn.Module:
-    """Built by hand: facexlib's own way reads the file with all the code that may be in it."""
+    """Built here, as facexlib's own function unpickles the file without `weights_only`."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torchvision's, on how facexlib asks for an empty ResNet
         from facexlib.detection.retinaface import RetinaFace
@@ -95,26 +91,19 @@ def _architecture(device: torch.device) -> nn.Module:
 
 
 class YuNetBackend:
-    """A `Backend`. It works on the CPU.
-
-    Args:
-        threshold: certainty from which something is a face, 0 to 1.
-    Raises:
-        CheckpointError: YuNet's file, which comes with this package, is damaged.
-    """
+    """Runs on the CPU. CheckpointError if YuNet's file, which is part of this package, is damaged."""
 
     name = "yunet"
     smallest, largest = 16.0, 480.0
     tile = 1280
-    finest = 16_000_000
-    turns = (30.0, -30.0, 90.0, 180.0, 270.0)  # at 30 degrees, scores fall and landmarks are off
+    max_pixels = 16_000_000
+    rotations = (30.0, -30.0, 90.0, 180.0, 270.0)  # at 30 degrees, scores fall and landmarks are off
 
     def __init__(self, threshold: float | None):
         self._network = yunet_network()
         self._threshold = YUNET_THRESHOLD if threshold is None else threshold
 
     def __call__(self, image: np.ndarray) -> list[DetectedFace]:
-        """See `Backend`."""
         scores, points, boxes = self._network(image, self._threshold)
         rows = np.column_stack([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]])  # (K, 4)
         # lists: not every OpenCV takes empty arrays

@@ -1,4 +1,4 @@
-"""A photograph of any size, looked at in images of the size that a finder of faces is made for."""
+"""Detect faces in photographs of any size: an image pyramid, tiles, rotations, and NMS."""
 
 import math
 from collections.abc import Iterable, Iterator, Sequence
@@ -11,16 +11,16 @@ import numpy as np
 from gpen_plugin.errors import OptionError, ShapeError
 from gpen_plugin.restore.alignment import invert_affine, scale_affine
 
-SURE = 0.9  # of an upright face's score: where all are less certain, the photograph may be turned
-TURNED = 0.85  # of the score of one face at least, where it is: a beard upside down gets up to 0.81
-GLANCE = 500_000  # pixels of the copy that tells which way up it is: it is looked at at every turn
-LONGEST = 320  # pixels to which small images are enlarged,
-ENLARGED = 4  # but by no more than this factor
-STEP = 4  # from each scale to the next coarser one
-OVERLAP = 1.5  # of neighbouring tiles, in faces of the size that only this scale shows well
-EDGE = 2  # pixels: a face so near to the edge of a tile is cut by it
-OVERLAPPING = 0.3  # of two boxes' union
-INSIDE = 0.8  # of the smaller box
+UPRIGHT_MIN_SCORE = 0.9  # below it, the photograph is also searched rotated
+ROTATED_MIN_SCORE = 0.85  # a beard upside down gets up to 0.81
+ROTATION_CHECK_PIXELS = 500_000  # size of the copy that is searched at every rotation
+ENLARGE_TO = 320  # pixels of the longer side to which small images are enlarged
+MAX_ENLARGEMENT = 4
+SCALE_STEP = 4  # between two scales
+TILE_OVERLAP = 1.5  # of neighbouring tiles, in faces of the size that only this scale shows well
+EDGE_MARGIN = 2  # pixels: a face so near to the edge of a tile is cut by it
+SAME_FACE_MIN_IOU = 0.3  # of two boxes' union
+SAME_FACE_MIN_CONTAINMENT = 0.8  # of the smaller box
 SAME_FACE_MAX_LANDMARK_DIST = 0.5  # distances of the eyes: two findings of one face differ by less
 MIN_EYE_MOUTH_SIN = 0.3  # sine of the angle between the line of the eyes and the way from them to the mouth
 MIN_EYE_DISTANCE = 0.05  # of the box's side: eyes that are nearer together are one
@@ -34,11 +34,11 @@ class DetectedFace:
     """A face in a photograph.
 
     Attributes:
-        box: (4,) float64: left, top, right and bottom in pixels; may stick out of the photograph.
-        landmarks: (5, 2) float64, x and y in pixels, where 0 is the middle of the first pixel: eyes, nose and
-            corners of the mouth, left to right as the face is seen upright.
-        score: the detector's certainty, from 0 to 1.
-        detector: its name, e.g. ``retinaface``.
+        box: (4,) float64: left, top, right and bottom in pixels; may exceed the photograph.
+        landmarks: (5, 2) float64, x and y in pixels, 0 being the center of the first pixel: eyes, nose and corners of
+            the mouth, left to right in the upright face.
+        score: 0 to 1.
+        detector: e.g. ``retinaface``.
     """
 
     box: np.ndarray
@@ -48,122 +48,101 @@ class DetectedFace:
 
 
 class Detector(Protocol):
-    """Finds the faces of a photograph.
+    """Detects the faces of a photograph."""
 
-    Attributes:
-        name: ``retinaface`` or ``yunet``.
-        notice: one line that says which it is.
-    """
-
-    name: str
-    notice: str
+    name: str  # ``retinaface`` or ``yunet``
+    notice: str  # one line for the user
 
     def __call__(self, image: np.ndarray) -> list[DetectedFace]:
-        """Find them.
+        """Faces of an image, (H, W, 3) BGR uint8 of any size, sorted by score.
 
-        Args:
-            image: (H, W, 3) BGR uint8, of any size.
-        Returns:
-            The faces, the most certain first; landmarks of a tilted face are left to right as it is seen upright.
-        Raises:
-            ShapeError: the image is something else.
+        Raises: ShapeError: the image has another shape or dtype.
         """
 
 
 class Backend(Protocol):
-    """Finds upright faces, on images of moderate size.
+    """Detects upright faces in images of limited size."""
 
-    Attributes:
-        name: of the detector.
-        smallest: faces of so many pixels are found, smaller ones perhaps.
-        largest: pixels of the largest.
-        tile: longest side of an image, pixels.
-        finest: pixels of the largest copy of a photograph that is looked at; of a larger photograph, a reduced one is.
-        turns: degrees by which a photograph is turned, to the left, where it shows no upright face for sure.
-    """
-
-    name: str
-    smallest: float
-    largest: float
-    tile: int
-    finest: int
-    turns: tuple[float, ...]
+    name: str  # of the detector
+    smallest: float  # side in pixels from which faces are found reliably
+    largest: float  # side of the largest faces
+    tile: int  # longest side of an image, in pixels
+    max_pixels: int  # largest copy of a photograph; larger photographs are reduced
+    # degrees by which a photograph is turned to the left if it shows no certain upright face
+    rotations: tuple[float, ...]
 
     def __call__(self, image: np.ndarray) -> list[DetectedFace]:
-        """The faces of an image, (H, W, 3) BGR uint8 with sides up to `tile`; one may come several times."""
+        """Faces of an image, (H, W, 3) BGR uint8 with sides up to `tile`; a face may be found several times."""
 
 
 class MultiScaleDetector:
-    """A `Detector` that shows a finder the photograph at several scales, in tiles, and turned where that may be needed.
+    """A `Detector` that runs a backend on a photograph at several scales, in tiles, and turned if needed.
 
-    Args:
-        finder: looks at each.
-        notice: see `Detector`.
-        min_size: faces with boxes smaller than this, in pixels, are dropped.
-    Raises:
-        OptionError: `min_size` is not above zero.
+    Raises: OptionError: `min_size` is not positive.
     """
 
-    def __init__(self, finder: Backend, notice: str, min_size: float = 16):
+    def __init__(
+        self,
+        backend: Backend,  # runs on each tile
+        notice: str,  # see `Detector`
+        min_size: float = 16,  # side of the smallest box in pixels
+    ):
         if not 0 < min_size < math.inf:
             raise OptionError("min_size", f"got {min_size}", "pixels, above 0")
-        self.name, self.notice = finder.name, notice
-        self._finder, self._min_size = finder, min_size
+        self.name, self.notice = backend.name, notice
+        self._backend, self._min_size = backend, min_size
 
     def __call__(self, image: np.ndarray) -> list[DetectedFace]:
-        """See `Detector`."""
         if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or not image.size:
             raise ShapeError("image", f"got {image.shape} {image.dtype}", "(H, W, 3) uint8 in BGR order")
         height, width = image.shape[:2]
-        upright = self._faces(self._levels(image, self._finder.finest), 0, width, height)
-        if _best(upright) >= SURE:
+        upright = self._detect(self._levels(image, self._backend.max_pixels), 0, width, height)
+        if _best_score(upright) >= UPRIGHT_MIN_SCORE:
             return upright
-        glanced = list(self._levels(image, min(GLANCE, self._finder.finest)))
-        glances = {degrees: self._faces(glanced, degrees, width, height) for degrees in self._finder.turns}
-        degrees, faces = max(glances.items(), key=lambda glance: _certainty(glance[1]))
-        if _best(faces) < TURNED:
+        small_levels = list(self._levels(image, min(ROTATION_CHECK_PIXELS, self._backend.max_pixels)))
+        small = {degrees: self._detect(small_levels, degrees, width, height) for degrees in self._backend.rotations}
+        degrees, faces = max(small.items(), key=lambda entry: _total_score(entry[1]))
+        if _best_score(faces) < ROTATED_MIN_SCORE:
             return upright
-        turned = self._faces(self._levels(image, self._finder.finest), degrees, width, height)
-        return max(upright, turned, key=_certainty)
+        turned = self._detect(self._levels(image, self._backend.max_pixels), degrees, width, height)
+        return max(upright, turned, key=_total_score)
 
-    def _faces(self, levels: Iterable[Level], degrees: float, width: int, height: int) -> list[DetectedFace]:
-        """The faces of a photograph that are upright once it is turned."""
-        overlap = math.ceil(OVERLAP * STEP * self._finder.smallest)
+    def _detect(self, levels: Iterable[Level], degrees: float, width: int, height: int) -> list[DetectedFace]:
+        overlap = math.ceil(TILE_OVERLAP * SCALE_STEP * self._backend.smallest)
         found = []
         for level, to_level in levels:
-            for corner, tile in tiles(level, self._finder.tile, overlap):
+            for corner, tile in tiles(level, self._backend.tile, overlap):
                 shown, to_shown = rotate(tile, degrees)
-                in_tile = [transform_face(face, invert_affine(to_shown)) for face in self._finder(shown)]
+                in_tile = [transform_face(face, invert_affine(to_shown)) for face in self._backend(shown)]
                 to_photograph = invert_affine(to_level - [[0, 0, corner[0]], [0, 0, corner[1]]])
                 found += [
-                    transform_face(face, to_photograph) for face in in_tile if not _cut(face, corner, tile, level)
+                    transform_face(face, to_photograph) for face in in_tile if not _is_cut(face, corner, tile, level)
                 ]
-        return nms([face for face in found if self._counts(face, width, height)])
+        return nms([face for face in found if self._is_valid(face, width, height)])
 
-    def _levels(self, image: np.ndarray, finest: int) -> Iterator[Level]:
-        """Copies of the photograph, each made from the one before, which is quicker for a large one."""
+    def _levels(self, image: np.ndarray, max_pixels: int) -> Iterator[Level]:
         height, width = image.shape[:2]
         level = image
-        for scale in self._scales(height, width, finest):
+        for scale in self._scales(height, width, max_pixels):
             level = resize(level, max(round(width * scale), 1), max(round(height * scale), 1))
             yield level, scale_affine(np.eye(2, 3), target=(level.shape[1] / width, level.shape[0] / height))
 
-    def _scales(self, height: int, width: int, finest: int) -> Iterator[float]:
-        """From the finest, on which the smallest faces are found, to one on which the largest are."""
+    def _scales(self, height: int, width: int, max_pixels: int) -> Iterator[float]:
+        """From the finest, for the smallest faces, to one for the largest."""
         longer, shorter = max(height, width), min(height, width)
         if longer < self._min_size:
             return
-        scale = max(self._finder.smallest / self._min_size, min(ENLARGED, LONGEST / longer))
-        scale = min(scale, math.sqrt(finest / (height * width)))
+        scale = max(self._backend.smallest / self._min_size, min(MAX_ENLARGEMENT, ENLARGE_TO / longer))
+        scale = min(scale, math.sqrt(max_pixels / (height * width)))
         yield scale
-        while longer * scale > min(self._finder.tile, self._finder.largest):
-            scale /= STEP
-            if shorter * scale < self._finder.smallest:
+        while longer * scale > min(self._backend.tile, self._backend.largest):
+            scale /= SCALE_STEP
+            if shorter * scale < self._backend.smallest:
                 return
             yield scale
 
-    def _counts(self, face: DetectedFace, width: int, height: int) -> bool:
-        """Whether it can be a face, is large enough, and lies in the photograph with more than its border."""
+    def _is_valid(self, face: DetectedFace, width: int, height: int) -> bool:
+        """Whether it is plausible, large enough, and has its center in the photograph."""
         if not is_plausible(face):
             return False
         x, y = face.landmarks.mean(axis=0)
@@ -173,7 +152,7 @@ class MultiScaleDetector:
 
 
 def resize(image: np.ndarray, width: int, height: int) -> np.ndarray:
-    """The image at another size, antialiased; itself if it has that size."""
+    """Antialiased; the image itself if it has that size."""
     if image.shape[:2] == (height, width):
         return image
     smaller = width * height < image.shape[0] * image.shape[1]
@@ -181,10 +160,9 @@ def resize(image: np.ndarray, width: int, height: int) -> np.ndarray:
 
 
 def tiles(image: np.ndarray, side: int, overlap: int) -> Iterator[tuple[tuple[int, int], np.ndarray]]:
-    """Cut an image into parts of equal size, none longer than `side`, that overlap by `overlap` pixels or more.
+    """Cut an image into parts of equal size, at most `side` long, that overlap by `overlap` pixels or more.
 
-    Yields:
-        The part's upper left pixel, (x, y), and the part, which shares the image's memory.
+    Yields: The part's upper left pixel, (x, y), and the part as a view.
     """
     height, width = image.shape[:2]
     for top, bottom in _spans(height, side, overlap):
@@ -193,10 +171,9 @@ def tiles(image: np.ndarray, side: int, overlap: int) -> Iterator[tuple[tuple[in
 
 
 def rotate(image: np.ndarray, degrees: float) -> tuple[np.ndarray, np.ndarray]:
-    """Turn an image to the left, whole; what comes in at the corners repeats its border.
+    """Rotate an image to the left without cropping; corners repeat the border.
 
-    Returns:
-        The image, contiguous, and the (2, 3) matrix that leads to it.
+    Returns: The image, contiguous, and the (2, 3) matrix to it.
     """
     if not degrees:
         return np.ascontiguousarray(image), np.eye(2, 3)
@@ -210,11 +187,11 @@ def rotate(image: np.ndarray, degrees: float) -> tuple[np.ndarray, np.ndarray]:
     return cv2.warpAffine(image, matrix, size, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE), matrix
 
 
-def _certainty(faces: Sequence[DetectedFace]) -> float:
+def _total_score(faces: Sequence[DetectedFace]) -> float:
     return sum(face.score for face in faces)
 
 
-def _best(faces: Sequence[DetectedFace]) -> float:
+def _best_score(faces: Sequence[DetectedFace]) -> float:
     return max((face.score for face in faces), default=0)
 
 
@@ -224,26 +201,20 @@ def _spans(length: int, side: int, overlap: int) -> list[tuple[int, int]]:
     return [(start, start + span) for start in np.linspace(0, length - span, count).round().astype(int).tolist()]
 
 
-def _cut(face: DetectedFace, corner: tuple[int, int], tile: np.ndarray, level: np.ndarray) -> bool:
-    """Whether a face ends where its tile does and the image goes on: another tile or scale shows it whole."""
+def _is_cut(face: DetectedFace, corner: tuple[int, int], tile: np.ndarray, level: np.ndarray) -> bool:
+    """Whether a face touches the border of its tile inside the image: another tile or scale shows it whole."""
     (x, y), (height, width) = corner, tile.shape[:2]
     left, top, right, bottom = face.box
     return bool(
-        (left < EDGE and x > 0)
-        or (top < EDGE and y > 0)
-        or (right > width - 1 - EDGE and x + width < level.shape[1])
-        or (bottom > height - 1 - EDGE and y + height < level.shape[0])
+        (left < EDGE_MARGIN and x > 0)
+        or (top < EDGE_MARGIN and y > 0)
+        or (right > width - 1 - EDGE_MARGIN and x + width < level.shape[1])
+        or (bottom > height - 1 - EDGE_MARGIN and y + height < level.shape[0])
     )
 
 
 def nms(faces: Sequence[DetectedFace]) -> list[DetectedFace]:
-    """Keep the most certain finding of each face.
-
-    Args:
-        faces: plausible ones, in one image's pixels.
-    Returns:
-        The most certain first, and of equally certain ones the upper, then the left one.
-    """
+    """Keep the face with the highest score of each group, sorted by score, then top, then left."""
     kept: list[DetectedFace] = []
     for face in sorted(faces, key=lambda face: (-face.score, face.box[1], face.box[0], face.box[3])):
         if not any(is_same_face(face, other) for other in kept):
@@ -252,26 +223,26 @@ def nms(faces: Sequence[DetectedFace]) -> list[DetectedFace]:
 
 
 def is_same_face(one: DetectedFace, other: DetectedFace) -> bool:
-    """Whether two findings are of one face.
+    """Whether two detections are the same face.
 
-    Boxes alone do not tell: those of a head before another overlap, too. Boxes that overlap are of one face if the
-    landmarks agree; and a box inside another is, if its face is where the other's is.
+    Boxes of two heads may overlap. So overlapping boxes need similar landmarks, and a box inside another needs the same
+    center of the landmarks.
     """
-    shared = _shared(one.box, other.box)
+    shared = _intersection(one.box, other.box)
     if not shared:
         return False
     areas = _area(one.box), _area(other.box)
     eyes = max(_eye_distance(one), _eye_distance(other))
-    if shared > OVERLAPPING * (sum(areas) - shared):
+    if shared > SAME_FACE_MIN_IOU * (sum(areas) - shared):
         apart = np.linalg.norm(one.landmarks - other.landmarks, axis=1).mean()
         if apart < SAME_FACE_MAX_LANDMARK_DIST * eyes:
             return True
     middles = np.linalg.norm(one.landmarks.mean(axis=0) - other.landmarks.mean(axis=0))
-    return bool(shared > INSIDE * min(areas) and middles < eyes)
+    return bool(shared > SAME_FACE_MIN_CONTAINMENT * min(areas) and middles < eyes)
 
 
 def is_plausible(face: DetectedFace) -> bool:
-    """Whether all is finite, eyes stand apart, and the mouth is below them as the face itself is turned."""
+    """Whether all values are finite, the eyes are apart, and the mouth is below them in the face's own rotation."""
     if not (np.isfinite(face.box).all() and np.isfinite(face.landmarks).all() and np.isfinite(face.score)):
         return False
     left, top, right, bottom = face.box
@@ -286,12 +257,7 @@ def is_plausible(face: DetectedFace) -> bool:
 
 
 def transform_face(face: DetectedFace, matrix: np.ndarray) -> DetectedFace:
-    """The same face in another image. Its box stays upright there, and no larger than the face was.
-
-    Args:
-        face: in one image.
-        matrix: (2, 3), from there to the other: any scale and turn.
-    """
+    """The face in another image, by a (2, 3) similarity transform. The box stays axis-parallel and keeps its area."""
     linear, shift = matrix[:, :2], matrix[:, 2]
     middle = (face.box[:2] + face.box[2:]) / 2 @ linear.T + shift
     sides = (face.box[2:] - face.box[:2]) * np.sqrt(abs(np.linalg.det(linear)))
@@ -301,7 +267,7 @@ def transform_face(face: DetectedFace, matrix: np.ndarray) -> DetectedFace:
     return replace(face, box=box, landmarks=face.landmarks @ linear.T + shift)
 
 
-def _shared(one: np.ndarray, other: np.ndarray) -> float:
+def _intersection(one: np.ndarray, other: np.ndarray) -> float:
     sides = np.minimum(one[2:], other[2:]) - np.maximum(one[:2], other[:2])
     return float(np.prod(sides.clip(min=0)))
 

@@ -14,7 +14,7 @@ TARGET = Path("out")
 
 def face(kept: str | None = None) -> FaceReport:
     crop = np.zeros((8, 8, 3), np.float32)
-    return FaceReport.of(RestoredFace(None, np.eye(2, 3), crop, crop, kept=kept))
+    return FaceReport.of(RestoredFace(None, np.eye(2, 3), crop, crop, skip_reason=kept))
 
 
 def report(*jobs: JobReport, aligned: bool = False, total: int | None = None) -> Report:
@@ -35,9 +35,9 @@ def test_the_summary_names_what_was_left_out():
     assert report(*jobs, total=5).summary().splitlines() == [
         "3 of 5 inputs written, 4 faces, 2.0 s",
         "not written: c.png",
-        "not begun: 1 input",
+        "not started: 1 input",
         "no face in: b.png",
-        "3 faces left alone (identity 0.25 is below 0.5; identity 0.40 is below 0.5) in: a.png, d.png",
+        "3 faces left unchanged (identity 0.25 is below 0.5; identity 0.40 is below 0.5) in: a.png, d.png",
     ]
 
 
@@ -78,12 +78,12 @@ def test_the_file_is_json_whatever_the_recogniser_and_the_options_gave(tmp_path)
     assert read["settings"] == {"output": "out", "alpha": 0.5}
 
 
-def test_what_was_skipped_files_and_not_begun_is_counted_and_named():
+def test_skipped_and_unstarted_inputs_are_counted_and_named():
     made = Report("network", {}, 3, skipped_files=["in/IMG_1.DNG (raw)", "in/x (no suffix)"])
     made.add(JobReport(Path("a.png"), TARGET, [face()]))
     assert made.summary().splitlines()[1:] == [
-        "not begun: 2 inputs",
-        "passed over: 2 files: in/IMG_1.DNG (raw), in/x (no suffix)",
+        "not started: 2 inputs",
+        "skipped: 2 files: in/IMG_1.DNG (raw), in/x (no suffix)",
     ]
     assert made.status == 1
     assert json.loads(made.to_json())["skipped_files"] == ["in/IMG_1.DNG (raw)", "in/x (no suffix)"]
