@@ -4,11 +4,12 @@ import copy
 import math
 
 import torch
+from torch.utils._pytree import tree_map
 
 from gpen_plugin.archs.gan_prior_arch import GPENPrior
 from gpen_plugin.archs.gpen_arch import GPEN
 from gpen_plugin.archs.gpen_discriminator_arch import GPENDiscriminator
-from gpen_plugin.archs.layers import EqualConv2d, StyledConv, ToRGB
+from gpen_plugin.archs.layers import EqualConv2d, EqualLinear, StyledConv, ToRGB
 
 OF_D = {"channel_multiplier": 1, "narrow": 0.04}
 SMALL = {"num_style_feat": 8, "num_mlp": 2, **OF_D}
@@ -40,14 +41,15 @@ SCALE_STEP = 2.0**-20  # small enough to be linear, large beside the roundings o
 
 
 @torch.no_grad()
-def rounding_error(net, images, dtype) -> tuple[float, float]:
-    """By how much rounding to `dtype` may change what a GPEN makes of `images`: the largest change, and the rms.
+def rounding_error(net, images, dtype, *more) -> tuple[float, float]:
+    """By how much rounding to `dtype` may change what a network makes of `images`: the largest change, and the rms.
 
     How far a network amplifies roundings is measured in float64: each layer's kernel and result move by a small
-    relative amount, whose sign is random.
+    relative amount, whose sign is random. `more` follows `images` in the call.
     """
-    images, exact = images.double(), copy.deepcopy(net).double().eval()
-    truth, largest, rms = exact(images), 0.0, 0.0
+    kinds = (EqualConv2d, StyledConv, ToRGB, *([EqualLinear] if dtype is torch.float32 else []))
+    inputs, exact = tree_map(torch.Tensor.double, (images, *more)), copy.deepcopy(net).double().eval()
+    truth, largest, rms = exact(*inputs), 0.0, 0.0
     for seed in range(4):
         generator = torch.Generator().manual_seed(seed)
 
@@ -55,12 +57,14 @@ def rounding_error(net, images, dtype) -> tuple[float, float]:
             return tensor * (1 + SCALE_STEP * (torch.randint(0, 2, tensor.shape, generator=generator) * 2 - 1))
 
         moved = copy.deepcopy(exact)
-        moved.decoder.constant.copy_(move(moved.decoder.constant))
+        for name, parameter in moved.named_parameters():
+            if name.endswith("constant"):
+                parameter.copy_(move(parameter))
         for layer in moved.modules():
-            if isinstance(layer, (EqualConv2d, StyledConv, ToRGB)):
+            if isinstance(layer, kinds):
                 layer.weight.copy_(move(layer.weight))
                 layer.register_forward_hook(lambda layer, given, result, move=move: move(result))
-        change = moved(images) - truth
+        change = moved(*inputs) - truth
         largest = max(largest, change.abs().max().item())
         rms = max(rms, change.square().mean().sqrt().item())
     roundings = ROUNDINGS[dtype] * torch.finfo(dtype).eps / 2 / SCALE_STEP
