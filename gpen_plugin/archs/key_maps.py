@@ -12,7 +12,10 @@ from typing import Literal, NamedTuple, TypeVar
 import torch
 from torch import nn
 
+from gpen_plugin.errors import CheckpointError
 from gpen_plugin.ops import fir_kernel
+
+USUAL_TAPS = (1, 3, 3, 1)
 
 _Tensor = TypeVar("_Tensor")
 _COMPILED = re.compile(r"(?<![^.])_orig_mod\.")  # by torch.compile, before the part that was compiled
@@ -130,12 +133,12 @@ def from_authors(state_dict: Mapping[str, torch.Tensor]) -> dict[str, torch.Tens
     for key, tensor in state_dict.items():
         pair = pairs.get(key, KeyPair(key, key))
         if not (is_fixed_noise(key) or (key in pairs and pair.is_fir)):
-            renamed[pair.ours] = _trimmed(tensor, pair)
+            renamed[pair.ours] = _squeeze(tensor, pair)
     return renamed
 
 
 def to_authors(
-    state_dict: Mapping[str, torch.Tensor], resample_kernel: Sequence[float] = (1, 3, 3, 1)
+    state_dict: Mapping[str, torch.Tensor], resample_kernel: Sequence[float] = USUAL_TAPS
 ) -> dict[str, torch.Tensor]:
     """Rename and reshape our tensors into the authors' layout, in their order and with their FIR filters.
 
@@ -245,7 +248,37 @@ def same_filter(theirs: torch.Tensor, ours: torch.Tensor) -> bool:
     return theirs.shape == ours.shape and (ours.is_meta or torch.allclose(theirs.to(ours), ours, atol=1e-3))
 
 
-def _trimmed(tensor, pair):
+def filter_taps(state_dict: Mapping[str, torch.Tensor], where: str = "state dict") -> tuple[float, ...] | None:
+    """The FIR taps with which a network was built, the smallest 1; ``None`` where the layout does not store them.
+
+    Raises:
+        CheckpointError: the file's FIR filters are not all made of the same taps.
+    """
+    stored = {key: tensor for key, tensor in state_dict.items() if key.endswith(".kernel")}
+    if not stored:
+        return None
+    taps = _taps(next(iter(stored.values())))
+    rewritten = to_authors(from_authors(state_dict), taps)
+    foreign = [key for key, kernel in stored.items() if not same_filter(kernel, rewritten.get(key, torch.empty(0)))]
+    if foreign:
+        got = f"its FIR filters differ among each other ({foreign[0]})"
+        raise CheckpointError(where, got, "the same taps in all layers", "Download or write it again.")
+    return taps
+
+
+def taps_equal(one: Sequence[float], other: Sequence[float]) -> bool:
+    """Whether two lists of taps make the same filter; their common factor does not matter."""
+    return same_filter(fir_kernel(one), fir_kernel(other))
+
+
+def _taps(kernel):
+    """All rows of a separable filter are multiples of its taps, and so is their sum."""
+    line = torch.atleast_2d(kernel).double().flatten(0, -2).sum(dim=0).tolist()  # (K,)
+    smallest = min((abs(tap) for tap in line if tap), default=1.0)
+    return tuple(round(tap / smallest, 4) for tap in line)
+
+
+def _squeeze(tensor, pair):
     for _ in range(pair.leading):
         tensor = tensor.squeeze(0)
     for _ in range(pair.trailing):

@@ -20,13 +20,15 @@ from gpen_plugin.archs.gan_prior_arch import GPENPrior
 from gpen_plugin.archs.gpen_arch import GPEN
 from gpen_plugin.archs.gpen_discriminator_arch import GPENDiscriminator
 from gpen_plugin.archs.key_maps import (
+    USUAL_TAPS,
     detect_layout,
     extract_decoder,
+    filter_taps,
     foreign_filters,
     from_authors,
+    taps_equal,
     without_wrapper_prefixes,
 )
-from gpen_plugin.checkpoints.layouts import USUAL_TAPS, filter_taps, taps_equal
 from gpen_plugin.checkpoints.network_spec import NetworkSpec, infer_spec, summarize_file
 from gpen_plugin.errors import CheckpointError
 
@@ -64,7 +66,7 @@ def read_whole(path: str | os.PathLike) -> Mapping:
     if not os.path.isfile(path):
         raise CheckpointError(str(path), "there is no such file", "a weight file", "Check the path.")
     if os.path.getsize(path) == 0:
-        raise CheckpointError(str(path), "the file is empty", "a weight file", "Fetch or write it again.")
+        raise CheckpointError(str(path), "the file is empty", "a weight file", "Download or write it again.")
     load = _reader(path)
     try:
         content = load(path)
@@ -235,7 +237,7 @@ def _unreadable(path, error: Exception) -> CheckpointError:
         return CheckpointError(str(path), got, "tensors, numbers, texts, lists and mappings", hint)
     reason = "no pickle of tensors" if unpicklable else f"{type(error).__name__}: {_first_line(error)}"
     got = f"cannot be read, it is damaged or no weight file ({reason})"
-    return CheckpointError(str(path), got, "a whole file of torch.save's", "Fetch or write it again.")
+    return CheckpointError(str(path), got, "a whole file of torch.save's", "Download or write it again.")
 
 
 def _entry(path, content: Mapping, key: str | None, order: Sequence[str]) -> Mapping:
@@ -295,7 +297,7 @@ class Network:
 
     @property
     def is_discriminator(self) -> bool:
-        """Whether it judges images; the others make them."""
+        """Whether it is a discriminator; the others make images."""
         return self.spec.kind == "GPENDiscriminator"
 
     @property
@@ -352,7 +354,7 @@ def network_of(path: str | os.PathLike, entry: str | None, value: Mapping[str, t
     problems = differences(tensors, own)
     if problems:
         got = f"holds {spec}, with other tensors than its own ({shown(problems)})"
-        raise CheckpointError(place, got, "all tensors of one network and no others", "Fetch or write it again.")
+        raise CheckpointError(place, got, "all tensors of one network and no others", "Download or write it again.")
     return Network(place, entry, spec, tensors, filter_taps(plain, place))
 
 

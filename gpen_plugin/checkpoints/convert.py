@@ -1,19 +1,28 @@
-"""The work behind ``gpen-convert``: which network of a file goes where, and under what names."""
+"""Convert weight files: choose networks, rename their tensors to another layout, interpolate two files."""
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
 
-from gpen_plugin.archs.key_maps import Layout
+from gpen_plugin.archs.key_maps import (
+    USUAL_TAPS,
+    Layout,
+    fixed_noise,
+    from_authors,
+    key_pairs,
+    rename_keys,
+    taps_equal,
+    to_authors,
+)
 from gpen_plugin.archs.layers import check_taps
 from gpen_plugin.checkpoints import checkpoint
 from gpen_plugin.checkpoints.checkpoint import Network, entries, is_network, network_of, report
-from gpen_plugin.checkpoints.layouts import USUAL_TAPS, taps_equal, to_layout
+from gpen_plugin.checkpoints.network_spec import NetworkSpec, infer_spec
 from gpen_plugin.errors import CheckpointError, GPENError, OptionError, plain_message
 
 if TYPE_CHECKING:
@@ -21,26 +30,29 @@ if TYPE_CHECKING:
 
 AVERAGED = ("params_ema", "g_ema")
 """Entries that hold a running average of the weights; all others hold the weights themselves."""
+_MAX_STYLEGAN2_SIZE = 1024  # of BasicSR's table of channels
 
 
 def convert_file(options: argparse.Namespace, target: "Target") -> None:
-    """Write the one file that a command line asks for, and tell what it holds and what was left out."""
+    """Write one file; print its content and what was left out."""
     source, left_out = read_networks(options.input[0], options.key)
-    judge = None if options.discriminator is None else _read_judge(options.discriminator)
-    chosen = select_networks(source, target, judge)
+    discriminator = None if options.discriminator is None else _read_discriminator(options.discriminator)
+    chosen = select_networks(source, target, discriminator)
     left_out += [f"{one.entry} ({one.spec})" for one in source if one not in chosen.values()]
     if options.blend:
         share = 0.5 if options.share is None else options.share
-        chosen = blend(chosen, select_networks(read_networks(options.blend, options.key)[0], target, judge), share)
+        chosen = interpolate(
+            chosen, select_networks(read_networks(options.blend, options.key)[0], target, discriminator), share
+        )
     content = convert(chosen, target.layout, options.resample_kernel, half=options.half)
     make_folder(options.output.parent)
     checkpoint.write(options.output, content)
     print(f"{options.output}: written as {options.to}")
-    _tell(target, chosen, left_out)
+    _print_summary(target, chosen, left_out)
 
 
 def inspect_file(path: Path) -> bool:
-    """Print what a file holds; whether it is sound."""
+    """Print what a file holds. Returns whether all of it is valid."""
     try:
         text, sound = report(path)
     except GPENError as error:
@@ -50,51 +62,52 @@ def inspect_file(path: Path) -> bool:
     return sound
 
 
-def select_networks(networks: Sequence[Network], target: "Target", judge: Network | None = None) -> dict[str, Network]:
+def select_networks(
+    networks: Sequence[Network], target: "Target", discriminator: Network | None = None
+) -> dict[str, Network]:
     """Say which network goes where.
 
     Args:
         networks: of one file. Generators go before discriminators where there is room for one of them.
         target: what is to be written. Of raw and averaged weights, the ones there are stand for missing others.
-        judge: the discriminator, where it is not among `networks`.
+        discriminator: the discriminator, where it is not among `networks`.
     Returns:
         By entry; the one network of a flat file by ``""``.
     Raises:
         CheckpointError: the target needs a generator or a discriminator, and there is none; or their sizes differ.
     """
     generators = [network for network in networks if not network.is_discriminator]
-    judges = [judge] if judge else [network for network in networks if network.is_discriminator]
+    discriminators = [discriminator] if discriminator else [network for network in networks if network.is_discriminator]
     if target.discriminator:
-        _check_pair(networks[0].place, generators, judges)
-    candidates = generators or judges
+        _check_pair(networks[0].place, generators, discriminators)
+    candidates = generators or discriminators
     averaged = next((one for one in candidates if one.entry in AVERAGED), candidates[0])
     raw = next((one for one in candidates if one.entry not in AVERAGED), averaged)
     chosen = {target.raw: raw, target.averaged: averaged}  # of a flat file the second, for both names are empty
-    return chosen | {target.discriminator: judges[0]} if target.discriminator else chosen
+    return chosen | {target.discriminator: discriminators[0]} if target.discriminator else chosen
 
 
-def blend(chosen: dict[str, Network], others: dict[str, Network], share: float) -> dict[str, Network]:
-    """Networks between two states of one, weight by weight: Wang et al., ESRGAN, ECCVW 2018, section 3.4.
+def interpolate(chosen: dict[str, Network], others: dict[str, Network], share: float) -> dict[str, Network]:
+    """Interpolate two states of a network, weight by weight: Wang et al., ESRGAN, ECCVW 2018, section 3.4.
 
-    It makes sense where one was trained on from the other, or both from a third: weights of trainings that began apart
-    have nothing to do with each other.
+    The result is useful only if one was trained from the other, or both from a third.
 
     Args:
         chosen: as `select_networks` gives them.
-        others: likewise, of the other file.
-        share: of `others`, from 0 to 1.
+        others: the same of the other file.
+        share: weight of `others`, from 0 to 1.
     Returns:
         As `chosen`.
     Raises:
-        OptionError: the share is not within 0 and 1.
+        OptionError: `share` is not within 0 and 1.
         CheckpointError: the files hold networks of different kinds or sizes.
     """
     if not 0 <= share <= 1:
         raise OptionError("--share", f"got {share:g}", "a number from 0 to 1")
-    return {entry: _between(network, others[entry], share) for entry, network in chosen.items()}
+    return {entry: _interpolate_network(network, others[entry], share) for entry, network in chosen.items()}
 
 
-def _between(one: Network, other: Network, share: float) -> Network:
+def _interpolate_network(one: Network, other: Network, share: float) -> Network:
     shapes = [{name: tensor.shape for name, tensor in network.tensors.items()} for network in (one, other)]
     if one.spec.kind != other.spec.kind or shapes[0] != shapes[1]:
         raise CheckpointError(f"--blend: {other.place}", f"holds {other.spec}", f"{one.spec}, as {one.place}")
@@ -124,16 +137,50 @@ def convert(
         tensors = to_layout(network.tensors, layout, _taps(network, resample_kernel), network.place)
         # a tensor that is a part of a larger one would be written with the whole of it
         separate = {name: tensor.clone(memory_format=torch.contiguous_format) for name, tensor in tensors.items()}
-        renamed[network] = _halved(separate, network.place) if half else separate
+        renamed[network] = _to_fp16(separate, network.place) if half else separate
     content = {entry: renamed[network] for entry, network in chosen.items()}
     return content.get("", content)
 
 
-def _halved(tensors: checkpoint.StateDict, place: str) -> checkpoint.StateDict:
+def to_layout(
+    state_dict: Mapping[str, torch.Tensor],
+    layout: Layout,
+    resample_kernel: Sequence[float] = USUAL_TAPS,
+    where: str = "state dict",
+) -> dict[str, torch.Tensor]:
+    """Rename and reshape tensors from any layout into any other; no value changes.
+
+    Args:
+        state_dict: flat, of one of our networks.
+        layout: ``ours``, ``authors`` (in their order, with FIR filters) or ``stylegan2`` (with fixed noise).
+        resample_kernel: the taps with which the network was built.
+        where: a file or key path, for the error.
+    Raises:
+        CheckpointError: it is of none of our networks, or the layout has no names for this one.
+    """
+    spec, ours = infer_spec(state_dict, where), from_authors(state_dict)
+    if layout == "ours":
+        return ours
+    if layout == "authors":
+        return to_authors(ours, resample_kernel)
+    _check_stylegan2(spec, where)
+    renamed = rename_keys(ours, key_pairs(spec.kind, ours, "stylegan2"), resample_kernel)
+    return renamed | fixed_noise(spec.out_size) if spec.kind == "GPENPrior" else renamed
+
+
+def _check_stylegan2(spec: NetworkSpec, where: str) -> None:
+    expected = "for StyleGAN2's names a GPENPrior with noise_mode add, or a GPENDiscriminator"
+    if spec.kind == "GPEN" or spec.noise_mode not in (None, "add"):
+        raise CheckpointError(where, f"holds {spec}", expected, "Use another layout.")
+    if spec.out_size > _MAX_STYLEGAN2_SIZE:
+        raise CheckpointError(where, f"holds {spec}", f"at most {_MAX_STYLEGAN2_SIZE} px", "Use another layout.")
+
+
+def _to_fp16(tensors: checkpoint.StateDict, place: str) -> checkpoint.StateDict:
     halved = {name: tensor.half() for name, tensor in tensors.items()}
     for name, tensor in halved.items():
         if not tensor.isfinite().all():
-            hint = "Leave --half out, and look at the weights."
+            hint = "Leave --half out, and check the weights."
             raise CheckpointError(place, f"{name} has values beyond half precision", "up to 65504", hint)
     return halved
 
@@ -153,23 +200,23 @@ def read_networks(path: Path, key: str | None) -> tuple[list[Network], list[str]
     return networks, [str(entry) for entry, value in held.items() if not is_network(value)]
 
 
-def _read_judge(path: Path) -> Network:
-    judge = network_of(path, None, checkpoint.read(path, order=checkpoint.OF_DISCRIMINATOR))
-    if not judge.is_discriminator:
-        raise CheckpointError(f"--discriminator: {path}", f"holds {judge.spec}", "a GPENDiscriminator")
-    return judge
+def _read_discriminator(path: Path) -> Network:
+    discriminator = network_of(path, None, checkpoint.read(path, order=checkpoint.OF_DISCRIMINATOR))
+    if not discriminator.is_discriminator:
+        raise CheckpointError(f"--discriminator: {path}", f"holds {discriminator.spec}", "a GPENDiscriminator")
+    return discriminator
 
 
-def _check_pair(place: str, generators: Sequence[Network], judges: Sequence[Network]) -> None:
+def _check_pair(place: str, generators: Sequence[Network], discriminators: Sequence[Network]) -> None:
     expected = "a generator and a discriminator for authors-training"
     if not generators:
         raise CheckpointError(place, "holds no generator", expected, "Name the generator's file as the input.")
-    if not judges:
+    if not discriminators:
         raise CheckpointError(place, "holds no discriminator", expected, "Name its file with --discriminator.")
-    sizes = generators[0].spec.out_size, judges[0].spec.out_size
+    sizes = generators[0].spec.out_size, discriminators[0].spec.out_size
     if sizes[0] != sizes[1]:
-        got = f"judges {sizes[1]} px, and {generators[0].place} makes {sizes[0]} px"
-        raise CheckpointError(judges[0].place, got, "one size")
+        got = f"takes {sizes[1]} px, but {generators[0].place} makes {sizes[0]} px"
+        raise CheckpointError(discriminators[0].place, got, "one size")
 
 
 def _taps(network: Network, given: Sequence[float] | None) -> Sequence[float]:
@@ -186,15 +233,15 @@ def make_folder(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        got, expected = f"cannot be made a folder ({error.strerror})", "a folder, or a place where one can be made"
+        got, expected = f"cannot be created ({error.strerror})", "a folder that exists or can be made"
         raise CheckpointError(str(folder), got, expected, "Choose another --output.") from error
 
 
-def _tell(target: "Target", chosen: dict[str, Network], left_out: Sequence[str]) -> None:
+def _print_summary(target: "Target", chosen: dict[str, Network], left_out: Sequence[str]) -> None:
     for entry, network in chosen.items():
         print(f"  {entry or 'flat'}: {network.spec}, from {network.place}")
         if network.taps and not taps_equal(network.taps, USUAL_TAPS) and target.layout != "authors":
             taps = ", ".join(f"{tap:g}" for tap in network.taps)
-            print(f"    build it with resample_kernel: [{taps}], for which these names have no room")
+            print(f"    build it with resample_kernel: [{taps}], which this layout does not store")
     if left_out:
         print(f"  left out: {', '.join(left_out)}")

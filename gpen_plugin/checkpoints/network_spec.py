@@ -84,7 +84,7 @@ def infer_spec(state_dict: Mapping[str, torch.Tensor], where: str = "state dict"
         return _spec(kind, layout, shapes)
     except (KeyError, IndexError, ValueError) as error:
         got = f"a {kind} with tensors missing or misshapen ({error})"
-        raise CheckpointError(where, got, "all tensors of one network", "Fetch or write it again.") from error
+        raise CheckpointError(where, got, "all tensors of one network", "Download or write it again.") from error
 
 
 def summarize_file(content: Mapping) -> str:

@@ -346,7 +346,7 @@ def read_gpen(
     problems = checkpoint.differences(from_authors(state), net.state_dict()) or foreign_filters(net, state)
     if problems:
         got = f"holds {spec}, but not as it is built here ({checkpoint.shown(problems)})"
-        raise CheckpointError(str(weights), got, "all tensors of one network", "Fetch or write it again.")
+        raise CheckpointError(str(weights), got, "all tensors of one network", "Download or write it again.")
     net.load_state_dict(state)
     return net, spec
 

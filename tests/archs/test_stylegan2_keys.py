@@ -11,7 +11,7 @@ from basicsr.archs.stylegan2_arch import StyleGAN2Discriminator, StyleGAN2Genera
 from gpen_plugin.archs.gan_prior_arch import GPENPrior
 from gpen_plugin.archs.gpen_discriminator_arch import GPENDiscriminator
 from gpen_plugin.archs.key_maps import detect_layout, fixed_noise, from_authors, to_authors
-from gpen_plugin.checkpoints.layouts import to_layout
+from gpen_plugin.checkpoints.convert import to_layout
 
 WIDTHS = {"channel_multiplier": 1, "narrow": 0.04}
 STYLE = {"num_style_feat": 8, "num_mlp": 2}

@@ -118,7 +118,7 @@ def test_truncated_file(tmp_path, share):
     path = tmp_path / "net.pth"
     torch.save(prior().state_dict(), path)
     path.write_bytes(path.read_bytes()[: int(path.stat().st_size * share)])
-    with pytest.raises(CheckpointError, match=r"net\.pth: cannot be read, it is damaged.*Fetch or write it again"):
+    with pytest.raises(CheckpointError, match=r"net\.pth: cannot be read, it is damaged.*Download or write it again"):
         checkpoint.read(path)
 
 

@@ -8,7 +8,7 @@ from helpers.small_networks import NETWORKS, OF_D, SMALL, built, judge_of, same,
 
 from gpen_plugin.archs.key_maps import to_authors
 from gpen_plugin.checkpoints import checkpoint
-from gpen_plugin.checkpoints.layouts import to_layout
+from gpen_plugin.checkpoints.convert import to_layout
 from gpen_plugin.cli.convert import main
 
 each_network = pytest.mark.parametrize("build", NETWORKS.values(), ids=NETWORKS)
@@ -198,7 +198,7 @@ def test_folders_of_the_output_are_made(tmp_path, capsys):
     assert same(torch.load(tmp_path / "not" / "there" / "b.pth"), to_authors(judge_of(16)))
     assert convert(source, source / "c.pth", "authors") == 1
     told = capsys.readouterr().err
-    assert f"{source}: cannot be made a folder" in told
+    assert f"{source}: cannot be created" in told
     assert "resume" not in told
     assert same(torch.load(source), judge_of(16))
 
@@ -212,7 +212,7 @@ def test_folders_of_the_output_are_made(tmp_path, capsys):
         (judge_of(16), ["ours", "--key", "params"], "The file is flat: name no entry"),
         (judge_of(16), ["authors-training"], "holds no generator; expected a generator and a discriminator"),
         (weights(NETWORKS["GPEN concat"]), ["authors-training"], "Name its file with --discriminator."),
-        ({"g": weights(NETWORKS["GPEN concat"]), "d": judge_of(16)}, ["authors-training"], "judges 16 px, and"),
+        ({"g": weights(NETWORKS["GPEN concat"]), "d": judge_of(16)}, ["authors-training"], "takes 16 px, but"),
         (
             {key: tensor for key, tensor in judge_of(16).items() if key != "hidden.bias"},
             ["authors"],

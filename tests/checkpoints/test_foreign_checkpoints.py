@@ -14,7 +14,7 @@ from gpen_plugin.archs.gpen_arch import GPEN
 from gpen_plugin.archs.gpen_discriminator_arch import GPENDiscriminator
 from gpen_plugin.archs.key_maps import to_authors
 from gpen_plugin.checkpoints import checkpoint
-from gpen_plugin.checkpoints.layouts import to_layout
+from gpen_plugin.checkpoints.convert import to_layout
 from gpen_plugin.errors import CheckpointError
 
 OF_D = {"channel_multiplier": 1, "narrow": 0.04}

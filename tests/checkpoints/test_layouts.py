@@ -4,8 +4,8 @@ import torch
 from gpen_plugin.archs.gan_prior_arch import GPENPrior
 from gpen_plugin.archs.gpen_arch import GPEN
 from gpen_plugin.archs.gpen_discriminator_arch import GPENDiscriminator
-from gpen_plugin.archs.key_maps import detect_layout, from_authors, to_authors
-from gpen_plugin.checkpoints.layouts import filter_taps, taps_equal, to_layout
+from gpen_plugin.archs.key_maps import detect_layout, filter_taps, from_authors, taps_equal, to_authors
+from gpen_plugin.checkpoints.convert import to_layout
 from gpen_plugin.errors import CheckpointError
 
 WIDTHS = {"channel_multiplier": 1, "narrow": 0.04}

@@ -9,7 +9,7 @@ from basicsr.archs import build_network
 from helpers.small_networks import NETWORKS, judge_of, saved, weights
 
 from gpen_plugin.archs.key_maps import to_authors
-from gpen_plugin.checkpoints.layouts import to_layout
+from gpen_plugin.checkpoints.convert import to_layout
 from gpen_plugin.cli.convert import main
 
 

@@ -16,7 +16,7 @@ from test_preflight import parsed
 from gpen_plugin.archs.gpen_arch import GPEN
 from gpen_plugin.archs.gpen_discriminator_arch import GPENDiscriminator
 from gpen_plugin.checkpoints import checkpoint
-from gpen_plugin.checkpoints.layouts import to_layout
+from gpen_plugin.checkpoints.convert import to_layout
 from gpen_plugin.errors import OptionError
 from gpen_plugin.host import registered
 from gpen_plugin.preflight import check_run

@@ -16,7 +16,7 @@ from torch import nn
 from gpen_plugin.archs.gan_prior_arch import GPENPrior
 from gpen_plugin.archs.gpen_arch import GPEN
 from gpen_plugin.baselines.method import Sample
-from gpen_plugin.checkpoints.layouts import to_layout
+from gpen_plugin.checkpoints.convert import to_layout
 from gpen_plugin.errors import CheckpointError, OptionError
 from gpen_plugin.restore.network import open_network
 

@@ -12,7 +12,7 @@ from helpers.small_networks import NETWORKS, SMALL, built, saved
 from torch import nn
 
 from gpen_plugin.baselines.method import seeded
-from gpen_plugin.checkpoints.layouts import to_layout
+from gpen_plugin.checkpoints.convert import to_layout
 from gpen_plugin.errors import CheckpointError, DataError, GPENError, OptionError, ShapeError
 
 
