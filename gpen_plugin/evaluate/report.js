@@ -27,7 +27,7 @@
   const body = table.tBodies[0];
   const listed = [...body.rows];
   const heads = [...table.querySelectorAll("th[data-lower]")];
-  heads.forEach((head, place) => head.firstElementChild.addEventListener("click", () => {
+  heads.forEach((head, index) => head.firstElementChild.addEventListener("click", () => {
     const lower = head.dataset.lower === "1";
     const turn = head.dataset.turn === "best" ? "worst" : head.dataset.turn === "worst" ? "" : "best";
     for (const each of heads) { each.removeAttribute("aria-sort"); delete each.dataset.turn; }
@@ -36,7 +36,7 @@
       const ascending = lower === (turn === "best");
       head.dataset.turn = turn;
       head.setAttribute("aria-sort", ascending ? "ascending" : "descending");
-      const value = (row) => row.cells[place + 1].dataset.value;
+      const value = (row) => row.cells[index + 1].dataset.value;
       rows.sort((one, two) => {
         if (value(one) === "" || value(two) === "") return (value(one) === "") - (value(two) === "");
         return (ascending ? 1 : -1) * (Number(value(one)) - Number(value(two)));
@@ -101,8 +101,8 @@
     };
     const follow = (event) => {
       if (event.type === "pointermove" && !event.buttons) return;
-      const place = range.getBoundingClientRect();
-      range.value = 100 * (event.clientX - place.left) / place.width;
+      const rect = range.getBoundingClientRect();
+      range.value = 100 * (event.clientX - rect.left) / rect.width;
       show();
     };
     range.addEventListener("input", show);
@@ -118,10 +118,10 @@
   const controls = form.elements;
   const fill = (select, entries) => select.replaceChildren(...entries.map(([value, text]) => make("option", { value }, text)));
   const everyone = [INPUT, ...data.methods.keys(), ...(data.truth ? [TRUTH] : [])];
-  fill(controls.method, data.methods.map((method, place) => [place, method.name]));
+  fill(controls.method, data.methods.map((method, index) => [index, method.name]));
   fill(controls.other, everyone.map((who) => [who, nameOf(who)]));
-  fill(controls.condition, data.conditions.map((condition, place) => [place, condition]));
-  fill(controls.metric, data.metrics.map((metric, place) => [place, metric.head]));
+  fill(controls.condition, data.conditions.map((condition, index) => [index, condition]));
+  fill(controls.metric, data.metrics.map((metric, index) => [index, metric.head]));
   controls.method.value = Math.max(0, data.methods.findLastIndex((method) => !method.failure));
   controls.condition.closest("label").hidden = data.conditions.length < 2;
   if (!data.metrics.length) {
@@ -168,21 +168,21 @@
 
   function extend() {
     const start = cards.children.length;
-    cards.append(...images.slice(start, start + CARDS).map((image, place) => card(image, start + place)));
+    cards.append(...images.slice(start, start + CARDS).map((image, index) => card(image, start + index)));
     more.hidden = cards.children.length >= images.length;
     document.getElementById("count").textContent = `${cards.children.length} of ${images.length} images shown`;
   }
 
-  function card(image, place) {
+  function card(image, index) {
     const { method, other, condition, metric } = state;
     const failure = failureOf(method, condition, image);
     const value = failure ? wordOf(failure) : metric === null ? "" : `${data.metrics[metric].label} ${printed(valueOf(method, condition, metric, image), metric)}`;
     const trio = [INPUT, method, ...(data.truth ? [TRUTH] : [])];
     const outside = trio.some((who) => !failureOf(who, condition, image) && !isInside(pathOf(who, condition, image)));
     const item = make("li", {},
-      make("p", { class: "name" }, make("span", { title: data.keys[image] }, `${place + 1}. ${data.keys[image]}`), make("b", {}, value)),
+      make("p", { class: "name" }, make("span", { title: data.keys[image] }, `${index + 1}. ${data.keys[image]}`), make("b", {}, value)),
       slider(other, method, condition, image),
-      make("div", { class: "thumbs" }, ...trio.map((who) => tile(who, condition, image, `Enlarge ${nameOf(who)}`, () => enlarge(place, who)))));
+      make("div", { class: "thumbs" }, ...trio.map((who) => tile(who, condition, image, `Enlarge ${nameOf(who)}`, () => enlarge(index, who)))));
     if (failure) item.append(make("p", { class: "why" }, failure));
     if (outside) item.append(make("p", { class: "why" }, "from file"));
     return item;
@@ -205,15 +205,15 @@
   const dialog = document.getElementById("large");
   let open = 0;
 
-  function enlarge(place, right) {
+  function enlarge(index, right) {
     const { condition, other, metric } = state;
-    const image = images[open = place];
+    const image = images[open = index];
     const name = data.conditions[condition];
     const left = right === other ? (other === INPUT ? state.method : INPUT) : other;
-    document.getElementById("large-title").textContent = `${place + 1}. ${data.keys[image]}${name ? `, ${name}` : ""}`;
+    document.getElementById("large-title").textContent = `${index + 1}. ${data.keys[image]}${name ? `, ${name}` : ""}`;
     document.getElementById("large-slider").replaceChildren(slider(left, right, condition, image));
     document.getElementById("side-by-side").replaceChildren(...everyone.map((who) => {
-      const shown = tile(who, condition, image, `Show ${nameOf(who)} to the right of the slider`, () => enlarge(place, who));
+      const shown = tile(who, condition, image, `Show ${nameOf(who)} to the right of the slider`, () => enlarge(index, who));
       shown.setAttribute("aria-pressed", who === right);
       for (const each of data.metrics.keys()) {
         const value = valueOf(who, condition, each, image);
@@ -224,8 +224,8 @@
         : make("a", { href: address(pathOf(who, condition, image)), target: "_blank" }, "file");
       return make("figure", {}, shown, below);
     }));
-    document.getElementById("previous").disabled = place === 0;
-    document.getElementById("next").disabled = place + 1 >= images.length;
+    document.getElementById("previous").disabled = index === 0;
+    document.getElementById("next").disabled = index + 1 >= images.length;
     dialog.dataset.right = right;
     if (!dialog.open) dialog.showModal();
   }

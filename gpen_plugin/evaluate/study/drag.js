@@ -3,7 +3,7 @@
 const STIR = 8; // pixels that a click may move
 const REST = 300; // milliseconds that a finger rests on a tile before it drags
 
-// sources: what can be dragged (a selector; data-image names the image); drop(name, place) is told the rest.
+// sources: what can be dragged (a selector; data-image names the image); drop(name, place) is called at the end.
 function enableDragging(sources, drop) {
   let drag = null;
 

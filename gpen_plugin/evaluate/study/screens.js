@@ -25,13 +25,13 @@ function save() {
   $("warning").hidden = keep(ballot);
 }
 
-function change(slots, told) {
+function change(slots, text) {
   ballot.history = [...ballot.history, { image: face.image, slots: slotsNow() }].slice(-HISTORY);
   ballot.slots[face.image] = slots;
   save();
   drawRanking();
   const left = face.names.length - ranked(slots);
-  say(`${told} ${left ? `${left} left.` : "All ranked: Enter goes to the next face."}`);
+  say(`${text} ${left ? `${left} left.` : "All ranked: Enter goes to the next face."}`);
 }
 
 function toggle(name) {
@@ -152,8 +152,8 @@ function drawRanking() {
     const place = placeOf(slots, button.dataset.image);
     button.querySelector(".rank").textContent = place < 0 ? "" : place + 1;
     button.setAttribute("aria-pressed", String(place >= 0));
-    const told = place < 0 ? "not ranked" : `at place ${place + 1}`;
-    button.setAttribute("aria-label", `Image ${letter(button.dataset.image)}, ${told}`);
+    const text = place < 0 ? "not ranked" : `at place ${place + 1}`;
+    button.setAttribute("aria-label", `Image ${letter(button.dataset.image)}, ${text}`);
   }
   $("slots").replaceChildren(...slots.map(slotItem));
   const done = complete(face.image, slots);
