@@ -268,12 +268,12 @@ def published_weights() -> Iterator[Finding]:
     from gpen_plugin.metrics import lpips
     from gpen_plugin.nets import arcface, awing, inception
     from gpen_plugin.restore import background, masks, zoo
-    from gpen_plugin.restore.detection import retinaface
+    from gpen_plugin.restore.detection import backends
 
     files = [inception.INCEPTION, *lpips.BACKBONES.values(), arcface.GFPGAN_WEIGHTS]
     yield from _whereabouts("weights of metrics", [*files, awing.PUBLISHED])
     networks = [published.file for published in background.PUBLISHED.values()]
-    faces = [retinaface.PUBLISHED, masks.PARSENET]
+    faces = [backends.PUBLISHED, masks.PARSENET]
     yield from _whereabouts("weights for restoring", [*zoo.weight_files(), *faces, *networks])
 
 

@@ -145,10 +145,7 @@ def sample_recipe(ranges: DegradationRanges, rng: np.random.Generator) -> Degrad
 
 
 def degrade(image: np.ndarray, recipe: DegradationRecipe, in_size: int) -> np.ndarray:
-    """Apply Eq. 4 and resize to the network's input, (in_size, in_size, 3) BGR float32 in [0, 1].
-
-    `image` is (H, W, 3) BGR, uint8 or float in [0, 1]; ShapeError otherwise.
-    """
+    """Eq. 4 and the network's input: (H, W, 3) BGR, uint8 or float, to (in_size, in_size, 3) float32, in [0, 1]."""
     return resize_bilinear(degrade_lowres(image, recipe), in_size)
 
 
@@ -176,10 +173,7 @@ def make_kernel(recipe: DegradationRecipe) -> np.ndarray:
 
 
 def gaussian_kernel(size: int, sigma_x: float, sigma_y: float, angle: float = 0.0) -> np.ndarray:
-    """A Gaussian with `sigma_x` pixels along `angle` (radians from the x axis) and `sigma_y` across it.
-
-    Both above 0, `size` odd; (size, size) float32, sum 1.
-    """
+    """A Gaussian with `sigma_x` > 0 pixels along `angle` (radians), `sigma_y` across it; `size` odd; float32, sum 1."""
     offset = np.arange(size) - (size - 1) / 2
     x, y = np.meshgrid(offset, offset)
     along = (np.cos(angle) * x + np.sin(angle) * y) / sigma_x
@@ -203,7 +197,7 @@ def motion_kernel(size: int, angle: float, bend: float) -> np.ndarray:
 
 
 def _splat(x: np.ndarray, y: np.ndarray, size: int) -> np.ndarray:
-    """Distribute points of equal weight to their four nearest pixels, with the weights of bilinear interpolation."""
+    # each point is distributed to its four nearest pixels with the weights of bilinear interpolation
     kernel = np.zeros((size + 1, size + 1))
     left, top = np.floor(x).astype(int), np.floor(y).astype(int)
     right_weight, bottom_weight = x - left, y - top
@@ -215,7 +209,6 @@ def _splat(x: np.ndarray, y: np.ndarray, size: int) -> np.ndarray:
 
 
 def _blur(image: np.ndarray, recipe: DegradationRecipe) -> np.ndarray:
-    """I * k, float32 in the units of `image`."""
     pixels, border = image.astype(np.float32, copy=False), cv2.BORDER_REFLECT_101
     if recipe.kernel_size == 1:
         return pixels
@@ -238,17 +231,13 @@ def _compress_jpeg(image: np.ndarray, quality: int) -> np.ndarray:
 
 
 def resize_bilinear(image: np.ndarray, size: int) -> np.ndarray:
-    """Resize to the network's input, "using simple bilinear interpolator" (section 3.2).
-
-    (H, W, 3), uint8 or float in [0, 1], to (size, size, 3) float32 in [0, 1].
-    """
+    """(H, W, 3), uint8 or float in [0, 1], to (size, size, 3) float32: the "simple bilinear interpolator" of 3.2."""
     pixels = _check_image(image)
     pixels = pixels if pixels.dtype == np.float32 else pixels.astype(np.float32) / 255
     return cv2.resize(pixels, (size, size), interpolation=cv2.INTER_LINEAR)
 
 
 def _check_image(image: np.ndarray) -> np.ndarray:
-    """The image, uint8 as it is or float32."""
     if image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
         raise ShapeError("image", f"got shape {image.shape}", "(H, W, 3) with H and W of at least 1")
     if image.dtype == np.uint8:

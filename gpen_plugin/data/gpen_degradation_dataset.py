@@ -31,7 +31,6 @@ class DegradationOptions(PairOptions):
     color_jitter: float = 0.0  # each channel times a factor from 1 - color_jitter to 1 + color_jitter, likewise
 
     def value_problems(self, where: str) -> list[GPENError]:
-        """As `FaceOptions.value_problems`."""
         problems: list[GPENError] = []
         if self.dataroot_lq and self.degradation:
             got = f"given together with dataroot_lq {self.dataroot_lq}, whose images are degraded already"
@@ -51,7 +50,6 @@ class DegradationOptions(PairOptions):
         return [*super().value_problems(where), *problems]
 
     def check_sources(self, where: str) -> None:
-        """As `FaceOptions.check_sources`; with ``dataroot_lq`` the pairs too."""
         if self.dataroot_lq:
             check_pairs(self, where)
         else:

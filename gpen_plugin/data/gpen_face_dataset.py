@@ -70,7 +70,6 @@ class FaceOptions:
         self.source("dataroot_gt", where)
 
     def source(self, key: str, where: str) -> ImageSource:
-        """The images of the dataroot named `key`."""
         return _SOURCES[IoBackend(**self.io_backend).type](getattr(self, key), f"{where}:{key}")
 
 
@@ -137,7 +136,6 @@ class GPENFaceDataset(Dataset):
         return rng_from_key(self.options.seed, int(torch.randint(2**62, ())))
 
     def _item(self, key: str, rng: np.random.Generator) -> dict:
-        """All of an item but ``skipped``."""
         return self._gt_entries(key, self._face(key, self._is_mirrored(rng), rng))
 
     def _is_mirrored(self, rng: np.random.Generator) -> bool:
@@ -190,7 +188,7 @@ class GPENFaceDataset(Dataset):
 
 
 def _resize_planes(planes: np.ndarray, size: int) -> np.ndarray:
-    """(3, H, W) to (3, size, size): `resize_bilinear`, one channel at a time."""
+    # [3, H, W] to [3, size, size]: `resize_bilinear`, one channel at a time
     resized = np.empty((len(planes), size, size), np.float32)
     for plane, target in zip(planes, resized, strict=True):
         cv2.resize(plane, (size, size), dst=target, interpolation=cv2.INTER_LINEAR)
@@ -204,7 +202,6 @@ class PairOptions(FaceOptions):
     in_size: int | None = None  # side of the network's input, pixels; default `out_size`
 
     def value_problems(self, where: str) -> list[GPENError]:
-        """As `FaceOptions.value_problems`."""
         problems: list[GPENError] = []
         if self.in_size is not None and self.in_size < 1:
             problems.append(OptionError(f"{where}:in_size", f"got {self.in_size}", "a number above 0"))

@@ -30,12 +30,10 @@ class ColorizationOptions(PairOptions):
     degradation: Mapping | None = None
 
     def value_problems(self, where: str) -> list[GPENError]:
-        """As `FaceOptions.value_problems`."""
         problems = super().value_problems(where)
         return problems if self.degradation is None else [*problems, *collect_errors(lambda: self.ranges(where))]
 
     def ranges(self, where: str) -> DegradationRanges:
-        """The ranges of the degradations; OptionError if wrong."""
         return DegradationRanges.from_options(self.degradation, f"{where}:degradation")
 
 
@@ -65,7 +63,6 @@ class InpaintingOptions(PairOptions):
     brush: Mapping = field(default_factory=dict)  # keys of `BrushRanges`
 
     def value_problems(self, where: str) -> list[GPENError]:
-        """As `FaceOptions.value_problems`."""
         brush_errors = collect_errors(lambda: BrushRanges.from_options(self.brush, f"{where}:brush"))
         return [*super().value_problems(where), *brush_errors]
 
@@ -98,12 +95,10 @@ class SegmentationOptions(PairOptions):
     palette: Sequence[Sequence[int]] = PALETTE  # RGB of the 19 labels, in the network's input and in coloured maps
 
     def value_problems(self, where: str) -> list[GPENError]:
-        """As `FaceOptions.value_problems`."""
         palette_errors = collect_errors(lambda: check_palette(self.palette, f"{where}:palette"))
         return [*super().value_problems(where), *palette_errors]
 
     def check_sources(self, where: str) -> None:
-        """As `FaceOptions.check_sources`; the pairs too."""
         check_pairs(self, where)
 
 

@@ -40,10 +40,7 @@ class ImageSource(Protocol):
 
 
 class FolderSource:
-    """The images below a folder.
-
-    DataError if there is no such folder, it or one below cannot be read, has no images, or two files share a key.
-    """
+    """The images below a folder; DataError if it or one below cannot be read, has no images, or two share a key."""
 
     def __init__(self, root: str | os.PathLike, where: str):
         root = Path(root)
@@ -99,10 +96,7 @@ class LmdbSource:
 
 
 class ZipSource:
-    """The images of a zip file; other files are ignored. Several threads may read.
-
-    DataError if there is no such file, it is no zip file, has no images, or two files share a key.
-    """
+    """The images of a zip file, for several threads; DataError if it is none, has no images, or two share a key."""
 
     def __init__(self, path: str | os.PathLike, where: str):
         self._path = str(path)
@@ -165,7 +159,7 @@ def _files_below(root: Path, where: str) -> Iterator[Path]:
 
 
 def _is_ignored(name: str) -> bool:
-    """Hidden files, the files macOS adds to archives, and Linux's lost+found."""
+    # hidden files, the files macOS adds to archives, and Linux's lost+found
     return name.startswith(".") or name in ("__MACOSX", "lost+found")
 
 

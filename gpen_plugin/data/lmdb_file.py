@@ -24,9 +24,7 @@ _PAGE_HEADER = 16  # bytes before the contents of a page
 _META_BYTES = _PAGE_HEADER + 136
 
 
-class Entry(NamedTuple):
-    """One line of meta_info.txt."""
-
+class Entry(NamedTuple):  # a line of meta_info.txt
     lmdb_key: str
     height: int
     width: int
@@ -81,10 +79,9 @@ def check_lmdb(path: str | os.PathLike, where: str) -> None:
 
 
 def check_length(path: str | os.PathLike, where: str) -> int | None:
-    """DataError if data.mdb is shorter than its header says; a folder without one passes, finished or not.
+    """The number of entries; DataError if data.mdb is shorter than its header says.
 
-    Returns:
-        The number of entries; None if the format is newer than this code, which cannot check its length.
+    0 without a data.mdb; None if the format is newer than this code, which then cannot check the length.
     """
     data = Path(path) / DATA
     if not data.is_file() or data.stat().st_size == 0:

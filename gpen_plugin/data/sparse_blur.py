@@ -23,13 +23,13 @@ def use_sparse_blur(shape: tuple[int, ...], size: tuple[int, int], taps: int) ->
     return points * (taps + _POINT_COST) < shape[0] * shape[1] * pixel_cost
 
 
-def blur_downsample(image: np.ndarray, kernel: np.ndarray, size: tuple[int, int], area: bool) -> np.ndarray:
-    """`cv2.resize` of `cv2.filter2D` with ``BORDER_REFLECT_101``, in float64.
-
-    (H, W, 3) uint8 or float32 to (h, w, 3) float64 in the same units, with (h, w) = `size`, at most (H, W). The kernel,
-    (k, k) with k odd, is correlated. `area` takes the mean over boxes of H/h x W/w pixels (``INTER_AREA``), otherwise
-    the four pixels around the centre of each box are interpolated (``INTER_LINEAR``).
-    """
+def blur_downsample(
+    image: np.ndarray,  # [H, W, 3] uint8 or float32
+    kernel: np.ndarray,  # [k, k], k odd; it is correlated
+    size: tuple[int, int],  # (h, w) of the result, at most (H, W)
+    area: bool,  # INTER_AREA, the mean over boxes of H/h x W/w pixels; else INTER_LINEAR, four pixels at their centres
+) -> np.ndarray:
+    """`cv2.resize` of `cv2.filter2D` with ``BORDER_REFLECT_101``, in float64 and the units of `image`."""
     margin = len(kernel) // 2
     after = margin + 1  # the last pixel has a neighbour too, of weight 0
     padded = cv2.copyMakeBorder(image, margin, after, margin, after, borderType=cv2.BORDER_REFLECT_101)
@@ -38,9 +38,12 @@ def blur_downsample(image: np.ndarray, kernel: np.ndarray, size: tuple[int, int]
 
 
 def _downsample_plane(
-    padded: np.ndarray, kernel: np.ndarray, shape: tuple[int, int], size: tuple[int, int], area: bool
+    padded: np.ndarray,  # [H + k, W + k]
+    kernel: np.ndarray,
+    shape: tuple[int, int],
+    size: tuple[int, int],
+    area: bool,
 ) -> np.ndarray:
-    """One channel, (H + k, W + k), to (h, w)."""
     if not area:
         centres = ((np.arange(few) + 0.5) * (many / few) - 0.5 for many, few in zip(shape, size, strict=True))
         return _correlate_at(padded, kernel, *centres)
@@ -70,6 +73,6 @@ def _correlate_at(field: np.ndarray, kernel: np.ndarray, rows: np.ndarray, colum
 
 
 def _cells(points: np.ndarray, last: int) -> tuple[np.ndarray, np.ndarray]:
-    """The pixel before each point, at most `last`, and the distance of the point from it."""
+    # the pixel before each point, at most `last`, and the distance of the point from it
     before = np.clip(np.floor(points).astype(int), 0, last)
     return before, points - before

@@ -59,7 +59,7 @@ class SetAccumulator(ABC):
         return self
 
     def __truediv__(self, count: int) -> float:
-        """The value. The host divides by the number of pairs; another number means that some were lost or doubled."""
+        # the host divides by the number of pairs; another number means that some were lost or doubled
         assert count == len(self), f"{len(self)} pairs were added up, and {count} counted"
         return self.value()
 

@@ -46,10 +46,8 @@ def calculate_fid(
 ) -> "FIDAccumulator":
     """The accumulator of one image, of which the host makes a sum; NaN if the weights are missing (see the log).
 
-    Raises:
-        OptionError: there is neither ground truth nor `statistics`, or `better` is wrong.
-        DataError: the file of `statistics` cannot be read.
-        ShapeError: no colour image of 8 bits, or `statistics` of other features.
+    OptionError without ground truth and `statistics`; DataError if `statistics` cannot be read, ShapeError if it has
+    other features or an image is no colour image of 8 bits.
     """
     check_better(better, "lower", "Equal sets have the distance 0.")
     if statistics is not None:
@@ -93,16 +91,14 @@ class InceptionAccumulator(SetAccumulator):
         return cls(key, (own, real), statistics)
 
     def check_fits(self, other: "InceptionAccumulator") -> None:
-        """No option file can lead to different `statistics` in one sum."""
+        # no option file can lead to different `statistics` in one sum
         assert self.statistics == other.statistics, f"{self.statistics} and {other.statistics} in one sum"
 
     def features(self) -> np.ndarray:
-        """Of the generated images, (N, 2048) float32."""
-        return np.stack([own for own, _ in self.records()])
+        return np.stack([own for own, _ in self.records()])  # [N, 2048] float32
 
     def real_features(self) -> np.ndarray:
-        """Of the ground truth, (N, 2048) float32; only without `statistics`."""
-        return np.stack([real for _, real in self.records()])
+        return np.stack([real for _, real in self.records()])  # [N, 2048] float32
 
 
 class FIDAccumulator(InceptionAccumulator):
@@ -183,10 +179,8 @@ def read_statistics(
 ) -> FeatureStatistics:
     """Read the statistics of a set; a file is read once, until it changes.
 
-    Raises:
-        DataError: missing, damaged or of another kind.
-        OptionError: `with_features`, and the file has none.
-        ShapeError: the features have other dimensions.
+    DataError if it is missing, damaged or of another kind, OptionError without the features, ShapeError if they have
+    other dimensions.
     """
     path = osp.expanduser(path)
     try:

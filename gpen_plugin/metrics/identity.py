@@ -42,9 +42,7 @@ def calculate_identity(
 ) -> float:
     """Similarity of two faces: 1 or 0 degrees for equal images; NaN if a file or package is missing (see the log).
 
-    Raises:
-        OptionError: an option has a wrong value.
-        ShapeError: an image is no colour image of 8 bits, or not square and to be aligned.
+    OptionError for a wrong value; ShapeError for no colour image of 8 bits, or one to be aligned that is not square.
     """
     if unit not in BEST:
         raise OptionError("unit", f"got {unit!r}", "cosine or degrees")

@@ -73,7 +73,7 @@ def kernel_distance(
 
 
 def _kernel_mean(points: np.ndarray) -> float:
-    """Mean of the kernel over all pairs of two different rows."""
+    # mean of the kernel over all pairs of two different rows
     squares = np.square(points.astype(np.float64)).sum(axis=1)
     diagonal = ((squares / points.shape[1] + 1) ** 3).sum()
     return (_kernel_sum(points, points) - diagonal) / (len(points) * (len(points) - 1))

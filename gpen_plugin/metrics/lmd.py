@@ -37,9 +37,7 @@ def calculate_lmd(
 ) -> float:
     """Landmark distance, 0 for equal images; NaN if one shows no face, or a file or package is missing (see the log).
 
-    Raises:
-        ShapeError: an image is of another size or no colour image of 8 bits.
-        OptionError: an option has a wrong value.
+    ShapeError for an image of another size or no colour image of 8 bits, OptionError for a wrong value.
     """
     check_better(better, "lower", "Equal images have the distance 0.")
     check_pair(img, img2)

@@ -44,9 +44,7 @@ def calculate_lpips(
 ) -> float:
     """Learned perceptual distance, 0 for equal images; NaN if the file or the package is missing (see the log).
 
-    Raises:
-        ShapeError: an image is too small, of another size or no colour image of 8 bits.
-        OptionError: an option has a wrong value.
+    ShapeError for an image that is too small, of another size or no colour image of 8 bits.
     """
     if net not in BACKBONES:
         raise OptionError("net", f"got {net!r}", "alex or vgg")
@@ -61,13 +59,10 @@ def calculate_lpips(
 
 @lru_cache(maxsize=2)
 def perceptual_network(net: Literal["alex", "vgg"], path: str, device: torch.device) -> nn.Module:
-    """The network of the ``lpips`` package with the backbone in the file `path`, and the package's own heads.
+    """The network of the ``lpips`` package: its heads on the backbone in the file `path`.
 
-    Returns:
-        Takes two tensors (N, 3, H, W), RGB in [-1, 1], and gives their distances (N, 1, 1, 1).
-    Raises:
-        MissingFileError: the package is not installed.
-        CheckpointError: the file cannot be read, or is of another network.
+    It maps two tensors (N, 3, H, W), RGB in [-1, 1], to distances (N, 1, 1, 1). MissingFileError without the package,
+    CheckpointError for another file.
     """
     package = _import_lpips()
     with torch.device("meta"), warnings.catch_warnings():  # meta: samples no random numbers of a training

@@ -24,9 +24,7 @@ def calculate_psnr(
 ) -> float:
     """Peak signal-to-noise ratio in dB, infinite for equal images.
 
-    Raises:
-        OptionError: an option has a wrong value.
-        ShapeError: an image is of another size, or no colour image of 8 bits.
+    OptionError for a wrong value; ShapeError for an image of another size or no colour image of 8 bits.
     """
     check_better(better, "higher", "Equal images have the highest value.")
     one, other = _prepare(img, img2, crop_border, test_y_channel, min_side=1)
@@ -50,8 +48,7 @@ def calculate_ssim(
 
 def _prepare(
     img: np.ndarray, img2: np.ndarray, crop_border: int, test_y_channel: bool, min_side: int
-) -> list[np.ndarray]:
-    """Both as (h, w, C) float64 in [0, 255]."""
+) -> list[np.ndarray]:  # both, [h, w, C] float64 in [0, 255]
     if not isinstance(crop_border, int) or crop_border < 0:
         raise OptionError("crop_border", f"got {crop_border!r}", "a whole number of pixels from 0")
     check_pair(img, img2, min_side + 2 * crop_border)
@@ -67,13 +64,14 @@ def _prepare(
     return [image.astype(np.float64) for image in images]
 
 
-def _ssim(one: np.ndarray, other: np.ndarray) -> float:
-    """Of one channel, (h, w) float64, without the border that the window does not cover."""
+def _ssim(one: np.ndarray, other: np.ndarray) -> float:  # of one channel, [h, w] float64
     kernel = cv2.getGaussianKernel(WINDOW, SIGMA)
     window, half = np.outer(kernel, kernel.T), WINDOW // 2
 
     def mean(values: np.ndarray) -> np.ndarray:
-        return cv2.filter2D(values, -1, window)[half:-half, half:-half]
+        return cv2.filter2D(values, -1, window)[
+            half:-half, half:-half
+        ]  # without the border that the window does not cover
 
     means = mean(one), mean(other)
     variances = mean(one**2) - means[0] ** 2 + mean(other**2) - means[1] ** 2

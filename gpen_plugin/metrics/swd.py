@@ -39,9 +39,7 @@ def calculate_swd(
 ) -> "SWDAccumulator":
     """The accumulator of one pair, of which the host makes a sum.
 
-    Raises:
-        ShapeError: an image is too small, of another size or no colour image of 8 bits.
-        OptionError: an option has a wrong value.
+    ShapeError for an image that is too small, of another size or no colour image of 8 bits.
     """
     settings = SWDSettings(patches, directions, seed, normalise_by)
     check_better(better, "lower", "Equal sets have the distance 0.")
@@ -78,18 +76,14 @@ def sample_corners(shape: tuple[int, ...], count: int, rng: np.random.Generator)
 
 
 def cut_patches(level: np.ndarray, corners: np.ndarray) -> np.ndarray:
-    """Patches of a level, (H, W, C) float32, at corners, (2, N): (N, C, PATCH_SIDE * PATCH_SIDE) float16.
-
-    float16 rounds by less than 0.05 % and halves the memory of a validation.
-    """
+    """Patches of a level, (H, W, C) float32, at corners, (2, N): (N, C, PATCH_SIDE * PATCH_SIDE) float16."""
+    # float16 rounds by less than 0.05 % and halves the memory of a validation
     windows = sliding_window_view(level, (PATCH_SIDE, PATCH_SIDE), axis=(0, 1))[corners[0], corners[1]]  # [N, C, 7, 7]
     return windows.reshape(*windows.shape[:2], PATCH_SIDE * PATCH_SIDE).astype(np.float16)
 
 
 @dataclass(frozen=True)
-class SWDSettings:
-    """The options of `calculate_swd`, checked."""
-
+class SWDSettings:  # the options of `calculate_swd`, checked
     patches: int
     directions: int
     seed: int
@@ -118,7 +112,6 @@ class SWDAccumulator(SetAccumulator):
         self.settings, self.shape, self.sizes = settings, shape, sizes
 
     def check_fits(self, other: "SWDAccumulator") -> None:
-        """ShapeError if the images of `other` have another size."""
         assert self.settings == other.settings, f"{self.settings} and {other.settings} in one sum"
         if self.shape != other.shape:
             sizes = [f"{height} x {width}" for height, width, *_ in (self.shape, other.shape)]
@@ -126,7 +119,6 @@ class SWDAccumulator(SetAccumulator):
             raise ShapeError("calculate_swd", got, "one size in the whole set", "Resize them, or compare two sets.")
 
     def value(self) -> float:
-        """The mean over the levels, times 1000."""
         return float(np.mean([*self.levels().values()]))
 
     def levels(self) -> dict[int, float]:
@@ -168,13 +160,10 @@ def sample_directions(dimensions: int, count: int, rng: np.random.Generator) -> 
 
 
 def mean_and_deviation(patches: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and standard deviation of each channel of (N, C, P) patches, (1, C, 1) float32 both.
-
-    The deviation of a flat channel is 1, so that its rounding errors are not amplified to detail.
-    """
+    """Mean and standard deviation of each channel of (N, C, P) patches, (1, C, 1) float32 both."""
     mean = patches.mean(axis=(0, 2), keepdims=True, dtype=np.float64)
     square = np.square(patches - mean.astype(np.float32)).mean(axis=(0, 2), keepdims=True, dtype=np.float64)
-    deviation = np.sqrt(np.where(square > MIN_DEVIATION**2, square, 1.0))
+    deviation = np.sqrt(np.where(square > MIN_DEVIATION**2, square, 1.0))  # 1: does not amplify rounding errors
     return mean.astype(np.float32), deviation.astype(np.float32)
 
 
@@ -183,6 +172,6 @@ def _normalize(patches: np.ndarray, mean: np.ndarray, deviation: np.ndarray) -> 
 
 
 def _rng(seed: int, key: int | bytes) -> np.random.Generator:
-    """A function of the seed and the key, the same on each rank."""
+    # a function of the seed and the key, the same on each rank
     digest = hashlib.sha256(repr((seed, key)).encode()).digest()
     return np.random.Generator(np.random.PCG64(int.from_bytes(digest[:16], "little")))

@@ -86,11 +86,8 @@ Recogniser = Callable[[np.ndarray], np.ndarray]  # [1, C, side, side] float32 ->
 def embedding(image: np.ndarray, settings: RecognitionSettings) -> np.ndarray:
     """Embedding of a face, (H, W, 3) BGR uint8 of any size: (D,) float64 of length 1; NaN if all values are 0.
 
-    Raises:
-        MissingFileError: weights, or the package of the network, are missing.
-        CheckpointError: weights cannot be read, or are of another network.
-        OptionError: the network is not registered, or takes other images than the settings say.
-        ShapeError: the image is to be aligned and is not square.
+    MissingFileError without the weights or the network's package, CheckpointError for weights of another network,
+    OptionError for an unknown network or wrong settings, ShapeError for a face to be aligned that is not square.
     """
     values = _recogniser(settings)(image).astype(np.float64).reshape(-1)
     with np.errstate(invalid="ignore"):
@@ -136,11 +133,7 @@ def onnx_recogniser(path: str, side: int | None, channels: str | None, device: s
     """Open an ONNX file and find its input: what the file fixes, else the arguments, else 112 px RGB.
 
     A name without a folder is searched for among the published weights, unless the current folder has such a file.
-
-    Raises:
-        OptionError: the file fixes another size or number of channels than given.
-        MissingFileError: the file, or the package onnxruntime, is missing.
-        CheckpointError: it is damaged, or no network of one image.
+    OptionError if the file fixes another size or number of channels; other errors as in `OnnxNetwork`.
     """
     file = WeightFile(Path(path).name, "for identity", None, None)
     given = None if path == file.name and not Path(path).is_file() else path

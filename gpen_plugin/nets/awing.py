@@ -20,11 +20,9 @@ HOURGLASSES = 4
 
 
 class AWing:
-    """Finds 98 landmarks in any image, whether it shows a face or not. By default facexlib's weights are used.
+    """Finds 98 landmarks in any image, whether it shows a face or not; by default with facexlib's weights.
 
-    Raises:
-        MissingFileError: the weights or the package facexlib are missing.
-        CheckpointError: the file cannot be read, or is of another network.
+    MissingFileError without the weights or facexlib; CheckpointError if the weights are of another network.
     """
 
     def __init__(self, path: str | None = None, device: str = "auto"):
@@ -35,10 +33,9 @@ class AWing:
         self._network = load_frozen(network, load_tensors(file), file, self._device)
 
     def __call__(self, image: np.ndarray) -> np.ndarray:
-        """Landmarks of an aligned face, (H, W, 3) BGR uint8.
+        """Landmarks of an aligned face, (H, W, 3) BGR uint8: (98, 2) float64, x and y, in WFLW's order.
 
-        Returns:
-            (98, 2) float64, x and y in pixels, 0 at the centre of the first pixel, in WFLW's order.
+        In pixels, 0 at the centre of the first pixel.
         """
         height, width = image.shape[:2]
         rgb = cv2.resize(image, (SIDE, SIDE), interpolation=cv2.INTER_LINEAR)[..., ::-1]

@@ -21,10 +21,9 @@ FRAMINGS = {"ffhq": (FFHQ, FFHQ_SIDE), "dlib": (DLIB, DLIB_SIDE)}  # of whole da
 
 
 def to_arcface(image: np.ndarray, side: int, framing: str) -> np.ndarray:
-    """Warp a square face from one of `FRAMINGS` to ArcFace's, by the similarity transform between the templates.
+    """Warp a square face, (S, S, 3), from one of `FRAMINGS` to ArcFace's: (side, side, 3) of the same dtype.
 
-    (S, S, 3) float32 or uint8 to (side, side, 3) of the same dtype, bilinear, black outside, as is usual for these
-    networks. ShapeError if the image is not square.
+    By the similarity between the templates, bilinear, black outside. ShapeError if the image is not square.
     """
     height, width = image.shape[:2]
     if height != width:
@@ -36,10 +35,7 @@ def to_arcface(image: np.ndarray, side: int, framing: str) -> np.ndarray:
 
 
 def similarity(source: np.ndarray, target: np.ndarray) -> np.ndarray:
-    """The rotation, uniform scale and shift that bring points nearest to others in least squares.
-
-    (K, 2) both, K > 1, to (2, 3): ``matrix @ (x, y, 1)``.
-    """
+    """Rotation, uniform scale and shift, (2, 3), between (K, 2) points, K > 1, in least squares."""
     x, y = source.T
     one, zero = np.ones_like(x), np.zeros_like(x)
     equations = np.concatenate([np.stack([x, -y, one, zero], axis=1), np.stack([y, x, zero, one], axis=1)])  # [2K, 4]

@@ -28,9 +28,7 @@ SIDE = 299  # pixels of the input
 def extract_features(images: Sequence[np.ndarray], device: str = "auto", weights: str | None = None) -> np.ndarray:
     """Features of images, each (H, W, 3) BGR uint8 of any size: (N, 2048) float32.
 
-    Raises:
-        MissingFileError: the weights, named or published, are missing.
-        CheckpointError: the file is damaged or of another network.
+    MissingFileError if the weights are missing, CheckpointError if they are damaged or of another network.
     """
     chosen = select_device(device)
     network = _load_network(str(find_weights(INCEPTION, weights)), chosen)

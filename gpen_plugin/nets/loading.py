@@ -36,11 +36,7 @@ def select_device(
 
 
 def load_tensors(path: str | os.PathLike) -> dict[str, torch.Tensor]:
-    """The weights in a file of torch.save's, flat or under one of `WEIGHT_ENTRIES`, without prefixes of wrappers.
-
-    Raises:
-        CheckpointError: the file cannot be read safely, or holds no weights.
-    """
+    """Weights of a file of torch.save's, flat or under one of `WEIGHT_ENTRIES`; CheckpointError if there are none."""
     content = read_weights(path)
     entry = next((content[name] for name in WEIGHT_ENTRIES if isinstance(content.get(name), Mapping)), content)
     if not entry or not all(isinstance(value, torch.Tensor) for value in entry.values()):
@@ -54,11 +50,7 @@ def load_frozen(
     path: str,  # of the tensors, for the error
     device: torch.device,
 ) -> nn.Module:
-    """`network` with these weights, in float32 and evaluation mode, without gradients.
-
-    Raises:
-        CheckpointError: tensors are missing, superfluous or of another shape.
-    """
+    """`network` with exactly these weights (else CheckpointError), float32, in evaluation mode, without gradients."""
     problems = _differences(tensors, network.state_dict())
     if problems:
         more = f" and {len(problems) - MAX_NAMED_TENSORS} more" if len(problems) > MAX_NAMED_TENSORS else ""
@@ -92,9 +84,8 @@ class OnnxNetwork:
         output_shape: of the first output, as in the file: numbers, names and None.
         metadata: custom texts of the file, by name.
         provider: ``CPU``, ``CUDA`` or ``CoreML``.
-    Raises:
-        MissingFileError: onnxruntime is not installed.
-        CheckpointError: the file is damaged, or has not one input of floats.
+
+    MissingFileError without onnxruntime; CheckpointError if the file is damaged, or has not one input of floats.
     """
 
     def __init__(self, path: str | os.PathLike, device: torch.device):

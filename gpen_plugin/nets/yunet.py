@@ -50,12 +50,7 @@ class YuNetNetwork:
 
 
 class YuNet:
-    """Finds the five landmarks of the one face of an aligned crop.
-
-    Args:
-        path: None; another value is an OptionError.
-        device: ignored.
-    """
+    """Finds the five landmarks of the one face of an aligned crop. OptionError for a `path`; `device` is ignored."""
 
     def __init__(self, path: str | None = None, device: str = "auto"):
         if path is not None:
@@ -65,9 +60,7 @@ class YuNet:
     def __call__(self, image: np.ndarray) -> np.ndarray | None:
         """Landmarks of the face that fills much of an image, (H, W, 3) BGR uint8; None if there is no face.
 
-        Returns:
-            (5, 2) float64, x and y in pixels, 0 at the centre of the first pixel: eyes, nose and corners of the mouth,
-            left to right in the image.
+        (5, 2) float64, x and y in pixels, 0 at the centre of the first: eyes, nose, mouth corners, left to right.
         """
         framed, scale, corner = _frame(image)
         predictions = self._network(framed, MIN_SCORE * MIN_RELATIVE_SCORE)
@@ -77,7 +70,6 @@ class YuNet:
 
 @lru_cache(maxsize=1)
 def yunet_network() -> YuNetNetwork:
-    """The network, read once per process."""
     return YuNetNetwork()
 
 
@@ -116,11 +108,8 @@ def _average_central_face(scores: np.ndarray, points: np.ndarray) -> np.ndarray 
 
 
 def _frame(image: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Resize an image and repeat its border: on a tight crop the network moves the points inwards.
-
-    Returns:
-        The framed image, (FRAME_SIDE, FRAME_SIDE, 3); its scale in x and y; its upper left corner, (x, y).
-    """
+    """Resize an image and repeat its border: (FRAME_SIDE, FRAME_SIDE, 3), the scale in x and y, the corner (x, y)."""
+    # without a border, the network moves the points of a tight crop inwards
     height, width = image.shape[:2]
     factor = CROP_SIDE / max(height, width)
     sides = np.maximum(np.rint(np.array([width, height]) * factor).astype(int), 1)
