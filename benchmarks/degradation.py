@@ -1,9 +1,9 @@
-"""How many training pairs of 512 px the data set makes, against the ordinary way to make them.
+"""Training pairs of 512 px per second, against the ordinary method.
 
     python benchmarks/degradation.py
 
-The ordinary way is that of most data sets: a PNG is read, and Eq. 4 done in float32 with a dense kernel of 41 px. Both
-arms draw the same recipes, for the same faces, and use one thread.
+The ordinary method is that of most data sets: it reads a PNG and applies Eq. 4 in float32 with a dense kernel of 41 px.
+Both arms sample the same recipes for the same faces, and use one thread.
 """
 
 import argparse
@@ -31,10 +31,10 @@ from gpen_plugin.data.rng import rng_from_key
 from gpen_plugin.data.sparse_blur import blur_downsample
 from gpen_plugin.host.data_cursor import SampleIndex
 
-PAIRS = 48  # of one call; as many as a batch are kept at a time
+PAIRS = 48  # of one call
 KERNEL_SIZE = 41
 BATCH = 4
-PLACES = [SampleIndex(i % COUNT, 0, i) for i in range(PAIRS)]
+INDICES = [SampleIndex(i % COUNT, 0, i) for i in range(PAIRS)]
 ORDINARY = f"PNG, Eq. 4 in float32 with a dense kernel of {KERNEL_SIZE} px"
 
 
@@ -45,10 +45,10 @@ def data_set(root: Path) -> GPENDegradationDataset:
     return GPENDegradationDataset({**names, "io_backend": backend, "out_size": SIZE, "use_hflip": True})
 
 
-def ordinary_pair(place: SampleIndex) -> dict:
-    """The pair that the data set makes for the same place of a run, made the ordinary way."""
-    rng = rng_from_key(0, place.epoch, place.position)
-    face = cv2.imread(str(png_folder() / f"{place:02d}.png")).astype(np.float32) / 255
+def ordinary_pair(index: SampleIndex) -> dict:
+    """The pair that the data set makes for the same index, made with the ordinary method."""
+    rng = rng_from_key(0, index.epoch, index.position)
+    face = cv2.imread(str(png_folder() / f"{index:02d}.png")).astype(np.float32) / 255
     if rng.random() < 0.5:
         face = np.ascontiguousarray(face[:, ::-1])
     recipe = sample_recipe(DegradationRanges(), rng)
@@ -90,30 +90,30 @@ def agreement(ours: GPENDegradationDataset) -> str:
     blur is compared before the noise, and of the degraded images most have to be equal to the last bit but one.
     """
     equal, blurs = 0, []
-    for place in PLACES:
-        wanted, made = ordinary_pair(place), ours[place]
+    for index in INDICES:
+        wanted, made = ordinary_pair(index), ours[index]
         check_close(wanted["gt"], made["gt"], tolerance=1e-6)
         equal += torch.allclose(wanted["lq"], made["lq"], rtol=0, atol=1e-5)
-        rng = rng_from_key(0, place.epoch, place.position)
-        rng.random()  # the mirror's draw
+        rng = rng_from_key(0, index.epoch, index.position)
+        rng.random()  # used by mirroring
         recipe = sample_recipe(DegradationRanges(), rng)
-        face = cv2.imread(str(png_folder() / f"{place:02d}.png"))
+        face = cv2.imread(str(png_folder() / f"{index:02d}.png"))
         sparse = blur_downsample(face, kernel_of(recipe), small_size(recipe), recipe.downsampler == "area") / 255
         dense = ordinary_blur(face.astype(np.float32) / 255, recipe)
         blurs.append((torch.from_numpy(dense).flatten(), torch.from_numpy(sparse).flatten()))
-    told = check_close(*map(torch.cat, zip(*blurs, strict=True)))
+    difference = check_close(*map(torch.cat, zip(*blurs, strict=True)))
     if equal < 0.9 * PAIRS:
         raise SystemExit(f"Only {equal} of {PAIRS} degraded images agree: nothing was timed.")
-    return f"{told} before noise and rounding; after them {equal} of {PAIRS} degraded images are equal"
+    return f"{difference} before noise and rounding; after them {equal} of {PAIRS} degraded images are equal"
 
 
 def against_ordinary(root: Path, what: str, options: argparse.Namespace, target: float | None, note: str) -> Comparison:
-    """Our data set on one kind of storage, against the ordinary way."""
+    """Our data set on one kind of storage, against the ordinary method."""
     ours = data_set(root)
     return compare(
         f"training pairs of {SIZE} px per second and core: {what}",
-        (ORDINARY, lambda: deque(map(ordinary_pair, PLACES), maxlen=BATCH)),
-        (f"GPENDegradationDataset, {what}", lambda: deque(map(ours.__getitem__, PLACES), maxlen=BATCH)),
+        (ORDINARY, lambda: deque(map(ordinary_pair, INDICES), maxlen=BATCH)),
+        (f"GPENDegradationDataset, {what}", lambda: deque(map(ours.__getitem__, INDICES), maxlen=BATCH)),
         rounds=options.rounds,
         target=target,
         items=PAIRS,
@@ -145,7 +145,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     cv2.setNumThreads(options.threads)
     torch.set_num_threads(options.threads)
     kinds = [
-        (lmdb_folder("bmp"), "LMDB of BMP", 4.0, "The blur is computed only where the small image looks at it."),
+        (lmdb_folder("bmp"), "LMDB of BMP", 4.0, "The blur is computed only at the pixels of the small image."),
         (png_folder(), "folder of PNG", None, "Decoding PNG is most of what remains."),
     ]
     rows = [against_ordinary(root, what, options, target, note) for root, what, target, note in kinds]

@@ -48,7 +48,7 @@ def photograph() -> tuple[np.ndarray, list[DetectedFace]]:
     return image, faces
 
 
-def opened(device: str) -> Restorer:
+def make_restorer(device: str) -> Restorer:
     """A restorer around random weights, whose file is gone once it is read."""
     torch.manual_seed(0)
     with tempfile.TemporaryDirectory() as folder:
@@ -57,7 +57,7 @@ def opened(device: str) -> Restorer:
         return Restorer(file, device=device, mask="soft")
 
 
-def in_turn(restorer: Restorer, image: np.ndarray, faces: list[DetectedFace]) -> tuple[np.ndarray, list[np.ndarray]]:
+def one_by_one(restorer: Restorer, image: np.ndarray, faces: list[DetectedFace]) -> tuple[np.ndarray, list[np.ndarray]]:
     """One `Restorer.restore` per face, each on the result of the one before."""
     restored = []
     for face in faces:
@@ -67,28 +67,31 @@ def in_turn(restorer: Restorer, image: np.ndarray, faces: list[DetectedFace]) ->
     return image, restored
 
 
-def as_usual(restorer: Restorer, image: np.ndarray, faces: list[DetectedFace]) -> tuple[np.ndarray, list[np.ndarray]]:
-    """As face tools usually do it: face and mask are drawn on sheets as large as the photograph, which are blended."""
+def on_full_frames(
+    restorer: Restorer, image: np.ndarray, faces: list[DetectedFace]
+) -> tuple[np.ndarray, list[np.ndarray]]:
+    """The method of most face tools: face and mask are warped to images as large as the photograph, and blended."""
     template, size, restored = TEMPLATES["ffhq"], image.shape[1::-1], []
     canvas, mask = image.astype(np.float32), soft_mask(template, SIZE)
     for face in faces:
         matrix = align(face.landmarks, template, SIZE)
         restored += restorer.network([warp(image, matrix, (SIZE, SIZE))])
         back = invert_affine(matrix)
-        drawn = cv2.warpAffine(restored[-1] * np.float32(255), back, size)
-        share = cv2.warpAffine(mask, back, size)[..., None]
-        canvas = share * drawn + (1 - share) * canvas
+        warped = cv2.warpAffine(restored[-1] * np.float32(255), back, size)
+        alpha = cv2.warpAffine(mask, back, size)[..., None]
+        canvas = alpha * warped + (1 - alpha) * canvas
     return np.rint(canvas).astype(np.uint8), restored
 
 
-def at_once(restorer: Restorer, image: np.ndarray, faces: list[DetectedFace]) -> tuple[np.ndarray, list[np.ndarray]]:
-    """Ours."""
+def in_one_call(
+    restorer: Restorer, image: np.ndarray, faces: list[DetectedFace]
+) -> tuple[np.ndarray, list[np.ndarray]]:
     result = restorer.restore(image, faces=faces)
     return result.image, [face.restored for face in result.faces]
 
 
-def least(restorer: Restorer, many: int, device: str) -> str:
-    """What bounds the ratio: the network's own time, which no way around it can spare."""
+def network_time(restorer: Restorer, many: int, device: str) -> str:
+    """The bound of the ratio: the time of the network itself."""
     crops = [np.zeros((SIZE, SIZE, 3), np.float32)] * restorer.batch
     restorer.network(crops)  # warms up
     seconds = clock(lambda: restorer.network(crops), device) / restorer.batch * many
@@ -97,47 +100,47 @@ def least(restorer: Restorer, many: int, device: str) -> str:
     )
 
 
-def held(baseline: Callable, *arguments: object, same_pasting: bool) -> str:
-    """Hold the faces together, and the photographs where both arms paste alike."""
-    (expected, one), (result, other) = (arm(*arguments) for arm in (baseline, at_once))
-    said = check_close(*(torch.from_numpy(np.stack(faces)) for faces in (one, other)))
+def check_results(baseline: Callable, *arguments: object, same_pasting: bool) -> str:
+    """Compare the faces, and the photographs if both arms paste in the same way."""
+    (expected, one), (result, other) = (arm(*arguments) for arm in (baseline, in_one_call))
+    difference = check_close(*(torch.from_numpy(np.stack(faces)) for faces in (one, other)))
     if not same_pasting:
-        return f"restored faces: {said}"
+        return f"restored faces: {difference}"
     check_close(*(torch.from_numpy(each) for each in (expected, result)), tolerance=ROUNDING)
-    return f"restored faces: {said}; photographs: {np.abs(expected.astype(int) - result).max()} of 255"
+    return f"restored faces: {difference}; photographs: {np.abs(expected.astype(int) - result).max()} of 255"
 
 
 def main() -> None:
-    """Print one comparison per usual way."""
+    """Print one comparison per baseline."""
     options = parser(__doc__, rounds=2).parse_args()
     torch.set_num_threads(options.threads)
     cv2.setNumThreads(options.threads)
-    restorer, (image, faces) = opened(options.device), photograph()
+    restorer, (image, faces) = make_restorer(options.device), photograph()
     flop = flop_of(lambda: restorer.network([np.zeros((SIZE, SIZE, 3), np.float32)]))  # of one face
 
     def row(arm: Callable, words: str, shown: list[DetectedFace], target: float | None, note: str = "") -> Comparison:
         return compare(
             f"{len(shown)} faces of a photograph of {WIDTH * HEIGHT / 1e6:g} megapixels, GPEN {SIZE} px, fp32",
             (words, lambda: arm(restorer, image, shown)),
-            ("Restorer.restore, all faces in one call", lambda: at_once(restorer, image, shown)),
+            ("Restorer.restore, all faces in one call", lambda: in_one_call(restorer, image, shown)),
             rounds=options.rounds,
             device=options.device,
             target=target,
             items=len(shown),
             flop=len(shown) * flop,
-            error=held(arm, restorer, image, shown, same_pasting=arm is in_turn),
+            error=check_results(arm, restorer, image, shown, same_pasting=arm is one_by_one),
             note=note,
         )
 
     rows = [
         row(
-            in_turn,
+            one_by_one,
             "Restorer.restore, face by face",
             faces,
             TARGETS[options.device],
-            least(restorer, len(faces), options.device),
+            network_time(restorer, len(faces), options.device),
         ),
-        row(as_usual, "face by face, on sheets as large as the photograph", faces[:COLUMNS], None, USUAL),
+        row(on_full_frames, "face by face, blended at the size of the photograph", faces[:COLUMNS], None, USUAL),
     ]
     if options.device != "cuda":
         rows.append(not_measured("30 faces of a photograph, on a GPU", target=TARGETS["cuda"]))

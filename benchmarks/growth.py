@@ -2,7 +2,7 @@
 
     python benchmarks/growth.py --threads 2
 
-Draws one plot each. The lines under them are computed from what was measured, causes included: the share of the CPU's
+Each has a plot. The lines under them are computed from what was measured, causes included: the share of the CPU's
 time that the system takes, page faults, the rate of arithmetic.
 """
 
@@ -139,8 +139,8 @@ def batches(options: argparse.Namespace) -> Plot:
         "batch", "GPEN 256 px, released width, fp32, fused", axis, "faces per second", {FUSED: rates}, log2="x"
     )
     best, last = max(range(len(BATCHES)), key=rates.__getitem__), len(BATCHES) - 1
-    told = ", ".join(f"{rate:.2f} at {batch}" for rate, batch in zip(rates, BATCHES, strict=True))
-    line = f"Faces a second: {told}; most at {BATCHES[best]}."
+    rates_text = ", ".join(f"{rate:.2f} at {batch}" for rate, batch in zip(rates, BATCHES, strict=True))
+    line = f"Faces a second: {rates_text}; most at {BATCHES[best]}."
     if options.device == "cpu":
         largest = channels_of(256, 1, 0.5) * 2 * 256**2 * 4 / MIB  # features and noise of the last block, float32
         shares = [f"{costs[i].system:.0%} at {BATCHES[i]}" for i in dict.fromkeys((0, best, last))]
@@ -163,13 +163,13 @@ def workers(seconds: float = 3.0) -> Plot:
         busy.append((_cpu_seconds() - before) / (time.perf_counter() - begun))
     axis = ("workers", WORKERS)
     file = plot_curves("workers", "Degradation at 512 px", axis, "images per second", {"images": rates}, log2="")
-    told = ", ".join(f"{rate:.0f} with {number}" for number, rate in zip(WORKERS, rates, strict=True))
+    rates_text = ", ".join(f"{rate:.0f} with {number}" for number, rate in zip(WORKERS, rates, strict=True))
     best = max(range(len(WORKERS)), key=rates.__getitem__)
     cores = ", ".join(f"{used:.1f} with {number}" for used, number in zip(busy, WORKERS, strict=True))
     handed_over = BATCH * 2 * 3 * SIZE**2 * 4 / MIB  # lq and gt, float32
     return Plot(
         file,
-        f"Images a second: {told}; most with {WORKERS[best]} workers. Of {os.cpu_count()} cores, {cores} were "
+        f"Images a second: {rates_text}; most with {WORKERS[best]} workers. Of {os.cpu_count()} cores, {cores} were "
         f"busy, the start of the workers included: where all are, more workers share what is there. A worker hands "
         f"over {handed_over:.0f} MiB a batch in shared memory, which the process itself need not.",
     )
@@ -241,7 +241,7 @@ def plot_curves(
 
 
 def main() -> None:
-    """Measure, draw and tell; latency comes last, because it changes how this process gets its memory."""
+    """Measure, plot and report; latency is last, because it changes how this process allocates memory."""
     options = parser(__doc__, rounds=2).parse_args()
     torch.set_num_threads(options.threads)
     plots = [workers(), memory(options), batches(options), latency(options)]

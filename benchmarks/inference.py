@@ -20,11 +20,11 @@ RELEASED = {  # the widths of the released files
     512: {"channel_multiplier": 2, "narrow": 1},
 }
 REFERENCE, FUSED = "reference ops", "fused"
-LARGEST_RMS = 0.02  # of bfloat16, as a share of the output's standard deviation
+LARGEST_RMS = 0.02  # of bfloat16, as a fraction of the output's standard deviation
 
 
 def network(size: int) -> GPEN:
-    """A GPEN of random weights; its noise speaks, as it does after training."""
+    """A GPEN of random weights, with noise as after training."""
     torch.manual_seed(0)
     net = GPEN(size, **RELEASED[size]).eval().requires_grad_(False)
     for name, parameter in net.named_parameters():
@@ -52,12 +52,12 @@ def arms(net: GPEN, lq: torch.Tensor, dtype: torch.dtype) -> dict[str, Callable[
 
 
 def rms(expected: torch.Tensor, result: torch.Tensor) -> str:
-    """Tell the error of bfloat16, which no tolerance of the range describes; one too large ends the script."""
+    """The error of bfloat16 as text; the script ends if it is above `LARGEST_RMS`."""
     error = ((result - expected).square().mean().sqrt() / expected.std()).item()
-    told = f"rms error {error:.2%} of the output's standard deviation"
+    text = f"rms error {error:.2%} of the output's standard deviation"
     if not error <= LARGEST_RMS:
-        sys.exit(f"The arms differ: {told}. Nothing was timed.")
-    return told
+        sys.exit(f"The arms differ: {text}. Nothing was timed.")
+    return text
 
 
 def face(size: int, options: argparse.Namespace, precision: str) -> Comparison:
@@ -83,8 +83,8 @@ def face(size: int, options: argparse.Namespace, precision: str) -> Comparison:
 def arithmetic(device: str) -> str:
     """What bfloat16 can bring on this machine at best."""
     gain = peak_flop(device, "bf16") / peak_flop(device, "fp32")
-    verdict = "so bf16 cannot be faster than fp32 here" if gain < 1.05 else "which bounds what bf16 can add to fp32"
-    return f"A large convolution runs {gain:.2f} times as fast in bf16 as in fp32 on this machine, {verdict}."
+    conclusion = "so bf16 cannot be faster than fp32 here" if gain < 1.05 else "which bounds what bf16 can add to fp32"
+    return f"A large convolution runs {gain:.2f} times as fast in bf16 as in fp32 on this machine, {conclusion}."
 
 
 def many_faces(batch: int, options: argparse.Namespace) -> Comparison:

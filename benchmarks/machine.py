@@ -17,9 +17,9 @@ FLAGS = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "avx512_fp16", "amx_ti
 
 def processor() -> str:
     """The processor's name, its number of cores, its largest cache and those of its `FLAGS` that decide speed."""
-    told = _text("/proc/cpuinfo")
-    names = re.findall(r"^model name\s*:\s*(.+)$", told, re.M)
-    flags = re.findall(r"^(?:flags|Features)\s*:\s*(.+)$", told, re.M)
+    text = _text("/proc/cpuinfo")
+    names = re.findall(r"^model name\s*:\s*(.+)$", text, re.M)
+    flags = re.findall(r"^(?:flags|Features)\s*:\s*(.+)$", text, re.M)
     has = [flag for flag in FLAGS if flags and flag in flags[0].split()]
     parts = [names[0] if names else platform.machine(), f"{len(names) or '?'} cores seen"]
     caches = [_text(path).strip() for path in sorted(Path("/sys/devices/system/cpu/cpu0/cache").glob("index*/size"))]
@@ -38,7 +38,7 @@ def gpu() -> str:
 def facts() -> dict[str, str]:
     """Each fact by its name, in the order in which a person wants to read them; the GPU only where there is one."""
     dnn = re.search(r"(?:oneDNN|MKL-DNN) (v[\w.]+)", torch.__config__.show())
-    told = {
+    values = {
         "processor": processor(),
         "memory": _memory(),
         "GPU": gpu(),
@@ -49,7 +49,7 @@ def facts() -> dict[str, str]:
         "onnxruntime": _version("onnxruntime"),
         "basicsr": _version("basicsr"),
     }
-    return {name: fact for name, fact in told.items() if fact}
+    return {name: fact for name, fact in values.items() if fact}
 
 
 def _text(path: str | Path) -> str:
@@ -83,9 +83,9 @@ def resident(field: str = "VmRSS") -> int:
     """Bytes of this process in memory: ``VmRSS`` now, ``VmHWM`` at most so far.
 
     Raises:
-        OSError: the system has no /proc; only Linux tells this.
+        OSError: the system has no /proc; only Linux has one.
     """
-    told = re.search(rf"^{field}:\s*(\d+) kB", Path("/proc/self/status").read_text(), re.M)
-    if told is None:
-        sys.exit(f"/proc/self/status tells no {field}: peak memory is measured on Linux only.")
-    return int(told[1]) * 1024
+    match = re.search(rf"^{field}:\s*(\d+) kB", Path("/proc/self/status").read_text(), re.M)
+    if match is None:
+        sys.exit(f"/proc/self/status has no {field}: peak memory is measured on Linux only.")
+    return int(match[1]) * 1024

@@ -1,4 +1,4 @@
-"""Starting gpen-restore: until its help stands there, until a wrong input is refused, until a run has its imports.
+"""Start-up of gpen-restore: time to its help, to the error for a wrong input, and of the imports of a run.
 
 python benchmarks/start_up.py --rounds 3
 """

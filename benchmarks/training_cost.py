@@ -45,7 +45,7 @@ def cost_of(opt: dict) -> Cost:
 
     A backward pass costs a forward pass for the features and one for the weights. In fine-tuning G runs forward, and
     back for both; D runs forward twice, back for both twice, and back to the images once. In a prior's training D
-    judges two sets of fakes, and the first of them is drawn without a way back. R1 runs D forward, back to the
+    evaluates two sets of fakes, the first of which needs no backward pass through G. R1 runs D forward, back to the
     images, back through that, and back for both; path length does the same with G on a part of the batch.
     """
     with torch.device("meta"):

@@ -1,12 +1,12 @@
-"""How much sooner a step of fine-tuning is done than by the plain way, and in how much memory.
+"""Time and memory of a fine-tuning step, against a plain implementation.
 
     python benchmarks/training_step.py --threads 2
     python benchmarks/training_step.py --device cuda
 
-Ours is `GPENModel` as options/gpen_finetune_SIZE.yml sets it up, on a GPU with ``precision: bf16``. The plain way is
-StyleGAN2's usual loop on the reference ops, in fp32: every step draws and judges its images anew. Both start from the
-same weights, and see the same images; their gradients are held together in fp32. R1 comes at every 16th iteration: it
-is timed alone, and a sixteenth of it counts.
+Ours is `GPENModel` as in options/gpen_finetune_SIZE.yml, on a GPU with ``precision: bf16``. The plain implementation is
+StyleGAN2's usual loop on the reference ops, in fp32: every step generates its images and applies D to them. Both start
+from the same weights and use the same images; their gradients are compared in fp32. R1 is every 16th iteration: it is
+timed separately, and a sixteenth of its time is added.
 """
 
 import argparse

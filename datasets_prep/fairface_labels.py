@@ -1,4 +1,4 @@
-"""Write the labels by which an evaluation on FairFace is broken down (``report: labels:``), one line per image.
+"""Write the labels for the groups of an evaluation on FairFace (``report: labels:``), one line per image.
 
     python datasets_prep/fairface_labels.py --input fairface_val_128.zip --output datasets/fairface/val_labels.csv \
         --seen datasets_prep/fairface_val_seen.csv
@@ -27,7 +27,7 @@ from gpen_plugin.errors import DataError, OptionError, handle_errors
 from gpen_plugin.images.files import write_whole
 
 LABELS = "labels.csv"
-KEPT = ("race", "gender", "age")
+COPIED_COLUMNS = ("race", "gender", "age")
 POINTS = ("eye_l", "eye_r", "nose", "mouth_l", "mouth_r")
 
 
@@ -51,7 +51,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     options = parser().parse_args(argv)
     source = open_folder_or_zip(options.input, "--input")
-    given = _rows(_labels_of(options.input), str(options.input), (*KEPT, *(f"{p}_{a}" for p in POINTS for a in "xy")))
+    given = _rows(
+        _labels_of(options.input), str(options.input), (*COPIED_COLUMNS, *(f"{p}_{a}" for p in POINTS for a in "xy"))
+    )
     seen = _seen(options.seen) if options.seen else {}
     if strangers := sorted(seen.keys() - given.keys()):
         got = f"names {', '.join(strangers[:3])}"
@@ -66,7 +68,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         face = source.read(Path(file).stem)
         own = {name: seen.get(file, {}).get(name, "nothing") for name in columns}
         lines.append(
-            {"file": file, **{name: row[name].replace("_", " ") for name in KEPT}, **measured(face, row), **own}
+            {
+                "file": file,
+                **{name: row[name].replace("_", " ") for name in COPIED_COLUMNS},
+                **measured(face, row),
+                **own,
+            }
         )
     text = io.StringIO()
     writer = csv.DictWriter(text, fieldnames=list(lines[0]), lineterminator="\n")

@@ -1,12 +1,12 @@
-"""Write the statistics of a set of images, with which FID and KID compare restored or generated ones.
+"""Write the statistics of a set of images for FID and KID.
 
     python datasets_prep/fid_stats.py --input datasets/ffhq/ffhq_512.lmdb --output datasets/ffhq_512.npz --features
 
 Then, in an option file: `fid: {type: calculate_fid, better: lower, statistics: datasets/ffhq_512.npz}`. KID needs the
 features of each image, which `--features` adds: 8 kB per image. pytorch-fid reads the file too.
 
-An image that cannot be read is reported and left out; the statistics of the others are written, and the exit status
-is 1. The Inception weights are looked for in `--weights-dir`, `$GPEN_PLUGIN_WEIGHTS` and the cache, or downloaded.
+An image that cannot be read is reported and skipped; the statistics of the others are written, and the exit status
+is 1. The Inception weights are searched for in `--weights-dir`, `$GPEN_PLUGIN_WEIGHTS` and the cache, or downloaded.
 """
 
 import argparse
@@ -26,7 +26,7 @@ from gpen_plugin.errors import DataError, OptionError, handle_errors
 from gpen_plugin.metrics.fid import FeatureStats
 from gpen_plugin.nets import inception
 
-BATCH = 16  # images that the network sees at once
+BATCH = 16  # images per call of the network
 
 
 def parser() -> argparse.ArgumentParser:
@@ -74,7 +74,7 @@ def _check(options: argparse.Namespace) -> None:
     if options.output.exists():
         raise DataError("--output", f"{options.output} exists", "a new name", "Choose another, or remove the file.")
     folder = next(parent for parent in options.output.absolute().parents if parent.exists())
-    if not (folder.is_dir() and os.access(folder, os.W_OK)):  # told now, not after hours
+    if not (folder.is_dir() and os.access(folder, os.W_OK)):  # an error now, not after hours
         raise DataError("--output", f"nothing can be written into {folder}", "a folder of yours")
     for name, least in (("size", 1), ("limit", 2)):
         value = getattr(options, name)
@@ -85,7 +85,7 @@ def _check(options: argparse.Namespace) -> None:
 def _look_at(
     source: ImageSource, keys: Sequence[str], options: argparse.Namespace
 ) -> tuple[list[str], FeatureStats, list[np.ndarray]]:
-    """Keys of the images that could be read, the moments of their features, and these if they are to be kept."""
+    """Keys of the readable images, mean and covariance of their features, and the features if required."""
     used, parts, moments = [], [], None
     for names, images in _batches(_readable(source, keys, options.size)):
         features = inception.extract_features(images, options.device)

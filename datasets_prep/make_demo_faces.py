@@ -3,9 +3,9 @@
     python datasets_prep/make_demo_faces.py --output datasets/demo/faces --size 128
     python datasets_prep/make_demo_faces.py --output datasets/demo/faces --size 128 --input MY_FACES.zip
 
-Without --input, val holds drawn faces, and train holds other drawn faces and random crops of the portrait photograph
-that scikit-image ships. With --input, the images are ranked by a hash of their names, which is the same
-everywhere: the first go to val, the next to train. Nothing of val is ever in train.
+Without --input, val has synthetic faces; train has other synthetic faces and random crops of the portrait photograph
+that scikit-image ships. With --input, the images are ordered by a hash of their names, which is the same
+on all machines: the first go to val, the next to train. No image of val is in train.
 """
 
 import argparse
@@ -29,8 +29,8 @@ from gpen_plugin.data.image_source import open_folder_or_zip, resize_square
 from gpen_plugin.errors import DataError, OptionError, handle_errors
 from gpen_plugin.images.files import write_image
 
-PORTRAIT_SHARE = 0.25  # of the training images: one person must not crowd out the drawn ones
-VAL_SEEDS = 1 << 32  # drawn faces of val count from here, those of train from 0
+PORTRAIT_FRACTION = 0.25  # of the training images: most faces must be of other persons
+FIRST_VAL_SEED = 1 << 32  # of the synthetic faces; those of train start from 0
 FRAMINGS = {"ffhq": ((0.377, 0.469), (0.623, 0.469)), "dlib": ((0.316, 0.296), (0.679, 0.296))}  # eyes, of the side
 
 
@@ -41,9 +41,9 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("-i", "--input", type=Path, help="folder or zip file of face images to use instead")
     parser.add_argument("-s", "--size", type=int, default=128, help="side of the images (default 128)")
     parser.add_argument("--train", type=int, default=400, help="how many to train on, at most (default 400)")
-    parser.add_argument("--val", type=int, default=24, help="how many to keep apart (default 24)")
+    parser.add_argument("--val", type=int, default=24, help="how many for validation (default 24)")
     parser.add_argument("--framing", choices=FRAMINGS, default="ffhq", help="how faces fill the image (default ffhq)")
-    parser.add_argument("--seed", type=int, default=0, help="of the drawn faces and of the crops (default 0)")
+    parser.add_argument("--seed", type=int, default=0, help="of the synthetic faces and of the crops (default 0)")
     return parser
 
 
@@ -69,10 +69,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     if options.input:
         _split_faces(options.input, unfinished, options)
     else:
-        _draw_faces(unfinished, options)
-    counts = [len(_images(unfinished / name)) for name in ("train", "val")]
+        _render_faces(unfinished, options)
     os.replace(unfinished, options.output)
-    print(f"{options.output}: {counts[0]} faces to train on, {counts[1]} kept apart, {options.size} x {options.size}.")
+    train, val = (len(_images(options.output / name)) for name in ("train", "val"))
+    print(f"{options.output}: {train} faces for training, {val} for validation, {options.size} x {options.size}.")
     return 0
 
 
@@ -80,33 +80,33 @@ def _images(folder: Path) -> list[Path]:
     return list(folder.rglob("*.png"))
 
 
-def _draw_faces(output: Path, options: argparse.Namespace) -> None:
-    crops = round(PORTRAIT_SHARE * options.train)
+def _render_faces(output: Path, options: argparse.Namespace) -> None:
+    crops = round(PORTRAIT_FRACTION * options.train)
     first = options.seed * 1_000_003
     targets = [(output / f"train/drawn_{i:05d}.png", first + i) for i in range(options.train - crops)]
-    targets += [(output / f"val/drawn_{i:05d}.png", VAL_SEEDS + first + i) for i in range(options.val)]
-    draw = partial(drawn, size=options.size, framing=options.framing)
-    _in_parallel(lambda target: write_image(target[0], draw(target[1])), targets, "drawing")
+    targets += [(output / f"val/drawn_{i:05d}.png", FIRST_VAL_SEED + first + i) for i in range(options.val)]
+    render = partial(render_framed, size=options.size, framing=options.framing)
+    _in_parallel(lambda target: write_image(target[0], render(target[1])), targets, "rendering")
     photograph, rng = portrait(), np.random.default_rng(options.seed)
     for i in range(crops):
         write_image(output / f"train/portrait_{i:05d}.png", random_crop(photograph, options.size, rng, options.framing))
 
 
 def _in_parallel(work: Callable, items: Sequence, words: str) -> list:
-    """Results in order, from one thread per processor: NumPy and OpenCV let them run abreast."""
+    """Results in order, from one thread per processor: NumPy and OpenCV release the lock."""
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         return list(tqdm(pool.map(work, items), total=len(items), desc=words, unit="face"))
 
 
-def drawn(seed: int, size: int, framing: str) -> np.ndarray:
-    """A drawn face, which comes in FFHQ's framing, in this one: (size, size, 3) BGR uint8."""
+def render_framed(seed: int, size: int, framing: str) -> np.ndarray:
+    """A synthetic face, cropped from FFHQ's framing to this one: (size, size, 3) BGR uint8."""
     if framing == "ffhq":
         return render_face(seed, size)
     (left, top), (right, _) = FRAMINGS["ffhq"]
     (own_left, own_top), (own_right, _) = FRAMINGS[framing]
-    share = (right - left) / (own_right - own_left)  # of the drawn image that is kept
-    whole = render_face(seed, round(size / share))
-    x, y = (round((place - own * share) * len(whole)) for place, own in ((left, own_left), (top, own_top)))
+    fraction = (right - left) / (own_right - own_left)  # of the rendered image
+    whole = render_face(seed, round(size / fraction))
+    x, y = (round((eye - own * fraction) * len(whole)) for eye, own in ((left, own_left), (top, own_top)))
     return np.ascontiguousarray(whole[y : y + size, x : x + size])
 
 
@@ -116,7 +116,7 @@ def random_crop(photograph: np.ndarray, size: int, rng: np.random.Generator, fra
     Args:
         photograph: the portrait, (512, 512, 3) BGR uint8.
         size: side of the result.
-        rng: what to draw from.
+        rng: of the augmentation.
         framing: see `FRAMINGS`.
     Returns:
         (size, size, 3) BGR uint8.
@@ -155,7 +155,7 @@ def _split_faces(path: Path, output: Path, options: argparse.Namespace) -> None:
         return None
 
     for error in filter(None, _in_parallel(copy, targets, "reading")):
-        print(f"left out: {error}", file=sys.stderr)
+        print(f"skipped: {error}", file=sys.stderr)
     for name in ("train", "val"):
         if not _images(output / name):
             raise DataError("--input", f"no image of {path} for {name} can be read", "readable faces")

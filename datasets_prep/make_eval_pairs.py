@@ -1,13 +1,13 @@
-"""Write the degraded faces of an evaluation and their ground truth to disk, for whatever else is to be tested on them.
+"""Write the degraded faces of an evaluation and their ground truth to disk, to test other methods on them.
 
     python datasets_prep/make_eval_pairs.py -opt options/evaluate/table1.yml --output datasets/table1
     python datasets_prep/make_eval_pairs.py --type fsr --input CelebA-HQ --size 1024 --output datasets/fsr
 
 It makes `gt` and `lq` in the output, with `--lmdb` `gt.lmdb` and `lq.lmdb` in BasicSR's format; a protocol with several
 conditions has `lq_8x`, `lq_16x` and so on. Degraded faces keep their own size. `pairs.json` says what was done to each
-image, and holds the fingerprint of the protocol. An image that cannot be read is reported and left out.
+image, and holds the fingerprint of the protocol. An image that cannot be read is reported and skipped.
 
-Stop it whenever you like and give the same command again: folders go on where they were, LMDBs begin again. To read
+It can be stopped at any time: the same command resumes folders and restarts LMDBs. To read
 the result, use `protocol: {type: pairs, dataroot_lq: .../lq, dataroot_gt: .../gt}`, or the same two roots in a
 `GPENDegradationDataset`.
 """
@@ -79,7 +79,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         _make(protocol, arguments.output, arguments.lmdb)
     except KeyboardInterrupt:
-        print(f"\nStopped. The same command goes on with {arguments.output}.", file=sys.stderr)
+        print(f"\nStopped. The same command resumes {arguments.output}.", file=sys.stderr)
         return 130
     except (OSError, lmdb.Error) as error:
         got = f"cannot be written ({error})"

@@ -2,19 +2,19 @@
 
     python datasets_prep/make_lmdb.py --input FFHQ --output datasets/ffhq/ffhq_512.lmdb --size 512
 
-Stop it whenever you like and give the same command again: it goes on where it was. An image is cropped to its central
-square and resized; one that cannot be read is reported and left out. Keys are the names below the input without their
+It can be stopped at any time: the same command resumes it. An image is cropped to its central square and resized; one
+that cannot be read is reported and skipped. Keys are the names below the input without their
 suffix; what is not ASCII, and '%', is written %XX as in web addresses.
 
 Images are stored without loss: as PNG, or with `--format bmp` uncompressed, which every reader of the LMDB takes too.
 A face of 512 x 512 pixels is about 0.45 MB as PNG, and decoding it takes more of a processor's time than all else that
-is done to a training image; as BMP it is 0.79 MB, and read at the speed of the disk or, where the file fits there, of
-memory. Whoever trains on few cores and has the room takes BMP.
+is done to a training image; as BMP it is 0.79 MB, and read at the speed of the disk or, if the file fits there, of
+memory. Choose BMP to train on few cores, if the disk is large enough.
 
-Whether a finished one is whole: `python datasets_prep/make_lmdb.py --verify datasets/ffhq/ffhq_512.lmdb` decodes all
-that is stored and compares it with the list of entries.
+To check a finished LMDB, `python datasets_prep/make_lmdb.py --verify datasets/ffhq/ffhq_512.lmdb` decodes all images
+and compares them with the list of entries.
 
-Sources that were saved as JPEG have a grid of blocks, which a GAN learns to draw. `--deblock 75` takes it away before
+JPEG images have a grid of blocks, which a GAN learns to reproduce. `--deblock 75` removes it before
 resizing: each image is encoded again at this quality at 16 shifts of the grid, and the mean is taken (Nosratinia,
 "Enhancement of JPEG-compressed images by re-application of JPEG", 2001). Give the quality that the source was saved
 with. `--sharpen 0.8` adds so much of an unsharp mask after resizing, for sources that are softer than their size.
@@ -88,7 +88,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if options.verify:
             _verify(options)
     except KeyboardInterrupt:
-        print(f"\nStopped. The same command goes on with {options.output}.", file=sys.stderr)
+        print(f"\nStopped. The same command resumes {options.output}.", file=sys.stderr)
         return 130
     except (OSError, lmdb.Error) as error:
         got = f"cannot be {'written' if options.input else 'read'} ({error})"

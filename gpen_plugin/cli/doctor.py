@@ -1,4 +1,4 @@
-"""Say whether this installation works: versions, the host's faults, what is registered, and what to do."""
+"""Check this installation: versions, the host's faults, registered names, and what to do about problems."""
 
 import argparse
 import json
@@ -26,7 +26,7 @@ from gpen_plugin_hook import HOST
 
 
 def is_editable_install(folder: Path) -> bool:
-    """Whether BasicSR's repository lies there."""
+    """Whether the folder is a checkout of BasicSR."""
     setup = folder / "setup.py"
     if not (setup.is_file() and (folder / "basicsr" / "train.py").is_file()):
         return False
@@ -35,13 +35,13 @@ def is_editable_install(folder: Path) -> bool:
 
 def host_of_scripts() -> Path | None:
     """The `basicsr` that ``python basicsr/train.py`` imports: the current folder is not on its path."""
-    everything = sys.path
-    sys.path = everything[1:] if Path(everything[0] or ".").resolve() == Path.cwd().resolve() else everything
+    full_path = sys.path
+    sys.path = full_path[1:] if Path(full_path[0] or ".").resolve() == Path.cwd().resolve() else full_path
     try:
         specs = (finder.find_spec(HOST, None) for finder in sys.meta_path)
         spec = next((spec for spec in specs if spec is not None and spec.origin), None)
     finally:
-        sys.path = everything
+        sys.path = full_path
     return Path(spec.origin).parent if spec else None
 
 
@@ -62,7 +62,7 @@ EXTRAS = (  # package, what for, name of the extra
 )
 INSTALL_CHECKOUT = "pip install --no-deps --no-build-isolation --use-pep517 --editable ."
 
-# What an error says while BasicSR is imported -> what to do about it.
+# Part of an error message at the import of BasicSR -> what to do.
 REMEDIES = {
     "torchvision::nms": "Install torch and torchvision from one source, as a pair: pip install -U torch torchvision",
     "functional_tensor": "Install this package (pip install .), so that its start-up file repairs BasicSR's import.",
@@ -76,25 +76,17 @@ REMEDIES = {
 
 @dataclass(frozen=True)
 class Finding:
-    """One line of the report.
+    """One line of the report."""
 
-    Attributes:
-        topic: the heading it stands under.
-        name: what was looked at.
-        value: what was seen.
-        remedy: what to do; empty where all is well.
-        fatal: whether GPEN cannot work because of it.
-    """
-
-    topic: str
-    name: str
-    value: str
-    remedy: str = ""
-    fatal: bool = False
+    topic: str  # the heading
+    name: str  # what was checked
+    value: str  # the result
+    remedy: str = ""  # what to do; empty if there is no problem
+    fatal: bool = False  # whether GPEN cannot work
 
 
 def examine() -> list[Finding]:
-    """Look at everything; the findings in the order of the report."""
+    """Run all checks, in the order of the report."""
     findings = [*versions(), *packages_in_conflict(), *restoring()]
     can_restore = not any(finding.fatal for finding in findings)
     with_host = find_spec(gpen_plugin_hook.HOST) is not None
@@ -142,7 +134,7 @@ def _opencv() -> Finding:
 
 
 def packages_in_conflict() -> Iterator[Finding]:
-    """Packages that do not stand each other."""
+    """Packages that cannot be installed together."""
     for name, family in {"OpenCV": OPENCVS, "TensorBoard": TENSORBOARDS}.items():
         held = [package for package in family if _version(package)]
         if len(held) > 1:
@@ -176,7 +168,7 @@ def _restored_face() -> str:
 
     from gpen_plugin.restore.restorer import Restorer
 
-    face = cv2.imdecode(np.fromfile(FACE_IMAGE, np.uint8), cv2.IMREAD_COLOR)  # bytes: imread cannot read every path
+    face = cv2.imdecode(np.fromfile(FACE_IMAGE, np.uint8), cv2.IMREAD_COLOR)  # imread cannot open every path
     image = cv2.copyMakeBorder(face, BORDER, BORDER, BORDER, BORDER, cv2.BORDER_REPLICATE)
     result = Restorer(device="cpu", detector="yunet", mask="soft").restore(image)
     found = len(result.faces)
@@ -186,7 +178,7 @@ def _restored_face() -> str:
 
 
 def _failure() -> Exception | None:
-    """What stops BasicSR from being imported, or this package from entering it."""
+    """The error of importing BasicSR or of registering in it; None if both work."""
     try:
         from basicsr.utils.registry import ARCH_REGISTRY, DATASET_REGISTRY, LOSS_REGISTRY, MODEL_REGISTRY  # noqa: F401
 
@@ -199,7 +191,7 @@ def _failure() -> Exception | None:
 
 
 def where_host(failure: Exception | None) -> Iterator[Finding]:
-    """Where `basicsr` comes from, and whether it is BasicSR. `failure` is what its import has ended in."""
+    """Where `basicsr` is imported from, and whether it is BasicSR; `failure` is the error of its import."""
     if failure is not None:
         yield Finding("host", "imported host", f"{type(failure).__name__}: {failure}", _remedy(failure), True)
         return
@@ -218,16 +210,16 @@ def where_host(failure: Exception | None) -> Iterator[Finding]:
 
 
 def where_plugin() -> Iterator[Finding]:
-    """Where this package lies, and whether BasicSR's import brings it in."""
+    """Where this package is installed, and whether importing BasicSR activates it."""
     yield Finding("plugin", "gpen_plugin", str(Path(gpen_plugin.__file__).parent))
     folders = [*site.getsitepackages(), site.getusersitepackages()]
     found = [str(path) for folder in folders for path in Path(folder).glob("gpen_plugin.pth")]
     yield Finding("plugin", "start-up file", ", ".join(found) or "none")
     program = "import sys; print(any(type(f).__module__ == 'gpen_plugin_hook' for f in sys.meta_path))"
-    with tempfile.TemporaryDirectory() as elsewhere:
-        told = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=elsewhere).stdout
+    with tempfile.TemporaryDirectory() as folder:
+        output = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=folder).stdout
     advice = "Install this package (pip install .): on PYTHONPATH alone, only `python -m gpen_plugin.train` finds GPEN."
-    active = told.strip() == "True"
+    active = output.strip() == "True"
     yield Finding("plugin", "at Python's start", "active" if active else "not active", "" if active else advice)
 
 
@@ -237,9 +229,9 @@ def faults() -> Iterator[Finding]:
 
     lost = gpen_plugin_hook.LOST_MODULE
     parent = sys.modules.get(lost.rpartition(".")[0])
-    gone = parent is not None and PathFinder.find_spec(lost, parent.__path__) is None
-    stands_in = lost in sys.modules
-    yield _fault("torchvision has no functional_tensor", "BasicSR 1.4.2 imports it", gone and stands_in, stands_in)
+    missing = parent is not None and PathFinder.find_spec(lost, parent.__path__) is None
+    replaced = lost in sys.modules
+    yield _fault("torchvision has no functional_tensor", "BasicSR 1.4.2 imports it", missing and replaced, replaced)
     for patch in PATCHES:
         yield _fault(patch.name, patch.reason, patch.present(), patch.present() and patch.applied())
 
@@ -264,7 +256,7 @@ def names_registered() -> Iterator[Finding]:
 
 
 def published_weights() -> Iterator[Finding]:
-    """Which of the files that metrics and restoring can use are here. No training needs one."""
+    """Which weights for metrics and restoring are on this machine. Training needs none of them."""
     from gpen_plugin.metrics import lpips
     from gpen_plugin.nets import arcface, awing, inception
     from gpen_plugin.restore import background, masks, zoo
@@ -278,7 +270,7 @@ def published_weights() -> Iterator[Finding]:
 
 
 def extras() -> Iterator[Finding]:
-    """What is needed for single things alone."""
+    """Packages that only one feature needs."""
     for name, use, extra in EXTRAS:
         missing = f'not installed; for {use}: pip install "gpen_plugin[{extra}]"'
         yield Finding("extras", name, _version(name) or missing)
@@ -290,13 +282,13 @@ def _whereabouts(section: str, files: Iterable["WeightFile"]) -> Iterator[Findin
     for file in files:
         found = download.find_local(file)
         if found is None:
-            how = "fetched when it is first needed" if file.sha256 else f"to be got by hand from {file.url}"
-            found = f"not here; {how} ({file.what})"
+            how = "downloaded when it is first needed" if file.sha256 else f"download it from {file.url}"
+            found = f"not on this machine; {how} ({file.what})"
         yield Finding(section, file.name, str(found))
 
 
 def cuda() -> Iterator[Finding]:
-    """CUDA device and compiled ops. Neither is needed."""
+    """CUDA device and compiled ops; GPEN works without both."""
     import torch
 
     from gpen_plugin.host import cuda_ops_built
@@ -324,7 +316,7 @@ def _remedy(failure: Exception) -> str:
 
 
 def report(findings: Sequence[Finding]) -> str:
-    """The findings as text for people: everything seen, then each problem with what to do."""
+    """The findings as text: all results, then each problem with its remedy."""
     lines, topic = [], ""
     for finding in findings:
         if finding.topic != topic:

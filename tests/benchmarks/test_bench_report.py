@@ -15,7 +15,7 @@ def made(baseline=(4.0, 9.0, 2.0), ours=(2.0, 3.0, 2.0), **more):
     return Comparison("a face", "slow", "quick", baseline, ours, **more)
 
 
-def test_the_ratio_is_the_median_of_the_pairs_and_not_the_ratio_of_medians():
+def test_ratio_is_median_of_pairs():
     assert made((10.0, 1.0, 3.0), (1.0, 2.0, 3.0)).ratio == 1.0
     assert made().ratio == 2.0
 
@@ -35,7 +35,7 @@ def test_the_ratio_is_the_median_of_the_pairs_and_not_the_ratio_of_medians():
         ({"memory_target": 3}, None),
     ],
 )
-def test_what_is_wanted_is_met_where_all_of_it_is(wants, met):
+def test_met_only_if_all_targets_are(wants, met):
     assert made(**wants).met is met
 
 
@@ -56,7 +56,7 @@ def test_both_arms_run_as_often_and_in_turns():
     assert turns.endswith("sqsqsq")
 
 
-def test_the_arms_seconds_are_those_of_one_call_however_often_it_is_repeated():
+def test_seconds_are_of_one_call():
     row = compare("a", ("slow", lambda: time.sleep(0.03)), ("quick", lambda: time.sleep(0.003)), rounds=2)
     assert min(row.baseline_seconds) >= 0.03
     assert 0.003 <= min(row.our_seconds) < 0.03
@@ -115,7 +115,7 @@ def test_words_of_a_row():
     ]
 
 
-def test_the_report_is_told_and_kept(tmp_path, capsys):
+def test_report_is_printed_and_saved(tmp_path, capsys):
     options = parser("Title.\n\nMore.").parse_args(["--json", str(tmp_path / "found.json"), "--threads", "1"])
     report("One face", [made(target=2)], options, left_out=["Trying harder gave 1.0."])
     told_there = capsys.readouterr().out

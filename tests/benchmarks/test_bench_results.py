@@ -39,7 +39,7 @@ def folder(tmp_path):
     return tmp_path
 
 
-def test_what_can_be_run_is_found_and_what_readers_ask_first_comes_first(folder):
+def test_benchmarks_are_found_in_order(folder):
     assert [path.stem for path in scripts(folder)] == ["inference", "zebra"]
 
 
@@ -49,7 +49,7 @@ def test_every_benchmark_of_the_repository_is_found():
     assert not found & {"measure", "results", "machine", "bench_report", "face_images", "training_cost"}
 
 
-def test_one_that_fails_is_told_and_the_others_run(folder, monkeypatch, capsys):
+def test_failed_benchmark_is_reported_and_others_run(folder, monkeypatch, capsys):
     monkeypatch.setattr(results, "FOLDER", folder)
     assert results.main(["--threads", "1", "--rounds", "2", "--out", str(folder / "RESULTS.md")]) == 1
     written = (folder / "RESULTS.md").read_text()

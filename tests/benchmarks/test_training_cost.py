@@ -22,7 +22,7 @@ def test_a_step_of_fine_tuning_is_that_of_the_benchmark(monkeypatch):
     assert cost_of(opt).per_image * len(model.gt) == pytest.approx(usual + lazy / opt["train"]["net_d_reg_every"])
 
 
-def test_a_prior_costs_more_per_image_than_its_networks_and_more_with_path_length():
+def test_prior_cost_includes_path_length():
     opt = options("gpen_prior_256.yml")
     whole = cost_of(opt)
     opt["train"]["path_reg_weight"] = 0

@@ -107,7 +107,7 @@ def test_a_broken_installation_fails(monkeypatch):
         ("1 / 0", "python -c 'import basicsr;"),
     ],
 )
-def test_a_host_that_breaks_while_it_is_imported(site, fault, remedy):
+def test_broken_host_import(site, fault, remedy):
     write(site.packages, {"basicsr/__init__.py": fault})
     found = ask(site, 1)["imported host"]
     assert remedy in found["remedy"]
@@ -136,7 +136,7 @@ def test_a_changed_copy_of_the_host_in_another_project(site, tmp_path):
         ),
     ],
 )
-def test_packages_that_do_not_stand_each_other(site, held, name, remedy):
+def test_packages_in_conflict(site, held, name, remedy):
     assert name not in ask(site, 1)
     write(site.packages, held)
     assert remedy in ask(site, 1)[name]["remedy"]
@@ -180,7 +180,7 @@ def test_a_name_that_cannot_be_loaded_leads_to_the_doctor(site):
     assert "Run `python -m gpen_plugin.doctor`" in told.stderr
 
 
-def test_a_whole_installation_and_a_checkout_that_python_passes_over(tmp_path):
+def test_healthy_installation_and_ignored_checkout(tmp_path):
     """The one test here that imports the real host, which takes its time."""
     python = FreshPython(tmp_path / "venv")
     python.sees_this_installation()
@@ -203,6 +203,6 @@ def test_a_whole_installation_and_a_checkout_that_python_passes_over(tmp_path):
     assert "patched" in {finding["value"] for finding in faults}
     files = [finding["value"] for finding in found.values() if finding["topic"].startswith("weights ")]
     assert len(files) == 18
-    assert all(Path(value).is_file() or value.startswith("not here; ") for value in files)
+    assert all(Path(value).is_file() or value.startswith("not on this machine; ") for value in files)
     assert {name for name, _, _ in doctor.EXTRAS} <= found.keys()
     assert found["BasicSR's CUDA ops"]["value"].startswith(("built", "not built"))

@@ -27,7 +27,7 @@ def test_the_covered_share_keeps_to_its_bounds(covered):
     assert covered[0] <= min(shares) < max(shares) <= covered[1]
 
 
-def test_the_size_changes_the_detail_alone():
+def test_size_changes_only_detail():
     """A share of strokes that are fractions of the side: the same drawing at every size."""
     ranges = BrushRanges(width=(0.05, 0.07), covered=(0, 1))
     for seed in range(5):
@@ -37,7 +37,7 @@ def test_the_size_changes_the_detail_alone():
 
 
 @pytest.mark.parametrize("width", [3, 9])
-def test_a_stroke_is_as_wide_as_it_is_told(width):
+def test_stroke_has_its_width(width):
     line = {"strokes": (1, 1), "vertices": (1, 1), "length": (0.3, 0.4), "turn": (0, 0), "covered": (0, 1)}
     radii = [
         cv2.distanceTransform(mask, cv2.DIST_L2, cv2.DIST_MASK_PRECISE).max()

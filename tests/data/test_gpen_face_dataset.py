@@ -24,7 +24,7 @@ def folder(tmp_path):
 
 
 @pytest.mark.parametrize("phase", ["train", "val"])
-def test_an_item_is_a_face_and_its_file(folder, phase):
+def test_item_has_face_and_path(folder, phase):
     item = GPENFaceDataset(opt(folder, phase=phase))[2]
     assert item.keys() == {"gt", "gt_path"}
     assert item["gt"].shape == (3, 32, 32)

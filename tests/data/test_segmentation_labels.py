@@ -78,7 +78,7 @@ def test_resizing_makes_no_new_labels_and_keeps_the_place():
         (np.zeros((4, 4, 3), np.uint8), "map.png: is background everywhere; expected the parts.*16-bit"),
     ],
 )
-def test_what_is_no_map_is_told(image, words):
+def test_invalid_map_is_an_error(image, words):
     with pytest.raises(DataError, match=words):
         read_labels(image, "map.png")
 

@@ -88,7 +88,7 @@ def test_the_kernel_is_correlated():
 
 
 @pytest.mark.parametrize("number", range(12))
-def test_a_recipe_gives_the_same_either_way(number, monkeypatch):
+def test_sparse_and_dense_blur_give_the_same_image(number, monkeypatch):
     """But for a rounding to bytes here and there, which JPEG spreads over its block."""
     ranges = DegradationRanges(downsampler="bilinear" if number % 4 == 3 else "area", downsample_range=(2.0, 60.0))
     recipe = sample_recipe(ranges, rng_from_key(9, number))
@@ -103,7 +103,7 @@ def test_a_recipe_gives_the_same_either_way(number, monkeypatch):
 @pytest.mark.parametrize(
     ("s", "kernel_size", "sparse"), [(100, 41, True), (20, 41, True), (1, 41, False), (4, 7, False)]
 )
-def test_the_way_is_chosen_by_what_it_costs(s, kernel_size, sparse, monkeypatch):
+def test_cheaper_blur_is_chosen(s, kernel_size, sparse, monkeypatch):
     ways = []
     monkeypatch.setattr(degradation, "blur_downsample", lambda *given: ways.append(True) or blur_downsample(*given))
     recipe = DegradationRecipe("aniso", kernel_size, 5.0, 2.0, 0.4, 0.0, s, "area", 3.0, 1, 30)

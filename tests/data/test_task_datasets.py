@@ -75,7 +75,7 @@ def same(one: dict, other: dict) -> bool:
 
 
 @pytest.mark.parametrize("cls", DATASETS)
-def test_an_item_has_the_face_and_its_partner(made, folder, cls):
+def test_item_has_gt_and_lq(made, folder, cls):
     item = made(cls, in_size=16, phase="val", value_range=[0, 1])[2]
     assert item["lq"].shape == (3, 16, 16)
     assert item["lq"].dtype == item["gt"].dtype == torch.float32
@@ -84,7 +84,7 @@ def test_an_item_has_the_face_and_its_partner(made, folder, cls):
 
 
 @pytest.mark.parametrize("cls", DATASETS)
-def test_training_is_a_function_of_the_seed_and_of_the_place_in_the_run(made, cls):
+def test_training_items_depend_on_seed_and_position(made, cls):
     dataset, other_seed = (made(cls, use_hflip=True, seed=seed) for seed in (0, 1))
     places = [SampleIndex(1, 2, place) for place in range(12)]
     assert all(same(dataset[place], dataset[place]) for place in places)
@@ -133,7 +133,7 @@ def test_wrong_options_name_their_key(folder, maps, cls, change, words):
 # --- colorization
 
 
-def test_grey_is_the_luminance_of_the_face_alone(made):
+def test_gray_is_the_luminance(made):
     item = made(GPENColorizationDataset, phase="val", value_range=[0, 1])[3]
     face = colour_image(3).astype(np.float32) / 255
     np.testing.assert_allclose(bgr(item["lq"]), to_gray(face), atol=1e-6)
@@ -207,7 +207,7 @@ def test_maps_are_resized_without_new_colours(made):
     )
 
 
-def test_a_mirrored_face_has_a_mirrored_map_with_the_sides_renamed(made):
+def test_mirrored_face_has_mirrored_map(made):
     flips, plain = (made(GPENSegmentationDataset, use_hflip=use, value_range=[0, 1]) for use in (True, False))
     seen = set()
     for place in range(20):
@@ -250,7 +250,7 @@ def test_a_face_without_a_map_is_named(made, maps, folder):
         GPENSegmentationDataset.check_options(options, "at")
 
 
-def test_a_image_that_is_no_map_is_named_or_replaced(made, maps):
+def test_invalid_map_is_named_or_replaced(made, maps):
     cv2.imwrite(str(maps / "face_1.png"), colour_image(0))
     with pytest.raises(DataError, match=r"maps/face_1\.png: holds the colour .* which is no label's"):
         made(GPENSegmentationDataset, phase="val")[1]

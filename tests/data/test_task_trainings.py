@@ -95,7 +95,7 @@ def parse_train(tmp_path, monkeypatch, write_options):
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_a_set_of_another_range_than_the_network_is_told(small, name):
+def test_value_range_unlike_the_network_is_an_error(small, name):
     options = small(name) | {"is_train": True, "dist": False, "auto_resume": False}
     check_run(options)
     wrong = [0, 2]

@@ -46,7 +46,7 @@ def test_labels_are_copied_and_measured(faces, tmp_path):
     assert (turned["race"], turned["turned"]) == ("East Asian", "0.400")
 
 
-def test_a_zip_and_what_was_seen(faces, tmp_path):
+def test_zip_with_seen_columns(faces, tmp_path):
     with ZipFile(tmp_path / "faces.zip", "w") as archive:
         for path in faces.iterdir():
             archive.write(path, path.name)
@@ -57,14 +57,14 @@ def test_a_zip_and_what_was_seen(faces, tmp_path):
     assert [row["before the face"] for row in rows] == ["nothing", "glasses"]
 
 
-def test_what_was_seen_has_to_be_there(faces, tmp_path, capsys):
+def test_seen_image_must_exist(faces, tmp_path, capsys):
     seen = tmp_path / "seen.csv"
     seen.write_text("file,before the face\nc.jpg,glasses\n")
     assert made(faces, tmp_path / "labels.csv", "--seen", seen) == (1, [])
     assert "--seen: names c.jpg; expected images of" in capsys.readouterr().err
 
 
-def test_labels_that_are_missing_are_told(faces, tmp_path, capsys):
+def test_missing_labels_are_an_error(faces, tmp_path, capsys):
     (faces / "labels.csv").write_text("file,age\na.jpg,20-29\n")
     assert made(faces, tmp_path / "labels.csv") == (1, [])
     assert "has no column race" in capsys.readouterr().err
@@ -83,13 +83,13 @@ def test_labels_that_are_missing_are_told(faces, tmp_path, capsys):
         (f"{FRONTAL},7", "a line of another length"),
     ],
 )
-def test_lines_that_cannot_be_right_are_told(faces, tmp_path, capsys, line, told):
+def test_invalid_lines_are_an_error(faces, tmp_path, capsys, line, told):
     (faces / "labels.csv").write_text(f"{HEAD}\n{line}\n")
     assert made(faces, tmp_path / "labels.csv") == (1, [])
     assert told in capsys.readouterr().err
 
 
-def test_a_list_of_what_was_seen_that_is_not_there(faces, tmp_path, capsys):
+def test_missing_list_of_seen_columns(faces, tmp_path, capsys):
     assert made(faces, tmp_path / "labels.csv", "--seen", tmp_path / "none.csv") == (1, [])
     assert "--seen: " in capsys.readouterr().err
 

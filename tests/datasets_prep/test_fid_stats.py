@@ -87,7 +87,7 @@ def test_sized_and_limited(faces, tmp_path):
         assert file["size"] == 16
 
 
-def test_a_zip_file_and_an_lmdb_give_what_the_folder_gives(faces, tmp_path):
+def test_zip_and_lmdb_equal_folder(faces, tmp_path):
     with zipfile.ZipFile(tmp_path / "faces.zip", "w") as file:
         for path in faces.iterdir():
             file.write(path, path.name)
@@ -176,7 +176,7 @@ def test_refusals(faces, tmp_path, monkeypatch, capsys, arguments, message):
     assert message in capsys.readouterr().err
 
 
-def test_the_folder_of_the_weights_is_looked_into(faces, tmp_path, monkeypatch):
+def test_weights_folder_is_searched(faces, tmp_path, monkeypatch):
     monkeypatch.setenv("GPEN_PLUGIN_WEIGHTS", "/elsewhere")
     assert run(faces, tmp_path / "a.npz", "--weights-dir", str(faces)) == 0
     assert os.environ["GPEN_PLUGIN_WEIGHTS"] == f"{faces}{os.pathsep}/elsewhere"

@@ -19,7 +19,7 @@ def images(folder: Path) -> dict[str, np.ndarray]:
     return {path.relative_to(folder).as_posix(): cv2.imread(str(path)) for path in sorted(folder.rglob("*.png"))}
 
 
-def test_drawn_faces_and_the_portrait(tmp_path):
+def test_synthetic_faces_and_portrait(tmp_path):
     assert run(tmp_path / "a") == 0
     train, val = (images(tmp_path / "a" / name) for name in ("train", "val"))
     assert [name.split("_")[0] for name in train] == ["drawn"] * 6 + ["portrait"] * 2
@@ -62,15 +62,15 @@ def test_few_faces_leave_enough_to_train_on(tmp_path, own_faces):
     assert len(images(tmp_path / "a" / "train")) == 16
 
 
-def test_unreadable_own_faces_are_left_out(tmp_path, own_faces, capsys):
+def test_unreadable_faces_are_skipped(tmp_path, own_faces, capsys):
     with zipfile.ZipFile(own_faces, "a") as file:
         file.writestr("broken.png", b"x")
     assert run(tmp_path / "a", "--input", own_faces, "--train", 100) == 0
-    assert "left out: " in capsys.readouterr().err
+    assert "skipped: " in capsys.readouterr().err
     assert len(images(tmp_path / "a")) == 20
 
 
-def test_a_run_that_was_stopped_is_made_again(tmp_path):
+def test_interrupted_run_restarts(tmp_path):
     (tmp_path / "a.part").mkdir()
     (tmp_path / "a.part" / "half").write_text("x")
     assert run(tmp_path / "a") == 0
@@ -91,7 +91,7 @@ def test_wrong_arguments(tmp_path, capsys, more, words):
     assert not (tmp_path / "a").exists()
 
 
-def test_existing_output_is_left_alone(tmp_path, capsys):
+def test_existing_output_is_not_changed(tmp_path, capsys):
     (tmp_path / "a").mkdir()
     (tmp_path / "a" / "mine.txt").write_text("precious")
     assert run(tmp_path / "a") == 1

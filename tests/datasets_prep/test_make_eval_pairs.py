@@ -123,7 +123,7 @@ def test_going_on_after_a_stop(gt, output, tmp_path, monkeypatch, capsys, flags)
 
     monkeypatch.setattr(make_eval_pairs, "tqdm", stopping)
     assert fsr(gt, output, *flags) == 130
-    assert "The same command goes on" in capsys.readouterr().err
+    assert "The same command resumes" in capsys.readouterr().err
     assert not (output / "pairs.json").exists()
     written = {path: path.stat().st_mtime_ns for path in output.rglob("*.png")}
     assert len(written) == (0 if flags else 9)
@@ -156,14 +156,14 @@ def stopped_at_the_end(protocol, samples):
 
 
 @pytest.mark.parametrize("content", ["{", "[]", "{}"])
-def test_a_damaged_note_is_told(gt, output, capsys, content):
+def test_damaged_note_is_reported(gt, output, capsys, content):
     output.mkdir(parents=True)
     (output / "pairs.json").write_text(content)
     assert fsr(gt, output) == 1
     assert "pairs.json: is damaged" in capsys.readouterr().err
 
 
-def test_a_finished_one_is_left_alone(gt, output, capsys):
+def test_finished_lmdb_is_not_changed(gt, output, capsys):
     fsr(gt, output)
     before = {path: path.stat().st_mtime_ns for path in output.rglob("*")}
     assert fsr(gt, output) == 0

@@ -46,7 +46,7 @@ def contents(folder: Path) -> dict:
     return {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in folder.rglob("*") if path.is_file()}
 
 
-def test_what_is_stored_is_what_the_folder_holds(faces, output, capsys):
+def test_lmdb_equals_folder(faces, output, capsys):
     assert run(faces, output, "--verify") == 0
     assert "all 12 images verified" in capsys.readouterr().out
     made, source = LmdbSource(output, "here"), FolderSource(faces, "here")
@@ -195,7 +195,7 @@ def test_verify_finds_damage(faces, output, capsys):
     assert "2 of 12 images are damaged" in told
 
 
-def test_verify_alone(faces, output, capsys):
+def test_verify_without_input(faces, output, capsys):
     run(faces, output)
     assert make_lmdb.main(["--verify", str(output)]) == 0
     assert "all 12 images verified" in capsys.readouterr().out
@@ -248,7 +248,7 @@ def test_other_images_for_the_same_output(faces, output, capsys):
     assert "was begun with other images" in capsys.readouterr().err
 
 
-def test_what_others_made_is_left_alone(faces, output, capsys):
+def test_other_files_are_not_changed(faces, output, capsys):
     output.mkdir(parents=True)
     (output / "data.mdb").write_bytes(b"precious")
     before = contents(output)
@@ -319,7 +319,7 @@ def test_deblocking_lowers_the_grid_and_keeps_the_face():
     assert error(deblocked) < error(blocked)
 
 
-def test_sharpening_raises_contrast_at_an_edge_alone():
+def test_sharpening_raises_contrast_only_at_an_edge():
     edge = np.full((16, 16, 3), 100, np.uint8)
     edge[:, 8:] = 150
     sharp = make_lmdb.sharpen(edge, 0.8)
@@ -328,7 +328,7 @@ def test_sharpening_raises_contrast_at_an_edge_alone():
     np.testing.assert_array_equal(sharp[:, [0, -1]], edge[:, [0, -1]])
 
 
-def test_deblocking_and_sharpening_are_part_of_how_a_file_was_made(faces, output, capsys):
+def test_deblocking_and_sharpening_are_recorded(faces, output, capsys):
     assert run(faces, output, "--deblock", "75", "--sharpen", "0.5") == 0
     made, source = LmdbSource(output, "here"), FolderSource(faces, "here")
     expected = make_lmdb.sharpen(resize_square(make_lmdb.deblock(source.read("000"), 75), 32), 0.5)

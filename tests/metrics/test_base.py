@@ -104,12 +104,12 @@ def test_nothing_else_can_be_added(other):
         total += other
 
 
-def test_what_does_not_fit_is_refused():
+def test_unlike_accumulators_cannot_be_added():
     with pytest.raises(ValueError, match="two languages"):
         Lengths("no") + Lengths("non", "fr")
 
 
-def test_a_wrong_count_is_seen():
+def test_wrong_count_fails():
     with pytest.raises(AssertionError, match="2 pairs were added up, and 3 counted"):
         (Lengths("no") + Lengths("now")) / 3
 
@@ -134,7 +134,7 @@ def nothing_told():
     base._warn_once.cache_clear()
 
 
-def test_a_missing_file_is_told_once_per_file(caplog):
+def test_missing_file_is_logged_once(caplog):
     with caplog.at_level(logging.WARNING, "basicsr"):
         for file in ("missing_a.pth", "missing_b.pth", "missing_a.pth"):
             assert math.isnan(calculate_brightness(img=IMAGE, file=file))
@@ -144,7 +144,7 @@ def test_a_missing_file_is_told_once_per_file(caplog):
     ]
 
 
-def test_a_damaged_file_is_told_too_and_a_mended_one_gives_values(caplog):
+def test_damaged_file_gives_nan_until_replaced(caplog):
     with caplog.at_level(logging.WARNING, "basicsr"):
         for _ in range(2):
             assert math.isnan(calculate_brightness(img=IMAGE, file="damaged.pth"))
@@ -180,7 +180,7 @@ def test_the_signature_is_the_schema():
         (np.zeros((8, 7, 3), np.uint8), "got 8 x 7 px; expected at least 8 px"),
     ],
 )
-def test_a_image_that_cannot_be_taken(image, words):
+def test_invalid_image(image, words):
     with pytest.raises(ShapeError, match=words):
         check_image("img", image, 8)
 
@@ -192,7 +192,7 @@ def test_a_pair_has_one_size():
         check_pair(one, other)
 
 
-def test_the_host_is_not_told_to_look_for_the_worst():
+def test_better_must_be_the_metrics_own():
     check_better(None, "lower", "")
     check_better("lower", "lower", "")
     with pytest.raises(OptionError, match="better: got 'higher'; expected lower"):

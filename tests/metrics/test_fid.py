@@ -162,7 +162,7 @@ def test_one_image_has_no_fid():
     assert in_the_hosts_loop(images(0, 2), images(1, 2)) > 0
 
 
-def test_wrong_options_are_told_at_the_first_image(tmp_path):
+def test_wrong_options_raise_at_first_image(tmp_path):
     img = images(0, 1)[0]
     with pytest.raises(DataError, match=r"statistics: .*none\.npz cannot be read"):
         calculate_fid(img, statistics=str(tmp_path / "none.npz"))
@@ -226,7 +226,7 @@ def test_pairs_come_in_an_order_that_the_contents_decide(asked):
     assert one / 5 == 5.0
 
 
-def test_ground_truth_is_looked_at_once(asked):
+def test_ground_truth_is_computed_once(asked):
     truth = noise_image(9)
     for seed in range(6):  # more than are remembered of what is not ground truth
         sets_of(noise_image(seed), truth)
@@ -243,7 +243,7 @@ def test_with_statistics_ground_truth_does_not_count(asked):
         one + sets_of(noise_image(0), None, "b.npz")
 
 
-def test_what_cannot_be_compared_is_refused(asked):
+def test_missing_or_invalid_ground_truth_is_an_error(asked):
     with pytest.raises(OptionError, match="statistics: missing, and there is no ground truth; expected one of the two"):
         sets_of(noise_image(0))
     with pytest.raises(ShapeError, match=r"img: got shape \(40, 40\) of uint8"):

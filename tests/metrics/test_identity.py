@@ -52,7 +52,7 @@ def test_angles_between_known_vectors():
     assert angle_degrees(one, near) == pytest.approx(math.degrees(1e-9), rel=1e-6)
 
 
-def test_a_mere_name_is_looked_for_among_the_weights(onnx_file, tmp_path, monkeypatch):
+def test_name_without_folder_is_searched_among_weights(onnx_file, tmp_path, monkeypatch):
     monkeypatch.setenv("GPEN_PLUGIN_WEIGHTS", str(tmp_path))
     assert raising(noise(0), noise(0), onnx="mean_colour.onnx") == pytest.approx(1)
     with pytest.raises(MissingFileError, match=r"elsewhere.onnx \(for identity\) is not on this machine"):
@@ -62,7 +62,7 @@ def test_a_mere_name_is_looked_for_among_the_weights(onnx_file, tmp_path, monkey
 
 
 @pytest.mark.parametrize("unit", ["cosine", "degrees"])
-def test_a_image_and_itself(onnx_file, unit):
+def test_equal_images(onnx_file, unit):
     expected = {"cosine": 1.0, "degrees": 0.0}[unit]
     assert calculate_identity(noise(0), noise(0), onnx=onnx_file, unit=unit) == pytest.approx(expected, abs=1e-12)
 
@@ -105,7 +105,7 @@ def test_channels(channels, expected):
     assert np.allclose(found[..., 2, 1], expected, atol=1e-3)
 
 
-def test_a_image_is_shrunk_as_torch_does_it():
+def test_image_shrinks_as_in_torch():
     settings = RecognitionSettings()
     found = network_input(noise(0), settings, FaceInput(16, "rgb"))
     rgb = torch.tensor(noise(0)[..., ::-1] / 127.5 - 1).permute(2, 0, 1)[None].float()
@@ -123,7 +123,7 @@ def test_alignment_is_of_the_image_that_the_network_sees(tmp_path):
         assert np.allclose(found, np.array(expected) / np.linalg.norm(expected), atol=0.01), align
 
 
-def test_the_truth_is_looked_at_once(onnx_file, monkeypatch):
+def test_ground_truth_is_measured_once(onnx_file, monkeypatch):
     seen = []
     monkeypatch.setattr(identity, "embedding", lambda image, settings: seen.append(image) or np.array([1.0]))
     for seed in range(3):

@@ -58,7 +58,7 @@ def test_no_face_has_no_value(seen):
     assert calculate_lmd(spot(1, 1), spot(1, 1)) == 0
 
 
-def test_the_truth_is_looked_at_once(seen):
+def test_ground_truth_is_measured_once(seen):
     for x in (1, 2, 3):
         calculate_lmd(spot(x, 1), spot(9, 9))
     assert len(seen) == 4

@@ -63,7 +63,7 @@ def test_the_pyramid_ends_before_it_would_go_below_16_px(side, sizes):
     assert [level.shape for level in laplacian_pyramid(noise(side, side, 3))] == [(size, size, 3) for size in sizes]
 
 
-def test_a_constant_lives_in_the_coarsest_level_alone():
+def test_constant_is_only_in_coarsest_level():
     image = noise(64, 64, 3) // 2
     for level, (one, other) in enumerate(zip(laplacian_pyramid(image), laplacian_pyramid(image + 9), strict=True)):
         np.testing.assert_allclose(other - one, 9 if level == 2 else 0, atol=1e-3)
@@ -243,7 +243,7 @@ def test_the_seed_is_all_that_is_random():
     assert swd(pairs, seed=5) == pytest.approx(swd(pairs, seed=6), rel=0.3)
 
 
-def test_a_cast_is_in_the_coarsest_level_and_seen_by_the_statistics_of_the_real_set():
+def test_cast_shows_in_coarsest_level_with_real_statistics():
     pairs = [(image(i, 64) + 30, image(i, 64)) for i in range(3)]
     seen = sum_of(pairs, normalise_by="real").levels()
     assert seen[16] > 100
@@ -275,7 +275,7 @@ def test_black_images_give_a_number():
 
 
 @pytest.mark.parametrize(("side", "size"), [(256, 376_320), (1024, 526_848)])
-def test_memory_is_what_is_said(side, size):
+def test_memory_is_as_documented(side, size):
     image = np.zeros((side, side, 3), np.uint8)
     assert size < len(pickle.dumps(calculate_swd(image, image))) < size + 1000
 

@@ -30,7 +30,7 @@ def test_it_is_the_nearest_similarity():
 
 @pytest.mark.parametrize("framing", FRAMINGS)
 @pytest.mark.parametrize(("size", "side"), [(256, 112), (512, 112), (512, 224), (1024, 112)])
-def test_spots_at_the_points_of_one_template_come_to_those_of_the_other(size, side, framing):
+def test_to_arcface_maps_template_to_template(size, side, framing):
     points, of_side = FRAMINGS[framing]
     matrix = similarity(points, ARCFACE)
     for source, target in zip(points, ARCFACE, strict=True):

@@ -34,7 +34,7 @@ def weights(tmp_path_factory) -> Path:
     return path
 
 
-def test_features_are_those_of_the_hosts_own_way(weights):
+def test_features_equal_the_hosts(weights):
     with mock.patch.object(basicsr.archs.inception, "load_url", return_value=torch.load(weights, weights_only=True)):
         network = load_patched_inception_v3("cpu")
     images = [image(0, 350, 60), image(1, 299, 299)]
@@ -48,7 +48,7 @@ def test_features_are_those_of_the_hosts_own_way(weights):
     assert abs(features[0] - features[1]).mean() > 0.01 * expected.std()
 
 
-def test_nothing_is_downloaded_or_drawn_and_the_network_is_built_once(weights):
+def test_network_is_built_once_without_download_and_random_numbers(weights):
     inception._load_network.cache_clear()
     state = torch.get_rng_state()
     with mock.patch("torch.hub.load_state_dict_from_url", side_effect=AssertionError):
@@ -58,7 +58,7 @@ def test_nothing_is_downloaded_or_drawn_and_the_network_is_built_once(weights):
     assert torch.equal(torch.get_rng_state(), state)
 
 
-def test_the_file_is_looked_for_under_its_published_name(weights, monkeypatch):
+def test_weights_are_found_by_published_name(weights, monkeypatch):
     monkeypatch.setenv("GPEN_PLUGIN_WEIGHTS", str(weights.parent))
     found = extract_features([image(0)], "cpu")
     np.testing.assert_array_equal(found, extract_features([image(0)], "cpu", str(weights)))
