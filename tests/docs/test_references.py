@@ -2,6 +2,7 @@
 
 import re
 from functools import cache
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -61,3 +62,10 @@ def test_commands_exist(page):
     targets = re.findall(r"^([a-z]+):", (REPOSITORY / "Makefile").read_text(), re.MULTILINE)
     for target in re.findall(r"(?:^|`)make ([a-z]+)", text_of(page), re.MULTILINE):
         assert target in targets, f"{name_of(page)} runs make {target}"
+
+
+@pytest.mark.parametrize("page", [page for page in CURRENT if "```python" in text_of(page)], ids=name_of)
+def test_imports_in_examples_work(page):
+    for module, names in re.findall(r"^from (gpen_plugin[\w.]*) import (.+)$", text_of(page), re.MULTILINE):
+        for name in names.split(", "):
+            assert hasattr(import_module(module), name), f"{name_of(page)} imports {name} from {module}"
