@@ -84,12 +84,7 @@ def normalize_2nd_moment(z: torch.Tensor) -> torch.Tensor:
 class EqualLinear(nn.Module):
     """Fully connected layer with an equalised learning rate: (N, I) -> (N, O).
 
-    Args:
-        in_features: I.
-        out_features: O.
-        bias_init: where the bias starts.
-        lr_mul: factor of the learning rate of weight and bias.
-        activate: whether leaky ReLU (times the square root of 2) follows.
+    `lr_mul` is a factor of the learning rate of weight and bias; `activate` adds leaky ReLU and its gain.
     """
 
     def __init__(
@@ -110,11 +105,7 @@ class EqualLinear(nn.Module):
 class EqualConv2d(nn.Module):
     """Convolution with an equalised learning rate, then bias and leaky ReLU: (N, I, H, W) -> (N, O, H, W).
 
-    Args:
-        in_channels: I.
-        out_channels: O.
-        size: of the kernel, odd.
-        activate: whether bias and leaky ReLU (times the square root of 2) follow; without them there is no bias.
+    `size` of the kernel is odd; without `activate` there is no bias either.
     """
 
     def __init__(self, in_channels: int, out_channels: int, size: int, activate: bool = True):
@@ -133,15 +124,7 @@ class EqualConv2d(nn.Module):
 
 
 class DownConv2d(EqualConv2d):
-    """`EqualConv2d` that blurs and halves height and width: (N, I, H, W) -> (N, O, H / 2, W / 2).
-
-    Args:
-        in_channels: I.
-        out_channels: O.
-        size: of the kernel, odd.
-        resample_kernel: taps of the blur.
-        activate: as in `EqualConv2d`.
-    """
+    """`EqualConv2d` that blurs (taps `resample_kernel`) and halves: (N, I, H, W) -> (N, O, H / 2, W / 2)."""
 
     def __init__(
         self, in_channels: int, out_channels: int, size: int, resample_kernel: Sequence[float], activate: bool = True

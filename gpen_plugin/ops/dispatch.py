@@ -17,7 +17,7 @@ def check_shape(name: str, tensor: torch.Tensor, dimensions: Mapping[str, int | 
         tensor: of any shape.
         dimensions: the name of each dimension and its size, ``None`` where any size will do.
     Raises:
-        ShapeError: naming the first dimension that does not fit, what was expected and what came.
+        ShapeError: names the first dimension that does not fit.
     """
     shape = tuple(tensor.shape)
     wanted = "(" + ", ".join(key if size is None else f"{key}={size}" for key, size in dimensions.items()) + ")"

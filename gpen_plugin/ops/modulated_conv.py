@@ -35,7 +35,7 @@ def modulated_conv(
     Returns:
         (N, O, H, W), or (N, O, 2 * H, 2 * W) where `up` is true, in the dtype of `x`.
     Raises:
-        ShapeError: names the dimension, what was expected and what came.
+        ShapeError: names the dimension.
     """
     check_shape("modulated_conv(x)", x, {"N": None, "I": weight.shape[1], "H": None, "W": None})
     check_shape("modulated_conv(style)", style, {"N": x.shape[0], "I": weight.shape[1]})

@@ -46,7 +46,7 @@ def upfirdn2d(
     Returns:
         (N, C, (H * up + p0 + p1 - kh) // down + 1, (W * up + p0 + p1 - kw) // down + 1), in the dtype of `x`.
     Raises:
-        ShapeError: names the dimension, what was expected and what came.
+        ShapeError: names the dimension.
     """
     check_shape("upfirdn2d(x)", x, {"N": None, "C": None, "H": None, "W": None})
     check_shape("upfirdn2d(kernel)", kernel, {"kh": None, "kw": None})
