@@ -1,4 +1,4 @@
-"""Base of both trainings: networks in their precision, EMA, validation, checkpoints, resuming."""
+"""Base of both trainings: networks, precision, EMA, validation, checkpoints, resume."""
 
 import hashlib
 import os
@@ -32,35 +32,28 @@ from gpen_plugin.models.rng import StepRNG
 from gpen_plugin.models.train_state import changes_between, load_optimizers, recorded_options
 from gpen_plugin.models.validation import ImageNames, Images, MetricSums, compute_metrics, image_path
 
-WINDOW = 100  # iterations between two looks
-TOLERATED = 0.25  # share of the time that may go into waiting
+WINDOW = 100  # iterations of one measurement
+MAX_WAIT_FRACTION = 0.25  # of the time
 
 
 class DataWaitMonitor:
-    """Compares the time that training waited for images with the time that went by.
-
-    Args:
-        workers: ``num_worker_per_gpu``.
-    """
+    """Warns once if training waits too long for its data. `workers` is ``num_worker_per_gpu``, for the message."""
 
     def __init__(self, workers: int):
         self.workers = workers
-        self._looks = 0
-        self._began = self._waited = 0.0
+        self._iterations = 0
+        self._started = self._waited = 0.0
         self._warned = False
 
-    def look(self) -> None:
-        """To be called at each iteration; warns after the first window in which the loader was too slow.
-
-        Windows begin after the first iteration: that waits until the workers have started.
-        """
-        self._looks += 1
-        if self._warned or self._looks % WINDOW != 1:
+    def update(self) -> None:
+        """Call at each iteration. The first is not measured, because it waits until the workers have started."""
+        self._iterations += 1
+        if self._warned or self._iterations % WINDOW != 1:
             return
         now, waited = time.perf_counter(), data_wait_seconds()
-        passed, waiting = now - self._began, waited - self._waited
-        self._began, self._waited = now, waited
-        if self._looks > 1 and waiting > TOLERATED * passed:
+        passed, waiting = now - self._started, waited - self._waited
+        self._started, self._waited = now, waited
+        if self._iterations > 1 and waiting > MAX_WAIT_FRACTION * passed:
             self._warned = True
             get_root_logger().warning(
                 f"Training waited for its data {waiting / passed:.0%} of the last {WINDOW} iterations' time. "
@@ -70,10 +63,10 @@ class DataWaitMonitor:
 
 
 def separate_kernel_caches() -> None:
-    """Give each kind of processor its own folder of kernels that torch.compile has built, unless the user set one.
+    """Give each kind of processor its own cache of torch.compile's kernels, unless the user set one.
 
-    The inductor compiles for the processor at hand, but looks kernels up by their source. Where unlike machines share
-    the folder, kernels of one crash on another or compute wrong numbers there.
+    Inductor compiles for the current processor but finds kernels by their source. Where different machines share the
+    folder, kernels of one crash or compute wrong numbers on another.
     """
     # imported here, because it takes seconds
     from torch._inductor.runtime.runtime_utils import cache_dir, default_cache_dir
@@ -84,9 +77,9 @@ def separate_kernel_caches() -> None:
 
 
 def processor_digest() -> str:
-    """Eight hexadecimal digits that differ where the instructions do which compiled kernels may use."""
+    """Eight hexadecimal digits that differ between processors with different instructions."""
     described = [platform.machine(), platform.processor(), torch.backends.cpu.get_cpu_capability()]
-    listed = Path("/proc/cpuinfo")  # Linux alone has it
+    listed = Path("/proc/cpuinfo")  # Linux only
     if listed.is_file():
         first = listed.read_text(errors="replace").partition("\n\n")[0]
         keys = ("vendor_id", "cpu family", "model", "model name", "flags", "CPU part", "Features", "isa", "uarch")
@@ -95,15 +88,14 @@ def processor_digest() -> str:
 
 
 class AdversarialModel(SRModel):
-    """A generator, its average (EMA) and a discriminator. Everything else is the host's: options, loaders, logging,
-    metrics, schedulers.
+    """A generator, its EMA and a discriminator. Options, loaders, logging, metrics and schedulers are BasicSR's.
 
     Args:
         opt: parsed options; ``train`` holds the keys of `options_class`.
     """
 
     options_class: ClassVar[type[AdversarialOptions]]
-    shows_images: ClassVar[bool] = True  # whether `page_of` needs the images of a validation
+    grid_shows_images: ClassVar[bool] = True  # whether `image_grid` needs the images of a validation
 
     def __init__(self, opt: dict):
         self.validated: set[tuple] = set()  # (data set, iteration)
@@ -113,21 +105,21 @@ class AdversarialModel(SRModel):
         # for the training state; now, because the host removes the scheduler's type when it builds it
         self.recorded = recorded_options(opt, self.settings) if opt["is_train"] else None
         super().__init__(opt)
-        self.draws = StepRNG(opt["manual_seed"] or 0, opt["rank"], opt["world_size"], self.device)
+        self.step_rng = StepRNG(opt["manual_seed"] or 0, opt["rank"], opt["world_size"], self.device)
         if not self.is_train and not opt["path"].get("pretrain_network_g"):
-            get_root_logger().warning("path:pretrain_network_g names no weights: what is tested has learnt nothing.")
+            get_root_logger().warning("path:pretrain_network_g names no weights: the network is untrained.")
 
     def model_to_device(self, net: torch.nn.Module) -> torch.nn.Module:
-        """As the host does, compiled if so wished. A CPU is faster with the channels last; a GPU is not."""
+        """BasicSR's, and compiled if ``train:compile`` says so. A CPU is faster with channels last, a GPU is not."""
         if self.device.type == "cpu":
             net = net.to(memory_format=torch.channels_last)
         if self.settings and self.settings.compile:
             separate_kernel_caches()
-            get_root_logger().info("The first steps take minutes, for the networks are compiled meanwhile.")
+            get_root_logger().info("The networks are compiled in the first steps, which takes minutes.")
             net.compile(backend=self.settings.compile)
         net = super().model_to_device(net)
         if self.opt["dist"]:
-            net.broadcast_buffers = False  # filters, which never change; a rank that runs alone would wait for others
+            net.broadcast_buffers = False  # constant filters; a rank that runs alone would wait for others
         return net
 
     def autocast(self) -> AbstractContextManager:
@@ -136,10 +128,10 @@ class AdversarialModel(SRModel):
         return torch.autocast(self.device.type, torch.bfloat16, enabled=on)
 
     def init_training_settings(self) -> None:
-        """Build D, the average, the losses and the optimisers; called by the host's constructor when training."""
+        """Build D, EMA, losses and optimisers; called by BasicSR's constructor when training."""
         self.net_d = self.model_to_device(build_network(self.opt["network_d"]))
         self.print_network(self.net_d)
-        # never wrapped for several GPUs: it is for validation and saving
+        # not wrapped in DDP: it is for validation and saving
         self.net_g_ema = build_network(self.opt["network_g"]).to(self.device).requires_grad_(False)
         self.start_from_files()
         self.net_g.train()
@@ -147,14 +139,14 @@ class AdversarialModel(SRModel):
         self.net_g_ema.eval()
         self.loss_gan = self.build_loss(self.settings.gan_opt)
         self.guard = NaNGuard(self.settings.nonfinite_patience)
-        self.loader_watch = DataWaitMonitor(self.opt["datasets"]["train"].get("num_worker_per_gpu", 0))
+        self.data_wait = DataWaitMonitor(self.opt["datasets"]["train"].get("num_worker_per_gpu", 0))
         self.last_r1 = torch.zeros((), device=self.device)
         self.setup_optimizers()
         self.setup_schedulers()
 
     def start_from_files(self) -> None:
-        """Load what ``path:`` names beside the generator, which the host has loaded by now."""
-        self.model_ema(decay=0)  # what a partial file leaves open is the same in both
+        """Load the weights that ``path:`` names, except the generator's, which BasicSR has loaded."""
+        self.model_ema(decay=0)  # tensors that a partial file lacks are the same in both
         paths = self.opt["path"]
         if paths.get("pretrain_network_d"):
             key = paths.get("param_key_d", "params")
@@ -164,23 +156,23 @@ class AdversarialModel(SRModel):
             self.load_network(self.net_g_ema, paths["pretrain_network_g"], paths.get("strict_load_g", True), None)
 
     def build_loss(self, options: Mapping | None) -> torch.nn.Module | None:
-        """One of the registered losses on this device, or None."""
+        """A registered loss on this device, or None."""
         return build_loss(options).to(self.device) if options else None
 
     def get_optimizer(self, optim_type: str, params: list[dict], lr: float, *, betas, eps: float):
-        """The host's, with the fused kernel."""
+        """BasicSR's, with the fused kernel."""
         optimizer = super().get_optimizer(optim_type, params, lr, betas=betas, eps=eps, **KERNEL)
         optimizer.register_load_state_dict_post_hook(restore_fused_state)
         return optimizer
 
     def model_ema(self, decay: float = 0.999) -> None:
-        """The host's name for a step of the average."""
+        """An update of the EMA, under BasicSR's name."""
         update_ema(self.net_g_ema, self.get_bare_model(self.net_g), decay)
 
     def feed_data(self, data: dict) -> None:
-        """Take a batch: ``gt`` and, where there is one, ``lq``, (N, 3, H, W), in the networks' value range."""
+        """Take a batch: ``gt`` and, if present, ``lq``, (N, 3, H, W), in the networks' value range."""
         for name in ("lq", "gt"):
-            self.__dict__.pop(name, None)  # the host would show and measure the last batch's
+            self.__dict__.pop(name, None)  # BasicSR would show and measure the last batch's
             if name in data:
                 layout = torch.channels_last if self.device.type == "cpu" else torch.preserve_format
                 setattr(self, name, data[name].to(self.device, memory_format=layout))
@@ -188,7 +180,7 @@ class AdversarialModel(SRModel):
             self.num_skipped += int(data["skipped"].sum())
 
     def lazy_r1(self, current_iter: int, optimizer: torch.optim.Optimizer, real: torch.Tensor) -> Losses:
-        """R1, where this is an iteration for it; its last value for the log."""
+        """R1 at every ``net_d_reg_every``-th iteration; in between its last value, for the log."""
         gamma, every = self.settings.r1_reg_weight, self.settings.net_d_reg_every
         if gamma <= 0:
             return {}
@@ -198,16 +190,13 @@ class AdversarialModel(SRModel):
         return {"l_d_r1": self.last_r1}
 
     def end_of_iteration(self, losses: Losses, ema_decay: float) -> None:
-        """The average and the log."""
+        """Update the EMA and the log."""
         self.model_ema(decay=ema_decay)
-        self.losses = losses  # not read yet: that would make the processor wait for the GPU at each iteration
-        self.loader_watch.look()
+        self.losses = losses  # not read yet: that would synchronise with the GPU at each iteration
+        self.data_wait.update()
 
     def get_current_log(self) -> OrderedDict:
-        """Numbers of the last iteration, learning rates, and what was left out or replaced so far, if anything.
-
-        Every rank has to call this, and does in the host's loop.
-        """
+        """Losses of the last iteration, learning rates, counts of skipped images and steps. Called on every rank."""
         groups = [group for optimizer in self.optimizers for group in optimizer.param_groups]
         rates = {f"lr_{group['name']}": group["lr"] for group in groups}
         skipped = sum(all_gather_object(self.num_skipped))
@@ -216,75 +205,68 @@ class AdversarialModel(SRModel):
         return OrderedDict(self.reduce_loss_dict(self.losses), **rates, **counts)
 
     def validation(self, dataloader, current_iter, tb_logger, save_img=False) -> None:
-        """The host's validation. After the last iteration it counts one too far and comes twice; not here."""
+        """BasicSR's, but once after the last iteration, where BasicSR validates twice and counts one too far."""
         if self.is_train:
             current_iter = min(current_iter, self.settings.total_iter)
         done = (dataloader.dataset.opt["name"], current_iter)
         if done in self.validated:
             return
         self.validated.add(done)
-        with train_state.random_state_kept():
+        with train_state.preserve_rng_state():
             super().validation(dataloader, current_iter, tb_logger, save_img)
         if self.last_state is not None and self.last_state["iter"] == current_iter:
-            # the host saves first: the state must know the new best metric, and of the rest what was true then
+            # BasicSR saved before this validation: add the new best metrics to that state
             self.last_state["best_metric_results"] = train_state.to_builtin(getattr(self, "best_metric_results", {}))
             self._write_last_state()
 
     def dist_validation(self, dataloader, current_iter, tb_logger, save_img) -> None:
-        """The ranks share the set; the host would leave it to the first."""
+        """The ranks share the set; in BasicSR rank 0 validates alone."""
         self.nondist_validation(dataloader, current_iter, tb_logger, save_img)
 
     def nondist_validation(self, dataloader, current_iter, tb_logger, save_img) -> None:
-        """Restore and measure a set, log the results, keep the best, write the page."""
+        """Restore and measure a set, log the results, record the best, write the grid."""
         name = dataloader.dataset.opt["name"]
         options = self.opt["val"]
         names = ImageNames(dataloader.dataset) if save_img else None
 
         def restore(batch: Mapping, index: int) -> Images:
-            images = self.images_of(batch, index)
+            images = self.to_images(batch, index)
             if save_img:
                 imwrite(images["result"], image_path(self.opt, names.of(batch), name, current_iter))
             return images
 
-        tally = compute_metrics(
+        sums = compute_metrics(
             dataloader,
             restore,
             options.get("metrics") or {},
-            options.get("grid_images", 8) if self.shows_images else 0,
+            options.get("grid_images", 8) if self.grid_shows_images else 0,
             rank=self.opt["rank"],
             world_size=self.opt["world_size"],
             progress=options.get("pbar", False),
         )
-        if tally.values:
+        if sums.values:
             self._initialize_best_metric_results(name)
-            self.metric_results = tally.results()
+            self.metric_results = sums.results()
             for metric, value in self.metric_results.items():
                 self._update_best_metric_result(name, metric, value, current_iter)
             self._log_validation_metric_values(current_iter, name, tb_logger)
-        page = self.page_of(tally) if self.opt["rank"] == 0 else None
+        page = self.image_grid(sums) if self.opt["rank"] == 0 else None
         if page is not None:
             imwrite(page, osp.join(self.opt["path"]["visualization"], f"grid_{name}_{current_iter}.png"))
             if tb_logger:
                 tb_logger.add_image(f"grid/{name}", page[..., ::-1].copy(), current_iter, dataformats="HWC")
 
-    def images_of(self, batch: Mapping, index: int) -> Images:
-        """Restore one image of a validation set.
-
-        Args:
-            batch: with one image.
-            index: its number in the set.
-        Returns:
-            uint8 BGR images, (H, W, 3): ``result``, ``gt`` and ``lq`` where there are any.
-        """
+    def to_images(self, batch: Mapping, index: int) -> Images:
+        """Restore a batch of one image, number `index` of its set. Returns result, gt and lq, uint8 BGR, (H, W, 3)."""
         self.feed_data(batch)
         self.test()
         return {name: tensor2img([image]) for name, image in self.get_current_visuals().items()}
 
-    def page_of(self, tally: MetricSums) -> np.ndarray | None:
-        """What a validation shows: uint8 BGR, (H, W, 3), or None. Called on rank 0."""
+    def image_grid(self, sums: MetricSums) -> np.ndarray | None:
+        """The image grid of a validation: uint8 BGR, (H, W, 3), or None. Called on rank 0."""
 
     def load_network(self, net, load_path, strict=True, param_key="params", where: str | None = None) -> None:
-        """Load weights, and weights only; a file of another network is named together with this one.
+        """Load weights, and weights only.
 
         Raises:
             CheckpointError: unreadable, unsafe, or of another kind, size or width; without `strict`, of a network
@@ -300,7 +282,7 @@ class AdversarialModel(SRModel):
             logger.warning(f"{len(left)} tensors are not in the file and stay as they were: {', '.join(left)}")
 
     def save(self, epoch: int, current_iter: int) -> None:
-        """Networks first, the training state last: where a state lies, its networks lie too."""
+        """Networks first, the training state last: a state on the disk always has its networks."""
         if current_iter != -1 and self.opt["rank"] == 0:
             train_state.delete_checkpoint(self.opt["path"], current_iter)
         self.save_network([self.net_g, self.net_g_ema], "net_g", current_iter, ["params", "params_ema"])
@@ -310,7 +292,7 @@ class AdversarialModel(SRModel):
 
     @master_only
     def save_network(self, net, net_label, current_iter, param_key="params") -> None:
-        """Write networks under the host's names and keys, whole or not at all.
+        """Write networks under BasicSR's names and keys, atomically.
 
         Raises:
             CheckpointError: the file could not be written; an earlier one of its name is still there.
@@ -323,7 +305,7 @@ class AdversarialModel(SRModel):
         checkpoint.write(path, states, hint=train_state.AFTER_A_FULL_DISK)
 
     def save_training_state(self, epoch: int, current_iter: int) -> None:
-        """Write what resuming needs beside the networks, then delete what is older than the option says.
+        """Write what resume needs besides the networks, then prune old checkpoints.
 
         Every rank has to call this: the state holds the random generators of each.
         """
@@ -334,29 +316,29 @@ class AdversarialModel(SRModel):
             "schedulers": [scheduler.state_dict() for scheduler in self.schedulers],
             "best_metric_results": train_state.to_builtin(getattr(self, "best_metric_results", {})),
             "sampler": batch_index(),
-            "random": all_gather_object(train_state.random_state()),
+            "random": all_gather_object(train_state.rng_state()),
             "options": self.recorded,
-            **self.own_state(),
+            **self.extra_state(),
         }
         self._write_last_state()
 
     @master_only
     def _write_last_state(self) -> None:
-        train_state.write(self.opt["path"], self.last_state)
+        train_state.write_state(self.opt["path"], self.last_state)
         train_state.prune_checkpoints(self.opt["path"], self.last_state["iter"], self.opt["logger"].get("keep_last"))
 
-    def own_state(self) -> dict:
-        """What this model has to remember: tensors and plain values by name. Every rank has to call this."""
+    def extra_state(self) -> dict:
+        """Further entries of the training state. Every rank has to call this."""
         return {"last_r1": float(self.last_r1), "guard": self.guard.state_dict()}
 
     def resume_training(self, resume_state: dict) -> None:
-        """Take up everything where the state left it; where the option file differs by now, the option file wins.
+        """Restore a training state. Where the option file was changed since, the option file wins.
 
         Raises:
             CheckpointError: the state is not one of this model.
         """
         path = self.opt["path"].get("resume_state")
-        train_state.check(resume_state, path, self.own_state())
+        train_state.check_complete(resume_state, path, self.extra_state())
         held = resume_state.get("options", self.recorded)  # states of earlier versions have none
         changes = changes_between(held, self.recorded)
         applied = load_optimizers(
@@ -369,7 +351,7 @@ class AdversarialModel(SRModel):
         )
         for change in changes or applied:
             get_root_logger().warning(f"The option file was changed since the state was saved: {change}")
-        self.last_state = resume_state  # a validation that did not come to its end is added to it
+        self.last_state = resume_state  # an interrupted validation is added to it
         if self.opt["rank"] == 0:
             train_state.finish_interrupted_save(
                 self.opt["path"], resume_state["iter"], self.opt["logger"].get("keep_last")
@@ -381,7 +363,7 @@ class AdversarialModel(SRModel):
         train_state.restore_rng_states(resume_state["random"], self.opt["rank"], self.opt["world_size"])
 
     def _advance_schedules(self, iteration: int) -> None:
-        """Move fresh schedulers to where a training from the start would be after so many iterations."""
+        """Step new schedulers to an iteration."""
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # no optimizer steps in between
             for i in range(1, iteration + 1):

@@ -24,19 +24,17 @@ HUE = math.pi  # largest angle about the grey axis
 SATURATION_STD = 1.0  # of the base-2 logarithm of the saturation
 CUTOUT = 0.5  # side of the square that is blanked, as a share of the image's (DiffAugment's too)
 
-NUMBERS = 32  # drawn for each image, more than all transforms together take
+NUMBERS = 32  # sampled per image; all transforms together use fewer
 
 
 class SampleRNG:
-    """Random numbers for a batch: each call gives one per image, (N,), from that image's stream alone.
+    """Random numbers for a batch: each call returns one per image, (N,), from the generator of that image.
 
-    Args:
-        streams: one generator per image, on any device.
-        device: where the numbers are wanted.
+    The generators may be on any device; the numbers are on `device`.
     """
 
-    def __init__(self, streams: Sequence[torch.Generator], device: torch.device):
-        numbers = torch.stack([torch.rand(NUMBERS, generator=s, device=s.device) for s in streams])  # (N, NUMBERS)
+    def __init__(self, generators: Sequence[torch.Generator], device: torch.device):
+        numbers = torch.stack([torch.rand(NUMBERS, generator=g, device=g.device) for g in generators])  # (N, NUMBERS)
         self._columns = iter(numbers.to(device).unbind(dim=1))
 
     def uniform(self, low: float, high: float) -> torch.Tensor:
@@ -47,29 +45,29 @@ class SampleRNG:
         """N(0, std^2)."""
         return std * torch.special.ndtri(next(self._columns).clamp(min=2**-25))
 
-    def happens(self, p: float) -> torch.Tensor:
+    def bernoulli(self, p: float) -> torch.Tensor:
         """True with probability `p`."""
         return next(self._columns) < p
 
 
-def flip(images: torch.Tensor, chances: SampleRNG, p: float) -> torch.Tensor:
-    """Left to right, or not, evenly."""
-    mirrored = chances.happens(p) & chances.happens(0.5)
+def flip(images: torch.Tensor, rng: SampleRNG, p: float) -> torch.Tensor:
+    """Mirror left to right in half of the cases."""
+    mirrored = rng.bernoulli(p) & rng.bernoulli(0.5)
     return _where(mirrored, images.flip(3), images)
 
 
-def rotate90(images: torch.Tensor, chances: SampleRNG, p: float) -> torch.Tensor:
-    """By none to three quarter turns, evenly."""
-    quarters = (chances.happens(p) * chances.uniform(0, 4)).long()
+def rotate90(images: torch.Tensor, rng: SampleRNG, p: float) -> torch.Tensor:
+    """Rotate by zero to three quarter turns."""
+    quarters = (rng.bernoulli(p) * rng.uniform(0, 4)).long()
     images = _where(quarters >= 2, images.flip(2, 3), images)
     return _where(quarters % 2 == 1, images.transpose(2, 3).flip(2), images)
 
 
-def translate(images: torch.Tensor, chances: SampleRNG, p: float) -> torch.Tensor:
-    """By whole pixels in both directions; what is missing at the edge is mirrored."""
-    moved, side = chances.happens(p), images.shape[2]
+def translate(images: torch.Tensor, rng: SampleRNG, p: float) -> torch.Tensor:
+    """Shift by whole pixels in both directions, with reflection at the edges."""
+    moved, side = rng.bernoulli(p), images.shape[2]
     for dim, shape in ((2, (-1, 1, side, 1)), (3, (-1, 1, 1, side))):
-        offset = (moved * chances.uniform(-TRANSLATION, TRANSLATION) * side).round().long()
+        offset = (moved * rng.uniform(-TRANSLATION, TRANSLATION) * side).round().long()
         source = torch.arange(side, device=images.device) - offset[:, None]  # (N, S)
         source = torch.where(source < 0, -1 - source, source)
         source = torch.where(source >= side, 2 * side - 1 - source, source)
@@ -77,14 +75,14 @@ def translate(images: torch.Tensor, chances: SampleRNG, p: float) -> torch.Tenso
     return images
 
 
-def geometry(images: torch.Tensor, chances: SampleRNG, p: float) -> torch.Tensor:
-    """Scale, rotation, stretching and fractional shift in one sampling; what is missing at the edge is mirrored."""
-    scale = (chances.happens(p) * chances.normal(SCALE_STD)).exp2()
-    angle = chances.happens(p) * chances.uniform(-ROTATION, ROTATION)
-    stretch = (chances.happens(p) * chances.normal(STRETCH_STD)).exp2()
-    shifted = chances.happens(p)
+def geometry(images: torch.Tensor, rng: SampleRNG, p: float) -> torch.Tensor:
+    """Scale, rotate, stretch and shift in one resampling, with reflection at the edges."""
+    scale = (rng.bernoulli(p) * rng.normal(SCALE_STD)).exp2()
+    angle = rng.bernoulli(p) * rng.uniform(-ROTATION, ROTATION)
+    stretch = (rng.bernoulli(p) * rng.normal(STRETCH_STD)).exp2()
+    shifted = rng.bernoulli(p)
     # an image is 2 wide in the coordinates of affine_grid
-    across, down = (2 * shifted * chances.normal(SHIFT_STD) for _ in range(2))
+    across, down = (2 * shifted * rng.normal(SHIFT_STD) for _ in range(2))
     cos, sin, wide, high = angle.cos(), angle.sin(), scale * stretch, scale / stretch
     origins = torch.stack(
         [
@@ -92,38 +90,38 @@ def geometry(images: torch.Tensor, chances: SampleRNG, p: float) -> torch.Tensor
             torch.stack([wide * sin, high * cos, -wide * sin * across - high * cos * down], dim=1),
         ],
         dim=1,
-    )  # (N, 2, 3): where in the old image a place of the new one lies
+    )  # (N, 2, 3): from new to old coordinates
     grid = F.affine_grid(origins, list(images.shape), align_corners=False)  # (N, S, S, 2)
     sampled = F.grid_sample(images, grid, mode="bilinear", padding_mode="reflection", align_corners=False)
     moved = (origins != torch.eye(2, 3, device=origins.device)).any(dim=2).any(dim=1)
     return _where(moved, sampled, images)
 
 
-def color(images: torch.Tensor, chances: SampleRNG, p: float) -> torch.Tensor:
-    """Brightness, contrast and saturation in one affine map of the colours."""
-    brightness = chances.happens(p) * chances.normal(BRIGHTNESS_STD)
-    contrast = (chances.happens(p) * chances.normal(CONTRAST_STD)).exp2()
-    saturation = (chances.happens(p) * chances.normal(SATURATION_STD)).exp2()
+def color(images: torch.Tensor, rng: SampleRNG, p: float) -> torch.Tensor:
+    """Change brightness, contrast and saturation in one affine map of the colours."""
+    brightness = rng.bernoulli(p) * rng.normal(BRIGHTNESS_STD)
+    contrast = (rng.bernoulli(p) * rng.normal(CONTRAST_STD)).exp2()
+    saturation = (rng.bernoulli(p) * rng.normal(SATURATION_STD)).exp2()
     grey, chroma, _ = _color_axes(images.device)
     matrix = contrast[:, None, None] * (grey + saturation[:, None, None] * chroma)  # (N, 3, 3)
     changed = (brightness != 0) | (contrast != 1) | (saturation != 1)
     return _where(changed, _recolored(images, matrix, contrast * brightness), images)
 
 
-def hue(images: torch.Tensor, chances: SampleRNG, p: float) -> torch.Tensor:
-    """Turn the colours about the grey axis."""
-    angle = chances.happens(p) * chances.uniform(-HUE, HUE)
+def hue(images: torch.Tensor, rng: SampleRNG, p: float) -> torch.Tensor:
+    """Rotate the colours about the grey axis."""
+    angle = rng.bernoulli(p) * rng.uniform(-HUE, HUE)
     grey, chroma, quarter = _color_axes(images.device)
     matrix = grey + angle.cos()[:, None, None] * chroma + angle.sin()[:, None, None] * quarter  # (N, 3, 3)
     return _where(angle != 0, _recolored(images, matrix, torch.zeros_like(angle)), images)
 
 
-def cutout(images: torch.Tensor, chances: SampleRNG, p: float) -> torch.Tensor:
+def cutout(images: torch.Tensor, rng: SampleRNG, p: float) -> torch.Tensor:
     """Blank a square, which may reach over the edge, to mid grey."""
     side = images.shape[2]
     centres = (torch.arange(side, device=images.device) + 0.5) / side
-    cut = chances.happens(p)[:, None, None]
-    rows, columns = ((centres - chances.uniform(0, 1)[:, None]).abs() < CUTOUT / 2 for _ in range(2))  # (N, S)
+    cut = rng.bernoulli(p)[:, None, None]
+    rows, columns = ((centres - rng.uniform(0, 1)[:, None]).abs() < CUTOUT / 2 for _ in range(2))  # (N, S)
     return images * ~(cut & rows[:, :, None] & columns[:, None, :])[:, None]  # (N, 1, S, S)
 
 
@@ -136,7 +134,7 @@ TRANSFORMS: dict[TransformName, Callable[[torch.Tensor, SampleRNG, float], torch
     "hue": hue,
     "cutout": cutout,
 }
-"""Each takes images, (N, 3, S, S), random numbers and p, and returns images of the same shape."""
+"""(images (N, 3, S, S), random numbers, p) -> images of the same shape."""
 
 
 def _where(chosen: torch.Tensor, changed: torch.Tensor, images: torch.Tensor) -> torch.Tensor:
@@ -144,7 +142,7 @@ def _where(chosen: torch.Tensor, changed: torch.Tensor, images: torch.Tensor) ->
 
 
 def _color_axes(device: torch.device) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """What takes a colour to its grey, to the rest of it, and to that rest turned by 90 degrees, (3, 3) each."""
+    """Matrices from a colour to its grey, to its chroma, and to the chroma turned by 90 degrees, (3, 3) each."""
     grey = torch.full((3, 3), 1 / 3, device=device)
     quarter = torch.tensor([[0.0, -1, 1], [1, 0, -1], [-1, 1, 0]], device=device) / math.sqrt(3)
     return grey, torch.eye(3, device=device) - grey, quarter
@@ -160,12 +158,12 @@ class AugmentOptions:
     """``train:augment_opt``.
 
     Attributes:
-        transforms: what may be done to an image, in this order; the default is what the ADA paper recommends.
-        p: probability of each transform, for each image; where `target` is given, only the first value. Near 1 the
-            generator learns the changes of all transforms but translate, color and cutout.
-        target: of r_t, the mean sign of the discriminator's logits of real images, which p follows; ~ leaves p as
-            it is. The ADA paper's is 0.6.
-        ramp_images: real images in which p may go from 0 to 1. The ADA paper's is 500,000.
+        transforms: applied in this order; the default is the ADA paper's recommendation.
+        p: probability of each transform per image; with a `target`, the initial value. Near 1 the generator learns the
+            changes of all transforms except translate, color and cutout.
+        target: for r_t, the mean sign of D's logits of real images, by which p is adapted; ~ keeps p constant. The
+            ADA paper's is 0.6.
+        ramp_images: real images in which p can rise from 0 to 1. The ADA paper's is 500,000.
         every: iterations between two adjustments. The ADA paper's is 4.
     """
 
@@ -194,15 +192,10 @@ class AugmentOptions:
 
 
 class Augmentation:
-    """Changes images at random before the discriminator sees them.
-
-    Gradients pass through it once, not twice: R1 is to be taken at the changed images.
-
-    Args:
-        options: see `AugmentOptions`.
+    """Augments what D sees. It can be differentiated once, not twice, so R1 is taken at the augmented images.
 
     Attributes:
-        p: the present probability of each transform.
+        p: the current probability of each transform.
         every: iterations between two calls of `update`.
     """
 
@@ -216,42 +209,32 @@ class Augmentation:
         """Whether p follows the discriminator."""
         return self._target is not None
 
-    def __call__(self, images: torch.Tensor, streams: Sequence[torch.Generator]) -> torch.Tensor:
-        """Change images.
-
-        Args:
-            images: (N, 3, S, S), float32, in [-1, 1].
-            streams: N generators on any device: all that is drawn for an image comes from its own one, so that its
-                change does not depend on the batch.
-        Returns:
-            (N, 3, S, S), about [-1, 1]; `images` itself where p is 0, and then nothing is drawn.
-        """
-        assert len(streams) == len(images)
+    def __call__(self, images: torch.Tensor, generators: Sequence[torch.Generator]) -> torch.Tensor:
+        """Augment images, (N, 3, S, S), float32, in [-1, 1], each with its own generator; as they are if p is 0."""
+        assert len(generators) == len(images)
         assert images.shape[2] == images.shape[3]
         if self.p == 0:
             return images
-        chances = SampleRNG(streams, images.device)
+        rng = SampleRNG(generators, images.device)
         for transform in self._transforms:
-            images = transform(images, chances, self.p)
+            images = transform(images, rng, self.p)
         return images
 
     def update(self, sign_mean: float, images: int) -> None:
-        """Adjust an adaptive p: more where the discriminator is surer of real images than the target, else less.
+        """Raise p if r_t = `sign_mean` is above the target, else lower it.
 
-        Args:
-            sign_mean: r_t, the mean sign of its logits of the real images seen since the last adjustment.
-            images: how many these were, on all ranks together.
+        r_t is the mean sign of D's logits of the real images since the last update, `images` their number on all ranks.
         """
         assert self.adaptive
         direction = (sign_mean > self._target) - (sign_mean < self._target)
         self.p = min(max(self.p + direction * images / self._ramp_images, 0.0), 1.0)
 
     def state_dict(self) -> dict[str, float]:
-        """What a resumed training needs."""
+        """For the training state."""
         return {"p": self.p}
 
     def load_state_dict(self, state: dict[str, float]) -> None:
-        """Go on from a state; a fixed p is the option file's, also where that was changed in between."""
+        """Restore p if it is adaptive; a constant p is the option file's."""
         if self.adaptive:
             self.p = float(state["p"])
 

@@ -6,33 +6,27 @@ from torch import nn
 
 @torch.no_grad()
 def update_ema(average: nn.Module, source: nn.Module, decay: float) -> None:
-    """Move the average towards the network: parameters by 1 - decay, buffers altogether.
+    """average = decay * average + (1 - decay) * source for parameters, in place; buffers are copied.
 
-    Args:
-        average: changed in place; of the same class and size as `source`.
-        source: not wrapped for several GPUs.
-        decay: 0 copies.
+    Both networks are of one class and size, not wrapped in DDP.
     """
     parameters, buffers = dict(source.named_parameters()), dict(source.named_buffers())
     names, averaged = zip(*average.named_parameters(), strict=True)
     torch._foreach_lerp_(averaged, [parameters[name] for name in names], 1 - decay)
-    kept = dict(average.named_buffers())
-    if kept:
-        torch._foreach_copy_([*kept.values()], [buffers[name] for name in kept])
+    averaged_buffers = dict(average.named_buffers())
+    if averaged_buffers:
+        torch._foreach_copy_([*averaged_buffers.values()], [buffers[name] for name in averaged_buffers])
 
 
 KERNEL = {"fused": True, "foreach": None}
 
 
 def restore_fused_state(optimizer: torch.optim.Optimizer) -> None:
-    """Make a state that was just loaded fit the fused kernel; a hook for after ``load_state_dict``.
+    """Make a loaded state of an Adam built with `KERNEL` fit the fused kernel; a hook after ``load_state_dict``.
 
-    A state brings along which kernel wrote it, and the layout of its tensors. The plain kernel would take over quietly;
-    and the fused one walks through memory as it lies, so that moments which lie in another order than their weights
-    (a state of a GPU on a CPU, whose weights have the channels last) would be other weights' moments.
-
-    Args:
-        optimizer: an Adam that was built with `KERNEL`.
+    A state contains the kernel that wrote it and the memory layout of its tensors. With another kernel's flag the fused
+    kernel would be replaced silently; and because it reads memory linearly, moments in another layout than their
+    weights (a GPU's state on a CPU with channels last) would be applied to the wrong weights.
     """
     for group in optimizer.param_groups:
         group.update(KERNEL)

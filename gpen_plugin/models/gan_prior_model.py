@@ -1,4 +1,4 @@
-"""Stage one of the paper: the GAN prior learns to draw faces, as StyleGAN2 does (sections 3.3 and 4.2)."""
+"""Training the GAN prior, as StyleGAN2 (paper, sections 3.3 and 4.2)."""
 
 from collections.abc import Callable, Mapping, Sequence
 
@@ -17,26 +17,24 @@ from gpen_plugin.models.gan_steps import discriminator_step, generator_step, pat
 from gpen_plugin.models.rng import mix_styles, noise_maps, normal
 from gpen_plugin.models.validation import Images, MetricSums
 
-MEAN_OF = 4096  # latent codes, for the centre of truncation
-LARGEST_TILE = 256  # pixels of a sample on the page: TensorBoard takes half a minute for a page of whole 1024 px ones
+MEAN_LATENT_SAMPLES = 4096  # for the centre of truncation
+MAX_TILE = 256  # pixels of a sample in the grid: TensorBoard takes half a minute for a grid of 1024 px samples
 
 
 @register("model")
 class GPENPriorModel(AdversarialModel):
     """Trains `GPENPrior` against `GPENDiscriminator`: non-saturating logistic loss, lazy R1, path length, mixing.
 
-    A validation draws one sample of the average for each image of its set, from latent codes that stay the same, and
-    compares the two sets by the metrics for sets.
+    A validation generates one EMA sample per image of its set, from fixed latent codes, and compares the two sets.
 
     Args:
         opt: parsed options; ``train`` holds the keys of `PriorTrainOptions`.
     """
 
     options_class = PriorTrainOptions
-    shows_images = False  # samples of its own
+    grid_shows_images = False  # but samples
 
     def init_training_settings(self) -> None:
-        """See `AdversarialModel`."""
         super().init_training_settings()
         self.mean_path_length = torch.zeros((), device=self.device)
         self.last_path = torch.zeros((), device=self.device)
@@ -59,37 +57,37 @@ class GPENPriorModel(AdversarialModel):
         self.optimizer_g, self.optimizer_d = self.optimizers
 
     def optimize_parameters(self, current_iter: int) -> None:
-        """One iteration: a step of D, at times R1, a step of G, at times path length, then the average."""
+        """One iteration: D step, lazy R1, G step, lazy path length, EMA."""
         batch = len(self.gt)
-        how = {"gan": self.loss_gan, "guard": self.guard, "autocast": self.autocast}
+        common = {"gan": self.loss_gan, "guard": self.guard, "autocast": self.autocast}
         with torch.no_grad(), self.autocast():
-            fake = self._draw("discriminator", current_iter, batch)
+            fake = self._generate("discriminator", current_iter, batch)
         augment = self._augment("augmentation of D", current_iter)
-        losses = discriminator_step(self.net_d, self.optimizer_d, fake, self.gt, augment=augment, **how)
+        losses = discriminator_step(self.net_d, self.optimizer_d, fake, self.gt, augment=augment, **common)
         # R1 with respect to the images as D sees them. StyleGAN2-ADA takes it with respect to those before the
         # augmentation, which would have to be differentiated twice.
         losses |= self.lazy_r1(current_iter, self.optimizer_d, augment(self.gt) if augment else self.gt)
         with self.autocast():
-            fake = self._draw("generator", current_iter, batch)
+            fake = self._generate("generator", current_iter, batch)
         augment = self._augment("augmentation of G", current_iter)
-        losses |= generator_step(self.net_d, self.optimizer_g, fake, augment=augment, **how)
+        losses |= generator_step(self.net_d, self.optimizer_g, fake, augment=augment, **common)
         losses |= self._lazy_path_length(current_iter, batch)
         losses = self._adapt(current_iter, batch, losses)
         images = batch * self.opt["world_size"]
         self.end_of_iteration(losses, 0.5 ** (images / self.settings.ema_half_life))
 
-    def _draw(self, purpose: str, iteration: int, batch: int, return_latents: bool = False):
-        """Images of the generator in training, with style mixing and fresh noise."""
-        prior, streams = self.get_bare_model(self.net_g), self.draws.streams(purpose, iteration, batch)
-        styles, places = mix_styles(prior, streams, self.settings.mixing_prob)
-        noise = noise_maps(prior, streams)
-        return self.net_g(styles, noise, inject_index=places, return_latents=return_latents)
+    def _generate(self, purpose: str, iteration: int, batch: int, return_latents: bool = False):
+        """Images of the training generator, with style mixing and new noise."""
+        prior, generators = self.get_bare_model(self.net_g), self.step_rng.generators(purpose, iteration, batch)
+        styles, indices = mix_styles(prior, generators, self.settings.mixing_prob)
+        noise = noise_maps(prior, generators)
+        return self.net_g(styles, noise, inject_index=indices, return_latents=return_latents)
 
     def _augment(self, purpose: str, iteration: int) -> Callable | None:
-        """What is done to images before D sees them; the same at each call with images of one place."""
+        """The augmentation of what D sees; repeated calls use the same random numbers."""
         if self.augmentation is None:
             return None
-        return lambda images: self.augmentation(images, self.draws.streams(purpose, iteration, len(images)))
+        return lambda images: self.augmentation(images, self.step_rng.generators(purpose, iteration, len(images)))
 
     def _lazy_path_length(self, current_iter: int, batch: int) -> dict[str, torch.Tensor]:
         weight, every = self.settings.path_reg_weight, self.settings.net_g_reg_every
@@ -98,11 +96,11 @@ class GPENPriorModel(AdversarialModel):
         if current_iter % every == 0:
             fewer = max(1, batch // self.settings.path_batch_shrink)
             prior = self.get_bare_model(self.net_g)
-            streams = self.draws.streams("direction", current_iter, fewer)
+            generators = self.step_rng.generators("direction", current_iter, fewer)
             losses, self.mean_path_length = path_length_step(
-                lambda: self._draw("path length", current_iter, fewer, return_latents=True),
+                lambda: self._generate("path length", current_iter, fewer, return_latents=True),
                 self.optimizer_g,
-                normal((3, prior.out_size, prior.out_size), streams),
+                normal((3, prior.out_size, prior.out_size), generators),
                 self.mean_path_length,
                 weight=weight,
                 every=every,
@@ -112,7 +110,7 @@ class GPENPriorModel(AdversarialModel):
         return {"l_g_path": self.last_path, "mean_path_length": self.mean_path_length}
 
     def _adapt(self, current_iter: int, batch: int, losses: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        """Adaptive augmentation follows the signs of D's logits at real images, measured on all ranks."""
+        """Adapt p of the augmentation to the signs of D's logits of real images, over all ranks."""
         if self.augmentation is None:
             return dict(losses)
         if self.augmentation.adaptive:
@@ -124,59 +122,57 @@ class GPENPriorModel(AdversarialModel):
                 self.sign_sum, self.sign_count = torch.zeros_like(self.sign_sum), 0
         return {**losses, "augment_p": torch.tensor(self.augmentation.p, device=self.device)}
 
-    def images_of(self, batch: Mapping, index: int) -> Images:
-        """A sample of the average as ``result``, and an image of the set as ``gt``; see `AdversarialModel`."""
+    def to_images(self, batch: Mapping, index: int) -> Images:
+        """An EMA sample as ``result``, and the image of the set as ``gt``."""
         self.feed_data(batch)
         (sample,) = self._samples(self.net_g_ema if self.is_train else self.net_g, [index])
         return {"result": sample, "gt": tensor2img([(self.gt + 1) / 2])}
 
-    def page_of(self, tally: MetricSums) -> np.ndarray | None:
-        """The same latent codes in each panel: of the network, of its average, of its average truncated."""
-        places = range(self.opt["val"].get("grid_images", 16))
-        if not places:
+    def image_grid(self, sums: MetricSums) -> np.ndarray | None:
+        """The same latent codes in each panel: network, EMA, EMA truncated."""
+        indices = range(self.opt["val"].get("grid_images", 16))
+        if not indices:
             return None
         truncation = self.opt["val"].get("truncation", 0.7)
         averaged = self.net_g_ema if self.is_train else self.net_g
-        panels = {"raw": self._samples(self.net_g, places)} if self.is_train else {}
-        panels["average (EMA)"] = self._samples(averaged, places)
-        panels[f"average, truncation {truncation:g}"] = self._samples(averaged, places, truncation)
-        mosaics = [mosaic([_at_most(sample, LARGEST_TILE) for sample in samples]) for samples in panels.values()]
+        panels = {"raw": self._samples(self.net_g, indices)} if self.is_train else {}
+        panels["average (EMA)"] = self._samples(averaged, indices)
+        panels[f"average, truncation {truncation:g}"] = self._samples(averaged, indices, truncation)
+        mosaics = [mosaic([_shrink(sample, MAX_TILE) for sample in samples]) for samples in panels.values()]
         return sheet([mosaics], list(panels), tile=max(mosaics[0].shape[:2]))
 
     @torch.no_grad()
-    def _samples(self, net: torch.nn.Module, places: Sequence[int], truncation: float = 1.0) -> list[np.ndarray]:
-        """Draw one image for each place, uint8 BGR, (H, W, 3): a function of the seed and the place."""
+    def _samples(self, net: torch.nn.Module, indices: Sequence[int], truncation: float = 1.0) -> list[np.ndarray]:
+        """One image per index, uint8 BGR, (H, W, 3), determined by the seed and the index."""
         prior = self.get_bare_model(net)
-        centre = None if truncation == 1 else prior.mean_latent(MEAN_OF, self.draws.stream("mean"))
+        centre = None if truncation == 1 else prior.mean_latent(MEAN_LATENT_SAMPLES, self.step_rng.generator("mean"))
         images = []
-        for place in places:
-            streams = [self.draws.stream("sample", place)]
-            z, noise = normal((prior.num_style_feat,), streams), noise_maps(prior, streams)
+        for index in indices:
+            generators = [self.step_rng.generator("sample", index)]
+            z, noise = normal((prior.num_style_feat,), generators), noise_maps(prior, generators)
             image = prior(z, noise, truncation=truncation, truncation_latent=centre)
             images.append(tensor2img([(image + 1) / 2]))
         return images
 
-    def own_state(self) -> dict:
-        """See `AdversarialModel`."""
+    def extra_state(self) -> dict:
         own = {"mean_path_length": float(self.mean_path_length), "last_path": float(self.last_path)}
         if self.augmentation is not None:
             signs = {"sign_sum": float(all_reduce_mean(self.sign_sum)), "sign_count": self.sign_count}
             own["augmentation"] = self.augmentation.state_dict() | signs
-        return super().own_state() | own
+        return super().extra_state() | own
 
     def resume_training(self, resume_state: dict) -> None:
-        """See `AdversarialModel`."""
         super().resume_training(resume_state)
         for name in ("mean_path_length", "last_path"):
             setattr(self, name, torch.tensor(resume_state[name], device=self.device))
-        held = resume_state.get("augmentation")
-        if self.augmentation is not None and held:
-            self.sign_sum = torch.tensor(held["sign_sum"], device=self.device)
-            self.sign_count = held["sign_count"]
-            self.augmentation.load_state_dict({k: v for k, v in held.items() if not k.startswith("sign_")})
+        saved = resume_state.get("augmentation")
+        if self.augmentation is not None and saved:
+            self.sign_sum = torch.tensor(saved["sign_sum"], device=self.device)
+            self.sign_count = saved["sign_count"]
+            self.augmentation.load_state_dict({k: v for k, v in saved.items() if not k.startswith("sign_")})
 
 
-def _at_most(image: np.ndarray, side: int) -> np.ndarray:
+def _shrink(image: np.ndarray, side: int) -> np.ndarray:
     if image.shape[0] <= side:
         return image
     return cv2.resize(image, (side, side), interpolation=cv2.INTER_AREA)

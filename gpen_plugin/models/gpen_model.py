@@ -1,16 +1,18 @@
-"""Stage two of the paper: the embedded prior is fine-tuned on degraded faces (section 3.3)."""
+"""Fine-tuning GPEN with its embedded prior on degraded faces (paper, section 3.3)."""
 
 from collections import OrderedDict
+from collections.abc import Callable
 
 import numpy as np
 import torch
 from torch._functorch import config as compiled
 
 from gpen_plugin.config.train_options import OptimOptions, TrainOptions
+from gpen_plugin.errors import OptionError
 from gpen_plugin.host import register
 from gpen_plugin.images.grid import sheet
 from gpen_plugin.models.adversarial_model import AdversarialModel
-from gpen_plugin.models.gan_steps import Losses, generator_and_discriminator_step, loss_value
+from gpen_plugin.models.gan_steps import Losses, generator_and_discriminator_step
 from gpen_plugin.models.validation import MetricSums
 
 
@@ -25,23 +27,21 @@ class GPENModel(AdversarialModel):
     options_class = TrainOptions
 
     def model_to_device(self, net: torch.nn.Module) -> torch.nn.Module:
-        """See `AdversarialModel`. A decoder that stays as it is must be so before it is wrapped for several GPUs."""
+        """As in `AdversarialModel`. The decoder is frozen first, because DDP registers the parameters that learn."""
         if self.settings and self.settings.freeze_decoder and hasattr(net, "decoder"):
             net.decoder.requires_grad_(False)
         if self.settings and self.settings.compile:
-            compiled.donated_buffer = (
-                False  # `generator_and_discriminator_step` goes back through D's graph twice, which this would forbid
-            )
+            # `generator_and_discriminator_step` goes back through D's graph twice
+            compiled.donated_buffer = False
         return super().model_to_device(net)
 
     def init_training_settings(self) -> None:
-        """See `AdversarialModel`."""
         super().init_training_settings()
         self.loss_pixel = self.build_loss(self.settings.pixel_opt)
         self.loss_feature_matching = self.build_loss(self.settings.feature_matching_opt)
 
     def start_from_files(self) -> None:
-        """Embed the prior: it becomes the decoder. A resumed training has its own."""
+        """Load the prior as the decoder, unless a whole generator is loaded (as on resume)."""
         paths = self.opt["path"]
         if paths.get("pretrain_prior") and not paths.get("pretrain_network_g"):
             decoder = self.get_bare_model(self.net_g).decoder
@@ -52,7 +52,7 @@ class GPENModel(AdversarialModel):
     def setup_optimizers(self) -> None:
         """One Adam, three groups: encoder, decoder, discriminator (paper, section 4.2).
 
-        What a subclass of `GPEN` adds beside its encoder and decoder learns at the encoder's rate.
+        Parameters that a subclass of `GPEN` adds have the encoder's rate.
         """
         optim = OptimOptions(**self.settings.optim)
         generator = self.get_bare_model(self.net_g)
@@ -90,28 +90,42 @@ class GPENModel(AdversarialModel):
         self.end_of_iteration(losses, self.settings.ema_decay)
 
     def content_losses(self, fake: torch.Tensor, real: torch.Tensor) -> Losses:
-        """The generator's loss terms that do not involve the discriminator; a subclass adds its own here.
+        """G's weighted loss terms without the discriminator, scalars by their names in the log (``l_g_...``).
 
-        Args:
-            fake: the generator's images, (N, 3, H, W), in its value range.
-            real: the ground truth, same shape.
-        Returns:
-            Weighted terms, scalars with their graph, by their names in the log: ``l_g_...``.
+        A subclass adds its own here. Images are (N, 3, H, W), in the value range of the generator.
         """
         term = loss_value(self.loss_pixel, fake, real) if self.loss_pixel is not None else None
         return {} if term is None else {"l_g_pix": term}
 
     def get_current_visuals(self) -> OrderedDict:
-        """LQ, result and GT in [0, 1]: here images leave the model's value range."""
+        """LQ, result and GT in [0, 1], converted from the generator's value range."""
         low, high = self.get_bare_model(self.net_g).value_range
         return OrderedDict((name, (v - low) / (high - low)) for name, v in super().get_current_visuals().items())
 
-    def page_of(self, tally: MetricSums) -> np.ndarray | None:
-        """A row LQ | restored | GT for each image."""
-        if not tally.shown:
+    def image_grid(self, sums: MetricSums) -> np.ndarray | None:
+        """One row LQ | restored | GT per image."""
+        if not sums.shown:
             return None
-        rows = [tally.shown[index] for index in sorted(tally.shown)]
+        rows = [sums.shown[index] for index in sorted(sums.shown)]
         columns = {"lq": "LQ", "result": "restored", "gt": "GT"}
         shown = [name for name in columns if name in rows[0]]
         tile = min(max(128, rows[0]["result"].shape[0]), 512)  # TensorBoard is slow with larger pages
         return sheet([[row[name] for name in shown] for row in rows], [columns[name] for name in shown], tile)
+
+
+def loss_value(loss: Callable, fake: torch.Tensor, real: torch.Tensor) -> torch.Tensor | None:
+    """The sum of what ``loss(fake, real)`` returns: a scalar, or several of which some may be None.
+
+    BasicSR's PerceptualLoss returns (content, style). None if there is no term.
+
+    Raises:
+        OptionError: the loss returns something else.
+    """
+    returned = loss(fake, real)
+    terms = [term for term in (returned if isinstance(returned, (tuple, list)) else [returned]) if term is not None]
+    for term in terms:
+        if not torch.is_tensor(term) or term.numel() != 1:
+            got = f"a tensor of shape {tuple(term.shape)}" if torch.is_tensor(term) else f"{type(term).__name__}"
+            expected = "a scalar tensor, or several of which each may be None"
+            raise OptionError(f"{type(loss).__name__}", f"returned {got}", expected, "Use reduction: mean.")
+    return sum(term.reshape(()) for term in terms) if terms else None

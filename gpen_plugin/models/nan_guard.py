@@ -1,4 +1,4 @@
-"""Optimiser steps that are left out where a number is not finite, so that one bad batch does not end a training."""
+"""Skips optimiser steps with losses or gradients that are not finite, so one bad batch does not end a training."""
 
 import math
 from collections.abc import Mapping
@@ -11,13 +11,13 @@ from gpen_plugin.host.distributed import all_gather_object
 
 
 class NaNGuard:
-    """Takes optimiser steps; leaves those out whose losses or gradients are not finite, and counts them.
+    """Takes optimiser steps, except those with losses or gradients that are not finite, which it counts.
 
-    All ranks leave out the same steps, so their weights stay equal. Steps are told apart by name, because a generator
-    that has broken down would otherwise hide behind the discriminator's good steps.
+    All ranks skip the same steps, so their weights stay equal. Steps are counted by name, so that a diverged generator
+    is noticed in spite of good steps of the discriminator.
 
     Args:
-        patience: so many steps of one name left out in a row end the training; 0 never does.
+        patience: this many skipped steps of one name in a row end the training; 0 never does.
     """
 
     def __init__(self, patience: int = 10):
@@ -27,21 +27,20 @@ class NaNGuard:
         self._first: dict[str, str] = {}
 
     def step(self, name: str, optimizer: torch.optim.Optimizer, losses: Mapping[str, torch.Tensor]) -> torch.Tensor:
-        """Step, after the losses went back, if all is finite.
+        """Call ``optimizer.step()`` if the losses, which went back before, and all gradients are finite on all ranks.
 
         Args:
-            name: of the step, such as ``g``; for the count and the message.
-            optimizer: moves the parameters that have gradients.
-            losses: the terms that went back, scalars by their names in the log.
+            name: of the step, such as ``g``.
+            losses: scalars by their names in the log.
         Returns:
             The norm of all gradients, a scalar on their device.
         Raises:
-            TrainingError: this was the last straw; says which number went first.
+            TrainingError: `patience` is exhausted; names the number that was the first not to be finite.
         """
         gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
         norm = torch.nn.utils.get_total_norm(gradients)
         numbers = {**losses, f"the gradient of step {name}": norm}
-        if self._on_all_ranks(torch.stack([number.detach().float().reshape(()) for number in numbers.values()])):
+        if self._finite_on_all_ranks(torch.stack([number.detach().float().reshape(()) for number in numbers.values()])):
             optimizer.step()
             self._in_a_row[name] = 0
             return norm
@@ -50,15 +49,14 @@ class NaNGuard:
         return norm
 
     def state_dict(self) -> dict[str, int]:
-        """What a resumed training has to know."""
+        """For the training state."""
         return {"skipped": self.skipped, "in_a_row": dict(self._in_a_row), "first": dict(self._first)}
 
     def load_state_dict(self, state: Mapping) -> None:
-        """Take up the counts of `state_dict`."""
         self.skipped = state["skipped"]
         self._in_a_row, self._first = dict(state["in_a_row"]), dict(state["first"])
 
-    def _on_all_ranks(self, numbers: torch.Tensor) -> bool:
+    def _finite_on_all_ranks(self, numbers: torch.Tensor) -> bool:
         finite = numbers.isfinite().all()
         if torch.distributed.is_initialized():
             finite = finite.float()
@@ -73,7 +71,7 @@ class NaNGuard:
         if self._in_a_row[name] == self.patience:
             raise TrainingError(
                 f"train:nonfinite_patience: {self.patience}",
-                f"{self.patience} steps in a row were not finite; {self._first[name]} went first",
+                f"{self.patience} steps in a row were not finite; {self._first[name]} was the first",
                 "finite losses and gradients",
                 "The last saved state is good. Resume from it with a lower learning rate, with precision: fp32, or "
                 "with a larger r1_reg_weight.",
@@ -81,9 +79,9 @@ class NaNGuard:
 
 
 def _first_not_finite(numbers: Mapping[str, torch.Tensor]) -> str:
-    """The first of the numbers that is not finite on some rank: a loss before the gradient that it spoilt."""
+    """The first number that is not finite on some rank: a loss stands before its gradient."""
     values = [
-        (place, f"{name} ({float(number)})", float(number)) for place, (name, number) in enumerate(numbers.items())
+        (index, f"{name} ({float(number)})", float(number)) for index, (name, number) in enumerate(numbers.items())
     ]
-    broken = [(place, text) for place, text, value in values if not math.isfinite(value)]
+    broken = [(index, text) for index, text, value in values if not math.isfinite(value)]
     return min(found for of_one in all_gather_object(broken) for found in of_one)[1]

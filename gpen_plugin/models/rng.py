@@ -1,7 +1,7 @@
-"""Randomness of a training step as a function of its place in the run.
+"""Random numbers of a training step.
 
-Nothing is drawn from a stream that runs on: what image n of iteration i sees comes from (seed, i, n, purpose). So a
-resumed training draws what an unstopped one draws, and two ranks draw together what one rank with twice the batch does.
+Those of image n in iteration i are seeded with (seed, purpose, i, n). So a resumed training has the numbers of an
+uninterrupted one, and two ranks together those of one rank with twice the batch.
 """
 
 from collections.abc import Sequence
@@ -24,55 +24,44 @@ STREAMS = (
 
 
 class StepRNG:
-    """Where the random numbers of a run come from.
-
-    Args:
-        seed: ``manual_seed`` of the run.
-        rank: of this process.
-        world_size: how many ranks there are; their images are numbered as the host's sampler deals them out.
-        device: on which the numbers are drawn.
-    """
+    """The random generators of a run, on `device`. Images of the ranks are numbered as by BasicSR's sampler."""
 
     def __init__(self, seed: int, rank: int, world_size: int, device: torch.device):
         self.seed, self.rank, self.world_size = seed, rank, world_size
         own_gpu = device.type == "cuda" and device.index is None
         self.device = torch.device("cuda", torch.cuda.current_device()) if own_gpu else device
 
-    def streams(self, purpose: str, iteration: int, batch: int) -> list[torch.Generator]:
+    def generators(self, purpose: str, iteration: int, batch: int) -> list[torch.Generator]:
         """One generator for each of this rank's `batch` images."""
-        return [self.stream(purpose, iteration, self.rank + n * self.world_size) for n in range(batch)]
+        return [self.generator(purpose, iteration, self.rank + n * self.world_size) for n in range(batch)]
 
-    def stream(self, purpose: str, *place: int) -> torch.Generator:
-        """The generator of one place, the same on every rank."""
-        sequence = np.random.SeedSequence((self.seed, STREAMS.index(purpose), *place))
+    def generator(self, purpose: str, *index: int) -> torch.Generator:
+        """The generator of one index, the same on every rank."""
+        sequence = np.random.SeedSequence((self.seed, STREAMS.index(purpose), *index))
         generator = torch.Generator(self.device)
         return generator.manual_seed(int(sequence.generate_state(1, np.uint64)[0] >> np.uint64(1)))
 
 
-def normal(shape: Sequence[int], streams: Sequence[torch.Generator]) -> torch.Tensor:
-    """N(0, 1), (N, *shape), each sample from its own stream."""
-    return torch.stack([torch.randn(tuple(shape), generator=s, device=s.device) for s in streams])
+def normal(shape: Sequence[int], generators: Sequence[torch.Generator]) -> torch.Tensor:
+    """N(0, 1), (N, *shape), each sample from its own generator."""
+    return torch.stack([torch.randn(tuple(shape), generator=g, device=g.device) for g in generators])
 
 
-def noise_maps(prior: GPENPrior, streams: Sequence[torch.Generator]) -> list[torch.Tensor | None]:
-    """As `GPENPrior.make_noise`, each sample from its own stream."""
-    drawn = zip(*(prior.make_noise(1, stream) for stream in streams), strict=True)
-    return [None if maps[0] is None else torch.cat(maps) for maps in drawn]
+def noise_maps(prior: GPENPrior, generators: Sequence[torch.Generator]) -> list[torch.Tensor | None]:
+    """As `GPENPrior.make_noise`, each sample from its own generator."""
+    maps_of_samples = zip(*(prior.make_noise(1, generator) for generator in generators), strict=True)
+    return [None if maps[0] is None else torch.cat(maps) for maps in maps_of_samples]
 
 
 def mix_styles(
-    prior: GPENPrior, streams: Sequence[torch.Generator], mixing_prob: float
+    prior: GPENPrior, generators: Sequence[torch.Generator], mixing_prob: float
 ) -> tuple[list[torch.Tensor], torch.Tensor]:
-    """Codes for style mixing (StyleGAN2): a sample is mixed of two with probability `mixing_prob`.
+    """Style mixing (StyleGAN2): a sample has two codes with probability `mixing_prob`.
 
-    Args:
-        prior: tells the length of a code and how many the blocks take.
-        streams: one per sample.
-        mixing_prob: from 0 to 1.
     Returns:
-        Two codes, (N, F) each, and for each sample the place from which the second rules, (N,).
+        Two codes, (N, F) each, and per sample the index of the first layer that takes the second, (N,).
     """
-    first, second = normal((2, prior.num_style_feat), streams).unbind(dim=1)  # (N, 2, F) -> 2 x (N, F)
-    chance, where = torch.stack([torch.rand(2, generator=s, device=s.device) for s in streams]).unbind(dim=1)  # (N,)
-    place = 1 + (where * (prior.num_latent - 1)).long()  # 1 to num_latent - 1
-    return [first, second], place.where(chance < mixing_prob, torch.full_like(place, prior.num_latent))
+    first, second = normal((2, prior.num_style_feat), generators).unbind(dim=1)  # (N, 2, F) -> 2 x (N, F)
+    u, position = torch.stack([torch.rand(2, generator=g, device=g.device) for g in generators]).unbind(dim=1)  # (N,)
+    index = 1 + (position * (prior.num_latent - 1)).long()  # 1 to num_latent - 1
+    return [first, second], index.where(u < mixing_prob, torch.full_like(index, prior.num_latent))

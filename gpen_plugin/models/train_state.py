@@ -27,7 +27,7 @@ WITHOUT_EFFECT = {  # on what is learnt and measured
     "persistent_workers",
     "pbar",
 }
-OF_A_GROUP = ("initial_lr", "betas", "eps")
+GROUP_KEYS = ("initial_lr", "betas", "eps")
 POSITION = ("last_epoch", "base_lrs")  # of a schedule; the other public entries of its state are its settings
 
 Optimizers = Sequence[torch.optim.Optimizer]
@@ -58,9 +58,9 @@ def recorded_options(opt: Mapping, train: AdversarialOptions) -> dict:
     return _plain({**{name: opt.get(name) for name in SECTIONS}, "train": asdict(train)})
 
 
-def changes_between(held: Mapping, wanted: Mapping) -> list[Change]:
-    """What differs between two results of `recorded_options`, by key path. A missing key is as good as ~."""
-    old, new = dict(_flat(held)), dict(_flat(wanted))
+def changes_between(saved: Mapping, wanted: Mapping) -> list[Change]:
+    """Differences between two results of `recorded_options`, by key path. A missing key counts as ~."""
+    old, new = dict(_flatten(saved)), dict(_flatten(wanted))
     keys = dict.fromkeys([*old, *new])  # a set would lose the order
     return [Change(key, old.get(key), new.get(key)) for key in keys if old.get(key) != new.get(key)]
 
@@ -74,43 +74,43 @@ def load_optimizers(
     where: str,
     same_warmup: bool = True,
 ) -> list[Change]:
-    """Take up optimisers and schedules as built from the option file, from a training state.
+    """Load a training state into optimisers and schedulers that were built from the option file.
 
     Args:
         state: ``optimizers`` and ``schedulers``, state dicts; ``iter``.
-        optimizers: fresh; their groups have names. A group or parameter that the state does not know starts without
-            moments, and what the state alone knows is dropped.
-        schedulers: one per optimiser, fresh.
-        advance: moves the schedulers from the start to ``iter``; called where they or the rates are not the state's.
+        optimizers: new, with named groups. Groups and parameters that the state lacks start without moments; those
+            that only the state has are dropped.
+        schedulers: new, one per optimiser.
+        advance: steps the schedulers from the start to ``iter``; called if they or the rates are not the state's.
         where: names the state in an error.
-        same_warmup: whether the warm-up, of which the schedulers do not know, is the state's.
+        same_warmup: whether the warm-up, which schedulers do not contain, is the state's.
     Returns:
         The settings of groups and schedules in which the state differs.
     Raises:
         CheckpointError: the state is of another model or network.
     """
-    held_optimizers, held_schedulers = state["optimizers"], state["schedulers"]
-    if not len(held_optimizers) == len(held_schedulers) == len(optimizers):
-        got = f"holds {len(held_optimizers)} optimizers"
+    saved_optimizers, saved_schedulers = state["optimizers"], state["schedulers"]
+    if not len(saved_optimizers) == len(saved_schedulers) == len(optimizers):
+        got = f"holds {len(saved_optimizers)} optimizers"
         raise CheckpointError(where, got, f"a training state of this model, which has {len(optimizers)}")
-    pairs = [*zip(optimizers, held_optimizers, strict=True)]
-    of_groups = [change for own, held in pairs for change in _changes_of_groups(held["param_groups"], own.param_groups)]
+    pairs = [*zip(optimizers, saved_optimizers, strict=True)]
+    of_groups = [change for own, saved in pairs for change in _diff_groups(saved["param_groups"], own.param_groups)]
     of_schedules = [
         change
-        for scheduler, held in zip(schedulers, held_schedulers, strict=True)
-        for change in _differences(held, _settings(scheduler.state_dict()), "scheduler:{}")
+        for scheduler, saved in zip(schedulers, saved_schedulers, strict=True)
+        for change in _diff(saved, _settings(scheduler.state_dict()), "scheduler:{}")
     ]
-    same_rates = all(_rates(held["param_groups"]) == _rates(own.param_groups) for own, held in pairs)
-    for optimizer, held in pairs:
-        optimizer.load_state_dict(_fitted(held, optimizer, where))
+    same_rates = all(_rates(saved["param_groups"]) == _rates(own.param_groups) for own, saved in pairs)
+    for optimizer, saved in pairs:
+        optimizer.load_state_dict(_fit_state(saved, optimizer, where))
     if of_schedules or not same_rates or not same_warmup:
         advance()
     else:
-        for scheduler, held in zip(schedulers, held_schedulers, strict=True):
-            scheduler.load_state_dict(held)
-        for optimizer, held in pairs:
-            for group, held_group in zip(optimizer.param_groups, held["param_groups"], strict=True):
-                group["lr"] = held_group["lr"]
+        for scheduler, saved in zip(schedulers, saved_schedulers, strict=True):
+            scheduler.load_state_dict(saved)
+        for optimizer, saved in pairs:
+            for group, saved_group in zip(optimizer.param_groups, saved["param_groups"], strict=True):
+                group["lr"] = saved_group["lr"]
     return of_groups + of_schedules
 
 
@@ -118,27 +118,27 @@ def _rates(groups: Sequence[Mapping]) -> list[tuple[str, float]]:
     return [(group["name"], group["initial_lr"]) for group in groups]
 
 
-def _changes_of_groups(held: Sequence[Mapping], groups: Sequence[Mapping]) -> list[Change]:
-    names = [[group["name"] for group in one] for one in (held, groups)]
+def _diff_groups(saved: Sequence[Mapping], groups: Sequence[Mapping]) -> list[Change]:
+    names = [[group["name"] for group in one] for one in (saved, groups)]
     if names[0] != names[1]:
         return [Change("groups of the optimizer", *names)]
     return [
         change
-        for old, new in zip(held, groups, strict=True)
-        for change in _differences(old, {key: new[key] for key in OF_A_GROUP}, f"{{}} of {new['name']}")
+        for old, new in zip(saved, groups, strict=True)
+        for change in _diff(old, {key: new[key] for key in GROUP_KEYS}, f"{{}} of {new['name']}")
     ]
 
 
-def _fitted(held: Mapping, optimizer: torch.optim.Optimizer, where: str) -> dict:
-    """The option file's settings with the state's moments, which are matched by group name and place in the group."""
+def _fit_state(saved: Mapping, optimizer: torch.optim.Optimizer, where: str) -> dict:
+    """The option file's settings with the state's moments, matched by group name and index in the group."""
     own = optimizer.state_dict()
-    numbers = {group["name"]: group["params"] for group in held["param_groups"]}
+    numbers = {group["name"]: group["params"] for group in saved["param_groups"]}
     moments = {}
     for group, described in zip(optimizer.param_groups, own["param_groups"], strict=True):
         known = numbers.get(group["name"], ())
         for number, old_number, parameter in zip(described["params"], known, group["params"], strict=False):
-            if old_number in held["state"]:
-                moments[number] = held["state"][old_number]
+            if old_number in saved["state"]:
+                moments[number] = saved["state"][old_number]
                 shape = moments[number].get("exp_avg", parameter).shape
                 if shape != parameter.shape:
                     got = f"a moment of shape {tuple(shape)} in group {group['name']}"
@@ -151,22 +151,22 @@ def _settings(state: Mapping) -> dict:
     return {key: value for key, value in state.items() if key not in POSITION and not key.startswith("_")}
 
 
-def _differences(held: Mapping, wanted: Mapping, name: str) -> list[Change]:
-    """Entries of `wanted` that `held` lacks or has otherwise. `name` has a place for the key."""
-    pairs = [(key, _plain(held.get(key)), _plain(value)) for key, value in wanted.items()]
+def _diff(saved: Mapping, wanted: Mapping, name: str) -> list[Change]:
+    """Entries of `wanted` that `saved` lacks or has with another value. `name` is a format for the key."""
+    pairs = [(key, _plain(saved.get(key)), _plain(value)) for key, value in wanted.items()]
     return [Change(name.format(key), old, new) for key, old, new in pairs if old != new]
 
 
-def _flat(options: Mapping, prefix: str = "") -> Iterator[tuple[str, object]]:
+def _flatten(options: Mapping, prefix: str = "") -> Iterator[tuple[str, object]]:
     for key, value in options.items():
         if isinstance(value, Mapping):
-            yield from _flat(value, f"{prefix}{key}:")
+            yield from _flatten(value, f"{prefix}{key}:")
         else:
             yield f"{prefix}{key}", value
 
 
 def _plain(value: object) -> object:
-    """Options as a loader of weights alone reads them, without those that have no effect."""
+    """Options as a weights-only loader reads them, without those that have no effect."""
     if isinstance(value, Mapping):
         kept = [(key if isinstance(key, (str, int)) else str(key), item) for key, item in value.items()]
         return {key: _plain(item) for key, item in kept if key not in WITHOUT_EFFECT}
@@ -175,25 +175,25 @@ def _plain(value: object) -> object:
     return value if value is None or isinstance(value, (bool, int, float, str)) else str(value)
 
 
-AFTER_A_FULL_DISK = "Make room, then resume with --auto_resume: the earlier checkpoint is whole."
+AFTER_A_FULL_DISK = "Make room, then resume with --auto_resume: the earlier checkpoint is complete."
 
 
-def random_state() -> dict:
-    """The state of this process's global generators, from which other code may draw (own steps use `StepRNG`).
+def rng_state() -> dict:
+    """The state of this process's global generators, for other code (our steps use `StepRNG`).
 
     Tensors, numbers and tuples only, so that a weights-only loader reads it.
     """
     name, keys, *rest = np.random.get_state()
     return {
         "torch": torch.get_rng_state(),
-        "cuda": torch.cuda.get_rng_state() if torch.cuda.is_available() else None,  # of the rank's own GPU
+        "cuda": torch.cuda.get_rng_state() if torch.cuda.is_available() else None,  # this rank's GPU only
         "numpy": (name, torch.from_numpy(keys.astype(np.int64)), *rest),
         "python": random.getstate(),
     }
 
 
-def set_random_state(state: Mapping) -> None:
-    """Go on from a `random_state`; that of a GPU where there is one."""
+def set_rng_state(state: Mapping) -> None:
+    """Restore a `rng_state`; that of CUDA if there is a GPU."""
     torch.set_rng_state(state["torch"])
     if state["cuda"] is not None and torch.cuda.is_available():
         torch.cuda.set_rng_state(state["cuda"])
@@ -204,46 +204,40 @@ def set_random_state(state: Mapping) -> None:
 
 
 def restore_rng_states(states: Sequence[Mapping], rank: int, world_size: int) -> None:
-    """Have the generators of this rank set before the first batch.
-
-    Args:
-        states: `random_state` of each rank that there was; with another number of ranks now, a warning is all.
-        rank: of this process.
-        world_size: how many ranks there are now.
-    """
+    """Restore this rank's entry of `states` before the first batch; with another number of ranks, only warn."""
     if len(states) == world_size:
-        before_first_batch(lambda: set_random_state(states[rank]))
+        before_first_batch(lambda: set_rng_state(states[rank]))
     else:
         get_root_logger().warning(
             f"The state is of {len(states)} ranks, and there are {world_size}: global random generators start anew. "
-            "Our own steps do not draw from them."
+            "Our own steps do not use them."
         )
 
 
 @contextmanager
-def random_state_kept() -> Iterator[None]:
-    """Afterwards the generators are as they were: what is drawn inside does not change what is drawn later."""
-    before = random_state()
+def preserve_rng_state() -> Iterator[None]:
+    """Restore the global generators at the end."""
+    before = rng_state()
     try:
         yield
     finally:
-        set_random_state(before)
+        set_rng_state(before)
 
 
 def to_builtin(value: object) -> object:
-    """Nested dicts with NumPy's scalars turned into Python's, which a safe loader takes."""
+    """Nested dicts with NumPy scalars as Python's, which a weights-only loader accepts."""
     if isinstance(value, dict):
         return {key: to_builtin(item) for key, item in value.items()}
     return value.item() if hasattr(value, "item") else value
 
 
-def check(state: Mapping, path: str | None, own: Mapping) -> None:
+def check_complete(state: Mapping, path: str | None, own: Mapping) -> None:
     """Raise a `CheckpointError` unless `state` has all that a resumed training reads.
 
     Args:
         state: a training state.
         path: of its file.
-        own: what the model writes beside what all of ours do; of augmentation, a state may know nothing.
+        own: further entries that the model writes; ``augmentation`` may be missing.
     """
     wanted = {"optimizers", "schedulers", "best_metric_results", "sampler", "random", *own} - {"augmentation"}
     missing = sorted(wanted - set(state))
@@ -256,15 +250,15 @@ def check(state: Mapping, path: str | None, own: Mapping) -> None:
         )
 
 
-def best_iteration(held: Mapping, metrics: Mapping) -> dict:
-    """The best results of a state, with the metrics that are in the option file by now.
+def best_iteration(saved: Mapping, metrics: Mapping) -> dict:
+    """The best results of a state for the metrics of the option file.
 
     Args:
-        held: data set -> metric -> the host's record of the best result.
-        metrics: ``val:metrics``; those that are new, or better in another direction, begin without a result.
+        saved: data set -> metric -> BasicSR's record of the best result.
+        metrics: ``val:metrics``; those that are new or have another ``better`` start without a result.
     """
     best = {}
-    for dataset, records in held.items():
+    for dataset, records in saved.items():
         best[dataset] = {}
         for name, options in metrics.items():
             better = options.get("better", "higher")
@@ -275,12 +269,9 @@ def best_iteration(held: Mapping, metrics: Mapping) -> dict:
     return best
 
 
-def write(folders: Mapping[str, str], state: Mapping) -> None:
-    """Write a training state under the host's name, ``N.state``.
+def write_state(folders: Mapping[str, str], state: Mapping) -> None:
+    """Write a training state as ``N.state``, N its ``iter``. `folders` is ``path:`` of the options, as in all below.
 
-    Args:
-        folders: ``path:`` of the options, with the host's ``models`` and ``training_states``; so in all that follow.
-        state: its ``iter`` is N.
     Raises:
         CheckpointError: it could not be written; an earlier one is still there.
     """
@@ -288,33 +279,30 @@ def write(folders: Mapping[str, str], state: Mapping) -> None:
 
 
 def delete_checkpoint(folders: Mapping[str, str], iteration: int) -> None:
-    """Delete the state of a training that was here before, since its networks are about to be replaced."""
+    """Delete the state of this iteration, because its networks are about to be overwritten."""
     _state_file(folders, iteration).unlink(missing_ok=True)
 
 
 def finish_interrupted_save(folders: Mapping[str, str], iteration: int, keep_last: int | None) -> None:
-    """Clear up behind a process that was killed, where its training is resumed; warn of states beyond this one."""
+    """On resume, delete files that a killed process left unfinished; warn of states of later iterations."""
     for name in ("models", "training_states"):
         for unfinished in Path(folders[name]).glob(".*.tmp"):
             unfinished.unlink(missing_ok=True)
     prune_checkpoints(folders, iteration, keep_last)
-    later = [number for number in _saved(folders) if number > iteration]
+    later = [number for number in _saved_iterations(folders) if number > iteration]
     if later:
         get_root_logger().warning(
-            f"Resuming from iteration {iteration}, but there are states of {', '.join(map(str, later))}: they stay "
-            "until this training comes by, and --auto_resume would take the last of them. Move them away."
+            f"Resuming from iteration {iteration}, but there are states of {', '.join(map(str, later))}. "
+            "--auto_resume would take the last of them. Move them to another folder."
         )
 
 
 def prune_checkpoints(folders: Mapping[str, str], iteration: int, keep_last: int | None) -> None:
-    """Delete the checkpoints before the newest; of each the state first, so that no state lacks networks.
+    """Delete all but the last `keep_last` checkpoints (None: no limit), states before networks.
 
-    Args:
-        folders: see `write`.
-        iteration: at which the training is; states of later ones are of another course and neither count nor go.
-        keep_last: how many stay; None keeps all.
+    States after `iteration` belong to another run: they are neither counted nor deleted.
     """
-    numbers = [number for number in _saved(folders) if number <= iteration]
+    numbers = [number for number in _saved_iterations(folders) if number <= iteration]
     if not keep_last or len(numbers) < keep_last:
         return
     for number in numbers[:-keep_last]:
@@ -329,6 +317,6 @@ def _state_file(folders: Mapping[str, str], iteration: int) -> Path:
     return Path(folders["training_states"], f"{iteration}.state")
 
 
-def _saved(folders: Mapping[str, str]) -> list[int]:
+def _saved_iterations(folders: Mapping[str, str]) -> list[int]:
     """Iterations of the states on the disk, in order."""
     return sorted(int(path.stem) for path in Path(folders["training_states"]).glob("*.state") if path.stem.isdigit())

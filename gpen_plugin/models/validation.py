@@ -1,4 +1,4 @@
-"""A validation that the ranks share: each image is drawn and measured once, by one of them."""
+"""Validation over several ranks: each image is restored and measured once, by one rank."""
 
 import logging
 import math
@@ -19,24 +19,24 @@ Images = dict[str, np.ndarray]
 
 @dataclass
 class MetricSums:
-    """What a validation has measured, by the number of the image.
+    """Metric values of a validation.
 
     Attributes:
-        values: metric -> image -> value; of a metric of whole sets, what adds up to it.
-        shown: image -> its tiles, for the page.
+        values: metric -> image's number -> value, or an accumulator of a metric of whole sets.
+        shown: image's number -> its tiles in the grid.
     """
 
     values: dict[str, dict[int, object]] = field(default_factory=dict)
     shown: dict[int, Images] = field(default_factory=dict)
 
     def merge(self, other: "MetricSums") -> None:
-        """Take over what another rank has measured."""
+        """Add the values of another rank."""
         for name, values in other.values.items():
             self.values.setdefault(name, {}).update(values)
         self.shown.update(other.shown)
 
     def results(self) -> dict[str, float]:
-        """Each metric over the whole set. Summed in the order of the images, so it does not depend on the ranks."""
+        """Each metric over the whole set, summed in the order of the images: independent of the number of ranks."""
         return {name: _mean(name, [values[index] for index in sorted(values)]) for name, values in self.values.items()}
 
 
@@ -50,41 +50,39 @@ def compute_metrics(
     world_size: int,
     progress: bool = False,
 ) -> MetricSums:
-    """Restore and measure a set, each rank its share; every rank has to call this.
+    """Restore and measure a set, each rank its part; every rank has to call this.
 
     Args:
-        dataloader: the host's loader of the set; its batches would be of one image.
-        restore: (batch, image's number) -> uint8 BGR images by name: ``result`` and, if there is one, ``gt``.
-        metrics: name -> the host's options of it; the host gets ``img`` and ``img2``.
-        num_shown: of so many images, the first, the tiles are kept.
-        rank: of this process.
-        world_size: how many ranks there are.
+        dataloader: BasicSR's loader of the set, with batches of one image.
+        restore: (batch, image's number) -> uint8 BGR images: ``result`` and, if there is one, ``gt``.
+        metrics: name -> options of BasicSR's `calculate_metric`, which gets ``img`` and ``img2``.
+        num_shown: number of images, from the first, whose tiles are returned.
         progress: whether rank 0 shows a bar.
     Returns:
-        The tally of all ranks, on each of them.
+        The values of all ranks, on each of them.
     """
-    tally = MetricSums({name: {} for name in metrics})
-    for index, batch in _share(dataloader, rank, world_size, progress and rank == 0):
+    sums = MetricSums({name: {} for name in metrics})
+    for index, batch in _shard(dataloader, rank, world_size, progress and rank == 0):
         images = restore(batch, index)
         if index < num_shown:
-            tally.shown[index] = images
+            sums.shown[index] = images
         given = {"img": images["result"]} | ({"img2": images["gt"]} if "gt" in images else {})
         for name, options in metrics.items():
-            tally.values[name][index] = calculate_metric(dict(given), dict(options))
+            sums.values[name][index] = calculate_metric(dict(given), dict(options))
     total = MetricSums()
-    for part in all_gather_object(tally):
+    for part in all_gather_object(sums):
         total.merge(part)
     return total
 
 
 class ImageNames:
-    """The names of the images of a set, for files: flat where these are unique, else with their sub-folders.
+    """File names for the images of a set: flat where these are unique, else with sub-folders.
 
-    Images of one name that differ in their suffix keep it. Of a set whose images cannot be listed before they are read
-    (one of a user's own), the names keep their sub-folders.
+    Images of one name with different suffixes keep these. If the images cannot be listed in advance (a user's data
+    set), the names have sub-folders.
 
     Args:
-        dataset: has the host's ``opt``, and gives items with ``lq_path`` or ``gt_path``.
+        dataset: has BasicSR's ``opt``, and items with ``lq_path`` or ``gt_path``.
     """
 
     def __init__(self, dataset: Dataset):
@@ -107,7 +105,7 @@ class ImageNames:
         return osp.basename(name) if self._flat else name
 
     def _key(self, path: str) -> str:
-        """The path below the root of the set, without parts that would lead out of the folder of results."""
+        """The path below the root of the set, without parts that would leave the folder of results."""
         path = osp.normpath(path)
         root = next((root for root in self._roots if path.startswith(root)), "")
         parts = path.removeprefix(root).replace("\\", "/").split("/")
@@ -119,7 +117,7 @@ def _path_of(item: Mapping) -> str | Sequence[str]:
 
 
 def _listed_paths(dataset: Dataset) -> list[str]:
-    """The paths that the items of one of the host's sets will have; none where there is no such list."""
+    """The paths of the items of one of BasicSR's sets; none where there is no such list."""
     paths = getattr(dataset, "paths", None) or []
     paths = [_path_of(path) if isinstance(path, Mapping) else path for path in paths]
     return paths if all(isinstance(path, str) for path in paths) else []
@@ -134,14 +132,7 @@ def _without_suffix(path: str) -> str:
 
 
 def image_path(opt: Mapping, name: str, dataset: str, current_iter: int) -> str:
-    """The host's place for a restored image.
-
-    Args:
-        opt: options of the run.
-        name: from `ImageNames`.
-        dataset: the set's name; a folder of its own when testing, and in training where there are several sets.
-        current_iter: counts in training only.
-    """
+    """BasicSR's path of a restored image; in training with the iteration, and with the set where there are several."""
     folder = opt["path"]["visualization"]
     if not opt["is_train"]:
         return osp.join(folder, dataset, f"{name}_{opt['val'].get('suffix') or opt['name']}.png")
@@ -150,29 +141,29 @@ def image_path(opt: Mapping, name: str, dataset: str, current_iter: int) -> str:
     return osp.join(folder, name, f"{osp.basename(name)}_{current_iter}.png")
 
 
-def _share(dataloader: DataLoader, rank: int, world_size: int, progress: bool) -> Iterator[tuple[int, Mapping]]:
+def _shard(dataloader: DataLoader, rank: int, world_size: int, progress: bool) -> Iterator[tuple[int, Mapping]]:
     if world_size == 1:
         batches = enumerate(dataloader)
-    else:  # images of other ranks are not even decoded
+    else:  # images of other ranks are not decoded
         dataset, collate = dataloader.dataset, dataloader.collate_fn
         batches = ((index, collate([dataset[index]])) for index in range(rank, len(dataset), world_size))
     yield from tqdm(batches, total=-(-len(dataloader.dataset) // world_size), unit="image", disable=not progress)
 
 
 def _mean(name: str, values: list) -> float:
-    """The host's arithmetic: from 0, then divided. Metrics of whole sets come as accumulators that know both.
+    """BasicSR's arithmetic, a sum from 0 and a division, which accumulators of whole sets support too.
 
-    Images without a value (NaN: no face was found, say) do not count; if none has one, the mean has none either.
+    Images without a value (NaN, for example without a face) are left out; NaN if none has a value.
     """
-    there = [value for value in values if not _is_nan(value)]
-    if not there:
+    known = [value for value in values if not _is_nan(value)]
+    if not known:
         return math.nan
-    if len(there) < len(values):
-        logging.getLogger("basicsr").info(f"{name}: {len(values) - len(there)} of {len(values)} images have no value.")
+    if len(known) < len(values):
+        logging.getLogger("basicsr").info(f"{name}: {len(values) - len(known)} of {len(values)} images have no value.")
     total = 0
-    for value in there:
+    for value in known:
         total += value
-    return total / len(there)
+    return total / len(known)
 
 
 def _is_nan(value: object) -> bool:

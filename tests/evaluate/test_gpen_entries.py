@@ -63,7 +63,7 @@ def test_gpen_equals_the_validation_of_training(faces, tmp_path, test_options):
     assert len(dataset) == 8
     for index, file in enumerate(sorted(small.iterdir())):
         item = dataset[index]
-        images = model.images_of({key: item[key][None] for key in ("lq", "gt")}, index)
+        images = model.to_images({key: item[key][None] for key in ("lq", "gt")}, index)
         np.testing.assert_array_equal(restore(Sample(file.stem, "", cv2.imread(str(file)), None, 32)), images["result"])
 
 

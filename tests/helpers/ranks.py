@@ -86,7 +86,7 @@ class Record(dict):
         nets = {name: getattr(model, name) for name in ("net_g", "net_d", "net_g_ema") if hasattr(model, name)}
         self["networks"] = {name: model.get_bare_model(net).state_dict() for name, net in nets.items()}
         if model.is_train:
-            self["own"], self["skipped"] = model.own_state(), model.guard.skipped
+            self["own"], self["skipped"] = model.extra_state(), model.guard.skipped
             self["seed"] = model.opt["manual_seed"]
             self["best"] = getattr(model, "best_metric_results", {})
 
@@ -138,7 +138,7 @@ def watch(record: Record, spoilt: Sequence[int]) -> None:
     for model in AdversarialModel.__subclasses__():
         around(model, "optimize_parameters", before=see_batch)
     for model in (AdversarialModel, GPENPriorModel):
-        around(model, "images_of", before=lambda model, batch, index: record["restored"].append(index))
+        around(model, "to_images", before=lambda model, batch, index: record["restored"].append(index))
 
 
 def train(folder: str) -> None:

@@ -293,7 +293,7 @@ def test_too_many_in_a_row_end_the_training_whose_last_state_is_good(
     whole = unstopped(each)
     assert whole["6.state"]["guard"]["skipped"] == 1
     generator_loss_is_nan(1, 3, 4)
-    with pytest.raises(TrainingError, match=r"2 steps in a row were not finite; l_g_gan \(nan\) went first"):
+    with pytest.raises(TrainingError, match=r"2 steps in a row were not finite; l_g_gan \(nan\) was the first"):
         train(each, tmp_path / "broken")
     assert [path.name for path in (tmp_path / "broken").rglob("*.state")] == ["2.state"]
     generator_loss_is_nan()

@@ -8,7 +8,7 @@ import pytest
 
 from gpen_plugin.data.gpen_face_dataset import GPENFaceDataset
 from gpen_plugin.models import adversarial_model
-from gpen_plugin.models.adversarial_model import TOLERATED, WINDOW, DataWaitMonitor
+from gpen_plugin.models.adversarial_model import MAX_WAIT_FRACTION, WINDOW, DataWaitMonitor
 
 
 class Clock:
@@ -23,7 +23,7 @@ class Clock:
         for _ in range(number):
             self.waited += waiting
             self.now += waiting + working
-            watch.look()
+            watch.update()
 
 
 @pytest.fixture
@@ -48,7 +48,7 @@ def test_a_loader_that_is_too_slow_makes_one_warning(clock, caplog):
     assert "num_worker_per_gpu (now 3;" in warning
 
 
-@pytest.mark.parametrize(("share", "warned"), [(0.9 * TOLERATED, 0), (1.1 * TOLERATED, 1)])
+@pytest.mark.parametrize(("share", "warned"), [(0.9 * MAX_WAIT_FRACTION, 0), (1.1 * MAX_WAIT_FRACTION, 1)])
 def test_what_is_tolerated(clock, caplog, share, warned):
     clock.iterations(DataWaitMonitor(0), 2 * WINDOW, waiting=share, working=1 - share)
     assert len(warnings(caplog)) == warned

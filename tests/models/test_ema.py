@@ -55,7 +55,7 @@ def test_a_state_of_the_plain_kernel_goes_on_fused_to_the_same_numbers(layout):
         assert resumed.state[two]["exp_avg_sq"].stride() == two.stride()
 
 
-def test_its_own_state_goes_on_bit_for_bit():
+def test_its_extra_state_goes_on_bit_for_bit():
     whole, other = network(), network()
     optimizer = fused(whole)
     train(whole, optimizer, range(3))

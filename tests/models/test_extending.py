@@ -13,8 +13,7 @@ from gpen_plugin.archs.gpen_arch import GPEN
 from gpen_plugin.archs.gpen_discriminator_arch import GPENDiscriminator
 from gpen_plugin.config.train_options import TrainOptions
 from gpen_plugin.errors import OptionError
-from gpen_plugin.models.gan_steps import loss_value
-from gpen_plugin.models.gpen_model import GPENModel
+from gpen_plugin.models.gpen_model import GPENModel, loss_value
 
 
 class GPENWithHead(GPEN):

@@ -43,7 +43,9 @@ def test_so_many_in_a_row_end_the_training_and_the_first_is_named(weight):
     step(guard, weight, [nan, nan], l_g_gan=1.0, l_g_feat=nan)
     step(guard, weight, [0.0, 0.0], "d", l_d=1.0)  # a good step of D does not hide the generator's
     step(guard, weight, [nan, nan], l_g_gan=nan)
-    with pytest.raises(TrainingError, match=r"nonfinite_patience: 3: 3 steps in a row .* l_g_feat \(nan\) went first"):
+    with pytest.raises(
+        TrainingError, match=r"nonfinite_patience: 3: 3 steps in a row .* l_g_feat \(nan\) was the first"
+    ):
         step(guard, weight, [nan, nan], l_g_gan=nan)
 
 

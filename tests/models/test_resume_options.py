@@ -13,7 +13,7 @@ from gpen_plugin.models.train_state import (
     Change,
     best_iteration,
     changes_between,
-    check,
+    check_complete,
     load_optimizers,
     recorded_options,
 )
@@ -247,7 +247,7 @@ def test_best_results_follow_the_metrics_of_the_file():
 
 def test_a_state_of_another_model_is_told():
     with pytest.raises(CheckpointError, match=r"path:resume_state: 5\.state: has no guard, random, sampler; expected"):
-        check({"optimizers": [], "schedulers": [], "best_metric_results": {}}, "5.state", {"guard": {}})
+        check_complete({"optimizers": [], "schedulers": [], "best_metric_results": {}}, "5.state", {"guard": {}})
 
 
 @pytest.mark.parametrize("fixture", ["options", "prior_options"])

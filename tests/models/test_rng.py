@@ -15,7 +15,7 @@ def prior():
 
 
 def numbers(draws: StepRNG, purpose: str, iteration: int, batch: int) -> torch.Tensor:
-    return normal((4,), draws.streams(purpose, iteration, batch))
+    return normal((4,), draws.generators(purpose, iteration, batch))
 
 
 def test_two_ranks_draw_what_one_rank_with_twice_the_batch_draws():
@@ -39,18 +39,18 @@ def test_seed_iteration_and_purpose_all_count_and_nothing_else():
 
 
 def test_noise_has_one_map_per_resolution(prior):
-    maps = noise_maps(prior, StepRNG(0, 0, 1, CPU).streams("generator", 1, 2))
+    maps = noise_maps(prior, StepRNG(0, 0, 1, CPU).generators("generator", 1, 2))
     assert [tuple(noise.shape) for noise in maps] == [(2, 16, side, side) for side in (4, 8, 16)]
     assert not torch.equal(maps[0][0], maps[0][1])
     without = GPENPrior(16, num_style_feat=8, num_mlp=2, narrow=0.03125, noise_mode="none")
-    assert noise_maps(without, StepRNG(0, 0, 1, CPU).streams("generator", 1, 2)) == [None] * 3
+    assert noise_maps(without, StepRNG(0, 0, 1, CPU).generators("generator", 1, 2)) == [None] * 3
 
 
 def test_so_many_styles_are_mixed(prior):
     draws = StepRNG(0, 0, 1, CPU)
     counts = {}
     for share in (0.0, 0.9, 1.0):
-        _, places = mix_styles(prior, draws.streams("generator", 1, 400), share)
+        _, places = mix_styles(prior, draws.generators("generator", 1, 400), share)
         assert int(places.min()) >= 1
         assert int(places.max()) <= prior.num_latent
         counts[share] = int((places < prior.num_latent).sum())

@@ -12,7 +12,7 @@ import torch
 from gpen_plugin.checkpoints import checkpoint
 from gpen_plugin.data.gpen_face_dataset import GPENFaceDataset
 from gpen_plugin.models import train_state
-from gpen_plugin.models.train_state import prune_checkpoints, random_state, set_random_state
+from gpen_plugin.models.train_state import prune_checkpoints, rng_state, set_rng_state
 
 
 def drawn() -> list:
@@ -29,11 +29,11 @@ def drawn() -> list:
 
 def test_random_state_survives_a_safe_file(tmp_path):
     drawn()
-    checkpoint.write(tmp_path / "5.state", {"random": [random_state()]})
+    checkpoint.write(tmp_path / "5.state", {"random": [rng_state()]})
     expected = drawn(), drawn()
     assert expected[0] != expected[1]
     state = torch.load(tmp_path / "5.state", weights_only=True)["random"][0]
-    set_random_state(state)
+    set_rng_state(state)
     assert (drawn(), drawn()) == expected
 
 
@@ -42,17 +42,17 @@ def test_what_is_drawn_in_between_changes_nothing_even_if_it_fails():
         drawn()
         raise RuntimeError("on purpose")
 
-    before = random_state()
+    before = rng_state()
     expected = drawn()
-    set_random_state(before)
-    with pytest.raises(RuntimeError, match="on purpose"), train_state.random_state_kept():
+    set_rng_state(before)
+    with pytest.raises(RuntimeError, match="on purpose"), train_state.preserve_rng_state():
         fail()
     assert drawn() == expected
 
 
 def test_a_state_of_a_gpu_is_skipped_files_where_there_is_none(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    set_random_state(random_state() | {"cuda": torch.zeros(16, dtype=torch.uint8)})
+    set_rng_state(rng_state() | {"cuda": torch.zeros(16, dtype=torch.uint8)})
 
 
 def test_plain_values_are_read_by_a_safe_loader(tmp_path):
@@ -68,7 +68,7 @@ def folders(tmp_path):
     for folder in folders.values():
         os.mkdir(folder)
     for number in (9, 10, 20, 30):
-        train_state.write(folders, {"iter": number})
+        train_state.write_state(folders, {"iter": number})
     for name in ("latest", 9, 10, 20, 30):
         for net in "gd":
             (tmp_path / f"models/net_{net}_{name}.pth").touch()
