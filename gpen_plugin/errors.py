@@ -1,7 +1,6 @@
-"""The errors that a user of this package can meet, and the one way in which they are worded.
+"""The errors that a user can cause. Every message has four parts: where, got, expected, hint.
 
-Every message answers four questions: where, what came, what was expected, and the way out. A mistake that only
-we can make is an `assert` instead.
+Mistakes of our own are an `assert` instead.
 """
 
 import sys
@@ -13,14 +12,14 @@ INSTALL_FACEXLIB = "pip install facexlib"
 
 
 class GPENError(Exception):
-    """Base of all errors that a user can cause and mend.
+    """Base of all errors that a user can cause.
 
     Args:
-        where: a YAML key path as the host's ``--force_yml`` writes it (``network_g:out_size``), a file, or an
-            argument. Given alone, it is the whole message (how an error comes back from a worker process).
+        where: a YAML key path as in BasicSR's ``--force_yml`` (``network_g:out_size``), a file, or an
+            argument. Alone, it is the whole message (an error that a worker process sends back).
         got: what was found there.
-        expected: what would have been right, without a full stop.
-        hint: what to do now, a whole sentence.
+        expected: what is valid, without a full stop.
+        hint: what to do, a whole sentence.
     """
 
     def __init__(self, where: str, got: str = "", expected: str = "", hint: str = ""):
@@ -56,28 +55,28 @@ class DataError(GPENError, RuntimeError):
 
 
 class MissingFileError(GPENError, FileNotFoundError):
-    """A file or package that something needs beside its options, such as published weights, is not to be had."""
+    """A missing file or package, such as published weights."""
 
 
 class TrainingError(GPENError, RuntimeError):
-    """A training that cannot go on."""
+    """A training that cannot continue."""
 
 
 class RegistryClashError(GPENError, KeyError):
     """Two modules claim one name in a registry of BasicSR."""
 
-    __str__ = Exception.__str__  # KeyError would print the repr, quotes and all
+    __str__ = Exception.__str__  # KeyError would print the repr, with quotes
 
 
 def join_errors(problems: list[GPENError]) -> GPENError:
-    """One error that tells all `problems`, so that a user mends an option file in one go."""
+    """One error that lists all `problems`, so that a user can correct them at once."""
     if len(problems) == 1:
         return problems[0]
     return type(problems[0])(f"{len(problems)} problems:\n" + "\n".join(f"  - {problem}" for problem in problems))
 
 
 def plain_message(error: GPENError) -> str:
-    """The message alone, where a loader worker's whole traceback came with it."""
+    """The message without the traceback that a loader worker adds."""
     return str(error).rpartition(f"{type(error).__module__}.{type(error).__qualname__}: ")[2].strip()
 
 

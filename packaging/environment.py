@@ -1,6 +1,6 @@
 """Make the virtual environment in which `make` works: the pinned versions, BasicSR and this package, editable.
 
-Run again it brings the environment up to date; one that was interrupted while it was made is made anew.
+Run again it brings the environment up to date; an incomplete one is made anew.
 """
 
 import os
@@ -97,7 +97,7 @@ def run(*command: object) -> None:
     print("+", *command, flush=True)
     finished = subprocess.run([str(part) for part in command])
     if finished.returncode:
-        sys.exit(f"The set-up stopped here (exit code {finished.returncode}). Mend the cause and run make again.")
+        sys.exit(f"The set-up stopped here (exit code {finished.returncode}). Fix the cause and run make again.")
 
 
 if __name__ == "__main__":

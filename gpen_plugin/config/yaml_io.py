@@ -1,4 +1,4 @@
-"""Reading an option file for a command that has no host between itself and the file."""
+"""Reading option files for commands that do not go through BasicSR."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -36,7 +36,7 @@ def _read(path: Path, where: str) -> dict:
     except (OSError, UnicodeDecodeError) as error:
         raise OptionError(where, f"{path} cannot be read ({error})", "a YAML file", "Check the path.") from error
     except yaml.YAMLError as error:
-        raise OptionError(_place(path, error), _reason(error), "YAML", "Mend that line.") from error
+        raise OptionError(_place(path, error), _reason(error), "YAML", "Correct that line.") from error
     if not isinstance(options, dict):
         raise OptionError(str(path), f"holds {type(options).__name__}", "sections with keys")
     return options
@@ -46,7 +46,6 @@ class _Loader(yaml.SafeLoader):
     """Safe, and strict about a key that is written twice, of which YAML would silently keep the last."""
 
     def compose_mapping_node(self, anchor: str | None) -> yaml.MappingNode:
-        """See `yaml.composer.Composer`."""
         node = super().compose_mapping_node(anchor)
         seen = set()
         for key, _ in node.value:
