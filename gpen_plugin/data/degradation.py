@@ -1,9 +1,8 @@
 """The degradation model of GPEN (Eq. 4 of the paper): I_d = ((I * k) downsampled by s + n_sigma) JPEG_q.
 
 `DegradationRanges` are the distributions of k, s, sigma and q of a training set (section 4.2), a `DegradationRecipe` is
-one sample of them, and `degrade` applies a recipe: blur, downsampling, noise, JPEG, and then bilinear upsampling to the
-network's input (section 3.2). A recipe can be printed, stored as JSON and applied again with the same result.
-Needs numpy and OpenCV, neither BasicSR nor torch.
+one sample of them, and `degrade` applies it and then upsamples bilinearly to the network's input (section 3.2).
+A recipe can be printed, stored as JSON and applied again with the same result. Needs neither BasicSR nor torch.
 """
 
 import math
@@ -32,16 +31,20 @@ class DegradationRanges:
     `kernel_size` of [1, 9] and a `downsample_range` of [1, 8] lose about as much of a face.
     """
 
-    kernel_list: Sequence[KernelKind] = ("iso", "aniso", "motion")  # kinds of k: (an)isotropic Gaussian, motion
+    kernel_list: Sequence[KernelKind] = (
+        "iso",
+        "aniso",
+        "motion",
+    )  # blur kernels: (an)isotropic Gaussian, motion
     kernel_prob: Sequence[float] = (0.4, 0.3, 0.3)  # probability of each kind; sum 1
-    kernel_size: tuple[int, int] = (7, 41)  # side, pixels, both odd; 1 leaves the image sharp
-    blur_sigma: tuple[float, float] = (0.2, 10.0)  # standard deviation of the Gaussians, pixels
-    motion_bend: tuple[float, float] = (0.0, 1.5)  # turn of a motion, radians, to either side
-    downsample_range: tuple[float, float] = (10.0, 200.0)  # s
-    # `area` is the mean over s x s pixels, so nothing aliases even at s = 200; `bilinear` reads 4 pixels per pixel
+    kernel_size: tuple[int, int] = (7, 41)  # side of the kernel in pixels, odd; 1 does not blur
+    blur_sigma: tuple[float, float] = (0.2, 10.0)  # standard deviation of the Gaussians in pixels
+    motion_bend: tuple[float, float] = (0.0, 1.5)  # turn of a motion kernel in radians, to either side
+    downsample_range: tuple[float, float] = (10.0, 200.0)  # downsampling factor s, from 1
+    # `area` averages s x s pixels, so nothing aliases even at s = 200; `bilinear` reads only 4 of them
     downsampler: Downsampler = "area"
-    noise_range: tuple[float, float] = (0.0, 25.0)  # standard deviation sigma, in units of 1/255
-    jpeg_range: tuple[int, int] = (5, 50)  # q, the JPEG quality, integers
+    noise_range: tuple[float, float] = (0.0, 25.0)  # standard deviation sigma of the noise, in units of 1/255
+    jpeg_range: tuple[int, int] = (5, 50)  # JPEG quality q, integers from 1 to 100
 
     def __post_init__(self):
         for name in ("kernel_list", "kernel_prob", *_BOUNDS):
@@ -183,11 +186,11 @@ def gaussian_kernel(size: int, sigma_x: float, sigma_y: float, angle: float = 0.
 
 
 def motion_kernel(size: int, angle: float, bend: float) -> np.ndarray:
-    """The track of a point while the camera moves at constant speed along an arc; (size, size) float32, sum 1.
+    """Track of a point while the camera moves at constant speed along an arc; (size, size) float32, `size` odd, sum 1.
 
-    `angle` is the direction at half time, `bend` the turn from start to end in [-pi, pi], radians; `size` is odd. The
-    track is as long as the kernel is wide, and centred by its mass, so the blur does not shift an image.
+    `angle` is the direction at half time, `bend` the turn from start to end in [-pi, pi], radians.
     """
+    # As long as the kernel is wide, and centered by its mass, so the blur does not shift an image.
     steps = 8 * size
     heading = angle + bend * np.linspace(-0.5, 0.5, steps)
     step = (size - 1) / steps

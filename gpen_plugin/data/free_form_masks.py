@@ -20,12 +20,13 @@ class BrushRanges:
     published; the numbers and widths here are those of their demo at 1024 px.
     """
 
-    strokes: tuple[int, int] = (1, 3)  # number; more are added until the smaller number of `covered` is reached
+    strokes: tuple[int, int] = (1, 3)  # number of strokes; more are added until the lower bound of `covered` is reached
     vertices: tuple[int, int] = (8, 27)  # bends of a stroke
-    length: tuple[float, float] = (0.05, 0.3)  # of the line between two bends, fraction of the image's side
-    width: tuple[float, float] = (0.012, 0.078)  # of a stroke, fraction of the image's side; at least one pixel
-    turn: tuple[float, float] = (1.6, 2.8)  # from line to line, radians, alternately to the left and the right
-    covered: tuple[float, float] = (0.05, 0.5)  # fraction of the image; a line that would cover more ends the mask
+    length: tuple[float, float] = (0.05, 0.3)  # distance between two bends, fraction of the image's side
+    width: tuple[float, float] = (0.012, 0.078)  # width of a stroke, fraction of the image's side; at least a pixel
+    turn: tuple[float, float] = (1.6, 2.8)  # turn at a bend in radians, alternately to the left and the right
+    # fraction of the image under strokes; a line that would exceed the upper bound ends the mask
+    covered: tuple[float, float] = (0.05, 0.5)
 
     def __post_init__(self):
         for key in fields(self):

@@ -21,14 +21,17 @@ TINTS = ((1.0, 0.9, 0.65), (1.6, 1.1, 1.0))
 class DegradationOptions(PairOptions):
     """The keys of a `GPENDegradationDataset` in an option file: those of `PairOptions`, and these."""
 
-    dataroot_lq: str | None = None  # folder or LMDB of degraded images, paired by key; then none are made
-    degradation: Mapping = field(default_factory=dict)  # keys of `DegradationRanges`
-    # fraction of pairs with `mild_degradation`, so that the network does not change good faces
+    dataroot_lq: str | None = None  # folder or LMDB of degraded images, paired by key, in place of Eq. 4
+    degradation: Mapping = field(default_factory=dict)  # ranges of Eq. 4, see `DegradationRanges`
+    # fraction of pairs with `mild_degradation`, from which the network learns to leave good faces unchanged
     mild_prob: float = 0.0
-    mild_degradation: Mapping = field(default_factory=dict)  # keys of `DegradationRanges`
-    gray_prob: float = 0.0  # fraction of faces without colour, as input and ground truth, in training only
-    tint_prob: float = 0.0  # fraction of monochrome faces with a tint such as sepia, likewise
-    color_jitter: float = 0.0  # each channel times a factor from 1 - color_jitter to 1 + color_jitter, likewise
+    mild_degradation: Mapping = field(default_factory=dict)  # ranges of the mild pairs, see `DegradationRanges`
+    gray_prob: float = 0.0  # fraction of faces made gray, input and ground truth (training only)
+    # fraction of faces made monochrome with a tint such as sepia, input and ground truth (training only)
+    tint_prob: float = 0.0
+    # largest change of a color channel, input and ground truth (training only): a factor from 1 - color_jitter to
+    # 1 + color_jitter
+    color_jitter: float = 0.0
 
     def value_problems(self, where: str) -> list[GPENError]:
         problems: list[GPENError] = []

@@ -26,7 +26,7 @@ _SOURCES = {"disk": FolderSource, "lmdb": LmdbSource}
 class IoBackend:
     """The section ``io_backend``."""
 
-    type: Literal["disk", "lmdb"] = "disk"  # `disk` for a folder of images, `lmdb` for an LMDB in the host's format
+    type: Literal["disk", "lmdb"] = "disk"  # `disk`: a folder of images, `lmdb`: an LMDB in BasicSR's format
 
 
 @dataclass(frozen=True)
@@ -34,24 +34,25 @@ class FaceOptions:
     """The keys of a `GPENFaceDataset` in an option file."""
 
     dataroot_gt: str  # folder or LMDB of faces
-    out_size: int  # side of a face, pixels; images of another size are cropped to the central square and resized
-    name: str = ""  # of the set in the host's log; required in every option file
+    out_size: int  # side of a face in pixels; other images are cropped to the central square and resized
+    name: str = ""  # name of the set in BasicSR's log; required in every option file
     type: str = ""  # class of the set; required in every option file
-    phase: Literal["train", "val", "test"] = "train"  # set by the host
-    io_backend: Mapping = field(default_factory=dict)  # of every dataroot, see `IoBackend`
-    use_hflip: bool = False  # mirror half of the images, in training only
-    value_range: tuple[float, float] = (-1.0, 1.0)  # of the images; [0, 1] for the host's own models
-    seed: int = 0  # of all random numbers of the set
-    num_images: int | None = None  # use only so many images, the first in order of their keys
-    on_error: Literal["raise", "skip"] = "raise"  # `skip` logs, counts and replaces images that cannot be read
-    scale: float = 1  # set by the host, which copies a key of this name; unused
-    num_worker_per_gpu: int = 0  # this and all that follow are read by the host's loader: processes that load images
-    batch_size_per_gpu: int = 1  # items per step
-    dataset_enlarge_ratio: float = 1  # passes through the set per epoch
-    prefetch_mode: Literal["cpu", "cuda"] | None = None  # load batches ahead: in a thread, or to the GPU
-    num_prefetch_queue: int = 1  # batches in the queue of prefetch_mode cpu
-    pin_memory: bool = False  # see torch's DataLoader
-    persistent_workers: bool = False  # reuse the processes in the next epoch
+    phase: Literal["train", "val", "test"] = "train"  # section of `datasets`; BasicSR sets it
+    io_backend: Mapping = field(default_factory=dict)  # storage of all dataroots, see `IoBackend`
+    use_hflip: bool = False  # mirror half of the images (training only)
+    value_range: tuple[float, float] = (-1.0, 1.0)  # range of the pixel values; [0, 1] for BasicSR's own models
+    seed: int = 0  # seed of the set's random numbers
+    num_images: int | None = None  # use only this many images, the first in the order of their keys; ~ for all
+    on_error: Literal["raise", "skip"] = "raise"  # `skip` logs, counts and replaces unreadable images; `raise` stops
+    scale: float = 1  # not used; BasicSR copies the top-level `scale` here
+    num_worker_per_gpu: int = 0  # data loader: worker processes per GPU
+    batch_size_per_gpu: int = 1  # data loader: items per step and GPU
+    dataset_enlarge_ratio: float = 1  # data loader: passes through the set per epoch
+    # data loader: load batches ahead, `cpu` in a thread, `cuda` to the GPU; ~ does not
+    prefetch_mode: Literal["cpu", "cuda"] | None = None
+    num_prefetch_queue: int = 1  # data loader: batches in the queue of `prefetch_mode: cpu`
+    pin_memory: bool = False  # data loader: load into page-locked memory, which a GPU copies faster
+    persistent_workers: bool = False  # data loader: reuse the worker processes in the next epoch
 
     def value_problems(self, where: str) -> list[GPENError]:
         """Errors in the values, by key path; opens nothing."""
@@ -199,7 +200,7 @@ def _resize_planes(planes: np.ndarray, size: int) -> np.ndarray:
 class PairOptions(FaceOptions):
     """The keys of every set of pairs: those of `FaceOptions`, and this."""
 
-    in_size: int | None = None  # side of the network's input, pixels; default `out_size`
+    in_size: int | None = None  # side of the network's input in pixels; ~ for `out_size`
 
     def value_problems(self, where: str) -> list[GPENError]:
         problems: list[GPENError] = []

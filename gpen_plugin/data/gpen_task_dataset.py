@@ -26,7 +26,7 @@ from gpen_plugin.images.color import to_gray
 class ColorizationOptions(PairOptions):
     """The keys of a `GPENColorizationDataset` in an option file: those of `PairOptions`, and this."""
 
-    # keys of `DegradationRanges`, to restore and colour old photographs at once; default: gray images are not degraded
+    # ranges of Eq. 4, see `DegradationRanges`, to restore and color old photographs at once; ~ for gray alone
     degradation: Mapping | None = None
 
     def value_problems(self, where: str) -> list[GPENError]:
@@ -60,7 +60,7 @@ class GPENColorizationDataset(GPENPairDataset):
 class InpaintingOptions(PairOptions):
     """The keys of a `GPENInpaintingDataset` in an option file: those of `PairOptions`, and this."""
 
-    brush: Mapping = field(default_factory=dict)  # keys of `BrushRanges`
+    brush: Mapping = field(default_factory=dict)  # ranges of the strokes, see `BrushRanges`
 
     def value_problems(self, where: str) -> list[GPENError]:
         brush_errors = collect_errors(lambda: BrushRanges.from_options(self.brush, f"{where}:brush"))
@@ -91,8 +91,9 @@ class GPENInpaintingDataset(GPENPairDataset):
 class SegmentationOptions(PairOptions):
     """The keys of a `GPENSegmentationDataset` in an option file: those of `PairOptions`, and these."""
 
-    dataroot_lq: str  # folder or LMDB of maps, paired with the faces by key; see `read_labels`
-    palette: Sequence[Sequence[int]] = PALETTE  # RGB of the 19 labels, in the network's input and in coloured maps
+    # folder or LMDB of segmentation maps, as label indices or in colors of `palette`, paired with the faces by key
+    dataroot_lq: str
+    palette: Sequence[Sequence[int]] = PALETTE  # RGB of the 19 labels, in the maps and in the network's input
 
     def value_problems(self, where: str) -> list[GPENError]:
         palette_errors = collect_errors(lambda: check_palette(self.palette, f"{where}:palette"))

@@ -66,11 +66,10 @@ class FolderSource:
 
 
 class LmdbSource:
-    """The images of a ``*.lmdb`` folder in the host's format, read through the host's file client.
+    """The images of a ``*.lmdb`` folder in BasicSR's format, read by its file client. Errors as in `check_lmdb`."""
 
-    The database is opened at the first read in each process: an open one survives neither a fork nor being pickled for
-    a spawned worker. Errors as in `check_lmdb`.
-    """
+    # The database is opened at the first read in each process: an open one survives neither a fork nor being pickled
+    # for a spawned worker.
 
     def __init__(self, path: str | os.PathLike, where: str):
         check_lmdb(path, where)
@@ -130,11 +129,9 @@ def open_source(path: str | os.PathLike, where: str) -> ImageSource:
 
 
 def _files_below(root: Path, where: str) -> Iterator[Path]:
-    """All files below a folder; links to folders are followed.
-
-    Each folder is listed once, and a link to a folder that contains the link or `root` is not followed: a circular link
-    must not multiply a data set, and a link to the parent of ``train`` must not add ``val`` to it.
-    """
+    """All files below a folder; links to folders are followed."""
+    # Each folder is listed once, and a link to a folder that contains the link or `root` is not followed: a circular
+    # link must not multiply a data set, and a link to the parent of ``train`` must not add ``val`` to it.
 
     def fail(error: OSError) -> None:
         got = f"{error.filename} cannot be read ({error.strerror})"

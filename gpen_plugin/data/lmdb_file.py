@@ -79,10 +79,7 @@ def check_lmdb(path: str | os.PathLike, where: str) -> None:
 
 
 def check_length(path: str | os.PathLike, where: str) -> int | None:
-    """The number of entries; DataError if data.mdb is shorter than its header says.
-
-    0 without a data.mdb; None if the format is newer than this code, which then cannot check the length.
-    """
+    """Number of entries, 0 without data.mdb, None for a newer format; DataError if data.mdb is cut off or damaged."""
     data = Path(path) / DATA
     if not data.is_file() or data.stat().st_size == 0:
         return 0

@@ -26,15 +26,14 @@ IMAGE_ARGUMENTS = {"img", "img2"}  # of a metric; the host passes them
 class SetAccumulator(ABC):
     """Sum over the pairs of a metric of whole sets; the host adds and divides it as it does a number.
 
-    It can be pickled, so each rank of a distributed validation sums its own pairs and sends them to the others. The
-    value does not depend on the order of pairs or ranks.
-
-    Args:
-        key: a digest of a pair's contents; decides its position among the others.
-        record: what the formula needs of this pair.
+    Its value does not depend on the order of pairs or ranks. It can be pickled, which a distributed validation does.
     """
 
-    def __init__(self, key: bytes, record: object):
+    def __init__(
+        self,
+        key: bytes,  # digest of a pair's contents, by which `records` sorts
+        record: object,  # what the formula needs of this pair
+    ):
         self._records = [(key, record)]
 
     def __len__(self) -> int:
@@ -77,11 +76,9 @@ class SetAccumulator(ABC):
 
 
 def nan_if_weights_missing(metric: Callable) -> Callable:
-    """Decorate a metric, below ``@register("metric")``: if a file is missing or damaged, its value is NaN.
-
-    So a training does not end at its first validation for a file that it does not train with. The log names the file
-    once; when it is there, the next image has a value. ``inspect.unwrap`` gives the metric that raises.
-    """
+    """Decorate a metric, below ``@register("metric")``: NaN and one line in the log if a file is missing or damaged."""
+    # So a training does not end at its first validation for a file that it does not train with. When the file is there,
+    # the next image has a value. `inspect.unwrap` gives the metric that raises.
 
     @functools.wraps(metric)
     def measured_or_nan(*images, **options):

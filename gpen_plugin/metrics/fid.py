@@ -39,15 +39,15 @@ _restored: ContentCache[np.ndarray] = ContentCache(16384)
 def calculate_fid(
     img: np.ndarray,  # generated or restored, (H, W, 3) BGR uint8 of any size
     img2: np.ndarray | None = None,  # real; ignored with `statistics`
-    statistics: str | None = None,  # file of datasets_prep/fid_stats.py, pytorch-fid or BasicSR
-    weights: str | None = None,  # path of pytorch-fid's Inception weights; searched for by default
+    # file of a set to compare with, by datasets_prep/fid_stats.py, pytorch-fid or BasicSR; ~ for the ground truth
+    statistics: str | None = None,
+    weights: str | None = None,  # path of pytorch-fid's Inception weights; ~ searches for them
     device: str = "auto",  # `auto`, `cpu` or `cuda`
-    better: Literal["lower"] = "lower",  # for the host, which takes `higher` if the key is missing
+    better: Literal["lower"] = "lower",  # direction of better values; BasicSR takes `higher` without this key
 ) -> "FIDAccumulator":
     """The accumulator of one image, of which the host makes a sum; NaN if the weights are missing (see the log).
 
-    OptionError without ground truth and `statistics`; DataError if `statistics` cannot be read, ShapeError if it has
-    other features or an image is no colour image of 8 bits.
+    OptionError without ground truth and `statistics`; DataError if `statistics` cannot be read or has other features.
     """
     check_better(better, "lower", "Equal sets have the distance 0.")
     if statistics is not None:
@@ -102,10 +102,9 @@ class InceptionAccumulator(SetAccumulator):
 
 
 class FIDAccumulator(InceptionAccumulator):
-    """Features of both sets; the value is their FID."""
+    """Features of both sets; the value is their FID, NaN of a single image, which has no covariance."""
 
     def value(self) -> float:
-        """The FID; NaN of a single image, which has no covariance."""
         if len(self) < 2:
             return math.nan
         own = self.features()
@@ -141,16 +140,16 @@ class Gaussian:
 
 
 def frechet_distance(one: Gaussian, other: Gaussian) -> float:
-    """The squared Wasserstein-2 distance of two normal distributions (Dowson and Landau 1982).
+    """|m1 - m2|^2 + tr(S1 + S2 - 2 (S1 S2)^(1/2)), the squared Wasserstein-2 distance (Dowson and Landau 1982).
 
-    |m1 - m2|^2 + tr(S1 + S2 - 2 (S1 S2)^(1/2)). With S = R^T R, the trace of the last term is the sum of the singular
-    values of R1 R2^T: no covariance is squared, so singular ones lose nothing, and few images need a small matrix only.
     Of a set to itself it is 0 but for rounding, below 1e-6. ShapeError if the dimensions differ.
     """
     if one.mean.shape != other.mean.shape:
         raise ShapeError("other", f"got {len(other.mean)} dimensions", f"{len(one.mean)}, as the first has")
     shift = np.square(one.mean - other.mean).sum()
     traces = np.square(one.root).sum() + np.square(other.root).sum()
+    # With S = R^T R, tr((S1 S2)^(1/2)) is the sum of the singular values of R1 R2^T: no covariance is squared, so
+    # singular ones lose nothing, and few images need a small matrix only.
     common = np.linalg.svd(one.root @ other.root.T, compute_uv=False).sum()
     return max(0.0, float(shift + traces - 2 * common))
 
@@ -179,8 +178,7 @@ def read_statistics(
 ) -> FeatureStatistics:
     """Read the statistics of a set; a file is read once, until it changes.
 
-    DataError if it is missing, damaged or of another kind, OptionError without the features, ShapeError if they have
-    other dimensions.
+    DataError for a missing or damaged file, OptionError without features, ShapeError for other dimensions.
     """
     path = osp.expanduser(path)
     try:

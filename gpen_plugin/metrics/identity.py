@@ -1,10 +1,11 @@
 """Identity: cosine or angle between the embeddings of two faces, by ArcFace or another recognition network.
 
-Values of different networks, input sizes or alignments cannot be compared. Option files:
-``identity: {type: calculate_identity}`` and ``deg: {type: calculate_identity, unit: degrees, better: lower}`` take
-gfpgan's network; for InsightFace's ONNX file add ``onnx: w600k_r50.onnx, align: ffhq``, and for OpenCV's SFace, whose
-input is 0 to 255, ``onnx: face_recognition_sface_2021dec.onnx, align: ffhq, mean: 0, std: 1``.
+Values of different networks, input sizes or alignments cannot be compared.
 """
+
+# Option files: `identity: {type: calculate_identity}` and `deg: {type: calculate_identity, unit: degrees, better:
+# lower}` take gfpgan's network; for InsightFace's ONNX file add `onnx: w600k_r50.onnx, align: ffhq`, and for OpenCV's
+# SFace, whose input is 0 to 255, `onnx: face_recognition_sface_2021dec.onnx, align: ffhq, mean: 0, std: 1`.
 
 import math
 from collections.abc import Mapping
@@ -26,24 +27,23 @@ _ground_truth = ContentCache(size=4096)  # 512 numbers each
 def calculate_identity(
     img: np.ndarray,  # restored face, (H, W, 3) BGR uint8
     img2: np.ndarray,  # ground truth, or another image of the person, of any size
-    network: Mapping | None = None,  # registered network with its arguments, as `network_g`; default gfpgan's ArcFace
-    weights: str | None = None,  # path; gfpgan's file is searched for by default
-    onnx: str | None = None,  # path of an ONNX file instead of `network` and `weights`
-    input_size: int | None = None,  # side, pixels; default: that of the ONNX file, 128 for gfpgan's, else 112
-    channels: Literal["gray", "rgb", "bgr"] | None = None,  # default `gray` for gfpgan's, else `rgb`
-    # `none` takes the whole image; `ffhq` and `dlib` (FairFace) crop a face in this framing to that of ArcFace, which
-    # ONNX files such as InsightFace's and OpenCV's expect
+    network: Mapping | None = None,  # registered network and its arguments, as `network_g`; ~ for gfpgan's ArcFace
+    weights: str | None = None,  # path of the network's weights; ~ searches for gfpgan's
+    onnx: str | None = None,  # path of an ONNX file, in place of `network` and `weights`
+    input_size: int | None = None,  # side in pixels; ~ takes the ONNX file's, 128 for gfpgan's, else 112
+    # channels of the input; ~ takes `gray` for gfpgan's and for ONNX files of one channel, else `rgb`
+    channels: Literal["gray", "rgb", "bgr"] | None = None,
+    # crop before recognition: `none` takes the whole image; `ffhq` and `dlib` (FairFace) crop a face in this framing to
+    # ArcFace's, which ONNX files such as InsightFace's and OpenCV's expect
     align: Literal["none", "ffhq", "dlib"] = "none",
-    mean: float = 127.5,  # subtracted from values of 0 to 255
-    std: float = 127.5,  # divides the difference
-    unit: Literal["cosine", "degrees"] = "cosine",  # of the angle between the embeddings
+    mean: float = 127.5,  # number to subtract from the values, which are 0 to 255
+    std: float = 127.5,  # number to divide the difference by, above 0
+    unit: Literal["cosine", "degrees"] = "cosine",  # cosine of the angle between the embeddings, or the angle
     device: str = "auto",  # `auto`, `cpu` or `cuda`
-    better: Literal["higher", "lower"] | None = None,  # degrees need `lower`: the host takes `higher` by default
+    # direction of better values: degrees need `lower`, because BasicSR takes `higher` without this key
+    better: Literal["higher", "lower"] | None = None,
 ) -> float:
-    """Similarity of two faces: 1 or 0 degrees for equal images; NaN if a file or package is missing (see the log).
-
-    OptionError for a wrong value; ShapeError for no colour image of 8 bits, or one to be aligned that is not square.
-    """
+    """Similarity of two faces, 1 or 0 degrees for equal images; ShapeError for one to be aligned that is not square."""
     if unit not in BEST:
         raise OptionError("unit", f"got {unit!r}", "cosine or degrees")
     check_better(better, BEST[unit], "The angle between equal faces is 0, its cosine 1.")

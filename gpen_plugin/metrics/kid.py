@@ -2,8 +2,7 @@
 
 Protocol: the features of FID; the unbiased estimate over the whole sets, not over random subsets, so it is the same in
 each run. Unlike FID it does not depend on the size of the sets, and may be a little below 0. Option file:
-``kid: {type: calculate_kid, better: lower}`` compares with the ground truth of the validation, ``statistics:
-ffhq_512.npz`` with another set, whose file needs ``fid_stats.py --features``. Memory: 8 kB per image.
+``kid: {type: calculate_kid, better: lower}``. Memory and `statistics` as for FID.
 """
 
 import functools
@@ -26,15 +25,13 @@ BLOCK_ROWS = 1024  # bounds the memory: a block of the kernel takes 8 MB
 def calculate_kid(
     img: np.ndarray,  # generated or restored, (H, W, 3) BGR uint8 of any size
     img2: np.ndarray | None = None,  # real; ignored with `statistics`
-    statistics: str | None = None,  # file of datasets_prep/fid_stats.py --features
-    weights: str | None = None,  # path of pytorch-fid's Inception weights; searched for by default
+    # file of a set to compare with, by datasets_prep/fid_stats.py --features; ~ for the ground truth
+    statistics: str | None = None,
+    weights: str | None = None,  # path of pytorch-fid's Inception weights; ~ searches for them
     device: str = "auto",  # `auto`, `cpu` or `cuda`
-    better: Literal["lower"] = "lower",  # for the host, which takes `higher` if the key is missing
+    better: Literal["lower"] = "lower",  # direction of better values; BasicSR takes `higher` without this key
 ) -> "KIDAccumulator":
-    """The accumulator of one image, of which the host makes a sum; NaN if the weights are missing (see the log).
-
-    Errors as in `calculate_fid`, and an OptionError if the file of `statistics` has no features.
-    """
+    """The accumulator of one image, as `calculate_fid`; OptionError too if the file of `statistics` has no features."""
     check_better(better, "lower", "Equal distributions have the distance 0.")
     if statistics is not None:
         read_statistics(statistics, with_features=True)  # now, not after the last image
@@ -42,10 +39,9 @@ def calculate_kid(
 
 
 class KIDAccumulator(InceptionAccumulator):
-    """Features of both sets; the value is their KID."""
+    """Features of both sets; the value is their KID times 1000, NaN if a set has a single image."""
 
     def value(self) -> float:
-        """The KID times 1000; NaN if a set has a single image."""
         own = self.features()
         if self.statistics is None:
             return PAPER_SCALE * kernel_distance(own, self.real_features())

@@ -29,16 +29,13 @@ _ground_truth = ContentCache(size=4096)  # up to 196 numbers each
 def calculate_lmd(
     img: np.ndarray,  # aligned restored face, (H, W, 3) BGR uint8
     img2: np.ndarray,  # ground truth of the same size
-    detector: Literal["awing", "yunet"] = "awing",  # 98 or 5 landmarks
-    model: str | None = None,  # path of awing's file; searched for by default. YuNet's comes with this package
-    at_size: int = 512,  # longer side of the image in whose pixels the distance is given
+    detector: Literal["awing", "yunet"] = "awing",  # `awing` finds 98 landmarks, `yunet` 5
+    model: str | None = None,  # path of AWing's weights; ~ searches for them. YuNet's come with this package
+    at_size: int = 512,  # longer side of the image, in pixels, to which the distance is scaled
     device: str = "auto",  # `auto`, `cpu` or `cuda`
-    better: Literal["lower"] = "lower",  # for the host, which takes `higher` if the key is missing
+    better: Literal["lower"] = "lower",  # direction of better values; BasicSR takes `higher` without this key
 ) -> float:
-    """Landmark distance, 0 for equal images; NaN if one shows no face, or a file or package is missing (see the log).
-
-    ShapeError for an image of another size or no colour image of 8 bits, OptionError for a wrong value.
-    """
+    """Landmark distance, 0 for equal images; NaN if one shows no face; ShapeError if the two differ in size."""
     check_better(better, "lower", "Equal images have the distance 0.")
     check_pair(img, img2)
     if at_size < 1:

@@ -35,17 +35,14 @@ LPIPS_MIN_SIDE = {"alex": 31, "vgg": 16}  # pixels; below, the last features hav
 def calculate_lpips(
     img: np.ndarray,  # restored, (H, W, 3) BGR uint8
     img2: np.ndarray,  # ground truth of the same size
-    # `vgg` is what papers on face restoration report; `alex` is nearer to human judgement, and GPEN's authors
+    # backbone: papers on face restoration report `vgg`; `alex` is nearer to human judgment, and GPEN's authors
     # validated with it
     net: Literal["alex", "vgg"] = "vgg",
-    weights: str | None = None,  # path of torchvision's file; searched for by default
+    weights: str | None = None,  # path of torchvision's weights; ~ searches for them
     device: str = "auto",  # `auto`, `cpu` or `cuda`
-    better: Literal["lower"] = "lower",  # for the host, which takes `higher` if the key is missing
+    better: Literal["lower"] = "lower",  # direction of better values; BasicSR takes `higher` without this key
 ) -> float:
-    """Learned perceptual distance, 0 for equal images; NaN if the file or the package is missing (see the log).
-
-    ShapeError for an image that is too small, of another size or no colour image of 8 bits.
-    """
+    """Learned perceptual distance, 0 for equal images; ShapeError if they differ in size or are too small."""
     if net not in BACKBONES:
         raise OptionError("net", f"got {net!r}", "alex or vgg")
     check_better(better, "lower", "Equal images have the distance 0.")
@@ -59,12 +56,8 @@ def calculate_lpips(
 
 @lru_cache(maxsize=2)
 def perceptual_network(net: Literal["alex", "vgg"], path: str, device: torch.device) -> nn.Module:
-    """The network of the ``lpips`` package: its heads on the backbone in the file `path`.
-
-    It maps two tensors (N, 3, H, W), RGB in [-1, 1], to distances (N, 1, 1, 1). MissingFileError without the package,
-    CheckpointError for another file.
-    """
-    package = _import_lpips()
+    """(N, 3, H, W) RGB in [-1, 1], twice, to (N, 1, 1, 1); MissingFileError without lpips, CheckpointError for a wrong file."""
+    package = _import_lpips()  # its heads go on the backbone in `path`
     with torch.device("meta"), warnings.catch_warnings():  # meta: samples no random numbers of a training
         warnings.simplefilter("ignore")  # the package uses arguments that torchvision deprecates
         network = package.LPIPS(net=net, pretrained=False, pnet_rand=True, verbose=False)

@@ -22,10 +22,7 @@ def calculate_psnr(
     test_y_channel: bool = False,  # compare the luma only
     better: Literal["higher"] = "higher",
 ) -> float:
-    """Peak signal-to-noise ratio in dB, infinite for equal images.
-
-    OptionError for a wrong value; ShapeError for an image of another size or no colour image of 8 bits.
-    """
+    """Peak signal-to-noise ratio in dB, infinite for equal images; ShapeError if the two differ in size."""
     check_better(better, "higher", "Equal images have the highest value.")
     one, other = _prepare(img, img2, crop_border, test_y_channel, min_side=1)
     error = np.mean((one - other) ** 2)

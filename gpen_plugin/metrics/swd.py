@@ -3,7 +3,7 @@
 Protocol: pyramids down to 16 px, 128 patches of 7 x 7 px per image and level, 512 random directions; the value is the
 mean over the levels. The sets are compared as sets: the images of a pair need not belong together. Their patches lie at
 the same positions, a function of the seed and the real image, so a set has the distance 0 to itself. Option file:
-``swd: {type: calculate_swd, better: lower}``. Memory per pair with 128 patches: 376 kB at 256 px, 527 kB at 1024 px.
+``swd: {type: calculate_swd, better: lower}``.
 """
 
 import hashlib
@@ -29,18 +29,16 @@ MIN_DEVIATION = 1e-3  # of the 256 levels; below, a deviation is rounding, not d
 def calculate_swd(
     img: np.ndarray,  # generated or restored, (H, W, 3) BGR uint8, at least 16 px
     img2: np.ndarray,  # real, of the same size
-    patches: int = 128,  # of each image at each level
-    directions: int = 512,  # projections of the patches
-    seed: int = 0,  # of the patches' positions and of the directions
-    # `own` is the paper's: each set's channels are normalised to mean 0 and deviation 1, which hides a cast or loss of
-    # contrast of the whole set; `real` takes the statistics of the real set for both
+    # patches per image and level; 128 take 376 kB of memory per pair at 256 px, 527 kB at 1024 px
+    patches: int = 128,
+    directions: int = 512,  # number of random projections
+    seed: int = 0,  # seed of the patches' positions and of the projections
+    # `own` (the paper's) normalizes the channels of each set to mean 0 and deviation 1, which hides a color cast or a
+    # loss of contrast of the whole set; `real` takes the statistics of the real set for both
     normalise_by: Literal["own", "real"] = "own",
-    better: Literal["lower"] = "lower",  # for the host, which takes `higher` if the key is missing
+    better: Literal["lower"] = "lower",  # direction of better values; BasicSR takes `higher` without this key
 ) -> "SWDAccumulator":
-    """The accumulator of one pair, of which the host makes a sum.
-
-    ShapeError for an image that is too small, of another size or no colour image of 8 bits.
-    """
+    """The accumulator of one pair, of which the host makes a sum; ShapeError if the two differ in size."""
     settings = SWDSettings(patches, directions, seed, normalise_by)
     check_better(better, "lower", "Equal sets have the distance 0.")
     check_pair(img, img2, MIN_LEVEL_SIDE)
@@ -57,10 +55,9 @@ def calculate_swd(
 
 
 def laplacian_pyramid(image: np.ndarray) -> list[np.ndarray]:
-    """Bands of detail, each half as wide as the one before, and the rest (Burt and Adelson 1983).
+    """Bands of detail and the rest (Burt and Adelson 1983): (H, W, C) to float32 (H, W, C), (H / 2, W / 2, C), ...
 
-    (H, W, C), uint8 or float32, to float32 levels of (H, W, C), (H / 2, W / 2, C), ..., sides rounded up, in the units
-    of `image`. The last level has `MIN_LEVEL_SIDE` px, or up to twice that if halving does not reach it.
+    Sides are rounded up. The last has `MIN_LEVEL_SIDE` px, or up to twice that if halving does not reach it.
     """
     levels, current = [], image.astype(np.float32)
     while min(current.shape[:2]) // 2 >= MIN_LEVEL_SIDE:
@@ -140,14 +137,14 @@ class SWDAccumulator(SetAccumulator):
 def sliced_wasserstein(one: np.ndarray, other: np.ndarray, directions: np.ndarray) -> float:
     """Mean over directions of the Wasserstein-1 distance of two projected sets of points (Rabin et al. 2011).
 
-    (N, D) float both, directions (D, K) with columns of length 1; in the units of the points. ShapeError if the shapes
-    differ. On a line, the best transport of equally many points maps each to the one of the same rank.
+    (N, D) float both, directions (D, K) of length 1; in the units of the points. ShapeError if the shapes differ.
     """
     if one.shape != other.shape:
         raise ShapeError("other", f"got shape {other.shape}", f"{one.shape}, that of the first set")
     count, total = directions.shape[1], 0.0
     for start in range(0, count, DIRECTION_BLOCK):
         block = directions[:, start : start + DIRECTION_BLOCK].T  # [k, D]
+        # on a line, the best transport of equally many points maps each to the one of the same rank
         ranked = [np.sort(block @ points.T, axis=1) for points in (one, other)]  # [k, N] each
         total += np.abs(ranked[0] - ranked[1]).mean(axis=1, dtype=np.float64).sum()
     return float(total / count)

@@ -31,10 +31,8 @@ LUMA = np.array([0.114, 0.587, 0.2989], np.float32)  # of blue, green and red, a
 
 
 class FaceInput(NamedTuple):
-    """What a network takes: a square of `side` pixels with `channels`, a key of `CHANNELS`."""
-
-    side: int
-    channels: str
+    side: int  # pixels, of a square
+    channels: str  # a key of `CHANNELS`
 
 
 GFPGAN_INPUT = FaceInput(128, "gray")
@@ -86,8 +84,8 @@ Recogniser = Callable[[np.ndarray], np.ndarray]  # [1, C, side, side] float32 ->
 def embedding(image: np.ndarray, settings: RecognitionSettings) -> np.ndarray:
     """Embedding of a face, (H, W, 3) BGR uint8 of any size: (D,) float64 of length 1; NaN if all values are 0.
 
-    MissingFileError without the weights or the network's package, CheckpointError for weights of another network,
-    OptionError for an unknown network or wrong settings, ShapeError for a face to be aligned that is not square.
+    MissingFileError without weights or the network's package, CheckpointError for another network's weights,
+    OptionError for wrong settings or an unknown network, ShapeError for a face to be aligned that is not square.
     """
     values = _recogniser(settings)(image).astype(np.float64).reshape(-1)
     with np.errstate(invalid="ignore"):
@@ -107,7 +105,7 @@ def _recogniser(settings: RecognitionSettings) -> Callable[[np.ndarray], np.ndar
 
 
 def registered_recogniser(options: Mapping | None, weights: str | None, device: str) -> Recogniser:
-    """Build a registered network, by default gfpgan's ArcFace, and load its weights. Errors as in `embedding`."""
+    """A registered network, by default gfpgan's ArcFace, with its weights. Errors as in `embedding`."""
     file = WeightFile(Path(weights).name, "for identity", None, None) if options else GFPGAN_WEIGHTS
     options = dict(options or GFPGAN_NETWORK)
     cls = _registered_class(options.pop("type", None))
@@ -132,9 +130,9 @@ def registered_recogniser(options: Mapping | None, weights: str | None, device: 
 def onnx_recogniser(path: str, side: int | None, channels: str | None, device: str) -> tuple[Recogniser, FaceInput]:
     """Open an ONNX file and find its input: what the file fixes, else the arguments, else 112 px RGB.
 
-    A name without a folder is searched for among the published weights, unless the current folder has such a file.
     OptionError if the file fixes another size or number of channels; other errors as in `OnnxNetwork`.
     """
+    # A name without a folder is searched for among the published weights, unless the current folder has such a file.
     file = WeightFile(Path(path).name, "for identity", None, None)
     given = None if path == file.name and not Path(path).is_file() else path
     network = open_onnx(str(find_weights(file, given, "onnx")), select_device(device))

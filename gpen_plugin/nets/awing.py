@@ -33,9 +33,9 @@ class AWing:
         self._network = load_frozen(network, load_tensors(file), file, self._device)
 
     def __call__(self, image: np.ndarray) -> np.ndarray:
-        """Landmarks of an aligned face, (H, W, 3) BGR uint8: (98, 2) float64, x and y, in WFLW's order.
+        """WFLW's landmarks of an aligned face, (H, W, 3) BGR uint8: (98, 2) float64, x and y in pixels.
 
-        In pixels, 0 at the centre of the first pixel.
+        0 is the center of the first pixel.
         """
         height, width = image.shape[:2]
         rgb = cv2.resize(image, (SIDE, SIDE), interpolation=cv2.INTER_LINEAR)[..., ::-1]
@@ -47,10 +47,7 @@ class AWing:
 
 
 def heatmap_argmax(heatmaps: np.ndarray) -> np.ndarray:
-    """Centre of the highest pixel of each heatmap, moved by a quarter pixel to its higher neighbour.
-
-    (K, H, W) -> (K, 2), x and y as fractions of width and height.
-    """
+    """(K, H, W) to (K, 2), x and y as fractions: the highest pixel, moved by 1/4 pixel to its higher neighbor."""
     count, height, width = heatmaps.shape
     rows, columns = np.unravel_index(heatmaps.reshape(count, -1).argmax(axis=1), (height, width))
     padded = np.pad(heatmaps, ((0, 0), (1, 1), (1, 1)), mode="edge")  # a pixel is at (row + 1, column + 1)

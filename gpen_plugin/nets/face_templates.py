@@ -1,7 +1,6 @@
-"""Where eyes, nose and mouth lie in an aligned face, by convention, and the transform between two conventions.
+"""Where eyes, nose and mouth lie in an aligned face, by convention, and the transform between two conventions."""
 
-Kept apart from the networks because the command lines list the conventions without loading PyTorch.
-"""
+# Not in the files of the networks: the command lines list the conventions without loading PyTorch.
 
 import cv2
 import numpy as np

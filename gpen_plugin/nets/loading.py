@@ -76,19 +76,10 @@ def bgr_to_tensor(image: np.ndarray) -> torch.Tensor:
 
 
 class OnnxNetwork:
-    """A network of one input, run by onnxruntime; on the CPU if onnxruntime was built without the device.
-
-    Attributes:
-        batch, channels, sides: what the file fixes of the shape (N, C, H, W) of its input; None if it does not.
-        precision: of the input, np.float32 or np.float16.
-        output_shape: of the first output, as in the file: numbers, names and None.
-        metadata: custom texts of the file, by name.
-        provider: ``CPU``, ``CUDA`` or ``CoreML``.
-
-    MissingFileError without onnxruntime; CheckpointError if the file is damaged, or has not one input of floats.
-    """
+    """A network of one input, run by onnxruntime; on the CPU if onnxruntime was built without the device."""
 
     def __init__(self, path: str | os.PathLike, device: torch.device):
+        """MissingFileError without onnxruntime; CheckpointError for a damaged file, or not one input of floats."""
         self.path, self._session = str(path), _open_session(path, device)
         inputs = self._session.get_inputs()
         if len(inputs) != 1 or len(inputs[0].shape) != 4 or inputs[0].type not in ONNX_DTYPES:
@@ -96,10 +87,12 @@ class OnnxNetwork:
             raise CheckpointError(self.path, got, "one of (N, C, H, W), float", "Name a network of one image.")
         outputs = self._session.get_outputs()
         self._input, self._outputs = inputs[0].name, [each.name for each in outputs]
-        self.precision, self.output_shape = ONNX_DTYPES[inputs[0].type], outputs[0].shape
+        self.precision = ONNX_DTYPES[inputs[0].type]  # of the input, np.float32 or np.float16
+        self.output_shape = outputs[0].shape  # of the first output, as in the file: numbers, names and None
+        # what the file fixes of the input's (N, C, H, W), else None
         self.batch, self.channels, *self.sides = (side if isinstance(side, int) else None for side in inputs[0].shape)
-        self.metadata = dict(self._session.get_modelmeta().custom_metadata_map)
-        self.provider = self._session.get_providers()[0].removesuffix("ExecutionProvider")
+        self.metadata = dict(self._session.get_modelmeta().custom_metadata_map)  # custom texts of the file, by name
+        self.provider = self._session.get_providers()[0].removesuffix("ExecutionProvider")  # CPU, CUDA or CoreML
 
     def __call__(self, images: np.ndarray) -> dict[str, np.ndarray]:
         """Outputs by name for (N, C, H, W) float32, in the file's order and dtype; ShapeError if they do not fit."""

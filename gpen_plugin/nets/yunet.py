@@ -58,9 +58,9 @@ class YuNet:
         self._network = yunet_network()
 
     def __call__(self, image: np.ndarray) -> np.ndarray | None:
-        """Landmarks of the face that fills much of an image, (H, W, 3) BGR uint8; None if there is no face.
+        """Eyes, nose and mouth corners, left to right, of the face that fills much of an image, (H, W, 3) BGR uint8.
 
-        (5, 2) float64, x and y in pixels, 0 at the centre of the first: eyes, nose, mouth corners, left to right.
+        (5, 2) float64, x and y in pixels, 0 at the center of the first; None if there is no face.
         """
         framed, scale, corner = _frame(image)
         predictions = self._network(framed, MIN_SCORE * MIN_RELATIVE_SCORE)
