@@ -18,19 +18,12 @@ def at_least_one(options: object, *names: str, unit: str = "iterations") -> None
 
 @dataclass(frozen=True)
 class AdamOptions:
-    """An Adam: ``train:optim_g`` and ``train:optim_d`` of a prior.
+    """An Adam: ``train:optim_g`` and ``train:optim_d`` of a prior."""
 
-    Attributes:
-        type: the optimiser; the paper's is Adam.
-        lr: the rate; the paper's and StyleGAN2's is 0.002.
-        betas: StyleGAN2's are 0 and 0.99, the paper names none.
-        eps: Adam's.
-    """
-
-    type: Literal["Adam"] = "Adam"
-    lr: float = 0.002
-    betas: tuple[float, float] = (0.0, 0.99)
-    eps: float = 1e-8
+    type: Literal["Adam"] = "Adam"  # optimizer; the paper's is Adam
+    lr: float = 0.002  # learning rate; 0.002 in the paper and in StyleGAN2
+    betas: tuple[float, float] = (0.0, 0.99)  # betas of Adam; 0 and 0.99 in StyleGAN2, not given in the paper
+    eps: float = 1e-8  # epsilon of Adam
 
     def __post_init__(self):
         object.__setattr__(self, "betas", tuple(float(beta) for beta in self.betas))  # Adam takes no whole numbers
@@ -52,16 +45,13 @@ class AdamOptions:
 
 @dataclass(frozen=True)
 class OptimOptions(AdamOptions):
-    """``train:optim``: one Adam with three groups (paper, section 4.2). The rate is that of the encoder.
+    """``train:optim``: one Adam with three groups (paper, section 4.2). The rate is that of the encoder."""
 
-    Attributes:
-        lr_ratio: encoder : decoder : discriminator. The paper's is 100 : 10 : 1.
-        lazy_lr_scaling: StyleGAN2's correction for lazy R1, c = k / (k + 1) for a penalty at every k-th step: the
-            discriminator's rate is multiplied by c, its betas are raised to the power c. Off, so that the ratio
-            above is what the log shows.
-    """
-
+    # learning rates of encoder : decoder : discriminator; 100 : 10 : 1 in the paper
     lr_ratio: tuple[float, float, float] = (100, 10, 1)
+    # StyleGAN2's correction for lazy R1: with a penalty at every k-th step and c = k / (k + 1), multiply the
+    # discriminator's rate by c and raise its betas to the power c. Off by default, so that the log shows the ratio
+    # above
     lazy_lr_scaling: bool = False
 
     def __post_init__(self):
@@ -82,30 +72,21 @@ class OptimOptions(AdamOptions):
 
 @dataclass(frozen=True, kw_only=True)
 class AdversarialOptions:
-    """What ``train:`` holds in both stages.
+    """What ``train:`` holds in both stages."""
 
-    Attributes:
-        total_iter: iterations of the whole training.
-        warmup_iter: iterations of the host's linear warm-up; -1 for none.
-        scheduler: one of the host's, with its own keys; it acts on all groups of the optimisers.
-        gan_opt: adversarial loss L_A (Eq. 1): the host's GANLoss with ``gan_type: wgan_softplus``.
-        r1_reg_weight: gamma of StyleGAN2's R1 penalty; 0 for none.
-        net_d_reg_every: R1 is computed at every so many iterations, with so many times the weight.
-        precision: of the networks' forward passes: ``fp32``, or ``bf16`` for bfloat16 where it does no harm. Weights,
-            losses, R1 and path length stay in single precision.
-        compile: ~, or a backend of torch.compile, such as ``inductor``. R1 and path length run uncompiled.
-        nonfinite_patience: a step whose losses or gradients are not finite is left out; so many in a row end the
-            training. 0 never does.
-    """
-
-    total_iter: int
-    scheduler: Mapping
-    gan_opt: Mapping
-    warmup_iter: int = -1
-    r1_reg_weight: float = 10.0
-    net_d_reg_every: int = 16
+    total_iter: int  # iterations of the whole training
+    scheduler: Mapping  # learning-rate scheduler of BasicSR with its keys, for all groups of the optimizers
+    gan_opt: Mapping  # adversarial loss L_A (Eq. 1): BasicSR's GANLoss with `gan_type: wgan_softplus`
+    warmup_iter: int = -1  # iterations of BasicSR's linear warm-up; -1 for none
+    r1_reg_weight: float = 10.0  # weight gamma of StyleGAN2's R1 penalty; 0 for none
+    net_d_reg_every: int = 16  # interval of R1 in iterations, by which its weight is multiplied
+    # precision of the networks' forward passes: `fp32`, or `bf16` for bfloat16 where it does no harm. Weights, losses,
+    # R1 and path length stay in single precision
     precision: Literal["fp32", "bf16"] = "fp32"
+    # backend of torch.compile, such as `inductor`; ~ for none. R1 and path length run uncompiled
     compile: str | None = None
+    # number of steps in a row with a loss or gradient that is not finite after which the training ends; such steps are
+    # skipped. 0 never ends it
     nonfinite_patience: int = 10
 
     def __post_init__(self):
@@ -128,21 +109,14 @@ class AdversarialOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class TrainOptions(AdversarialOptions):
-    """``train:`` of an option file with ``model_type: GPENModel``.
+    """``train:`` of an option file with ``model_type: GPENModel``."""
 
-    Attributes:
-        optim: see `OptimOptions`.
-        ema_decay: of the averaged network that is validated and saved as ``params_ema``.
-        pixel_opt: content loss L_C, weight alpha (Eq. 3); ~ for none.
-        feature_matching_opt: L_F (Eq. 2), weight beta; ~ for none.
-        freeze_decoder: whether the embedded prior stays as it is and only the encoder learns (GPEN-w/o-ft, Table 1).
-    """
-
-    optim: Mapping
+    optim: Mapping  # optimizers, see `OptimOptions`
+    # decay of the averaged generator, which is validated and saved as `params_ema`; 0 to below 1
     ema_decay: float = 0.999
-    pixel_opt: Mapping | None = None
-    feature_matching_opt: Mapping | None = None
-    freeze_decoder: bool = False
+    pixel_opt: Mapping | None = None  # content loss L_C with its weight alpha (Eq. 3); ~ for none
+    feature_matching_opt: Mapping | None = None  # feature-matching loss L_F (Eq. 2) with its weight beta; ~ for none
+    freeze_decoder: bool = False  # train only the encoder and keep the embedded prior as it is (GPEN-w/o-ft, Table 1)
 
     def __post_init__(self):
         super().__post_init__()
@@ -155,28 +129,17 @@ class PriorTrainOptions(AdversarialOptions):
     """``train:`` of an option file with ``model_type: GPENPriorModel``: StyleGAN2's training (its section 4).
 
     The mapping network's lower rate is ``network_g: lr_mlp``.
-
-    Attributes:
-        optim_g: see `AdamOptions`.
-        optim_d: the same.
-        lazy_lr_scaling: StyleGAN2's correction of rates and betas for lazy regularisation.
-        mixing_prob: share of the samples whose style is mixed of two codes.
-        path_reg_weight: weight of the path length penalty; 0 for none.
-        net_g_reg_every: it is computed at every so many iterations, with so many times the weight.
-        path_batch_shrink: on so many times fewer images, to save memory.
-        ema_half_life: images, over all ranks, after which a network's part in the average is halved.
-        augment_opt: see `Augmentation`; ~ for none.
     """
 
-    optim_g: Mapping
-    optim_d: Mapping
-    lazy_lr_scaling: bool = True
-    mixing_prob: float = 0.9
-    path_reg_weight: float = 2.0
-    net_g_reg_every: int = 4
-    path_batch_shrink: int = 2
-    ema_half_life: float = 10000
-    augment_opt: Mapping | None = None
+    optim_g: Mapping  # optimizer of the generator, see `AdamOptions`
+    optim_d: Mapping  # optimizer of the discriminator, see `AdamOptions`
+    lazy_lr_scaling: bool = True  # StyleGAN2's correction of learning rates and betas for lazy regularization
+    mixing_prob: float = 0.9  # fraction of the samples whose style is mixed from two codes, 0 to 1
+    path_reg_weight: float = 2.0  # weight of the path length penalty; 0 for none
+    net_g_reg_every: int = 4  # interval of the path length penalty in iterations, by which its weight is multiplied
+    path_batch_shrink: int = 2  # divisor of the batch size for the path length penalty, to save memory
+    ema_half_life: float = 10000  # half-life of a network's weight in the average, in images over all ranks
+    augment_opt: Mapping | None = None  # adaptive augmentation, see `AugmentOptions`; ~ for none
 
     def __post_init__(self):
         super().__post_init__()
@@ -189,23 +152,14 @@ class PriorTrainOptions(AdversarialOptions):
 
 @dataclass(frozen=True)
 class ValOptions:
-    """``val:``: the host's keys, and the size of the image grid.
+    """``val:``: the host's keys, and the size of the image grid."""
 
-    Attributes:
-        val_freq: iterations between validations.
-        save_img: write every restored image to disk, as the host does.
-        suffix: of those images' names when testing.
-        pbar: show a progress bar.
-        metrics: the host's: name -> {type, ..., better}.
-        grid_images: rows of the grid LQ | restored | GT that is written to disk and TensorBoard; 0 for none.
-    """
-
-    save_img: bool
-    val_freq: int = 5000
-    suffix: str | None = None
-    pbar: bool = False
-    metrics: Mapping | None = None
-    grid_images: int = 8
+    save_img: bool  # write every restored image to disk, as BasicSR does
+    val_freq: int = 5000  # iterations between validations
+    suffix: str | None = None  # suffix of the names of those images when testing
+    pbar: bool = False  # show a progress bar
+    metrics: Mapping | None = None  # metrics in BasicSR's form: name -> {type, ..., better}
+    grid_images: int = 8  # rows of the grid LQ | restored | GT on disk and in TensorBoard; 0 for none
 
     def __post_init__(self):
         at_least_one(self, "val_freq")
@@ -215,14 +169,10 @@ class ValOptions:
 
 @dataclass(frozen=True)
 class PriorValOptions(ValOptions):
-    """``val:`` of a prior's training.
+    """``val:`` of a prior's training."""
 
-    Attributes:
-        grid_images: samples in each panel of the grid raw | average | average, truncated; 0 for none.
-        truncation: of the third panel: 1 leaves the latent code as it is, 0 gives its mean.
-    """
-
-    grid_images: int = 16
+    grid_images: int = 16  # samples in each panel of the grid raw | average | average, truncated; 0 for none
+    # truncation of the third panel: 1 leaves the latent codes as they are, 0 replaces them by their mean
     truncation: float = 0.7
 
     def __post_init__(self):
@@ -233,21 +183,13 @@ class PriorValOptions(ValOptions):
 
 @dataclass(frozen=True)
 class LoggerOptions:
-    """``logger:``: the host's keys, and how many checkpoints are kept.
+    """``logger:``: the host's keys, and how many checkpoints are kept."""
 
-    Attributes:
-        print_freq: iterations between lines of the log.
-        save_checkpoint_freq: iterations between checkpoints: networks and training state.
-        use_tb_logger: whether TensorBoard's files are written.
-        wandb: the host's.
-        keep_last: checkpoints kept; older ones are deleted once a newer one is complete. ~ keeps all.
-    """
-
-    print_freq: int
-    save_checkpoint_freq: int
-    use_tb_logger: bool
-    wandb: Mapping | None = None
-    keep_last: int | None = None
+    print_freq: int  # iterations between lines of the log
+    save_checkpoint_freq: int  # iterations between checkpoints: networks and training state
+    use_tb_logger: bool  # write TensorBoard files
+    wandb: Mapping | None = None  # BasicSR's section for Weights & Biases
+    keep_last: int | None = None  # number of checkpoints to keep; a complete new one replaces the oldest. ~ keeps all
 
     def __post_init__(self):
         at_least_one(self, "print_freq", "save_checkpoint_freq")
@@ -257,69 +199,39 @@ class LoggerOptions:
 
 @dataclass(frozen=True)
 class PathOptions:
-    """``path:``: the host's keys, and the prior's.
+    """``path:``: the host's keys, and the prior's."""
 
-    Attributes:
-        pretrain_prior: a `GPENPrior` of any layout, which becomes the decoder of a new `GPEN`.
-        param_key_prior: its entry of the file; ~ takes the averaged weights.
-        pretrain_network_g: weights of the generator.
-        param_key_g: entry of that file; ~ for a flat file.
-        strict_load_g: whether names and shapes of all its tensors have to match.
-        pretrain_network_d: weights of the discriminator.
-        param_key_d: entry of that file; ~ for a flat file.
-        strict_load_d: whether names and shapes of all its tensors have to match.
-        resume_state: a training state (``.state``) to resume from.
-        ignore_resume_networks: networks whose weights are not loaded on resume, e.g. [network_d].
-        experiments_root: folder that holds the runs; ``experiments`` if left out. BasicSR 1.4.2 ignores it.
-        results_root: folder that holds the results of tests; ``results`` if left out. BasicSR 1.4.2 ignores it.
-    """
-
-    pretrain_prior: str | None = None
-    param_key_prior: str | None = None
-    pretrain_network_g: str | None = None
-    param_key_g: str | None = "params"
-    strict_load_g: bool = True
-    pretrain_network_d: str | None = None
-    param_key_d: str | None = "params"
-    strict_load_d: bool = True
-    resume_state: str | None = None
+    pretrain_prior: str | None = None  # weights of a `GPENPrior` in any layout, for the decoder of a new `GPEN`
+    param_key_prior: str | None = None  # entry of that file; ~ takes the averaged weights
+    pretrain_network_g: str | None = None  # weights of the generator
+    param_key_g: str | None = "params"  # entry of that file; ~ for a flat file
+    strict_load_g: bool = True  # require that the names and shapes of all its tensors match
+    pretrain_network_d: str | None = None  # weights of the discriminator
+    param_key_d: str | None = "params"  # entry of that file; ~ for a flat file
+    strict_load_d: bool = True  # require that the names and shapes of all its tensors match
+    resume_state: str | None = None  # training state (`.state`) to resume from
+    # networks that do not load their weights on resume, e.g. [network_d]
     ignore_resume_networks: Sequence[str] | None = None
-    experiments_root: str | None = None
-    results_root: str | None = None
+    experiments_root: str | None = None  # folder of the runs, `experiments` by default; BasicSR 1.4.2 ignores it
+    results_root: str | None = None  # folder of test results, `results` by default; BasicSR 1.4.2 ignores it
 
 
 @dataclass(frozen=True)
 class FileOptions:
-    """The top level of an option file with a model of ours: the host's keys.
+    """The top level of an option file with a model of ours: the host's keys."""
 
-    Attributes:
-        name: of the run, and of its folder.
-        model_type: ``GPENModel``, ``GPENPriorModel`` or a class derived from one.
-        num_gpu: GPUs to use: ``auto`` for all that are visible, 0 for the CPU.
-        datasets: ``train`` and ``val``, or for a test any number of sets.
-        network_g: the generator's ``type`` and arguments.
-        path: weights to start from.
-        scale: 1; the host wants the key.
-        manual_seed: seed of everything random; ~ draws one.
-        network_d: the discriminator's ``type`` and arguments; training only.
-        train: losses, rates and schedule; training only.
-        val: validation.
-        logger: log and checkpoints; training only.
-        dist_params: ``backend`` and ``port`` of a distributed run.
-        find_unused_parameters: of DistributedDataParallel; no parameter is unused.
-    """
-
-    name: str
-    model_type: str
-    num_gpu: int | Literal["auto"]
-    datasets: Mapping
-    network_g: Mapping
-    path: Mapping
-    scale: int = 1
-    manual_seed: int | None = None
-    network_d: Mapping | None = None
-    train: Mapping | None = None
-    val: Mapping | None = None
-    logger: Mapping | None = None
-    dist_params: Mapping | None = None
-    find_unused_parameters: Literal[False] = False  # none is unused; to look would cut the graph of path length
+    name: str  # name of the run and of its folder
+    model_type: str  # `GPENModel`, `GPENPriorModel` or a class derived from one
+    num_gpu: int | Literal["auto"]  # number of GPUs: `auto` for all that are visible, 0 for the CPU
+    datasets: Mapping  # `train` and `val`; for a test, any number of sets
+    network_g: Mapping  # type and arguments of the generator
+    path: Mapping  # weights to start from
+    scale: int = 1  # always 1; BasicSR requires the key
+    manual_seed: int | None = None  # seed of all random numbers; ~ samples one
+    network_d: Mapping | None = None  # type and arguments of the discriminator (training only)
+    train: Mapping | None = None  # losses, learning rates and schedule (training only)
+    val: Mapping | None = None  # validation
+    logger: Mapping | None = None  # log and checkpoints (training only)
+    dist_params: Mapping | None = None  # `backend` and `port` of a distributed run
+    # always false, for DistributedDataParallel: no parameter is unused, and to look would cut the graph of path length
+    find_unused_parameters: Literal[False] = False

@@ -56,7 +56,7 @@ def calculate_lpips(
 
 @lru_cache(maxsize=2)
 def perceptual_network(net: Literal["alex", "vgg"], path: str, device: torch.device) -> nn.Module:
-    """(N, 3, H, W) RGB in [-1, 1], twice, to (N, 1, 1, 1); MissingFileError without lpips, CheckpointError for a wrong file."""
+    """Two (N, 3, H, W) RGB in [-1, 1] to (N, 1, 1, 1); MissingFileError without lpips, CheckpointError for others."""
     package = _import_lpips()  # its heads go on the backbone in `path`
     with torch.device("meta"), warnings.catch_warnings():  # meta: samples no random numbers of a training
         warnings.simplefilter("ignore")  # the package uses arguments that torchvision deprecates
