@@ -36,19 +36,13 @@ _BOXES = {
 
 @dataclass(frozen=True)
 class DFDNetOptions:
-    """The keys of a method of type ``dfdnet``.
+    """The keys of a method of type ``dfdnet``."""
 
-    Args:
-        weights: the file; ``random`` for a test run.
-        dictionary: the file of parts; ``random`` for a test run.
-        param_key: entry of the file of weights; ~ takes params.
-        points: left eye, right eye, tip of the nose, left and right corner of the mouth of the aligned faces, (x, y)
-            in pixels of a face of 512 px; left in the image.
-    """
-
-    weights: str
-    dictionary: str
-    param_key: str | None = None
+    weights: str  # the file; ``random`` for a test run
+    dictionary: str  # the file of parts; ``random`` for a test run
+    param_key: str | None = None  # entry of the file of weights; ~ takes params
+    # left eye, right eye, tip of the nose, left and right corner of the mouth of the aligned faces, (x, y) in pixels of
+    # a face of 512 px; left in the image.
     points: Sequence[tuple[float, float]] = FFHQ_POINTS
 
 
@@ -68,8 +62,7 @@ class AlignedDFDNet(nn.Module):
 def load_dfdnet(options: DFDNetOptions, where: str) -> tuple[AlignedDFDNet, str, dict]:
     """Build DFDNet with its dictionary; return it with its description and identity (see `Method`).
 
-    Raises:
-        GPENError: a file cannot be read or holds something else, or the points are not five.
+    GPENError: a file cannot be read or holds something else, or the points are not five.
     """
     boxes = part_boxes(options.points, f"{where}:points")
     identity = {"type": "dfdnet", "param_key": options.param_key, "boxes": boxes.tolist()}
@@ -86,15 +79,14 @@ def load_dfdnet(options: DFDNetOptions, where: str) -> tuple[AlignedDFDNet, str,
     return AlignedDFDNet(net, boxes), description, identity
 
 
-def part_boxes(points: Sequence[tuple[float, float]], where: str = "points") -> torch.Tensor:
-    """The boxes of the parts of an aligned face.
+def part_boxes(
+    # left eye, right eye, tip of the nose, left and right corner of the mouth, (x, y) at 512 px
+    points: Sequence[tuple[float, float]],
+    where: str = "points",
+) -> torch.Tensor:
+    """The boxes of `PARTS` in an aligned face, (4, 4) int64: left, top, right, bottom, within the image.
 
-    Args:
-        points: left eye, right eye, tip of the nose, left and right corner of the mouth, (x, y) at 512 px.
-    Returns:
-        (4, 4) int64: left, top, right, bottom of `PARTS`, within the image.
-    Raises:
-        OptionError: not five points, or no distance between the eyes.
+    OptionError: not five points, or no distance between the eyes.
     """
     if len(points) != len(FFHQ_POINTS) or points[0][0] >= points[1][0]:
         raise OptionError(where, f"got {list(map(list, points))}", "five points (x, y), the left eye first")

@@ -23,15 +23,15 @@ OtherNoise = Literal["zero", "fixed"]
 
 
 class FrozenPrior:
-    """A GAN prior without gradients of its own, and its description. Errors are those of `PriorSampler`.
+    """A GAN prior without gradients of its own, and its description. Errors are those of `PriorSampler`."""
 
-    Args:
-        weights: file of a GPENPrior.
-        key: entry of the file; None takes the EMA weights if there are any.
-        where: key path of the method's entry, for errors.
-    """
-
-    def __init__(self, weights: str | PathLike, key: str | None, device: str | torch.device, where: str):
+    def __init__(
+        self,
+        weights: str | PathLike,  # file of a GPENPrior
+        key: str | None,  # entry of the file; None takes the EMA weights if there are any
+        device: str | torch.device,
+        where: str,  # key path of the method's entry, for errors
+    ):
         try:
             sampler = PriorSampler(weights, key, device, truncation=1.0)
         except GPENError as error:
@@ -80,21 +80,22 @@ def check_positive(options: object, *names: str) -> None:
             raise OptionError(name, f"got {value}", "a number above 0")
 
 
+# ``bicubic`` is the host's antialiased `imresize` (as in ``fsr``), ``area`` the mean over the pixels that fall together
+# (as in ``bfr`` before noise and JPEG).
 Kernel = Literal["bicubic", "area"]
 
 
 class Downscaler:
-    """Downscale an image to the size of a degraded face: A X B^T, exact and differentiable.
+    """Downscale an image to the size of a degraded face: A X B^T, exact and differentiable."""
 
-    Args:
-        kernel: ``bicubic``, the host's antialiased `imresize` (as in ``fsr``), or ``area``, the mean over the pixels
-            that fall together (as in ``bfr`` before noise and JPEG).
-        size: side of the image.
-        height: of the small image; any size.
-        width: of the small image; any size.
-    """
-
-    def __init__(self, kernel: Kernel, size: int, height: int, width: int, device: str | torch.device = "cpu"):
+    def __init__(
+        self,
+        kernel: Kernel,
+        size: int,  # side of the image
+        height: int,  # of the small image; any size
+        width: int,  # of the small image; any size
+        device: str | torch.device = "cpu",
+    ):
         self._rows = resize_matrix(kernel, size, height).to(device)
         self._columns = resize_matrix(kernel, size, width).to(device)
 

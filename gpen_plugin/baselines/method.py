@@ -34,8 +34,8 @@ class Sample:
 class Method(typing.Protocol):
     """A method restores one face at a time, and gives the same result at every run."""
 
-    description: str
-    identity: dict
+    description: str  # for the reader of the tables
+    identity: dict  # all that determines a restored image besides the sample, for JSON
 
     def __call__(self, sample: Sample) -> np.ndarray:
         """Return the restored face, (size, size, 3) BGR uint8."""
@@ -44,15 +44,12 @@ class Method(typing.Protocol):
 Interpolation = Literal["bilinear", "bicubic"]
 
 
-def resize(image: np.ndarray, size: int, how: Interpolation) -> np.ndarray:
-    """Resize a degraded image to the size that a method works at.
-
-    Args:
-        image: (H, W, 3), uint8 or float in [0, 1].
-        how: ``bilinear``, as GPEN is trained, or ``bicubic``, OpenCV's cubic kernel (a = -0.75).
-    Returns:
-        (size, size, 3) float32 in [0, 1], not rounded.
-    """
+def resize(
+    image: np.ndarray,
+    size: int,
+    how: Interpolation,  # ``bilinear``, as GPEN is trained, or ``bicubic``, OpenCV's cubic kernel (a = -0.75)
+) -> np.ndarray:
+    """Resize a degraded image, (H, W, 3), uint8 or float in [0, 1], to (size, size, 3) float32 in [0, 1], unrounded."""
     if how == "bilinear":
         return resize_bilinear(image, size)
     unit = image.astype(np.float32) / 255 if image.dtype == np.uint8 else image
@@ -66,10 +63,7 @@ def to_uint8(image: np.ndarray) -> np.ndarray:
 
 @contextlib.contextmanager
 def seeded(device: "torch.device", *parts: str | int) -> Iterator[None]:
-    """Compute deterministically: seed torch from `parts`, use deterministic cuDNN kernels, and turn TF32 off.
-
-    The state of the random numbers and the settings are restored afterwards.
-    """
+    """Seed torch from `parts`, use deterministic cuDNN kernels, and turn TF32 off; restore all of this afterwards."""
     import torch
 
     cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul

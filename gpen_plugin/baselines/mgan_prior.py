@@ -37,11 +37,14 @@ MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of torchvision
 class VGGFeatures(nn.Module):
     """Features of an image after conv4_3 of VGG-16, each normalised to length 1.
 
-    Raises:
-        CheckpointError: the file (torchvision's VGG-16) cannot be read, or is of another network.
+    CheckpointError: the file cannot be read, or is of another network.
     """
 
-    def __init__(self, path: Path, device: torch.device):
+    def __init__(
+        self,
+        path: Path,  # torchvision's VGG-16
+        device: torch.device,
+    ):
         super().__init__()
         from torchvision.models import vgg16
 
@@ -66,36 +69,22 @@ class VGGFeatures(nn.Module):
 
 @dataclass(frozen=True)
 class MGANPriorOptions:
-    """The keys of a ``type: mganprior`` entry.
+    """The keys of a ``type: mganprior`` entry."""
 
-    Args:
-        prior: file of a GPENPrior.
-        prior_key: entry of the file; ~ takes the EMA weights if there are any.
-        iterations: steps of the search.
-        codes: number of latent codes, N.
-        compose_at: resolution after whose block the features are composed, below that of the prior.
-        lr: of Adam for the codes, which are sampled from N(0, 1).
-        lr_importance: of Adam for the importances, which start at 1 / N.
-        downscale: kernel that made the degraded image small, ``bicubic`` or ``area``.
-        perceptual_weight: of the squared distance of VGG-16's features, beside the mean squared difference of the
-            small images in [0, 1]; 0 needs no VGG-16.
-        vgg: path of torchvision's VGG-16 file; it is searched for by default.
-        noise: ``zero``, or ``fixed`` as sampled, which leaves grain that the search cannot remove.
-        seed: of the starting point.
-    """
-
-    prior: str
-    prior_key: str | None = None
-    iterations: int = 3000
-    codes: int = 10
-    compose_at: int = 16
-    lr: float = 0.02
-    lr_importance: float = 0.005
-    downscale: Kernel = "bicubic"
+    prior: str  # file of a GPENPrior
+    prior_key: str | None = None  # entry of the file; ~ takes the EMA weights if there are any
+    iterations: int = 3000  # steps of the search
+    codes: int = 10  # number of latent codes, N
+    compose_at: int = 16  # resolution after whose block the features are composed, below that of the prior
+    lr: float = 0.02  # of Adam for the codes, which are sampled from N(0, 1)
+    lr_importance: float = 0.005  # of Adam for the importances, which start at 1 / N
+    downscale: Kernel = "bicubic"  # kernel that made the degraded image small, ``bicubic`` or ``area``
+    # of the squared distance of VGG-16's features, beside the mean squared difference of the small images in [0, 1]; 0
+    # needs no VGG-16.
     perceptual_weight: float = 0.1
-    vgg: str | None = None
-    noise: OtherNoise = "zero"
-    seed: int = 0
+    vgg: str | None = None  # path of torchvision's VGG-16 file; it is searched for by default
+    noise: OtherNoise = "zero"  # ``zero``, or ``fixed`` as sampled, which leaves grain that the search cannot remove
+    seed: int = 0  # of the starting point
 
     def __post_init__(self):
         check_at_least(self, {"iterations": 1, "codes": 1, "perceptual_weight": 0})
@@ -113,18 +102,16 @@ class Search:
 
 
 class MGANPrior:
-    """mGANprior on GPEN's prior.
+    """mGANprior on GPEN's prior."""
 
-    As in the paper: N codes each run through the blocks below a layer; their features there are summed, weighted by an
-    importance per code and channel; the blocks above turn the sum into an image; codes and importances minimise the
-    mean squared difference of the downscaled image and its distance in VGG's features.
-
-    Differences: the authors' generators are PGGANs, whose upper layers take features only. The layers of a style-based
-    prior take a latent code too, so one more code is searched for the blocks above. The prior adds images up block by
-    block, so the image so far is composed as the features are. PGGANs have no noise, so that of the prior is zero. The
-    optimiser is Adam, because the two kinds of unknowns differ in scale. VGG's features are normalised as in LPIPS, so
-    the loss does not depend on their size. The best step is returned.
-    """
+    # As in the paper: N codes each run through the blocks below a layer; their features there are summed, weighted by
+    # an importance per code and channel; the blocks above turn the sum into an image; codes and importances minimise
+    # the mean squared difference of the downscaled image and its distance in VGG's features.
+    # Differences: the authors' generators are PGGANs, whose upper layers take features only. The layers of a
+    # style-based prior take a latent code too, so one more code is searched for the blocks above. The prior adds images
+    # up block by block, so the image so far is composed as the features are. PGGANs have no noise, so that of the prior
+    # is zero. The optimiser is Adam, because the two kinds of unknowns differ in scale. VGG's features are normalised
+    # as in LPIPS, so the loss does not depend on their size. The best step is returned.
 
     def __init__(self, options: MGANPriorOptions, where: str, device: torch.device):
         self.options = options
@@ -152,11 +139,7 @@ class MGANPrior:
 
     @torch.enable_grad()
     def search(self, sample: Sample) -> tuple[torch.Tensor, list[float]]:
-        """Search from the sample's own starting point.
-
-        Returns:
-            The image of the best step, (1, 3, S, S), and the loss at every step.
-        """
+        """The best image, (1, 3, S, S), and the loss of every step, from the sample's own starting point."""
         options, generator = self.options, sample_generator(self.options.seed, sample)
         downscaler = Downscaler(options.downscale, self.prior.size, *sample.lq.shape[:2], self.prior.device)
         target = self.prior.to_tensor(sample.lq)
@@ -217,15 +200,12 @@ class MGANPrior:
 
 def forward_features(
     blocks: Sequence[GANBlock],
-    x: torch.Tensor,
-    image: torch.Tensor | None,
-    latents: torch.Tensor,
-    noise: Sequence[torch.Tensor | None],
+    x: torch.Tensor,  # (N, C, r, r)
+    image: torch.Tensor | None,  # (N, 3, r, r)
+    latents: torch.Tensor,  # (N, at least those of the blocks, F)
+    noise: Sequence[torch.Tensor | None],  # one map per block, as the prior takes it
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Run features, (N, C, r, r), and image, (N, 3, r, r), through some of a prior's blocks.
-
-    `latents` is (N, at least those of the blocks, F); `noise` has one map per block, as the prior takes it.
-    """
+    """Run features and image through some of a prior's blocks."""
     start = 0
     for block, shared in zip(blocks, noise, strict=True):
         taken = len(block.convs)

@@ -33,37 +33,23 @@ FILE = "encoder.pth"
 
 @dataclass(frozen=True)
 class PSPTrainingOptions:
-    """The keys of ``train:`` of a ``type: psp`` entry.
+    """The keys of ``train:`` of a ``type: psp`` entry."""
 
-    Args:
-        dataroot_gt: folder or LMDB of faces; none of them may be measured.
-        io_backend: ``{type: disk}`` or ``{type: lmdb}``, as for the host's data sets.
-        num_images: use only this many images, the first in order of their keys.
-        use_hflip: mirror half of them.
-        iterations: steps.
-        batch_size: faces per step.
-        workers: processes that prepare images.
-        lr: of Adam.
-        scales: smallest and largest factor of bicubic downsampling, sampled log-uniformly for each step.
-        l2_weight: of the mean squared difference, images in [-1, 1].
-        lpips_weight: of LPIPS with AlexNet (VGG-16 for priors below 31 px); 0 needs no such file.
-        regularisation_weight: of the codes' mean squared distance from the mean latent.
-        save_every: steps between the states that a stopped training resumes from.
-    """
-
-    dataroot_gt: str
+    dataroot_gt: str  # folder or LMDB of faces; none of them may be measured
+    # ``{type: disk}`` or ``{type: lmdb}``, as for the host's data sets.
     io_backend: Mapping = field(default_factory=dict)
-    num_images: int | None = None
-    use_hflip: bool = True
-    iterations: int = 200_000
-    batch_size: int = 8
-    workers: int = 0
-    lr: float = 1e-3
+    num_images: int | None = None  # use only this many images, the first in order of their keys
+    use_hflip: bool = True  # mirror half of them
+    iterations: int = 200_000  # steps
+    batch_size: int = 8  # faces per step
+    workers: int = 0  # processes that prepare images
+    lr: float = 1e-3  # of Adam
+    # smallest and largest factor of bicubic downsampling, sampled log-uniformly for each step.
     scales: tuple[float, float] = (8.0, 256.0)
-    l2_weight: float = 1.0
-    lpips_weight: float = 0.8
-    regularisation_weight: float = 0.005
-    save_every: int = 2000
+    l2_weight: float = 1.0  # of the mean squared difference, images in [-1, 1]
+    lpips_weight: float = 0.8  # of LPIPS with AlexNet (VGG-16 for priors below 31 px); 0 needs no such file
+    regularisation_weight: float = 0.005  # of the codes' mean squared distance from the mean latent
+    save_every: int = 2000  # steps between the states that a stopped training resumes from
 
     def __post_init__(self):
         object.__setattr__(self, "scales", tuple(self.scales))  # YAML brings lists
@@ -75,25 +61,23 @@ class PSPTrainingOptions:
 
 
 class PSPTraining:
-    """Trains the encoder of a `PSP` on faces and their bicubically downsampled copies.
+    """Trains the encoder of a `PSP` on faces and their bicubically downsampled copies."""
 
-    The losses are the paper's: L2, LPIPS and the distance from the mean latent. If LPIPS' weights are missing, LPIPS
-    is left out and the description says so. The identity loss is left out: it would favour this encoder over the other
-    methods when identity is measured. The optimiser is Adam. One encoder serves all scales.
+    # The losses are the paper's: L2, LPIPS and the distance from the mean latent. If LPIPS' weights are missing, LPIPS
+    # is left out and the description says so. The identity loss is left out: it would favour this encoder over the
+    # other methods when identity is measured. The optimiser is Adam. One encoder serves all scales.
 
-    Args:
-        net: its encoder is changed.
-        seed: of the order of the faces and of the scales.
-        where: key path of the options, for errors.
-    Raises:
-        GPENError: there are no faces, or LPIPS' file is damaged.
-    """
-
-    def __init__(self, net: PSP, options: PSPTrainingOptions, seed: int, where: str):
+    def __init__(
+        self,
+        net: PSP,  # its encoder is changed
+        options: PSPTrainingOptions,
+        seed: int,  # of the order of the faces and of the scales
+        where: str,  # key path of the options, for errors
+    ):
         self.net, self.options, self.seed = net, options, seed
         self.device = net.decoder.constant.device
-        self.faces = self._faces(where)
-        self.lpips, perceptual, lpips_sha256 = self._find_lpips()
+        self.faces = self._faces(where)  # GPENError: there are none
+        self.lpips, perceptual, lpips_sha256 = self._find_lpips()  # GPENError: its file is damaged
         low, high = options.scales
         self.description = (
             f"encoder trained for {options.iterations} steps of {options.batch_size} on {len(self.faces)} faces, "
@@ -111,14 +95,14 @@ class PSPTraining:
             "lpips_sha256": lpips_sha256,
         }
 
-    def ensure(self, path: Path, made_of: dict) -> None:
+    def ensure(
+        self,
+        path: Path,
+        made_of: dict,  # `identity` and what determines the network, as JSON
+    ) -> None:
         """Load the encoder from `path` if it was trained from the same inputs, else train and save it.
 
-        Args:
-            made_of: `identity` and what determines the network, as JSON.
-        Raises:
-            CheckpointError: a file cannot be read or written.
-            TrainingError: the loss is not finite.
+        CheckpointError: a file cannot be read or written. TrainingError: the loss is not finite.
         """
         digest = hashlib.sha256(json.dumps(made_of, sort_keys=True).encode()).hexdigest()
         saved = _load_if_made_of(path, digest)
@@ -244,24 +228,15 @@ def _at_loss_size(image: torch.Tensor) -> torch.Tensor:
 
 @dataclass(frozen=True)
 class PSPOptions:
-    """The keys of a ``type: psp`` entry; exactly one of `weights` and `train` is given.
+    """The keys of a ``type: psp`` entry; exactly one of `weights` and `train` is given."""
 
-    Args:
-        prior: file of a GPENPrior.
-        prior_key: entry of the file; ~ takes the EMA weights if there are any.
-        weights: a trained encoder: ``encoder.pth`` of an earlier evaluation, or the file of a `PSP` that the host
-            trained.
-        train: how to train one, see `PSPTrainingOptions`.
-        in_size: side of the encoder's input, see `PSP`.
-        seed: of the encoder's initial weights and of its training.
-    """
-
-    prior: str
-    prior_key: str | None = None
+    prior: str  # file of a GPENPrior
+    prior_key: str | None = None  # entry of the file; ~ takes the EMA weights if there are any
+    # a trained encoder: ``encoder.pth`` of an earlier evaluation, or the file of a `PSP` that the host trained.
     weights: str | None = None
-    train: Mapping | None = None
-    in_size: int | None = None
-    seed: int = 0
+    train: Mapping | None = None  # how to train one, see `PSPTrainingOptions`
+    in_size: int | None = None  # side of the encoder's input, see `PSP`
+    seed: int = 0  # of the encoder's initial weights and of its training
 
     def __post_init__(self):
         if (self.weights is None) == (self.train is None):
@@ -270,16 +245,17 @@ class PSPOptions:
 
 
 class PSPMethod:
-    """pSp as a method; `PSP` and `PSPTraining` document the differences from the paper.
+    """pSp as a method. GPENError: a file is missing or of another network, or there is nothing to train on."""
 
-    Args:
-        where: key path of the entry, for errors.
-        folder: where a trained encoder is saved.
-    Raises:
-        GPENError: a file is missing or of another network, or there is nothing to train on.
-    """
+    # `PSP` and `PSPTraining` document the differences from the paper.
 
-    def __init__(self, options: PSPOptions, where: str, device: torch.device, folder: Path):
+    def __init__(
+        self,
+        options: PSPOptions,
+        where: str,  # key path of the entry, for errors
+        device: torch.device,
+        folder: Path,  # where a trained encoder is saved
+    ):
         self.prior = FrozenPrior(options.prior, options.prior_key, device, where)
         self.net = self._network(options, where)
         if options.weights is not None:

@@ -30,34 +30,20 @@ GAIN = math.sqrt(2)  # of the same activation
 
 @dataclass(frozen=True)
 class PulseOptions:
-    """The keys of a ``type: pulse`` entry.
+    """The keys of a ``type: pulse`` entry."""
 
-    Args:
-        prior: file of a GPENPrior.
-        prior_key: entry of the file; ~ takes the EMA weights if there are any.
-        iterations: steps of the search.
-        lr: of Adam; coordinates on the sphere are about 1.
-        downscale: kernel that made the degraded image small, ``bicubic`` or ``area``.
-        downscale_weight: of the mean squared difference of the small images, in [0, 1].
-        cross_weight: of the geodesic cross loss.
-        noise_maps: number of noise maps that are searched too, coarse to fine.
-        other_noise: the other maps: ``zero``, or ``fixed`` as sampled, which leaves grain that the search cannot
-            remove.
-        eps: the search ends once the mean squared difference is below it.
-        seed: of the starting point.
-    """
-
-    prior: str
-    prior_key: str | None = None
-    iterations: int = 100
-    lr: float = 0.4
-    downscale: Kernel = "bicubic"
-    downscale_weight: float = 100.0
-    cross_weight: float = 0.05
-    noise_maps: int = 3
+    prior: str  # file of a GPENPrior
+    prior_key: str | None = None  # entry of the file; ~ takes the EMA weights if there are any
+    iterations: int = 100  # steps of the search
+    lr: float = 0.4  # of Adam; coordinates on the sphere are about 1
+    downscale: Kernel = "bicubic"  # kernel that made the degraded image small, ``bicubic`` or ``area``
+    downscale_weight: float = 100.0  # of the mean squared difference of the small images, in [0, 1]
+    cross_weight: float = 0.05  # of the geodesic cross loss
+    noise_maps: int = 3  # number of noise maps that are searched too, coarse to fine
+    # the other maps: ``zero``, or ``fixed`` as sampled, which leaves grain that the search cannot remove.
     other_noise: OtherNoise = "zero"
-    eps: float = 1e-4
-    seed: int = 0
+    eps: float = 1e-4  # the search ends once the mean squared difference is below it
+    seed: int = 0  # of the starting point
 
     def __post_init__(self):
         check_at_least(self, {"iterations": 1, "cross_weight": 0, "noise_maps": 0, "eps": 0})
@@ -65,19 +51,17 @@ class PulseOptions:
 
 
 class Pulse:
-    """PULSE on GPEN's prior.
+    """PULSE on GPEN's prior."""
 
-    As in the paper: one latent code per layer, each on the sphere of a Gaussian that is fitted to the outputs of the
-    mapping network before its last leaky ReLU; Adam, projected back to the sphere after every step; the loss is that
-    of downscaling plus the geodesic cross loss, which keeps the codes together.
-
-    Differences: the noise of GPEN's prior is one map of many channels per resolution, so the three coarsest maps stand
-    for the five of StyleGAN that the authors search, and all others are zero (the authors: the finest alone). The
-    Gaussian has the full covariance (the authors' program: the deviation of each coordinate). The cross loss is the
-    paper's sum over pairs on the sphere (that program: a scaled mean of pairs after the mapping). Downscaling is the
-    protocol's. The learning rate follows our own curve. The best step is returned even if it is not near the input,
-    because an evaluation must not drop hard faces. The search ends early within `eps`.
-    """
+    # As in the paper: one latent code per layer, each on the sphere of a Gaussian that is fitted to the outputs of the
+    # mapping network before its last leaky ReLU; Adam, projected back to the sphere after every step; the loss is that
+    # of downscaling plus the geodesic cross loss, which keeps the codes together.
+    # Differences: the noise of GPEN's prior is one map of many channels per resolution, so the three coarsest maps
+    # stand for the five of StyleGAN that the authors search, and all others are zero (the authors: the finest only).
+    # The Gaussian has the full covariance (the authors' program: the deviation of each coordinate). The cross loss is
+    # the paper's sum over pairs on the sphere (that program: a scaled mean of pairs after the mapping). Downscaling is
+    # the protocol's. The learning rate follows our own curve. The best step is returned even if it is not near the
+    # input, because an evaluation must not drop hard faces. The search ends early within `eps`.
 
     def __init__(self, options: PulseOptions, where: str, device: torch.device):
         self.options = options
@@ -99,11 +83,7 @@ class Pulse:
 
     @torch.enable_grad()
     def search(self, sample: Sample) -> tuple[torch.Tensor, list[float]]:
-        """Search from the sample's own starting point.
-
-        Returns:
-            The image of the best step, (1, 3, S, S), and the mean squared difference at every step.
-        """
+        """The best image, (1, 3, S, S), and the mean squared difference of every step, from the sample's own start."""
         options, net = self.options, self.prior.net
         downscaler = Downscaler(options.downscale, self.prior.size, *sample.lq.shape[:2], self.prior.device)
         target, generator = self.prior.to_tensor(sample.lq), sample_generator(options.seed, sample)
@@ -160,25 +140,23 @@ class LatentSphere:
 
 
 class SphericalAdam(torch.optim.Adam):
-    """Adam on spheres: each step is projected back.
+    """Adam on spheres: each step is projected back."""
 
-    Args:
-        codes: (K, F) each; a row is a point on a sphere of radius sqrt(F).
-        maps: (1, C, H, W) each; a channel is a point on a sphere of radius sqrt(H * W).
-    """
-
-    def __init__(self, codes: Sequence[torch.Tensor], maps: Sequence[torch.Tensor], lr: float):
+    def __init__(
+        self,
+        codes: Sequence[torch.Tensor],  # (K, F) each; a row is a point on a sphere of radius sqrt(F)
+        maps: Sequence[torch.Tensor],  # (1, C, H, W) each; a channel is a point on a sphere of radius sqrt(H * W)
+        lr: float,
+    ):
         groups = [{"params": list(codes), "dims": (1,)}, {"params": list(maps), "dims": (2, 3)}]
         super().__init__([group for group in groups if group["params"]], lr=lr)
         self._to_spheres()
 
     def set_rate(self, lr: float) -> None:
-        """Set the learning rate."""
         for group in self.param_groups:
             group["lr"] = lr
 
     def step(self) -> None:
-        """Take a step of Adam, and project back."""
         super().step()
         self._to_spheres()
 

@@ -28,17 +28,17 @@ class Ranks:
     group: distributed.ProcessGroup | None = None
 
     @classmethod
-    def of_this_process(cls, device: str | None = None) -> "Ranks":
+    def of_this_process(
+        cls,
+        # e.g. ``cpu`` or ``cuda``; None takes a GPU if there is one, each rank of a machine its own
+        device: str | None = None,
+    ) -> "Ranks":
         """Read torchrun's variables and join the group.
 
-        From here on torch uses one CPU thread: the last digits of a convolution depend on the number of threads, and
-        torchrun gives each process one. Start one process per core to use all cores.
-
-        Args:
-            device: e.g. ``cpu`` or ``cuda``; None takes a GPU if there is one, each rank of a machine its own.
-        Raises:
-            OptionError: there is no such device, or the other ranks cannot be reached.
+        OptionError: there is no such device, or the other ranks cannot be reached.
         """
+        # From here on torch uses one CPU thread: the last digits of a convolution depend on the number of threads, and
+        # torchrun gives each process one. Start one process per core to use all cores.
         torch.set_num_threads(1)
         world_size = int(os.environ.get("WORLD_SIZE", "1"))
         group = _init_group(world_size) if world_size > 1 else None

@@ -71,11 +71,8 @@ def _letter(index: int) -> str:
 
 
 def comparison_sheet(root: Path, results: Results, condition: str, keys: Sequence[str], tile: int) -> np.ndarray:
-    """One row per image: the input at its own pixels, every method, and the ground truth if there is one.
-
-    Returns:
-        uint8 BGR. A grey tile with a cross stands for a missing image.
-    """
+    """One row per image, BGR uint8: the input at its own pixels, every method, and the ground truth if there is one."""
+    # A grey tile with a cross stands for a missing image.
     rows = []
     for key in keys:
         images = [read_or_missing_tile(input_path(root, condition, key), tile, "missing")]
@@ -125,12 +122,10 @@ def missing_tile(tile: int, word: str) -> np.ndarray:
 
 
 def curves(summary: Summary) -> np.ndarray:
-    """Plot each metric over the conditions, with 95 % intervals, one panel per metric.
+    """Plot each metric over the conditions, with 95 % intervals, one panel per metric: (H, W, 3) BGR uint8.
 
-    The axis is logarithmic if conditions are factors (``8x``). A hollow mark is a value that lacks images.
-
-    Returns:
-        (H, W, 3) BGR uint8; the same summary gives the same pixels.
+    The axis is logarithmic if conditions are factors (``8x``). A hollow mark is a value that lacks images. The same
+    summary gives the same pixels.
     """
     import matplotlib
     from matplotlib.backends.backend_agg import FigureCanvasAgg

@@ -46,9 +46,7 @@ class Group:
 def read_labels(options: ReportOptions) -> Labels | None:
     """Read the table of labels, if the options name one.
 
-    Raises:
-        DataError: it cannot be read, or an image stands in it twice.
-        OptionError: a column is missing.
+    DataError: it cannot be read, or an image stands in it twice. OptionError: a column is missing.
     """
     if options.labels is None:
         return None
@@ -91,12 +89,10 @@ def _without_ending(name: str) -> str:
 def split_into_groups(labels: Labels, keys: Sequence[str]) -> tuple[list[Group], list[str]]:
     """Group the images by each column of the labels.
 
-    A column of more than eight different numbers is cut into three groups of about equal count, or two: equal numbers
-    stay together.
-
-    Returns:
-        The groups, column by column, sorted by label; and notes on the labels for the reader.
+    Return the groups, column by column, sorted by label; and notes on the labels for the reader.
     """
+    # A column of more than eight different numbers is cut into three groups of about equal count, or two: equal numbers
+    # stay together.
     groups, notes = [], _notes(labels, keys)
     for column in labels.columns:
         texts = np.array([labels.of_image.get(key, {}).get(column, "") for key in keys], dtype=object)

@@ -41,21 +41,14 @@ WHOLE_SET = ""  # key of the values of sets
 
 @dataclass(frozen=True)
 class ColumnOptions:
-    """The keys of an entry of ``metrics:``, besides the metric's own arguments.
+    """The keys of an entry of ``metrics:``, besides the metric's own arguments."""
 
-    Args:
-        type: a registered metric.
-        label: title of the column; the usual one by default.
-        decimals: number of decimals printed.
-        against: ``gt``, or ``input``: the degraded image, enlarged bilinearly, in place of the ground truth.
-        better: ``lower`` or ``higher``; the metric's own by default.
-    """
-
-    type: str
-    label: str = ""
-    decimals: int | None = None
+    type: str  # a registered metric
+    label: str = ""  # title of the column; the usual one by default
+    decimals: int | None = None  # number of decimals printed
+    # ``gt``, or ``input``: the degraded image, enlarged bilinearly, in place of the ground truth.
     against: Against = "gt"
-    better: Literal["lower", "higher"] | None = None
+    better: Literal["lower", "higher"] | None = None  # ``lower`` or ``higher``; the metric's own by default
 
 
 @dataclass(frozen=True)
@@ -73,11 +66,7 @@ class MetricColumn:
 
 
 def metric_columns(metrics: Mapping) -> list[MetricColumn]:
-    """Look up and check the metrics of an option file.
-
-    Raises:
-        OptionError: lists every unknown metric, unknown key and wrong value.
-    """
+    """Look up and check the metrics of an option file; OptionError lists unknown names and keys, and wrong values."""
     problems: list[GPENError] = []
     columns = []
     for name, entry in metrics.items():
@@ -177,15 +166,15 @@ Measured = dict[tuple[str, str, str], float]  # (condition, key, column) -> valu
 
 
 class MetricCache:
-    """Values of one method on disk, one line each, never rewritten; a stopped run resumes from them.
+    """Values of one method on disk, one line each, never rewritten; a stopped run resumes from them."""
 
-    Args:
-        folder: of the method.
-        stamp_of: digest of all that determines the value of a key and a column; None for an unknown column.
-        rank: of this process, which writes a file of its own.
-    """
-
-    def __init__(self, folder: Path, stamp_of: Callable[[str, str], str | None], rank: int):
+    def __init__(
+        self,
+        folder: Path,  # of the method
+        # digest of all that determines the value of a key and a column; None for an unknown column
+        stamp_of: Callable[[str, str], str | None],
+        rank: int,  # of this process, which writes a file of its own
+    ):
         self._path, self._stamp_of = folder / f"values.{rank}.jsonl", stamp_of
         self._known: Measured = dict(self._read(folder))
 
@@ -228,18 +217,14 @@ class MetricCache:
 
 
 class MetricRunner:
-    """Calls the metrics on the images, and records what went wrong.
-
-    Attributes:
-        missing: column -> why it has no values at all.
-        troubles: column -> errors by image.
-        infinite: column -> images with an infinite value, which has no mean (the PSNR of identical images).
-    """
+    """Calls the metrics on the images, and records what went wrong."""
 
     def __init__(self, columns: Sequence[MetricColumn], prepared: Prepared, ranks: Ranks):
         self.columns, self.prepared, self.ranks = columns, prepared, ranks
+        # column -> why it has no values at all
         self.missing = {c.name: reason for c in columns if (reason := _unavailable_reason(c, prepared))}
-        self.troubles: dict[str, list[str]] = {c.name: [] for c in columns}
+        self.troubles: dict[str, list[str]] = {c.name: [] for c in columns}  # column -> errors by image
+        # column -> images with an infinite value, which has no mean (the PSNR of identical images)
         self.infinite: dict[str, list[str]] = {c.name: [] for c in columns}
 
     def measure(self, restored: Restored) -> Measured:

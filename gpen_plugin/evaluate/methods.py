@@ -50,30 +50,21 @@ from gpen_plugin.restore.registry_network import (
 
 @dataclass(frozen=True, kw_only=True)
 class IOConvention:
-    """How images pass through a network.
+    """How images pass through a network."""
 
-    Args:
-        value_range: lowest and highest value of the network's input and output: [0, 1] or [-1, 1].
-        channels: their order in the network.
-        input_size: side that the degraded image is resized to; ~ for the size of the ground truth, ``native`` for
-            none, if the network itself enlarges.
-        resize: interpolation of the input.
-        output: which of several outputs is the image: an index, a key or an attribute; ~ if the network returns the
-            image.
-        arguments: further arguments of the network's forward.
-        mode: ``train`` for a network that needs its training mode, such as BasicSR's HiFaceGAN. Its state is reset
-            after each image.
-        seed: of the network's random numbers and of random weights.
-    """
-
-    value_range: tuple[float, float]
-    channels: Literal["rgb", "bgr"] = "rgb"
+    value_range: tuple[float, float]  # lowest and highest value of the network's input and output: [0, 1] or [-1, 1]
+    channels: Literal["rgb", "bgr"] = "rgb"  # their order in the network
+    # side that the degraded image is resized to; ~ for the size of the ground truth, ``native`` for none, if the
+    # network itself enlarges.
     input_size: int | Literal["native"] | None = None
-    resize: Interpolation = "bilinear"
+    resize: Interpolation = "bilinear"  # interpolation of the input
+    # which of several outputs is the image: an index, a key or an attribute; ~ if the network returns the image.
     output: int | str | None = None
-    arguments: Mapping = field(default_factory=dict)
+    arguments: Mapping = field(default_factory=dict)  # further arguments of the network's forward
+    # ``train`` for a network that needs its training mode, such as BasicSR's HiFaceGAN. Its state is reset after each
+    # image.
     mode: Literal["eval", "train"] = "eval"
-    seed: int = 0
+    seed: int = 0  # of the network's random numbers and of random weights
 
     def check(self, where: str) -> None:
         """Raise `OptionError` for wrong values; `where` is the key path of the entry."""
@@ -91,16 +82,16 @@ class IOConvention:
 
 
 class NetworkMethod:
-    """A network that restores one image at a time.
+    """A network that restores one image at a time."""
 
-    Args:
-        net: takes (1, 3, H, W) float32.
-        io: how images pass through it.
-        description: see `Method`.
-        identity: see `Method`; `io` is added.
-    """
-
-    def __init__(self, net: nn.Module, io: IOConvention, device: torch.device, description: str, identity: Mapping):
+    def __init__(
+        self,
+        net: nn.Module,  # takes (1, 3, H, W) float32
+        io: IOConvention,
+        device: torch.device,
+        description: str,
+        identity: Mapping,  # `io` is added
+    ):
         self.net, self.io, self.device = prepare_for_inference(net, device), io, device
         self.net.train(io.mode == "train")
         self.description = description
@@ -111,10 +102,7 @@ class NetworkMethod:
     def __call__(self, sample: Sample) -> np.ndarray:
         """Restore a face.
 
-        Raises:
-            DataError: the output is not finite.
-            ShapeError: the output is no image.
-            OptionError: `output` does not select an image.
+        DataError: the output is not finite. ShapeError: it is no image. OptionError: `output` does not select one.
         """
         how, rgb = self.io, self.io.channels == "rgb"
         if how.input_size == "native":
@@ -186,45 +174,32 @@ def to_json(value: object) -> object:
 
 @dataclass(frozen=True)
 class GPENOptions:
-    """The keys of a method of type ``gpen``.
+    """The keys of a method of type ``gpen``."""
 
-    Args:
-        weights: a file of ours, of BasicSR or of GPEN's authors; its tensors determine the sizes. ``random`` for a
-            test run. ``{run}`` stands for each of the entry's ``runs``.
-        param_key: entry of the file; ~ takes the EMA weights if there are any.
-        network: arguments of `GPEN`, with random weights only.
-    """
-
+    # a file of ours, of BasicSR or of GPEN's authors; its tensors determine the sizes. ``random`` for a test run.
+    # ``{run}`` stands for each of the entry's ``runs``.
     weights: str
-    param_key: str | None = None
-    network: Mapping | None = None
+    param_key: str | None = None  # entry of the file; ~ takes the EMA weights if there are any
+    network: Mapping | None = None  # arguments of `GPEN`, with random weights only
 
 
 @dataclass(frozen=True, kw_only=True)
 class ArchOptions(IOConvention):
-    """The keys of a method of type ``arch``: those of `IOConvention`, and these.
+    """The keys of a method of type ``arch``: those of `IOConvention`, and these."""
 
-    Args:
-        network: ``type`` and the arguments of a network, as BasicSR's ``network_g``. The type is a name in its
-            registry, or the dotted path of a class.
-        weights: the file; ``random`` for a test run. ``{run}`` as in `GPENOptions`.
-        param_key: entry of the file; ~ takes params_ema, else params, else the file's top level.
-        strict_load: whether all tensors must fit.
-        imports: modules to import first because they register their networks, e.g. [gfpgan].
-    """
-
+    # ``type`` and the arguments of a network, as BasicSR's ``network_g``. The type is a name in its registry, or the
+    # dotted path of a class.
     network: Mapping
-    weights: str
-    param_key: str | None = None
-    strict_load: bool = True
-    imports: Sequence[str] = ()
+    weights: str  # the file; ``random`` for a test run. ``{run}`` as in `GPENOptions`
+    param_key: str | None = None  # entry of the file; ~ takes params_ema, else params, else the file's top level
+    strict_load: bool = True  # whether all tensors must fit
+    imports: Sequence[str] = ()  # modules to import first because they register their networks, e.g. [gfpgan]
 
 
 def build_gpen(options: GPENOptions, where: str, device: torch.device) -> NetworkMethod:
     """Build a GPEN, whose sizes are inferred from its weights.
 
-    Raises:
-        GPENError: the file cannot be read or holds something else; or `network` is missing, wrong or superfluous.
+    GPENError: the file cannot be read or holds something else; or `network` is missing, wrong or superfluous.
     """
     identity = {"type": "gpen", "param_key": options.param_key, "weights": RANDOM}
     if options.weights == RANDOM:
@@ -306,23 +281,14 @@ class InterpolationBaseline:
 
 @dataclass(frozen=True)
 class FolderOptions:
-    """The keys of a method of type ``folder``: images that another program restored.
+    """The keys of a method of type ``folder``: images that another program restored."""
 
-    Args:
-        path: a folder. ``{condition}`` in it stands for the condition, if the protocol has several.
-        suffix: appended to the names by the program, e.g. _00.
-    """
-
-    path: str
-    suffix: str = ""
+    path: str  # a folder. ``{condition}`` in it stands for the condition, if the protocol has several
+    suffix: str = ""  # appended to the names by the program, e.g. _00
 
 
 class PrecomputedResults:
-    """Images from a folder, by the key of the image.
-
-    Raises:
-        DataError: the folder is missing or empty.
-    """
+    """Images from a folder, by the key of the image; DataError: the folder is missing or empty."""
 
     def __init__(self, options: FolderOptions, where: str):
         self._options = options
@@ -369,16 +335,13 @@ class PrecomputedResults:
         return digest.hexdigest()
 
 
-def build_method(entry: Mapping, where: str, device: torch.device, folder: Path) -> Method:
-    """Build a method.
-
-    Args:
-        entry: ``type`` and the keys of that type.
-        where: key path of the entry, e.g. ``methods:GPEN``.
-        folder: of the method, for files that it keeps.
-    Raises:
-        GPENError: a key is wrong, or a file is missing or of another network.
-    """
+def build_method(
+    entry: Mapping,  # ``type`` and the keys of that type
+    where: str,  # key path of the entry, e.g. ``methods:GPEN``
+    device: torch.device,
+    folder: Path,  # of the method, for files that it keeps
+) -> Method:
+    """Build a method; GPENError: a key is wrong, or a file is missing or of another network."""
     options, build = read_entry(entry, where)
     return build(options, where, device, folder)
 
@@ -386,8 +349,7 @@ def build_method(entry: Mapping, where: str, device: torch.device, folder: Path)
 def read_entry(entry: Mapping, where: str) -> "tuple[typing.Any, Builder]":
     """Check an entry without opening a file; return its options, and the function that builds the method from them.
 
-    Raises:
-        OptionError: names the key path of each problem.
+    OptionError names the key path of each problem.
     """
     kind = entry.get("type")
     if not isinstance(kind, str) or kind not in TYPES:

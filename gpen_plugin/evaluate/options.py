@@ -16,35 +16,24 @@ RUN = "{run}"
 
 @dataclass(frozen=True)
 class ReportOptions:
-    """The section ``report:``.
+    """The section ``report:``."""
 
-    Args:
-        sheet_images: rows of the comparison sheets: how many, from the best to the worst, or a list of image keys.
-        sheet_tile: side of a sheet's tiles, pixels.
-        embedded_images: number of images inside report.html; the page loads the others from the files beside it. An
-            image counts once per condition.
-        embedded_size: images inside the page are reduced to this side, pixels.
-        embedded_megabytes: largest size of all images inside the page.
-        bootstrap_resamples: number of resamples of the 95 % intervals.
-        bootstrap_seed: seed of the resamples.
-        curves: whether to plot the metrics if there are several conditions.
-        labels: a CSV file of labels, by which the means are grouped: a head line, then an image per line, its key or
-            file name first; ~ for no groups.
-        label_columns: the columns of the file to use, in this order; ~ for all but the first.
-        against: a method that all others are compared with, in a table of its own; ~ for none.
-    """
-
+    # rows of the comparison sheets: how many, from the best to the worst, or a list of image keys.
     sheet_images: int | Sequence[str] = 6
-    sheet_tile: int = 256
+    sheet_tile: int = 256  # side of a sheet's tiles, pixels
+    # number of images inside report.html; the page loads the others from the files beside it. An image counts once per
+    # condition.
     embedded_images: int = 60
-    embedded_size: int = 512
-    embedded_megabytes: float = 40.0
-    bootstrap_resamples: int = 10_000
-    bootstrap_seed: int = 0
-    curves: bool = True
+    embedded_size: int = 512  # images inside the page are reduced to this side, pixels
+    embedded_megabytes: float = 40.0  # largest size of all images inside the page
+    bootstrap_resamples: int = 10_000  # number of resamples of the 95 % intervals
+    bootstrap_seed: int = 0  # seed of the resamples
+    curves: bool = True  # whether to plot the metrics if there are several conditions
+    # a CSV file of labels, by which the means are grouped: a head line, then an image per line, its key or file name
+    # first; ~ for no groups.
     labels: str | None = None
-    label_columns: Sequence[str] | None = None
-    against: str | None = None
+    label_columns: Sequence[str] | None = None  # the columns of the file to use, in this order; ~ for all but the first
+    against: str | None = None  # a method that all others are compared with, in a table of its own; ~ for none
 
     def __post_init__(self):
         least = {"sheet_tile": 16, "embedded_size": 16, "bootstrap_resamples": 100}
@@ -96,8 +85,7 @@ class Run(NamedTuple):
 def runs_of(method: str, entry: Mapping) -> list[Run]:
     """One `Run` for each of an entry's ``runs``, which replaces ``{run}`` in ``weights``.
 
-    Raises:
-        OptionError: ``runs`` without ``{run}`` or the other way round, or not a list of different names.
+    OptionError: ``runs`` without ``{run}`` or the other way round, or not a list of different names.
     """
     where, weights = f"methods:{method}", entry.get("weights")
     has_placeholder = isinstance(weights, str) and RUN in weights
@@ -128,34 +116,22 @@ def _check_list(runs: object, where: str) -> None:
 
 @dataclass(frozen=True)
 class EvaluationOptions:
-    """The top level of an option file.
+    """The top level of an option file."""
 
-    Args:
-        name: of the evaluation and of its folder.
-        protocol: the faces and their degradation, see `gpen_plugin.evaluate.protocols`.
-        methods: name in the tables -> entry, see `gpen_plugin.evaluate.methods`. A method that was trained several
-            times lists its ``runs``.
-        metrics: in the host's form of ``val: metrics:``, with the keys of `ColumnOptions`.
-        title: of tables and pages; the name by default.
-        output: folder; ``results/evaluate/<name>`` by default.
-        report: see `ReportOptions`.
-    """
-
-    name: str
-    protocol: Mapping
+    name: str  # of the evaluation and of its folder
+    protocol: Mapping  # the faces and their degradation, see `gpen_plugin.evaluate.protocols`
+    # name in the tables -> entry, see `gpen_plugin.evaluate.methods`. A method that was trained several times lists its
+    # ``runs``.
     methods: Mapping
+    # in the host's form of ``val: metrics:``, with the keys of `ColumnOptions`.
     metrics: Mapping = field(default_factory=dict)
-    title: str = ""
-    output: str | None = None
-    report: Mapping = field(default_factory=dict)
+    title: str = ""  # of tables and pages; the name by default
+    output: str | None = None  # folder; ``results/evaluate/<name>`` by default
+    report: Mapping = field(default_factory=dict)  # see `ReportOptions`
 
     @classmethod
     def from_mapping(cls, given: Mapping) -> "EvaluationOptions":
-        """Check everything that can be checked without opening a file.
-
-        Raises:
-            OptionError: lists every problem by key path.
-        """
+        """Check all that can be checked without opening a file; OptionError lists every problem by key path."""
         check(cls, given)
         options = cls(**given)
         problems = _errors_of(lambda: ReportOptions.from_options(options.report))

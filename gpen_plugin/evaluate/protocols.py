@@ -22,15 +22,10 @@ _GUARD_DIGITS = 6  # 127.5 is rounded up whatever the order of its sum
 
 @dataclass(frozen=True, kw_only=True)
 class ListOptions:
-    """The keys of every protocol.
+    """The keys of every protocol."""
 
-    Args:
-        out_size: side of the ground truth and of the results, in pixels.
-        num_images: use only this many images, the first in order of their keys; ~ for all.
-    """
-
-    out_size: int | None
-    num_images: int | None = None
+    out_size: int | None  # side of the ground truth and of the results, in pixels
+    num_images: int | None = None  # use only this many images, the first in order of their keys; ~ for all
 
     def value_problems(self, where: str) -> list[GPENError]:
         """Errors of the values, by key path; no file is opened."""
@@ -45,8 +40,7 @@ class ListOptions:
 def open_root(path: str, where: str) -> ImageSource:
     """Open a folder, zip file or LMDB, whose keys become file names of the evaluation.
 
-    Raises:
-        DataError: it cannot be opened, is empty, or has a key that is not text or leaves the folder.
+    DataError: it cannot be opened, is empty, or has a key that is not text or leaves the folder.
     """
     source = open_source(path, where)
     for key in source.keys:
@@ -72,23 +66,14 @@ def join_keys(keys: Iterable[str], most: int = MAX_LISTED_KEYS) -> str:
 
 
 class Protocol(typing.Protocol):
-    """A set of degraded faces.
+    """A set of degraded faces."""
 
-    Attributes:
-        kind: ``bfr``, ``fsr``, ``pairs`` or ``wild``.
-        size: side of the results and of the ground truth, in pixels.
-        keys: of the images, sorted: the path below the root without suffix.
-        conditions: degradations of every image, e.g. ``8x``; one empty text if there is only one.
-        notes: for the reader of the results, a sentence each.
-        has_truth: whether there is a ground truth.
-    """
-
-    kind: str
-    size: int
-    keys: list[str]
-    conditions: list[str]
-    notes: list[str]
-    has_truth: bool
+    kind: str  # ``bfr``, ``fsr``, ``pairs`` or ``wild``
+    size: int  # side of the results and of the ground truth, in pixels
+    keys: list[str]  # of the images, sorted: the path below the root without suffix
+    conditions: list[str]  # degradations of every image, e.g. ``8x``; one empty text if there is only one
+    notes: list[str]  # for the reader of the results, a sentence each
+    has_truth: bool  # whether there is a ground truth
 
     def options(self) -> dict:
         """The options that affect the images: plain values for JSON, with defaults, without paths."""
@@ -97,46 +82,37 @@ class Protocol(typing.Protocol):
         """The degradation of an image in words."""
 
     def originals(self, key: str) -> tuple[np.ndarray | None, np.ndarray | None]:
-        """Ground truth and degraded image as they are in the source; None for what the protocol makes.
-
-        Inputs of an earlier run are reused if they were made from the same originals.
-        """
+        """Ground truth and degraded image as they are in the source; None for what the protocol makes."""
+        # Inputs of an earlier run are reused if they were made from the same originals.
 
     def sample(self, key: str, condition: str) -> Sample:
         """One degraded face, the same at every call; DataError if an image cannot be read."""
 
 
-def reduce_bicubic(image: np.ndarray, size: int) -> np.ndarray:
-    """Reduce a square image with an antialiased cubic kernel (Keys 1981, a = -0.5), like MATLAB's ``imresize``.
-
-    The host's own version fails at two pixels and less, and its single precision depends on torch's threads; a
-    fingerprint must be possible at every size and the same on every machine.
-
-    Args:
-        image: (S, S, 3) uint8.
-        size: side of the result, 1 to S; the outer edges of both images coincide.
-    Returns:
-        (size, size, 3) uint8, rounded half up and clipped.
-    """
+def reduce_bicubic(
+    image: np.ndarray,
+    size: int,  # 1 to S
+) -> np.ndarray:
+    """Reduce (S, S, 3) uint8 to (size, size, 3) uint8 with an antialiased cubic kernel (Keys 1981, a = -0.5)."""
+    # Like MATLAB's ``imresize``: the outer edges of both images coincide. The host's own version fails at two pixels
+    # and less, and its single precision depends on torch's threads; a fingerprint must be possible at every size and
+    # the same on every machine.
     weights = _weights(len(image), size)
     rows = np.tensordot(weights, image.astype(np.float64), axes=(1, 0))  # (size, S, 3)
     both = np.tensordot(weights, rows, axes=(1, 1)).transpose(1, 0, 2)  # (size, size, 3)
-    return np.clip(np.floor(np.round(both, _GUARD_DIGITS) + 0.5), 0, 255).astype(np.uint8)
+    return np.clip(np.floor(np.round(both, _GUARD_DIGITS) + 0.5), 0, 255).astype(np.uint8)  # rounded half up
 
 
 @lru_cache(maxsize=32)
 def _weights(length: int, size: int) -> np.ndarray:
-    """Weights of a line's pixels in each pixel of the shorter line, (size, length) float64; rows sum to 1.
-
-    The line is continued by mirroring.
-    """
+    """Weights of a line's pixels in each pixel of the shorter line, (size, length) float64; rows sum to 1."""
     scale = length / size
     centres = (np.arange(size) + 0.5) * scale - 0.5
     reach = int(np.ceil(2 * scale)) + 1
     taps = np.floor(centres).astype(int)[:, None] + np.arange(-reach, reach + 1)  # (size, 2 reach + 1)
     values = _cubic((taps - centres[:, None]) / scale)
     values /= values.sum(axis=1, keepdims=True)
-    mirrored = taps % (2 * length)
+    mirrored = taps % (2 * length)  # the line is continued by mirroring
     mirrored = np.where(mirrored < length, mirrored, 2 * length - 1 - mirrored)
     weights = np.zeros((size, length))
     np.add.at(weights, (np.arange(size)[:, None], mirrored), values)
@@ -154,28 +130,18 @@ def _cubic(x: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True, kw_only=True)
 class FacesOptions(ListOptions):
-    """The keys of ``bfr`` and ``fsr``.
+    """The keys of ``bfr`` and ``fsr``."""
 
-    Args:
-        dataroot_gt: folder, zip file or LMDB of faces; each is cropped to its central square and resized.
-        out_size: side of the ground truth, in pixels.
-    """
-
-    dataroot_gt: str
-    out_size: int
+    dataroot_gt: str  # folder, zip file or LMDB of faces; each is cropped to its central square and resized
+    out_size: int  # side of the ground truth, in pixels
 
 
 @dataclass(frozen=True, kw_only=True)
 class BlindOptions(FacesOptions):
-    """The keys of ``bfr``.
+    """The keys of ``bfr``."""
 
-    Args:
-        seed: of the degradations.
-        degradation: the keys of `DegradationRanges`; the paper's ranges by default.
-    """
-
-    seed: int = 0
-    degradation: Mapping = field(default_factory=dict)
+    seed: int = 0  # of the degradations
+    degradation: Mapping = field(default_factory=dict)  # the keys of `DegradationRanges`; the paper's ranges by default
 
     def value_problems(self, where: str) -> list[GPENError]:
         problems = super().value_problems(where)
@@ -188,13 +154,9 @@ class BlindOptions(FacesOptions):
 
 @dataclass(frozen=True, kw_only=True)
 class ScalesOptions(FacesOptions):
-    """The keys of ``fsr``.
+    """The keys of ``fsr``."""
 
-    Args:
-        scales: reduction factors of the inputs, one condition each.
-    """
-
-    scales: Sequence[int] = (8, 16, 32, 64, 128, 256)
+    scales: Sequence[int] = (8, 16, 32, 64, 128, 256)  # reduction factors of the inputs, one condition each
 
     def value_problems(self, where: str) -> list[GPENError]:
         problems = super().value_problems(where)
@@ -230,10 +192,9 @@ class _DegradedFaces(ABC):
 
 
 class BlindRestoration(_DegradedFaces):
-    """``bfr`` (Tables 1 and 2 of the paper): Eq. 4 with a recipe per image, a function of the seed and the image's key.
+    """``bfr`` (Tables 1 and 2 of the paper): Eq. 4 with a recipe per image, from the seed and the image's key."""
 
-    Bilinearly enlarged, the inputs equal those of a `GPENDegradationDataset` in validation with the same options.
-    """
+    # Bilinearly enlarged, the inputs equal those of a `GPENDegradationDataset` in validation with the same options.
 
     kind = "bfr"
     options_class = BlindOptions
@@ -293,30 +254,19 @@ class SuperResolution(_DegradedFaces):
 
 @dataclass(frozen=True, kw_only=True)
 class WildOptions(ListOptions):
-    """The keys of ``wild``.
+    """The keys of ``wild``."""
 
-    Args:
-        dataroot_lq: folder, zip file or LMDB of degraded faces of any size.
-        out_size: side of the results, in pixels.
-    """
-
-    dataroot_lq: str
-    out_size: int
+    dataroot_lq: str  # folder, zip file or LMDB of degraded faces of any size
+    out_size: int  # side of the results, in pixels
 
 
 @dataclass(frozen=True, kw_only=True)
 class PairsOptions(ListOptions):
-    """The keys of ``pairs``.
+    """The keys of ``pairs``."""
 
-    Args:
-        dataroot_lq: folder, zip file or LMDB of degraded faces of any size.
-        dataroot_gt: the same faces, undegraded, under the same names.
-        out_size: side that the ground truth is resized to; ~ keeps it, and then all must have one size.
-    """
-
-    dataroot_lq: str
-    dataroot_gt: str
-    out_size: int | None = None
+    dataroot_lq: str  # folder, zip file or LMDB of degraded faces of any size
+    dataroot_gt: str  # the same faces, undegraded, under the same names
+    out_size: int | None = None  # side that the ground truth is resized to; ~ keeps it, and then all must have one size
 
 
 class _GivenFaces(ABC):
@@ -421,15 +371,13 @@ def _check_partners(lq: ImageSource, gt: ImageSource, where: str) -> None:
 _PROTOCOLS = {protocol.kind: protocol for protocol in (BlindRestoration, SuperResolution, Pairs, Wild)}
 
 
-def build_protocol(options: Mapping, where: str = "protocol") -> Protocol:
+def build_protocol(
+    options: Mapping,  # ``type``, and the keys of the class that it selects
+    where: str = "protocol",
+) -> Protocol:
     """Build the protocol of an option file's section.
 
-    Args:
-        options: ``type``, and the keys of the class that it selects.
-        where: key path of the section, for errors.
-    Raises:
-        OptionError: lists every problem of the options by key path.
-        DataError: images or their partners are missing.
+    OptionError lists every problem of the options by key path. DataError: images or their partners are missing.
     """
     if not isinstance(options, Mapping):
         raise OptionError(where, f"got {options!r}", "a section with keys")

@@ -1,7 +1,4 @@
-"""The report of an evaluation: tables, sheets, curves, and report.html, which shows them all offline.
-
-The same results and images give the same bytes.
-"""
+"""The report of an evaluation: tables, sheets, curves and an offline report.html; equal results give equal bytes."""
 
 import base64
 import importlib.util
@@ -87,13 +84,14 @@ def _extremes(results: Results) -> Iterator[Card]:
                 yield order[-1 - depth]
 
 
-def embed_cards(root: Path, results: Results, cards: Sequence[Card], size: int, limit: int) -> EmbeddedImages:
-    """Encode the images of `cards` that exist.
-
-    Args:
-        size: larger images are reduced to this side, pixels.
-        limit: characters of all data URIs; the first card that exceeds it ends the list.
-    """
+def embed_cards(
+    root: Path,
+    results: Results,
+    cards: Sequence[Card],
+    size: int,  # larger images are reduced to this side, pixels
+    limit: int,  # characters of all data URIs; the first card that exceeds it ends the list
+) -> EmbeddedImages:
+    """Encode the images of `cards` that exist."""
     packed: dict[str, str] = {}
     weight, done = 0, 0
     for card in cards:
@@ -233,9 +231,7 @@ def _json_for_script(content: dict) -> str:
 def check_report(options: ReportOptions) -> None:
     """Check before the long work whether the report can be written.
 
-    Raises:
-        OptionError: a package that it needs is not installed, or the labels lack a column.
-        DataError: the labels cannot be read.
+    OptionError: a package is not installed, or the labels lack a column. DataError: the labels cannot be read.
     """
     _require_packages()
     read_labels(options)
@@ -249,14 +245,13 @@ def _require_packages() -> None:
 
 
 def write_report(root: Path, results: Results, options: ReportOptions) -> list[Path]:
-    """Write every table, figure and page of an evaluation below `root`.
+    """Write every table, figure and page of an evaluation below `root`, and return the files.
 
-    Returns:
-        The files: table.md, .tex, .csv and .json, per_image.csv, breakdown.md and .csv with labels, against.md and
-        .csv with a reference method, sheets/*.png, curves.png for several conditions, and report.html last.
-    Raises:
-        OptionError: a package is missing, or the options name an image, label or method that does not exist.
-        DataError: a file cannot be written, or the labels cannot be read.
+    These are table.md, .tex, .csv and .json, per_image.csv, breakdown.md and .csv with labels, against.md and .csv with
+    a reference method, sheets/*.png, curves.png for several conditions, and report.html last.
+
+    OptionError: a package is missing, or the options name an image, label or method that does not exist.
+    DataError: a file cannot be written, or the labels cannot be read.
     """
     _require_packages()
     _check_keys(results, options)

@@ -33,10 +33,8 @@ def slugify(name: str) -> str:
 
 
 def format_error(error: BaseException) -> str:
-    """An error for tables and pages, without the user's home folder.
-
-    Our own errors are kept whole; others become one line that a reader can search for: type, message and position.
-    """
+    """An error for tables and pages, without the user's home folder."""
+    # Our own errors are kept whole; others become one line that a reader can search for: type, message and position.
     return redact_home(str(error) if isinstance(error, GPENError) else _searchable(error))
 
 
@@ -331,18 +329,15 @@ class Restored:
         return [key for key in prepared.keys if (condition, key) not in self.failures]
 
 
-def merge_results(roots: Sequence[Path], output: Path, other_versions: bool = False) -> Results:
+def merge_results(
+    roots: Sequence[Path],  # folders of evaluations
+    output: Path,  # folder of the merged one; images are hard links if the disk allows, else copies
+    other_versions: bool = False,  # accept the same inputs under other package versions, with a note
+) -> Results:
     """Merge evaluations: their methods in one table. The runs of a method may lie in several folders.
 
-    Args:
-        roots: folders of evaluations.
-        output: folder of the merged one; images are hard links if the disk allows, else copies.
-        other_versions: whether to accept the same inputs under other package versions, with a note.
-    Returns:
-        The merged results, which are written too.
-    Raises:
-        DataError: the protocols differ; it names the differences.
-        OptionError: two methods share a name, or a metric was measured in two ways.
+    Return the merged results, which are written too. DataError: the protocols differ; it names the differences.
+    OptionError: two methods share a name, or a metric was measured in two ways.
     """
     if output.resolve() in {root.resolve() for root in roots}:
         raise OptionError("-o", f"got {output}, which is merged", "a folder of its own")

@@ -46,17 +46,14 @@ from gpen_plugin.images.files import write_image
 IDENTITY_FILE = "method.json"
 
 
-def evaluate(options: EvaluationOptions, ranks: Ranks, restart: bool = False) -> Results:
-    """Restore, measure and report; resume an earlier run. Every rank must call this.
+def evaluate(
+    options: EvaluationOptions,
+    ranks: Ranks,  # share the work; their folders are on one disk
+    restart: bool = False,  # delete the results of an earlier run
+) -> Results:
+    """Restore, measure and report; resume an earlier run. Every rank must call this, and gets the results.
 
-    Args:
-        options: of the evaluation.
-        ranks: share the work; their folders are on one disk.
-        restart: whether to delete the results of an earlier run.
-    Returns:
-        The results, on every rank.
-    Raises:
-        GPENError: the protocol's data or the report's labels are missing, or the folder belongs to another protocol.
+    GPENError: the protocol's data or the report's labels are missing, or the folder belongs to another protocol.
     """
     report = ReportOptions.from_options(options.report)
     check_report(report)
@@ -90,8 +87,7 @@ def _clear(options: EvaluationOptions) -> None:
 def prepare(protocol: Protocol, root: Path, ranks: Ranks) -> Prepared:
     """Write the inputs that are missing or outdated, and compute the fingerprint; every rank must call this.
 
-    Raises:
-        DataError: `root` holds an evaluation under another protocol or is not writable, or no image can be read.
+    DataError: `root` holds an evaluation under another protocol or is not writable, or no image can be read.
     """
     _check_folder(root, protocol, ranks)
     unreadable = merge_dicts(ranks.gather(_write(protocol, root, ranks)))
@@ -116,10 +112,8 @@ class _ReadableProtocol:
 
 
 def _check_folder(root: Path, protocol: Protocol, ranks: Ranks) -> None:
-    """Refuse a folder with inputs of another protocol, or with other files under our names.
-
-    Images may be added to the same protocol: each is degraded, restored and measured independently.
-    """
+    """Refuse a folder with inputs of another protocol, or with other files under our names."""
+    # Images may be added to the same protocol: each is degraded, restored and measured independently.
     wanted = json.loads(json.dumps({"kind": protocol.kind, "options": protocol.options(), "keys": protocol.keys}))
     path = root / PROTOCOL_FILE
     if path.is_file():
@@ -214,10 +208,8 @@ def _json(path: Path) -> Mapping:
 
 
 def restore_all(run: Run, prepared: Prepared, ranks: Ranks) -> Restored:
-    """Restore what is not restored yet, each rank its part; every rank must call this.
-
-    Images of an earlier run are kept if method and input are the same.
-    """
+    """Restore what is not restored yet, each rank its part; every rank must call this."""
+    # Images of an earlier run are kept if method and input are the same.
     folder = prepared.root / "methods" / slugify(run.name)
     method, failure = _build(run, folder, ranks)
     failure = next(filter(None, ranks.gather(failure)), "")

@@ -107,11 +107,9 @@ Cells = Mapping[CellIndex, Cell]
 
 
 def format_cells(results: Results) -> Cells:
-    """Fill every cell of a table, and rank the comparable ones.
-
-    Means over different images are not compared: a method that failed on an image, or has no value where another has
-    one, would profit. Such a cell is incomplete and unranked. Values that print alike share a mark.
-    """
+    """Fill every cell of a table, and rank the comparable ones; values that print alike share a mark."""
+    # Means over different images are not compared: a method that failed on an image, or has no value where another has
+    # one, would profit. Such a cell is incomplete and unranked.
     cells = {}
     for condition in results.conditions:
         for column in results.columns:
@@ -214,13 +212,14 @@ class Difference(NamedTuple):
         return self.low > 0 or self.high < 0
 
 
-def mean_ci(values: np.ndarray, resamples: int, seed: int) -> list[Interval | None]:
+def mean_ci(
+    values: np.ndarray,  # one row per image, (N, C) float; NaN where an image has no value
+    resamples: int,
+    seed: int,
+) -> list[Interval | None]:
     """Bootstrap percentile intervals of the mean of each column (Efron 1979), on the same resamples.
 
-    Args:
-        values: one row per image, (N, C) float; NaN where an image has no value.
-    Returns:
-        One per column; None if fewer than two images have a value.
+    One per column; None if fewer than two images have a value.
     """
     known = np.isfinite(values)  # (N, C)
     enough = known.sum(axis=0) >= 2
@@ -230,14 +229,15 @@ def mean_ci(values: np.ndarray, resamples: int, seed: int) -> list[Interval | No
     return [next(found) if has else None for has in enough]
 
 
-def resampled_means(values: np.ndarray, resamples: int, seed: int) -> np.ndarray:
-    """Means of each column over images sampled with replacement.
+def resampled_means(
+    # one row per image, (N, C) float; NaN where an image has no value, but not in all of a column
+    values: np.ndarray,
+    resamples: int,
+    seed: int,  # the same seed and number of images give the same resamples
+) -> np.ndarray:
+    """Means of each column over images sampled with replacement, (resamples, C) float64.
 
-    Args:
-        values: one row per image, (N, C) float; NaN where an image has no value, but not in all of a column.
-        seed: the same seed and number of images give the same resamples.
-    Returns:
-        (resamples, C) float64; NaN if a resample has no image with a value.
+    NaN if a resample has no image with a value.
     """
     known = np.isfinite(values)  # (N, C)
     # Relative to the first value, so that a constant column gives exactly 0.

@@ -55,10 +55,8 @@ def latex_text(text: str) -> str:
 
 
 def markdown(summary: Summary) -> str:
-    """The table as Markdown: best bold, second underlined; then the notes and the descriptions of the methods.
-
-    With several conditions each metric has a table of its own, because Markdown has no groups of columns.
-    """
+    """The table as Markdown: best bold, second underlined; then the notes and the descriptions of the methods."""
+    # With several conditions each metric has a table of its own, because Markdown has no groups of columns.
     results = summary.results
     tables = _tables_by_metric(summary) if summary.has_conditions else [_table_of_one_condition(summary)]
     notes = "\n".join(f"- {markdown_text(note)}" for note in summary.notes())
@@ -88,10 +86,8 @@ def _markdown_table(summary: Summary, titles: list[str], heads: list[Head], ends
 
 
 def latex(summary: Summary) -> str:
-    """The table as a LaTeX float; it needs the package booktabs, and graphicx if it is wider than a page.
-
-    With several conditions, they stand below their metric, as in Table 3 of the paper.
-    """
+    """The table as a LaTeX float; it needs the package booktabs, and graphicx if it is wider than a page."""
+    # With several conditions, they stand below their metric, as in Table 3 of the paper.
     results = summary.results
     body = [_line([latex_text(row.name), *_latex_cells(summary, row)]) for row in results.rows]
     lines = [
@@ -159,10 +155,8 @@ def _latex_heads(summary: Summary) -> list[str]:
 
 
 def wide_csv(summary: Summary) -> str:
-    """One line per method and condition.
-
-    Per metric: value, ends of the 95 % interval, standard deviation between runs, number of images.
-    """
+    """One line per method and condition."""
+    # Per metric: value, ends of the 95 % interval, standard deviation between runs, number of images.
     results = summary.results
     heads = ["method", "condition", "restored", "images"]
     for column in results.columns:

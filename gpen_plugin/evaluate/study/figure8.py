@@ -25,10 +25,7 @@ POSITION_BIAS_P = 0.01  # below this p-value a note warns of a bias of position
 def chart(tally: Tally) -> np.ndarray:
     """Plot one bar per method, divided into the fractions of rank 1 (darkest, left) to rank k.
 
-    Returns:
-        (H, W, 3) BGR uint8, the same for the same votes.
-    Raises:
-        OptionError: matplotlib is not installed.
+    Return (H, W, 3) BGR uint8, the same for the same votes. OptionError: matplotlib is not installed.
     """
     figure, canvas, colours = _canvas(len(tally.methods))
     axes = figure.add_subplot()
@@ -206,10 +203,7 @@ def _table(heads: list[str], names: list[str], cells: list[list[str]]) -> list[s
 def count(files: Sequence[Path], key_file: Path, output: Path) -> int:
     """Count votes and write ``figure8.png`` and ``table.md``, ``.csv``, ``.tex``, ``.json``; skip invalid files.
 
-    Returns:
-        Exit status: 1 if a file was refused, otherwise 0.
-    Raises:
-        DataError: no key, no complete ranking, or `output` is not writable.
+    Return 1 if a file was refused, else 0. DataError: no key, no complete ranking, or `output` is not writable.
     """
     key = read_key(key_file)
     ballots, refused = [], []

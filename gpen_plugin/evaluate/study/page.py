@@ -32,27 +32,18 @@ class Selection:
 
 
 def select(
-    root: Path,
+    root: Path,  # folder of the evaluation
     results: Results,
     *,
-    methods: Sequence[str] = (),
-    keys: Sequence[str] = (),
-    num_images: int | None = None,
-    condition: str | None = None,
-    seed: int = 0,
+    methods: Sequence[str] = (),  # names of rows; empty for all that ran
+    keys: Sequence[str] = (),  # images; empty for all
+    num_images: int | None = None,  # sample this many of the images
+    condition: str | None = None,  # of the protocol; None if there is only one
+    seed: int = 0,  # of the sampling and of every opaque name
 ) -> Selection:
     """Choose the methods and images of a study.
 
-    Args:
-        root: folder of the evaluation.
-        methods: names of rows; empty for all that ran.
-        keys: images; empty for all.
-        num_images: sample this many of the images.
-        condition: of the protocol; None if there is only one.
-        seed: of the sampling and of every opaque name.
-    Raises:
-        OptionError: an unknown name, fewer than two methods, or too many.
-        DataError: no image is left.
+    OptionError: an unknown name, fewer than two methods, or too many. DataError: no image is left.
     """
     condition = _condition(results, condition)
     rows = _rows(results, methods)
@@ -128,32 +119,20 @@ def _name(rng: np.random.Generator) -> str:
 
 
 def make_page(
-    root: Path,
+    root: Path,  # folder of the evaluation
     results: Results,
     selection: Selection,
     *,
-    title: str,
-    tile: int = 512,
-    lossless: bool = False,
-    show_input: bool = True,
-    allow_ties: bool = False,
-    seed: int = 0,
+    title: str,  # of the page; it must not name a method
+    tile: int = 512,  # longest side of an image in pixels; larger ones are reduced
+    lossless: bool = False,  # PNG instead of JPEG of quality 95 without chroma subsampling; about four times as large
+    show_input: bool = True,  # show the degraded image too, enlarged to the size of the results
+    allow_ties: bool = False,  # let two images share a rank
+    seed: int = 0,  # that `selection` was made with, for the key
 ) -> tuple[str, StudyKey]:
-    """Make the page of a study and its key.
+    """Make the page of a study, as HTML, and its key.
 
-    Args:
-        root: folder of the evaluation.
-        title: of the page; it must not name a method.
-        tile: longest side of an image in pixels; larger ones are reduced.
-        lossless: PNG instead of JPEG of quality 95 without chroma subsampling; about four times as large.
-        show_input: show the degraded image too, enlarged to the size of the results.
-        allow_ties: let two images share a rank.
-        seed: that `selection` was made with, for the key.
-    Returns:
-        (HTML, key).
-    Raises:
-        OptionError: the title names a method, or jinja2 is not installed.
-        DataError: an image cannot be read.
+    OptionError: the title names a method, or jinja2 is not installed. DataError: an image cannot be read.
     """
     _check_title(title, [row.name for row in selection.rows])
     rows = {row.name: row for row in selection.rows}

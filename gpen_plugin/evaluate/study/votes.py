@@ -73,8 +73,7 @@ def read_ballot(path: Path, key: StudyKey) -> Ballot:
 def one_per_voter(ballots: Iterable[Ballot]) -> tuple[list[Ballot], list[str]]:
     """Keep one file per voter: the fullest, then the latest.
 
-    Returns:
-        (ballots in the order of their voters' names, messages: files left out, names that two voters share).
+    Return them in the order of their voters' names, and messages: files left out, names that two voters share.
     """
     latest: dict[str, Ballot] = {}
     messages = []
@@ -137,13 +136,12 @@ def _require(holds: bool, otherwise: str) -> None:
         raise ValueError(otherwise)
 
 
-def kendall_w(ranks: np.ndarray) -> float:
+def kendall_w(
+    ranks: np.ndarray,  # mid-ranks, (voters, methods) float64, two voters or more
+) -> float:
     """Kendall's coefficient of concordance W with the correction for ties (Kendall & Babington Smith 1939).
 
-    Args:
-        ranks: mid-ranks, (voters, methods) float64, two voters or more.
-    Returns:
-        1 if all rank alike; 1 / voters expected at random; NaN if every voter ties everything.
+    1 if all rank alike; 1 / voters expected at random; NaN if every voter ties everything.
     """
     voters, methods = ranks.shape
     spread = ((ranks.sum(axis=0) - voters * (methods + 1) / 2) ** 2).sum()
@@ -152,16 +150,13 @@ def kendall_w(ranks: np.ndarray) -> float:
     return float(12 * spread / largest) if largest > 0 else float("nan")
 
 
-def concordance(images: Sequence[np.ndarray]) -> tuple[float, float]:
-    """Kendall's W averaged over images, and the p-value of no agreement at all.
+def concordance(
+    images: Sequence[np.ndarray],  # mid-ranks of each image, (voters, methods); those with a single voter are skipped
+) -> tuple[float, float]:
+    """Kendall's W averaged over images, and the p-value of no agreement at all; NaN if no image has two voters.
 
     m (k - 1) W of an image follows chi-square with k - 1 degrees of freedom if its m voters rank k methods at random;
     the sum over images follows the sum of the degrees.
-
-    Args:
-        images: mid-ranks of each image, (voters, methods); those with a single voter are skipped.
-    Returns:
-        (mean W, p); NaN if no image has two voters.
     """
     found = [(ranks, kendall_w(ranks)) for ranks in images if len(ranks) > 1]
     found = [(ranks, w) for ranks, w in found if np.isfinite(w)]
@@ -172,11 +167,13 @@ def concordance(images: Sequence[np.ndarray]) -> tuple[float, float]:
     return float(np.mean([w for _, w in found])), float(stats.chi2.sf(square, freedom))
 
 
-def pairwise_spearman(images: Sequence[np.ndarray]) -> float:
+def pairwise_spearman(
+    images: Sequence[np.ndarray],  # mid-ranks, (voters, methods) each
+) -> float:
     """Spearman's rank correlation of two voters on an image, averaged over all pairs of all images.
 
     Unlike W it does not grow if voters are few: 1 if all rank alike, 0 expected at random. NaN if no image has two
-    voters that rank methods differently. `images` are mid-ranks, (voters, methods) each.
+    voters that rank methods differently.
     """
     found = []
     for ranks in images:
@@ -187,11 +184,12 @@ def pairwise_spearman(images: Sequence[np.ndarray]) -> float:
     return float(np.mean(found)) if found else float("nan")
 
 
-def position_bias(shares: np.ndarray) -> float:
+def position_bias(
+    shares: np.ndarray,  # votes of each position, (positions,) float64
+) -> float:
     """The p-value of Pearson's chi-square test that all positions of the page get equal rank-1 votes.
 
-    A small p means that a position attracted votes, or that chance put the better methods there. `shares` are the
-    votes of each position, (positions,) float64.
+    A small p means that a position attracted votes, or that chance put the better methods there.
     """
     return float(stats.chisquare(shares).pvalue) if shares.sum() > 0 else float("nan")
 
@@ -247,17 +245,15 @@ def tally(ballots: Sequence[Ballot], key: StudyKey) -> Tally:
 
 
 def mean_rank_interval(
-    ranks: np.ndarray, resamples: int = RESAMPLES, level: float = LEVEL, seed: int = 0
+    ranks: np.ndarray,  # (voters, images, methods) float64, NaN where a voter did not rank an image
+    resamples: int = RESAMPLES,
+    level: float = LEVEL,
+    seed: int = 0,
 ) -> np.ndarray:
     """Bootstrap interval of each method's mean rank, over voters and images (the pigeonhole bootstrap, Owen 2007).
 
     Each resample takes voters and, independently, images with replacement: a ranking counts as often as its voter
-    times as often as its image.
-
-    Args:
-        ranks: (voters, images, methods) float64, NaN where a voter did not rank an image.
-    Returns:
-        (methods, 2): lower and upper end.
+    times as often as its image. Returns (methods, 2): lower and upper end.
     """
     rng = np.random.default_rng(seed)
     voters, images, _ = ranks.shape
