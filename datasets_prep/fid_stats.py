@@ -141,7 +141,7 @@ def _write(options: argparse.Namespace, used: list[str], moments: FeatureStats, 
             np.savez(stream, **content)
         os.replace(temporary, options.output)
     except OSError as error:
-        raise DataError(str(options.output), f"cannot be written ({error})", "a folder with room") from error
+        raise DataError(str(options.output), f"cannot be written ({error})", "a folder with enough space") from error
     finally:
         with contextlib.suppress(OSError):  # it is not there, and perhaps neither is the folder
             temporary.unlink()

@@ -92,7 +92,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 130
     except (OSError, lmdb.Error) as error:
         got = f"cannot be {'written' if options.input else 'read'} ({error})"
-        raise DataError(str(options.output), got, "a whole LMDB, in a folder with room") from error
+        raise DataError(str(options.output), got, "a whole LMDB, in a folder with enough space") from error
     return 0
 
 

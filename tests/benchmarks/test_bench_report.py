@@ -118,9 +118,9 @@ def test_words_of_a_row():
 def test_report_is_printed_and_saved(tmp_path, capsys):
     options = parser("Title.\n\nMore.").parse_args(["--json", str(tmp_path / "found.json"), "--threads", "1"])
     report("One face", [made(target=2)], options, left_out=["Trying harder gave 1.0."])
-    told_there = capsys.readouterr().out
-    assert "ratio 2.00" in told_there
-    assert "Tried without gain: Trying harder" in told_there
+    printed = capsys.readouterr().out
+    assert "ratio 2.00" in printed
+    assert "Tried without gain: Trying harder" in printed
     found = json.loads((tmp_path / "found.json").read_text())
     part = Part.read("faces", found)
     assert (part.title, part.left_out) == ("One face", ["Trying harder gave 1.0."])

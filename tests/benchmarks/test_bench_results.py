@@ -101,9 +101,9 @@ def test_the_page():
 
 def test_nothing_of_this_machine_is_on_a_page():
     asked = "from machine import facts; print(facts())"
-    told = subprocess.run(
+    printed = subprocess.run(
         [sys.executable, "-c", asked], cwd=REPOSITORY / "benchmarks", capture_output=True, text=True, check=True
     ).stdout
-    assert socket.gethostname() not in told
-    assert getpass.getuser() not in told.replace("'", " ").split()
-    assert str(REPOSITORY) not in told
+    assert socket.gethostname() not in printed
+    assert getpass.getuser() not in printed.replace("'", " ").split()
+    assert str(REPOSITORY) not in printed

@@ -23,7 +23,7 @@ def site(tmp_path: Path) -> FreshPython:
     return python
 
 
-def test_it_is_called_as_the_other_commands_are(capsys):
+def test_usage_names_the_command(capsys):
     for command in (convert, doctor, sample):
         with pytest.raises(SystemExit, match="0"):
             command.main(["--help"])
@@ -31,10 +31,10 @@ def test_it_is_called_as_the_other_commands_are(capsys):
 
 
 def ask(python: FreshPython, expected_code: int, **options: object) -> dict[str, dict]:
-    told = python.start("-m", "gpen_plugin.doctor", "--json", **options)
-    assert told.returncode == expected_code, told.stdout + told.stderr
-    assert told.stderr == ""
-    report = json.loads(told.stdout)
+    result = python.start("-m", "gpen_plugin.doctor", "--json", **options)
+    assert result.returncode == expected_code, result.stdout + result.stderr
+    assert result.stderr == ""
+    report = json.loads(result.stdout)
     assert report["healthy"] is (expected_code == 0)
     return {finding["name"]: finding for finding in report["findings"]}
 
@@ -51,12 +51,12 @@ def packages(requires: str = "", **versions: str) -> dict[str, str]:
 
 
 def test_without_the_host(site):
-    """BasicSR is not missed; PyTorch and OpenCV are."""
-    told = site.start("-m", "gpen_plugin.doctor")
-    assert told.returncode == 1
-    assert 'BasicSR: not installed. Only training needs it: pip install "gpen_plugin[train]"' in told.stdout
-    assert "a synthetic face: failed: ModuleNotFoundError: No module named 'cv2'" in told.stdout
-    assert told.stdout.endswith("GPEN cannot work here.\n")
+    """BasicSR is optional; PyTorch and OpenCV are not."""
+    result = site.start("-m", "gpen_plugin.doctor")
+    assert result.returncode == 1
+    assert 'BasicSR: not installed. Only training needs it: pip install "gpen_plugin[train]"' in result.stdout
+    assert "a synthetic face: failed: ModuleNotFoundError: No module named 'cv2'" in result.stdout
+    assert result.stdout.endswith("GPEN cannot work here.\n")
 
 
 @pytest.mark.parametrize(
@@ -163,7 +163,7 @@ def test_an_extra_that_is_not_installed(monkeypatch):
     assert found["onnx"] == "1.0"
 
 
-def test_our_own_errors_bring_their_remedy_along():
+def test_hint_of_our_errors_is_the_remedy():
     assert doctor._remedy(RegistryClashError("arch registry", "taken", "one", "Uninstall one.")) == "Uninstall one."
 
 
@@ -173,15 +173,16 @@ def test_every_extra_that_is_named_exists():
         assert re.search(rf'"{extra}": \[[^]]*"{name}', setup)
 
 
-def test_a_name_that_cannot_be_loaded_leads_to_the_doctor(site):
-    told = site.start("-c", "import gpen_plugin; print(hasattr(gpen_plugin, 'other')); gpen_plugin.GPEN")
-    assert told.stdout == "False\n"
-    assert "ImportError: gpen_plugin.GPEN cannot be loaded (ModuleNotFoundError: No module named 'torch'" in told.stderr
-    assert "Run `python -m gpen_plugin.doctor`" in told.stderr
+def test_failed_import_names_the_doctor(site):
+    result = site.start("-c", "import gpen_plugin; print(hasattr(gpen_plugin, 'other')); gpen_plugin.GPEN")
+    assert result.stdout == "False\n"
+    cause = "ModuleNotFoundError: No module named 'torch'"
+    assert f"ImportError: gpen_plugin.GPEN cannot be loaded ({cause}" in result.stderr
+    assert "Run `python -m gpen_plugin.doctor`" in result.stderr
 
 
 def test_healthy_installation_and_ignored_checkout(tmp_path):
-    """The one test here that imports the real host, which takes its time."""
+    """The only test here that imports the real host, which is slow."""
     python = FreshPython(tmp_path / "venv")
     python.sees_this_installation()
 

@@ -121,7 +121,7 @@ def test_wrong_ranges_name_their_key(key, value, words):
 
 
 def test_eq_4_step_by_step():
-    """Against the equation, written out without OpenCV's filter, area resizing and noise in one place."""
+    """Against the equation, written out without OpenCV's filter and area resizing."""
     pixels = image(40, 40) / 255.0
     kernel = gaussian_kernel(9, 3.0, 1.0, 0.5)
     padded = np.pad(pixels, ((4, 4), (4, 4), (0, 0)), mode="reflect")
@@ -195,7 +195,7 @@ def test_wrong_images(wrong):
 @pytest.mark.parametrize("angle", [0.0, 0.7, 2.0])
 @pytest.mark.parametrize("bend", [-3.1, 0.0, 1.5])
 @pytest.mark.parametrize("size", [1, 3, 21])
-def test_motion_kernels_keep_brightness_and_place(size, angle, bend):
+def test_motion_kernels_keep_brightness_and_position(size, angle, bend):
     kernel = motion_kernel(size, angle, bend).astype(np.float64)
     offset = np.arange(size) - (size - 1) / 2
     assert kernel.sum() == pytest.approx(1, abs=1e-5)

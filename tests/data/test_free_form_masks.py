@@ -22,7 +22,7 @@ def test_a_mask_is_a_function_of_the_generator():
 
 
 @pytest.mark.parametrize("covered", [(0.05, 0.5), (0.3, 0.4), (0.0, 0.1)])
-def test_the_covered_share_keeps_to_its_bounds(covered):
+def test_covered_fraction_is_within_its_bounds(covered):
     shares = [mask.mean() for mask in masks(BrushRanges(covered=covered))]
     assert covered[0] <= min(shares) < max(shares) <= covered[1]
 
@@ -59,7 +59,7 @@ def test_more_strokes_cover_more():
 
 
 @pytest.mark.parametrize("size", [1, 2, 8])
-def test_the_drawing_ends_in_the_smallest_images(size):
+def test_smallest_images_get_a_mask(size):
     for mask in masks(BrushRanges(), 20, size):
         assert mask.shape == (size, size)
         assert mask.mean() <= 0.5

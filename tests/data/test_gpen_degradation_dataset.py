@@ -82,7 +82,7 @@ def test_folder_and_lmdb_give_the_same(folder, database):
     assert other[1]["gt_path"] == "face_1.png"
 
 
-def test_training_is_a_function_of_the_place_in_the_run(folder):
+def test_training_is_a_function_of_the_position_in_the_run(folder):
     dataset = GPENDegradationDataset(opt(folder, use_hflip=True))
     assert same(dataset[SampleIndex(1, 2, 3)], dataset[SampleIndex(1, 2, 3)])
     assert not same(dataset[SampleIndex(1, 2, 3)], dataset[SampleIndex(1, 2, 4)])
@@ -103,10 +103,10 @@ def test_plain_indices_follow_torchs_seed(folder):
 def test_half_of_the_training_images_are_mirrored(folder):
     flips, plain = (GPENDegradationDataset(opt(folder, use_hflip=use)) for use in (True, False))
     mirrored = 0
-    for place in range(100):
-        flipped, kept = flips[SampleIndex(0, 0, place)]["gt"], plain[SampleIndex(0, 0, place)]["gt"]
-        assert torch.equal(flipped, kept) or torch.equal(flipped, kept.flip(2))
-        mirrored += not torch.equal(flipped, kept)
+    for position in range(100):
+        flipped, plain_item = flips[SampleIndex(0, 0, position)]["gt"], plain[SampleIndex(0, 0, position)]["gt"]
+        assert torch.equal(flipped, plain_item) or torch.equal(flipped, plain_item.flip(2))
+        mirrored += not torch.equal(flipped, plain_item)
     assert 35 <= mirrored <= 65
     assert same(
         GPENDegradationDataset(opt(folder, use_hflip=True, phase="val"))[0],
@@ -123,7 +123,7 @@ def test_workers_change_nothing(database, start, many):
         options = opt(database, use_hflip=True, num_worker_per_gpu=workers, batch_size_per_gpu=2)
         dataset = build_dataset(options)
         dataset[0]  # opens the LMDB in this process, which must not reach the workers
-        order = [SampleIndex(i, 0, place) for place, i in enumerate([4, 1, 0, 5, 2, 3])]
+        order = [SampleIndex(i, 0, position) for position, i in enumerate([4, 1, 0, 5, 2, 3])]
         loader = build_dataloader(dataset, options, num_gpu=0, sampler=order, seed=workers)
         if workers:
             loader.multiprocessing_context = start
@@ -134,7 +134,7 @@ def test_workers_change_nothing(database, start, many):
         assert one["gt_path"] == other["gt_path"]
 
 
-def test_place_survives_pickling():
+def test_sample_index_survives_pickling():
     index = pickle.loads(pickle.dumps(SampleIndex(7, 2, 9)))
     assert (index, index.epoch, index.position) == (7, 2, 9)
     assert [10, 11, 12][SampleIndex(1, 0, 0)] == 11
@@ -232,7 +232,7 @@ def test_wrong_options_name_their_key(folder, change, words):
         GPENDegradationDataset.check_options(opt(folder, **change), "datasets:val_2")
 
 
-def test_all_problems_are_told_together(folder):
+def test_all_problems_are_in_one_error(folder):
     with pytest.raises(GPENError, match=r"(?s)2 problems.*:in_size.*:degradation:noise_range"):
         GPENDegradationDataset(opt(folder, in_size=64, degradation={"noise_range": [3, 1]}))
 
@@ -242,7 +242,7 @@ def test_mild_pairs_are_nearly_as_sharp_as_their_truth(folder):
     clean = {"kernel_size": [1, 1], "downsample_range": [1, 1], "noise_range": [0, 0], "jpeg_range": [100, 100]}
     given = {"degradation": heavy, "mild_degradation": clean}
     dataset = GPENDegradationDataset(opt(folder, mild_prob=0.5, value_range=[0, 1], **given))
-    errors = np.array([_error(dataset[SampleIndex(0, 0, place)]) for place in range(60)])
+    errors = np.array([_error(dataset[SampleIndex(0, 0, position)]) for position in range(60)])
     mild = errors < 0.05  # JPEG of quality 100 halves the colour's resolution
     assert 15 < mild.sum() < 45
     assert errors[~mild].min() > 2 * errors[mild].max()
@@ -299,6 +299,6 @@ def test_validation_never_changes_colours(folder):
         ),
     ],
 )
-def test_wrong_shares_are_refused(folder, wrong, words):
+def test_wrong_fractions_are_errors(folder, wrong, words):
     with pytest.raises(GPENError, match=words):
         GPENDegradationDataset(opt(folder, **wrong))

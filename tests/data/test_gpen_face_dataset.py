@@ -70,32 +70,32 @@ def test_folder_and_lmdb_give_the_same(folder, tmp_path):
 
 
 def test_faces_are_mirrored_as_in_pairs(folder):
-    """The same place in a run, the same draw: half of them turn, all a function of seed, epoch and position."""
+    """Half of them, as a function of seed, epoch and position."""
     faces = GPENFaceDataset(opt(folder, use_hflip=True, seed=4))
     pairs = GPENDegradationDataset(opt(folder, use_hflip=True, seed=4, degradation={"downsample_range": [1, 2]}))
     plain = GPENFaceDataset(opt(folder, phase="val"))[0]["gt"]
     turned = 0
-    for place in range(100):
-        index = SampleIndex(0, 3, place)
+    for position in range(100):
+        index = SampleIndex(0, 3, position)
         shown = faces[index]["gt"]
         assert torch.equal(shown, pairs[index]["gt"])
-        expected = rng_from_key(4, 3, place).random() < 0.5
+        expected = rng_from_key(4, 3, position).random() < 0.5
         assert torch.equal(shown, plain.flip(2) if expected else plain)
         turned += expected
     assert 35 <= turned <= 65
 
 
-def test_draws_of_a_pair_begin_with_the_mirror(folder):
-    """Pins what seeds mean: a run that is resumed after an update of this package goes on as it began."""
+def test_first_random_number_of_a_pair_is_the_mirror(folder):
+    """So a run that is resumed after an update of this package sees the same pairs."""
     mild = {"kernel_size": [3, 5], "downsample_range": [1, 4]}
     for use_hflip in (True, False):
         dataset = GPENDegradationDataset(opt(folder, use_hflip=use_hflip, seed=2, degradation=mild, value_range=[0, 1]))
-        for place in range(6):
-            rng = rng_from_key(2, 1, place)
+        for position in range(6):
+            rng = rng_from_key(2, 1, position)
             turned = rng.random() < 0.5 and use_hflip
             face = np.ascontiguousarray(colour_image(3)[:, :: -1 if turned else 1])
             lq = degrade(face, sample_recipe(DegradationRanges.from_options(mild, ""), rng), 32)
-            shown = dataset[SampleIndex(3, 1, place)]["lq"]
+            shown = dataset[SampleIndex(3, 1, position)]["lq"]
             # OpenCV's kernels for one and for three channels add the four weighted neighbours in another order
             rounding = 4 * np.finfo(np.float32).eps
             np.testing.assert_allclose(shown.numpy(), lq[:, :, ::-1].transpose(2, 0, 1), rtol=0, atol=rounding)
@@ -147,7 +147,7 @@ def test_wrong_options_name_their_key(folder, change, words):
         GPENFaceDataset.check_options(opt(folder, **change), "datasets:train")
 
 
-def test_all_problems_are_told_together(folder):
+def test_all_problems_are_in_one_error(folder):
     with pytest.raises(GPENError, match=r"(?s)2 problems.*:out_size: got 0.*:value_range"):
         GPENFaceDataset(opt(folder, out_size=0, value_range=[1, 0]))
 

@@ -1,4 +1,4 @@
-"""Every kind of image is read, in every kind of place, and what cannot be read is named."""
+"""Image files of each kind, read from a folder, LMDB or zip file; errors name the file."""
 
 import io
 import os
@@ -107,7 +107,7 @@ def test_floating_point_images_are_refused():
         decode_image(encoded(COLOUR.astype(np.float32) / 255, ".tif"), "a.tif")
 
 
-def test_fit_square_takes_the_middle():
+def test_resize_square_takes_the_middle():
     image = np.zeros((10, 30, 3), np.uint8)
     image[:, 10:20] = 200
     assert resize_square(image, 10).min() == 200
@@ -141,7 +141,7 @@ def test_a_link_that_leads_back_adds_nothing(tmp_path):
     assert FolderSource(tmp_path / "link", "it").keys == keys
 
 
-def test_linked_folders_are_read_once_under_their_own_place(tmp_path):
+def test_linked_folders_are_read_once_under_their_own_path(tmp_path):
     write_faces(tmp_path / "disk/a", 1)
     write_faces(tmp_path / "disk/a/deep", 1)
     write_faces(tmp_path / "disk/b", 1)
@@ -247,9 +247,9 @@ def no_zip(path: Path) -> Path:
         (no_zip, "cannot be read"),
     ],
 )
-def test_wrong_places(tmp_path, make, words):
+def test_wrong_sources(tmp_path, make, words):
     with pytest.raises(DataError, match=f"--input: .*{words}"):
-        open_folder_or_zip(make(tmp_path / "place"), "--input")
+        open_folder_or_zip(make(tmp_path / "source"), "--input")
 
 
 def test_lmdb_read_as_a_folder(tmp_path):

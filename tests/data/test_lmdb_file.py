@@ -29,7 +29,7 @@ def test_entries_are_those_of_the_newest_transaction(whole):
 
 
 @pytest.mark.parametrize("keep", [0, 10, 4096, 5000, 9000, "half", "all but one byte"])
-def test_truncated_at_any_place(whole, keep):
+def test_truncated_anywhere(whole, keep):
     data = whole / "data.mdb"
     length = data.stat().st_size
     os.truncate(data, {"half": length // 2, "all but one byte": length - 1}.get(keep, keep))
@@ -37,7 +37,7 @@ def test_truncated_at_any_place(whole, keep):
         check_lmdb(whole, "datasets:train:dataroot_gt")
 
 
-def test_something_else_in_its_place(whole):
+def test_file_that_is_no_lmdb(whole):
     (whole / "data.mdb").write_bytes(b"x" * 10000)
     with pytest.raises(DataError, match="is no LMDB file"):
         check_lmdb(whole, "here")

@@ -61,7 +61,7 @@ def test_the_mirror_changes_the_names_of_the_sides():
     assert moved == ["left eye", "right eye", "left brow", "right brow", "left ear", "right ear"]
 
 
-def test_resizing_makes_no_new_labels_and_keeps_the_place():
+def test_resizing_makes_no_new_labels_and_keeps_positions():
     labels = np.zeros((40, 60), np.uint8)
     labels[:, 10:30] = 1  # the left half of the central square
     labels[:, 30:] = 17

@@ -86,10 +86,10 @@ def test_item_has_gt_and_lq(made, folder, cls):
 @pytest.mark.parametrize("cls", DATASETS)
 def test_training_items_depend_on_seed_and_position(made, cls):
     dataset, other_seed = (made(cls, use_hflip=True, seed=seed) for seed in (0, 1))
-    places = [SampleIndex(1, 2, place) for place in range(12)]
-    assert all(same(dataset[place], dataset[place]) for place in places)
-    assert not all(same(dataset[places[0]], dataset[place]) for place in places)
-    assert not all(same(dataset[place], other_seed[place]) for place in places)
+    positions = [SampleIndex(1, 2, position) for position in range(12)]
+    assert all(same(dataset[position], dataset[position]) for position in positions)
+    assert not all(same(dataset[positions[0]], dataset[position]) for position in positions)
+    assert not all(same(dataset[position], other_seed[position]) for position in positions)
 
 
 @pytest.mark.parametrize("cls", DATASETS)
@@ -108,7 +108,7 @@ def test_workers_change_nothing(made, cls):
     for workers in (0, 1):
         options = {"phase": "train", "num_worker_per_gpu": workers, "batch_size_per_gpu": 3}
         dataset = made(cls, use_hflip=True, **options)
-        order = [SampleIndex(i, 0, place) for place, i in enumerate([4, 1, 0, 5, 2, 3])]
+        order = [SampleIndex(i, 0, position) for position, i in enumerate([4, 1, 0, 5, 2, 3])]
         batches[workers] = list(build_dataloader(dataset, options, num_gpu=0, sampler=order, seed=workers))
     assert len(batches[0]) == 2
     assert all(same(one, other) for one, other in zip(*batches.values(), strict=True))
@@ -210,13 +210,13 @@ def test_maps_are_resized_without_new_colours(made):
 def test_mirrored_face_has_mirrored_map(made):
     flips, plain = (made(GPENSegmentationDataset, use_hflip=use, value_range=[0, 1]) for use in (True, False))
     seen = set()
-    for place in range(20):
-        flipped, kept = flips[SampleIndex(0, 0, place)], plain[SampleIndex(0, 0, place)]
-        turned = not torch.equal(flipped["gt"], kept["gt"])
+    for position in range(20):
+        flipped, unflipped = flips[SampleIndex(0, 0, position)], plain[SampleIndex(0, 0, position)]
+        turned = not torch.equal(flipped["gt"], unflipped["gt"])
         seen.add(turned)
         labels = hflip_labels(label_map(0)) if turned else label_map(0)
         np.testing.assert_allclose(bgr(flipped["lq"]), colorize_labels(labels) / np.float32(255), atol=1e-6)
-        assert not turned or torch.equal(flipped["gt"], kept["gt"].flip(2))
+        assert not turned or torch.equal(flipped["gt"], unflipped["gt"].flip(2))
     assert seen == {True, False}
 
 

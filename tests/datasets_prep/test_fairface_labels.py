@@ -74,7 +74,7 @@ def test_missing_labels_are_an_error(faces, tmp_path, capsys):
 
 
 @pytest.mark.parametrize(
-    ("line", "told"),
+    ("line", "message"),
     [
         (BESIDE, "a.jpg: its landmarks lie outside of the image, 64 x 64 px"),
         (UNKNOWN, "a.jpg: a landmark is no number"),
@@ -83,10 +83,10 @@ def test_missing_labels_are_an_error(faces, tmp_path, capsys):
         (f"{FRONTAL},7", "a line of another length"),
     ],
 )
-def test_invalid_lines_are_an_error(faces, tmp_path, capsys, line, told):
+def test_invalid_lines_are_an_error(faces, tmp_path, capsys, line, message):
     (faces / "labels.csv").write_text(f"{HEAD}\n{line}\n")
     assert made(faces, tmp_path / "labels.csv") == (1, [])
-    assert told in capsys.readouterr().err
+    assert message in capsys.readouterr().err
 
 
 def test_missing_list_of_seen_columns(faces, tmp_path, capsys):

@@ -63,9 +63,9 @@ def features_of(faces: Path, size: int | None = None) -> np.ndarray:
 def test_what_is_written(faces, tmp_path, batches, capsys):
     output = tmp_path / "made" / "faces_20.npz"
     assert run(faces, output, "--features") == 0
-    told = capsys.readouterr()
-    assert told.out == f"{output}: 20 images.\n"
-    assert "20/20" in told.err
+    printed = capsys.readouterr()
+    assert printed.out == f"{output}: 20 images.\n"
+    assert "20/20" in printed.err
     assert batches == [16, 4]
     expected, statistics = features_of(faces), read_statistics(output, with_features=True)
     np.testing.assert_allclose(statistics.mean, expected.astype(np.float64).mean(axis=0), rtol=1e-12)
@@ -116,10 +116,10 @@ def test_distances_to_the_set_itself(faces, tmp_path):
 def test_unreadable_images_are_reported_and_left_out(faces, tmp_path, capsys):
     (faces / "04.png").write_bytes(b"broken")
     assert run(faces, tmp_path / "a.npz") == 1
-    told = capsys.readouterr()
-    assert "19 images, 1 left out" in told.out
-    assert "left out: " in told.err
-    assert "04.png: cannot be decoded" in told.err
+    printed = capsys.readouterr()
+    assert "19 images, 1 left out" in printed.out
+    assert "left out: " in printed.err
+    assert "04.png: cannot be decoded" in printed.err
     assert read_statistics(tmp_path / "a.npz").count == 19
 
 
@@ -151,7 +151,7 @@ def test_a_folder_that_is_gone_in_the_end(faces, tmp_path, monkeypatch, capsys):
 
     monkeypatch.setattr(inception, "extract_features", extract)
     assert run(faces, tmp_path / "made" / "a.npz") == 1
-    assert re.search(r"a\.npz: cannot be written \(.*\); expected a folder with room", capsys.readouterr().err)
+    assert re.search(r"a\.npz: cannot be written \(.*\); expected a folder with enough space", capsys.readouterr().err)
 
 
 @pytest.mark.parametrize(

@@ -74,7 +74,7 @@ def test_bfr_read_back(option_file, output, flags, suffix, backend):
         np.testing.assert_allclose(lq, resize_bilinear(wanted.lq, 24), rtol=0, atol=4 * np.finfo(np.float32).eps)
     manifest = json.loads((output / "pairs.json").read_text())
     assert manifest["images"] == {key: made.degradation(key, "") for key in made.keys}
-    fingerprint = compute_fingerprint(made, (made.sample(*place) for place in all_samples(made)))
+    fingerprint = compute_fingerprint(made, (made.sample(*index) for index in all_samples(made)))
     assert manifest["fingerprint"] == json.loads(json.dumps(fingerprint.to_dict()))
     assert {path.name for path in output.iterdir()} == {f"lq{suffix}", f"gt{suffix}", "pairs.json"}
 
@@ -113,10 +113,10 @@ def test_the_option_file_is_changed_by_force_yml(option_file, output):
 @pytest.mark.parametrize("flags", [[], ["--lmdb"]])
 def test_going_on_after_a_stop(gt, output, tmp_path, monkeypatch, capsys, flags):
     fsr(gt, tmp_path / "whole", *flags)
-    kept = make_eval_pairs.tqdm
+    tqdm = make_eval_pairs.tqdm
 
     def stopping(items, **options):
-        for i, item in enumerate(kept(items, **options)):
+        for i, item in enumerate(tqdm(items, **options)):
             if i == 3:
                 raise KeyboardInterrupt
             yield item
@@ -127,7 +127,7 @@ def test_going_on_after_a_stop(gt, output, tmp_path, monkeypatch, capsys, flags)
     assert not (output / "pairs.json").exists()
     written = {path: path.stat().st_mtime_ns for path in output.rglob("*.png")}
     assert len(written) == (0 if flags else 9)
-    monkeypatch.setattr(make_eval_pairs, "tqdm", kept)
+    monkeypatch.setattr(make_eval_pairs, "tqdm", tqdm)
     assert fsr(gt, output, *flags) == 0
     assert {path: path.stat().st_mtime_ns for path in written} == written
     for name in ("pairs.json", *(["lq_4x.lmdb/meta_info.txt"] if flags else ["lq_8x/face_5.png"])):
@@ -197,7 +197,7 @@ def test_other_options_are_refused(gt, output, capsys):
     assert "was begun with other lmdb" in capsys.readouterr().err
 
 
-def test_a_folder_of_somebody_else_is_refused(gt, output, capsys):
+def test_other_folders_are_not_changed(gt, output, capsys):
     output.mkdir(parents=True)
     (output / "letter.txt").write_text("mine")
     assert fsr(gt, output) == 1

@@ -126,10 +126,10 @@ def test_unreadable_images_are_reported_and_left_out(faces, output, capsys):
     (faces / "004.png").write_bytes(b"broken")
     (faces / "007.png").write_bytes((faces / "007.png").read_bytes()[:100])
     assert run(faces, output) == 0
-    told = capsys.readouterr()
-    assert "10 images of 32 x 32, 2 left out" in told.out
-    assert "004.png: cannot be decoded" in told.err
-    assert "007.png: cannot be decoded" in told.err
+    printed = capsys.readouterr()
+    assert "10 images of 32 x 32, 2 left out" in printed.out
+    assert "004.png: cannot be decoded" in printed.err
+    assert "007.png: cannot be decoded" in printed.err
     assert len(LmdbSource(output, "").keys) == 10
     assert run(faces, output) == 0
     assert "is finished: 10 images, 2 left out" in capsys.readouterr().out
@@ -189,10 +189,10 @@ def test_verify_finds_damage(faces, output, capsys):
         transaction.put(b"003", b"broken")
         transaction.put(b"004", cv2.imencode(".png", np.zeros((8, 8, 3), np.uint8))[1].tobytes())
     assert make_lmdb.main(["--output", str(output), "--verify"]) == 1
-    told = capsys.readouterr().err
-    assert "damaged: 003" in told
-    assert "damaged: 004: has shape (8, 8, 3), not (32, 32, 3)" in told
-    assert "2 of 12 images are damaged" in told
+    printed = capsys.readouterr().err
+    assert "damaged: 003" in printed
+    assert "damaged: 004: has shape (8, 8, 3), not (32, 32, 3)" in printed
+    assert "2 of 12 images are damaged" in printed
 
 
 def test_verify_without_input(faces, output, capsys):

@@ -81,11 +81,11 @@ def test_ranks_of_which_one_saw_nothing():
     assert len(total) == 1
 
 
-@pytest.mark.parametrize("place", [0, 1, 2])
-def test_a_set_that_is_not_whole_has_no_value(place):
-    """As where weights were put into their folder while a validation ran."""
+@pytest.mark.parametrize("position", [0, 1, 2])
+def test_incomplete_set_has_no_value(position):
+    """A pair has no value if its weights arrive in the middle of a validation."""
     pairs = [Lengths("now"), Lengths("no")]
-    pairs.insert(place, math.nan)
+    pairs.insert(position, math.nan)
     total = 0
     for pair in pairs:
         total += pair
@@ -130,7 +130,7 @@ IMAGE = np.full((4, 4, 3), 7, np.uint8)
 
 
 @pytest.fixture(autouse=True)
-def nothing_told():
+def forget_warnings():
     base._warn_once.cache_clear()
 
 

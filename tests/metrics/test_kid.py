@@ -108,6 +108,6 @@ def test_against_features_of_a_file(tmp_path):
         calculate_kid(restored[0], statistics=str(tmp_path / "without.npz"))
 
 
-def test_the_wrong_better_is_told():
+def test_wrong_better_is_an_error():
     with pytest.raises(OptionError, match="better: got 'higher'; expected lower"):
         calculate_kid(images(0, 1)[0], images(1, 1)[0], better="higher")

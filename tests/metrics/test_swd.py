@@ -326,9 +326,9 @@ def test_wrong_values(option, value, words):
 def test_an_option_file_can_be_checked_by_the_signature(options, words):
     given = {"img": None, "img2": None, "better": "lower", "patches": 64, **options}
     problems = [str(problem) for problem in schema.validate(registered("metric")["calculate_swd"], given)]
-    told = [problem for problem in problems if not problem.startswith("img")]
-    assert len(told) == 1
-    assert re.search(words, told[0])
+    listed = [problem for problem in problems if not problem.startswith("img")]
+    assert len(listed) == 1
+    assert re.search(words, listed[0])
 
 
 def test_in_a_training(options, train):
