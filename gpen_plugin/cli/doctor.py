@@ -265,7 +265,7 @@ def published_weights() -> Iterator[Finding]:
     files = [inception.INCEPTION, *lpips.BACKBONES.values(), arcface.GFPGAN_WEIGHTS]
     yield from _whereabouts("weights of metrics", [*files, awing.PUBLISHED])
     networks = [published.file for published in background.PUBLISHED.values()]
-    faces = [backends.PUBLISHED, masks.PARSENET]
+    faces = [backends.RETINAFACE_FILE, masks.PARSENET]
     yield from _whereabouts("weights for restoring", [*zoo.weight_files(), *faces, *networks])
 
 
