@@ -107,8 +107,8 @@ API_NAMES = (  # modules without `__all__`: what is public in them
 API_HEAD = """\
 # Python API
 
-Public names, with their signatures and the first paragraph of their docstrings. The full text, with shapes and errors,
-is in the docstrings: `help(gpen_plugin.GPEN)`.
+Public names, with their signatures and the first paragraph of their docstrings. Shapes, ranges and errors are in the
+full docstrings and in the comments at the parameters.
 """
 
 
@@ -309,7 +309,7 @@ def _first_paragraph(value: Callable) -> str:
 
 
 def _signature(value: Callable) -> str:
-    """The parameters without their types: those are in the docstrings."""
+    """The parameters without their types: those are in the source."""
     signature = inspect.signature(value)
     parameters = [
         parameter.replace(annotation=inspect.Parameter.empty)

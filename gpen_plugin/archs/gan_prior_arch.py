@@ -1,4 +1,4 @@
-"""The GAN prior: StyleGAN2's generator whose noise inputs have room for an encoder's features (section 3.2)."""
+"""The GAN prior: StyleGAN2's generator whose noise inputs also take an encoder's features (section 3.2)."""
 
 from collections.abc import Sequence
 
@@ -25,15 +25,14 @@ from gpen_plugin.ops.dispatch import check_shape
 
 
 class MappingNetwork(nn.Sequential):
-    """z (N, F) -> w (N, F): normalisation, then fully connected layers (Figure 3a).
+    """z (N, F) -> w (N, F): normalisation, then fully connected layers (Figure 3a)."""
 
-    Args:
-        num_style_feat: F.
-        num_mlp: how many layers.
-        lr_mlp: factor of their learning rate.
-    """
-
-    def __init__(self, num_style_feat: int, num_mlp: int, lr_mlp: float):
+    def __init__(
+        self,
+        num_style_feat: int,  # F
+        num_mlp: int,  # number of layers
+        lr_mlp: float,  # factor of their learning rate
+    ):
         super().__init__(
             *[EqualLinear(num_style_feat, num_style_feat, lr_mul=lr_mlp, activate=True) for _ in range(num_mlp)]
         )
@@ -43,23 +42,15 @@ class MappingNetwork(nn.Sequential):
 
 
 class GANBlock(nn.Module):
-    """The convolutions of one resolution and its image (Figure 3b).
-
-    Args:
-        in_channels: of the block before; ``None`` for the first block, which starts from the constant.
-        out_channels: C, before noise is concatenated.
-        num_style_feat: F.
-        noise_mode: as in `StyledConv`.
-        resample_kernel: taps of the upsampling filter.
-    """
+    """The convolutions of one resolution and its image (Figure 3b)."""
 
     def __init__(
         self,
-        in_channels: int | None,
-        out_channels: int,
-        num_style_feat: int,
+        in_channels: int | None,  # of the block before; None for the first block, which starts from the constant
+        out_channels: int,  # C, before noise is concatenated
+        num_style_feat: int,  # F
         noise_mode: NoiseMode,
-        resample_kernel: Sequence[float],
+        resample_kernel: Sequence[float],  # taps of the upsampling filter
     ):
         super().__init__()
         first, width = in_channels is None, out_channels
@@ -78,18 +69,13 @@ class GANBlock(nn.Module):
         return [self.conv1] if self.conv0 is None else [self.conv0, self.conv1]
 
     def forward(
-        self, x: torch.Tensor, latents: torch.Tensor, noise: torch.Tensor | None, earlier: torch.Tensor | None
+        self,
+        x: torch.Tensor,  # features of the block before, (N, C', H / 2, W / 2), or the constant, (N, C, 4, 4)
+        latents: torch.Tensor,  # (N, len(convs) + 1, F), one per convolution and one for the image
+        noise: torch.Tensor | None,  # (N or 1, C, H, W), for all convolutions; None is zeros
+        earlier: torch.Tensor | None,  # image of the block before, (N, 3, H / 2, W / 2)
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """One block.
-
-        Args:
-            x: features of the block before, (N, C', H / 2, W / 2), or the constant, (N, C, 4, 4).
-            latents: one code per convolution and one for the image, (N, len(convs) + 1, F).
-            noise: (N or 1, C, H, W), which the block's convolutions share; ``None`` stands for zeros.
-            earlier: the image of the block before, (N, 3, H / 2, W / 2), or ``None``.
-        Returns:
-            Features (N, out_channels, H, W) and image (N, 3, H, W).
-        """
+        """Return the features (N, out_channels, H, W) and the image (N, 3, H, W)."""
         for index, conv in enumerate(self.convs):
             x = conv(x, latents[:, index], noise)
         return x, self.to_rgb(x, latents[:, -1], earlier)
@@ -97,34 +83,23 @@ class GANBlock(nn.Module):
 
 @register("arch")
 class GPENPrior(nn.Module):
-    """The decoder of GPEN with its mapping network: z and noise in, image out.
+    """The decoder of GPEN with its mapping network: z and noise in, image out. Raises OptionError.
 
-    As in StyleGAN2, the noise weights start at zero: a fresh prior, and a prior under a fresh encoder, draws what its
-    latent code alone says. Noise is one map per resolution, which the convolutions there share (section 3.2).
-
-    Args:
-        out_size: height and width of the image, a power of two from 16 to 2048.
-        num_style_feat: F, length of z and w.
-        num_mlp: layers of the mapping network.
-        channel_multiplier: factor of the channels above 32 px; 2 for the paper's and the released 512 model.
-        narrow: factor of all channels.
-        lr_mlp: factor of the mapping network's learning rate.
-        resample_kernel: taps of the upsampling filter.
-        noise_mode: ``concat`` (the paper's), ``add`` (GPEN-noise-add) or ``none`` (GPEN-w/o-noise).
-    Raises:
-        OptionError: an argument is out of range.
+    As in StyleGAN2, the noise weights start at zero: a fresh prior, also under a fresh encoder, generates from its
+    latent code only. Noise is one map per resolution, which the convolutions there share (section 3.2).
     """
 
     def __init__(
         self,
-        out_size: int,
-        num_style_feat: int = 512,
-        num_mlp: int = 8,
+        out_size: int,  # height and width of the image, a power of two from 16 to 2048
+        num_style_feat: int = 512,  # F, length of z and w
+        num_mlp: int = 8,  # layers of the mapping network
+        # factor of the channels above 32 px; 2 for the paper's and the released 512 model
         channel_multiplier: float = 2,
-        narrow: float = 1,
-        lr_mlp: float = 0.01,
-        resample_kernel: Sequence[float] = (1, 3, 3, 1),
-        noise_mode: NoiseMode = "concat",
+        narrow: float = 1,  # factor of all channels
+        lr_mlp: float = 0.01,  # factor of the mapping network's learning rate
+        resample_kernel: Sequence[float] = (1, 3, 3, 1),  # taps of the upsampling filter
+        noise_mode: NoiseMode = "concat",  # `concat` (the paper's), `add` (GPEN-noise-add) or `none` (GPEN-w/o-noise)
     ):
         super().__init__()
         check_size("out_size", out_size)
@@ -145,50 +120,39 @@ class GPENPrior(nn.Module):
 
     @property
     def num_latent(self) -> int:
-        """How many latent codes the blocks take together."""
+        """The number of latent codes that the blocks take together."""
         return sum(len(block.convs) for block in self.blocks.values()) + 1
 
-    def make_noise(self, batch: int, generator: torch.Generator | None = None) -> list[torch.Tensor | None]:
-        """Draw noise from N(0, 1), coarse to fine.
-
-        Args:
-            batch: N.
-            generator: source of randomness on any device; ``None`` takes the default one of this network's device.
-        Returns:
-            One map (N, C, r, r) per resolution r from 4 to `out_size`; ``None`` each where `noise_mode` is ``none``.
-        """
+    def make_noise(
+        self,
+        batch: int,  # N
+        generator: torch.Generator | None = None,  # on any device; None takes this device's default one
+    ) -> list[torch.Tensor | None]:
+        """Sample N(0, 1): one map (N, C, r, r) per resolution, coarse to fine; ``None`` in `noise_mode` ``none``."""
         if self.noise_mode == "none":
             return [None] * len(self.blocks)
         return [
-            self._draw((batch, block.noise_channels, int(resolution), int(resolution)), generator)
+            self._sample((batch, block.noise_channels, int(resolution), int(resolution)), generator)
             for resolution, block in self.blocks.items()
         ]
 
     @torch.no_grad()
     def mean_latent(self, n: int, generator: torch.Generator | None = None) -> torch.Tensor:
-        """The mean w of `n` random z, (1, F); towards it truncation pulls."""
-        return self.mapping(self._draw((n, self.num_style_feat), generator)).mean(dim=0, keepdim=True)
+        """The mean w of `n` random z, (1, F): the centre of truncation."""
+        return self.mapping(self._sample((n, self.num_style_feat), generator)).mean(dim=0, keepdim=True)
 
     def forward(
         self,
         styles: torch.Tensor | Sequence[torch.Tensor],
-        noise: Sequence[torch.Tensor | None] | None = None,
+        noise: Sequence[torch.Tensor | None] | None = None,  # None samples fresh noise
         *,
         input_is_latent: bool = False,
         truncation: float = 1.0,
         truncation_latent: torch.Tensor | None = None,
         inject_index: int | torch.Tensor | None = None,
-        return_latents: bool = False,
+        return_latents: bool = False,  # return a pair of the image and the latent codes, (N, num_latent, F)
     ) -> torch.Tensor | tuple[torch.Tensor, torch.Tensor]:
-        """Draw an image; `to_latents`, then `synthesise`, whose arguments these are.
-
-        Args:
-            noise: ``None`` draws fresh noise.
-            return_latents: whether the latent codes come back too.
-        Returns:
-            The image, (N, 3, `out_size`, `out_size`), about [-1, 1]; with `return_latents` a pair of it and the
-            latent codes, (N, num_latent, F).
-        """
+        """Generate images (N, 3, `out_size`, `out_size`), about [-1, 1], with `to_latents` and `synthesise`."""
         latents = self.to_latents(
             styles,
             input_is_latent=input_is_latent,
@@ -201,28 +165,19 @@ class GPENPrior(nn.Module):
 
     def to_latents(
         self,
+        # z, (N, F); or a list of two, mixed at `inject_index`; or, with `input_is_latent`, (N, num_latent, F)
         styles: torch.Tensor | Sequence[torch.Tensor],
         *,
-        input_is_latent: bool = False,
-        truncation: float = 1.0,
-        truncation_latent: torch.Tensor | None = None,
+        input_is_latent: bool = False,  # whether `styles` is w already
+        truncation: float = 1.0,  # 1 leaves w as it is, 0 gives `truncation_latent`
+        truncation_latent: torch.Tensor | None = None,  # (1, F), from `mean_latent`; required unless `truncation` is 1
+        # first code of the second style: 1 to num_latent - 1 for all, or one number per sample, (N,), up to num_latent,
+        # which leaves a sample unmixed; None samples one for all
         inject_index: int | torch.Tensor | None = None,
     ) -> torch.Tensor:
-        """Map z to w and broadcast it to the blocks.
+        """Map z to w and repeat it for each layer: (N, num_latent, F).
 
-        Args:
-            styles: z, (N, F); or two of them in a list, mixed at `inject_index`; or, with `input_is_latent`, one code
-                per place, (N, num_latent, F).
-            input_is_latent: whether `styles` is w already.
-            truncation: 1 leaves w as it is, 0 gives `truncation_latent`.
-            truncation_latent: (1, F), from `mean_latent`; needed where `truncation` is not 1.
-            inject_index: from which code on the second style rules: 1 to num_latent - 1 for all, or one number per
-                sample, (N,), up to num_latent, which leaves a sample unmixed; ``None`` draws one for all.
-        Returns:
-            (N, num_latent, F).
-        Raises:
-            OptionError: more than two styles, truncation without its centre, `inject_index` out of range.
-            ShapeError: names the dimension.
+        ShapeError, or OptionError: more than two styles, truncation without its centre, `inject_index` out of range.
         """
         styles = [styles] if isinstance(styles, torch.Tensor) else list(styles)
         if not 1 <= len(styles) <= 2:
@@ -238,17 +193,13 @@ class GPENPrior(nn.Module):
         codes = [self._broadcast(w) for w in codes]
         return codes[0] if len(codes) == 1 else self._mix(*codes, inject_index)
 
-    def synthesise(self, latents: torch.Tensor, noise: Sequence[torch.Tensor | None]) -> list[torch.Tensor]:
-        """Draw the images of all resolutions.
-
-        Args:
-            latents: (N, num_latent, F).
-            noise: one map (N or 1, C, r, r) per resolution r from 4 to `out_size`; ``None`` stands for zeros.
-        Returns:
-            Images (N, 3, r, r), coarse to fine; the last is the result, about [-1, 1].
-        Raises:
-            ShapeError: names the dimension.
-        """
+    def synthesise(
+        self,
+        latents: torch.Tensor,  # (N, num_latent, F)
+        # one map (N or 1, C, r, r) per resolution r from 4 to `out_size`; None is zeros
+        noise: Sequence[torch.Tensor | None],
+    ) -> list[torch.Tensor]:
+        """Images (N, 3, r, r), coarse to fine; the last is the result, about [-1, 1]. ShapeError, OptionError."""
         check_shape("latents", latents, {"N": None, "codes": self.num_latent, "F": self.num_style_feat})
         self._check_noise(noise, latents.shape[0])
         x, image, start, images = self.constant.expand(latents.shape[0], -1, -1, -1), None, 0, []
@@ -259,7 +210,7 @@ class GPENPrior(nn.Module):
             start += taken
         return images
 
-    def _draw(self, shape, generator):
+    def _sample(self, shape, generator):
         device = self.constant.device
         source = device if generator is None else generator.device
         return torch.randn(shape, generator=generator, device=source).to(device, self.constant.dtype)
@@ -274,8 +225,8 @@ class GPENPrior(nn.Module):
     def _mix(self, first, second, inject_index):
         if isinstance(inject_index, torch.Tensor):
             check_shape("inject_index", inject_index, {"N": len(first)})
-            place = torch.arange(self.num_latent, device=first.device)
-            return torch.where((place < inject_index[:, None])[:, :, None], first, second)  # (N, num_latent, F)
+            index = torch.arange(self.num_latent, device=first.device)
+            return torch.where((index < inject_index[:, None])[:, :, None], first, second)  # (N, num_latent, F)
         if inject_index is None:
             inject_index = int(torch.randint(1, self.num_latent, ()))
         if not 1 <= inject_index < self.num_latent:

@@ -25,38 +25,24 @@ from gpen_plugin.ops.dispatch import check_shape
 
 
 class Restoration(NamedTuple):
-    """What `GPEN` returns when more than the image is asked for.
+    """What `GPEN` returns when more than the image is requested; images are in the value range of the input."""
 
-    Attributes:
-        image: (N, 3, out_size, out_size), in the value range of the input.
-        latents: (N, num_latent, F), or ``None`` if not asked for.
-        rgbs: images (N, 3, r, r) of each resolution, coarse to fine, in the value range of the input; the last is
-            `image`; or ``None`` if not asked for.
-    """
-
-    image: torch.Tensor
-    latents: torch.Tensor | None = None
+    image: torch.Tensor  # (N, 3, out_size, out_size)
+    latents: torch.Tensor | None = None  # (N, num_latent, F); None if not requested
+    # images (N, 3, r, r) of each resolution, coarse to fine, the last is `image`; None if not requested
     rgbs: list[torch.Tensor] | None = None
 
 
 class Encoder(nn.Module):
-    """Degraded image -> latent code and one feature map per resolution.
-
-    Args:
-        in_size: height and width of the image, a power of two.
-        num_style_feat: F.
-        channel_multiplier: as in `channels_of`.
-        narrow: as in `channels_of`.
-        resample_kernel: taps of the blur before each halving.
-    """
+    """Degraded image -> latent code and one feature map per resolution."""
 
     def __init__(
         self,
-        in_size: int,
-        num_style_feat: int,
-        channel_multiplier: float,
-        narrow: float,
-        resample_kernel: Sequence[float],
+        in_size: int,  # height and width of the image, a power of two
+        num_style_feat: int,  # F
+        channel_multiplier: float,  # as in `channels_of`
+        narrow: float,  # as in `channels_of`
+        resample_kernel: Sequence[float],  # taps of the blur before each halving
     ):
         super().__init__()
         width = channels_of(in_size, channel_multiplier, narrow)
@@ -77,42 +63,31 @@ class Encoder(nn.Module):
 
 @register("arch")
 class GPEN(nn.Module):
-    """GAN prior embedded network: restores a degraded face.
+    """GAN prior embedded network: restores degraded faces. Raises OptionError for an argument out of range.
 
-    The encoder's deepest features give z; its features of each resolution are the noise input of the GAN blocks of
-    that resolution. The noise weights start at zero, so that under a fresh encoder the prior draws its own faces.
+    The encoder's deepest features give z; its features of each resolution are the noise input of the GAN blocks there.
+    The noise weights start at zero, so that under a fresh encoder the prior generates its own faces.
 
-    `encoder` and `decoder` (a `GPENPrior`) hold all parameters between them. The decoder is used through `to_latents`,
-    `synthesise`, `noise_mode` and the number of its `blocks` alone: another prior (section 3.2 names some) needs no
-    more. `load_state_dict` takes the authors' released files as they are, besides our own.
-
-    Args:
-        out_size: height and width of the result, a power of two from 16 to 2048.
-        in_size: height and width that the input is resized to, a power of two up to `out_size`; ``None`` means
-            `out_size`. Where it is smaller, the finest GAN blocks have no encoder features, and zeros for noise.
-        num_style_feat: F, length of the latent code.
-        num_mlp: layers of the mapping network.
-        channel_multiplier: factor of the channels above 32 px.
-        narrow: factor of all channels.
-        lr_mlp: factor of the mapping network's learning rate.
-        resample_kernel: taps of the FIR filter of all resampling inside.
-        noise_mode: ``concat`` (the paper's), ``add`` or ``none``, which leaves only z to speak for the input.
-        value_range: lowest and highest value of input and output images; (0, 1) in BasicSR's SRModel.
-    Raises:
-        OptionError: an argument is out of range.
+    `encoder` and `decoder` (a `GPENPrior`) hold all parameters. Of the decoder, only `to_latents`, `synthesise`,
+    `noise_mode` and the number of its `blocks` are used: another prior (section 3.2 names some) needs no more.
+    `load_state_dict` also takes the authors' released files.
     """
 
     def __init__(
         self,
-        out_size: int,
+        out_size: int,  # height and width of the result, a power of two from 16 to 2048
+        # height and width that the input is resized to, a power of two up to `out_size`; `~` means `out_size`. Where it
+        # is smaller, the finest GAN blocks have no encoder features, and zeros for noise
         in_size: int | None = None,
-        num_style_feat: int = 512,
-        num_mlp: int = 8,
-        channel_multiplier: float = 2,
-        narrow: float = 1,
-        lr_mlp: float = 0.01,
-        resample_kernel: Sequence[float] = (1, 3, 3, 1),
+        num_style_feat: int = 512,  # F, length of the latent code
+        num_mlp: int = 8,  # layers of the mapping network
+        channel_multiplier: float = 2,  # factor of the channels above 32 px
+        narrow: float = 1,  # factor of all channels
+        lr_mlp: float = 0.01,  # factor of the mapping network's learning rate
+        resample_kernel: Sequence[float] = (1, 3, 3, 1),  # taps of the FIR filter of all resampling inside
+        # `concat` (the paper's), `add` or `none`, with which only z depends on the input
         noise_mode: NoiseMode = "concat",
+        # lowest and highest value of input and output images; (0, 1) in BasicSR's SRModel
         value_range: tuple[float, float] = (-1, 1),
     ):
         super().__init__()
@@ -137,25 +112,18 @@ class GPEN(nn.Module):
 
     def forward(
         self,
+        # RGB images of any height and width, (N, 3, H, W), float, in `value_range`. They are resized bilinearly to
+        # `in_size`; images of that size stay as they are, bit for bit
         lq: torch.Tensor,
         *,
+        # function of the encoder's latent codes that replaces them, both (N, num_latent, F)
         restyle: Callable[[torch.Tensor], torch.Tensor] | None = None,
-        return_latents: bool = False,
-        return_rgbs: bool = False,
+        return_latents: bool = False,  # return a `Restoration` with the latent codes
+        return_rgbs: bool = False,  # return a `Restoration` with the images of all resolutions
     ) -> torch.Tensor | Restoration:
-        """Restore degraded faces.
+        """Restore faces: (N, 3, out_size, out_size), about `value_range` (not clipped), or a `Restoration`.
 
-        Args:
-            lq: RGB images of any height and width, (N, 3, H, W), float, in `value_range`. They are resized
-                bilinearly to `in_size`; images of that size are taken as they are, bit for bit.
-            restyle: what the decoder takes in place of the encoder's latent codes, as a function of these, both
-                (N, num_latent, F); ``None`` leaves them.
-            return_latents: whether the latent codes come back too.
-            return_rgbs: whether the images of all resolutions come back too.
-        Returns:
-            (N, 3, out_size, out_size), about `value_range` (not clipped), or a `Restoration` if more is asked for.
-        Raises:
-            ShapeError: names the dimension.
+        Raises ShapeError, which names the dimension.
         """
         check_shape("lq", lq, {"N": None, "C": 3, "H": None, "W": None})
         z, features = self.encoder(layers.resize(layers.to_signed_range(lq, self.value_range), self.in_size))

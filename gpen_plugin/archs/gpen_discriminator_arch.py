@@ -22,15 +22,14 @@ from gpen_plugin.ops.dispatch import check_shape
 
 
 class ResidualBlock(nn.Module):
-    """Two convolutions beside a skip path, halving height and width: (N, I, H, W) -> (N, O, H / 2, W / 2).
+    """Two convolutions beside a skip path: (N, I, H, W) -> (N, O, H / 2, W / 2)."""
 
-    Args:
-        in_channels: I.
-        out_channels: O.
-        resample_kernel: taps of the blur before halving.
-    """
-
-    def __init__(self, in_channels: int, out_channels: int, resample_kernel: Sequence[float]):
+    def __init__(
+        self,
+        in_channels: int,  # I
+        out_channels: int,  # O
+        resample_kernel: Sequence[float],  # taps of the blur before halving
+    ):
         super().__init__()
         self.conv1 = EqualConv2d(in_channels, in_channels, 3)
         self.conv2 = DownConv2d(in_channels, out_channels, 3, resample_kernel)
@@ -42,25 +41,17 @@ class ResidualBlock(nn.Module):
 
 @register("arch")
 class GPENDiscriminator(nn.Module):
-    """Tells real images from restored ones. `load_state_dict` takes the authors' files too.
-
-    Args:
-        out_size: height and width of the images, a power of two from 16 to 2048.
-        channel_multiplier: factor of the channels above 32 px.
-        narrow: factor of all channels; the released 256 discriminator has 1 although its generator has 0.5.
-        resample_kernel: taps of the blur before each halving.
-        stddev_group: over how many images at most the minibatch standard deviation is taken; of a batch that it
-            does not divide, the largest divisor below it is taken.
-    Raises:
-        OptionError: an argument is out of range.
-    """
+    """Distinguishes real images from restored ones; also loads the authors' files. Raises OptionError."""
 
     def __init__(
         self,
-        out_size: int,
-        channel_multiplier: float = 2,
+        out_size: int,  # height and width of the images, a power of two from 16 to 2048
+        channel_multiplier: float = 2,  # factor of the channels above 32 px
+        # factor of all channels; the released 256 discriminator has 1 although its generator has 0.5
         narrow: float = 1,
-        resample_kernel: Sequence[float] = (1, 3, 3, 1),
+        resample_kernel: Sequence[float] = (1, 3, 3, 1),  # taps of the blur before each halving
+        # the largest number of images over which the minibatch standard deviation is taken; of a batch that it does not
+        # divide, the largest divisor below it is taken
         stddev_group: int = 4,
     ):
         super().__init__()
@@ -81,19 +72,14 @@ class GPENDiscriminator(nn.Module):
         self.register_load_state_dict_pre_hook(accept_authors_layout)
 
     def forward(
-        self, x: torch.Tensor, return_features: bool = False
+        self,
+        x: torch.Tensor,  # RGB images, (N, 3, out_size, out_size), float, in [-1, 1]
+        return_features: bool = False,  # return the intermediate features, too
     ) -> torch.Tensor | tuple[torch.Tensor, list[torch.Tensor]]:
-        """Judge images.
+        """Logits (N, 1), high for real images; with `return_features` a pair of them and a list of features.
 
-        Args:
-            x: RGB images, (N, 3, out_size, out_size), float, in [-1, 1].
-            return_features: whether the intermediate features come back too.
-        Returns:
-            Logits, (N, 1), high for real; with `return_features` a pair of them and a list: index 0 is the stem's
-            output, (N, C, out_size, out_size), index i that of the i-th residual block, (N, C, r, r) with r =
-            out_size / 2 ** i, down to 4 px: log2(out_size) - 1 entries.
-        Raises:
-            ShapeError: names the dimension.
+        Index 0 is the stem's output, (N, C, out_size, out_size), index i that of the i-th residual block, (N, C, r, r)
+        with r = out_size / 2 ** i, down to 4 px: log2(out_size) - 1 entries. Raises ShapeError.
         """
         check_shape("x", x, {"N": None, "C": 3, "H": self.out_size, "W": self.out_size})
         features = [self.stem(x)]

@@ -1,10 +1,9 @@
 """The network's form for inference: `fuse` replaces its layers by fused ones, for restoring and for export.
 
-The numbers are those of the modules, with fewer passes over the features: all constant factors are multiplied into the
-weights once, and the gain of the leaky ReLU, which commutes with positive factors, into weight, bias, noise weight and
-demodulation. Restoring writes features in place. A runtime that executes an exported graph cannot do that, so the
-traceable variant has no in-place writes, no branch on sizes and no loop over the batch, and keeps features and noise
-apart instead of concatenating them: the runtime then adds the second convolution's result to the first's in place.
+All constant factors are multiplied into the weights once, and so is the gain of the leaky ReLU, which commutes with
+positive factors. Restoring writes features in place. An exported graph cannot do that, so the traceable variant has no
+in-place writes, no branch on sizes and no loop over the batch, and keeps features and noise apart instead of
+concatenating them: the runtime then adds the second convolution's result to the first's in place.
 """
 
 import contextlib
@@ -34,20 +33,17 @@ from gpen_plugin.ops.modulated_conv import blur_padding, demodulation, kernel_po
 Groups = tuple[torch.Tensor, ...]  # of channels, (N, C, H, W) each, that stand for their concatenation
 
 
-def fuse(network: nn.Module, dtype: torch.dtype = torch.float32, *, traceable: bool = False) -> nn.Module:
-    """A copy of a network for inference: the same calls and numbers, fused.
+def fuse(
+    network: nn.Module,  # any module made of this package's layers, such as `GPEN`; it stays as it is, and may learn on
+    dtype: torch.dtype = torch.float32,  # of the features; latent codes, styles and images stay in float32
+    *,
+    traceable: bool = False,  # for export: a graph for any batch size
+) -> nn.Module:
+    """A copy for inference, on the same device, in evaluation mode: the same calls and numbers, fused.
 
     It has neither parameters that learn nor weights to save. On a CPU, bring the network to ``torch.channels_last``
     before. Hooks of fused layers are not copied. A hook on the copy must clone the features that it stores: the next
     layer may overwrite them.
-
-    Args:
-        network: a `GPEN`, `GPENPrior`, `GPENDiscriminator` or `PSP`, or any module made of this package's layers.
-            It stays as it is, and may learn on.
-        dtype: of the features; latent codes, styles and images stay in float32.
-        traceable: for export: a graph for any batch size, as a tracer needs it.
-    Returns:
-        The copy, in evaluation mode, on the same device.
     """
     return _fuse(network, dtype, traceable, overwrites=False).eval()
 
@@ -135,16 +131,15 @@ class FusedConv2d(nn.Module):
 
 
 class FusedStyledConv(nn.Module):
-    """`StyledConv`: style, convolution, demodulation, noise, bias and leaky ReLU.
+    """`StyledConv`: style, convolution, demodulation, noise, bias and leaky ReLU."""
 
-    Args:
-        layer: the module.
-        dtype: of the features; styles stay in float32.
-        traceable: see `fuse`.
-        overwrites: whether the result may overwrite an input of its shape.
-    """
-
-    def __init__(self, layer: StyledConv, dtype: torch.dtype, traceable: bool, overwrites: bool):
+    def __init__(
+        self,
+        layer: StyledConv,
+        dtype: torch.dtype,  # of the features; styles stay in float32
+        traceable: bool,  # see `fuse`
+        overwrites: bool,  # whether the result may overwrite an input of its shape
+    ):
         super().__init__()
         self.up, self.noise_mode, self.out_channels = layer.up, layer.noise_mode, layer.out_channels
         self.traceable, self.overwrites = traceable, overwrites

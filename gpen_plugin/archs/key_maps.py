@@ -1,8 +1,8 @@
 """The names that other layouts give to the tensors, and ours: the authors' files and StyleGAN2's in PyTorch.
 
-The authors number their layers. Where a number counts from the largest resolution down, the table needs to know how
-many layers there are, and reads it from the keys. Their prior and their discriminator are StyleGAN2's under the names
-of its best known PyTorch implementation, so the same table reads its files; BasicSR's StyleGAN2 respells those names.
+The authors number their layers, some from the largest resolution down, so the number of layers is read from the keys.
+Their prior and discriminator are those of the best known StyleGAN2 in PyTorch, so the same table reads its files;
+BasicSR's StyleGAN2 spells those names in another way.
 """
 
 import re
@@ -23,9 +23,9 @@ _PARALLEL = "module."  # by DataParallel and DistributedDataParallel
 
 
 def without_wrapper_prefixes(state_dict: Mapping[str, _Tensor]) -> dict[str, _Tensor]:
-    """Remove ``_orig_mod.`` wherever it stands in a key, and ``module.`` in front of the keys where all keys have it.
+    """Remove each ``_orig_mod.``, and leading ``module.`` if all keys have it; nested in any order.
 
-    Prefixes may be nested in any order. If two keys would become one, all stay as they are.
+    If two keys would become one, all stay as they are.
     """
     plain = {_COMPILED.sub("", key): tensor for key, tensor in state_dict.items()}
     if len(plain) < len(state_dict):
@@ -49,29 +49,21 @@ _RESPELLINGS = {
 
 
 def stylegan2_name(kind: Literal["GPENPrior", "GPENDiscriminator"], theirs: str) -> str:
-    """BasicSR's key of a tensor.
-
-    Args:
-        kind: which network the tensor is of.
-        theirs: the authors' key of it.
-    """
+    """BasicSR's key of the tensor whose key in the authors' layout is `theirs`."""
     for pattern, spelling in _RESPELLINGS[kind]:
         theirs = re.sub(pattern, spelling, theirs)
     return theirs
 
 
 def is_fixed_noise(key: str) -> bool:
-    """Whether this is one of the noise maps that StyleGAN2 files carry; our noise comes from outside."""
+    """Whether this is one of the noise maps that StyleGAN2 files carry; our noise is an argument."""
     return re.fullmatch(r"(?:generator\.)?noises\.noise_?\d+", key) is not None
 
 
 def fixed_noise(out_size: int) -> dict[str, torch.Tensor]:
     """The maps without which BasicSR's generator does not load strictly: N(0, 1), the same at each call.
 
-    Args:
-        out_size: height and width of the image.
-    Returns:
-        One map (1, 1, r, r) for each convolution, coarse to fine: one of 4 px, two of each r from 8 to `out_size`.
+    One (1, 1, r, r) per convolution, coarse to fine: one of 4 px, two of each r from 8 to `out_size`.
     """
     source = torch.Generator().manual_seed(0)
     sizes = [4] + [2**octave for octave in range(3, out_size.bit_length()) for _ in range(2)]
@@ -95,12 +87,12 @@ _MARKS: dict[tuple[str, ...], tuple[Kind, Layout]] = {
 
 
 class KeyPair(NamedTuple):
-    """One tensor: the foreign key, ours, and how many leading and trailing dimensions of size 1 theirs has more."""
+    """One tensor in both layouts."""
 
     theirs: str
     ours: str
-    leading: int = 0
-    trailing: int = 0
+    leading: int = 0  # dimensions of size 1 that theirs has in front
+    trailing: int = 0  # the same at the end
 
     @property
     def is_fir(self) -> bool:
@@ -114,16 +106,12 @@ class KeyPair(NamedTuple):
 
 
 def detect_layout(keys: Collection[str]) -> tuple[Kind, Layout] | None:
-    """Which network, in whose layout, a state dict with these keys is of; ``None`` if of none of ours."""
+    """The network and the layout that these keys of a state dict belong to; ``None`` if they are of none of ours."""
     return next((found for marks, found in _MARKS.items() if all(mark in keys for mark in marks)), None)
 
 
 def from_authors(state_dict: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Rename and reshape tensors into our layout; FIR filters and fixed noise, which we do not store, are left out.
-
-    Args:
-        state_dict: in any layout; ours, and keys that are in none, come back as they are.
-    """
+    """Rename and reshape tensors of any layout into ours, without FIR filters and fixed noise; unknown keys stay."""
     found = detect_layout(state_dict)
     if found is None or found[1] == "ours":
         return dict(state_dict)
@@ -138,14 +126,10 @@ def from_authors(state_dict: Mapping[str, torch.Tensor]) -> dict[str, torch.Tens
 
 
 def to_authors(
-    state_dict: Mapping[str, torch.Tensor], resample_kernel: Sequence[float] = USUAL_TAPS
+    state_dict: Mapping[str, torch.Tensor],
+    resample_kernel: Sequence[float] = USUAL_TAPS,  # taps with which the network was built
 ) -> dict[str, torch.Tensor]:
-    """Rename and reshape our tensors into the authors' layout, in their order and with their FIR filters.
-
-    Args:
-        state_dict: in our layout or BasicSR's; theirs, and keys that are in none, come back as they are.
-        resample_kernel: the taps with which the network was built.
-    """
+    """Rename and reshape our tensors or BasicSR's into the authors' layout; unknown keys stay."""
     found = detect_layout(state_dict)
     if found is None or found[1] == "authors":
         return dict(state_dict)
@@ -168,14 +152,12 @@ def rename_keys(
     return renamed | {key: tensor for key, tensor in ours.items() if key not in known}
 
 
-def key_pairs(kind: Kind, keys: Collection[str], layout: Layout = "authors") -> list[KeyPair]:
-    """All tensors of a network in the authors' order.
-
-    Args:
-        kind: which network.
-        keys: of its state dict, in any layout; only their numbers are counted.
-        layout: whose names stand as ``theirs``: ``authors`` or ``stylegan2``.
-    """
+def key_pairs(
+    kind: Kind,
+    keys: Collection[str],  # of its state dict, in any layout; only their numbers are counted
+    layout: Layout = "authors",  # `authors` or `stylegan2`
+) -> list[KeyPair]:
+    """All tensors of a network in the authors' order; ``theirs`` are the names of `layout`."""
     pairs = _authors_pairs(kind, keys)
     if layout == "authors":
         return pairs
@@ -194,7 +176,7 @@ def _authors_pairs(kind: Kind, keys: Collection[str]) -> list[KeyPair]:
 
 
 def extract_decoder(state_dict: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor] | None:
-    """The decoder alone, in its own layout, of a state dict that holds a whole `GPEN`; ``None`` of any other."""
+    """The decoder's tensors, in its own layout, of a whole `GPEN`; ``None`` of any other state dict."""
     found = detect_layout(state_dict)
     if found is None or found[0] != "GPEN":
         return None
@@ -214,7 +196,7 @@ def accept_authors_layout(
 ) -> None:
     """Hook of `Module.load_state_dict`: brings any layout into ours before the tensors are matched.
 
-    The authors' FIR filters are held against the network's own: with other filters it would be another network.
+    It compares the authors' FIR filters with the network's own: with other filters it would be another network.
     """
     inner = {key.removeprefix(prefix): tensor for key, tensor in state_dict.items() if key.startswith(prefix)}
     if inner.keys() == module.state_dict().keys():  # nothing to rename, e.g. where a part of it is compiled
@@ -241,18 +223,14 @@ def foreign_filters(module: nn.Module, state_dict: Mapping[str, torch.Tensor]) -
 
 
 def same_filter(theirs: torch.Tensor, ours: torch.Tensor) -> bool:
-    """Whether two FIR filters, (K, K), are equal as far as a file in half precision can tell.
-
-    A network on the meta device has filters without values: of those only the shape can be compared.
-    """
+    """Whether two FIR filters, (K, K), are equal up to the rounding of half precision. On meta: in shape."""
     return theirs.shape == ours.shape and (ours.is_meta or torch.allclose(theirs.to(ours), ours, atol=1e-3))
 
 
 def filter_taps(state_dict: Mapping[str, torch.Tensor], where: str = "state dict") -> tuple[float, ...] | None:
-    """The FIR taps with which a network was built, the smallest 1; ``None`` where the layout does not store them.
+    """The FIR taps of a network, the smallest 1; ``None`` where the layout does not store them.
 
-    Raises:
-        CheckpointError: the file's FIR filters are not all made of the same taps.
+    Raises CheckpointError if the filters of the file differ from each other.
     """
     stored = {key: tensor for key, tensor in state_dict.items() if key.endswith(".kernel")}
     if not stored:

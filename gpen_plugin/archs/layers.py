@@ -56,17 +56,14 @@ def resolutions(largest: int) -> list[int]:
     return [2**octave for octave in range(2, largest.bit_length())]
 
 
-def channels_of(resolution: int, channel_multiplier: float, narrow: float) -> int:
-    """Channels at a resolution: 512 up to 32 px, then 256 * `channel_multiplier` at 64 px, halving per octave.
+def channels_of(
+    resolution: int,  # height and width in pixels, a power of two
+    channel_multiplier: float,  # factor above 32 px
+    narrow: float,  # factor at all resolutions
+) -> int:
+    """Channels: 512 up to 32 px, then 256 * `channel_multiplier` at 64 px, halving per octave; rounded down.
 
-    Args:
-        resolution: height and width in pixels, a power of two.
-        channel_multiplier: factor above 32 px.
-        narrow: factor at all resolutions.
-    Returns:
-        The channels, rounded down.
-    Raises:
-        OptionError: nothing would be left.
+    Raises OptionError if none would be left.
     """
     full = 512 if resolution <= 32 else 256 * 64 / resolution * channel_multiplier
     channels = int(full * narrow)
@@ -82,13 +79,15 @@ def normalize_2nd_moment(z: torch.Tensor) -> torch.Tensor:
 
 
 class EqualLinear(nn.Module):
-    """Fully connected layer with an equalised learning rate: (N, I) -> (N, O).
-
-    `lr_mul` is a factor of the learning rate of weight and bias; `activate` adds leaky ReLU and its gain.
-    """
+    """Fully connected layer with an equalised learning rate: (N, I) -> (N, O)."""
 
     def __init__(
-        self, in_features: int, out_features: int, bias_init: float = 0.0, lr_mul: float = 1.0, activate: bool = False
+        self,
+        in_features: int,
+        out_features: int,
+        bias_init: float = 0.0,
+        lr_mul: float = 1.0,  # factor of the learning rate of weight and bias
+        activate: bool = False,  # add leaky ReLU and its gain
     ):
         super().__init__()
         self.weight = nn.Parameter(torch.randn(out_features, in_features) / lr_mul)
@@ -103,19 +102,22 @@ class EqualLinear(nn.Module):
 
 
 class EqualConv2d(nn.Module):
-    """Convolution with an equalised learning rate, then bias and leaky ReLU: (N, I, H, W) -> (N, O, H, W).
+    """Convolution with an equalised learning rate, then bias and leaky ReLU: (N, I, H, W) -> (N, O, H, W)."""
 
-    `size` of the kernel is odd; without `activate` there is no bias either.
-    """
-
-    def __init__(self, in_channels: int, out_channels: int, size: int, activate: bool = True):
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        size: int,  # of the kernel, odd
+        activate: bool = True,  # without it there is no bias either
+    ):
         super().__init__()
         self.weight = nn.Parameter(torch.randn(out_channels, in_channels, size, size))
         self.bias = nn.Parameter(torch.zeros(out_channels)) if activate else None
         self.scale = 1 / math.sqrt(in_channels * size**2)
 
     def convolve(self, x: torch.Tensor) -> torch.Tensor:
-        """The convolution alone."""
+        """Convolve without bias and activation."""
         return F.conv2d(x, self.weight * self.scale, padding=self.weight.shape[2] // 2)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -144,9 +146,9 @@ class DownConv2d(EqualConv2d):
 def group_by_noise(
     noise_mode: NoiseMode, features: torch.Tensor, noise: torch.Tensor | None
 ) -> list[tuple[torch.Tensor | None, torch.Tensor | None]]:
-    """What the groups of a `StyledConv`'s output channels are made of: one pair (features, noise) each.
+    """One pair (features, noise) per group of a `StyledConv`'s output channels (section 3.2).
 
-    A group is the sum of its pair, in which ``None`` stands for zeros; the groups are concatenated. Section 3.2.
+    A group is the sum of its pair, in which ``None`` is zero; the groups are concatenated.
     """
     if noise_mode == "none":
         return [(features, None)]
@@ -156,24 +158,17 @@ def group_by_noise(
 class StyledConv(nn.Module):
     """Modulated convolution, noise input, bias and leaky ReLU.
 
-    The noise is concatenated to the convolution's output (the paper's GPEN), added to it (GPEN-noise-add) or left
-    out (GPEN-w/o-noise); section 3.2 and Table 1. Its one weight starts at zero, as StyleGAN2's.
-
-    Args:
-        in_channels: I.
-        out_channels: O.
-        num_style_feat: F, length of a latent code.
-        noise_mode: ``concat``, ``add`` or ``none``.
-        resample_kernel: taps of the blur after upsampling; ``None`` keeps the resolution.
+    The noise is concatenated to the convolution's output (the paper's GPEN), added to it (GPEN-noise-add) or left out
+    (GPEN-w/o-noise); section 3.2 and Table 1. Its one weight starts at zero, as StyleGAN2's.
     """
 
     def __init__(
         self,
-        in_channels: int,
-        out_channels: int,
-        num_style_feat: int,
+        in_channels: int,  # I
+        out_channels: int,  # O
+        num_style_feat: int,  # F, length of a latent code
         noise_mode: NoiseMode,
-        resample_kernel: Sequence[float] | None = None,
+        resample_kernel: Sequence[float] | None = None,  # taps of the blur after upsampling; None keeps the resolution
     ):
         super().__init__()
         self.noise_mode, self.up = noise_mode, resample_kernel is not None
@@ -186,11 +181,13 @@ class StyledConv(nn.Module):
         self.noise_weight = None if noise_mode == "none" else nn.Parameter(torch.zeros(1))
         self.bias = nn.Parameter(torch.zeros(self.out_channels))
 
-    def forward(self, x: torch.Tensor, latent: torch.Tensor, noise: torch.Tensor | None) -> torch.Tensor:
-        """Features (N, I, H, W), latent (N, F), noise (N or 1, O, H', W') or ``None`` for zeros.
-
-        H' is 2 H where the layer upsamples. Returns (N, `self.out_channels`, H', W').
-        """
+    def forward(
+        self,
+        x: torch.Tensor,
+        latent: torch.Tensor,  # (N, F)
+        noise: torch.Tensor | None,  # (N or 1, O, H', W'); None is zeros
+    ) -> torch.Tensor:
+        """Features (N, I, H, W) -> (N, `self.out_channels`, H', W'); H' is 2 H where the layer upsamples."""
         style = self.modulation(latent) * self.scale  # (N, I); scaling the style spares a pass over the weight
         x = modulated_conv(x, self.weight, style, up=self.up, kernel=self.kernel)
         if self.noise_weight is None:
@@ -206,15 +203,15 @@ class StyledConv(nn.Module):
 
 
 class ToRGB(nn.Module):
-    """Modulated 1x1 convolution to an image, added to the upsampled image of the block before.
+    """Modulated 1x1 convolution to an image, added to the upsampled image of the block before."""
 
-    Args:
-        in_channels: I.
-        num_style_feat: F, length of a latent code.
-        resample_kernel: taps of the filter that doubles the earlier image; ``None`` where there is none.
-    """
-
-    def __init__(self, in_channels: int, num_style_feat: int, resample_kernel: Sequence[float] | None):
+    def __init__(
+        self,
+        in_channels: int,  # I
+        num_style_feat: int,  # F, length of a latent code
+        # taps of the filter that doubles the earlier image; None where there is none
+        resample_kernel: Sequence[float] | None,
+    ):
         super().__init__()
         self.scale = 1 / math.sqrt(in_channels)
         self.weight = nn.Parameter(torch.randn(3, in_channels, 1, 1))
@@ -223,11 +220,13 @@ class ToRGB(nn.Module):
         kernel = None if resample_kernel is None else fir_kernel(resample_kernel, gain=4.0)
         self.register_buffer("kernel", kernel, persistent=False)
 
-    def forward(self, x: torch.Tensor, latent: torch.Tensor, earlier: torch.Tensor | None) -> torch.Tensor:
-        """Features (N, I, H, W), latent (N, F), image (N, 3, H / 2, W / 2) or ``None`` -> (N, 3, H, W).
-
-        Under autocasting the image is summed up in the precision of the bias.
-        """
+    def forward(
+        self,
+        x: torch.Tensor,
+        latent: torch.Tensor,  # (N, F)
+        earlier: torch.Tensor | None,  # image of the block before, (N, 3, H / 2, W / 2)
+    ) -> torch.Tensor:
+        """Features (N, I, H, W) -> image (N, 3, H, W), summed in the precision of the bias also under autocasting."""
         style = self.modulation(latent) * self.scale  # (N, I)
         image = modulated_conv(x, self.weight, style, demodulate=False) + self.bias[:, None, None]
         if earlier is None:
@@ -258,13 +257,13 @@ def check_range(value_range: tuple[float, float]) -> tuple[float, float]:
 
 
 def to_signed_range(image: torch.Tensor, value_range: tuple[float, float]) -> torch.Tensor:
-    """From the value range of the caller to [-1, 1]."""
+    """From the caller's value range to [-1, 1]."""
     low, high = value_range
     return image if (low, high) == (-1, 1) else (image - low) * (2 / (high - low)) - 1
 
 
 def from_signed_range(image: torch.Tensor, value_range: tuple[float, float]) -> torch.Tensor:
-    """Back again."""
+    """From [-1, 1] to the caller's value range."""
     low, high = value_range
     return image if (low, high) == (-1, 1) else (image + 1) * ((high - low) / 2) + low
 

@@ -1,4 +1,4 @@
-"""pSp (Richardson et al., CVPR 2021): an encoder into the extended latent space of a prior that stays as it is."""
+"""pSp (Richardson et al., CVPR 2021): an encoder into the extended latent space of a frozen prior."""
 
 from collections.abc import Sequence
 from itertools import pairwise
@@ -13,24 +13,23 @@ from gpen_plugin.archs.layers import DownConv2d, EqualConv2d, EqualLinear, Noise
 from gpen_plugin.host import register
 from gpen_plugin.ops.dispatch import check_shape
 
-COARSE, MEDIUM = 3, 4  # codes of these groups, StyleGAN's up to 8 and up to 32 px; the others are fine
+COARSE, MEDIUM = 3, 4  # codes of these groups: StyleGAN's layers up to 8 and up to 32 px; all others are fine
 LARGEST_INPUT = 256
 PYRAMID = 4  # halvings from the image to the coarsest level
 CENTRE_OF = 4096  # latents whose mean the encoder starts from
 
 
 class CodeHead(nn.Module):
-    """A level of the pyramid -> the latent codes of a group: halving convolutions, then one linear map.
+    """A level of the pyramid -> the latent codes of a group: halving convolutions, then one linear map."""
 
-    Args:
-        width: channels of the level.
-        size: its height and width, a power of two.
-        codes: how many.
-        num_style_feat: F, length of each.
-        resample_kernel: taps of the blur before each halving.
-    """
-
-    def __init__(self, width: int, size: int, codes: int, num_style_feat: int, resample_kernel: Sequence[float]):
+    def __init__(
+        self,
+        width: int,  # channels of the level
+        size: int,  # its height and width, a power of two
+        codes: int,  # number of codes
+        num_style_feat: int,  # F, length of each
+        resample_kernel: Sequence[float],  # taps of the blur before each halving
+    ):
         super().__init__()
         halvings = size.bit_length() - 1
         self.down = nn.Sequential(*[DownConv2d(width, width, 3, resample_kernel) for _ in range(halvings)])
@@ -44,28 +43,20 @@ class CodeHead(nn.Module):
 
 
 class PyramidEncoder(nn.Module):
-    """Image -> one offset of the mean latent code per place of the prior.
+    """Image -> one offset of the mean latent code per layer of the prior.
 
-    A feature pyramid: halving convolutions, then on the way back each level is the finer features plus the coarser
-    level enlarged. Coarse, medium and fine codes are read from levels of a 16th, an 8th and a 4th of the image.
-
-    Args:
-        in_size: height and width of the image, a power of two from 16.
-        num_latent: codes in all, 6 or more.
-        num_style_feat: F.
-        channel_multiplier: as in `channels_of`.
-        narrow: as in `channels_of`.
-        resample_kernel: taps of the blur before each halving.
+    A feature pyramid: halving convolutions, then each level is the finer features plus the coarser level enlarged.
+    Coarse, medium and fine codes are read from levels of a 16th, an 8th and a 4th of the image.
     """
 
     def __init__(
         self,
-        in_size: int,
-        num_latent: int,
-        num_style_feat: int,
-        channel_multiplier: float,
-        narrow: float,
-        resample_kernel: Sequence[float],
+        in_size: int,  # height and width of the image, a power of two from 16
+        num_latent: int,  # codes in all, 6 or more
+        num_style_feat: int,  # F
+        channel_multiplier: float,  # as in `channels_of`
+        narrow: float,  # as in `channels_of`
+        resample_kernel: Sequence[float],  # taps of the blur before each halving
     ):
         super().__init__()
         sizes = [in_size // 2**halvings for halvings in range(1, PYRAMID + 1)]
@@ -97,44 +88,32 @@ class PyramidEncoder(nn.Module):
 
 @register("arch")
 class PSP(nn.Module):
-    """pixel2style2pixel: restores a face by finding its latent codes in a frozen prior.
+    """pixel2style2pixel: restores a face by finding its latent codes in a frozen prior. Raises OptionError.
 
-    The encoder's codes are added to the prior's mean latent, which is found anew whenever `decoder` is given weights.
-    An evaluation trains the encoder by itself (``type: psp``). The host's SRModel trains it too, with ``value_range:
-    [0, 1]``, ``strict_load_g: false`` and a ``pretrain_network_g`` that holds the prior's tensors as ``decoder.*``.
+    The encoder's codes are added to the prior's mean latent, which is computed again whenever `decoder` is given
+    weights. An evaluation trains the encoder by itself (``type: psp``). BasicSR's SRModel can train it, too, with
+    ``value_range: [0, 1]``, ``strict_load_g: false`` and a ``pretrain_network_g`` that holds the prior's tensors as
+    ``decoder.*``.
 
-    What differs from the paper: the encoder is of the convolutions that GPEN's networks are made of, as wide as the
-    prior, instead of a ResNet pretrained for face recognition; the codes of a group share the convolutions of their
-    head, which are a network of its own for each code there; and noise is zero, for what is drawn would be grain that
-    no code can remove.
-
-    Args:
-        out_size: height and width of the result, a power of two from 16 to 2048.
-        in_size: height and width that the input is resized to, a power of two up to `out_size`; ``None`` means the
-            paper's 256, or `out_size` where that is smaller.
-        num_style_feat: F, length of a latent code.
-        num_mlp: layers of the prior's mapping network.
-        channel_multiplier: factor of the channels above 32 px.
-        narrow: factor of all channels.
-        lr_mlp: factor of the mapping network's learning rate.
-        resample_kernel: taps of the FIR filter of all resampling inside.
-        noise_mode: the prior's.
-        value_range: lowest and highest value of input and output images; (0, 1) in BasicSR's SRModel.
-    Raises:
-        OptionError: an argument is out of range.
+    Differences from the paper: the encoder has the convolutions of GPEN's networks, as wide as the prior, instead of a
+    ResNet pretrained for face recognition; the codes of a group share the convolutions of their head, where the paper
+    has a network per code; and noise is zero, because no code can remove random grain.
     """
 
     def __init__(
         self,
-        out_size: int,
+        out_size: int,  # height and width of the result, a power of two from 16 to 2048
+        # height and width that the input is resized to, a power of two up to `out_size`; `~` means the paper's 256, or
+        # `out_size` where that is smaller
         in_size: int | None = None,
-        num_style_feat: int = 512,
-        num_mlp: int = 8,
-        channel_multiplier: float = 2,
-        narrow: float = 1,
-        lr_mlp: float = 0.01,
-        resample_kernel: Sequence[float] = (1, 3, 3, 1),
-        noise_mode: NoiseMode = "concat",
+        num_style_feat: int = 512,  # F, length of a latent code
+        num_mlp: int = 8,  # layers of the prior's mapping network
+        channel_multiplier: float = 2,  # factor of the channels above 32 px
+        narrow: float = 1,  # factor of all channels
+        lr_mlp: float = 0.01,  # factor of the mapping network's learning rate
+        resample_kernel: Sequence[float] = (1, 3, 3, 1),  # taps of the FIR filter of all resampling inside
+        noise_mode: NoiseMode = "concat",  # the prior's
+        # lowest and highest value of input and output images; (0, 1) in BasicSR's SRModel
         value_range: tuple[float, float] = (-1, 1),
     ):
         super().__init__()
@@ -153,19 +132,15 @@ class PSP(nn.Module):
         self.decoder.register_load_state_dict_post_hook(self._after_loading)  # a bound method survives a deep copy
 
     def forward(
-        self, lq: torch.Tensor, *, return_latents: bool = False
+        self,
+        # RGB images of any height and width, (N, 3, H, W), float, in `value_range`. They are resized bilinearly to
+        # `in_size`
+        lq: torch.Tensor,
+        *,
+        # return a pair of the image and the encoder's offsets of the mean latent, (N, num_latent, F)
+        return_latents: bool = False,
     ) -> torch.Tensor | tuple[torch.Tensor, torch.Tensor]:
-        """Restore degraded faces.
-
-        Args:
-            lq: RGB images of any height and width, (N, 3, H, W), float, in `value_range`. They are resized
-                bilinearly to `in_size`.
-            return_latents: whether the encoder's offsets of the mean latent come back too.
-        Returns:
-            (N, 3, out_size, out_size), about `value_range` (not clipped); or a pair of it and (N, num_latent, F).
-        Raises:
-            ShapeError: names the dimension.
-        """
+        """Restore faces: (N, 3, out_size, out_size), about `value_range` (not clipped). Raises ShapeError."""
         check_shape("lq", lq, {"N": None, "C": 3, "H": None, "W": None})
         entered = layers.resize(layers.to_signed_range(lq, self.value_range), self.in_size)
         offsets = self.encoder(entered)  # (N, num_latent, F)
@@ -181,5 +156,4 @@ class PSP(nn.Module):
 
 
 def _stream() -> torch.Generator:
-    """On the CPU, where a seed means the same on every machine."""
-    return torch.Generator().manual_seed(0)
+    return torch.Generator().manual_seed(0)  # on the CPU, where a seed means the same on every machine

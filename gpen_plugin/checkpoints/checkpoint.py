@@ -40,17 +40,15 @@ _OF_A_STATE = {"iter", "optimizers", "schedulers"}  # of BasicSR's training stat
 StateDict = dict[str, torch.Tensor]
 
 
-def read(path: str | os.PathLike, key: str | None = None, order: Sequence[str] = SMOOTHED_FIRST) -> StateDict:
-    """Read one network's weights.
+def read(
+    path: str | os.PathLike,  # a file of torch.save's, or a `.safetensors` one
+    # entry of a nested file; None takes the first of `order` that it has, or a flat file itself
+    key: str | None = None,
+    order: Sequence[str] = SMOOTHED_FIRST,  # entries to look for
+) -> StateDict:
+    """Read one network's weights: a flat state dict on the CPU, in the file's layout, without wrappers' prefixes.
 
-    Args:
-        path: a file of torch.save's, or a ``.safetensors`` one.
-        key: which entry of a nested file; ``None`` takes the first of `order` that is there, or a flat file itself.
-        order: entries to look for.
-    Returns:
-        A flat state dict on the CPU, in the file's own layout, without ``module.`` and ``_orig_mod.`` in the keys.
-    Raises:
-        CheckpointError: the file is missing, damaged, holds anything but weights, or has no such entry.
+    Raises CheckpointError: the file is missing, damaged, holds anything but weights, or has no such entry.
     """
     content = read_whole(path)
     entry = _entry(path, content, key, order)
@@ -81,15 +79,16 @@ def read_whole(path: str | os.PathLike) -> Mapping:
     return content
 
 
-def write(path: str | os.PathLike, content: object, *, hint: str = "Make room, or choose another folder.") -> None:
+def write(
+    # in an existing folder; the format is safetensors if it ends in `.safetensors`, else torch.save's
+    path: str | os.PathLike,
+    content: object,  # tensors, numbers, texts, and lists and mappings of them; for safetensors tensors by name
+    *,
+    hint: str = "Make room, or choose another folder.",  # what to do if the disk is full or the folder is not writable
+) -> None:
     """Write `content` so that at any moment `path` is either the old file or the whole new one.
 
-    Args:
-        path: of the file; its folder exists. Ending in ``.safetensors`` it is written as such, else with torch.save.
-        content: tensors, numbers, texts, and lists and mappings of them; for safetensors tensors by name.
-        hint: what a user is to do if the disk is full or the folder is not writable.
-    Raises:
-        CheckpointError: the file could not be written; the earlier one is as it was.
+    Raises CheckpointError: the file could not be written; the earlier one is as it was.
     """
     target, save = Path(path), _writer(path, content)
     unfinished = target.with_name(f".{target.name}.{os.getpid()}.tmp")
@@ -102,34 +101,29 @@ def write(path: str | os.PathLike, content: object, *, hint: str = "Make room, o
     except (OSError, RuntimeError) as error:
         raise CheckpointError(
             str(path),
-            f"could not be written ({_first_line(_of_the_system(error))}); the earlier file, if any, is untouched",
+            f"could not be written ({_first_line(_system_error(error))}); the earlier file, if any, is untouched",
             "a writable folder with room on its disk",
             hint,
         ) from error
     finally:
         unfinished.unlink(missing_ok=True)
-    _settle(target.parent)
+    _sync_folder(target.parent)
 
 
 def load_into(
-    net: nn.Module, path: str | os.PathLike, key: str | None = None, where: str | None = None, strict: bool = True
+    net: nn.Module,  # a `GPEN`, `GPENPrior` or `GPENDiscriminator`, not wrapped
+    path: str | os.PathLike,
+    # entry of a nested file; None takes the averaged weights if it has any, and `d` of the authors' files for a
+    # discriminator
+    key: str | None = None,
+    where: str | None = None,  # key path that named the file, for the error, such as `path:pretrain_network_g`
+    strict: bool = True,  # whether all tensors have to fit; otherwise those that do are loaded
 ) -> list[str]:
     """Load a file into a network; if strictly, nothing of `net` changes unless all of it fits.
 
-    A `GPENPrior` takes the decoder of a file that holds a whole `GPEN`; the log says so.
-
-    Args:
-        net: a `GPEN`, `GPENPrior` or `GPENDiscriminator`, not wrapped.
-        path: the file.
-        key: which entry of a nested file; ``None`` takes the averaged weights where there are any, and ``d`` of the
-            authors' files for a discriminator.
-        where: the key path that named the file, for the error, such as ``path:pretrain_network_g``.
-        strict: whether all tensors have to fit; otherwise those that do are loaded.
-    Returns:
-        Names of the network's tensors that the file did not fill; none if `strict`.
-    Raises:
-        CheckpointError: as `read`; or the file is of another network (if not `strict`: shares no tensor with this
-            one), and then the message says both.
+    Returns the names of the network's tensors that the file did not fill. A `GPENPrior` takes the decoder of a file
+    that holds a whole `GPEN`; the log says so. Raises CheckpointError: as `read`; or the file is of another network (if
+    not `strict`: shares no tensor with this one), and then the message names both.
     """
     given = read_for(net, path, key, where, strict)
     net.load_state_dict(given, strict=strict)
@@ -139,19 +133,16 @@ def load_into(
 def read_for(
     net: nn.Module, path: str | os.PathLike, key: str | None = None, where: str | None = None, strict: bool = True
 ) -> StateDict:
-    """Read a file and hold it against a network, which may lie on the meta device; `net` is not changed.
+    """Read a file for a network, which may lie on the meta device. Arguments and errors are those of `load_into`.
 
-    Args and errors are those of `load_into`.
-
-    Returns:
-        The weights in our layout, with keys and shapes of ``net.state_dict()``: all of them if `strict`.
+    Returns weights with keys and shapes of ``net.state_dict()``: all of them if `strict`.
     """
-    place = f"{where}: {path}" if where else str(path)
+    source = f"{where}: {path}" if where else str(path)
     order = OF_DISCRIMINATOR if type(net).__name__ == "GPENDiscriminator" else SMOOTHED_FIRST
     try:
         state_dict = read(path, key, order)
     except CheckpointError as error:
-        raise CheckpointError(place, error.got, error.expected, error.hint) from error
+        raise CheckpointError(source, error.got, error.expected, error.hint) from error
     decoder = extract_decoder(state_dict) if type(net).__name__ == "GPENPrior" else None
     state_dict = state_dict if decoder is None else decoder
     given, own = from_authors(state_dict), net.state_dict()
@@ -159,24 +150,20 @@ def read_for(
     if not strict:
         given = {name: tensor for name, tensor in given.items() if name in own and tensor.shape == own[name].shape}
     if problems and (strict or not given):
-        got = f"holds {'' if decoder is None else 'a GPEN whose decoder is '}{infer_spec(state_dict, place)}"
+        got = f"holds {'' if decoder is None else 'a GPEN whose decoder is '}{infer_spec(state_dict, source)}"
         expected = f"{infer_spec(own)}, as the options build it"
         hint = f"Set the network's options to the file's, or name the right file. ({shown(problems)})"
-        raise CheckpointError(place, got, expected, hint)
+        raise CheckpointError(source, got, expected, hint)
     if decoder is not None:
-        logging.getLogger("basicsr").info(f"{place}: holds a whole GPEN; its decoder is taken.")
+        logging.getLogger("basicsr").info(f"{source}: holds a whole GPEN; its decoder is taken.")
     return given
 
 
-def differences(given: Mapping[str, torch.Tensor], own: Mapping[str, torch.Tensor]) -> list[str]:
-    """Hold tensors against those of a network.
-
-    Args:
-        given: of a file, in our layout.
-        own: the network's, which may lie on the meta device.
-    Returns:
-        One phrase for each tensor that the file lacks, has too much, or has in another shape.
-    """
+def differences(
+    given: Mapping[str, torch.Tensor],  # of the file, in our layout
+    own: Mapping[str, torch.Tensor],  # the network's, which may lie on the meta device
+) -> list[str]:
+    """One phrase for each tensor that a file lacks, has too much, or has in another shape than the network."""
     missing = [f"{key} is missing" for key in own if key not in given]
     surplus = [f"{key} is not of this network" for key in given if key not in own]
     misshapen = [
@@ -188,7 +175,7 @@ def differences(given: Mapping[str, torch.Tensor], own: Mapping[str, torch.Tenso
 
 
 def shown(problems: Sequence[str], most: int = 8) -> str:
-    """The first of many phrases, and how many there are besides."""
+    """The first `most` phrases, and the number of the others."""
     return "; ".join(problems[:most]) + (f"; and {len(problems) - most} more" if len(problems) > most else "")
 
 
@@ -197,7 +184,7 @@ def _reader(path) -> Callable[[str | os.PathLike], Mapping]:
 
 
 def _load_weights(path) -> object:
-    """What torch holds safe, and the parsed command line that StyleGAN2's trainings store: attributes and no code."""
+    """Read what torch holds safe, and the parsed command line in StyleGAN2's files: attributes and no code."""
     with torch.serialization.safe_globals([argparse.Namespace]):
         return torch.load(path, map_location="cpu", weights_only=True)
 
@@ -228,12 +215,12 @@ def _safetensors(path) -> ModuleType:
 
 
 def _unreadable(path, error: Exception) -> CheckpointError:
-    """Tell code from damage. torch's own text advises to load unsafely, so it is not passed on."""
+    """The error for code or for damage. torch's own text advises unsafe loading, so it is left out."""
     unpicklable = isinstance(error, pickle.UnpicklingError)
     code = re.search(r"GLOBAL (\S+)", str(error)) if unpicklable else None
     if code:
         got = f"holds code besides weights ({code[1]}); it was not run"
-        hint = "If you trust its source, let that save the state dict alone."
+        hint = "If you trust the source, ask it for a file with only the state dict."
         return CheckpointError(str(path), got, "tensors, numbers, texts, lists and mappings", hint)
     reason = "no pickle of tensors" if unpicklable else f"{type(error).__name__}: {_first_line(error)}"
     got = f"cannot be read, it is damaged or no weight file ({reason})"
@@ -253,8 +240,8 @@ def _entry(path, content: Mapping, key: str | None, order: Sequence[str]) -> Map
     return content if key is None else content[key]
 
 
-def _of_the_system(error: BaseException) -> BaseException:
-    """What the system said: torch's writer turns a full disk into a RuntimeError about positions in the file."""
+def _system_error(error: BaseException) -> BaseException:
+    """The system's error: torch's writer turns a full disk into a RuntimeError about positions in the file."""
     while error.__context__ is not None and not isinstance(error, OSError):
         error = error.__context__
     return error
@@ -264,7 +251,7 @@ def _first_line(error: BaseException) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0][:160]
 
 
-def _settle(folder: Path) -> None:
+def _sync_folder(folder: Path) -> None:
     """Bring a rename to the disk, where the system lets folders be opened."""
     with contextlib.suppress(OSError):
         descriptor = os.open(folder, os.O_RDONLY)
@@ -279,25 +266,17 @@ _CLASSES = {"GPEN": GPEN, "GPENPrior": GPENPrior, "GPENDiscriminator": GPENDiscr
 
 @dataclass(frozen=True, eq=False)
 class Network:
-    """One whole network of a file.
+    """One whole network of a file."""
 
-    Attributes:
-        place: file and entry, for errors and reports.
-        entry: its name in the file; ``None`` in a flat one.
-        spec: what it is.
-        tensors: its weights in our layout.
-        taps: of its FIR filters, the smallest 1; ``None`` where the file does not store them.
-    """
-
-    place: str
-    entry: str | None
+    where: str  # file and entry, for errors and reports
+    entry: str | None  # its name in the file; None in a flat one
     spec: NetworkSpec
-    tensors: StateDict
-    taps: tuple[float, ...] | None
+    tensors: StateDict  # in our layout
+    taps: tuple[float, ...] | None  # of its FIR filters, the smallest 1; None where the file does not store them
 
     @property
     def is_discriminator(self) -> bool:
-        """Whether it is a discriminator; the others make images."""
+        """Whether it is a discriminator, not a generator."""
         return self.spec.kind == "GPENDiscriminator"
 
     @property
@@ -315,57 +294,43 @@ class Network:
 
 
 def build(spec: NetworkSpec) -> GPEN | GPENPrior | GPENDiscriminator:
-    """The network that a spec tells of, with fresh weights."""
+    """The network that a spec describes, with fresh weights."""
     return _CLASSES[spec.kind](**spec.arguments())
 
 
 def entries(path: str | os.PathLike) -> dict[str | None, object]:
-    """All that a file holds: its entries by name, or, of a flat file, all its tensors as the entry ``None``.
-
-    Raises:
-        CheckpointError: the file cannot be read, or is not safe to read.
-    """
+    """Entries of a file by name, or all tensors of a flat file as entry ``None``. CheckpointError as in `read`."""
     content = read_whole(path)
     nested = any(isinstance(value, Mapping) for value in content.values())
     return dict(content) if nested else {None: content}
 
 
 def is_network(value: object) -> bool:
-    """Whether an entry has the names of one of our networks, whole or not."""
+    """Whether an entry has the names of one of our networks, complete or not."""
     tensors = isinstance(value, Mapping) and value and all(isinstance(item, torch.Tensor) for item in value.values())
     return bool(tensors) and detect_layout(without_wrapper_prefixes(value)) is not None
 
 
-def network_of(path: str | os.PathLike, entry: str | None, value: Mapping[str, torch.Tensor]) -> Network:
-    """Take an entry as a network, all of whose tensors must be there.
-
-    Args:
-        path: of the file, for errors.
-        entry: its name.
-        value: its tensors, in any layout.
-    Raises:
-        CheckpointError: it is of none of our networks, or has tensors too few, too many or misshapen.
-    """
-    place = str(path) if entry is None else f"{path} [{entry}]"
+def network_of(
+    path: str | os.PathLike,  # of the file, for errors
+    entry: str | None,  # its name
+    value: Mapping[str, torch.Tensor],  # its tensors, in any layout
+) -> Network:
+    """The network in an entry. CheckpointError: none of ours, or tensors missing, superfluous or misshapen."""
+    where = str(path) if entry is None else f"{path} [{entry}]"
     plain = without_wrapper_prefixes(value)
-    spec, tensors = infer_spec(plain, place), from_authors(plain)
+    spec, tensors = infer_spec(plain, where), from_authors(plain)
     with torch.device("meta"):
         own = build(spec).state_dict()
     problems = differences(tensors, own)
     if problems:
         got = f"holds {spec}, with other tensors than its own ({shown(problems)})"
-        raise CheckpointError(place, got, "all tensors of one network and no others", "Download or write it again.")
-    return Network(place, entry, spec, tensors, filter_taps(plain, place))
+        raise CheckpointError(where, got, "all tensors of one network and no others", "Download or write it again.")
+    return Network(where, entry, spec, tensors, filter_taps(plain, where))
 
 
 def report(path: str | os.PathLike) -> tuple[str, bool]:
-    """Say what a file is.
-
-    Returns:
-        The text, and whether all is well: at least one network, each whole and with finite values.
-    Raises:
-        CheckpointError: the file cannot be read, or is not safe to read.
-    """
+    """Describe a file; True if it has networks, all whole and with finite values. CheckpointError as in `read`."""
     lines, besides, sound = [str(path)], [], []
     for entry, value in entries(path).items():
         if not is_network(value):

@@ -40,9 +40,9 @@ def convert_file(options: argparse.Namespace, target: "Target") -> None:
     chosen = select_networks(source, target, discriminator)
     left_out += [f"{one.entry} ({one.spec})" for one in source if one not in chosen.values()]
     if options.blend:
-        share = 0.5 if options.share is None else options.share
+        weight = 0.5 if options.weight is None else options.weight
         chosen = interpolate(
-            chosen, select_networks(read_networks(options.blend, options.key)[0], target, discriminator), share
+            chosen, select_networks(read_networks(options.blend, options.key)[0], target, discriminator), weight
         )
     content = convert(chosen, target.layout, options.resample_kernel, half=options.half)
     make_folder(options.output.parent)
@@ -63,23 +63,19 @@ def inspect_file(path: Path) -> bool:
 
 
 def select_networks(
-    networks: Sequence[Network], target: "Target", discriminator: Network | None = None
+    networks: Sequence[Network],  # of one file
+    target: "Target",
+    discriminator: Network | None = None,  # used if it is not among `networks`
 ) -> dict[str, Network]:
-    """Say which network goes where.
+    """The networks to write by entry; the one network of a flat file by ``""``.
 
-    Args:
-        networks: of one file. Generators go before discriminators where there is room for one of them.
-        target: what is to be written. Of raw and averaged weights, the ones there are stand for missing others.
-        discriminator: the discriminator, where it is not among `networks`.
-    Returns:
-        By entry; the one network of a flat file by ``""``.
-    Raises:
-        CheckpointError: the target needs a generator or a discriminator, and there is none; or their sizes differ.
+    A generator precedes a discriminator if only one fits. Of raw and averaged weights, those that exist replace missing
+    ones. Raises CheckpointError: a required generator or discriminator is missing, or their sizes differ.
     """
     generators = [network for network in networks if not network.is_discriminator]
     discriminators = [discriminator] if discriminator else [network for network in networks if network.is_discriminator]
     if target.discriminator:
-        _check_pair(networks[0].place, generators, discriminators)
+        _check_pair(networks[0].where, generators, discriminators)
     candidates = generators or discriminators
     averaged = next((one for one in candidates if one.entry in AVERAGED), candidates[0])
     raw = next((one for one in candidates if one.entry not in AVERAGED), averaged)
@@ -87,76 +83,62 @@ def select_networks(
     return chosen | {target.discriminator: discriminators[0]} if target.discriminator else chosen
 
 
-def interpolate(chosen: dict[str, Network], others: dict[str, Network], share: float) -> dict[str, Network]:
+def interpolate(
+    chosen: dict[str, Network],  # from `select_networks`
+    others: dict[str, Network],  # the same of the other file
+    weight: float,  # of `others`, from 0 to 1
+) -> dict[str, Network]:
     """Interpolate two states of a network, weight by weight: Wang et al., ESRGAN, ECCVW 2018, section 3.4.
 
-    The result is useful only if one was trained from the other, or both from a third.
-
-    Args:
-        chosen: as `select_networks` gives them.
-        others: the same of the other file.
-        share: weight of `others`, from 0 to 1.
-    Returns:
-        As `chosen`.
-    Raises:
-        OptionError: `share` is not within 0 and 1.
-        CheckpointError: the files hold networks of different kinds or sizes.
+    The result is useful only if one was trained from the other, or both from a third. Raises OptionError if `weight` is
+    out of range, CheckpointError if the files hold networks of different kinds or sizes.
     """
-    if not 0 <= share <= 1:
-        raise OptionError("--share", f"got {share:g}", "a number from 0 to 1")
-    return {entry: _interpolate_network(network, others[entry], share) for entry, network in chosen.items()}
+    if not 0 <= weight <= 1:
+        raise OptionError("--weight", f"got {weight:g}", "a number from 0 to 1")
+    return {entry: _interpolate_network(network, others[entry], weight) for entry, network in chosen.items()}
 
 
-def _interpolate_network(one: Network, other: Network, share: float) -> Network:
+def _interpolate_network(one: Network, other: Network, weight: float) -> Network:
     shapes = [{name: tensor.shape for name, tensor in network.tensors.items()} for network in (one, other)]
     if one.spec.kind != other.spec.kind or shapes[0] != shapes[1]:
-        raise CheckpointError(f"--blend: {other.place}", f"holds {other.spec}", f"{one.spec}, as {one.place}")
+        raise CheckpointError(f"--blend: {other.where}", f"holds {other.spec}", f"{one.spec}, as {one.where}")
     pairs = {name: (tensor.float(), other.tensors[name].float()) for name, tensor in one.tensors.items()}  # or half
-    tensors = {name: torch.lerp(*pair, share) for name, pair in pairs.items()}
-    return replace(one, place=f"{one.place} and, to {share:g}, {other.place}", tensors=tensors)
+    tensors = {name: torch.lerp(*pair, weight) for name, pair in pairs.items()}
+    return replace(one, where=f"{one.where} and, to {weight:g}, {other.where}", tensors=tensors)
 
 
 def convert(
-    chosen: dict[str, Network], layout: Layout, resample_kernel: Sequence[float] | None = None, *, half: bool = False
+    chosen: dict[str, Network],  # from `select_networks`
+    layout: Layout,  # the names to write
+    # taps of FIR filters that the files do not store; None means 1 3 3 1
+    resample_kernel: Sequence[float] | None = None,
+    *,
+    half: bool = False,  # write float16, which all our readers turn back into float32
 ) -> dict:
-    """Rename the tensors of networks.
+    """Rename the tensors of networks; the result is the content for `checkpoint.write`.
 
-    Args:
-        chosen: as `select_networks` gives them.
-        layout: the names to write.
-        resample_kernel: taps of FIR filters that the files do not store; ``None`` means 1 3 3 1.
-        half: whether the tensors become float16, which every reader of ours turns back into float32.
-    Returns:
-        What the file is to hold, ready for `checkpoint.write`.
-    Raises:
-        CheckpointError: the layout has no names for a network, or a value is too large for half precision.
-        OptionError: `resample_kernel` is not what a network was built with.
+    Raises CheckpointError: the layout has no names for a network, or a value is too large for half precision. Raises
+    OptionError: `resample_kernel` is not what a network was built with.
     """
     renamed = {}
     for network in dict.fromkeys(chosen.values()):
-        tensors = to_layout(network.tensors, layout, _taps(network, resample_kernel), network.place)
+        tensors = to_layout(network.tensors, layout, _taps(network, resample_kernel), network.where)
         # a tensor that is a part of a larger one would be written with the whole of it
         separate = {name: tensor.clone(memory_format=torch.contiguous_format) for name, tensor in tensors.items()}
-        renamed[network] = _to_fp16(separate, network.place) if half else separate
+        renamed[network] = _to_fp16(separate, network.where) if half else separate
     content = {entry: renamed[network] for entry, network in chosen.items()}
     return content.get("", content)
 
 
 def to_layout(
-    state_dict: Mapping[str, torch.Tensor],
-    layout: Layout,
-    resample_kernel: Sequence[float] = USUAL_TAPS,
-    where: str = "state dict",
+    state_dict: Mapping[str, torch.Tensor],  # flat
+    layout: Layout,  # `ours`, `authors` (in their order, with FIR filters) or `stylegan2` (with fixed noise)
+    resample_kernel: Sequence[float] = USUAL_TAPS,  # taps with which the network was built
+    where: str = "state dict",  # file or key path, for the error
 ) -> dict[str, torch.Tensor]:
     """Rename and reshape tensors from any layout into any other; no value changes.
 
-    Args:
-        state_dict: flat, of one of our networks.
-        layout: ``ours``, ``authors`` (in their order, with FIR filters) or ``stylegan2`` (with fixed noise).
-        resample_kernel: the taps with which the network was built.
-        where: a file or key path, for the error.
-    Raises:
-        CheckpointError: it is of none of our networks, or the layout has no names for this one.
+    Raises CheckpointError: they are of none of our networks, or the layout has no names for this one.
     """
     spec, ours = infer_spec(state_dict, where), from_authors(state_dict)
     if layout == "ours":
@@ -176,21 +158,17 @@ def _check_stylegan2(spec: NetworkSpec, where: str) -> None:
         raise CheckpointError(where, f"holds {spec}", f"at most {_MAX_STYLEGAN2_SIZE} px", "Use another layout.")
 
 
-def _to_fp16(tensors: checkpoint.StateDict, place: str) -> checkpoint.StateDict:
+def _to_fp16(tensors: checkpoint.StateDict, where: str) -> checkpoint.StateDict:
     halved = {name: tensor.half() for name, tensor in tensors.items()}
     for name, tensor in halved.items():
         if not tensor.isfinite().all():
             hint = "Leave --half out, and check the weights."
-            raise CheckpointError(place, f"{name} has values beyond half precision", "up to 65504", hint)
+            raise CheckpointError(where, f"{name} has values beyond half precision", "up to 65504", hint)
     return halved
 
 
 def read_networks(path: Path, key: str | None) -> tuple[list[Network], list[str]]:
-    """The networks of a file, or of the one entry `key`; and the names of what else it holds.
-
-    Raises:
-        CheckpointError: it cannot be read, or holds none of our networks.
-    """
+    """Networks of a file, or of its entry `key`, and names of its other entries. CheckpointError: no network."""
     held = {key: checkpoint.read(path, key)} if key else entries(path)
     networks = [network_of(path, entry, value) for entry, value in held.items() if is_network(value)]
     if not networks:
@@ -207,29 +185,29 @@ def _read_discriminator(path: Path) -> Network:
     return discriminator
 
 
-def _check_pair(place: str, generators: Sequence[Network], discriminators: Sequence[Network]) -> None:
+def _check_pair(where: str, generators: Sequence[Network], discriminators: Sequence[Network]) -> None:
     expected = "a generator and a discriminator for authors-training"
     if not generators:
-        raise CheckpointError(place, "holds no generator", expected, "Name the generator's file as the input.")
+        raise CheckpointError(where, "holds no generator", expected, "Name the generator's file as the input.")
     if not discriminators:
-        raise CheckpointError(place, "holds no discriminator", expected, "Name its file with --discriminator.")
+        raise CheckpointError(where, "holds no discriminator", expected, "Name its file with --discriminator.")
     sizes = generators[0].spec.out_size, discriminators[0].spec.out_size
     if sizes[0] != sizes[1]:
-        got = f"takes {sizes[1]} px, but {generators[0].place} makes {sizes[0]} px"
-        raise CheckpointError(discriminators[0].place, got, "one size")
+        got = f"takes {sizes[1]} px, but {generators[0].where} makes {sizes[0]} px"
+        raise CheckpointError(discriminators[0].where, got, "one size")
 
 
 def _taps(network: Network, given: Sequence[float] | None) -> Sequence[float]:
     if given is not None:
         check_taps(given)
     if given and network.taps and not taps_equal(given, network.taps):
-        stored = f"{' '.join(f'{tap:g}' for tap in network.taps)}, as {network.place} has them"
+        stored = f"{' '.join(f'{tap:g}' for tap in network.taps)}, as {network.where} has them"
         raise OptionError("--resample-kernel", f"got {' '.join(f'{tap:g}' for tap in given)}", stored, "Leave it out.")
     return network.taps or given or USUAL_TAPS
 
 
 def make_folder(folder: Path) -> None:
-    """Make a folder for an output. Raises `CheckpointError` where that cannot be."""
+    """Make a folder for an output. Raises `CheckpointError` if that fails."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -239,7 +217,7 @@ def make_folder(folder: Path) -> None:
 
 def _print_summary(target: "Target", chosen: dict[str, Network], left_out: Sequence[str]) -> None:
     for entry, network in chosen.items():
-        print(f"  {entry or 'flat'}: {network.spec}, from {network.place}")
+        print(f"  {entry or 'flat'}: {network.spec}, from {network.where}")
         if network.taps and not taps_equal(network.taps, USUAL_TAPS) and target.layout != "authors":
             taps = ", ".join(f"{tap:g}" for tap in network.taps)
             print(f"    build it with resample_kernel: [{taps}], which this layout does not store")

@@ -35,38 +35,28 @@ _CHUNK = 1 << 20  # bytes
 
 @dataclass(frozen=True)
 class WeightFile:
-    """A published file.
+    """A published file."""
 
-    Attributes:
-        name: of the file, as published.
-        what: content and purpose, e.g. ``Inception v3, for FID and KID``.
-        url: of the download; None if it needs a browser or an account.
-        sha256: its digest in hex digits, or the first 8 or more of them; without one it is never downloaded.
-        also: other common names of the file; `name` is searched first.
-    """
-
-    name: str
-    what: str
-    url: str | None
-    sha256: str | None
-    also: tuple[str, ...] = ()
+    name: str  # of the file, as published
+    what: str  # content and purpose, e.g. `Inception v3, for FID and KID`
+    url: str | None  # of the download; None if it needs a browser or an account
+    sha256: str | None  # hex digits, or the first 8 or more of them; without it the file is never downloaded
+    also: tuple[str, ...] = ()  # other common names of the file; `name` is searched first
 
     def __post_init__(self):
         assert self.sha256 is None or len(self.sha256) >= MIN_DIGEST_PREFIX
 
 
-def find_weights(file: WeightFile, given: str | None = None, where: str = "weights") -> Path:
+def find_weights(
+    file: WeightFile,
+    given: str | None = None,  # the user's own path; nothing else is searched then
+    where: str = "weights",  # key path or argument that names `given`, for the error
+) -> Path:
     """Find a published file on this machine, or download it.
 
-    Only downloads are compared with the digest; a file of that name in a folder is taken as it is. A download that
-    fails is not tried again in this process. If no server answers within two seconds, no other file is tried either.
-
-    Args:
-        file: which.
-        given: the user's own path; nothing else is searched then.
-        where: key path or argument that names `given`, for the error.
-    Raises:
-        MissingFileError: one line with the file, its purpose, its URL and the folder to put it into.
+    Only downloads are compared with the digest; a file of that name in a folder is used without a check. A download
+    that fails is not tried again in this process. If no server answers within two seconds, no other file is tried
+    either. Raises MissingFileError: one line with the file, its purpose, its URL and the folder to put it into.
     """
     if given is not None:
         path = Path(osp.expanduser(given))
@@ -121,8 +111,7 @@ def cache_folder() -> Path:
 def read_weights(path: str | os.PathLike) -> Mapping:
     """Read the weights of an auxiliary network, tensors on the CPU.
 
-    Raises:
-        CheckpointError: the file is damaged, holds code, or no mapping.
+    Raises CheckpointError: the file is damaged, holds code, or no mapping.
     """
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
@@ -147,20 +136,12 @@ _failures: dict[WeightFile, str] = {}  # a metric asks again at each image, and 
 
 
 class _Network:
-    """The state of the network, as far as this process knows it.
+    """The state of the network, as far as this process knows it."""
 
-    Attributes:
-        failure: why nothing can be downloaded; None if nothing failed.
-    """
-
-    failure: str | None = None
+    failure: str | None = None  # why nothing can be downloaded; None if nothing failed
 
     def connect(self, url: str) -> None:
-        """Test a connection to the server of `url`, or to its proxy.
-
-        Raises:
-            OSError: it fails, or takes longer than `CONNECT_TIMEOUT` seconds.
-        """
+        """Connect to the server of `url`, or to its proxy. OSError if it fails or takes over `CONNECT_TIMEOUT`."""
         server = urllib.parse.urlsplit(url)
         proxy = urllib.request.getproxies().get(server.scheme)
         if proxy and not urllib.request.proxy_bypass(server.hostname):

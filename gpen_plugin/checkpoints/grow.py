@@ -1,4 +1,4 @@
-"""The work behind ``python -m gpen_plugin.grow``: what of a network goes into a larger one, and what is new there."""
+"""Make a larger network of a trained one: what is copied, how new layers start (``python -m gpen_plugin.grow``)."""
 
 import argparse
 import math
@@ -16,16 +16,16 @@ from gpen_plugin.errors import OptionError
 from gpen_plugin.ops import bias_act
 
 QUIET = 0.25
-"""Size of the new kernels that read concatenated noise, as a part of a fresh kernel's. Demodulation divides a kernel by
-its norm, so what is new takes from what was there: about 3 % with this, 29 % with kernels of full size. With none at
-all noise would never be learnt, for its weight starts at zero too, and neither of two zeros gets a gradient."""
+"""Size of the new kernels that read concatenated noise, as a fraction of a fresh kernel's. Demodulation divides a
+kernel by its norm, so new kernels shrink the old ones: by about 3 % with this, by 29 % with kernels of full size. With
+kernels of zero, noise would never be learnt: its weight starts at zero, and neither of two zeros gets a gradient."""
 
 PAIRS = 6
-"""Channels of an image's colours, as they are and negated."""
+"""Channels of an image's colors, unchanged and negated."""
 
 
 def grow_file(options: argparse.Namespace) -> None:
-    """Write the one file that a command line asks for, and tell what is in it."""
+    """Write the file that a command line requests, and print its content."""
     networks, _ = read_networks(options.input, options.key)
     grown = {}
     for entry, network in select_networks(networks, TARGETS["basicsr"]).items():
@@ -34,26 +34,20 @@ def grow_file(options: argparse.Namespace) -> None:
     make_folder(options.output.parent)
     checkpoint.write(options.output, {entry: network.tensors for entry, network in grown.items()})
     for entry, network in grown.items():
-        print(f"{options.output} [{entry}]: {network.spec}, from {network.place}")
+        print(f"{options.output} [{entry}]: {network.spec}, from {network.where}")
     print(network.option_lines())
 
 
 def grown_spec(
-    spec: NetworkSpec,
-    out_size: int | None = None,
-    noise_mode: NoiseMode | None = None,
-    channel_multiplier: float | None = None,
+    spec: NetworkSpec,  # of the trained network
+    out_size: int | None = None,  # new size; None keeps it
+    noise_mode: NoiseMode | None = None,  # new noise mode; None keeps it
+    channel_multiplier: float | None = None,  # of sizes above 32 px, where `spec` has none; 2 if not given
 ) -> NetworkSpec:
-    """What a network is to become.
+    """The larger network; the input of a `GPEN` keeps its fraction of the size.
 
-    Args:
-        spec: what it is.
-        out_size: its new size; ``None`` leaves it. The input of a `GPEN` keeps its part of the size.
-        noise_mode: its new noise mode; ``None`` leaves it.
-        channel_multiplier: of sizes above 32 px, where `spec` has none; 2 if not given.
-    Raises:
-        OptionError: nothing would change, the size would shrink, a discriminator was given a noise mode, or
-            `channel_multiplier` has nothing to act on.
+    Raises OptionError: nothing would change, the size would shrink, a discriminator was given a noise mode, or
+    `channel_multiplier` has no effect.
     """
     if noise_mode and spec.noise_mode is None:
         raise OptionError("--noise-mode", f"got {noise_mode} for a {spec.kind}", "a generator", "Leave it out.")
@@ -82,23 +76,20 @@ def grown_spec(
     return target
 
 
-def grow(tensors: checkpoint.StateDict, target: NetworkSpec, seed: int = 0) -> checkpoint.StateDict:
-    """Fill a larger network, or one of another noise mode, with what a network has learnt.
+def grow(
+    tensors: checkpoint.StateDict,  # in our layout, of any floating dtype
+    target: NetworkSpec,  # from `grown_spec`
+    seed: int = 0,  # of what is new
+) -> checkpoint.StateDict:
+    """Fill a larger network, or one of another noise mode, with the weights of a trained one: float32, on the CPU.
 
-    What both have is copied; kernels get new columns for noise that is concatenated from now on, or lose them, and with
-    them what they made of it. The noise weights start at zero in a new mode, as in a fresh prior. The finer blocks of a
-    larger prior start with images of zeros: at first it draws what the smaller one draws, enlarged.
+    Common tensors are copied; kernels gain columns for noise that is concatenated from now on, or lose them with all
+    they learnt from it. The noise weights start at zero in a new mode, as in a fresh prior. The finer blocks of a
+    larger prior start with images of zeros: at first it generates the smaller one's images, enlarged.
 
-    A larger discriminator or encoder has a new stem and new outer blocks. They begin by halving the image and doing
-    what the old stem did, so that the old blocks see what they know: at first a larger `GPEN` restores, and a larger
-    discriminator judges, what the smaller one would. That takes six channels; narrower ones begin at random.
-
-    Args:
-        tensors: of the network, in our layout, of any floating dtype.
-        target: what it is to become, from `grown_spec`.
-        seed: of what is new.
-    Returns:
-        All tensors of the new network, float32, on the CPU.
+    A larger discriminator or encoder has a new stem and new outer blocks. They start by halving the image and computing
+    what the old stem did, so that the inputs of the old blocks stay: at first the outputs of a larger `GPEN` or
+    discriminator are those of the smaller one. That needs six channels; narrower ones start at random.
     """
     before = checkpoint.infer_spec(tensors)
     with torch.random.fork_rng([]):
@@ -107,18 +98,20 @@ def grow(tensors: checkpoint.StateDict, target: NetworkSpec, seed: int = 0) -> c
     for name, fresh in grown.items():
         old = tensors[name].to(fresh.dtype) if name in tensors else None
         if name.endswith("to_rgb.weight"):
-            grown[name] = torch.zeros_like(fresh) if old is None else _of_a_image(old, fresh)
-        elif old is not None and not _starts_anew(name, before, target):
+            grown[name] = torch.zeros_like(fresh) if old is None else _resized_to_rgb(old, fresh)
+        elif old is not None and not _is_reset(name, before, target):
             grown[name] = _resized(old, fresh)
     if before.out_size != target.out_size and target.kind != "GPENPrior":
-        _see_through(grown, tensors, before, target)
+        _pass_image_to_old_stem(grown, tensors, before, target)
     return grown
 
 
-def _see_through(grown: checkpoint.StateDict, tensors: checkpoint.StateDict, before: NetworkSpec, target: NetworkSpec):
-    """Let the new outer layers hand the image on, and the last of them be the old stem.
+def _pass_image_to_old_stem(
+    grown: checkpoint.StateDict, tensors: checkpoint.StateDict, before: NetworkSpec, target: NetworkSpec
+):
+    """Let the new outer layers pass the image on, and the last of them compute the old stem.
 
-    A colour goes as a pair of channels, as it is and negated, for a leaky ReLU is undone by the difference of the two.
+    A color passes as a pair of channels, unchanged and negated: the difference of the two undoes a leaky ReLU.
     """
     encoder = "encoder." if target.kind == "GPEN" else ""
     size, smallest = (target.in_size, before.in_size) if encoder else (target.out_size, before.out_size)
@@ -132,37 +125,37 @@ def _see_through(grown: checkpoint.StateDict, tensors: checkpoint.StateDict, bef
         size //= 2
         what = (unit, None) if size > smallest else (old[:, :, 0, 0], bias)
         if encoder:
-            _hand_on(grown, f"encoder.down.{size}", *what)
+            _pass_image_on(grown, f"encoder.down.{size}", *what)
         else:  # its sum with the skip path is divided by the root of 2
-            _hand_on(grown, f"blocks.{2 * size}.conv1", unit, None)
-            _hand_on(grown, f"blocks.{2 * size}.conv2", *what, gain=math.sqrt(2))
+            _pass_image_on(grown, f"blocks.{2 * size}.conv1", unit, None)
+            _pass_image_on(grown, f"blocks.{2 * size}.conv2", *what, gain=math.sqrt(2))
             grown[f"blocks.{2 * size}.skip.weight"][: len(what[0])] = 0
 
 
-def _hand_on(
-    grown: checkpoint.StateDict, layer: str, colours: torch.Tensor, bias: torch.Tensor | None, gain: float = 1
+def _pass_image_on(
+    grown: checkpoint.StateDict, layer: str, colors: torch.Tensor, bias: torch.Tensor | None, gain: float = 1
 ) -> None:
-    """Let the first channels of a layer be linear in the image that comes as pairs: `colours` is (O, 3)."""
+    """Make the first channels of a layer linear in the image that arrives as pairs: `colors` is (O, 3)."""
     weight = grown[f"{layer}.weight"]
     scale = 1 / math.sqrt(weight[0].numel())
     up, down = bias_act(torch.tensor([[1.0, -1.0]]), torch.zeros(2))[0]
     slope = up - down  # of the difference of a pair behind its leaky ReLUs
-    middle, rows = weight.shape[2] // 2, len(colours)
+    middle, rows = weight.shape[2] // 2, len(colors)
     weight[:rows] = 0
-    weight[:rows, :PAIRS, middle, middle] = torch.cat([colours, -colours], dim=1) * gain / (slope * scale)
+    weight[:rows, :PAIRS, middle, middle] = torch.cat([colors, -colors], dim=1) * gain / (slope * scale)
     if bias is not None:
         grown[f"{layer}.bias"][:] = bias * gain
 
 
-def _starts_anew(name: str, before: NetworkSpec, target: NetworkSpec) -> bool:
-    """Whether a tensor that both have is of noise of another mode, or looks at images of another size."""
+def _is_reset(name: str, before: NetworkSpec, target: NetworkSpec) -> bool:
+    """Whether a common tensor depends on noise of another mode or on images of another size."""
     if name.endswith("noise_weight"):
         return before.noise_mode != target.noise_mode
     return "stem." in name and before.out_size != target.out_size
 
 
 def _resized(old: torch.Tensor, fresh: torch.Tensor) -> torch.Tensor:
-    """`old` in the shape of `fresh`, both (A, ...) of equal rank: cut off, or with the end of `fresh` behind it."""
+    """`old` in the shape of `fresh`, both (A, ...) of equal rank: cropped, or with the end of `fresh` behind it."""
     if old.shape == fresh.shape:
         return old.clone()
     new = fresh.clone() * (QUIET if fresh.ndim == 4 else 1)
@@ -171,6 +164,6 @@ def _resized(old: torch.Tensor, fresh: torch.Tensor) -> torch.Tensor:
     return new
 
 
-def _of_a_image(old: torch.Tensor, fresh: torch.Tensor) -> torch.Tensor:
+def _resized_to_rgb(old: torch.Tensor, fresh: torch.Tensor) -> torch.Tensor:
     """The kernel of an image, (3, I, 1, 1), whose layer divides by the root of I and does not demodulate."""
     return _resized(old * math.sqrt(fresh.shape[1] / old.shape[1]), fresh)

@@ -1,4 +1,4 @@
-"""What network a state dict is of, told from the shapes of its tensors."""
+"""Infer from the shapes of its tensors which network a state dict is of."""
 
 import dataclasses
 import math
@@ -16,33 +16,20 @@ Shapes = dict[str, tuple[int, ...]]
 
 @dataclasses.dataclass(frozen=True)
 class NetworkSpec:
-    """What the shapes in a state dict tell about its network.
-
-    Attributes:
-        kind: ``GPEN``, ``GPENPrior`` or ``GPENDiscriminator``.
-        out_size: height and width of the image.
-        in_size: height and width that the encoder takes; ``None`` but for ``GPEN``.
-        channel_multiplier: ``None`` up to 32 px, where it changes nothing.
-        narrow: factor of all channels.
-        num_style_feat: length of the latent code; ``None`` for ``GPENDiscriminator``.
-        num_mlp: layers of the mapping network; ``None`` for ``GPENDiscriminator``.
-        noise_mode: ``concat``, ``add`` or ``none``; ``None`` for ``GPENDiscriminator``.
-        layout: whose names the keys are: ``ours``, ``authors`` (GPEN's, and the StyleGAN2 that they built upon) or
-            ``stylegan2`` (BasicSR's StyleGAN2).
-    """
+    """What the shapes in a state dict say about its network."""
 
     kind: Kind
-    out_size: int
-    in_size: int | None
-    channel_multiplier: float | None
-    narrow: float
-    num_style_feat: int | None
-    num_mlp: int | None
-    noise_mode: NoiseMode | None
-    layout: Layout
+    out_size: int  # height and width of the image
+    in_size: int | None  # height and width that the encoder takes; None unless `GPEN`
+    channel_multiplier: float | None  # None up to 32 px, where it changes nothing
+    narrow: float  # factor of all channels
+    num_style_feat: int | None  # length of the latent code; None for a discriminator
+    num_mlp: int | None  # layers of the mapping network; None for a discriminator
+    noise_mode: NoiseMode | None  # None for a discriminator
+    layout: Layout  # `authors` is GPEN's and the StyleGAN2 that they built upon, `stylegan2` BasicSR's
 
     def arguments(self) -> dict[str, int | float | str]:
-        """Keyword arguments with which the network's class builds it; what no shape tells is left to the defaults."""
+        """Keyword arguments of the network's class; what no shape shows is left to the defaults."""
         return {
             field.name: getattr(self, field.name)
             for field in dataclasses.fields(self)
@@ -63,16 +50,13 @@ class NetworkSpec:
         return ", ".join(parts)
 
 
-def infer_spec(state_dict: Mapping[str, torch.Tensor], where: str = "state dict") -> NetworkSpec:
-    """Infer from the shapes which network a flat state dict is of, in any layout.
+def infer_spec(
+    state_dict: Mapping[str, torch.Tensor],
+    where: str = "state dict",  # file or key path, for the error
+) -> NetworkSpec:
+    """Infer from the shapes which network a flat state dict is of, in any layout. Raises CheckpointError if of none.
 
     The learning rate's factor, the FIR taps and the value range leave no trace in the shapes.
-
-    Args:
-        state_dict: flat.
-        where: a file or key path, for the error.
-    Raises:
-        CheckpointError: it is of none of our networks.
     """
     found = detect_layout(state_dict)
     if found is None:

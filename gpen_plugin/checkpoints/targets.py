@@ -9,19 +9,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Target:
-    """A kind of file.
+    """A kind of file."""
 
-    Attributes:
-        layout: whose names its tensors have.
-        raw: entry of the weights themselves; empty in a flat file, which holds the averaged ones where there are any.
-        averaged: entry of their average.
-        discriminator: entry of the discriminator; empty where a file holds one network and its average alone.
-    """
-
-    layout: "Layout"
-    raw: str = ""
-    averaged: str = ""
-    discriminator: str = ""
+    layout: "Layout"  # whose names its tensors have
+    raw: str = ""  # entry of the weights; empty in a flat file, which holds the averaged ones if there are any
+    averaged: str = ""  # entry of their average
+    discriminator: str = ""  # entry of the discriminator; empty where a file holds only one network and its average
 
 
 TARGETS = {

@@ -3,8 +3,7 @@
     python -m gpen_plugin.convert INPUT -o OUTPUT --to ours|basicsr|authors|authors-training|modelscope|stylegan2
     python -m gpen_plugin.convert --inspect INPUT...
 
-Which network the input holds, its size and its widths are read off its tensors; no value changes, but by --half and
---blend.
+Which network the input holds, its size and its widths are read from its tensors; only --half and --blend change values.
 """
 
 import argparse
@@ -26,10 +25,10 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--discriminator", type=Path, help="file of the d that authors-training needs")
     taps_help = "taps of the FIR filters to write, default: the input's, or 1 3 3 1"
     parser.add_argument("--resample-kernel", type=float, nargs="+", metavar="TAP", help=taps_help)
-    blend_help = "file of the same network in another state: the output lies between the two, weight by weight"
+    blend_help = "file of the same network at another stage of training: interpolate between the two"
     parser.add_argument("--blend", type=Path, metavar="OTHER", help=blend_help)
-    parser.add_argument("--share", type=float, help="of OTHER, from 0 to 1 (default 0.5)")
-    parser.add_argument("--half", action="store_true", help="store the numbers in half precision, in half the room")
+    parser.add_argument("--weight", type=float, help="of OTHER in the interpolation, from 0 to 1 (default 0.5)")
+    parser.add_argument("--half", action="store_true", help="store the numbers in half precision: half the file size")
     parser.add_argument("--force", action="store_true", help="overwrite the output if it exists; never an input")
     parser.add_argument("--inspect", action="store_true", help="write nothing, say what each input is")
     return parser
@@ -37,7 +36,7 @@ def parser() -> argparse.ArgumentParser:
 
 @handle_errors
 def main(argv: Sequence[str] | None = None) -> int:
-    """Convert one file, or inspect several; one that cannot be inspected is reported, and the others go on.
+    """Convert one file, or inspect several; an unreadable one is reported, and the others are inspected.
 
     Args:
         argv: command line without the program's name; None for the real one.
@@ -51,8 +50,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             command.error("give one input, --output and --to; or --inspect")
         if options.discriminator is not None and not TARGETS[options.to].discriminator:
             command.error(f"--discriminator: --to {options.to} holds one network; convert the discriminator on its own")
-        if options.share is not None and options.blend is None:
-            command.error("--share: it is of --blend, which is missing")
+        if options.weight is not None and options.blend is None:
+            command.error("--weight needs --blend")
         inputs = [path for path in (*options.input, options.discriminator, options.blend) if path is not None]
         check_output(options.output, inputs, options.force)
 
@@ -71,7 +70,7 @@ def check_output(path: Path, inputs: Sequence[Path], force: bool) -> None:
         raise OptionError("--output", f"got {path.name}", "a name that ends in .pth, .pt or .safetensors")
     for given in inputs:
         if given.exists() and path.exists() and path.samefile(given):
-            hint = "Name a new one: what the layout has no room for would be lost."
+            hint = "Name a new one: what the layout cannot hold would be lost."
             raise OptionError("--output", f"{path} is an input", "another file", hint)
     if path.exists() and not force:
         raise OptionError("--output", f"{path} is there already", "a free name", "Pass --force to overwrite it.")

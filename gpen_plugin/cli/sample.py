@@ -31,7 +31,7 @@ MODES = {
 
 
 def parser() -> argparse.ArgumentParser:
-    """The command's options. Those of one mode alone have no default here: see `MODES`."""
+    """The command's options. Those of a single mode have their defaults in `MODES`."""
     count, seed = _whole_number(1), _whole_number(0)
     parser = argparse.ArgumentParser(
         prog="python -m gpen_plugin.sample",

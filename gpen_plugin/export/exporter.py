@@ -35,15 +35,10 @@ Network = Callable[[torch.Tensor], torch.Tensor]
 
 @dataclass(frozen=True)
 class Difference:
-    """Difference between two networks' images, as fractions of the value range.
+    """Difference between two networks' images, as fractions of the value range."""
 
-    Attributes:
-        largest: of one value.
-        rms: root mean square over all values.
-    """
-
-    largest: float
-    rms: float
+    largest: float  # of one value
+    rms: float  # root mean square over all values
 
     def check(self, tolerance: float, where: str, hint: str) -> None:
         """Raise a `CheckpointError` about the file `where` if `largest` is above `tolerance` or NaN."""
@@ -57,34 +52,24 @@ class Difference:
 
 @dataclass(frozen=True)
 class Exported:
-    """A file that was written.
-
-    Attributes:
-        path: of the file.
-        difference: from PyTorch in float32.
-        images: how many were compared.
-    """
+    """A file that was written."""
 
     path: Path
-    difference: Difference
-    images: int
+    difference: Difference  # from PyTorch in float32
+    images: int  # number of images compared
 
 
-def export(net: GPEN, path: str | os.PathLike, options: ExportOptions, metadata: Mapping[str, str]) -> Exported:
-    """Export a network.
+def export(
+    net: GPEN,  # in float32, on the device of the comparison and of a program; it stays as it is
+    path: str | os.PathLike,
+    options: ExportOptions,
+    metadata: Mapping[str, str],  # stored in the file
+) -> Exported:
+    """Export a network; replace an earlier file only after the new one agrees with `net` on some images.
 
     The file takes images (N, 3, in_size, in_size), RGB float32, and gives (N, 3, out_size, out_size), not clipped. Both
-    are in [-1, 1], whatever the value range of `net` is. It is run on some images and kept if it agrees with `net`;
-    until then an earlier file stays.
-
-    Args:
-        net: in float32, on the device of the comparison and of a program; it stays as it is.
-        path: of the file.
-        options: format, batch, precision, opset and tolerance.
-        metadata: stored in the file.
-    Raises:
-        CheckpointError: the file differs from `net` by more than the tolerance, or cannot be written.
-        MissingFileError: a package is not installed.
+    are in [-1, 1], whatever the value range of `net` is. Raises CheckpointError: the file differs from `net` by more
+    than the tolerance, or cannot be written. Raises MissingFileError: a package is not installed.
     """
     options.check_packages()
     path, device = Path(path), net.decoder.constant.device
@@ -114,16 +99,13 @@ def export(net: GPEN, path: str | os.PathLike, options: ExportOptions, metadata:
     return Exported(path, difference, sum(len(batch) for batch in batches))
 
 
-def make_test_inputs(in_size: int, batch: int | None, seed: int = 0) -> list[torch.Tensor]:
-    """Images to compare with: three of smooth random colors and one of noise.
-
-    Args:
-        in_size: their side, S.
-        batch: images per batch; None for a file that takes any number, which gets one and then three.
-        seed: of the first smooth image and of the noise.
-    Returns:
-        Batches (N, 3, S, S), RGB in [-1, 1]; images repeat where `batch` asks for more than four.
-    """
+def make_test_inputs(
+    in_size: int,  # S
+    # images per batch, repeated above four; None, for a file that takes any number, gives one and then three
+    batch: int | None,
+    seed: int = 0,  # of the first smooth image and of the noise
+) -> list[torch.Tensor]:
+    """Batches (N, 3, S, S), RGB in [-1, 1], to compare with: three images of smooth random colors and one of noise."""
     noise = torch.rand(3, in_size, in_size, generator=torch.Generator().manual_seed(seed)) * (HIGHEST - LOWEST) + LOWEST
     images = [noise, *(_smooth_image(seed + index, in_size) for index in range(_SMOOTH_IMAGES))]
     if batch is None:

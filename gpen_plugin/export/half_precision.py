@@ -3,12 +3,10 @@
 Plain half precision fails where a number leaves its range, 6e-8 to 65504. The first is the square of the code z: the
 length of z has no effect on the image, so training lets it grow past 256; then the mean square is infinite and every
 face gets the same style. Squares of styles and weights in the demodulation and features of large networks can follow.
-So everything that makes styles (code, mapping network, modulation, demodulation) and the sum of the images stays in
-float32, as do input and output: see `gpen_plugin.archs.inference.fuse`.
+So styles (code, mapping network, modulation, demodulation), the sum of the images, input and output stay in float32.
 
-The convolutions compute in half precision, on numbers of middling size. Leaky ReLU and convolutions commute with
-positive factors, and demodulation cancels them (StyleGAN2, Eq. 3), so features, styles and kernels can be scaled with
-no change to the image. The factors are measured on images.
+The convolutions compute in half precision. Leaky ReLU and convolutions commute with positive factors, and demodulation
+cancels them (StyleGAN2, Eq. 3), so features, styles and kernels can be scaled. The factors are measured on images.
 """
 
 import copy
@@ -27,15 +25,11 @@ _MIN_STYLE = 1e-4  # of a layer's largest; smaller ones are not scaled up to 1
 _MIN_KERNEL_NORM = 1e-4  # the square root of demodulation's epsilon
 
 
-def scale_for_half(net: GPEN, images: Iterable[torch.Tensor]) -> GPEN:
-    """A copy of a network with features, styles and kernels of middling size; it stays in float32.
-
-    Args:
-        net: in float32; it stays as it is.
-        images: batches (N, 3, H, W) in the network's value range, on its device, to measure features and styles with.
-    Returns:
-        The same function, ready for ``fuse(net, torch.float16)``.
-    """
+def scale_for_half(
+    net: GPEN,  # in float32; it stays as it is
+    images: Iterable[torch.Tensor],  # batches (N, 3, H, W) in the network's value range, on its device
+) -> GPEN:
+    """A copy in float32 with features, styles and kernels of medium size, ready for ``fuse(net, torch.float16)``."""
     scaled = copy.deepcopy(net).eval().requires_grad_(False)
     peaks, styles = _measure(scaled, images)
     divisors = _scale_encoder(scaled, peaks)

@@ -26,23 +26,16 @@ class _ImageOnly(nn.Module):
 
 
 def write(
-    path: Path, net: nn.Module, example: torch.Tensor, batch: int | None, opset: int, metadata: Mapping[str, str]
+    path: Path,
+    net: nn.Module,  # traceable, see `gpen_plugin.archs.inference.fuse`
+    example: torch.Tensor,  # one image, (1, 3, S, S), on the network's device
+    batch: int | None,  # number of images the file takes at once; None for any number
+    opset: int,  # version of ONNX's operators
+    metadata: Mapping[str, str],  # stored in the file
 ) -> None:
-    """Write a network.
-
-    PyTorch's older exporter traces the graph, because it needs no other package. No constant of the graph depends on
-    the number of images, so it takes any number, or the one that its input declares.
-
-    Args:
-        path: of the file.
-        net: traceable, see `gpen_plugin.archs.inference.fuse`.
-        example: one image, (1, 3, S, S), on the network's device.
-        batch: how many images the file takes at once; None for any number.
-        opset: version of ONNX's operators.
-        metadata: stored in the file.
-    Raises:
-        OSError: the file cannot be written.
-    """
+    """Write a network as an ONNX file. Raises OSError if that fails."""
+    # The older exporter traces, because it needs no other package. No constant of the graph depends on the number of
+    # images, so the graph takes any number, or the one that its input declares.
     stream = io.BytesIO()
     torch.onnx.export(
         _ImageOnly(net),

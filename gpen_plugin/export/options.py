@@ -19,20 +19,13 @@ _PACKAGES: dict[Format, tuple[str, ...]] = {"onnx": ("onnx", "onnxruntime", "onn
 
 @dataclass(frozen=True)
 class ExportOptions:
-    """How a network is exported. Raises `OptionError` for a value that is out of range.
+    """How a network is exported. Raises `OptionError` for a value that is out of range."""
 
-    Attributes:
-        format: ``onnx`` or ``program`` (of torch.export).
-        batch: how many images the file takes at once; None for any number.
-        precision: of the convolutions; input and output are always float32. See `half_precision`.
-        opset: version of ONNX's operators; other formats ignore it.
-        tolerance: largest difference from PyTorch, as a fraction of the value range; None for `TOLERANCES`.
-    """
-
-    format: Format = "onnx"
-    batch: int | None = None
-    precision: Precision = "fp32"
-    opset: int = 17
+    format: Format = "onnx"  # `program` is that of torch.export
+    batch: int | None = None  # number of images the file takes at once; None for any number
+    precision: Precision = "fp32"  # of the convolutions; input and output are always float32. See `half_precision`
+    opset: int = 17  # version of ONNX's operators; other formats ignore it
+    # largest difference from PyTorch, as a fraction of the value range; None for `TOLERANCES`
     tolerance: float | None = None
 
     def __post_init__(self):

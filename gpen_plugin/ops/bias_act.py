@@ -12,26 +12,14 @@ GAIN = math.sqrt(2)  # after it; keeps the variance
 
 
 def bias_act(
-    x: torch.Tensor,
-    bias: torch.Tensor,
-    negative_slope: float = SLOPE,
-    scale: float = GAIN,
+    x: torch.Tensor,  # (N, C, ...), float; the result has its shape and dtype
+    bias: torch.Tensor,  # (C,)
+    negative_slope: float = SLOPE,  # of the leaky ReLU
+    scale: float = GAIN,  # positive gain
     *,
-    impl: Implementation = "auto",
+    impl: Implementation = "auto",  # `reference`, `fast`, `host` (BasicSR's CUDA op) or `auto`
 ) -> torch.Tensor:
-    """Add a bias per channel, apply leaky ReLU, multiply by `scale`. Differentiable twice.
-
-    Args:
-        x: features, (N, C, ...), float.
-        bias: (C,).
-        negative_slope: of the leaky ReLU.
-        scale: positive gain.
-        impl: ``reference``, ``fast``, ``host`` (BasicSR's CUDA op) or ``auto``.
-    Returns:
-        (N, C, ...), in the dtype of `x`.
-    Raises:
-        ShapeError: names the dimension.
-    """
+    """Add a bias per channel, apply leaky ReLU, multiply by `scale`. Differentiable twice. Raises ShapeError."""
     assert scale > 0, "only positive factors commute with leaky ReLU"
     check_shape("bias_act(bias)", bias, {"C": x.shape[1]})
     return run("bias_act", impl, _IMPLEMENTATIONS, x, bias.to(x.dtype), negative_slope, scale)

@@ -9,16 +9,12 @@ import torch
 from gpen_plugin.errors import OptionError, ShapeError
 
 
-def check_shape(name: str, tensor: torch.Tensor, dimensions: Mapping[str, int | None]) -> None:
-    """Hold a tensor's shape against named dimensions.
-
-    Args:
-        name: what the tensor is, for the message, such as ``modulated_conv(style)``.
-        tensor: of any shape.
-        dimensions: the name of each dimension and its size, ``None`` where any size will do.
-    Raises:
-        ShapeError: names the first dimension that does not fit.
-    """
+def check_shape(
+    name: str,  # of the tensor, for the message, such as `modulated_conv(style)`
+    tensor: torch.Tensor,
+    dimensions: Mapping[str, int | None],  # size of each dimension by name; None is any size
+) -> None:
+    """Raise a `ShapeError` that names the first dimension which does not fit."""
     shape = tuple(tensor.shape)
     wanted = "(" + ", ".join(key if size is None else f"{key}={size}" for key, size in dimensions.items()) + ")"
     if len(shape) != len(dimensions):
@@ -38,14 +34,10 @@ _forced: Implementation = "auto"
 
 
 def use_host_kernels(
-    upfirdn2d: Callable[..., torch.Tensor] | None = None, bias_act: Callable[..., torch.Tensor] | None = None
+    upfirdn2d: Callable[..., torch.Tensor] | None = None,  # called as f(x, kernel, up=, down=, pad=)
+    bias_act: Callable[..., torch.Tensor] | None = None,  # called as f(x, bias, negative_slope, scale)
 ) -> None:
-    """Lend the host's compiled kernels to ``impl="auto"``, which then takes them for CUDA tensors.
-
-    Args:
-        upfirdn2d: called as ``f(x, kernel, up=, down=, pad=)``; ``None`` takes the kernel away again.
-        bias_act: called as ``f(x, bias, negative_slope, scale)``; ``None`` takes the kernel away again.
-    """
+    """Let ``impl="auto"`` use BasicSR's compiled kernels for CUDA tensors; ``None`` removes a kernel."""
     given = {"upfirdn2d": upfirdn2d, "bias_act": bias_act}
     HOST_KERNELS.clear()
     HOST_KERNELS.update({name: kernel for name, kernel in given.items() if kernel is not None})
@@ -53,7 +45,7 @@ def use_host_kernels(
 
 @contextmanager
 def force_implementation(impl: Implementation) -> Iterator[None]:
-    """Within the block, let every op that is called with ``impl="auto"`` run as `impl`. For tests and benchmarks."""
+    """Within the block, run every op with ``impl="auto"`` as `impl`. For tests and benchmarks."""
     global _forced
     before, _forced = _forced, impl
     try:
@@ -63,11 +55,7 @@ def force_implementation(impl: Implementation) -> Iterator[None]:
 
 
 def choose(op: str, impl: Implementation, x: torch.Tensor) -> str:
-    """The implementation of `op` that is to run on `x`: ``reference``, ``fast`` or ``host``.
-
-    Raises:
-        OptionError: `impl` is no implementation, or ``host`` is asked for and none was lent.
-    """
+    """The implementation of `op` for `x`: ``reference``, ``fast`` or ``host``. OptionError: unknown or not built."""
     if impl == "auto":
         impl = _forced
     if impl == "auto":
@@ -89,7 +77,7 @@ def run(op: str, impl: Implementation, implementations: Mapping[str, Callable[..
 
 
 def no_autocast(x: torch.Tensor) -> AbstractContextManager:
-    """Switch autocasting off: it would round an image in float32, or a small sum, to bfloat16 on its way through."""
+    """Switch autocasting off: it would round an image in float32, or a small sum, to bfloat16."""
     kind = x.device.type
     on = torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)
     return torch.autocast(kind, enabled=False) if on else nullcontext()

@@ -10,32 +10,20 @@ _EPSILON = 1e-8
 
 
 def modulated_conv(
-    x: torch.Tensor,
-    weight: torch.Tensor,
-    style: torch.Tensor,
+    x: torch.Tensor,  # features, (N, I, H, W), float
+    weight: torch.Tensor,  # kernels that the batch shares, (O, I, k, k), k odd
+    style: torch.Tensor,  # one scale per input channel, (N, I); 1 leaves a channel as it is
     *,
-    demodulate: bool = True,
-    up: bool = False,
-    kernel: torch.Tensor | None = None,
+    demodulate: bool = True,  # scale each output channel's kernel to unit length (Eq. 3)
+    up: bool = False,  # double height and width: a transposed convolution of stride 2, then `kernel`
+    kernel: torch.Tensor | None = None,  # FIR filter after the upsampling, (kh, kw), whose sum is 4; required if `up`
+    # `reference` (one convolution per sample), `fast`, `host` (fast, with BasicSR's FIR) or `auto`
     impl: Implementation = "auto",
 ) -> torch.Tensor:
-    """Convolve each sample with its own style-scaled kernel (StyleGAN2, Eq. 1-3).
+    """Convolve each sample with its own style-scaled kernel (StyleGAN2, Eq. 1-3). Raises ShapeError.
 
-    Differentiable twice with respect to `x`, `weight` and `style`. Under autocasting the demodulation is still
-    computed in float32.
-
-    Args:
-        x: features, (N, I, H, W), float.
-        weight: kernels that the batch shares, (O, I, k, k), k odd.
-        style: one scale per input channel, (N, I); 1 leaves a channel as it is.
-        demodulate: scale each output channel's kernel to unit length (Eq. 3).
-        up: double height and width: a transposed convolution of stride 2, then `kernel`.
-        kernel: FIR filter after the upsampling, (kh, kw), whose sum is 4; needed where `up` is true.
-        impl: ``reference`` (one convolution per sample), ``fast``, ``host`` (fast, with BasicSR's FIR) or ``auto``.
-    Returns:
-        (N, O, H, W), or (N, O, 2 * H, 2 * W) where `up` is true, in the dtype of `x`.
-    Raises:
-        ShapeError: names the dimension.
+    Returns (N, O, H, W), or (N, O, 2 * H, 2 * W) where `up` is true, in the dtype of `x`. Differentiable twice with
+    respect to `x`, `weight` and `style`. Under autocasting the demodulation is still computed in float32.
     """
     check_shape("modulated_conv(x)", x, {"N": None, "I": weight.shape[1], "H": None, "W": None})
     check_shape("modulated_conv(style)", style, {"N": x.shape[0], "I": weight.shape[1]})
@@ -44,13 +32,11 @@ def modulated_conv(
     return upfirdn2d(out, kernel, pad=blur_padding(weight, kernel), impl=impl) if up else out
 
 
-def blur_padding(weight: torch.Tensor, kernel: torch.Tensor | None) -> tuple[int, int]:
-    """Zeros before and after that bring the 2 * H - 2 + k rows of a transposed convolution to 2 * H.
-
-    Args:
-        weight: of the transposed convolution, (O, I, k, k).
-        kernel: FIR filter that follows it, (kh, kw).
-    """
+def blur_padding(
+    weight: torch.Tensor,  # of the transposed convolution, (O, I, k, k)
+    kernel: torch.Tensor | None,  # FIR filter that follows it, (kh, kw)
+) -> tuple[int, int]:
+    """Zeros before and after that bring the 2 * H - 2 + k rows of a transposed convolution to 2 * H."""
     assert kernel is not None, "upsampling needs its FIR kernel"
     surplus = kernel.shape[0] - 2 - (weight.shape[2] - 1)
     return (surplus + 1) // 2 + 1, surplus // 2 + 1
@@ -92,13 +78,9 @@ def kernel_power(weight: torch.Tensor) -> torch.Tensor:
     return wide.square().sum(dim=(2, 3)).t()
 
 
-def demodulation(power: torch.Tensor, style: torch.Tensor) -> torch.Tensor:
-    """What brings each sample's scaled kernels to unit length (Eq. 3).
-
-    Args:
-        power: of the shared kernels, (I, O), from `kernel_power`.
-        style: (N, I).
-    Returns:
-        (N, O), in the dtype of `power`.
-    """
+def demodulation(
+    power: torch.Tensor,  # of the shared kernels, (I, O), from `kernel_power`
+    style: torch.Tensor,  # (N, I)
+) -> torch.Tensor:
+    """Factors (N, O) that bring each sample's scaled kernels to unit length (Eq. 3), in the dtype of `power`."""
     return (style.to(power.dtype).square() @ power + _EPSILON).rsqrt()

@@ -9,44 +9,29 @@ from torch.autograd import forward_ad
 from gpen_plugin.ops.dispatch import HOST_KERNELS, Implementation, check_shape, no_autocast, run
 
 
-def fir_kernel(taps: Sequence[float], gain: float = 1.0) -> torch.Tensor:
-    """The separable two-dimensional kernel of `taps`, whose sum is `gain`.
-
-    Args:
-        taps: one-dimensional filter of K numbers, such as ``(1, 3, 3, 1)``.
-        gain: ``up ** 2`` makes up for the zeros that upsampling puts in.
-    Returns:
-        (K, K), float32.
-    """
+def fir_kernel(
+    taps: Sequence[float],
+    gain: float = 1.0,  # its sum; up ** 2 makes up for the zeros that upsampling inserts
+) -> torch.Tensor:
+    """The separable kernel (K, K), float32, of K one-dimensional `taps`, such as ``(1, 3, 3, 1)``."""
     line = torch.tensor(taps, dtype=torch.float32)
     kernel = torch.outer(line, line)  # (K, K)
     return kernel * (gain / kernel.sum())
 
 
 def upfirdn2d(
-    x: torch.Tensor,
-    kernel: torch.Tensor,
-    up: int = 1,
-    down: int = 1,
-    pad: tuple[int, int] = (0, 0),
+    x: torch.Tensor,  # features, (N, C, H, W), float
+    kernel: torch.Tensor,  # FIR filter that all channels share, (kh, kw); flipped, as in a true convolution
+    up: int = 1,  # factor of the zero-stuffing
+    down: int = 1,  # factor of the decimation
+    pad: tuple[int, int] = (0, 0),  # zeros before and after, for rows and columns alike; negative numbers crop
     *,
-    impl: Implementation = "auto",
+    impl: Implementation = "auto",  # `reference`, `fast`, `host` (BasicSR's CUDA op) or `auto`
 ) -> torch.Tensor:
-    """Put `up` - 1 zeros after each pixel, pad, convolve with `kernel`, keep each `down`-th pixel.
+    """Put `up` - 1 zeros after each pixel, pad, convolve with `kernel`, keep each `down`-th pixel. Raises ShapeError.
 
+    Returns (N, C, (H * up + p0 + p1 - kh) // down + 1, (W * up + p0 + p1 - kw) // down + 1), in the dtype of `x`.
     Differentiable twice with respect to `x`; `kernel` is a constant.
-
-    Args:
-        x: features, (N, C, H, W), float.
-        kernel: FIR filter that all channels share, (kh, kw); flipped, as in a true convolution.
-        up: factor of the zero-stuffing.
-        down: factor of the decimation.
-        pad: zeros before and after, for rows and columns alike; negative numbers crop.
-        impl: ``reference``, ``fast``, ``host`` (BasicSR's CUDA op) or ``auto``.
-    Returns:
-        (N, C, (H * up + p0 + p1 - kh) // down + 1, (W * up + p0 + p1 - kw) // down + 1), in the dtype of `x`.
-    Raises:
-        ShapeError: names the dimension.
     """
     check_shape("upfirdn2d(x)", x, {"N": None, "C": None, "H": None, "W": None})
     check_shape("upfirdn2d(kernel)", kernel, {"kh": None, "kw": None})
@@ -90,7 +75,7 @@ def _transposed(x, kernel, up, pad):
 def _filtered(x, weight, stride, padding, adjoint=False, beyond=(0, 0)):
     """Each channel with the same filter, or that filter's adjoint; see `_filter`."""
     learns = torch.is_grad_enabled() and x.requires_grad
-    goes_forward = forward_ad.unpack_dual(x).tangent is not None  # PyTorch's forward mode knows its own ops alone
+    goes_forward = forward_ad.unpack_dual(x).tangent is not None  # PyTorch's forward mode knows only its own ops
     return (_Filter.apply if learns and not goes_forward else _filter)(x, weight, stride, padding, adjoint, beyond)
 
 
@@ -102,10 +87,9 @@ def _filter(x, weight, stride, padding, adjoint, beyond):
 
 
 class _Filter(torch.autograd.Function):
-    """A filter and its adjoint are each other's derivatives, as often as one likes.
+    """A filter and its adjoint are each other's derivatives, as often as needed.
 
-    PyTorch's own second derivative works out, channel after channel, what the kernel would have to learn; but it is a
-    constant.
+    PyTorch's second derivative computes, channel by channel, a gradient of the kernel; but the kernel is a constant.
     """
 
     generate_vmap_rule = True  # this and `setup_context` let torch.func in

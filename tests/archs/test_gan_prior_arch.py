@@ -19,7 +19,7 @@ def build(size=32, noise_mode="concat", noisy=True):
 
 @pytest.mark.parametrize("noise_mode", ["concat", "add", "none"])
 @pytest.mark.parametrize("size", [16, 64])
-def test_draws_a_image(size, noise_mode):
+def test_prior_generates_an_image(size, noise_mode):
     prior = build(size, noise_mode)
     image, latents = prior(torch.randn(2, 16), return_latents=True)
     assert image.shape == (2, 3, size, size)
@@ -27,7 +27,7 @@ def test_draws_a_image(size, noise_mode):
     assert prior.num_latent == {16: 6, 64: 10}[size]
 
 
-def test_a_list_of_one_code_is_the_code():
+def test_list_of_one_code_equals_the_code():
     prior, z = build(), torch.randn(2, 16)
     noise = prior.make_noise(2)
     assert torch.equal(prior(z, noise), prior([z], noise))
@@ -38,14 +38,14 @@ def test_noise_has_one_map_per_resolution():
     assert shapes == [(3, 15, 4, 4), (3, 15, 8, 8), (3, 15, 16, 16), (3, 15, 32, 32)]
 
 
-def test_noise_is_drawn_from_the_generator():
+def test_noise_comes_from_the_generator():
     prior = build()
     draw = lambda seed: prior.make_noise(1, torch.Generator().manual_seed(seed))  # noqa: E731
     assert all(torch.equal(a, b) for a, b in zip(draw(1), draw(1), strict=True))
     assert not torch.equal(draw(1)[0], draw(2)[0])
 
 
-def test_no_noise_argument_means_fresh_noise_and_none_means_zeros():
+def test_noise_is_fresh_by_default_and_zero_for_none():
     prior, z = build(), torch.randn(1, 16)
     assert not torch.equal(prior(z), prior(z))
     silent = [None] * 4
@@ -53,7 +53,7 @@ def test_no_noise_argument_means_fresh_noise_and_none_means_zeros():
     assert torch.equal(prior(z, silent), prior(z, zeros))
 
 
-def test_a_map_serves_both_convolutions_of_its_resolution_and_no_other():
+def test_map_reaches_only_its_resolution():
     prior, z = build(), torch.randn(1, 16)
     noise = prior.make_noise(1)
     seen = []
@@ -85,7 +85,7 @@ def test_style_mixing_switches_at_the_index():
     assert all(torch.equal(latents[:, place], one if place < 2 else other) for place in range(6))
 
 
-def test_style_mixing_draws_an_index_in_range():
+def test_style_mixing_samples_an_index_in_range():
     prior, first, second = build(16), torch.zeros(1, 16), torch.ones(1, 16)
     points = {int(prior.to_latents([first, second], input_is_latent=True).sum() / 16) for _ in range(100)}
     assert points == {1, 2, 3, 4, 5}

@@ -81,19 +81,19 @@ def test_every_parameter_learns(noise_mode):
 
 
 @pytest.mark.parametrize("noise_mode", ["concat", "add", "none"])
-def test_every_parameter_has_a_gradient_where_the_finest_blocks_have_no_features(noise_mode):
+def test_every_parameter_has_a_gradient_with_a_smaller_input(noise_mode):
     net = build(in_size=16, noise_mode=noise_mode)
     net(image(1, 3, 16, 16)).sum().backward()
     assert [name for name, p in net.named_parameters() if p.grad is None] == []
 
 
-def test_without_noise_only_z_speaks():
+def test_without_noise_only_z_matters():
     net, lq = build(noise_mode="none"), image(1, 3, 32, 32)
     z, _ = net.encoder(lq)
     assert torch.equal(net(lq), net.decoder(z))
 
 
-def test_a_fresh_encoder_leaves_the_priors_faces():
+def test_fresh_encoder_does_not_change_the_prior():
     torch.manual_seed(0)
     net, lq = GPEN(32, **SMALL), image(1, 3, 32, 32)
     z, _ = net.encoder(lq)

@@ -40,7 +40,7 @@ def test_deviation_within_groups(batch, largest, group):
         torch.testing.assert_close(out[n, 5], expected.expand(4, 4))
 
 
-def test_a_image_alone_is_judged_without_the_others():
+def test_group_of_one_ignores_other_images():
     net, x = build(stddev_group=1), torch.randn(3, 3, 32, 32)
     torch.testing.assert_close(net(x), torch.cat([net(x[n : n + 1]) for n in range(3)]))
     assert not torch.allclose(build(stddev_group=3)(x), net(x))

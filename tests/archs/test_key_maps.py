@@ -83,7 +83,7 @@ def test_as_many_parameters_as_the_released_models(size, channel_multiplier, nar
 
 
 @each_network
-def test_our_tensors_survive_the_way_there_and_back(build):
+def test_round_trip_of_our_tensors(build):
     ours = build().state_dict()
     theirs = to_authors(ours)
     assert detect_layout(theirs) == (detect_layout(ours)[0], "authors")

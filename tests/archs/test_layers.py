@@ -40,12 +40,12 @@ def test_resolutions():
 
 
 @pytest.mark.parametrize("size", [16, 64, 2048])
-def test_good_sizes(size):
+def test_valid_sizes(size):
     check_size("out_size", size)
 
 
 @pytest.mark.parametrize(("size", "nearest"), [(500, 512), (8, 16), (4096, 2048), (0, 16), (-64, 16)])
-def test_bad_sizes_say_the_nearest_good_one(size, nearest):
+def test_invalid_size_names_the_nearest_valid_one(size, nearest):
     told = rf"^out_size: got {size}; expected a power of two from 16 to 2048\. Use {nearest}\.$"
     with pytest.raises(OptionError, match=told):
         check_size("out_size", size)

@@ -56,7 +56,7 @@ def rosinalitys(state_dict):
 @pytest.mark.parametrize("respelled", [dict, rosinalitys])
 @pytest.mark.parametrize("size", [32, 64])
 @torch.no_grad()
-def test_the_imported_prior_draws_the_hosts_images(size, respelled):
+def test_imported_prior_generates_basicsrs_images(size, respelled):
     theirs = hosts_generator(size)
     ours = GPENPrior(size, noise_mode="add", **STYLE, **WIDTHS)
     ours.load_state_dict(respelled(theirs.state_dict()), strict=True)
@@ -80,7 +80,7 @@ def test_the_imported_prior_draws_the_hosts_images(size, respelled):
 @pytest.mark.usefixtures("fused_act_in_pytorch")
 @pytest.mark.parametrize("size", [32, 64])
 @torch.no_grad()
-def test_the_imported_discriminator_judges_as_the_hosts(size):
+def test_imported_discriminator_gives_basicsrs_logits(size):
     theirs, ours = hosts_discriminator(size), GPENDiscriminator(size, **WIDTHS)
     ours.load_state_dict(theirs.state_dict(), strict=True)
     images = torch.randn(4, 3, size, size)
@@ -90,19 +90,19 @@ def test_the_imported_discriminator_judges_as_the_hosts(size):
 
 
 @pytest.mark.parametrize("size", [16, 32, 128])
-def test_every_name_and_shape_is_the_hosts(size):
+def test_names_and_shapes_are_basicsrs(size):
     prior = GPENPrior(size, noise_mode="add", **STYLE, **WIDTHS)
     hosts = hosts_generator(size)
     written = to_layout(prior.state_dict(), "stylegan2")
     assert {key: t.shape for key, t in written.items()} == {key: t.shape for key, t in hosts.state_dict().items()}
     hosts.load_state_dict(written, strict=True)
-    judge = GPENDiscriminator(size, **WIDTHS)
-    hosts_discriminator(size).load_state_dict(to_layout(judge.state_dict(), "stylegan2"), strict=True)
+    discriminator = GPENDiscriminator(size, **WIDTHS)
+    hosts_discriminator(size).load_state_dict(to_layout(discriminator.state_dict(), "stylegan2"), strict=True)
 
 
 @pytest.mark.parametrize("build", [hosts_generator, hosts_discriminator])
 @pytest.mark.parametrize("size", [16, 64])
-def test_the_hosts_tensors_survive_the_way_there_and_back(build, size):
+def test_round_trip_of_basicsrs_tensors(build, size):
     given = {key: tensor for key, tensor in build(size).state_dict().items() if not key.startswith("noises.")}
     ours = from_authors(given)
     assert detect_layout(given) == (detect_layout(ours)[0], "stylegan2")
@@ -112,7 +112,7 @@ def test_the_hosts_tensors_survive_the_way_there_and_back(build, size):
         assert all(torch.equal(back[key], given[key]) and back[key].shape == given[key].shape for key in given)
 
 
-def test_fixed_noise_is_left_out_and_nothing_else():
+def test_only_fixed_noise_is_left_out():
     given = hosts_generator(16).state_dict()
     assert sum(key.startswith("noises.") for key in given) == 5
     assert len(from_authors(given)) == len(given) - 5
@@ -120,7 +120,7 @@ def test_fixed_noise_is_left_out_and_nothing_else():
     assert "noises.stranger" in from_authors(given | {"noises.stranger": torch.zeros(1)})
 
 
-def test_fixed_noise_is_noise_and_the_same_each_time():
+def test_fixed_noise_is_normal_and_constant():
     maps = fixed_noise(64)
     assert [noise.shape[-1] for noise in maps.values()] == [4, 8, 8, 16, 16, 32, 32, 64, 64]
     assert maps["noises.noise8"].std() == pytest.approx(1, abs=0.1)

@@ -39,11 +39,11 @@ def test_entries_of_the_authors_training_file(tmp_path):
     torch.save(content, tmp_path / "train.pth")
     assert same(checkpoint.read(tmp_path / "train.pth"), content["g_ema"])
     assert same(checkpoint.read(tmp_path / "train.pth", key="d"), content["d"])
-    net, judge = GPEN(16, **SMALL), GPENDiscriminator(16, **OF_D)
+    net, discriminator = GPEN(16, **SMALL), GPENDiscriminator(16, **OF_D)
     checkpoint.load_into(net, tmp_path / "train.pth")
-    checkpoint.load_into(judge, tmp_path / "train.pth")
+    checkpoint.load_into(discriminator, tmp_path / "train.pth")
     assert same(to_authors(net.state_dict()), content["g_ema"])
-    assert same(to_authors(judge.state_dict()), content["d"])
+    assert same(to_authors(discriminator.state_dict()), content["d"])
 
 
 @pytest.mark.parametrize("prefix", ["module.", "_orig_mod.", "module._orig_mod.", "_orig_mod.module.module."])
@@ -58,7 +58,7 @@ def test_files_with_the_prefixes_of_wrappers(tmp_path, prefix, entry):
     assert same(other.state_dict(), net.state_dict())
 
 
-def test_a_file_of_a_network_with_a_compiled_part(tmp_path):
+def test_file_of_a_partly_compiled_network(tmp_path):
     net = GPEN(16, **SMALL)
     plain = dict(net.state_dict())
     net.decoder = torch.compile(net.decoder, backend="eager")
@@ -67,7 +67,7 @@ def test_a_file_of_a_network_with_a_compiled_part(tmp_path):
     assert same(checkpoint.read(tmp_path / "net.pth"), plain)
 
 
-def test_keys_that_would_become_one_stay(tmp_path):
+def test_ambiguous_keys_are_unchanged(tmp_path):
     content = {"x": torch.zeros(1), "_orig_mod.x": torch.ones(1)}
     torch.save(content, tmp_path / "net.pth")
     assert checkpoint.read(tmp_path / "net.pth").keys() == content.keys()
@@ -169,7 +169,7 @@ def test_write_then_read(tmp_path):
     assert os.listdir(tmp_path) == ["net.pth"]
 
 
-def test_safetensors_are_written_as_such(tmp_path):
+def test_writes_safetensors(tmp_path):
     pytest.importorskip("safetensors")
     weight = torch.randn(3, 4)
     shared = {"a": weight, "b": weight[1:], "c": weight.T, "d": weight.half()}
@@ -243,7 +243,7 @@ def test_loads_and_keeps_every_bit(tmp_path):
         (lambda: GPENDiscriminator(16, **OF_D), "GPENDiscriminator 16 px, narrow 0.04"),
     ],
 )
-def test_another_network_says_both_and_changes_nothing(tmp_path, build, held):
+def test_another_network_is_refused_unchanged(tmp_path, build, held):
     checkpoint.write(tmp_path / "net.pth", build().state_dict())
     net = prior()
     before = {key: tensor.clone() for key, tensor in net.state_dict().items()}

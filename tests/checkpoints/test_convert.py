@@ -4,7 +4,7 @@ import os
 import pytest
 import torch
 from basicsr.archs.stylegan2_arch import StyleGAN2Discriminator, StyleGAN2Generator
-from helpers.small_networks import NETWORKS, OF_D, SMALL, built, judge_of, same, saved, weights
+from helpers.small_networks import NETWORKS, OF_D, SMALL, built, discriminator_weights, same, saved, weights
 
 from gpen_plugin.archs.key_maps import to_authors
 from gpen_plugin.checkpoints import checkpoint
@@ -35,31 +35,31 @@ def test_there_and_back_through_files(tmp_path, build, over, capsys):
 
 
 def test_a_training_file_there_and_back(tmp_path):
-    raw, averaged, judge = (
+    raw, averaged, discriminator = (
         weights(NETWORKS["GPEN concat"], 1),
         weights(NETWORKS["GPEN concat"], 2),
-        judge_of(32),
+        discriminator_weights(32),
     )
     saved(tmp_path / "net_g.pth", {"params": raw, "params_ema": averaged})
-    saved(tmp_path / "net_d.pth", {"params": judge})
+    saved(tmp_path / "net_d.pth", {"params": discriminator})
     theirs = tmp_path / "train.pth"
     assert convert(tmp_path / "net_g.pth", theirs, "authors-training", "--discriminator", tmp_path / "net_d.pth") == 0
     content = torch.load(theirs)
     assert set(content) == {"g", "g_ema", "d"}
     assert same(content["g"], to_authors(raw))
     assert same(content["g_ema"], to_authors(averaged))
-    assert same(content["d"], to_authors(judge))
+    assert same(content["d"], to_authors(discriminator))
     assert convert(theirs, tmp_path / "back_g.pth", "basicsr") == 0
     assert convert(theirs, tmp_path / "back_d.pth", "basicsr", "--key", "d") == 0
     back = torch.load(tmp_path / "back_g.pth")
     assert same(back["params"], raw)
     assert same(back["params_ema"], averaged)
-    assert same(torch.load(tmp_path / "back_d.pth")["params"], judge)
+    assert same(torch.load(tmp_path / "back_d.pth")["params"], discriminator)
     assert convert(theirs, tmp_path / "again.pth", "authors-training") == 0
     assert all(same(state, content[name]) for name, state in torch.load(tmp_path / "again.pth").items())
 
 
-def test_the_averaged_weights_go_into_a_flat_file_and_the_rest_is_named(tmp_path, capsys):
+def test_flat_file_holds_the_averaged_weights(tmp_path, capsys):
     raw, averaged = weights(NETWORKS["GPEN concat"], 1), weights(NETWORKS["GPEN concat"], 2)
     source = saved(tmp_path / "net.pth", {"params": raw, "params_ema": averaged, "iter": 3})
     assert convert(source, tmp_path / "a.pth", "ours") == 0
@@ -72,7 +72,7 @@ def test_the_averaged_weights_go_into_a_flat_file_and_the_rest_is_named(tmp_path
 
 
 @pytest.mark.parametrize("key", ["params", "params_ema", None])
-def test_one_set_of_weights_stands_for_both(tmp_path, key):
+def test_missing_average_is_replaced_by_the_raw_weights(tmp_path, key):
     ours = weights(NETWORKS["GPEN without noise"])
     source = saved(tmp_path / "net.pth", ours if key is None else {key: ours})
     assert convert(source, tmp_path / "host.pth", "basicsr") == 0
@@ -99,9 +99,9 @@ def test_a_file_for_the_authors_restores_the_same_image(tmp_path):
 def test_a_public_stylegan2_becomes_a_prior_and_the_hosts_files(tmp_path, capsys):
     """Rosinality's training file; what comes out loads strictly into the host's own networks."""
     raw, averaged = weights(NETWORKS["GPENPrior add"], 1), weights(NETWORKS["GPENPrior add"], 2)
-    judge = judge_of(64)
+    discriminator = discriminator_weights(64)
     noise = {f"noises.noise_{i}": torch.randn(1, 1, 4, 4) for i in range(9)}
-    content = {"g": to_authors(raw) | noise, "g_ema": to_authors(averaged) | noise, "d": to_authors(judge)}
+    content = {"g": to_authors(raw) | noise, "g_ema": to_authors(averaged) | noise, "d": to_authors(discriminator)}
     content |= {"g_optim": {"state": {}}, "args": argparse.Namespace(size=64), "ada_aug_p": 0.0}
     source = saved(tmp_path / "550000.pt", content)
     assert convert(source, tmp_path / "host.pth", "stylegan2") == 0
@@ -133,7 +133,7 @@ def test_nested_files_do_not_fit_into_safetensors(tmp_path, capsys):
     assert os.listdir(tmp_path) == ["a.pth"]
 
 
-def test_prefixes_go_and_half_precision_stays(tmp_path):
+def test_prefixes_are_removed_and_half_precision_stays(tmp_path):
     ours = {key: tensor.half() for key, tensor in weights(NETWORKS["GPEN concat"]).items()}
     wrapped = {f"module._orig_mod.{key}": tensor for key, tensor in to_authors(ours).items()}
     assert convert(saved(tmp_path / "a.pth", wrapped), tmp_path / "b.pth", "ours") == 0
@@ -142,7 +142,7 @@ def test_prefixes_go_and_half_precision_stays(tmp_path):
     assert {tensor.dtype for tensor in made.values()} == {torch.float16}
 
 
-def test_a_part_of_a_larger_tensor_is_written_alone(tmp_path):
+def test_part_of_a_tensor_is_written_without_the_rest(tmp_path):
     ours = weights(NETWORKS["GPENDiscriminator"])
     everything = torch.cat([tensor.flatten() for tensor in ours.values()])
     parts = everything.split([tensor.numel() for tensor in ours.values()])
@@ -153,7 +153,7 @@ def test_a_part_of_a_larger_tensor_is_written_alone(tmp_path):
     assert all(tensor.untyped_storage().nbytes() == tensor.nbytes for tensor in made.values())
 
 
-def test_other_filters_are_kept_and_told(tmp_path, capsys):
+def test_other_filters_are_stored_and_printed(tmp_path, capsys):
     ours = weights(NETWORKS["GPENPrior concat"])
     source = saved(tmp_path / "a.pth", to_authors(ours, (1, 2, 2, 1)))
     assert convert(source, tmp_path / "b.pth", "authors") == 0
@@ -182,25 +182,25 @@ def test_nothing_is_overwritten_unless_forced(tmp_path, capsys):
 @pytest.mark.parametrize("target", ["g.pth", "d.pth", "link.pth"])
 def test_an_input_is_never_overwritten(tmp_path, capsys, target, more):
     source = saved(tmp_path / "g.pth", {"params": weights(NETWORKS["GPEN concat"]), "iter": 3})
-    judge = saved(tmp_path / "d.pth", judge_of(32))
+    discriminator = saved(tmp_path / "d.pth", discriminator_weights(32))
     (tmp_path / "link.pth").symlink_to(source)
-    before = [file.read_bytes() for file in (source, judge)]
+    before = [file.read_bytes() for file in (source, discriminator)]
     target = tmp_path / target
-    assert convert(source, target, "authors-training", "--discriminator", judge, *more) == 1
+    assert convert(source, target, "authors-training", "--discriminator", discriminator, *more) == 1
     assert f"--output: {target} is an input; expected another file." in (told := capsys.readouterr().err)
     assert "--force" not in told
-    assert [file.read_bytes() for file in (source, judge)] == before
+    assert [file.read_bytes() for file in (source, discriminator)] == before
 
 
 def test_folders_of_the_output_are_made(tmp_path, capsys):
-    source = saved(tmp_path / "a.pth", judge_of(16))
+    source = saved(tmp_path / "a.pth", discriminator_weights(16))
     assert convert(source, tmp_path / "not" / "there" / "b.pth", "authors") == 0
-    assert same(torch.load(tmp_path / "not" / "there" / "b.pth"), to_authors(judge_of(16)))
+    assert same(torch.load(tmp_path / "not" / "there" / "b.pth"), to_authors(discriminator_weights(16)))
     assert convert(source, source / "c.pth", "authors") == 1
     told = capsys.readouterr().err
     assert f"{source}: cannot be created" in told
     assert "resume" not in told
-    assert same(torch.load(source), judge_of(16))
+    assert same(torch.load(source), discriminator_weights(16))
 
 
 @pytest.mark.parametrize(
@@ -208,21 +208,33 @@ def test_folders_of_the_output_are_made(tmp_path, capsys):
     [
         ({"a": torch.ones(1)}, ["ours"], "a.pth: holds a; expected weights of a GPEN"),
         ({"params": {"a": torch.ones(1)}, "iter": 1}, ["ours"], "a.pth: holds params, iter; expected weights of a"),
-        ({"params": judge_of(16)}, ["ours", "--key", "d"], "no entry 'd'; expected an entry that the file has. Name"),
-        (judge_of(16), ["ours", "--key", "params"], "The file is flat: name no entry"),
-        (judge_of(16), ["authors-training"], "holds no generator; expected a generator and a discriminator"),
-        (weights(NETWORKS["GPEN concat"]), ["authors-training"], "Name its file with --discriminator."),
-        ({"g": weights(NETWORKS["GPEN concat"]), "d": judge_of(16)}, ["authors-training"], "takes 16 px, but"),
         (
-            {key: tensor for key, tensor in judge_of(16).items() if key != "hidden.bias"},
+            {"params": discriminator_weights(16)},
+            ["ours", "--key", "d"],
+            "no entry 'd'; expected an entry that the file has. Name",
+        ),
+        (discriminator_weights(16), ["ours", "--key", "params"], "The file is flat: name no entry"),
+        (
+            discriminator_weights(16),
+            ["authors-training"],
+            "holds no generator; expected a generator and a discriminator",
+        ),
+        (weights(NETWORKS["GPEN concat"]), ["authors-training"], "Name its file with --discriminator."),
+        (
+            {"g": weights(NETWORKS["GPEN concat"]), "d": discriminator_weights(16)},
+            ["authors-training"],
+            "takes 16 px, but",
+        ),
+        (
+            {key: tensor for key, tensor in discriminator_weights(16).items() if key != "hidden.bias"},
             ["authors"],
             "with other tensors than its own (hidden.bias is missing); expected all tensors of one network",
         ),
-        (judge_of(16) | {"more": torch.ones(1)}, ["authors"], "(more is not of this network)"),
-        (judge_of(16), ["authors", "--resample-kernel", "0", "0"], "resample_kernel: got [0.0, 0.0]"),
+        (discriminator_weights(16) | {"more": torch.ones(1)}, ["authors"], "(more is not of this network)"),
+        (discriminator_weights(16), ["authors", "--resample-kernel", "0", "0"], "resample_kernel: got [0.0, 0.0]"),
     ],
 )
-def test_what_cannot_be_converted(tmp_path, capsys, content, more, message):
+def test_invalid_input_is_refused(tmp_path, capsys, content, more, message):
     assert main([str(saved(tmp_path / "a.pth", content)), "-o", str(tmp_path / "b.pth"), "--to", *more]) == 1
     assert message in capsys.readouterr().err
     assert os.listdir(tmp_path) == ["a.pth"]
@@ -243,14 +255,14 @@ def test_a_generator_is_no_discriminator(tmp_path, capsys):
         (["a.pth", "-o", "c.pth", "--to", "onnx"], "invalid choice"),
     ],
 )
-def test_a_command_line_that_makes_no_sense(capsys, arguments, message):
+def test_invalid_command_lines(capsys, arguments, message):
     with pytest.raises(SystemExit, match="2"):
         main(arguments)
     assert message in capsys.readouterr().err
 
 
 def test_an_output_of_an_unknown_kind(tmp_path, capsys):
-    source = saved(tmp_path / "a.pth", judge_of(16))
+    source = saved(tmp_path / "a.pth", discriminator_weights(16))
     assert convert(source, tmp_path / "b.onnx", "ours") == 1
     assert "--output: got b.onnx; expected a name that ends in .pth, .pt or .safetensors." in capsys.readouterr().err
 
@@ -270,7 +282,7 @@ def test_half_precision_is_half_the_size_and_nearly_the_same(tmp_path, build):
         torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-4)
 
 
-def test_what_half_precision_cannot_hold_is_told(tmp_path, capsys):
+def test_half_precision_refuses_large_values(tmp_path, capsys):
     tensors = weights(NETWORKS["GPENPrior concat"])
     tensors["constant"][0, 0, 0, 0] = 1e6
     source = saved(tmp_path / "net.pth", tensors)

@@ -1,6 +1,6 @@
 import pytest
 import torch
-from helpers.small_networks import NETWORKS, judge_of, same, saved, weights
+from helpers.small_networks import NETWORKS, discriminator_weights, same, saved, weights
 
 from gpen_plugin.cli.convert import main
 
@@ -10,20 +10,20 @@ def blend(one, other, target, *more):
 
 
 @pytest.mark.parametrize("build", NETWORKS.values(), ids=NETWORKS)
-def test_a_blend_lies_between_two_states_of_a_network(tmp_path, build):
+def test_blend_interpolates_two_states(tmp_path, build):
     one, other = (weights(build, seed) for seed in (1, 2))
     first, second = saved(tmp_path / "one.pth", one), saved(tmp_path / "other.pth", {"params": other})
-    assert blend(first, second, tmp_path / "blend.pth", "--share", 0.25) == 0
+    assert blend(first, second, tmp_path / "blend.pth", "--weight", 0.25) == 0
     blended = torch.load(tmp_path / "blend.pth")
     assert sorted(blended) == sorted(one)
     for name, tensor in blended.items():
         torch.testing.assert_close(tensor, 0.75 * one[name] + 0.25 * other[name])
-    for share, whole in ((0, one), (1, other)):
-        assert blend(first, second, tmp_path / f"{share}.pth", "--share", share) == 0
-        assert same(torch.load(tmp_path / f"{share}.pth"), whole)
+    for weight, whole in ((0, one), (1, other)):
+        assert blend(first, second, tmp_path / f"{weight}.pth", "--weight", weight) == 0
+        assert same(torch.load(tmp_path / f"{weight}.pth"), whole)
 
 
-def test_both_entries_of_a_file_are_blended_with_their_own(tmp_path):
+def test_entries_are_blended_by_name(tmp_path):
     raw, averaged, other = (weights(NETWORKS["GPEN concat"], seed) for seed in (1, 2, 3))
     first = saved(tmp_path / "one.pth", {"params": raw, "params_ema": averaged})
     second = saved(tmp_path / "other.pth", {"params": other, "params_ema": averaged})
@@ -39,10 +39,10 @@ def test_both_entries_of_a_file_are_blended_with_their_own(tmp_path):
     [
         (weights(NETWORKS["GPENPrior concat"]), "holds GPENPrior"),
         (weights(NETWORKS["GPEN without noise"]), "holds GPEN"),
-        (judge_of(32), "holds GPENDiscriminator"),
+        (discriminator_weights(32), "holds GPENDiscriminator"),
     ],
 )
-def test_networks_that_differ_are_not_blended(tmp_path, capsys, other, message):
+def test_different_networks_are_refused(tmp_path, capsys, other, message):
     first = saved(tmp_path / "one.pth", weights(NETWORKS["GPEN concat"]))
     assert blend(first, saved(tmp_path / "other.pth", other), tmp_path / "blend.pth") == 1
     assert f"--blend: {tmp_path / 'other.pth'}" in (error := capsys.readouterr().err)
@@ -50,20 +50,20 @@ def test_networks_that_differ_are_not_blended(tmp_path, capsys, other, message):
     assert not (tmp_path / "blend.pth").exists()
 
 
-def test_a_share_is_one(tmp_path, capsys):
+def test_weight_above_one_is_refused(tmp_path, capsys):
     first = saved(tmp_path / "one.pth", weights(NETWORKS["GPEN concat"]))
-    assert blend(first, first, tmp_path / "blend.pth", "--share", 2) == 1
-    assert "--share: got 2; expected a number from 0 to 1" in capsys.readouterr().err
+    assert blend(first, first, tmp_path / "blend.pth", "--weight", 2) == 1
+    assert "--weight: got 2; expected a number from 0 to 1" in capsys.readouterr().err
 
 
-def test_a_share_of_nothing_is_refused(tmp_path, capsys):
+def test_weight_without_blend_is_refused(tmp_path, capsys):
     with pytest.raises(SystemExit, match="2"):
-        main(["one.pth", "-o", str(tmp_path / "b.pth"), "--to", "ours", "--share", "0.3"])
-    assert "--share: it is of --blend, which is missing" in capsys.readouterr().err
+        main(["one.pth", "-o", str(tmp_path / "b.pth"), "--to", "ours", "--weight", "0.3"])
+    assert "--weight needs --blend" in capsys.readouterr().err
 
 
-def test_a_file_in_half_precision_is_blended_with_a_whole_one(tmp_path):
-    """As the weights that come with the package are, with those of a training from them."""
+def test_half_precision_is_blended_in_float32(tmp_path):
+    """The package's weights are stored in half precision."""
     one, other = (weights(NETWORKS["GPEN concat"], seed) for seed in (1, 2))
     first = saved(tmp_path / "one.pth", {name: tensor.half() for name, tensor in one.items()})
     assert blend(first, saved(tmp_path / "other.pth", other), tmp_path / "blend.pth") == 0

@@ -45,11 +45,11 @@ def stylegan2_training_file(path):
 def test_the_training_file_of_stylegan2(tmp_path):
     content = stylegan2_training_file(tmp_path / "550000.pt")
     assert checkpoint.read_whole(tmp_path / "550000.pt")["args"] == COMMAND_LINE
-    net, judge = prior(9, noise_mode="add"), GPENDiscriminator(16, **OF_D)
+    net, discriminator = prior(9, noise_mode="add"), GPENDiscriminator(16, **OF_D)
     assert checkpoint.load_into(net, tmp_path / "550000.pt") == []
-    checkpoint.load_into(judge, tmp_path / "550000.pt")
+    checkpoint.load_into(discriminator, tmp_path / "550000.pt")
     assert same(to_authors(net.state_dict()), {k: t for k, t in content["g_ema"].items() if "noises" not in k})
-    assert same(to_authors(judge.state_dict()), content["d"])
+    assert same(to_authors(discriminator.state_dict()), content["d"])
     checkpoint.load_into(net, tmp_path / "550000.pt", "g")
     assert torch.equal(net.constant, content["g"]["input.input"])
 
@@ -71,7 +71,7 @@ def test_the_hosts_stylegan2_file(tmp_path, build):
     assert same(source.state_dict(), target.state_dict())
 
 
-def test_stylegan2_has_no_room_for_concatenated_noise_and_the_error_says_so(tmp_path):
+def test_stylegan2_layout_refuses_concatenated_noise(tmp_path):
     torch.save(to_layout(prior(noise_mode="add").state_dict(), "stylegan2"), tmp_path / "net.pth")
     with pytest.raises(CheckpointError, match=r"holds GPENPrior 16 px.*noise add.*; expected GPENPrior.*noise concat"):
         checkpoint.load_into(prior(), tmp_path / "net.pth")
@@ -121,7 +121,7 @@ class Malice:
 
 
 @pytest.mark.parametrize("carry", [lambda trace: argparse.Namespace(x=Malice(trace)), lambda _: SimpleNamespace(x=1)])
-def test_a_command_line_is_let_in_and_nothing_else(tmp_path, carry):
+def test_only_a_namespace_is_unpickled(tmp_path, carry):
     path, trace = tmp_path / "net.pth", tmp_path / "trace"
     torch.save({"g_ema": {}, "args": carry(str(trace))}, path)
     with pytest.raises(CheckpointError, match=r"net\.pth: holds code besides weights \((\w+\.mkdir|types\.Simple)"):
@@ -129,7 +129,7 @@ def test_a_command_line_is_let_in_and_nothing_else(tmp_path, carry):
     assert not trace.exists()
 
 
-def test_a_command_line_is_let_in_while_reading_and_no_longer(tmp_path):
+def test_namespace_is_safe_only_while_reading(tmp_path):
     torch.save({"args": COMMAND_LINE}, tmp_path / "net.pth")
     assert checkpoint.read_whole(tmp_path / "net.pth")["args"] == COMMAND_LINE
     with pytest.raises(pickle.UnpicklingError, match=r"argparse\.Namespace"):

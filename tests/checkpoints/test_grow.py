@@ -40,7 +40,7 @@ def images(net, codes=4, noise=False):
 
 
 @pytest.mark.parametrize("mode", ["concat", "add", "none"])
-def test_a_larger_prior_draws_the_same_images_inside_and_enlarged(tmp_path, mode):
+def test_larger_prior_generates_the_same_images(tmp_path, mode):
     small = prior(32, mode)
     large = grown(tmp_path, small, "--out-size", 128)
     before, after = images(small), images(large)
@@ -56,7 +56,7 @@ def test_a_larger_prior_draws_the_same_images_inside_and_enlarged(tmp_path, mode
     ("before", "after", "close"),
     [("none", "add", 1e-5), ("add", "none", 1e-5), ("none", "concat", 0.2), ("add", "concat", 0.2)],
 )
-def test_another_noise_mode_draws_nearly_the_same_whatever_the_noise(tmp_path, before, after, close):
+def test_another_noise_mode_generates_nearly_the_same(tmp_path, before, after, close):
     small = prior(64, before)
     other = grown(tmp_path, small, "--noise-mode", after)
     assert checkpoint.infer_spec(other.state_dict()).noise_mode == after
@@ -84,7 +84,7 @@ def test_concatenated_noise_is_dropped(tmp_path):
 
 
 @pytest.mark.parametrize("after", ["none", "add"])
-def test_a_prior_that_reads_no_concatenated_noise_draws_the_same_without_it(tmp_path, after):
+def test_unread_concatenated_noise_can_be_removed(tmp_path, after):
     small = prior(64, "concat")
     with torch.no_grad():
         for layer in small.modules():
@@ -107,7 +107,7 @@ def halved(x, times):
 
 
 @pytest.mark.parametrize("times", [1, 2])
-def test_a_larger_encoder_sees_what_the_smaller_one_saw(tmp_path, times):
+def test_larger_encoder_gives_the_same_codes(tmp_path, times):
     small = built(lambda: GPEN(32, **WIDE | {"narrow": 0.25}))
     torch.nn.init.normal_(small.encoder.stem.bias)
     large = grown(tmp_path, small, "--out-size", 32 << times)
@@ -119,7 +119,7 @@ def test_a_larger_encoder_sees_what_the_smaller_one_saw(tmp_path, times):
 
 
 @pytest.mark.parametrize("times", [1, 2])
-def test_a_larger_discriminator_judges_what_the_smaller_one_judged(tmp_path, times):
+def test_larger_discriminator_gives_the_same_logits(tmp_path, times):
     small = built(lambda: GPENDiscriminator(32, channel_multiplier=1, narrow=0.25))
     torch.nn.init.normal_(small.stem.bias)
     large = grown(tmp_path, small, "--out-size", 32 << times)
@@ -129,7 +129,7 @@ def test_a_larger_discriminator_judges_what_the_smaller_one_judged(tmp_path, tim
 
 
 @pytest.mark.parametrize("build_small", [lambda: GPEN(16, **SMALL), lambda: GPENDiscriminator(16, **OF_D)])
-def test_with_too_few_channels_for_a_image_the_stem_is_new(tmp_path, build_small):
+def test_narrow_stem_is_new(tmp_path, build_small):
     small = built(build_small)
     (name,) = (name for name in small.state_dict() if name.endswith("stem.weight"))
     old, new = small.state_dict()[name], grown(tmp_path, small, "--out-size", 32).state_dict()[name]
@@ -138,14 +138,14 @@ def test_with_too_few_channels_for_a_image_the_stem_is_new(tmp_path, build_small
     assert new.std() > 0.5
 
 
-def test_a_whole_network_of_another_noise_mode_sees_as_before(tmp_path):
+def test_encoder_is_copied_to_another_noise_mode(tmp_path):
     small = built(lambda: GPEN(16, **SMALL, noise_mode="add"))
     other = grown(tmp_path, small, "--noise-mode", "concat")
     ours, theirs = small.encoder.state_dict(), other.encoder.state_dict()
     assert same(ours, theirs)
 
 
-def test_a_file_of_half_precision_grows_into_a_whole_one(tmp_path):
+def test_half_precision_grows_into_float32(tmp_path):
     source = saved(
         tmp_path / "half.pth", {name: value.half() for name, value in prior(16, "none").state_dict().items()}
     )
@@ -161,7 +161,7 @@ def test_a_grown_prior_is_embedded(tmp_path):
 
 
 @pytest.mark.parametrize("mode", ["concat", "add", "none"])
-def test_noise_weights_stay_where_the_mode_stays(tmp_path, mode):
+def test_noise_weights_are_copied_in_the_same_mode(tmp_path, mode):
     small = prior(16, mode)
     large = grown(tmp_path, small, "--out-size", 32).state_dict()
     names = [name for name in small.state_dict() if name.endswith("noise_weight")]
@@ -169,7 +169,7 @@ def test_noise_weights_stay_where_the_mode_stays(tmp_path, mode):
     assert all(torch.equal(large[name], small.state_dict()[name]) for name in names)
 
 
-def test_a_discriminator_keeps_all_that_is_inside(tmp_path):
+def test_inner_layers_of_a_discriminator_are_copied(tmp_path):
     small = built(lambda: GPENDiscriminator(32, **OF_D))
     large = grown(tmp_path, small, "--out-size", 64, "--channel-multiplier", 1)
     ours, theirs = small.state_dict(), large.state_dict()
@@ -179,7 +179,7 @@ def test_a_discriminator_keeps_all_that_is_inside(tmp_path):
     assert large(torch.zeros(2, 3, 64, 64)).isfinite().all()
 
 
-def test_a_whole_network_grows_and_its_input_with_it(tmp_path):
+def test_input_size_grows_in_proportion(tmp_path):
     small = built(lambda: GPEN(32, in_size=16, **SMALL))
     large = grown(tmp_path, small, "--out-size", 64, "--channel-multiplier", 1)
     assert (large.out_size, large.in_size) == (64, 32)
@@ -189,7 +189,7 @@ def test_a_whole_network_grows_and_its_input_with_it(tmp_path):
     assert large(torch.zeros(1, 3, 64, 64)).shape == (1, 3, 64, 64)
 
 
-def test_the_seed_decides_what_is_new(tmp_path):
+def test_seed_determines_new_weights(tmp_path):
     net = prior(16, "none")
     source = saved(tmp_path / "flat.pth", net.state_dict())
     states = []
@@ -216,14 +216,14 @@ def test_the_seed_decides_what_is_new(tmp_path):
         (["--out-size", "0"], "--out-size: got 0; expected more than the 32 px"),
     ],
 )
-def test_what_cannot_be_is_told(tmp_path, capsys, options, told):
+def test_impossible_growth_is_refused(tmp_path, capsys, options, told):
     source = saved(tmp_path / "net_d.pth", weights(lambda: GPENDiscriminator(32, **OF_D)))
     assert main([str(source), "-o", str(tmp_path / "out.pth"), *options]) == 1
     assert told in re.sub(r"\s+", " ", capsys.readouterr().err)
     assert not (tmp_path / "out.pth").exists()
 
 
-def test_an_output_is_never_written_over_by_mistake(tmp_path, capsys):
+def test_output_is_overwritten_only_by_force(tmp_path, capsys):
     source = saved(tmp_path / "net.pth", prior(16, "none").state_dict())
     other = saved(tmp_path / "other.pth", {})
     for output, force, told in ((other, [], "is there already"), (source, ["--force"], "is an input")):

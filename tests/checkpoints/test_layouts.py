@@ -35,7 +35,7 @@ def test_from_each_layout_to_each_other_and_back(build, layouts):
 
 
 @each_network
-def test_what_stylegan2_has_no_names_for(build, layouts):
+def test_stylegan2_layout_refuses_other_networks(build, layouts):
     if "stylegan2" in layouts:
         assert to_layout(build().state_dict(), "stylegan2")
         return
@@ -43,7 +43,7 @@ def test_what_stylegan2_has_no_names_for(build, layouts):
         to_layout(build().state_dict(), "stylegan2", where="net.pth")
 
 
-def test_what_the_hosts_table_of_channels_does_not_reach():
+def test_stylegan2_layout_refuses_2048_px():
     with torch.device("meta"):
         prior = GPENPrior(2048, noise_mode="add", narrow=0.1)
     with pytest.raises(CheckpointError, match="at most 1024 px"):
@@ -52,7 +52,7 @@ def test_what_the_hosts_table_of_channels_does_not_reach():
 
 @pytest.mark.parametrize("taps", [(1, 3, 3, 1), (1, 2, 1), (1, 2, 2, 1), (1, 1), (1, 4, 6, 4, 1), (2, 3, 3, 2)])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
-def test_taps_are_read_off_the_filters(taps, dtype):
+def test_taps_are_read_from_the_filters(taps, dtype):
     state_dict = to_authors(GPENPrior(16, **STYLE, **WIDTHS).state_dict(), taps)
     found = filter_taps({key: tensor.to(dtype) for key, tensor in state_dict.items()})
     assert taps_equal(found, taps)
@@ -67,7 +67,7 @@ def test_taps_of_files_without_filters():
 
 @pytest.mark.parametrize("broken", [torch.zeros(4, 4), torch.ones(4, 4), torch.ones(3, 3), torch.tensor(1.0)])
 @pytest.mark.parametrize("which", [0, -1])
-def test_filters_that_differ(broken, which):
+def test_different_filters_are_refused(broken, which):
     state_dict = to_authors(GPENPrior(16, **STYLE, **WIDTHS).state_dict())
     state_dict[[key for key in state_dict if key.endswith(".kernel")][which]] = broken
     with pytest.raises(CheckpointError, match=r"net\.pth: its FIR filters differ among each other \("):

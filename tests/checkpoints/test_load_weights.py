@@ -25,7 +25,7 @@ def test_damaged_and_malicious_files_are_refused(tmp_path, monkeypatch, content)
     assert not Path("malice_was_here").exists()
 
 
-def test_a_file_that_breaks_off_anywhere_is_refused(tmp_path):
+def test_truncated_auxiliary_file_is_refused(tmp_path):
     """Of the kind that torchvision still publishes, from before PyTorch's were zip files."""
     stream = io.BytesIO()
     torch.save({"weight": torch.ones(9, 9)}, stream, _use_new_zipfile_serialization=False)

@@ -44,7 +44,7 @@ def test_constructor_to_shapes_to_constructor(arguments):
 
 
 @pytest.mark.parametrize("arguments", [a for a in GENERATORS if "in_size" not in a], ids=str)
-def test_the_prior_too(arguments):
+def test_prior_shapes_give_its_arguments(arguments):
     spec = infer_spec(shapes_of(GPENPrior, **arguments))
     assert spec.kind == "GPENPrior"
     assert spec.arguments() == full(arguments)
@@ -52,7 +52,7 @@ def test_the_prior_too(arguments):
 
 @pytest.mark.parametrize("size", [16, 64, 256, 2048])
 @pytest.mark.parametrize("widths", [{}, {"channel_multiplier": 1, "narrow": 0.5}], ids=str)
-def test_the_discriminator_too(size, widths):
+def test_discriminator_shapes_give_its_arguments(size, widths):
     spec = infer_spec(shapes_of(GPENDiscriminator, out_size=size, **widths))
     expected = {"out_size": size, "channel_multiplier": 2, "narrow": 1} | widths
     if size <= 32:
@@ -71,14 +71,14 @@ def test_crooked_widths_are_built_again(channel_multiplier, narrow):
 
 
 @pytest.mark.parametrize("arguments", [GENERATORS[0], GENERATORS[2]], ids=str)
-def test_the_authors_layout_tells_the_same(arguments):
+def test_authors_layout_gives_the_same_spec(arguments):
     ours = shapes_of(GPEN, **arguments)
     spec = infer_spec(to_authors(ours))
     assert spec.layout == "authors"
     assert spec.arguments() == infer_spec(ours).arguments()
 
 
-def test_reads_well():
+def test_spec_as_text():
     spec = infer_spec(shapes_of(GPEN, out_size=256, channel_multiplier=1, narrow=0.5))
     assert str(spec) == "GPEN 256 px, channel_multiplier 1, narrow 0.5, noise concat"
     spec = infer_spec(shapes_of(GPEN, out_size=32, in_size=16, num_style_feat=64, num_mlp=2))
@@ -94,7 +94,7 @@ def test_foreign_weights():
 
 
 @pytest.mark.parametrize("lost", ["decoder.blocks.8.conv1.weight", "decoder.blocks.4.conv1.modulation.weight"])
-def test_weights_with_a_hole(lost):
+def test_missing_tensors_are_refused(lost):
     state_dict = dict(shapes_of(GPEN, out_size=16))
     del state_dict[lost]
     with pytest.raises(CheckpointError, match="a GPEN with tensors missing or misshapen"):

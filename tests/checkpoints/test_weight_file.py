@@ -6,7 +6,7 @@ import pytest
 import torch
 import yaml
 from basicsr.archs import build_network
-from helpers.small_networks import NETWORKS, judge_of, saved, weights
+from helpers.small_networks import NETWORKS, discriminator_weights, saved, weights
 
 from gpen_plugin.archs.key_maps import to_authors
 from gpen_plugin.checkpoints.convert import to_layout
@@ -31,7 +31,7 @@ def option_lines(text, key):
 
 @pytest.mark.parametrize("build", NETWORKS.values(), ids=NETWORKS)
 @pytest.mark.parametrize("layout", ["ours", "authors"])
-def test_inspect_prints_what_builds_the_network(tmp_path, capsys, build, layout):
+def test_inspect_prints_the_options(tmp_path, capsys, build, layout):
     ours = weights(build)
     path = saved(tmp_path / "a.pth", {"params": to_layout(ours, layout)})
     status, told = inspected(capsys, path)
@@ -43,7 +43,7 @@ def test_inspect_prints_what_builds_the_network(tmp_path, capsys, build, layout)
 
 def test_inspect_names_every_entry(tmp_path, capsys):
     ours = weights(NETWORKS["GPENPrior add"])
-    content = {"g_ema": to_layout(ours, "stylegan2"), "d": judge_of(64), "latent_avg": torch.zeros(512)}
+    content = {"g_ema": to_layout(ours, "stylegan2"), "d": discriminator_weights(64), "latent_avg": torch.zeros(512)}
     content |= {"g_optim": {"state": {}, "param_groups": []}, "args": argparse.Namespace(x=1), "iter": 7}
     status, told = inspected(capsys, saved(tmp_path / "a.pth", content))
     assert status == 0
@@ -54,7 +54,7 @@ def test_inspect_names_every_entry(tmp_path, capsys):
     assert besides in told.out
 
 
-def test_inspect_tells_other_filters(tmp_path, capsys):
+def test_inspect_prints_other_filters(tmp_path, capsys):
     path = saved(tmp_path / "a.pth", to_authors(weights(NETWORKS["GPEN concat"]), (1, 2, 2, 1)))
     _, told = inspected(capsys, path)
     net = build_network(option_lines(told.out, "network_g"))
@@ -64,15 +64,15 @@ def test_inspect_tells_other_filters(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (judge_of(16) | {"hidden.bias": torch.tensor([float("nan")] * 20)}, "NOT FINITE: hidden.bias"),
-        (judge_of(16) | {"logit.bias": torch.tensor([float("inf")])}, "NOT FINITE: logit.bias"),
-        ({key: t for key, t in judge_of(16).items() if key != "logit.bias"}, "(logit.bias is missing)"),
+        (discriminator_weights(16) | {"hidden.bias": torch.tensor([float("nan")] * 20)}, "NOT FINITE: hidden.bias"),
+        (discriminator_weights(16) | {"logit.bias": torch.tensor([float("inf")])}, "NOT FINITE: logit.bias"),
+        ({key: t for key, t in discriminator_weights(16).items() if key != "logit.bias"}, "(logit.bias is missing)"),
         ({"a": torch.ones(1)}, "no weights of a GPEN, GPENPrior or GPENDiscriminator\n  besides: holds a"),
         ({"optimizers": [], "iter": 4}, "besides: holds optimizers, iter"),
     ],
 )
-def test_inspect_ends_with_1_for_what_is_not_sound(tmp_path, capsys, content, message):
-    sound = saved(tmp_path / "sound.pth", judge_of(16))
+def test_inspect_fails_for_invalid_weights(tmp_path, capsys, content, message):
+    sound = saved(tmp_path / "sound.pth", discriminator_weights(16))
     status, told = inspected(capsys, saved(tmp_path / "a.pth", content), tmp_path / "none.pth", sound)
     assert status == 1
     assert message in told.out
@@ -81,7 +81,7 @@ def test_inspect_ends_with_1_for_what_is_not_sound(tmp_path, capsys, content, me
     assert inspected(capsys, sound)[0] == 0
 
 
-def test_inspect_tells_folders_and_training_states(tmp_path, capsys):
+def test_inspect_names_folders_and_training_states(tmp_path, capsys):
     state = saved(tmp_path / "150.state", {"epoch": 2, "iter": 150, "optimizers": [], "schedulers": [], "guard": {}})
     status, told = inspected(capsys, tmp_path, state)
     assert status == 1

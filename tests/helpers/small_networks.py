@@ -79,7 +79,7 @@ def same(a, b):
     return sorted(a) == sorted(b) and all(torch.equal(a[key], b[key]) and a[key].shape == b[key].shape for key in a)
 
 
-def judge_of(size):
+def discriminator_weights(size):
     return weights(lambda: GPENDiscriminator(size, **OF_D))
 
 

@@ -64,7 +64,7 @@ def test_shape_error_names_the_dimension():
 
 
 @pytest.mark.skipif(shutil.which("g++") is None, reason="the inductor needs a C++ compiler")
-def test_after_a_matrix_product_the_compiled_op_is_the_same():
+def test_compiled_op_after_a_matrix_product():
     """PyTorch's inductor fused the two wrongly: the mapping network was another one."""
     generator = torch.Generator().manual_seed(0)
     x, weight, bias = (torch.randn(shape, generator=generator) for shape in ((2, 16), (8, 16), (8,)))

@@ -56,7 +56,7 @@ def test_modulated_conv_hands_its_filter_to_the_host(host_calls):
 
 
 @pytest.mark.usefixtures("host_calls")
-def test_auto_takes_the_host_for_cuda_floats_alone():
+def test_auto_uses_host_kernels_only_for_cuda_floats():
     assert dispatch.choose("bias_act", "auto", OnGPU(torch.float32)) == "host"
     assert dispatch.choose("bias_act", "auto", OnGPU(torch.bfloat16)) == "fast"
     assert dispatch.choose("bias_act", "auto", torch.zeros(1)) == "fast"
@@ -66,7 +66,7 @@ def test_auto_without_host_kernels_is_fast():
     assert dispatch.choose("bias_act", "auto", OnGPU(torch.float32)) == "fast"
 
 
-def test_asking_for_a_host_that_is_not_there_says_how_to_get_it():
+def test_missing_host_kernel_has_a_hint():
     with pytest.raises(OptionError, match=r"bias_act\(impl\).*BASICSR_EXT=True"):
         bias_act(torch.zeros(1, 1), torch.zeros(1), impl="host")
 

@@ -45,7 +45,7 @@ def test_fast_equals_reference(demodulate, up, size):
 
 
 @pytest.mark.parametrize("taps", [(1, 1), (1, 2, 1), (1, 3, 3, 1), (1, 4, 6, 4, 1)])
-def test_doubles_the_size_whatever_the_filter(taps):
+def test_size_doubles_with_any_filter(taps):
     x, weight, style = example()
     assert modulated_conv(x, weight, style, up=True, kernel=fir_kernel(taps, 4.0)).shape == (2, 2, 8, 8)
 
