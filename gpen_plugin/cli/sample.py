@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 FRAMES_PER_SECOND = 24
 MOST_STEPS = 8  # from seed to seed in a table, whose width stays that of nine images
-MOVING = ("", ".mp4")  # suffixes of what holds all frames: a folder, a film
+MOVING = ("", ".mp4")  # suffixes of outputs that hold all frames: a folder, a film
 
 # What each mode reads besides the common options, with its defaults.
 MODES = {
@@ -42,28 +42,28 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("-o", "--output", type=Path, required=True, help="image file; see also interpolate")
     parser.add_argument("--mode", choices=list(MODES), default="grid", help="what to generate (default grid)")
     parser.add_argument("--key", default=None, help="entry of the weight file; default: the averaged weights")
-    parser.add_argument("--truncation", type=float, default=0.7, help="0 the mean face, 1 all variety (default 0.7)")
-    parser.add_argument("--noise", choices=["random", "fixed", "zero"], help="per seed, one for all, or none")
+    parser.add_argument("--truncation", type=float, default=0.7, help="0: the mean face, 1: all variety (default 0.7)")
+    parser.add_argument("--noise", choices=["random", "fixed", "zero"], help="per seed, the same for all, or none")
     parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto", help="default: a GPU, if any")
     parser.add_argument("--batch", type=count, default=8, help="images per batch (default 8)")
     grid = parser.add_argument_group("grid", "samples of consecutive seeds in a table")
     grid.add_argument("--rows", type=count, help="default 4")
     grid.add_argument("--columns", type=count, help="default 8")
-    grid.add_argument("--seed", type=seed, help="the first one (default 0)")
+    grid.add_argument("--seed", type=seed, help="first seed (default 0)")
     grid.add_argument("--separate", type=Path, metavar="FOLDER", help="write each sample as SEED.png too")
     mix = parser.add_argument_group("mix", "style mixing: sources go down, styles go across")
     mix.add_argument("--sources", type=seed, nargs="+", metavar="SEED", help="pose and shape (default 0 1 2 3)")
-    mix.add_argument("--styles", type=seed, nargs="+", metavar="SEED", help="what is finer (default 4 5 6 7)")
-    mix.add_argument("--from-resolution", type=count, help="the coarsest block that follows the style (default 16)")
+    mix.add_argument("--styles", type=seed, nargs="+", metavar="SEED", help="finer details (default 4 5 6 7)")
+    mix.add_argument("--from-resolution", type=count, help="coarsest block that takes the style (default 16)")
     interpolate = parser.add_argument_group(
         "interpolate",
         "from face to face. OUTPUT is a film (.mp4), a folder of frames (no suffix), or an image: a table with a row "
-        "for each seed and the next, both of them shown, so that a row begins with the face that ended the one above",
+        "for each seed and the next. A row starts with the last face of the row above",
     )
     interpolate.add_argument("--seeds", type=seed, nargs="+", metavar="SEED", help="default 0 1 2 3")
-    frames_help = f"from each seed to the next (default 24); a table has {MOST_STEPS} at most, evenly spaced"
+    frames_help = f"images from each seed to the next (default 24); a table has {MOST_STEPS} at most, evenly spaced"
     interpolate.add_argument("--frames", type=count, help=frames_help)
-    interpolate.add_argument("--space", choices=["w", "z"], help="straight in w (default) or along the arc in z")
+    interpolate.add_argument("--space", choices=["w", "z"], help="along a line in w (default) or an arc in z")
     return parser
 
 
@@ -144,7 +144,7 @@ def _interpolate(sampler: "PriorSampler", options: argparse.Namespace) -> int:
 
 
 def _with_progress(sampler: "PriorSampler", samples: Iterable["Sample"], count: int) -> Iterator[np.ndarray]:
-    """The images, with a bar where one has to wait for them."""
+    """The images, with a progress bar for more than four batches."""
     return iter(tqdm(sampler(samples), total=count, unit="image", disable=count <= 4 * sampler.batch))
 
 
