@@ -95,8 +95,14 @@ def test_round_trip_of_our_tensors(build):
     assert to_authors(theirs) == theirs
 
 
-@each_network
-@pytest.mark.parametrize("prefix", ["", "module.", "_orig_mod.", "module._orig_mod.", "_orig_mod.module._orig_mod."])
+PREFIXES = ["module.", "_orig_mod.", "module._orig_mod.", "_orig_mod.module._orig_mod."]
+
+
+@pytest.mark.parametrize(
+    ("build", "prefix"),
+    [*((build, "") for build in NETWORKS.values()), *((NETWORKS["GPEN 16"], prefix) for prefix in PREFIXES)],
+    ids=[*NETWORKS, *PREFIXES],
+)
 def test_loads_the_authors_names_strictly(build, prefix):
     source, target = build(), build()
     state_dict = {prefix + key: tensor for key, tensor in to_authors(source.state_dict()).items()}
@@ -140,9 +146,9 @@ def test_another_filter_is_refused(build):
 @each_network
 def test_missing_and_surplus_keys_are_still_reported(build):
     net = build()
-    state_dict = to_authors(net.state_dict()) | {"stranger": torch.zeros(1)}
+    state_dict = to_authors(net.state_dict()) | {"surplus": torch.zeros(1)}
     del state_dict[next(key for key in state_dict if key.endswith("0.1.bias") or key.endswith("to_rgbs.0.bias"))]
-    with pytest.raises(RuntimeError, match=r"(?s)Missing key.*(stem|8\.to_rgb)\.bias.*Unexpected key.*stranger"):
+    with pytest.raises(RuntimeError, match=r"(?s)Missing key.*(stem|8\.to_rgb)\.bias.*Unexpected key.*surplus"):
         net.load_state_dict(state_dict, strict=True)
 
 

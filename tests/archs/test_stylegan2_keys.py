@@ -117,7 +117,7 @@ def test_only_fixed_noise_is_left_out():
     assert sum(key.startswith("noises.") for key in given) == 5
     assert len(from_authors(given)) == len(given) - 5
     assert set(from_authors(rosinalitys(given))) == set(from_authors(given))
-    assert "noises.stranger" in from_authors(given | {"noises.stranger": torch.zeros(1)})
+    assert "noises.unknown" in from_authors(given | {"noises.unknown": torch.zeros(1)})
 
 
 def test_fixed_noise_is_normal_and_constant():
