@@ -134,11 +134,11 @@ def test_in_a_training(sr_options, train, seen, tmp_path):
     assert all(math.isnan(value) for name in OF_PAIRS for value in values[name])
     assert len(seen) == 3 * IMAGES  # the truth once, whatever asks for it
     (log,) = folder.glob("train_*.log")
-    logged = log.read_text()
-    best = float(re.findall(r"# fid: \S+\s+Best: (\S+) @", logged)[-1])
+    lines = log.read_text()
+    best = float(re.findall(r"# fid: \S+\s+Best: (\S+) @", lines)[-1])
     assert best == pytest.approx(min(values["fid"]), rel=1e-4)
-    assert logged.count("gives no values") == len(OF_PAIRS)
-    assert "# lpips: nan\tBest: inf @ -1 iter" in logged
+    assert lines.count("gives no values") == len(OF_PAIRS)
+    assert "# lpips: nan\tBest: inf @ -1 iter" in lines
 
 
 @pytest.mark.parametrize("known", [{0, 1, 2, 3}, {0, 1}, {2, 3}, {1}])
