@@ -11,31 +11,22 @@ from gpen_plugin.errors import OptionError
 from gpen_plugin.host import register
 
 
-def r1_penalty(logits: torch.Tensor, images: torch.Tensor) -> torch.Tensor:
-    """Squared gradient norm of D at real images, averaged over the batch (Mescheder et al. 2018, Eq. 9).
-
-    Args:
-        logits: D(images), (N, 1), computed with ``images.requires_grad``.
-        images: real images, (N, 3, H, W).
-    Returns:
-        A scalar that can be differentiated again. The weight gamma / 2 is left to the caller.
-    """
+def r1_penalty(
+    logits: torch.Tensor,  # D(images), (N, 1)
+    images: torch.Tensor,  # real images, (N, 3, H, W), with requires_grad
+) -> torch.Tensor:
+    """E |grad D(x)|^2, differentiable, without the weight gamma / 2 (Mescheder et al. 2018, Eq. 9)."""
     (gradient,) = torch.autograd.grad(logits.sum(), images, create_graph=True)
     return gradient.square().sum(dim=(1, 2, 3)).mean()
 
 
-def path_lengths(images: torch.Tensor, latents: torch.Tensor, directions: torch.Tensor) -> torch.Tensor:
-    """Norms of ``J^T y``, J the Jacobian of an image by its latent codes (StyleGAN2, Eq. 4).
-
-    Args:
-        images: (N, 3, H, W), drawn from `latents`.
-        latents: (N, codes, F), with gradients on.
-        directions: y, N(0, 1), in the shape of `images`; divided here by the root of H * W, so that the lengths do
-            not depend on the size.
-    Returns:
-        (N,), which can be differentiated again: the norm over F, a root mean square over the codes.
-    """
-    height, width = images.shape[2:]
+def path_lengths(
+    images: torch.Tensor,  # (N, 3, H, W), generated from `latents`
+    latents: torch.Tensor,  # (N, codes, F), with requires_grad
+    directions: torch.Tensor,  # y, N(0, 1), (N, 3, H, W)
+) -> torch.Tensor:
+    """Norms of J^T y, J = d image / d latents: (N,), differentiable; RMS over the codes (StyleGAN2, Eq. 4)."""
+    height, width = images.shape[2:]  # the division by sqrt(H * W) makes lengths independent of the size
     projected = (images * directions).sum() / math.sqrt(height * width)
     (gradient,) = torch.autograd.grad(projected, latents, create_graph=True)
     return gradient.square().sum(dim=2).mean(dim=1).sqrt()
@@ -54,23 +45,19 @@ NORMS = {
 class DiscriminatorFeatureMatchingLoss(nn.Module):
     """``L_F = E[ sum_i || D^i(X) - D^i(G(X~)) ||_2 ]`` over intermediate layers i of the discriminator (Eq. 2).
 
-    The real features are detached. That D itself does not learn from this loss is up to the caller.
-
-    Args:
-        loss_weight: factor on the sum; the paper's beta is 0.02.
-        norm: the distance of two feature maps. ``l2`` is the norm as the equation prints it: it grows with the
-            square root of the number of elements, so its weight against L1 depends on the image's size. ``rms`` is
-            the same, divided by that root; ``l1`` and ``mse`` are means over the elements.
-        layers: ``all``, or the numbers of the layers used: 0 is the discriminator's stem, 1 its first residual
-            block; negative numbers count from the end.
-    Raises:
-        OptionError: an unknown norm; at the first call, a layer that the discriminator does not have.
+    The real features are detached. The caller prevents D from learning from this loss. OptionError: an unknown norm;
+    at the first call, a layer that the discriminator lacks.
     """
 
     def __init__(
         self,
-        loss_weight: float = 1.0,
+        loss_weight: float = 1.0,  # factor on the sum; the paper's beta is 0.02
+        # the distance of two feature maps. ``l2`` is the norm as the equation prints it: it grows with the square root
+        # of the number of elements, so its weight against L1 depends on the image's size. ``rms`` is the same, divided
+        # by that root; ``l1`` and ``mse`` are means over the elements
         norm: Literal["l2", "rms", "l1", "mse"] = "l2",
+        # ``all``, or the numbers of the layers used: 0 is the discriminator's stem, 1 its first residual block;
+        # negative numbers count from the end
         layers: Literal["all"] | Sequence[int] = "all",
     ):
         super().__init__()
@@ -81,14 +68,7 @@ class DiscriminatorFeatureMatchingLoss(nn.Module):
         self.layers = layers
 
     def forward(self, fake_features: Sequence[torch.Tensor], real_features: Sequence[torch.Tensor]) -> torch.Tensor:
-        """The weighted loss of a batch.
-
-        Args:
-            fake_features: features of restored images, one (N, C_i, H_i, W_i) per layer.
-            real_features: features of the true images, of the same shapes.
-        Returns:
-            A scalar.
-        """
+        """The weighted loss, a scalar, of features of restored and true images, one (N, C_i, H_i, W_i) per layer."""
         total = fake_features[0].new_zeros(())
         for i in self.chosen_layers(len(fake_features)):
             difference = _wide(fake_features[i]) - _wide(real_features[i].detach())
@@ -97,7 +77,7 @@ class DiscriminatorFeatureMatchingLoss(nn.Module):
         return self.loss_weight * total
 
     def chosen_layers(self, count: int) -> Sequence[int]:
-        """Numbers of the layers used, of a discriminator with `count` of them; OptionError if one is not there."""
+        """Indices of the layers used, of `count`. OptionError if the discriminator lacks one."""
         if self.layers == "all":
             return range(count)
         outside = [i for i in self.layers if not -count <= i < count]
@@ -112,5 +92,5 @@ class DiscriminatorFeatureMatchingLoss(nn.Module):
 
 
 def _wide(features: torch.Tensor) -> torch.Tensor:
-    """Under mixed precision features come in bfloat16, whose sums of many squares are too coarse."""
+    """Float32 for the features of mixed precision: bfloat16 is too coarse for sums of many squares."""
     return features.to(torch.promote_types(features.dtype, torch.float32))

@@ -38,6 +38,28 @@ def faces(tmp_path_factory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="session")
+def tried_metrics() -> dict[tuple, list]:
+    """Problems that the check before a run found with a metric, by metric, size and key path."""
+    return {}
+
+
+@pytest.fixture
+def each_metric_tried_once(tried_metrics, monkeypatch):
+    """The option files have their metrics in common, and NIQE and SSIM of 1024 px take seconds."""
+    from gpen_plugin import preflight
+
+    try_metric = preflight._try_metric
+
+    def once(metric, size, where):
+        key = repr(metric), size, where
+        if key not in tried_metrics:
+            tried_metrics[key] = list(try_metric(metric, size, where))
+        return tried_metrics[key]
+
+    monkeypatch.setattr(preflight, "_try_metric", once)
+
+
 @pytest.fixture
 def options(faces) -> dict:
     """Options of a training of six iterations at 32 px on the CPU."""

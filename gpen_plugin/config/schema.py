@@ -1,7 +1,6 @@
-"""Check a mapping that came out of YAML against the signature that it names.
+"""Check a mapping from YAML against a signature: parameters are the keys, annotations the types. No default: required.
 
-A function, class or data class *is* the schema: its parameter names are the allowed keys, those without a default
-are mandatory, and its annotations are the types. So a key cannot be documented in one place and read in another.
+So a key cannot be documented in one file and read in another.
 """
 
 import difflib
@@ -14,19 +13,14 @@ from gpen_plugin.errors import OptionError, join_errors
 
 Built = typing.TypeVar("Built")
 
-FEW = 5  # so many names are listed in a message
+FEW = 5  # names that a message lists at most
 
 
 def validate(target: Callable, given: object, where: str = "", *, typed: bool = True) -> list[OptionError]:
-    """List what is wrong with calling ``target(**given)``; nothing is called.
+    """Errors of calling ``target(**given)``: unknown keys (with the nearest known), missing keys, wrong types.
 
-    Args:
-        target: a function, class or data class with annotated parameters.
-        given: the mapping from YAML.
-        where: key path of the mapping, e.g. ``network_g``; empty for the top level.
-        typed: whether the annotations are what a value has to be. Those of other people's classes need not be.
-    Returns:
-        One `OptionError` per problem: unknown keys (with the nearest right one), missing ones, wrong types.
+    `where` is the key path of the mapping, e.g. ``network_g``; empty for the top level. Without `typed`, for a class
+    that is not ours, annotations are not checked.
     """
     if not isinstance(given, Mapping):
         return [OptionError(where or "the option file", f"got {_shown(given)}", "a mapping of keys to values")]
@@ -46,14 +40,14 @@ def validate(target: Callable, given: object, where: str = "", *, typed: bool = 
 
 
 def check(target: Callable, given: object, where: str = "") -> None:
-    """Raise one `OptionError` that lists every problem of `validate`, if there is any."""
+    """Raise one `OptionError` that lists every problem that `validate` finds."""
     problems = validate(target, given, where)
     if problems:
         raise join_errors(problems)
 
 
 def build(target: type[Built], given: object, where: str = "") -> Built:
-    """Check, then call ``target(**given)``: what it finds wrong with the values names the whole key path, too."""
+    """Check, then call ``target(**given)``; an `OptionError` that it raises gets the whole key path."""
     check(target, given, where)
     try:
         return target(**given)
@@ -134,7 +128,7 @@ def wrong_type(path: str, value: object, hint: object, default: object = None) -
 
 
 def _advice(value: object, hint: object, default: object) -> str:
-    """The way out of a wrong type: how the number in a text is written, or what is there by default."""
+    """The hint for a wrong type: how to write the number in a text, or the default."""
     if isinstance(value, str):
         if value.lstrip("+-").isdigit() and matches_type(int(value), hint):
             return f"Write {value} without quotes."

@@ -12,17 +12,9 @@ from gpen_plugin.errors import OptionError
 
 
 def read_options(path: str | PathLike, forced: Sequence[str] = (), where: str = "-opt") -> dict:
-    """Read a YAML file and change it as ``--force_yml`` says.
+    """Unchecked options of a YAML file. OptionError names `where` or the file and line, or the entry.
 
-    Args:
-        path: the option file.
-        forced: ``key=value`` or ``section:key=value``; the value is read as YAML, and sections that the file does not
-            have are made.
-        where: the argument that named the file, for the error.
-    Returns:
-        The options, unchecked.
-    Raises:
-        OptionError: names the file and the line, or the entry of ``--force_yml``.
+    `forced` are ``key=value`` or ``section:key=value`` of ``--force_yml``, values in YAML; missing sections are added.
     """
     options = _read(Path(path), where)
     for entry in forced:
@@ -36,14 +28,14 @@ def _read(path: Path, where: str) -> dict:
     except (OSError, UnicodeDecodeError) as error:
         raise OptionError(where, f"{path} cannot be read ({error})", "a YAML file", "Check the path.") from error
     except yaml.YAMLError as error:
-        raise OptionError(_place(path, error), _reason(error), "YAML", "Correct that line.") from error
+        raise OptionError(_location(path, error), _reason(error), "YAML", "Correct that line.") from error
     if not isinstance(options, dict):
         raise OptionError(str(path), f"holds {type(options).__name__}", "sections with keys")
     return options
 
 
 class _Loader(yaml.SafeLoader):
-    """Safe, and strict about a key that is written twice, of which YAML would silently keep the last."""
+    """Safe, and raises for a duplicate key, of which YAML would silently use the last."""
 
     def compose_mapping_node(self, anchor: str | None) -> yaml.MappingNode:
         node = super().compose_mapping_node(anchor)
@@ -55,7 +47,7 @@ class _Loader(yaml.SafeLoader):
         return node
 
 
-def _place(path: Path, error: yaml.YAMLError) -> str:
+def _location(path: Path, error: yaml.YAMLError) -> str:
     mark = getattr(error, "problem_mark", None)
     return f"{path}, line {mark.line + 1}" if mark else str(path)
 
@@ -65,7 +57,7 @@ def _reason(error: yaml.YAMLError) -> str:
 
 
 def _force(options: dict, entry: str) -> None:
-    """Put one entry of ``--force_yml`` into the options."""
+    """Write one entry of ``--force_yml`` into the options."""
     where = f"--force_yml {entry}"
     path, equals, value = entry.partition("=")
     *sections, key = (name.strip() for name in path.split(":"))
@@ -85,7 +77,7 @@ def _force(options: dict, entry: str) -> None:
 
 
 def _value(text: str) -> object:
-    """A value as the host's own ``--force_yml`` reads it here: YAML, ``!!float1e-4`` and ``1e-4``."""
+    """A value as BasicSR's ``--force_yml`` reads it here: YAML, ``!!float1e-4`` and ``1e-4``."""
     value = yaml.safe_load(re.sub(r"^!!float(?=\S)", "!!float ", text))
     if isinstance(value, str):
         with suppress(ValueError):

@@ -63,11 +63,9 @@ class DataWaitMonitor:
 
 
 def separate_kernel_caches() -> None:
-    """Give each kind of processor its own cache of torch.compile's kernels, unless the user set one.
-
-    Inductor compiles for the current processor but finds kernels by their source. Where different machines share the
-    folder, kernels of one crash or compute wrong numbers on another.
-    """
+    """Give each kind of processor its own cache of torch.compile's kernels, unless the user set one."""
+    # Inductor compiles for the current processor but finds kernels by their source. Where different machines share the
+    # folder, kernels of one crash or compute wrong numbers on another.
     # imported here, because it takes seconds
     from torch._inductor.runtime.runtime_utils import cache_dir, default_cache_dir
 
@@ -88,13 +86,9 @@ def processor_digest() -> str:
 
 
 class AdversarialModel(SRModel):
-    """A generator, its EMA and a discriminator. Options, loaders, logging, metrics and schedulers are BasicSR's.
+    """A generator, its EMA and a discriminator. Options, loaders, logging, metrics and schedulers are BasicSR's."""
 
-    Args:
-        opt: parsed options; ``train`` holds the keys of `options_class`.
-    """
-
-    options_class: ClassVar[type[AdversarialOptions]]
+    options_class: ClassVar[type[AdversarialOptions]]  # keys of ``train``
     grid_shows_images: ClassVar[bool] = True  # whether `image_grid` needs the images of a validation
 
     def __init__(self, opt: dict):
@@ -266,11 +260,8 @@ class AdversarialModel(SRModel):
         """The image grid of a validation: uint8 BGR, (H, W, 3), or None. Called on rank 0."""
 
     def load_network(self, net, load_path, strict=True, param_key="params", where: str | None = None) -> None:
-        """Load weights, and weights only.
-
-        Raises:
-            CheckpointError: unreadable, unsafe, or of another kind, size or width; without `strict`, of a network
-                that shares no tensor with this one.
+        """Load weights, and weights only. CheckpointError: unreadable, unsafe, or of another kind, size or width;
+        without `strict`, of a network that has no tensor in common with this one.
         """
         where = where or next((f"path:{key}" for key, value in self.opt["path"].items() if value == load_path), "path")
         net = self.get_bare_model(net)
@@ -292,11 +283,7 @@ class AdversarialModel(SRModel):
 
     @master_only
     def save_network(self, net, net_label, current_iter, param_key="params") -> None:
-        """Write networks under BasicSR's names and keys, atomically.
-
-        Raises:
-            CheckpointError: the file could not be written; an earlier one of its name is still there.
-        """
+        """Write networks under BasicSR's names and keys; after a CheckpointError an earlier file is still intact."""
         nets, keys = (net, param_key) if isinstance(net, list) else ([net], [param_key])
         states = {key: self.get_bare_model(one).state_dict() for one, key in zip(nets, keys, strict=True)}
         states = {key: {name: tensor.cpu() for name, tensor in state.items()} for key, state in states.items()}
@@ -305,10 +292,7 @@ class AdversarialModel(SRModel):
         checkpoint.write(path, states, hint=train_state.AFTER_A_FULL_DISK)
 
     def save_training_state(self, epoch: int, current_iter: int) -> None:
-        """Write what resume needs besides the networks, then prune old checkpoints.
-
-        Every rank has to call this: the state holds the random generators of each.
-        """
+        """Write what resume needs besides the networks, then prune old checkpoints. Call it on every rank."""
         self.last_state = {
             "epoch": epoch,
             "iter": current_iter,
@@ -332,11 +316,7 @@ class AdversarialModel(SRModel):
         return {"last_r1": float(self.last_r1), "guard": self.guard.state_dict()}
 
     def resume_training(self, resume_state: dict) -> None:
-        """Restore a training state. Where the option file was changed since, the option file wins.
-
-        Raises:
-            CheckpointError: the state is not one of this model.
-        """
+        """Restore a training state, but use changed settings of the option file. CheckpointError: of another model."""
         path = self.opt["path"].get("resume_state")
         train_state.check_complete(resume_state, path, self.extra_state())
         held = resume_state.get("options", self.recorded)  # states of earlier versions have none

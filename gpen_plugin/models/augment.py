@@ -13,8 +13,8 @@ from gpen_plugin.errors import OptionError
 TransformName = Literal["flip", "rotate90", "translate", "geometry", "color", "hue", "cutout"]
 
 # Ranges: Karras et al. 2020, Training Generative Adversarial Networks with Limited Data, appendix B.
-TRANSLATION = 0.125  # farthest shift in whole pixels, as a share of the side (DiffAugment's too)
-SHIFT_STD = 0.125  # standard deviation of the fractional shift, as a share of the side
+TRANSLATION = 0.125  # farthest shift in whole pixels, as a fraction of the side (DiffAugment's too)
+SHIFT_STD = 0.125  # standard deviation of the fractional shift, as a fraction of the side
 SCALE_STD = 0.2  # of the base-2 logarithm of the scale
 STRETCH_STD = 0.2  # of the base-2 logarithm of the stretching of one axis, by which the other shrinks
 ROTATION = math.pi  # largest angle
@@ -22,16 +22,13 @@ BRIGHTNESS_STD = 0.2  # of what is added to an image in [-1, 1]
 CONTRAST_STD = 0.5  # of the base-2 logarithm of the contrast
 HUE = math.pi  # largest angle about the grey axis
 SATURATION_STD = 1.0  # of the base-2 logarithm of the saturation
-CUTOUT = 0.5  # side of the square that is blanked, as a share of the image's (DiffAugment's too)
+CUTOUT = 0.5  # side of the square that is blanked, as a fraction of the image's (DiffAugment's too)
 
 NUMBERS = 32  # sampled per image; all transforms together use fewer
 
 
 class SampleRNG:
-    """Random numbers for a batch: each call returns one per image, (N,), from the generator of that image.
-
-    The generators may be on any device; the numbers are on `device`.
-    """
+    """Each call returns one number per image, (N,) on `device`, from the image's generator on any device."""
 
     def __init__(self, generators: Sequence[torch.Generator], device: torch.device):
         numbers = torch.stack([torch.rand(NUMBERS, generator=g, device=g.device) for g in generators])  # (N, NUMBERS)
@@ -155,23 +152,18 @@ def _recolored(images: torch.Tensor, matrix: torch.Tensor, offset: torch.Tensor)
 
 @dataclass(frozen=True)
 class AugmentOptions:
-    """``train:augment_opt``.
+    """``train:augment_opt``."""
 
-    Attributes:
-        transforms: applied in this order; the default is the ADA paper's recommendation.
-        p: probability of each transform per image; with a `target`, the initial value. Near 1 the generator learns the
-            changes of all transforms except translate, color and cutout.
-        target: for r_t, the mean sign of D's logits of real images, by which p is adapted; ~ keeps p constant. The
-            ADA paper's is 0.6.
-        ramp_images: real images in which p can rise from 0 to 1. The ADA paper's is 500,000.
-        every: iterations between two adjustments. The ADA paper's is 4.
-    """
-
+    # applied in this order; the default is the ADA paper's recommendation
     transforms: Sequence[TransformName] = ("flip", "rotate90", "translate", "geometry", "color", "hue")
+    # probability of each transform per image; with a `target`, the initial value. Near 1 the generator learns the
+    # changes of all transforms except translate, color and cutout
     p: float = 0.0
+    # p is adapted until r_t, the mean sign of D's logits of real images, has this value; ~ for a constant p. The ADA
+    # paper's is 0.6
     target: float | None = 0.6
-    ramp_images: int = 500_000
-    every: int = 4
+    ramp_images: int = 500_000  # real images in which p can rise from 0 to 1. The ADA paper's is 500,000
+    every: int = 4  # iterations between two adjustments. The ADA paper's is 4
 
     def __post_init__(self):
         if not self.transforms or len(set(self.transforms)) < len(self.transforms):
@@ -192,15 +184,11 @@ class AugmentOptions:
 
 
 class Augmentation:
-    """Augments what D sees. It can be differentiated once, not twice, so R1 is taken at the augmented images.
-
-    Attributes:
-        p: the current probability of each transform.
-        every: iterations between two calls of `update`.
-    """
+    """Augments what D sees. It can be differentiated once, not twice, so R1 is taken at the augmented images."""
 
     def __init__(self, options: AugmentOptions):
-        self.p, self.every = float(options.p), options.every
+        self.p = float(options.p)  # current probability of each transform
+        self.every = options.every  # iterations between two calls of `update`
         self._target, self._ramp_images = options.target, options.ramp_images
         self._transforms = [TRANSFORMS[name] for name in options.transforms]
 
@@ -223,7 +211,7 @@ class Augmentation:
     def update(self, sign_mean: float, images: int) -> None:
         """Raise p if r_t = `sign_mean` is above the target, else lower it.
 
-        r_t is the mean sign of D's logits of the real images since the last update, `images` their number on all ranks.
+        r_t is the mean sign of D's logits of `images` real images, on all ranks, since the last call.
         """
         assert self.adaptive
         direction = (sign_mean > self._target) - (sign_mean < self._target)

@@ -6,10 +6,7 @@ from torch import nn
 
 @torch.no_grad()
 def update_ema(average: nn.Module, source: nn.Module, decay: float) -> None:
-    """average = decay * average + (1 - decay) * source for parameters, in place; buffers are copied.
-
-    Both networks are of one class and size, not wrapped in DDP.
-    """
+    """In place: parameters = decay * average + (1 - decay) * source, buffers are copied. Networks without DDP."""
     parameters, buffers = dict(source.named_parameters()), dict(source.named_buffers())
     names, averaged = zip(*average.named_parameters(), strict=True)
     torch._foreach_lerp_(averaged, [parameters[name] for name in names], 1 - decay)
@@ -22,12 +19,10 @@ KERNEL = {"fused": True, "foreach": None}
 
 
 def restore_fused_state(optimizer: torch.optim.Optimizer) -> None:
-    """Make a loaded state of an Adam built with `KERNEL` fit the fused kernel; a hook after ``load_state_dict``.
-
-    A state contains the kernel that wrote it and the memory layout of its tensors. With another kernel's flag the fused
-    kernel would be replaced silently; and because it reads memory linearly, moments in another layout than their
-    weights (a GPU's state on a CPU with channels last) would be applied to the wrong weights.
-    """
+    """Make a loaded state of an Adam built with `KERNEL` fit the fused kernel; a hook after ``load_state_dict``."""
+    # A state contains the kernel that wrote it and the memory layout of its tensors. With another kernel's flag the
+    # fused kernel would be replaced silently; and because it reads memory linearly, moments in another layout than
+    # their weights (a GPU's state on a CPU with channels last) would be applied to the wrong weights.
     for group in optimizer.param_groups:
         group.update(KERNEL)
         for parameter in group["params"]:

@@ -26,9 +26,6 @@ class GPENPriorModel(AdversarialModel):
     """Trains `GPENPrior` against `GPENDiscriminator`: non-saturating logistic loss, lazy R1, path length, mixing.
 
     A validation generates one EMA sample per image of its set, from fixed latent codes, and compares the two sets.
-
-    Args:
-        opt: parsed options; ``train`` holds the keys of `PriorTrainOptions`.
     """
 
     options_class = PriorTrainOptions

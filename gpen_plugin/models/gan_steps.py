@@ -31,14 +31,15 @@ Precision = Callable[[], AbstractContextManager]
 
 def generator_and_discriminator_step(
     net_d: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    fake: torch.Tensor,
+    optimizer: torch.optim.Optimizer,  # of both networks
+    fake: torch.Tensor,  # G's images with their graph
     real: torch.Tensor,
     *,
     gan: Callable,
     guard: NaNGuard,
+    # (fake, real) -> further weighted terms of G's loss, such as L_C
     content: Callable[[torch.Tensor, torch.Tensor], Losses] | None = None,
-    feature_matching: Callable | None = None,
+    feature_matching: Callable | None = None,  # L_F of (features of fake, features of real)
     autocast: Precision = nullcontext,
 ) -> Losses:
     """A step of G on L_A + alpha L_C + beta L_F (Eq. 3; the losses hold the weights) and a step of D on Eq. 1.
@@ -47,12 +48,6 @@ def generator_and_discriminator_step(
     through D to the images, then from the images through G; D's loss goes back through the same graph of D to its
     weights. This saves D's forward passes, and under DDP one exchange of D's gradients. It costs memory: the graphs of
     G and of D for both images exist at once.
-
-    Args:
-        optimizer: holds the parameters of both networks.
-        fake: G's images with their graph.
-        content: (fake, real) -> further weighted terms of G's loss, such as L_C.
-        feature_matching: L_F of (features of fake, features of real).
     """
     images = fake.detach().requires_grad_()
     with autocast():
@@ -134,16 +129,13 @@ def discriminator_step(
 def r1_step(
     net_d: nn.Module,
     optimizer: torch.optim.Optimizer,
-    real: torch.Tensor,
+    real: torch.Tensor,  # as D sees them
     *,
     gamma: float,
     every: int,
     guard: NaNGuard,
 ) -> Losses:
-    """A step of D on lazy R1, ``every * gamma / 2 * E |grad D(x)|^2`` (StyleGAN2, appendix B).
-
-    `real` are the images as D sees them. Returns the unweighted penalty, averaged over the ranks.
-    """
+    """A step of D on lazy R1, ``every * gamma / 2 * E |grad D(x)|^2`` (StyleGAN2, appendix B)."""
     images = real.detach().requires_grad_(True)
     with torch.compiler.set_stance("force_eager"):  # compiled networks cannot be differentiated twice
         logits = net_d(images)
@@ -153,29 +145,23 @@ def r1_step(
     (every * gamma / 2 * penalty + 0 * logits.sum()).backward()
     losses = {"l_d_r1": penalty.detach()}
     guard.step("r1", optimizer, losses)
-    return {"l_d_r1": all_reduce_mean(losses["l_d_r1"])}
+    return {"l_d_r1": all_reduce_mean(losses["l_d_r1"])}  # unweighted
 
 
 def path_length_step(
-    generate: Callable[[], tuple[torch.Tensor, torch.Tensor]],
+    generate: Callable[[], tuple[torch.Tensor, torch.Tensor]],  # G's images and their latents, (N, codes, F)
     optimizer: torch.optim.Optimizer,
-    directions: torch.Tensor,
-    mean: torch.Tensor,
+    directions: torch.Tensor,  # N(0, 1) in the shape of the images
+    mean: torch.Tensor,  # moving average of the lengths, a scalar
     *,
     weight: float,
     every: int,
     guard: NaNGuard,
-    decay: float = 0.01,
+    decay: float = 0.01,  # weight of the new lengths in the average
 ) -> tuple[Losses, torch.Tensor]:
     """A step of G on the lazy path length penalty, ``every * weight * E (length - mean)^2`` (StyleGAN2, Eq. 4).
 
-    Args:
-        generate: returns G's images and their latents, (N, codes, F).
-        directions: N(0, 1) in the shape of the images.
-        mean: moving average of the lengths, a scalar.
-        decay: weight of the new lengths in the average.
-    Returns:
-        The unweighted penalty and the mean length, averaged over the ranks; and the new moving average.
+    Returns the unweighted penalty and the mean length, averaged over the ranks; and the new moving average.
     """
     with torch.compiler.set_stance("force_eager"):
         images, latents = generate()

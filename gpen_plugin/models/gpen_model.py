@@ -18,11 +18,7 @@ from gpen_plugin.models.validation import MetricSums
 
 @register("model")
 class GPENModel(AdversarialModel):
-    """Fine-tunes `GPEN` against `GPENDiscriminator` and validates its average (EMA).
-
-    Args:
-        opt: parsed options; ``train`` holds the keys of `TrainOptions`.
-    """
+    """Fine-tunes `GPEN` against `GPENDiscriminator` and validates its average (EMA)."""
 
     options_class = TrainOptions
 
@@ -50,10 +46,7 @@ class GPENModel(AdversarialModel):
         super().start_from_files()
 
     def setup_optimizers(self) -> None:
-        """One Adam, three groups: encoder, decoder, discriminator (paper, section 4.2).
-
-        Parameters that a subclass of `GPEN` adds have the encoder's rate.
-        """
+        """One Adam, three groups: encoder (with what a subclass adds), decoder, discriminator (paper, section 4.2)."""
         optim = OptimOptions(**self.settings.optim)
         generator = self.get_bare_model(self.net_g)
         encoder, decoder = list(generator.encoder.parameters()), list(generator.decoder.parameters())
@@ -90,9 +83,9 @@ class GPENModel(AdversarialModel):
         self.end_of_iteration(losses, self.settings.ema_decay)
 
     def content_losses(self, fake: torch.Tensor, real: torch.Tensor) -> Losses:
-        """G's weighted loss terms without the discriminator, scalars by their names in the log (``l_g_...``).
+        """G's weighted losses besides Eq. 1 and 2, by their names in the log (``l_g_...``); a subclass adds its own.
 
-        A subclass adds its own here. Images are (N, 3, H, W), in the value range of the generator.
+        Images are (N, 3, H, W), in the value range of the generator.
         """
         term = loss_value(self.loss_pixel, fake, real) if self.loss_pixel is not None else None
         return {} if term is None else {"l_g_pix": term}
@@ -114,14 +107,8 @@ class GPENModel(AdversarialModel):
 
 
 def loss_value(loss: Callable, fake: torch.Tensor, real: torch.Tensor) -> torch.Tensor | None:
-    """The sum of what ``loss(fake, real)`` returns: a scalar, or several of which some may be None.
-
-    BasicSR's PerceptualLoss returns (content, style). None if there is no term.
-
-    Raises:
-        OptionError: the loss returns something else.
-    """
-    returned = loss(fake, real)
+    """The sum of the scalars that ``loss(fake, real)`` returns, None if all are None. OptionError: no scalars."""
+    returned = loss(fake, real)  # BasicSR's PerceptualLoss: (content, style)
     terms = [term for term in (returned if isinstance(returned, (tuple, list)) else [returned]) if term is not None]
     for term in terms:
         if not torch.is_tensor(term) or term.numel() != 1:

@@ -11,31 +11,22 @@ from gpen_plugin.host.distributed import all_gather_object
 
 
 class NaNGuard:
-    """Takes optimiser steps, except those with losses or gradients that are not finite, which it counts.
+    """Takes optimiser steps, except those with losses or gradients that are not finite, which it counts by name.
 
-    All ranks skip the same steps, so their weights stay equal. Steps are counted by name, so that a diverged generator
-    is noticed in spite of good steps of the discriminator.
-
-    Args:
-        patience: this many skipped steps of one name in a row end the training; 0 never does.
+    All ranks skip the same steps, so their weights stay equal.
     """
 
     def __init__(self, patience: int = 10):
-        self.patience = patience
+        self.patience = patience  # so many skipped steps of one name in a row end the training; 0 sets no limit
         self.skipped = 0
-        self._in_a_row: dict[str, int] = {}
+        self._in_a_row: dict[str, int] = {}  # by name: good steps of D must not hide a diverged G
         self._first: dict[str, str] = {}
 
     def step(self, name: str, optimizer: torch.optim.Optimizer, losses: Mapping[str, torch.Tensor]) -> torch.Tensor:
-        """Call ``optimizer.step()`` if the losses, which went back before, and all gradients are finite on all ranks.
+        """Call ``optimizer.step()`` after ``backward``, if `losses` (scalars) and gradients are finite on all ranks.
 
-        Args:
-            name: of the step, such as ``g``.
-            losses: scalars by their names in the log.
-        Returns:
-            The norm of all gradients, a scalar on their device.
-        Raises:
-            TrainingError: `patience` is exhausted; names the number that was the first not to be finite.
+        Returns the norm of all gradients, a scalar. TrainingError: `patience` is exhausted; names the first number that
+        was not finite.
         """
         gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
         norm = torch.nn.utils.get_total_norm(gradients)

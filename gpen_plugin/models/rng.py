@@ -56,10 +56,9 @@ def noise_maps(prior: GPENPrior, generators: Sequence[torch.Generator]) -> list[
 def mix_styles(
     prior: GPENPrior, generators: Sequence[torch.Generator], mixing_prob: float
 ) -> tuple[list[torch.Tensor], torch.Tensor]:
-    """Style mixing (StyleGAN2): a sample has two codes with probability `mixing_prob`.
+    """Style mixing (StyleGAN2): two codes, (N, F), and the index of the first layer that takes the second, (N,).
 
-    Returns:
-        Two codes, (N, F) each, and per sample the index of the first layer that takes the second, (N,).
+    With probability 1 - `mixing_prob` that is past the last layer.
     """
     first, second = normal((2, prior.num_style_feat), generators).unbind(dim=1)  # (N, 2, F) -> 2 x (N, F)
     u, position = torch.stack([torch.rand(2, generator=g, device=g.device) for g in generators]).unbind(dim=1)  # (N,)

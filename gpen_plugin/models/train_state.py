@@ -47,14 +47,7 @@ class Change(NamedTuple):
 
 
 def recorded_options(opt: Mapping, train: AdversarialOptions) -> dict:
-    """The options that decide what is learnt and measured, for a training state.
-
-    Args:
-        opt: the options of the run.
-        train: its section ``train:``, defaults included.
-    Returns:
-        Nested dicts and lists of numbers, texts and None, which a loader of weights alone reads.
-    """
+    """The options that decide what is learnt and measured, as a weights-only loader reads them."""
     return _plain({**{name: opt.get(name) for name in SECTIONS}, "train": asdict(train)})
 
 
@@ -66,28 +59,18 @@ def changes_between(saved: Mapping, wanted: Mapping) -> list[Change]:
 
 
 def load_optimizers(
-    state: Mapping,
-    optimizers: Optimizers,
-    schedulers: Schedulers,
-    advance: Callable[[], None],
+    state: Mapping,  # ``optimizers`` and ``schedulers``, state dicts
+    optimizers: Optimizers,  # with named groups
+    schedulers: Schedulers,  # one per optimiser
+    advance: Callable[[], None],  # steps the schedulers to the state's iteration, if they or the rates have changed
     *,
-    where: str,
-    same_warmup: bool = True,
+    where: str,  # names the state in an error
+    same_warmup: bool = True,  # whether the warm-up, which schedulers do not contain, is the state's
 ) -> list[Change]:
     """Load a training state into optimisers and schedulers that were built from the option file.
 
-    Args:
-        state: ``optimizers`` and ``schedulers``, state dicts; ``iter``.
-        optimizers: new, with named groups. Groups and parameters that the state lacks start without moments; those
-            that only the state has are dropped.
-        schedulers: new, one per optimiser.
-        advance: steps the schedulers from the start to ``iter``; called if they or the rates are not the state's.
-        where: names the state in an error.
-        same_warmup: whether the warm-up, which schedulers do not contain, is the state's.
-    Returns:
-        The settings of groups and schedules in which the state differs.
-    Raises:
-        CheckpointError: the state is of another model or network.
+    Groups and parameters that the state lacks start without moments; those that only the state has are dropped.
+    Returns the settings that the state has otherwise. CheckpointError: the state is of another model or network.
     """
     saved_optimizers, saved_schedulers = state["optimizers"], state["schedulers"]
     if not len(saved_optimizers) == len(saved_schedulers) == len(optimizers):
@@ -179,10 +162,7 @@ AFTER_A_FULL_DISK = "Make room, then resume with --auto_resume: the earlier chec
 
 
 def rng_state() -> dict:
-    """The state of this process's global generators, for other code (our steps use `StepRNG`).
-
-    Tensors, numbers and tuples only, so that a weights-only loader reads it.
-    """
+    """The global generators of this process, for other code than our steps (`StepRNG`), for a weights-only loader."""
     name, keys, *rest = np.random.get_state()
     return {
         "torch": torch.get_rng_state(),
@@ -232,13 +212,7 @@ def to_builtin(value: object) -> object:
 
 
 def check_complete(state: Mapping, path: str | None, own: Mapping) -> None:
-    """Raise a `CheckpointError` unless `state` has all that a resumed training reads.
-
-    Args:
-        state: a training state.
-        path: of its file.
-        own: further entries that the model writes; ``augmentation`` may be missing.
-    """
+    """Raise a `CheckpointError` unless a training state has all that resume reads, and the entries of `own`."""
     wanted = {"optimizers", "schedulers", "best_metric_results", "sampler", "random", *own} - {"augmentation"}
     missing = sorted(wanted - set(state))
     if missing:
@@ -251,12 +225,7 @@ def check_complete(state: Mapping, path: str | None, own: Mapping) -> None:
 
 
 def best_iteration(saved: Mapping, metrics: Mapping) -> dict:
-    """The best results of a state for the metrics of the option file.
-
-    Args:
-        saved: data set -> metric -> BasicSR's record of the best result.
-        metrics: ``val:metrics``; those that are new or have another ``better`` start without a result.
-    """
+    """BasicSR's records by data set and metric, for ``val:metrics``: new ones or another ``better`` start anew."""
     best = {}
     for dataset, records in saved.items():
         best[dataset] = {}
@@ -270,10 +239,9 @@ def best_iteration(saved: Mapping, metrics: Mapping) -> dict:
 
 
 def write_state(folders: Mapping[str, str], state: Mapping) -> None:
-    """Write a training state as ``N.state``, N its ``iter``. `folders` is ``path:`` of the options, as in all below.
+    """Write a training state as ``N.state``, N its ``iter``; on a CheckpointError an earlier file is intact.
 
-    Raises:
-        CheckpointError: it could not be written; an earlier one is still there.
+    `folders` is ``path:`` of the options, as in all below.
     """
     checkpoint.write(_state_file(folders, state["iter"]), state, hint=AFTER_A_FULL_DISK)
 
@@ -298,10 +266,8 @@ def finish_interrupted_save(folders: Mapping[str, str], iteration: int, keep_las
 
 
 def prune_checkpoints(folders: Mapping[str, str], iteration: int, keep_last: int | None) -> None:
-    """Delete all but the last `keep_last` checkpoints (None: no limit), states before networks.
-
-    States after `iteration` belong to another run: they are neither counted nor deleted.
-    """
+    """Delete all but the last `keep_last` checkpoints (None: no limit), states before networks."""
+    # states after `iteration` are of another run: they are neither counted nor deleted
     numbers = [number for number in _saved_iterations(folders) if number <= iteration]
     if not keep_last or len(numbers) < keep_last:
         return

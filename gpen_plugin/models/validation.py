@@ -19,15 +19,11 @@ Images = dict[str, np.ndarray]
 
 @dataclass
 class MetricSums:
-    """Metric values of a validation.
+    """Metric values of a validation."""
 
-    Attributes:
-        values: metric -> image's number -> value, or an accumulator of a metric of whole sets.
-        shown: image's number -> its tiles in the grid.
-    """
-
+    # metric -> index of an image -> value, or an accumulator of a metric of whole sets
     values: dict[str, dict[int, object]] = field(default_factory=dict)
-    shown: dict[int, Images] = field(default_factory=dict)
+    shown: dict[int, Images] = field(default_factory=dict)  # index of an image -> its tiles in the grid
 
     def merge(self, other: "MetricSums") -> None:
         """Add the values of another rank."""
@@ -41,26 +37,16 @@ class MetricSums:
 
 
 def compute_metrics(
-    dataloader: DataLoader,
-    restore: Callable[[Mapping, int], Images],
-    metrics: Mapping[str, Mapping],
-    num_shown: int,
+    dataloader: DataLoader,  # BasicSR's, with batches of one image
+    restore: Callable[[Mapping, int], Images],  # (batch, index) -> uint8 BGR: ``result`` and, if there is one, ``gt``
+    metrics: Mapping[str, Mapping],  # name -> options of BasicSR's `calculate_metric`, which gets ``img`` and ``img2``
+    num_shown: int,  # tiles of so many images, from the first, are returned
     *,
     rank: int,
     world_size: int,
-    progress: bool = False,
+    progress: bool = False,  # on rank 0
 ) -> MetricSums:
-    """Restore and measure a set, each rank its part; every rank has to call this.
-
-    Args:
-        dataloader: BasicSR's loader of the set, with batches of one image.
-        restore: (batch, image's number) -> uint8 BGR images: ``result`` and, if there is one, ``gt``.
-        metrics: name -> options of BasicSR's `calculate_metric`, which gets ``img`` and ``img2``.
-        num_shown: number of images, from the first, whose tiles are returned.
-        progress: whether rank 0 shows a bar.
-    Returns:
-        The values of all ranks, on each of them.
-    """
+    """Restore and measure a set, each rank its part. Call it on every rank: each gets the values of all."""
     sums = MetricSums({name: {} for name in metrics})
     for index, batch in _shard(dataloader, rank, world_size, progress and rank == 0):
         images = restore(batch, index)
@@ -76,16 +62,12 @@ def compute_metrics(
 
 
 class ImageNames:
-    """File names for the images of a set: flat where these are unique, else with sub-folders.
+    """File names for the images of a set: flat where these are unique and listed in advance, else with sub-folders.
 
-    Images of one name with different suffixes keep these. If the images cannot be listed in advance (a user's data
-    set), the names have sub-folders.
-
-    Args:
-        dataset: has BasicSR's ``opt``, and items with ``lq_path`` or ``gt_path``.
+    If images differ only in the suffix, the names contain it.
     """
 
-    def __init__(self, dataset: Dataset):
+    def __init__(self, dataset: Dataset):  # with BasicSR's ``opt``, and items with ``lq_path`` or ``gt_path``
         roots = (dataset.opt.get(key) for key in ("dataroot_lq", "dataroot_gt"))
         roots = (osp.join(osp.normpath(root), "") for root in roots if isinstance(root, str) and root)
         self._roots = sorted(roots, key=len, reverse=True)  # one may lie in the other
@@ -151,16 +133,13 @@ def _shard(dataloader: DataLoader, rank: int, world_size: int, progress: bool) -
 
 
 def _mean(name: str, values: list) -> float:
-    """BasicSR's arithmetic, a sum from 0 and a division, which accumulators of whole sets support too.
-
-    Images without a value (NaN, for example without a face) are left out; NaN if none has a value.
-    """
+    """The mean without images that have no value (NaN, for example without a face); NaN if none has a value."""
     known = [value for value in values if not _is_nan(value)]
     if not known:
         return math.nan
     if len(known) < len(values):
         logging.getLogger("basicsr").info(f"{name}: {len(values) - len(known)} of {len(values)} images have no value.")
-    total = 0
+    total = 0  # BasicSR's arithmetic, which accumulators of whole sets support too
     for value in known:
         total += value
     return total / len(known)
