@@ -39,8 +39,8 @@ class AdamOptions:
             every: k.
             lr: the rate to correct, where it is not `self.lr`.
         """
-        share = every / (every + 1)
-        return {"lr": (self.lr if lr is None else lr) * share, "betas": tuple(beta**share for beta in self.betas)}
+        ratio = every / (every + 1)
+        return {"lr": (self.lr if lr is None else lr) * ratio, "betas": tuple(beta**ratio for beta in self.betas)}
 
 
 @dataclass(frozen=True)
