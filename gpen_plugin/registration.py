@@ -31,7 +31,7 @@ def register_all() -> None:
     host.apply_patches()
     host.flush_pending()
     import_registered()
-    # Half imported here if it is what imports BasicSR; then it registers its classes as it continues.
+    # If gpen_plugin.models is what imports BasicSR, it is half imported here and registers its classes as it continues.
     import_module("gpen_plugin.models")
     # last: BasicSR's own runs must not meet a package that cannot be imported
     host.before_run(_check_run)
@@ -39,8 +39,9 @@ def register_all() -> None:
 
 
 def import_registered() -> None:
-    """Import every module that registers something and works without BasicSR."""
-    # These two do not scan themselves: commands import a module of theirs without PyTorch.
+    """Import every module that registers something, except the models, which need BasicSR."""
+    # archs and models import their modules in their own __init__. These two do not: commands import parts of them
+    # without PyTorch.
     for package, suffix in ((data, "_dataset"), (metrics, "")):
         for module in iter_modules(package.__path__, f"{package.__name__}."):
             if module.name.endswith(suffix):

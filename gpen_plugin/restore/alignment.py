@@ -168,8 +168,7 @@ def warp(
     """Warp an image by a similarity transform; borders are reflected.
 
     Where the image shrinks, each new pixel is the mean over its area: cubic interpolation at a multiple of the size,
-        then
-    averaging. Only the needed region is read.
+    then averaging. Only the needed region is read.
 
     Returns: (height, width, C) or (height, width) float32 in [0, 1].
     Raises: ShapeError: an image of another dtype, or an empty one.

@@ -73,7 +73,7 @@ class Restoration:
 
 
 class Restorer:
-    """Restores every face of a photograph in place, or images that each show one aligned face.
+    """Restores every face where it is in a photograph, or images that each show one aligned face.
 
     Detector and mask are opened on first use.
 
