@@ -164,7 +164,7 @@ def test_the_stub_lists_every_registered_name():
 def test_a_class_waits_for_the_host(monkeypatch):
     held = {}
     monkeypatch.setattr(registry, "_open", False)
-    monkeypatch.setattr(registry, "_waiting", [])
+    monkeypatch.setattr(registry, "_pending", [])
     monkeypatch.setattr(registry, "registered", lambda kind: held)
     hosts = SimpleNamespace(register=lambda cls: held.__setitem__(cls.__name__, cls))
     monkeypatch.setattr(registry, "_registry", lambda kind: hosts)
@@ -182,7 +182,7 @@ def test_a_clash_is_told_each_time(monkeypatch):
     """The doctor asks again after BasicSR's import has asked."""
     other, ours = (type("GPEN", (), {"__module__": module}) for module in ("other.archs", "gpen_plugin.archs"))
     monkeypatch.setattr(registry, "_open", False)
-    monkeypatch.setattr(registry, "_waiting", [])
+    monkeypatch.setattr(registry, "_pending", [])
     monkeypatch.setattr(registry, "registered", lambda kind: {"GPEN": other})
     registry.register("arch")(ours)
     for _ in range(2):
