@@ -56,9 +56,8 @@ def template(name: str) -> np.ndarray:
 
 
 def parse_template(text: str) -> np.ndarray:
-    """The template of a name, or of ten numbers ``x1,y1,...,x5,y5`` as fractions of the side.
+    """The template, (5, 2) float64, of a name or of ten numbers ``x1,y1,...,x5,y5`` as fractions of the side.
 
-    Returns: (5, 2) float64.
     Raises: OptionError: neither of both, or numbers that no face has.
     """
     if text.strip() in TEMPLATES:
@@ -144,10 +143,7 @@ def scale_affine(
     source: float | tuple[float, float] = 1,
     target: float | tuple[float, float] = 1,  # that of the target
 ) -> np.ndarray:
-    """The same matrix between resized images.
-
-    Returns: (2, 3) float64.
-    """
+    """The same matrix between resized images, (2, 3) float64."""
     source, target = np.broadcast_to(source, 2), np.broadcast_to(target, 2)
     linear = matrix[:, :2] * target[:, None] / source
     corner = (-0.5, -0.5)  # of the first image, whatever its size
@@ -186,14 +182,14 @@ def resample(values: np.ndarray, matrix: np.ndarray, size: tuple[int, int]) -> n
     unit = region.astype(np.float32) / np.float32(WHITE[values.dtype])
     finer = max(1, math.ceil(1 / scale_of(matrix) - 1e-6))
     width, height = size
-    drawn = cv2.warpAffine(
+    warped = cv2.warpAffine(
         unit,
         scale_affine(matrix, target=finer),
         (width * finer, height * finer),
         flags=cv2.INTER_CUBIC,
         borderMode=cv2.BORDER_REFLECT,
     )
-    return drawn if finer == 1 else cv2.resize(drawn, (width, height), interpolation=cv2.INTER_AREA)
+    return warped if finer == 1 else cv2.resize(warped, (width, height), interpolation=cv2.INTER_AREA)
 
 
 def warp_bbox(

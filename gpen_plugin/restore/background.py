@@ -54,11 +54,7 @@ class Tiles:
         image: np.ndarray,  # (H, W, 3), uint8, uint16 or float32 in [0, 1]
         progress: Progress | None = None,  # called after each tile
     ) -> np.ndarray:
-        """Apply the function.
-
-        Returns: (H * scale, W * scale, 3), of the dtype of `image`.
-        Raises: OptionError: the memory does not suffice for the smallest tiles.
-        """
+        """(H * scale, W * scale, 3), of the dtype of `image`. OptionError: too little memory for the smallest tiles."""
         return self._run_image(image, progress or _no_progress)
 
     def _run_image(self, image: np.ndarray, progress: Progress) -> np.ndarray:
@@ -117,8 +113,8 @@ class _CrossFade:
         """Write the next piece, (l, W, 3) float32, from `start` on."""
         middle = start
         if self._rest is not None:
-            shared, middle = piece[: self._overlap], start + self._overlap
-            faded = self._rest + (shared - self._rest) * _ramp(self._overlap)[:, None, None]
+            overlap, middle = piece[: self._overlap], start + self._overlap
+            faded = self._rest + (overlap - self._rest) * _ramp(self._overlap)[:, None, None]
             self._canvas[start:middle] = from_float(faded, self._canvas.dtype)
         self._canvas[middle : start + len(piece)] = from_float(piece[middle - start :], self._canvas.dtype)
         self._rest = piece[len(piece) - self._overlap :].copy()  # so that the piece itself can go
@@ -129,8 +125,8 @@ def _no_progress(done: int, total: int) -> None: ...
 
 def _ramp(length: int) -> np.ndarray:
     """0 in the first quarter, 1 in the last, linear in between: (length,) float32."""
-    places = (np.arange(length, dtype=np.float32) + 0.5) / length
-    return np.clip(2 * places - 0.5, 0, 1)
+    positions = (np.arange(length, dtype=np.float32) + 0.5) / length
+    return np.clip(2 * positions - 0.5, 0, 1)
 
 
 def _spans(length: int, side: int, overlap: int) -> list[tuple[int, int]]:
@@ -174,17 +170,11 @@ PUBLISHED = {
 
 @dataclass(frozen=True)
 class NetworkFile:
-    """Keys of ``path`` in a BasicSR option file.
+    """Keys of ``path`` in a BasicSR option file."""
 
-    Args:
-        pretrain_network_g: weight file.
-        param_key_g: entry of it; ~ takes params_ema, else params, else a flat file.
-        strict_load_g: whether all tensors must match.
-    """
-
-    pretrain_network_g: str
-    param_key_g: str | None = None
-    strict_load_g: bool = True
+    pretrain_network_g: str  # weight file
+    param_key_g: str | None = None  # entry of it; ~ takes params_ema, else params, else a flat file
+    strict_load_g: bool = True  # whether all tensors must match
 
 
 class Background:

@@ -33,7 +33,7 @@ from gpen_plugin.restore.restorer import Restoration, RestoredFace, Restorer
 from gpen_plugin.restore.video import restore_video
 from gpen_plugin.restore.video_reader import VideoSource
 
-MAX_PIXELS_AT_ONCE = 64_000_000  # of photographs and results in memory; a larger one is alone
+MAX_PIXELS_AT_ONCE = 64_000_000  # of photographs and results in memory; a larger one is restored by itself
 MIN_SIZE_RATIO = 2  # of a face to the network's input, from which a larger network is recommended
 MAX_NAMES = 12  # in a line of the summary; the report file has all
 
@@ -275,7 +275,7 @@ class Runner:
         """Results of each photograph, by the endings of their names."""
         faces = None if self._aligned else [self._restorer.find(photograph) for photograph in photographs]
         results = {ending: self._restore(restorer, photographs, faces) for ending, restorer in self._restorers.items()}
-        return [{ending: each[place] for ending, each in results.items()} for place in range(len(photographs))]
+        return [{ending: each[i] for ending, each in results.items()} for i in range(len(photographs))]
 
     def _restore(
         self, restorer: Restorer, photographs: list[Photograph], faces: list[list[DetectedFace]] | None
@@ -312,9 +312,9 @@ class Runner:
                     self._write_extras(job, page, results, f"_p{number}")
                     faces += [FaceReport.of(face, number) for face in results[""].faces]
                     found = [*page.damage, *page.notes, *_size_notes(results[""].faces)]
-                    for place, result in enumerate(results.values()):
-                        found += writers[place].add(result.photograph)
-                        unchanged[place] &= result.unchanged
+                    for i, result in enumerate(results.values()):
+                        found += writers[i].add(result.photograph)
+                        unchanged[i] &= result.unchanged
                     notes |= dict.fromkeys(f"page {number}: {note}" for note in found)
                 for file, same in zip(files, unchanged, strict=True):
                     if same:
@@ -374,8 +374,8 @@ class Runner:
 
 
 def _size_notes(faces: Sequence[RestoredFace]) -> list[str]:
-    shown = [face for face in faces if face.detected is not None and face.skip_reason is None]
-    found = [(side_in_photograph(face.crop, face.matrix), len(face.crop)) for face in shown]
+    restored = [face for face in faces if face.detected is not None and face.skip_reason is None]
+    found = [(side_in_photograph(face.crop, face.matrix), len(face.crop)) for face in restored]
     large = [round(side) for side, seen in found if side > MIN_SIZE_RATIO * seen]
     if not large:
         return []

@@ -44,9 +44,8 @@ class IdentityGate:
         restored: np.ndarray,  # (T, U, 3) BGR float32 in [0, 1]
         template: np.ndarray,  # (5, 2), fractions of the side: alignment of both
     ) -> float:
-        """Compare two faces.
+        """Cosine similarity of two faces; NaN if the embedding of one is zero.
 
-        Returns: Cosine similarity; NaN if the embedding of one face is zero.
         Raises:
             MissingFileError: weights, or the package of the network, are missing.
             CheckpointError: weights cannot be read, or are those of another network.
@@ -79,5 +78,5 @@ def open_gate(
         if model is not None:
             raise OptionError("identity_model", f"got {model} without identity", "identity, too, e.g. 0.3")
         return None
-    place = str(device) if str(device).startswith(("auto", "cuda")) else "cpu"
-    return IdentityGate(threshold, RecognitionSettings(onnx=model and str(model), device=place))
+    device = str(device) if str(device).startswith(("auto", "cuda")) else "cpu"
+    return IdentityGate(threshold, RecognitionSettings(onnx=model and str(model), device=device))

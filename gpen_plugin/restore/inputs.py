@@ -68,7 +68,7 @@ class _Found:
     """An input file, and its path below the folder that was given."""
 
     source: Path
-    place: Path
+    relative: Path
     searched: bool
 
     @property
@@ -91,8 +91,7 @@ def expand(
     such file exists. Hidden files are ignored. Targets mirror the subfolders of a folder. They keep the suffix of PNG,
     JPEG, WebP, TIFF, BMP, MP4, MOV and MKV files; other images become PNG, other videos MP4. Targets that would have
     the same name, on any file system, get their origin into the name: ``x_jpg.png`` and ``x_png.png``, ``a_x.png`` and
-        ``b_x.png``, or a digest
-    of the path.
+    ``b_x.png``, or a digest of the path.
 
     Returns: Files in the order of the inputs, those of a folder or pattern sorted.
     Raises:
@@ -112,8 +111,10 @@ def expand(
         return Inputs(jobs, skipped_files, skipped.unreadable)
     if output.exists() and not output.is_dir():
         raise OptionError("--output", f"got {output}, which is a file", "a folder", "Name another one.")
-    places = _resolve_collisions({file.source: file.place.with_suffix(_target_suffix(file, suffix)) for file in found})
-    jobs = [Job(file.source, file.kind, output / places[file.source]) for file in found]
+    targets = _resolve_collisions(
+        {file.source: file.relative.with_suffix(_target_suffix(file, suffix)) for file in found}
+    )
+    jobs = [Job(file.source, file.kind, output / targets[file.source]) for file in found]
     _check_folders(inputs, jobs, output)
     _check_files(jobs, endings)
     return Inputs(jobs, skipped_files, skipped.unreadable)
@@ -170,8 +171,8 @@ def _matches(pattern: str, skipped: _Skipped) -> list[Path]:
 def _of_path(path: Path, recursive: bool, skipped: _Skipped) -> list[_Found]:
     if not path.is_dir():
         return [_Found(path, Path(path.name), searched=False)]
-    places = sorted(_search(path, recursive, skipped), key=lambda place: place.parts)
-    return [_Found(path / place, place, searched=True) for place in places]
+    targets = sorted(_search(path, recursive, skipped), key=lambda relative: relative.parts)
+    return [_Found(path / relative, relative, searched=True) for relative in targets]
 
 
 def _search(folder: Path, recursive: bool, skipped: _Skipped) -> Iterator[Path]:
@@ -258,20 +259,20 @@ def _single_job(found: list[_Found], output: Path, suffix: str | None) -> Job:
     return Job(file.source, file.kind, output)
 
 
-def _resolve_collisions(places: dict[Path, Path]) -> dict[Path, Path]:
+def _resolve_collisions(targets: dict[Path, Path]) -> dict[Path, Path]:
     groups = defaultdict(list)
-    for source, place in places.items():
-        groups[_fold(place.as_posix())].append(source)
+    for source, relative in targets.items():
+        groups[_fold(relative.as_posix())].append(source)
     taken = {folded for folded, sources in groups.items() if len(sources) == 1}
-    distinct = dict(places)
+    distinct = dict(targets)
     for folded in sorted(groups.keys() - taken):
-        names = _names_from_origin(groups[folded], places, taken)
+        names = _names_from_origin(groups[folded], targets, taken)
         distinct.update(names)
-        taken |= {_fold(place.as_posix()) for place in names.values()}
+        taken |= {_fold(relative.as_posix()) for relative in names.values()}
     return distinct
 
 
-def _names_from_origin(sources: list[Path], places: dict[Path, Path], taken: set[str]) -> dict[Path, Path]:
+def _names_from_origin(sources: list[Path], targets: dict[Path, Path], taken: set[str]) -> dict[Path, Path]:
     """Add as much of the origin as is needed: first the suffix, then more and more folders."""
     full = {source: Path(os.path.abspath(source)) for source in sources}
     depth = max(len(path.parts) for path in full.values())
@@ -280,17 +281,17 @@ def _names_from_origin(sources: list[Path], places: dict[Path, Path], taken: set
         for source, path in full.items():
             parts = [*path.parts[max(len(path.parts) - 1 - folders, 1) : -1], path.stem]
             parts += [path.suffix[1:].lower()] if with_suffix and path.suffix else []
-            named[source] = places[source].with_name("_".join(parts) + places[source].suffix)
-        folded = {_fold(place.as_posix()) for place in named.values()}
+            named[source] = targets[source].with_name("_".join(parts) + targets[source].suffix)
+        folded = {_fold(relative.as_posix()) for relative in named.values()}
         if len(folded) == len(sources) and not folded & taken:
             return named
     # As same.png and SAME.PNG in one folder, which are one file on many disks.
     digests = {source: hashlib.sha256(os.fsencode(path)).hexdigest()[:8] for source, path in full.items()}
-    return {source: places[source].with_stem(f"{places[source].stem}_{digest}") for source, digest in digests.items()}
+    return {source: targets[source].with_stem(f"{targets[source].stem}_{digest}") for source, digest in digests.items()}
 
 
 def _check_folders(inputs: Sequence[str | os.PathLike], jobs: list[Job], output: Path) -> None:
-    """Refuse to write into folders with inputs, where results would look like originals later.
+    """Refuse to write into folders with inputs, where results could be taken for originals later.
 
     So the output of a searched folder must be new: it is unknown whether images there are results.
     """

@@ -46,10 +46,7 @@ def soft_mask(
     template: np.ndarray,  # (5, 2), fractions of the side. The closer the face to the border, the narrower the fade
     size: int,  # side in pixels
 ) -> np.ndarray:
-    """A rounded square: 1 over the face down to the chin, 0 with zero slope at the border.
-
-    Returns: (size, size) float32 in [0, 1].
-    """
+    """A rounded square, (size, size) float32: 1 over the face down to the chin, 0 with zero slope at the border."""
     eyes, mouth = template[:2].mean(axis=0), template[3:].mean(axis=0)
     chin = mouth + CHIN_OFFSET * (mouth - eyes)
     fade = float(np.clip(1 - _distance(*np.abs(2 * chin - 1)), MIN_FADE, MAX_FADE))
@@ -107,8 +104,8 @@ class ParsingMask:
     def _mask(self, face: np.ndarray) -> np.ndarray:
         size = len(face)
         framed = template_to_template(self._template, size, TEMPLATES["ffhq"], PARSENET_SIDE)
-        shown = warp(face, framed, (PARSENET_SIDE, PARSENET_SIDE))
-        rgb = np.ascontiguousarray(shown[..., ::-1].transpose(2, 0, 1)[None])  # (1, 3, 512, 512)
+        aligned = warp(face, framed, (PARSENET_SIDE, PARSENET_SIDE))
+        rgb = np.ascontiguousarray(aligned[..., ::-1].transpose(2, 0, 1)[None])  # (1, 3, 512, 512)
         with torch.inference_mode():
             scores, _ = self._network(torch.from_numpy(rgb).to(self._device) * 2 - 1)  # (1, 19, 512, 512)
         label = scores[0].argmax(dim=0).cpu().numpy()
@@ -144,19 +141,16 @@ def normalize_overlaps(
     masks: Sequence[np.ndarray],  # (S, S) float32 in [0, 1] each
     matrices: Sequence[np.ndarray],  # (2, 3) each, from the photograph to the frame of the mask
 ) -> list[np.ndarray]:
-    """Reduce masks where faces overlap, so that pasting in order gives the mean weighted by the squared masks.
-
-    Returns: The masks in the same order; those that overlap no earlier one unchanged.
-    """
-    touching, shared = _overlapping([len(mask) for mask in masks], matrices), []
+    """Reduce masks that overlap earlier ones, so that pasting in order gives the mean weighted by the squared masks."""
+    touching, reduced = _overlapping([len(mask) for mask in masks], matrices), []
     for i, (mask, matrix) in enumerate(zip(masks, matrices, strict=True)):
         earlier = np.zeros_like(mask)
         for j in np.flatnonzero(touching[i, :i]):
             onto = compose(invert_affine(matrices[j]), matrix)
             earlier += cv2.warpAffine(masks[j], onto, mask.shape[::-1], flags=cv2.INTER_LINEAR) ** 2
         own = mask**2
-        shared.append(np.where(earlier > 0, mask * own / np.maximum(own + earlier, 1e-12), mask).astype(np.float32))
-    return shared
+        reduced.append(np.where(earlier > 0, mask * own / np.maximum(own + earlier, 1e-12), mask).astype(np.float32))
+    return reduced
 
 
 def _overlapping(sides: Sequence[int], matrices: Sequence[np.ndarray]) -> np.ndarray:

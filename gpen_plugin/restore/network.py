@@ -231,14 +231,11 @@ class FaceNetwork(Protocol):
 
 
 class TorchNetwork:
-    """A GPEN as a `FaceNetwork`.
+    """A GPEN as a `FaceNetwork`. OptionError if the device does not support bfloat16."""
 
-    Attributes:
-        net: in eval mode, on the device; fused, see `gpen_plugin.archs.inference`.
-        device: where it computes.
-        value_range: lowest and highest value that `net` takes and gives.
-    Raises: OptionError: the device does not support bfloat16.
-    """
+    net: torch.nn.Module  # in eval mode, on the device; fused, see `gpen_plugin.archs.inference`
+    device: torch.device  # where it computes
+    value_range: tuple[float, float]  # lowest and highest value that `net` takes and gives
 
     def __init__(
         self,
@@ -334,10 +331,7 @@ def read_gpen(
     weights: str | PathLike,  # a file of ours, of BasicSR or of GPEN's authors; its tensors determine sizes and widths
     key: str | None = None,  # entry of the file; None prefers the averaged weights
 ) -> tuple[GPEN, checkpoint.NetworkSpec]:
-    """Build the GPEN of a file, on the CPU.
-
-    Raises: CheckpointError: the file cannot be read, or holds something else than a whole GPEN.
-    """
+    """Build the GPEN of a file, on the CPU. CheckpointError if it cannot be read or is not a whole GPEN."""
     state = checkpoint.read(weights, key)
     spec = checkpoint.infer_spec(state, str(weights))
     if spec.kind != "GPEN":

@@ -1,8 +1,4 @@
-"""Faces in parallel, each on its own cores.
-
-Threads that share one face wait for each other at every layer; threads with one face each do not, and keep it in their
-cache.
-"""
+"""Faces in parallel, each on its own cores: threads that share one face would wait for each other at every layer."""
 
 import threading
 from collections.abc import Callable, Iterable
@@ -21,11 +17,9 @@ def parallel_map(
     work: Callable[[Item], Result],  # may read shared data but must not change it
     items: Iterable[Item],  # its arguments
 ) -> list[Result]:
-    """Apply a function to each item in threads that divide torch's threads among them.
+    """Apply a function to each item in threads that divide torch's threads among them; the results are in order.
 
-    May be called from several threads at once; their numbers of threads do not change.
-
-    Returns: The results in order. If some calls fail, the error is that of the first.
+    Several threads may call it; their numbers of threads do not change. If calls fail, the error is that of the first.
     """
     items = list(items)
     with _lock:
@@ -37,15 +31,12 @@ def parallel_map(
         return list(threads.map(work, items))
 
 
-def _set_threads(share: int, whole: int) -> None:
-    """Let torch use `share` threads in this thread, and `whole` in threads that start later.
-
-    `set_num_threads` sets both the number of the calling thread and that of new threads. A short-lived thread resets
-    the latter.
-    """
+def _set_threads(count: int, default: int) -> None:
+    """Let torch use `count` threads in this thread, and `default` in threads that start later."""
     with _lock:
         torch.get_num_threads()  # else the first computation here would begin with the second one
-        torch.set_num_threads(share)
-        passing = threading.Thread(target=torch.set_num_threads, args=(whole,))
+        torch.set_num_threads(count)
+        # That also set the number of new threads, which a short-lived thread resets.
+        passing = threading.Thread(target=torch.set_num_threads, args=(default,))
         passing.start()
         passing.join()

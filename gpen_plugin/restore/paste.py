@@ -63,9 +63,9 @@ def paste(
     _check(canvas, crop, restored, mask, alpha)
     side = len(restored)
     finer = _to_restored(piece)
-    shown = warp(canvas, finer, (side, side))
+    seen = warp(canvas, finer, (side, side))
     kept = cv2.resize(_detail_gain(crop, restored, scale_of(matrix)), (side, side), interpolation=cv2.INTER_LINEAR)
-    change = restored - kept[..., None] * shown
+    change = restored - kept[..., None] * seen
     cover = scale_affine(matrix, target=len(mask) / len(crop))
     white = WHITE[canvas.dtype]
     for rows, columns in _bands(*_region(canvas, piece)):
@@ -105,7 +105,7 @@ def _to_restored(piece: Piece) -> np.ndarray:
 
 
 def _detail_gain(crop: np.ndarray, restored: np.ndarray, scale: float) -> np.ndarray:
-    """How much of the crop's finest detail is in the restored face: the Wiener gain, by local least squares.
+    """Weight of the crop's finest detail in the restored face: the Wiener gain, by local least squares.
 
     Returns: (S, S) float32 in [0, 1], exactly 1 where both are the same.
     """

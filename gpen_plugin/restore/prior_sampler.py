@@ -27,9 +27,7 @@ class Sample:
 
 
 class PriorSampler:
-    """A GAN prior with its weights, as a function from seeds to images.
-
-    An image depends on its seed, the weights and the arguments only.
+    """A GAN prior with its weights. An image depends on its seed, the weights and the arguments only.
 
     Raises:
         CheckpointError: the file cannot be read, or holds something else than a GPENPrior.

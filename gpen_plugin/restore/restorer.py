@@ -33,38 +33,24 @@ DEFAULT_MAX_SCALE = 1.25  # times the input of the included network, which would
 
 @dataclass(frozen=True, eq=False)
 class RestoredFace:
-    """The result for one face.
+    """The result for one face."""
 
-    Attributes:
-        detected: None for an aligned image.
-        matrix: (2, 3) float64, from the photograph to the crop.
-        crop: the input, (S, S, 3) BGR float32 in [0, 1], at the network's input size; (H, W, 3) for an aligned image.
-        restored: the network's output, (T, T, 3) BGR float32 in [0, 1]; with the input's color if that was asked for.
-        identity: cosine similarity of both for a recognition network; None if it was not computed.
-        skip_reason: why the face is left unchanged in the result; None if it is restored.
-    """
-
-    detected: DetectedFace | None
-    matrix: np.ndarray
+    detected: DetectedFace | None  # None for an aligned image
+    matrix: np.ndarray  # (2, 3) float64, from the photograph to the crop
+    # the input, (S, S, 3) BGR float32 in [0, 1], at the network's input size; (H, W, 3) for an aligned image
     crop: np.ndarray
-    restored: np.ndarray
-    identity: float | None = None
-    skip_reason: str | None = None
+    restored: np.ndarray  # the network's output, (T, T, 3) BGR float32 in [0, 1]; in the input's color with keep_color
+    identity: float | None = None  # cosine similarity of both for a recognition network; None if it was not computed
+    skip_reason: str | None = None  # why the face is left unchanged in the result; None if it is restored
 
 
 @dataclass(frozen=True, eq=False)
 class Restoration:
-    """A photograph with its faces restored.
+    """A photograph with its faces restored."""
 
-    Attributes:
-        photograph: the result, with the metadata of the input.
-        faces: sorted by detection score, highest first.
-        unchanged: whether the pixels are those of the input.
-    """
-
-    photograph: Photograph
-    faces: list[RestoredFace] = field(default_factory=list)
-    unchanged: bool = False
+    photograph: Photograph  # the result, with the metadata of the input
+    faces: list[RestoredFace] = field(default_factory=list)  # sorted by detection score, highest first
+    unchanged: bool = False  # whether the pixels are those of the input
 
     @property
     def image(self) -> np.ndarray:
@@ -77,29 +63,6 @@ class Restorer:
 
     Detector and mask are opened on first use.
 
-    Args:
-        model: a name (``GPEN-BFR-512``), a weight file of ours, of BasicSR or of GPEN's authors, an ONNX file, or a
-            `FaceNetwork`; None takes the default of the task.
-        key: entry of a weight file, e.g. ``params_ema``; None prefers the averaged weights.
-        device: ``auto``, ``cpu``, ``cuda``, ``cuda:1`` or ``mps``; ``auto`` prefers a GPU.
-        precision: of the network, ``fp32`` or ``bf16``.
-        task: ``restore``, ``colorize``, ``inpaint``, ``seg2face`` or a `Task`; None takes that of the model.
-        detector: ``retinaface``, ``yunet`` or ``auto``: RetinaFace if its weights are on this machine, else YuNet.
-        detector_file: weights of RetinaFace.
-        min_face: side of the smallest face that is restored, in pixels.
-        max_face: side of the largest, as aligned. None: no limit, or without `model` 1.25 times the network's input.
-        template: face alignment: ``ffhq``, ``gpen``, ``arcface``, ``dlib`` or ten numbers; None takes that of the
-            model.
-        mask: ``auto``, ``soft`` or ``parsing``: which part of a restored face is pasted.
-        alpha: weight of the restored face, 0 to 1; None takes that of the model, usually 1.
-        upscale: factor of the result's height and width, 1 to 16.
-        background: network that enlarges the photograph, see `open_background`. None: plain interpolation.
-        tile: side of the tiles in which it does, in pixels.
-        batch: faces per batch; on a CPU they run in parallel threads.
-        keep_color: keep the low frequencies of the input's color.
-        identity: least cosine similarity of input and restored face, -1 to 1; below it the face is left unchanged.
-            None: not checked.
-        identity_model: ONNX file of a face recognition network; None is gfpgan's ArcFace.
     Raises:
         OptionError: an argument is out of range or unknown.
         MissingFileError: weights are not on this machine and cannot be downloaded.
@@ -108,26 +71,35 @@ class Restorer:
 
     def __init__(
         self,
+        # a name (``GPEN-BFR-512``), a weight file of ours, of BasicSR or of GPEN's authors, an ONNX file, or a
+        # `FaceNetwork`; None takes the default of the task
         model: str | PathLike | FaceNetwork | None = None,
         *,
-        key: str | None = None,
-        device: str | torch.device = "auto",
-        precision: str = "fp32",
+        key: str | None = None,  # entry of a weight file, e.g. ``params_ema``; None prefers the averaged weights
+        device: str | torch.device = "auto",  # ``auto``, ``cpu``, ``cuda``, ``cuda:1`` or ``mps``; auto prefers a GPU
+        precision: str = "fp32",  # of the network, ``fp32`` or ``bf16``
+        # ``restore``, ``colorize``, ``inpaint``, ``seg2face`` or a `Task`; None takes that of the model
         task: str | Task | None = None,
+        # ``retinaface``, ``yunet`` or ``auto``: RetinaFace if its weights are on this machine, else YuNet
         detector: str = "auto",
-        detector_file: str | PathLike | None = None,
-        min_face: float = MIN_FACE,
+        detector_file: str | PathLike | None = None,  # weights of RetinaFace
+        min_face: float = MIN_FACE,  # side of the smallest face that is restored, in pixels
+        # side of the largest, as aligned. None: no limit, or without `model` 1.25 times the network's input
         max_face: float | None = None,
+        # face alignment: ``ffhq``, ``gpen``, ``arcface``, ``dlib`` or ten numbers; None takes that of the model
         template: str | None = None,
-        mask: str = "auto",
-        alpha: float | None = None,
-        upscale: float = 1,
+        mask: str = "auto",  # ``auto``, ``soft`` or ``parsing``: which part of a restored face is pasted
+        alpha: float | None = None,  # weight of the restored face, 0 to 1; None takes that of the model, usually 1
+        upscale: float = 1,  # factor of the result's height and width, 1 to 16
+        # network that enlarges the photograph, see `open_background`. None: plain interpolation
         background: str | None = None,
-        tile: int = 512,
-        batch: int = 8,
-        keep_color: bool = False,
+        tile: int = 512,  # side of the tiles in which it does, in pixels
+        batch: int = 8,  # faces per batch; on a CPU they run in parallel threads
+        keep_color: bool = False,  # keep the low frequencies of the input's color
+        # least cosine similarity of input and restored face, -1 to 1; below it the face is left unchanged. None: not
+        # checked
         identity: float | None = None,
-        identity_model: str | PathLike | None = None,
+        identity_model: str | PathLike | None = None,  # ONNX file of a face recognition network; None: gfpgan's ArcFace
     ):
         _check_range("alpha", alpha, 0, 1)
         _check_range("upscale", upscale, 1, 16)
@@ -195,17 +167,14 @@ class Restorer:
 
     def restore_all(
         self,
+        # paths, photographs, or BGR arrays, uint8 or uint16: (H, W), (H, W, 3) or (H, W, 4) with alpha
         images: Sequence[Image],
         *,
-        aligned: bool = False,
-        faces: Sequence[Sequence[DetectedFace]] | None = None,
+        aligned: bool = False,  # each image shows one face aligned as in training; the result has the network's size
+        faces: Sequence[Sequence[DetectedFace]] | None = None,  # the faces of each image, if they are known
     ) -> list[Restoration]:
         """Restore images; all their faces share batches.
 
-        Args:
-            images: paths, photographs, or BGR arrays, uint8 or uint16: (H, W), (H, W, 3) or (H, W, 4) with alpha.
-            aligned: each image shows one face aligned as in training; the result has the network's size.
-            faces: the faces of each image, if they are known.
         Raises:
             DataError: a file cannot be read.
             ShapeError: an array of another shape or dtype.
@@ -270,33 +239,33 @@ class Restorer:
         unchanged = alpha == 0 and before.shape == face.crop.shape
         return Restoration(photograph.with_pixels(from_float(result, photograph.pixels.dtype)), faces, unchanged)
 
-    def paste_back(self, image: Image, faces: Sequence[RestoredFace], *, alpha: float | None = None) -> Restoration:
-        """Paste restored faces into their photograph, without running the network.
-
-        Args:
-            image: the photograph in which they were found.
-            faces: all or some faces of an earlier restoration.
-            alpha: weight of the restored faces; None takes that of the restorer.
-        """
+    def paste_back(
+        self,
+        image: Image,  # the photograph in which they were found
+        faces: Sequence[RestoredFace],  # all or some faces of an earlier restoration
+        *,
+        alpha: float | None = None,  # weight of the restored faces; None takes that of the restorer
+    ) -> Restoration:
+        """Paste restored faces into their photograph, without running the network."""
         photograph = _to_photograph(image)
         canvas = self._canvas(photograph)
         alpha = self.alpha if alpha is None else alpha
-        shown = [face for face in faces if face.skip_reason is None and alpha > 0]
-        if shown:
+        pasted = [face for face in faces if face.skip_reason is None and alpha > 0]
+        if pasted:
             height, width = photograph.pixels.shape[:2]
             scale = canvas.shape[1] / width, canvas.shape[0] / height
-            matrices = [scale_affine(face.matrix, source=scale) for face in shown]
-            masks = self.mask([face.restored for face in shown])
+            matrices = [scale_affine(face.matrix, source=scale) for face in pasted]
+            masks = self.mask([face.restored for face in pasted])
             frames = [
                 scale_affine(matrix, target=len(mask) / len(face.crop))
-                for face, matrix, mask in zip(shown, matrices, masks, strict=True)
+                for face, matrix, mask in zip(pasted, matrices, masks, strict=True)
             ]
             pieces = [
                 Piece(face.crop, face.restored, matrix, mask)
-                for face, matrix, mask in zip(shown, matrices, normalize_overlaps(masks, frames), strict=True)
+                for face, matrix, mask in zip(pasted, matrices, normalize_overlaps(masks, frames), strict=True)
             ]
             paste_all(canvas, pieces, alpha)
-        unchanged = not shown and self._background is None and canvas.shape == photograph.pixels.shape
+        unchanged = not pasted and self._background is None and canvas.shape == photograph.pixels.shape
         return Restoration(photograph.with_pixels(canvas), list(faces), unchanged)
 
     def _canvas(self, photograph: Photograph) -> np.ndarray:

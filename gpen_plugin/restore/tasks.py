@@ -14,10 +14,7 @@ from gpen_plugin.data.segmentation_labels import PALETTE, Palette, colorize_labe
 from gpen_plugin.errors import DataError, OptionError
 from gpen_plugin.images.color import luminance, set_luma, to_gray
 
-STROKE_MIN, STROKE_MIN_MEAN = (
-    240 / 255,
-    250 / 255,
-)  # of a stroke's pixels, and their mean: JPEG files darken strokes a little
+STROKE_MIN, STROKE_MIN_MEAN = 240 / 255, 250 / 255  # of a stroke's pixels: JPEG files darken strokes a little
 PURE_WHITE = 254.9 / 255  # least value of unchanged paint
 MIN_ELONGATION = 12  # area of a line by the square of half its width: three widths long; a disc has pi
 STROKE_WIDTH = (0.008, 0.4)  # of the thinnest and thickest stroke, by the side; where lines cross, trainings have 0.38
@@ -38,21 +35,14 @@ class Task(Protocol):
         crop: np.ndarray,  # (H, W, 3) BGR float32 in [0, 1]
         size: int,  # of the network's input; other sizes are resized bilinearly later
     ) -> np.ndarray:
-        """The input of the network.
-
-        Returns: (h, w, 3) BGR float32 in [0, 1].
-        Raises: DataError: the image does not suit the task.
-        """
+        """The input of the network, (h, w, 3) BGR float32 in [0, 1]. DataError if the image does not suit the task."""
 
     def postprocess(
         self,
         crop: np.ndarray,  # see `preprocess`
         output: np.ndarray,  # of the network, (S, S, 3) BGR float32 in [0, 1]
     ) -> np.ndarray:
-        """The result.
-
-        Returns: BGR float32 in [0, 1], of the size of `output`, or of `crop` if parts of it are kept.
-        """
+        """The result, BGR float32 in [0, 1], of the size of `output`, or of `crop` if parts of it are kept."""
 
     def skip_reason(self, crop: np.ndarray) -> str | None:
         """Why the task leaves a face unchanged; None if it does not."""
@@ -121,8 +111,8 @@ class Inpaint:
         return np.where(self.hidden(crop)[:, :, None], np.float32(1), crop)
 
     def postprocess(self, crop: np.ndarray, output: np.ndarray) -> np.ndarray:
-        share = self._blend_weight(self.hidden(crop))[:, :, None]  # (H, W, 1)
-        return crop + share * (_resize_to(output, crop) - crop)
+        weight = self._blend_weight(self.hidden(crop))[:, :, None]  # (H, W, 1)
+        return crop + weight * (_resize_to(output, crop) - crop)
 
     def skip_reason(self, crop: np.ndarray) -> str | None:
         return None if self.hidden(crop).any() else "it has no white strokes"
@@ -161,9 +151,9 @@ class Seg2face:
         image = np.rint(crop * 255).astype(np.uint8)
         if is_indexed(image):
             image = colorize_labels(read_labels(image, "the map", self.palette), self.palette)
-        elif (colours := len(np.unique(image.reshape(-1, 3), axis=0))) > MAX_MAP_COLORS:
+        elif (colors := len(np.unique(image.reshape(-1, 3), axis=0))) > MAX_MAP_COLORS:
             expected = f"a map of the parts of a face with at most {MAX_MAP_COLORS} colors"
-            raise DataError("the map", f"has {colours:,} colors", expected, "Save maps as PNG, not as JPEG.")
+            raise DataError("the map", f"has {colors:,} colors", expected, "Save maps as PNG, not as JPEG.")
         return cv2.resize(image, (size, size), interpolation=cv2.INTER_NEAREST_EXACT).astype(np.float32) / 255
 
     def postprocess(self, crop: np.ndarray, output: np.ndarray) -> np.ndarray:
@@ -205,7 +195,7 @@ def read_strokes(
         np.bincount(parts.ravel(), weights=counted, minlength=number)
         for counted in (white.ravel(), inner, inner * darkest.ravel(), inner & (darkest.ravel() >= PURE_WHITE))
     )
-    least, most = (share * min(white.shape) / 2 for share in width)
+    least, most = (fraction * min(white.shape) / 2 for fraction in width)
     found = (thickest >= max(1.0, least)) & (thickest <= most)
     long = (area >= MIN_ELONGATION * thickest**2) & (white_inner >= STROKE_MIN_MEAN * number_inner)
     found &= long | ((pure_inner == number_inner) & (area >= MIN_BLOT_AREA * white.size))

@@ -20,10 +20,7 @@ def smooth_landmarks(
     faces: Mapping[int, DetectedFace],  # detections of one face by frame number; `frame` itself may be missing
     frame: int,  # between the first and the last of `faces`
 ) -> DetectedFace:
-    """Smooth the position of a face in one frame over the frames around it.
-
-    Returns: The face with landmarks and box smoothed, or interpolated if it was not detected.
-    """
+    """Smooth landmarks and box in one frame over the frames around it; interpolate a face that was not detected."""
     frames = [number for number in sorted(faces) if abs(number - frame) <= LOOK_AHEAD]
     nearest = faces[min(faces, key=lambda number: abs(number - frame))]
     if len(frames) < 3:
@@ -45,8 +42,8 @@ def _values(face: DetectedFace) -> np.ndarray:
 def _interpolated(faces: Mapping[int, DetectedFace], frame: int) -> np.ndarray:
     before = max((number for number in faces if number <= frame), default=min(faces))
     after = min((number for number in faces if number >= frame), default=max(faces))
-    share = 0.0 if after == before else (frame - before) / (after - before)
-    return (1 - share) * _values(faces[before]) + share * _values(faces[after])
+    weight = 0.0 if after == before else (frame - before) / (after - before)
+    return (1 - weight) * _values(faces[before]) + weight * _values(faces[after])
 
 
 def _fitted(offsets: np.ndarray, values: np.ndarray) -> np.ndarray:
@@ -105,21 +102,19 @@ class _Track:
         """Distance of a face to the last or the extrapolated position, the smaller one, in units of `rms_radius`."""
         numbers = sorted(self.found)[-3:]
         last = self.found[numbers[-1]].landmarks
-        places = [last]
+        positions = [last]
         if len(numbers) > 1:
             speed = (last - self.found[numbers[0]].landmarks).mean(axis=0) / (numbers[-1] - numbers[0])
-            places.append(last + speed * (frame - numbers[-1]))
-        way = min(np.linalg.norm(face.landmarks - place, axis=1).mean() for place in places)
-        return float(way / max(rms_radius(last), rms_radius(face.landmarks), 1e-6))
+            positions.append(last + speed * (frame - numbers[-1]))
+        nearest = min(np.linalg.norm(face.landmarks - position, axis=1).mean() for position in positions)
+        return float(nearest / max(rms_radius(last), rms_radius(face.landmarks), 1e-6))
 
 
 class FaceTracker:
-    """Takes the faces of each frame and returns them smoothed, up to `LOOK_AHEAD` frames later.
+    """Takes the faces of each frame and returns them smoothed, up to `LOOK_AHEAD` frames later."""
 
-    Attributes:
-        tracks: number of faces returned so far; after a cut they are counted anew.
-        dropped: number of tracks with too few detections.
-    """
+    tracks: int  # number of faces returned so far; after a cut the count restarts
+    dropped: int  # number of tracks with too few detections
 
     def __init__(self):
         self.tracks = self.dropped = 0
@@ -136,10 +131,7 @@ class FaceTracker:
         *,
         cut: bool = False,  # whether a new shot starts with this frame
     ) -> list[list[TrackedFace]]:
-        """Take the next frame.
-
-        Returns: The faces of each frame that is now complete, in order.
-        """
+        """Take the next frame; return the faces of each frame that is now complete, in order."""
         certain = self.finish() if cut else []
         self._frame += 1
         if cut:
@@ -166,25 +158,25 @@ class FaceTracker:
         if ways.size:
             from scipy.optimize import linear_sum_assignment  # photographs, which have no tracks, start without it
 
-            # A way that is too long costs no more than any other: it must not push a good pair apart.
+            # A step that is too long costs no more than any other: it must not push a good pair apart.
             for row, column in zip(*linear_sum_assignment(np.minimum(ways, MAX_STEP)), strict=True):
                 if ways[row, column] < MAX_STEP:
                     alive[row].found[self._frame] = faces[column]
                     alive[row].times += 1
                     taken.add(column)
-        for place, face in enumerate(faces):
-            if place not in taken:
+        for i, face in enumerate(faces):
+            if i not in taken:
                 self._open.append(_Track(self._numbered, {self._frame: face}, self._frame))
                 self._numbered += 1
 
     def _release(self) -> list[TrackedFace]:
         frame = self._next
         self._next += 1
-        shown = [track for track in self._open if track.first <= frame <= track.last]
+        present = [track for track in self._open if track.first <= frame <= track.last]
         result = [
-            TrackedFace(track.number, smooth_landmarks(track.found, frame)) for track in shown if self._is_face(track)
+            TrackedFace(track.number, smooth_landmarks(track.found, frame)) for track in present if self._is_face(track)
         ]
-        self._count(result, shown)
+        self._count(result, present)
         self._forget(frame)
         return result
 
@@ -192,11 +184,11 @@ class FaceTracker:
         """Whether it has enough detections, or touches an end of the shot, where more may be missing."""
         return track.times >= MIN_DETECTIONS or track.first == self._shot or track.last == self._frame
 
-    def _count(self, given: list[TrackedFace], shown: list[_Track]) -> None:
+    def _count(self, given: list[TrackedFace], present: list[_Track]) -> None:
         new = {face.track for face in given} - self._given
         self._given |= new
         self.tracks += len(new)
-        self.dropped += sum(track.last == self._next - 1 and track.number not in self._given for track in shown)
+        self.dropped += sum(track.last == self._next - 1 and track.number not in self._given for track in present)
 
     def _forget(self, frame: int) -> None:
         self._open = [track for track in self._open if track.last > frame - LOOK_AHEAD]

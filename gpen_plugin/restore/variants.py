@@ -54,8 +54,7 @@ class Layers:
 
 
 def parse_layers(text: str) -> Layers:
-    """Layers from ``4-9``, ``4``, ``4-`` (to the last), or ``coarse``, ``middle``, ``fine``: to 8 px, to 32 px, from 64
-    px.
+    """Layers from ``4-9``, ``4``, ``4-`` (to the last), or ``coarse`` (to 8 px), ``middle`` (32), ``fine`` (from 64).
 
     Raises: OptionError: anything else.
     """
@@ -73,8 +72,7 @@ class Variation:
 
     A random variant adds to the codes the difference of a sample of the prior and the prior's mean. It does not move
     towards the sample itself: the codes of a trained encoder lie elsewhere than the prior's, and every sample would
-        change a face in
-    the same, ugly way.
+    change a face in the same way.
 
     Raises:
         OptionError: a number is out of range.

@@ -46,7 +46,7 @@ class WideColor:
     def to_bt709(self, frame: np.ndarray) -> np.ndarray:
         """Convert a frame, (H, W, 3) uint16 RGB, full range, to (H, W, 3) uint8 BGR.
 
-        HDR is shown with the diffuse white of BT.2408 as white; highlights are compressed by the curve of BT.2390,
+        HDR is mapped with the diffuse white of BT.2408 as white; highlights are compressed by the curve of BT.2390,
         which leaves dark and middle tones unchanged. Colors outside the gamut are clipped.
         """
         light = _linear_light(self.transfer)[frame]  # [H, W, 3], 1 = SDR white
@@ -80,8 +80,8 @@ def _linear_light(transfer: int) -> np.ndarray:
 
 def _look_up(table: np.ndarray, light: np.ndarray) -> np.ndarray:
     """Read a table over evenly spaced square roots of light, from 0 to 1."""
-    place = np.sqrt(np.minimum(light, 1)) * (len(table) - 1) + 0.5
-    return table[place.astype(np.uint16)]
+    index = np.sqrt(np.minimum(light, 1)) * (len(table) - 1) + 0.5
+    return table[index.astype(np.uint16)]
 
 
 def pq_to_nits(signal: np.ndarray) -> np.ndarray:

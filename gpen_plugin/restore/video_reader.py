@@ -23,11 +23,11 @@ MAX_ERRORS = 1000  # in a row; then the file is at its end
 FORMATS_WITH_VIDEO_LENGTH = {"mov", "avi"}  # formats that give the length of the video
 FORMATS_WITH_FILE_LENGTH = {"matroska", "asf", "flv"}  # formats that give the length of the whole file
 LENGTH_SLACK = Fraction(2)  # seconds by which the video may end before such a file does
-FORMATS_WITH_RESETS = {"mpegts", "mpeg"}  # formats whose clock may be set anew: broadcasts, discs, joined recordings
+FORMATS_WITH_RESETS = {"mpegts", "mpeg"}  # formats whose clock may be reset: broadcasts, discs, joined recordings
 MAX_TIME_STEP_BACK, MAX_TIME_STEP = (
     Fraction(1),
     Fraction(600),
-)  # seconds in one stream; beyond them the clock was set anew
+)  # seconds in one stream; beyond them the clock was reset
 STILL_DISPOSITIONS = {"attached_pic", "timed_thumbnails"}  # what streams of a cover are marked with
 
 # Code points of ITU-T H.273, as FFmpeg numbers them.
@@ -61,10 +61,7 @@ def open_video(path: Path) -> "InputContainer":
 
 
 def demux(container: "InputContainer") -> Iterator["Packet"]:
-    """Packets of all streams in the order of the file, without damaged parts, with continuous time.
-
-    Two readers of a file get the same packets and times.
-    """
+    """Undamaged packets of all streams in file order, with continuous time; the same for each reader of a file."""
     clock = _Clock() if FORMATS_WITH_RESETS & _formats(container) else None
     errors = 0
     while errors < MAX_ERRORS:
@@ -98,7 +95,7 @@ def start_time(container: "InputContainer") -> Fraction:
     return max(min(starts, default=Fraction(0)), Fraction(0))
 
 
-_TimedFrame = tuple[np.ndarray, Fraction | None]  # a frame and its time in seconds, None where nothing tells it
+_TimedFrame = tuple[np.ndarray, Fraction | None]  # a frame and its time in seconds, None if the file does not say it
 
 
 class VideoSource:
@@ -111,19 +108,15 @@ class VideoSource:
     Raises:
         DataError: it does not exist, is not a video, or has no frame.
         MissingFileError: PyAV is not installed.
-
-    Attributes:
-        rate: frames per second according to the file; the frames' times may differ.
-        expected: number of frames according to the file.
-        aspect: width of a pixel by its height.
-        read: number of frames read so far.
-        notes: for the user; complete after the last frame.
     """
 
-    def __init__(
-        self,
-        path: Path,  # the file
-    ):
+    rate: Fraction  # frames per second according to the file; the frames' times may differ
+    expected: int  # number of frames according to the file
+    aspect: Fraction  # width of a pixel by its height
+    read: int  # number of frames read so far
+    notes: list[str]  # for the user; complete after the last frame
+
+    def __init__(self, path: Path):
         self._path = Path(path)
         self._container = open_video(self._path)
         streams = [stream for stream in video_streams(self._container) if stream.codec_context is not None]
@@ -157,13 +150,13 @@ class VideoSource:
 
     def __iter__(self) -> Iterator[tuple[np.ndarray, Fraction, Fraction]]:
         try:
-            shown = None
+            last = None
             for frame, time in self._in_order():
-                if shown is not None:
-                    yield (*shown, time - shown[1])
-                shown = frame, time
-            if shown is not None:
-                yield (*shown, self._last_duration(shown[1]))
+                if last is not None:
+                    yield (*last, time - last[1])
+                last = frame, time
+            if last is not None:
+                yield (*last, self._last_duration(last[1]))
         finally:
             self._container.close()
         self._note_damage()

@@ -83,10 +83,9 @@ class VideoTarget:
     Raises:
         OptionError: a suffix that cannot be written, or `path` is the source.
         MissingFileError: PyAV is not installed.
-
-    Attributes:
-        notes: for the user; complete after the context.
     """
+
+    notes: list[str]  # for the user; complete after the context
 
     def __init__(
         self,
@@ -107,7 +106,7 @@ class VideoTarget:
         self._left_over = f"{name}.*.part{suffix}"
         self._encoder: _Encoder | None = None
         self._size: tuple[int, int] | None = None
-        self.notes: list[str] = []
+        self.notes = []
 
     def __enter__(self) -> "VideoTarget":
         return self
@@ -118,10 +117,7 @@ class VideoTarget:
         time: Fraction,  # in seconds from the start of the source; increasing
         duration: Fraction,  # in seconds
     ) -> None:
-        """Add a frame.
-
-        Raises: DataError: it cannot be written.
-        """
+        """Add a frame. DataError if it cannot be written."""
         height, width = frame.shape[:2]
         if self._encoder is None:
             self._size = (width, height)
@@ -285,11 +281,9 @@ _Mux = Callable[[Iterable["Packet"]], None]
 
 
 class _Companions:
-    """Takes the streams of a file that are no video over into another: copied, or encoded anew, or left out.
+    """Copies the other streams of a video into another file, or encodes them again, or leaves them out."""
 
-    Attributes:
-        notes: what was not copied.
-    """
+    notes: list[str]  # what was not copied
 
     def __init__(
         self,

@@ -25,7 +25,7 @@ LICENCE_SHOWN = "licence-of-released-weights-shown"  # a file in the cache
 
 @dataclass(frozen=True)
 class Conventions:
-    """Conventions of a network that its tensors do not show."""
+    """Conventions of a network that its tensors do not determine."""
 
     value_range: tuple[float, float] = (-1, 1)  # lowest and highest value of input and output
     task: str = "restore"  # ``restore``, ``colorize``, ``inpaint`` or ``seg2face``
@@ -177,12 +177,12 @@ def weight_files() -> list[WeightFile]:
 
 def print_licence_once() -> None:
     """Print the note on the released weights to stderr: once per user, or each time if the cache is not writable."""
-    if osp.exists(shown := cache_folder() / LICENCE_SHOWN):
+    if osp.exists(path := cache_folder() / LICENCE_SHOWN):
         return
     with contextlib.suppress(OSError):
-        shown.parent.mkdir(parents=True, exist_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            with open(shown, "x") as marker:  # of several processes one succeeds
+            with open(path, "x") as marker:  # of several processes one succeeds
                 marker.write(f"{LICENCE}\n")
         except FileExistsError:
             return

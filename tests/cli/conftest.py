@@ -20,7 +20,7 @@ def weights(tmp_path_factory):
 
 @pytest.fixture
 def run(weights, tmp_path, monkeypatch, capsys):
-    """Run the command in an empty folder, with a detector that knows where the faces are."""
+    """Run the command in an empty folder, with a detector that returns the given faces."""
     found = Detector(*FACES)
     monkeypatch.setattr(restorer, "open_detector", lambda *arguments, **options: found)
     monkeypatch.chdir(tmp_path)

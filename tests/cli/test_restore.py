@@ -13,13 +13,13 @@ from gpen_plugin.restore import batch, outputs, restorer
 
 
 def test_a_folder(run, tmp_path):
-    for place, name in enumerate(["a.png", "sub/b.png", "c.jpg"]):
-        write(tmp_path / "album" / name, place)
+    for seed, name in enumerate(["a.png", "sub/b.png", "c.jpg"]):
+        write(tmp_path / "album" / name, seed)
     status, said = run("album", "-o", "out")
     assert status == 0
     assert files(tmp_path / "out") == ["a.png", "c.jpg", "sub/b.png"]
     assert "3 of 3 inputs written, 6 faces" in said.out
-    assert "told: knows where the faces are" in said.out
+    assert "known: positions of the faces are given" in said.out
     assert (cv2.imread(str(tmp_path / "out/a.png")) != photograph(seed=0)).any()
 
 
@@ -56,9 +56,9 @@ def test_no_face_leaves_the_photograph_and_has_a_status_of_its_own(run, tmp_path
 
 
 @pytest.mark.parametrize("error", [MemoryError(), cv2.error("Insufficient memory")])
-def test_a_photograph_that_needs_more_memory_than_there_is_costs_itself_alone(run, tmp_path, monkeypatch, error):
-    for place, name in enumerate("abc"):
-        write(tmp_path / f"in/{name}.png", place)
+def test_out_of_memory_fails_only_its_image(run, tmp_path, monkeypatch, error):
+    for seed, name in enumerate("abc"):
+        write(tmp_path / f"in/{name}.png", seed)
     whole, large = restorer.Restorer.paste_back, photograph(seed=1)
 
     def paste_back(self, image, *arguments):
@@ -74,11 +74,11 @@ def test_a_photograph_that_needs_more_memory_than_there_is_costs_itself_alone(ru
     assert "not written: in/b.png" in said.out
 
 
-def test_missing_weights_are_told_of_once(run, tmp_path, monkeypatch):
+def test_missing_weights_are_reported_once(run, tmp_path, monkeypatch):
     monkeypatch.setenv("GPEN_PLUGIN_OFFLINE", "1")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    for place, name in enumerate("abc"):
-        write(tmp_path / f"in/{name}.png", place)
+    for seed, name in enumerate("abc"):
+        write(tmp_path / f"in/{name}.png", seed)
     status, said = run("in", "-o", "out", "--identity", 0.5)
     assert status == 1
     assert said.err.count("arcface_resnet18.pth (") == 1
@@ -86,8 +86,8 @@ def test_missing_weights_are_told_of_once(run, tmp_path, monkeypatch):
 
 
 def test_stopped_by_hand(run, tmp_path, monkeypatch):
-    for place, name in enumerate("abc"):
-        write(tmp_path / f"in/{name}.png", place)
+    for seed, name in enumerate("abc"):
+        write(tmp_path / f"in/{name}.png", seed)
     write_whole, written = outputs.Outputs.write, []
 
     def stop_at_the_second(self, path, data):
@@ -105,9 +105,9 @@ def test_stopped_by_hand(run, tmp_path, monkeypatch):
     assert [job["source"] for job in json.loads((tmp_path / "report.json").read_text())["jobs"]] == ["in/a.png"]
 
 
-def test_what_is_held_at_once_counts_results(run, tmp_path, monkeypatch):
-    for place, name in enumerate("abcd"):
-        write(tmp_path / f"in/{name}.png", place)
+def test_memory_limit_counts_results(run, tmp_path, monkeypatch):
+    for seed, name in enumerate("abcd"):
+        write(tmp_path / f"in/{name}.png", seed)
     together = []
     whole = restorer.Restorer.restore_all
     monkeypatch.setattr(restorer.Restorer, "restore_all", lambda *a, **b: together.append(len(a[1])) or whole(*a, **b))
@@ -119,7 +119,7 @@ def test_what_is_held_at_once_counts_results(run, tmp_path, monkeypatch):
         assert [number for number in together if number] == groups
 
 
-def test_a_face_that_stops_the_network_costs_its_photograph_alone(run, tmp_path, weights):
+def test_nan_face_fails_only_its_image(run, tmp_path, weights):
     state = torch.load(weights)
     for tensor in state["params_ema"].values():
         tensor.fill_(float("nan"))
@@ -168,7 +168,7 @@ def test_a_reference_whose_styles_are_mixed_in(run, tmp_path):
     assert (one != two).any()
 
 
-def test_home_is_found_for_what_lies_beside(run, tmp_path, monkeypatch):
+def test_home_is_expanded_in_all_paths(run, tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     write(tmp_path / "a.png")
     assert run("a.png", "-o", "~/out", "--compare")[0] == 0
@@ -199,7 +199,7 @@ def test_a_video(run, tmp_path):
 
 
 @pytest.mark.parametrize("option", [["--save-faces"], ["--variants", 1]])
-def test_a_video_among_photographs_goes_without_what_these_have(run, tmp_path, option):
+def test_photograph_options_do_not_apply_to_videos(run, tmp_path, option):
     (tmp_path / "album").mkdir()
     write_film(tmp_path / "album" / "film.avi")
     write(tmp_path / "album" / "a.png")
@@ -209,7 +209,7 @@ def test_a_video_among_photographs_goes_without_what_these_have(run, tmp_path, o
     assert f"{option[0]} does not apply to videos" in said.err
 
 
-def test_a_video_among_aligned_faces_is_refused_alone(run, tmp_path):
+def test_video_among_aligned_faces_fails_only_itself(run, tmp_path):
     (tmp_path / "album").mkdir()
     (tmp_path / "album" / "film.avi").write_bytes(b"")
     write(tmp_path / "album" / "a.png")
@@ -219,7 +219,7 @@ def test_a_video_among_aligned_faces_is_refused_alone(run, tmp_path):
     assert "film.avi: is a video, but --aligned is for images of one face" in said.err
 
 
-def test_a_video_without_pyav_is_refused_alone(run, tmp_path, monkeypatch):
+def test_video_without_pyav_fails_only_itself(run, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "av", None)
     (tmp_path / "film.mp4").write_bytes(b"")
     write(tmp_path / "a.png")
@@ -239,7 +239,7 @@ def test_the_onnx_file_gives_the_same(run, tmp_path, weights):
     assert np.abs(one - two).max() <= 1
 
 
-def test_faces_that_are_too_large_for_the_network_are_told(run, tmp_path):
+def test_faces_too_large_for_the_network_are_reported(run, tmp_path):
     write(tmp_path / "a.png")
     small = Detector(face_at(90, 110, 30))
     assert "larger network" not in run("a.png", "-o", "one", detector=small)[1].err

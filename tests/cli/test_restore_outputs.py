@@ -25,7 +25,7 @@ from gpen_plugin.restore.outputs import Outputs, shorten_name
 
 
 @pytest.mark.parametrize("suffix", [".png", ".jpg", ".webp", ".tif", ".bmp"])
-def test_a_photograph_in_which_nothing_was_restored_is_copied(run, tmp_path, suffix):
+def test_unchanged_photograph_is_copied(run, tmp_path, suffix):
     source = tmp_path / f"a{suffix}"
     exif = Image.Exif()
     exif[0x0112] = 6
@@ -40,7 +40,7 @@ def test_a_photograph_in_which_nothing_was_restored_is_copied(run, tmp_path, suf
     assert (tmp_path / "restored" / source.name).read_bytes() != source.read_bytes()
 
 
-def test_an_unchanged_photograph_is_encoded_where_another_format_or_size_is_asked_for(run, tmp_path):
+def test_unchanged_photograph_is_encoded_for_another_format_or_size(run, tmp_path):
     write(tmp_path / "a.png")
     (tmp_path / "wrong.jpg").write_bytes((tmp_path / "a.png").read_bytes())
     run("a.png", "wrong.jpg", "-o", "jpg", "--suffix", "jpg", detector=Detector())
@@ -49,7 +49,7 @@ def test_an_unchanged_photograph_is_encoded_where_another_format_or_size_is_aske
     assert Image.open(tmp_path / "large/a.png").size == (640, 480)
 
 
-def test_of_an_animation_the_other_frames_are_reported_unless_it_is_copied(run, tmp_path):
+def test_left_out_frames_of_an_animation_are_reported(run, tmp_path):
     frames = [Image.fromarray(photograph(seed=seed)) for seed in range(3)]
     frames[0].save(tmp_path / "a.webp", save_all=True, append_images=frames[1:], lossless=True)
     said = run("a.webp", "-o", "copied", detector=Detector())[1]
@@ -69,9 +69,9 @@ def test_a_jpeg_that_is_cut_off_is_restored_and_reported(run, tmp_path):
     assert "the file is cut off" in run("a.jpg", "-o", "copied", detector=Detector())[1].err
 
 
-def test_nothing_of_an_earlier_run_is_replaced_unless_asked_for(run, tmp_path):
-    for place, name in enumerate(("a/x.png", "b/x.png", "b/y.png")):
-        write(tmp_path / name, place)
+def test_earlier_results_are_kept_without_overwrite(run, tmp_path):
+    for seed, name in enumerate(("a/x.png", "b/x.png", "b/y.png")):
+        write(tmp_path / name, seed)
     assert run("a/x.png", "-o", "out", "--report", "report.json")[0] == 0
     first = (tmp_path / "out/x.png").read_bytes()
     status, said = run("b", "-o", "out")
@@ -88,7 +88,7 @@ def test_nothing_of_an_earlier_run_is_replaced_unless_asked_for(run, tmp_path):
 
 
 @pytest.mark.parametrize("there", ["compare/a.png.png", "faces/a.png_00_before.png", "a_1.png", "compare/a.png_1.png"])
-def test_nothing_that_stands_beside_is_replaced(run, tmp_path, there):
+def test_further_files_are_not_replaced(run, tmp_path, there):
     write(tmp_path / "a.png")
     path = tmp_path / "out" / there
     path.parent.mkdir(parents=True)
@@ -101,8 +101,8 @@ def test_nothing_that_stands_beside_is_replaced(run, tmp_path, there):
 
 
 def test_names_that_differ_in_case_do_not_stop_the_batch(run, tmp_path):
-    for place, name in enumerate(("in/same.png", "in/SAME.PNG", "in/b.png")):
-        write(tmp_path / name, place)
+    for seed, name in enumerate(("in/same.png", "in/SAME.PNG", "in/b.png")):
+        write(tmp_path / name, seed)
     assert run("in", "-o", "out")[0] == 0
     assert len({name.casefold() for name in files(tmp_path / "out")}) == 3
 
@@ -138,9 +138,9 @@ def stop_after(monkeypatch, number, then):
     return written
 
 
-def test_a_full_disk_ends_the_run_and_the_report_tells(run, tmp_path, monkeypatch):
-    for place, name in enumerate("abcde"):
-        write(tmp_path / f"in/{name}.png", place)
+def test_full_disk_ends_the_run_with_a_report(run, tmp_path, monkeypatch):
+    for seed, name in enumerate("abcde"):
+        write(tmp_path / f"in/{name}.png", seed)
 
     def full():
         try:
@@ -169,9 +169,9 @@ def test_a_report_that_cannot_be_written_is_printed(run, tmp_path):
 
 
 @pytest.mark.parametrize("batch", [1, 8])
-def test_an_output_folder_that_is_lost_is_not_made_anew(run, tmp_path, monkeypatch, batch):
-    for place, name in enumerate(("a.png", "sub/b.png", "sub/c.png")):
-        write(tmp_path / "in" / name, place)
+def test_lost_output_folder_is_not_created_again(run, tmp_path, monkeypatch, batch):
+    for seed, name in enumerate(("a.png", "sub/b.png", "sub/c.png")):
+        write(tmp_path / "in" / name, seed)
     stop_after(monkeypatch, 1, lambda: shutil.rmtree(tmp_path / "out"))
     status, said = run("in", "-o", "out", "--batch", batch)
     assert status == 1
@@ -190,9 +190,9 @@ def test_an_output_folder_on_another_disk_is_not_written_to(tmp_path):
 
 
 @pytest.mark.parametrize("error", [KeyError("x"), ZeroDivisionError("division by zero"), RuntimeError("no idea")])
-def test_what_nobody_foresaw_costs_its_photograph_alone(run, tmp_path, monkeypatch, error):
-    for place, name in enumerate("abc"):
-        write(tmp_path / f"in/{name}.png", place)
+def test_unexpected_error_fails_only_its_image(run, tmp_path, monkeypatch, error):
+    for seed, name in enumerate("abc"):
+        write(tmp_path / f"in/{name}.png", seed)
     whole, wrong = restorer.Restorer.paste_back, photograph(seed=1)
 
     def paste_back(self, image, *arguments):
@@ -226,7 +226,7 @@ def test_an_unreadable_folder_is_a_failure(run, tmp_path, monkeypatch):
     assert files(tmp_path / "out") == ["a.png"]
 
 
-def test_what_a_folder_holds_beside_is_said_once(run, tmp_path):
+def test_skipped_files_are_reported_once(run, tmp_path):
     write(tmp_path / "in/a.png")
     (tmp_path / "in/IMG_1.DNG").write_bytes(b"raw")
     status, said = run("in", "-o", "out")
@@ -246,7 +246,7 @@ def test_faces_of_long_names_are_saved(run, tmp_path, letter):
     assert {len(os.fsencode(other)) <= 255 for other in others} == {True}
 
 
-def test_faces_below_the_least_size_are_said_to_be_left_alone(run, tmp_path):
+def test_faces_below_min_face_are_reported(run, tmp_path):
     source = write(tmp_path / "a.png")
     status, said = run("a.png", "-o", "out", "--min-face", 500)
     assert status == 0
@@ -271,8 +271,8 @@ sys.exit(main(sys.argv[1:]))
 
 
 def test_sigterm_ends_as_ctrl_c_does(tmp_path, weights):
-    for place in range(8):
-        write(tmp_path / f"in/{place:02d}.png", place)
+    for seed in range(8):
+        write(tmp_path / f"in/{seed:02d}.png", seed)
     words = ["in", "-o", "out", "--batch", "1", "--report", "report.json", "--mask", "soft", "--device", "cpu"]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"}
     with subprocess.Popen(
@@ -299,8 +299,8 @@ def test_sigterm_ends_as_ctrl_c_does(tmp_path, weights):
 
 
 def test_results_are_counted_not_kept(run, tmp_path, monkeypatch):
-    for place in range(3):
-        write(tmp_path / f"in/{place}.png", place)
+    for seed in range(3):
+        write(tmp_path / f"in/{seed}.png", seed)
     alive = []
     whole = batch.FaceReport.of
 
@@ -338,7 +338,7 @@ def test_pages_without_a_face_are_copied_with_their_file(run, tmp_path):
     assert "left out" not in said.err
 
 
-def test_pages_go_into_no_format_of_one_image(run, tmp_path):
+def test_pages_need_a_tiff_target(run, tmp_path):
     write(tmp_path / "in/b.png")
     write_tiff(tmp_path / "in/a.tif")
     status, said = run("in", "-o", "out", "--suffix", "jpg")
@@ -347,7 +347,7 @@ def test_pages_go_into_no_format_of_one_image(run, tmp_path):
     assert files(tmp_path / "out") == ["b.jpg"]
 
 
-def test_a_page_that_cannot_be_read_costs_the_file(run, tmp_path):
+def test_unreadable_page_fails_its_file(run, tmp_path):
     whole = write_tiff(tmp_path / "a.tif").read_bytes()
     with tifffile.TiffFile(tmp_path / "a.tif") as file:
         start = file.pages[2].dataoffsets[0]

@@ -4,12 +4,12 @@ import pytest
 from helpers.restore_command import write
 
 
-@pytest.mark.parametrize(("option", "room"), [("--save-faces", "faces"), ("--compare", "compare")])
-def test_results_do_not_lie_where_faces_and_comparisons_go(run, tmp_path, option, room):
-    write(tmp_path / f"in/{room}/a.png")
+@pytest.mark.parametrize(("option", "folder"), [("--save-faces", "faces"), ("--compare", "compare")])
+def test_results_do_not_collide_with_saved_faces(run, tmp_path, option, folder):
+    write(tmp_path / f"in/{folder}/a.png")
     status, said = run("in", "-o", "out", option)
     assert status == 1
-    assert f"{option}: would write to out/{room}, like the result of in/{room}/a.png" in said.err
+    assert f"{option}: would write to out/{folder}, like the result of in/{folder}/a.png" in said.err
     assert run("in", "-o", "out")[0] == 0
 
 
@@ -48,7 +48,7 @@ def test_mistakes_on_the_command_line(run, tmp_path, words, said):
 
 
 @pytest.mark.parametrize("option", [["--aligned"], ["--save-faces"], ["--variants", 2]])
-def test_what_only_photographs_have(run, tmp_path, option):
+def test_options_for_photographs_only(run, tmp_path, option):
     (tmp_path / "film.mp4").write_bytes(b"")
     status, said = run("film.mp4", "-o", "out", *option)
     assert status == 1
@@ -64,7 +64,7 @@ def test_how_variants_differ_without_variants(run, tmp_path, option):
 
 
 @pytest.mark.parametrize("option", [["--upscale", "2"], ["--background", "RealESRGAN_x2plus"]])
-def test_what_only_whole_photographs_have(run, tmp_path, option):
+def test_options_for_whole_photographs_only(run, tmp_path, option):
     write(tmp_path / "a.png")
     status, said = run("a.png", "-o", "out", "--aligned", *option)
     assert status == 1

@@ -13,7 +13,7 @@ from gpen_plugin.cli.sample import main
 from gpen_plugin.errors import CheckpointError, OptionError
 from gpen_plugin.restore.prior_sampler import MEAN_SAMPLES, SHARED_SEED, PriorSampler
 
-SIDE, CELL = 32, 34  # of an image, and with the gap beside it
+SIDE, CELL = 32, 34  # of an image, and with the gap
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +60,7 @@ def differ(one: np.ndarray, other: np.ndarray) -> int:
     return int(np.abs(one.astype(int) - other.astype(int)).max())
 
 
-def test_a_sample_is_what_the_prior_draws_from_the_seeds_stream(net, weights):
+def test_sample_is_determined_by_its_seed(net, weights):
     (image,) = draw(weights, 7, truncation=0.7)
     stream = torch.Generator().manual_seed(7)
     z, noise = torch.randn(1, 16, generator=stream), net.make_noise(1, stream)
@@ -81,7 +81,7 @@ def test_a_sample_does_not_depend_on_its_batch(weights, noise):
 
 
 def test_noise(weights):
-    """With truncation 0 all have one latent code: only their own noise tells them apart."""
+    """With truncation 0 all have one latent code and differ only in their noise."""
     for noise, distance in (("random", 2), ("fixed", 0), ("zero", 0)):
         one, other = draw(weights, 0, 1, noise=noise, truncation=0)
         assert (differ(one, other) > 1) == (distance > 1), noise
@@ -98,7 +98,7 @@ def test_truncation_0_is_one_latent_code_and_1_is_the_mappings(net, weights):
 
 
 @pytest.mark.parametrize("truncation", [-3, 1.001, 7, float("nan")])
-def test_truncation_goes_from_0_to_1(truncation, weights, tmp_path, capsys):
+def test_truncation_out_of_range(truncation, weights, tmp_path, capsys):
     message = f"truncation: got {truncation:g}; expected a number from 0, the mean face, to 1, all variety"
     with pytest.raises(OptionError, match=message):
         PriorSampler(weights, truncation=truncation)
@@ -119,7 +119,7 @@ def test_mixing_takes_codes_and_noise_of_the_finer_blocks_from_the_style(weights
         sampler.mix(source, style, 12)
 
 
-def test_noise_of_a_mixed_drawing_comes_from_both(weights):
+def test_mixed_sample_has_noise_of_both(weights):
     sampler = PriorSampler(weights, truncation=0)
     own, other = sampler.from_seed(0), sampler.from_seed(1)
     one, mixed, two = sampler([own, sampler.mix(own, other, 16), other])
@@ -133,10 +133,10 @@ def test_grid(command, weights, tmp_path, capsys):
     assert table.shape == (2 * CELL - 2, 3 * CELL - 2, 3)
     assert "6 images written" in capsys.readouterr().out
     assert sorted(path.name for path in (tmp_path / "each").iterdir()) == sorted(f"{n}.png" for n in range(5, 11))
-    for place, image in enumerate(draw(weights, *range(5, 11))):
-        assert differ(cell(table, place // 3, place % 3), image) <= 1
-        saved = cv2.imread(str(tmp_path / "each" / f"{5 + place}.png"))
-        assert np.array_equal(saved, cell(table, place // 3, place % 3))
+    for index, image in enumerate(draw(weights, *range(5, 11))):
+        assert differ(cell(table, index // 3, index % 3), image) <= 1
+        saved = cv2.imread(str(tmp_path / "each" / f"{5 + index}.png"))
+        assert np.array_equal(saved, cell(table, index // 3, index % 3))
 
 
 def test_the_raw_network_is_another_entry(command):
@@ -164,15 +164,15 @@ def test_mixing_table(command, weights):
 
 
 @pytest.mark.parametrize("space", ["w", "z"])
-def test_table_goes_from_seed_to_seed_in_small_steps(command, weights, space):
+def test_interpolation_has_small_steps(command, weights, space):
     table = command("--mode", "interpolate", "--seeds", "3", "1", "1", "2", "--frames", "8", "--space", space)
     assert table.shape == (3 * CELL - 2, 9 * CELL - 2, 3)
     own = dict(zip((3, 1, 2), draw(weights, 3, 1, 2, noise="fixed"), strict=True))
     for row, (start, end) in enumerate(((3, 1), (1, 1), (1, 2))):
-        way = [cell(table, row, column) for column in range(9)]
-        assert differ(way[0], own[start]) <= 1
-        assert differ(way[8], own[end]) <= 1
-        largest = max(np.abs(way[n].astype(int) - way[n + 1]).mean() for n in range(8))
+        steps = [cell(table, row, column) for column in range(9)]
+        assert differ(steps[0], own[start]) <= 1
+        assert differ(steps[8], own[end]) <= 1
+        largest = max(np.abs(steps[n].astype(int) - steps[n + 1]).mean() for n in range(8))
         assert largest <= 0.5 * np.abs(own[start].astype(int) - own[end]).mean() + 0.2
 
 
@@ -191,13 +191,13 @@ def test_the_arc_keeps_the_length_of_a_code(weights):
     drawings = list(sampler.interpolate([0, 1], 4, "z"))
     assert len(drawings) == 5
     codes = {}
-    for share in (0.25, 0.5):
+    for t in (0.25, 0.5):
         z = torch.stack([sampler.z(0)[0] / sampler.z(0).norm(), sampler.z(1)[0] / sampler.z(1).norm()])
         angle = (z[0] @ z[1]).acos()
-        codes[share] = (((1 - share) * angle).sin() * sampler.z(0) + (share * angle).sin() * sampler.z(1)) / angle.sin()
-    for share, code in codes.items():
+        codes[t] = (((1 - t) * angle).sin() * sampler.z(0) + (t * angle).sin() * sampler.z(1)) / angle.sin()
+    for t, code in codes.items():
         expected = sampler.net.to_latents(code)
-        torch.testing.assert_close(drawings[int(share * 4)].latents, expected, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(drawings[int(t * 4)].latents, expected, rtol=1e-4, atol=1e-5)
     straight = list(sampler.interpolate([0, 1], 4, "w"))
     torch.testing.assert_close(straight[2].latents, (drawings[0].latents + drawings[4].latents) / 2)
 
@@ -227,7 +227,7 @@ def test_a_film_that_cannot_be_written(weights, tmp_path, capsys):
     assert "film.mp4: cannot be written" in capsys.readouterr().err
 
 
-def test_without_pyav_the_way_out_is_told(weights, tmp_path, capsys, monkeypatch):
+def test_missing_pyav_names_extra_and_folder(weights, tmp_path, capsys, monkeypatch):
     monkeypatch.setitem(sys.modules, "av", None)
     arguments = ["--mode", "interpolate", "--frames", "1", "-m", str(weights), "--device", "cpu"]
     assert main([*arguments, "-o", str(tmp_path / "film.mp4")]) == 1

@@ -44,8 +44,8 @@ def test_only_picked_faces_change(page, upload):
 def test_faces_are_numbered_from_left_to_right(page, upload):
     assert [face.detected.score for face in upload.faces] == [0.7, 0.9]
     html = comparison(upload, page.blend(upload, [1, 2], 1))
-    places = [float(part.partition("%")[0]) for part in html.split("left: clamp(1em, ")[1:]]
-    assert places == [pytest.approx(100 * x / photograph().shape[1], abs=0.1) for x in (90, 230)]
+    positions = [float(part.partition("%")[0]) for part in html.split("left: clamp(1em, ")[1:]]
+    assert positions == [pytest.approx(100 * x / photograph().shape[1], abs=0.1) for x in (90, 230)]
     assert html.index(">1</b>") < html.index(">2</b>")
 
 

@@ -151,8 +151,8 @@ def test_strength_by_arrow_keys(visitor):
     handle.send_keys(*[Keys.ARROW_LEFT] * 10)
     visitor.until_after_is(after)
     assert visitor.download()[RIGHT].mean() == pytest.approx(full[RIGHT].mean() / 2, abs=1)
-    shown = visitor.wait(lambda: visitor.all("#alpha input[type=number]")[0].get_attribute("value"))
-    assert float(shown) == 0.5
+    value = visitor.wait(lambda: visitor.all("#alpha input[type=number]")[0].get_attribute("value"))
+    assert float(value) == 0.5
 
 
 def test_slider_by_keyboard(visitor):

@@ -12,7 +12,7 @@ def tiled(
     *,
     batch: int | str = "n",
     shape: tuple = (3, 8, 8),
-    told: tuple = (3, 16, 16),
+    declared: tuple = (3, 16, 16),
     gains: tuple[float, ...] = (1, 1, 1),
     half: bool = False,
     inside: tuple = (0, 0, 0, 0),
@@ -24,7 +24,7 @@ def tiled(
         path: of the file.
         batch: faces at once; a name for any number.
         shape: of each, (C, H, W).
-        told: what the file says of its output's shape, (C, H, W).
+        declared: what the file says of its output's shape, (C, H, W).
         gains: factor of each channel.
         half: whether it computes in float16.
         inside: what it takes its input to be, whatever the file says; 0 for what comes.
@@ -42,7 +42,7 @@ def tiled(
         nodes,
         "tiled",
         [helper.make_tensor_value_info("input", kind, [batch, *shape])],
-        [helper.make_tensor_value_info("output", kind, [batch, *told])],
+        [helper.make_tensor_value_info("output", kind, [batch, *declared])],
         [numpy_helper.from_array(value, name) for name, value in constants.items()],
     )
     return _written(path, graph, metadata or {})

@@ -1,4 +1,4 @@
-"""Stand-ins for what a `Restorer` is made of, so that tests know what should come out."""
+"""Stand-ins for the parts of a `Restorer`, with known results."""
 
 import numpy as np
 
@@ -23,18 +23,18 @@ class Network:
 
     def __call__(self, faces):
         self.batches.append(len(faces))
-        shown = [resize_bilinear(face, self.in_size) for face in faces]
-        return [np.clip(self.rule(face), 0, 1).astype(np.float32) for face in shown]
+        resized = [resize_bilinear(face, self.in_size) for face in faces]
+        return [np.clip(self.rule(face), 0, 1).astype(np.float32) for face in resized]
 
 
 class Detector:
-    """Finds what it was told.
+    """Returns the given faces.
 
     Args:
         faces: for each photograph; by default none.
     """
 
-    name, notice = "told", "told: knows where the faces are"
+    name, notice = "known", "known: positions of the faces are given"
 
     def __init__(self, *faces):
         self.faces = list(faces)
@@ -51,7 +51,7 @@ def face_at(x: float, y: float, side: float, angle: float = 0, score: float = 0.
     rotation = np.array([[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]])
     landmarks = (template("ffhq") - 0.5) * side @ rotation.T + (x, y)
     low, high = landmarks.min(axis=0), landmarks.max(axis=0)
-    return DetectedFace(np.concatenate([low, high]), landmarks, score, "told")
+    return DetectedFace(np.concatenate([low, high]), landmarks, score, "known")
 
 
 def photograph(height=240, width=320, seed=0) -> np.ndarray:

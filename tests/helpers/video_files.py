@@ -23,7 +23,7 @@ EXACT = 0x4 | 0x40000 | 0x2000  # swscale's flags for bicubic, accurate rounding
 
 
 def frame(number: int, width: int = WIDTH, height: int = HEIGHT) -> np.ndarray:
-    """A drawn face that goes to the right by a pixel a frame."""
+    """A synthetic face that moves to the right by a pixel a frame."""
     image = np.full((height, width, 3), (90, 120, 70), np.uint8)
     left = 8 + number
     image[8 : 8 + SIDE, left : left + SIDE] = render_face(1, SIDE)[:, : width - left]
@@ -138,12 +138,12 @@ def tone_in(path: Path, number: int = 0) -> tuple[float, float]:
     """When the tone starts and ends, in seconds."""
     loud = []
     with av.open(str(path)) as container:
-        for heard in container.decode(container.streams.audio[number]):
-            values = heard.to_ndarray().astype(float)
-            values = values.reshape(-1, heard.layout.nb_channels)[:, 0] if not heard.format.is_planar else values[0]
-            values /= 32768 if heard.format.name.startswith("s16") else 1
-            start = float(heard.pts * heard.time_base)
-            loud += [start + place / heard.sample_rate for place in np.flatnonzero(np.abs(values) > 0.1)]
+        for part in container.decode(container.streams.audio[number]):
+            values = part.to_ndarray().astype(float)
+            values = values.reshape(-1, part.layout.nb_channels)[:, 0] if not part.format.is_planar else values[0]
+            values /= 32768 if part.format.name.startswith("s16") else 1
+            start = float(part.pts * part.time_base)
+            loud += [start + index / part.sample_rate for index in np.flatnonzero(np.abs(values) > 0.1)]
     return min(loud), max(loud)
 
 
@@ -159,14 +159,14 @@ def _encode_track(container, track: Track) -> list:
         stream.disposition = track.marks
     packets = []
     for number, image in enumerate(track.images):
-        shown = image
+        encoded = image
         if isinstance(image, np.ndarray):
-            shown = av.VideoFrame.from_ndarray(image, format="bgr24")
+            encoded = av.VideoFrame.from_ndarray(image, format="bgr24")
             if track.pixels != "bgr24":
-                shown = shown.reformat(format=track.pixels, interpolation=EXACT)
-        shown.pts = number if track.times is None else round(track.times[number] * 1000)
-        shown.time_base = stream.codec_context.time_base
-        packets += stream.encode(shown)
+                encoded = encoded.reformat(format=track.pixels, interpolation=EXACT)
+        encoded.pts = number if track.times is None else round(track.times[number] * 1000)
+        encoded.time_base = stream.codec_context.time_base
+        packets += stream.encode(encoded)
     return packets + stream.encode(None)
 
 
@@ -178,8 +178,8 @@ def _encode_tone(container, tone: Tone) -> list:
     if tone.marks is not None:
         stream.disposition = tone.marks
     seconds = np.arange(round(tone.seconds * tone.rate)) / tone.rate
-    heard = (seconds >= tone.tone[0]) & (seconds < tone.tone[1])
-    values = (np.sin(seconds * 2 * np.pi * 2000) * heard * 20000).astype(np.int16)
+    audible = (seconds >= tone.tone[0]) & (seconds < tone.tone[1])
+    values = (np.sin(seconds * 2 * np.pi * 2000) * audible * 20000).astype(np.int16)
     packets, length = [], 160
     for start in range(0, len(values), length):
         part = av.AudioFrame.from_ndarray(values[None, start : start + length], format="s16", layout="mono")
@@ -219,14 +219,14 @@ class FakeRestorer:
 
     def __init__(self, blind: tuple[int, ...] = (), scale: int = 1):
         self.blind, self.scale = blind, scale
-        self.looked_at = 0
+        self.searched = 0
         self.batches: list[list[list[DetectedFace]]] = []
         self.monochrome: list[bool] = []  # of each frame, as it was asked for
 
     def find(self, image: np.ndarray) -> list[DetectedFace]:
-        """The face, from how many frames were looked at."""
-        number = self.looked_at
-        self.looked_at += 1
+        """The face, by the number of frames searched so far."""
+        number = self.searched
+        self.searched += 1
         return [] if number in self.blind else [where(number)]
 
     def restore_all(self, images, *, faces) -> list[Restoration]:

@@ -38,7 +38,7 @@ def test_the_luminance_is_the_wanted_one_exactly_and_no_colour_leaves_the_gamut(
         np.testing.assert_allclose(luminance(result), wanted, atol=1e-6)
 
 
-def test_the_chroma_stays_where_there_is_room():
+def test_chroma_is_kept_inside_the_gamut():
     image = 0.4 + 0.2 * unit(1)
     result = set_luma(image, luminance(image) + np.float32(0.1))
     np.testing.assert_allclose(result, image + 0.1, atol=1e-6)
@@ -46,7 +46,7 @@ def test_the_chroma_stays_where_there_is_room():
     np.testing.assert_allclose(*chroma, atol=1e-5)
 
 
-def test_where_there_is_none_the_colour_becomes_paler_and_its_hue_stays():
+def test_hue_is_kept_outside_the_gamut():
     red = np.zeros((1, 1, 3), np.float32)
     red[:, :, 2] = 1
     bright = set_luma(red, np.full((1, 1), 0.9, np.float32))[0, 0]

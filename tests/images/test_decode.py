@@ -28,15 +28,15 @@ def test_one_clear_colour_of_a_png_becomes_alpha(tmp_path, bits, colour, clear):
 
 
 @pytest.mark.parametrize(("mode", "alpha"), [("1", False), ("P", False), ("PA", True), ("RGBX", False)])
-def test_other_kinds_of_pixels_are_read_as_what_they_show(tmp_path, mode, alpha):
+def test_other_modes_are_read_as_rgb(tmp_path, mode, alpha):
     rgba = Image.fromarray(noise(4, height=8, width=8))
     rgba.putalpha(255)
     source = rgba.convert("LA").convert(mode) if mode == "PA" else rgba.convert("RGB").convert(mode)
     source.save(tmp_path / "a.tif")
     photograph = read_photograph(tmp_path / "a.tif")
     assert (photograph.alpha is not None) == alpha
-    shown = Image.open(tmp_path / "a.tif").convert("RGBA").convert("RGB")
-    np.testing.assert_array_equal(photograph.pixels[:, :, ::-1], np.asarray(shown))
+    expected = Image.open(tmp_path / "a.tif").convert("RGBA").convert("RGB")
+    np.testing.assert_array_equal(photograph.pixels[:, :, ::-1], np.asarray(expected))
     assert photograph.origin.one_channel == (mode == "1")
 
 
@@ -50,7 +50,7 @@ def test_a_palette_with_transparency(tmp_path):
 
 
 @pytest.mark.parametrize(("mode", "suffix"), [("CMYK", ".jpg"), ("CMYK", ".tif"), ("LAB", ".tif")])
-def test_colours_of_print_become_srgb_and_it_is_said(tmp_path, mode, suffix):
+def test_cmyk_and_lab_become_srgb_with_a_note(tmp_path, mode, suffix):
     colour = Image.new("RGB", (16, 16), (200, 60, 40))
     if mode == "LAB":
         srgb = ImageCms.createProfile("sRGB")
@@ -77,7 +77,7 @@ def test_colours_of_print_become_srgb_and_it_is_said(tmp_path, mode, suffix):
     ids=["planes", "planes turned", "tiles", "big end first", "big", "compressed"],
 )
 @pytest.mark.parametrize("dtype", ["uint8", "uint16"])
-def test_however_a_tiff_is_laid_out(tmp_path, how, dtype):
+def test_tiff_layouts(tmp_path, how, dtype):
     samples = noise(3, dtype, 40, 50)
     stored = samples.transpose(2, 0, 1) if "planarconfig" in how else samples
     tifffile.imwrite(tmp_path / "a.tif", np.ascontiguousarray(stored), photometric="rgb", **how)
@@ -86,7 +86,7 @@ def test_however_a_tiff_is_laid_out(tmp_path, how, dtype):
 
 
 @pytest.mark.parametrize("name", ["a.ppm", "a.jp2"])
-def test_depth_that_is_lost_is_said(tmp_path, name):
+def test_reduced_depth_is_noted(tmp_path, name):
     cv2.imwrite(str(tmp_path / name), noise(3, "uint16", 40, 50))
     assert read_photograph(tmp_path / name).notes == ("16 bits reduced to 8",)
     cv2.imwrite(str(tmp_path / name), noise(3, "uint8", 40, 50))
@@ -123,7 +123,7 @@ def test_colours_multiplied_by_alpha_are_divided(tmp_path):
 
 @pytest.mark.parametrize("orientation", range(1, 9))
 @pytest.mark.parametrize("name", ["a.jpg", "a.png", "a.webp", "a.tif", "deep.png", "deep.tif"])
-def test_orientation_is_applied_and_then_said_to_be_upright(tmp_path, name, orientation):
+def test_orientation_is_applied_once(tmp_path, name, orientation):
     samples = cv2.resize(noise(3, height=2, width=3), (48, 32), interpolation=cv2.INTER_NEAREST)
     path, target = tmp_path / name, tmp_path / f"b{Path(name).suffix}"
     exif = exif_bytes(orientation)
@@ -211,7 +211,7 @@ def test_files_that_are_no_image(tmp_path, monkeypatch, name, data, message):
         (".tif", "uint16"),
     ],
 )
-def test_half_a_image_is_refused(tmp_path, suffix, dtype, fraction):
+def test_truncated_images_are_refused(tmp_path, suffix, dtype, fraction):
     write_photograph(tmp_path / f"whole{suffix}", Photograph(bgr(noise(3, dtype, 300, 200))))
     data = (tmp_path / f"whole{suffix}").read_bytes()
     (tmp_path / f"a{suffix}").write_bytes(data[: int(len(data) * fraction)])
@@ -222,7 +222,7 @@ def test_half_a_image_is_refused(tmp_path, suffix, dtype, fraction):
 
 @pytest.mark.parametrize("progressive", [False, True])
 @pytest.mark.parametrize("mode", ["RGB", "L"])
-def test_a_jpeg_that_is_cut_off_is_read_as_far_as_it_goes(tmp_path, mode, progressive):
+def test_truncated_jpeg_is_read_with_a_note(tmp_path, mode, progressive):
     whole = Image.fromarray(bgr(noise(3, height=300, width=200))).convert(mode)
     whole.save(tmp_path / "whole.jpg", progressive=progressive)
     data = (tmp_path / "whole.jpg").read_bytes()
@@ -240,7 +240,7 @@ def test_a_jpeg_that_is_cut_off_is_read_as_far_as_it_goes(tmp_path, mode, progre
         assert (photograph.pixels[rows:] == 128).all()
 
 
-def test_of_a_jpeg_that_ends_before_its_pixels_nothing_is_read(tmp_path):
+def test_jpeg_without_pixels_is_refused(tmp_path):
     image(noise(3, height=300, width=200)).save(tmp_path / "whole.jpg")
     data = (tmp_path / "whole.jpg").read_bytes()
     (tmp_path / "a.jpg").write_bytes(data[: data.index(b"\xff\xda") + 14])  # after the header of the pixels
@@ -272,7 +272,7 @@ def test_a_limit_of_megapixels(tmp_path):
         read_photograph(tmp_path / "a.jpg", limit=0.0299)
 
 
-def test_a_image_beyond_the_limit_of_pillow_is_no_bomb(tmp_path, monkeypatch):
+def test_pillow_limit_does_not_apply(tmp_path, monkeypatch):
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 10)
     image(noise(3)).save(tmp_path / "a.png")
     assert read_photograph(tmp_path / "a.png").pixels.shape == (11, 17, 3)
@@ -289,7 +289,7 @@ def test_values_that_are_neither_8_nor_16_bits(tmp_path, dtype, channels):
         read_photograph(tmp_path / "a.tif")
 
 
-def test_what_is_not_a_file(tmp_path):
+def test_other_paths_are_refused(tmp_path):
     with pytest.raises(DataError, match=r"a\.png: is not there; expected an image file\. Check the path\."):
         read_photograph(tmp_path / "a.png")
     with pytest.raises(DataError, match="is a folder; expected an image file"):

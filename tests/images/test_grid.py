@@ -4,7 +4,7 @@ import pytest
 from gpen_plugin.images.grid import GAP, mosaic, sheet, side_by_side
 
 
-def test_tiles_lie_where_they_should_and_small_images_are_enlarged_without_smoothing():
+def test_grid_cells():
     board = (np.indices((2, 2)).sum(axis=0) % 2)[..., None].repeat(3, axis=2).astype(np.uint8) * 255
     page = sheet([[board, np.full((64, 64, 3), 7, np.uint8)]] * 3, ["degraded", "restored"], tile=32)
     header = page.shape[0] - 3 * (32 + GAP) - GAP
@@ -38,9 +38,9 @@ def test_a_mosaic_is_filled_row_by_row(count, columns, rows_and_columns):
     table = mosaic(images, columns, gap=1)
     rows, columns = rows_and_columns
     assert table.shape == (rows * 4 - 1, columns * 6 - 1, 3)
-    for place in range(rows * columns):
-        top, left = place // columns * 4, place % columns * 6
-        expected = 10 * (place + 1) if place < count else 255
+    for cell in range(rows * columns):
+        top, left = cell // columns * 4, cell % columns * 6
+        expected = 10 * (cell + 1) if cell < count else 255
         assert (table[top : top + 3, left : left + 5] == expected).all()
     assert (table[3::4] == 255).all()
     assert (table[:, 5::6] == 255).all()

@@ -50,7 +50,7 @@ def test_heic_of_10_bits_is_read_with_8(tmp_path):
 
 
 @pytest.mark.parametrize("fraction", [0.1, 0.5, 0.95])
-def test_half_a_heic_is_refused(tmp_path, fraction):
+def test_truncated_heic_is_refused(tmp_path, fraction):
     Image.fromarray(noise(3, height=64, width=64)).save(tmp_path / "whole.heic")
     data = (tmp_path / "whole.heic").read_bytes()
     (tmp_path / "a.heic").write_bytes(data[: int(len(data) * fraction)])

@@ -11,7 +11,7 @@ from gpen_plugin.images.photograph import Photograph, read_photograph, write_pho
 @pytest.mark.parametrize("order", ["<", ">"])
 @pytest.mark.parametrize("source", [".jpg", ".png", ".webp"])
 @pytest.mark.parametrize("suffix", [".jpg", ".png", ".webp", ".tif"])
-def test_metadata_goes_along(tmp_path, source, suffix, order):
+def test_metadata_is_copied(tmp_path, source, suffix, order):
     text = PngImagePlugin.PngInfo()
     text.add_itxt("XML:com.adobe.xmp", XMP.decode())
     more = {"pnginfo": text} if source == ".png" else {"xmp": XMP}
@@ -37,11 +37,11 @@ def test_metadata_goes_along(tmp_path, source, suffix, order):
 
 @pytest.mark.parametrize("suffix", [".png", ".tif"])
 @pytest.mark.parametrize("source", [".png", ".tif"])
-def test_metadata_goes_along_with_sixteen_bits(tmp_path, source, suffix):
+def test_metadata_of_16_bit_images_is_copied(tmp_path, source, suffix):
     photograph = Photograph(bgr(noise(3, "uint16")))
     image(noise(3)).save(tmp_path / "a.jpg", exif=exif_bytes(), icc_profile=SRGB, xmp=XMP, dpi=(300, 300))
-    told = read_photograph(tmp_path / "a.jpg")
-    write_photograph(tmp_path / f"b{source}", told.with_pixels(photograph.pixels))
+    original = read_photograph(tmp_path / "a.jpg")
+    write_photograph(tmp_path / f"b{source}", original.with_pixels(photograph.pixels))
     read = read_photograph(tmp_path / f"b{source}")
     assert read.pixels.dtype == np.uint16
     write_photograph(tmp_path / f"c{suffix}", read)
@@ -81,7 +81,7 @@ def test_damaged_exif_does_not_stop_the_image(tmp_path, exif):
 
 
 @pytest.mark.parametrize("dtype", ["uint8", "uint16"])
-def test_what_png_says_in_text_and_of_colours_stays(tmp_path, dtype):
+def test_png_text_and_color_chunks_are_kept(tmp_path, dtype):
     text = PngImagePlugin.PngInfo()
     text.add(b"gAMA", struct.pack(">I", 100000))
     text.add_text("Title", "Solvay 1927")
@@ -116,7 +116,7 @@ def test_captions_and_the_comment_of_a_jpeg_stay_but_not_its_thumbnail(tmp_path)
     assert read_photograph(tmp_path / "b.tif").metadata.photoshop == resource(0x0404, b"caption!")
 
 
-def test_more_exif_than_a_jpeg_holds_is_left_out_and_said(tmp_path):
+def test_oversized_exif_is_left_out_with_a_note(tmp_path):
     image(noise(3)).save(tmp_path / "a.png", exif=exif_bytes(thumbnail=False) + bytes(70000))
     lost = write_photograph(tmp_path / "b.jpg", read_photograph(tmp_path / "a.png"))
     assert lost == ("EXIF left out, which .jpg holds less of",)

@@ -87,20 +87,20 @@ def test_a_photograph_in_colour_takes_the_colours_of_the_network():
     assert (difference[:, :, 2] - difference[:, :, 0]).max() > 40
 
 
-def test_what_is_known_of_a_film_counts_for_its_frames():
+def test_monochrome_flag_overrides_detection():
     def coloured(face):
         return face + COLOURED
 
     frame = photograph()
-    told = restorer(coloured).restore(Photograph(frame, monochrome=True), faces=FACES).photograph.pixels
-    difference = told.astype(int) - frame
+    restored = restorer(coloured).restore(Photograph(frame, monochrome=True), faces=FACES).photograph.pixels
+    difference = restored.astype(int) - frame
     assert np.abs(difference - difference.mean(axis=2, keepdims=True)).mean() < 2
     scan = scan_in_colour(grey())
-    told = restorer(coloured).restore(Photograph(scan, monochrome=False), faces=FACES).photograph.pixels
-    assert chroma(told).max() > 40
+    restored = restorer(coloured).restore(Photograph(scan, monochrome=False), faces=FACES).photograph.pixels
+    assert chroma(restored).max() > 40
 
 
-def test_the_tint_leaves_the_luma_alone():
+def test_tint_keeps_the_luma():
     crop = sepia(grey()).astype(np.float32) / 255
     restored = photograph(seed=3).astype(np.float32) / 255 * 0.5 + 0.2
     tinted = keep_tint(restored, crop)

@@ -37,7 +37,7 @@ def load_deep(path: Path) -> np.ndarray:
     ("suffix", "channels"),
     [*((suffix, channels) for suffix in (".png", ".tif", ".webp") for channels in MODES), (".bmp", 1), (".bmp", 3)],
 )
-def test_eight_bits_come_and_go_unchanged(tmp_path, suffix, channels):
+def test_8_bit_round_trip(tmp_path, suffix, channels):
     samples = noise(channels)
     if channels in (2, 4):
         samples[:4, :, -1] = 0  # what cannot be seen is to stay too
@@ -57,7 +57,7 @@ def test_eight_bits_come_and_go_unchanged(tmp_path, suffix, channels):
 
 @pytest.mark.parametrize("channels", [1, 3, 4])
 @pytest.mark.parametrize("suffix", [".png", ".tif"])
-def test_sixteen_bits_come_and_go_unchanged(tmp_path, suffix, channels):
+def test_16_bit_round_trip(tmp_path, suffix, channels):
     samples = noise(channels, "uint16", 300)
     save_deep(tmp_path / f"a{suffix}", samples)
     photograph = read_photograph(tmp_path / f"a{suffix}")
@@ -72,7 +72,7 @@ def test_sixteen_bits_come_and_go_unchanged(tmp_path, suffix, channels):
 
 
 @pytest.mark.parametrize("suffix", [".png", ".tif"])
-def test_sixteen_bits_of_grey_and_alpha_keep_their_values(tmp_path, suffix):
+def test_16_bit_gray_with_alpha_round_trip(tmp_path, suffix):
     samples = noise(2, "uint16")
     rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in samples)
     (tmp_path / "a.png").write_bytes(png(17, 11, 16, 4, rows))
@@ -85,7 +85,7 @@ def test_sixteen_bits_of_grey_and_alpha_keep_their_values(tmp_path, suffix):
     np.testing.assert_array_equal(again.alpha, samples[:, :, 1])
 
 
-def test_a_image_too_wide_for_webp(tmp_path):
+def test_image_too_wide_for_webp(tmp_path):
     with pytest.raises(DataError, match=r"b.webp: cannot be encoded .* Choose another format, such as PNG\."):
         write_photograph(tmp_path / "b.webp", Photograph(bgr(noise(3, height=30, width=20000))))
     assert not list(tmp_path.iterdir())
@@ -116,7 +116,7 @@ def test_quality_of_a_jpeg(tmp_path, source, asked, same_as):
 
 
 @pytest.mark.parametrize(("lossless", "quality", "expected"), [(True, None, 0), (False, None, 1), (True, 30, 1)])
-def test_webp_is_lossless_if_it_came_so(tmp_path, lossless, quality, expected):
+def test_lossless_webp_stays_lossless(tmp_path, lossless, quality, expected):
     image(noise(4)).save(tmp_path / "a.webp", lossless=lossless, exif=exif_bytes())
     photograph = read_photograph(tmp_path / "a.webp")
     write_photograph(tmp_path / "b.webp", photograph, quality)
@@ -124,7 +124,7 @@ def test_webp_is_lossless_if_it_came_so(tmp_path, lossless, quality, expected):
 
 
 @pytest.mark.parametrize("suffix", [".jpg", ".bmp"])
-def test_what_a_format_cannot_hold_is_made_to_fit_and_said(tmp_path, suffix):
+def test_reductions_for_a_format_are_noted(tmp_path, suffix):
     pixels = np.full((16, 16, 3), 10 * 257, np.uint16)
     alpha = np.zeros((16, 16), np.uint16)
     alpha[:, :8] = 65535
@@ -137,15 +137,15 @@ def test_what_a_format_cannot_hold_is_made_to_fit_and_said(tmp_path, suffix):
     assert write_photograph(tmp_path / f"b{suffix}", opaque) == ()
 
 
-@pytest.mark.parametrize("place", [(0, 0), (64, 128), (33, 70), (99, 199)])
-def test_one_pixel_of_colour_is_no_grey(place):
+@pytest.mark.parametrize("pixel", [(0, 0), (64, 128), (33, 70), (99, 199)])
+def test_one_pixel_of_colour_is_no_grey(pixel):
     pixels = np.repeat(np.random.default_rng(0).integers(0, 255, (100, 200, 1), np.uint8), 3, axis=2)
     assert Photograph(pixels).is_gray
-    pixels[place] += np.array([0, 1, 0], np.uint8)
+    pixels[pixel] += np.array([0, 1, 0], np.uint8)
     assert not Photograph(pixels).is_gray
 
 
-def test_grey_stays_as_it_came(tmp_path):
+def test_gray_keeps_its_mode(tmp_path):
     for channels, mode in ((1, "L"), (3, "RGB")):
         image(np.repeat(noise(1), channels, axis=2)).save(tmp_path / "a.png")
         photograph = read_photograph(tmp_path / "a.png")
@@ -157,7 +157,7 @@ def test_grey_stays_as_it_came(tmp_path):
 
 @pytest.mark.parametrize("shape", [(33, 51), (5, 8)])
 @pytest.mark.parametrize("dtype", ["uint8", "uint16"])
-def test_other_pixels_take_the_transparency_along(shape, dtype):
+def test_alpha_is_resized_with_the_pixels(shape, dtype):
     alpha = np.zeros((11, 17), np.uint8)
     alpha[:, 9:] = 255
     photograph = Photograph(np.zeros((11, 17, 3), np.uint8), alpha)
@@ -202,13 +202,13 @@ def test_a_suffix_that_is_not_written(tmp_path, name):
 
 
 @pytest.mark.parametrize("quality", [0, 101])
-def test_a_quality_that_there_is_not(tmp_path, quality):
+def test_quality_out_of_range(tmp_path, quality):
     with pytest.raises(OptionError, match=f"quality: got {quality}; expected 1 to 100"):
         write_photograph(tmp_path / "a.jpg", Photograph(bgr(noise(3))), quality)
 
 
-@pytest.mark.parametrize(("place", "reason"), [("write", errno.ENOSPC), ("replace", errno.EACCES)])
-def test_a_failed_write_leaves_everything_as_it_was(tmp_path, monkeypatch, place, reason):
+@pytest.mark.parametrize(("step", "reason"), [("write", errno.ENOSPC), ("replace", errno.EACCES)])
+def test_failed_write_changes_no_file(tmp_path, monkeypatch, step, reason):
     def refuse(*arguments: object) -> None:
         raise OSError(reason, os.strerror(reason))
 
@@ -219,7 +219,7 @@ def test_a_failed_write_leaves_everything_as_it_was(tmp_path, monkeypatch, place
 
     (tmp_path / "a.png").write_bytes(b"what was there")
     opened = (Path, "open", lambda path, mode: Full(path, "w"))
-    monkeypatch.setattr(*(opened if place == "write" else (os, "replace", refuse)))
+    monkeypatch.setattr(*(opened if step == "write" else (os, "replace", refuse)))
     with pytest.raises(DataError, match=rf"a\.png: cannot be written .*{os.strerror(reason)}"):
         write_photograph(tmp_path / "a.png", Photograph(bgr(noise(3))))
     monkeypatch.undo()
@@ -237,7 +237,7 @@ def test_an_interruption_leaves_no_temporary_file(tmp_path, monkeypatch):
     assert not list(tmp_path.iterdir())
 
 
-def test_a_file_where_the_folder_should_be(tmp_path):
+def test_file_in_place_of_the_folder_is_an_error(tmp_path):
     (tmp_path / "out").write_text("a file")
     with pytest.raises(DataError, match=r"cannot be written .*; expected a writable folder"):
         write_photograph(tmp_path / "out" / "a.png", Photograph(bgr(noise(3))))

@@ -24,10 +24,10 @@ def test_all_pages_are_read(tmp_path, dtype, order, big):
     assert read_photograph(tmp_path / "a.tif").notes == ("first of 3 pages, the others are left out",)
 
 
-@pytest.mark.parametrize("place", [0, 1, 2])
-def test_previews_are_left_out_and_it_is_said(tmp_path, place):
+@pytest.mark.parametrize("index", [0, 1, 2])
+def test_previews_are_left_out_with_a_note(tmp_path, index):
     pages, kinds = list(PAGES), [0, 0, 0]
-    pages[place], kinds[place] = pages[place][::4, ::4], 1
+    pages[index], kinds[index] = pages[index][::4, ::4], 1
     read = list(read_pages(write_tiff(tmp_path / "a.tif", pages, kinds)))
     assert [page.pixels.shape for page in read] == [(240, 320, 3)] * 2
     assert read[0].notes == ("1 preview left out",)

@@ -87,7 +87,7 @@ def test_no_template(text):
         parse_template(text)
 
 
-def test_an_unknown_name_is_told_the_names():
+def test_unknown_template_error_lists_the_names():
     with pytest.raises(OptionError, match="got 'FFHQ'; expected one of ffhq, gpen, arcface, dlib"):
         template("FFHQ")
 
@@ -120,7 +120,7 @@ def test_all_five_points_count():
         scale_template(FFHQ, 100) * 1e-5,
         np.where(np.eye(5, 2, dtype=bool), np.inf, scale_template(FFHQ, 100)),
     ],
-    ids=["one place", "mirrored", "nan", "no size", "infinite"],
+    ids=["one point", "mirrored", "nan", "no size", "infinite"],
 )
 def test_points_that_are_no_face(landmarks):
     with pytest.raises(DataError, match=r"landmarks: got .*Leave this face out"):
@@ -171,7 +171,7 @@ def test_nothing_changes_without_a_transform(dtype, white):
 
 
 @pytest.mark.parametrize("factor", [2, 3, 8, 16, 32])
-def test_what_shrinks_is_averaged(factor):
+def test_shrinking_averages_areas(factor):
     image = np.random.default_rng(1).integers(0, 256, (192, 192, 3), dtype=np.uint8)
     side = 192 // factor
     expected = cv2.resize(image.astype(np.float32) / 255, (side, side), interpolation=cv2.INTER_AREA)
@@ -197,7 +197,7 @@ def test_there_and_back_keeps_the_image(scale):
     assert np.sqrt(np.mean((back - image / 255)[inner] ** 2)) < 0.6 / 255
 
 
-def test_the_world_goes_on_beyond_the_border():
+def test_border_is_reflected():
     white = np.full((10, 12, 3), 255, np.uint8)
     for matrix in (turned(45, 3, (20, 20)), turned(0, 0.1, (5, 5)), turned(0, 1, (11, 9))):
         assert warp(white, matrix, (16, 16)).min() > 0.999
@@ -239,7 +239,7 @@ def test_a_huge_face_is_reduced_in_its_own_dtype():
 
 
 @pytest.mark.parametrize("scale", [0.3, 1, 2.5])
-def test_only_what_is_needed_is_read_and_all_of_it(scale):
+def test_warp_reads_all_needed_pixels(scale):
     image = np.random.default_rng(2).integers(0, 256, (300, 300, 3), dtype=np.uint8)
     matrix = turned(0, scale, (-100.4 * scale, -100.4 * scale))
     part = warp(image, matrix, (16, 16))
@@ -248,6 +248,6 @@ def test_only_what_is_needed_is_read_and_all_of_it(scale):
 
 
 @pytest.mark.parametrize("image", [np.zeros((4, 4, 3)), np.zeros((0, 4, 3), np.uint8)])
-def test_images_that_are_none(image):
+def test_other_arrays_cannot_be_warped(image):
     with pytest.raises(ShapeError, match="image: got"):
         warp(image, np.eye(2, 3), (4, 4))

@@ -1,4 +1,5 @@
 import re
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -11,6 +12,7 @@ from tqdm import tqdm
 from gpen_plugin.errors import CheckpointError, MissingFileError, OptionError, ShapeError
 from gpen_plugin.restore import background as background_module
 from gpen_plugin.restore.background import PUBLISHED, Background, open_background
+from gpen_plugin.restore.registry_network import build_network
 
 CPU = torch.device("cpu")
 SMALL = {"num_in_ch": 3, "num_out_ch": 3, "num_feat": 4, "num_block": 1, "num_grow_ch": 4}
@@ -98,7 +100,7 @@ def test_any_size(height, width):
     assert max(max(size) for size in net.sizes) <= 64
 
 
-def test_the_edge_is_mirrored_and_no_black_comes_in(option_file):
+def test_padding_mirrors_the_edge(option_file):
     flat = np.full((21, 37, 3), 200, np.uint8)
     seen = []
     net = Enlarging(2)
@@ -137,18 +139,18 @@ def test_networks_that_give_something_else(net, problem):
         (np.zeros((8, 8, 3), np.float32), "got float32; expected uint8 or uint16"),
     ],
 )
-def test_what_is_no_photograph(pixels, problem):
+def test_other_arrays_are_not_enlarged(pixels, problem):
     with pytest.raises(ShapeError, match=problem):
         Background(Enlarging(), 2, CPU, 512, "enlarging")(pixels)
 
 
 @pytest.mark.parametrize("patience", [0, 60])
-def test_progress_is_shown_of_what_takes_long(option_file, monkeypatch, capsys, patience):
+def test_slow_images_have_a_progress_bar(option_file, monkeypatch, capsys, patience):
     monkeypatch.setattr(background_module, "PROGRESS_DELAY", patience)
     monkeypatch.setattr(background_module, "tqdm", partial(tqdm, mininterval=0))
     open_background(option_file(), device=CPU, tile=100)(image(96, 200))
-    shown = re.findall(r"(\d)/(\d) \[", capsys.readouterr().err)
-    assert shown == ([(str(done), "4") for done in range(1, 5)] if patience == 0 else [])
+    steps = re.findall(r"(\d)/(\d) \[", capsys.readouterr().err)
+    assert steps == ([(str(done), "4") for done in range(1, 5)] if patience == 0 else [])
 
 
 def test_description(option_file):
@@ -160,16 +162,25 @@ def test_description(option_file):
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
-def test_published_networks_are_built_as_published(name, tmp_path, monkeypatch):
-    """Of their full size; the weights here are random, but have the names and shapes of the published ones."""
+def test_published_networks_have_the_published_sizes(name):
+    """On the meta device; the host's defaults are Real-ESRGAN's sizes."""
     published = PUBLISHED[name]
-    net = RRDBNet(3, 3, scale=published.scale)  # the host's defaults are Real-ESRGAN's sizes
-    assert sum(parameter.numel() for parameter in net.parameters()) == {2: 16_703_171, 4: 16_697_987}[published.scale]
-    torch.save({"params_ema": net.state_dict()}, tmp_path / published.file.name)
+    with torch.device("meta"):
+        built, expected = build_network(published.network, "background"), RRDBNet(3, 3, scale=published.scale)
+    shapes = [{key: tensor.shape for key, tensor in net.state_dict().items()} for net in (built, expected)]
+    assert shapes[0] == shapes[1]
+    assert sum(parameter.numel() for parameter in built.parameters()) == {2: 16_703_171, 4: 16_697_987}[published.scale]
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_published_networks_are_opened_by_name(name, tmp_path, monkeypatch):
+    published = PUBLISHED[name]
+    small = {"type": "RRDBNet", **SMALL, "scale": published.scale}
+    monkeypatch.setitem(PUBLISHED, name, replace(published, network=small))
+    torch.save({"params_ema": net_of(published.scale).state_dict()}, tmp_path / published.file.name)
     monkeypatch.setenv("GPEN_PLUGIN_WEIGHTS", str(tmp_path))
     background = open_background(name, device=CPU)
     assert background.scale == published.scale
-    assert "16.7 M parameters" in background.description
     assert f"x{published.scale}plus.pth" in background.description
     assert background(image(5, 4)).shape == (5 * published.scale, 4 * published.scale, 3)
 
@@ -195,7 +206,7 @@ def test_given_weights_count(option_file, tmp_path):
     assert np.array_equal(background(image(16, 16)), whole(net_of(2), image(16, 16)))
 
 
-def test_what_does_not_fit_can_be_left(option_file, tmp_path):
+def test_strict_load_g_false_ignores_missing_tensors(option_file, tmp_path):
     name = option_file(strict_load_g="false")
     state = net_of(2).state_dict()
     del state["conv_last.bias"]

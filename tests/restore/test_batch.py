@@ -24,7 +24,7 @@ def report(*jobs: JobReport, aligned: bool = False, total: int | None = None) ->
     return made
 
 
-def test_the_summary_names_what_was_left_out():
+def test_summary_names_skipped_files():
     unlike = [face("identity 0.25 is below 0.5"), face("identity 0.40 is below 0.5")]
     jobs = [
         JobReport(Path("a.png"), TARGET, [face(), *unlike]),
@@ -64,7 +64,7 @@ def test_the_status(jobs, aligned, status):
     assert report(*jobs, aligned=aligned).status == status
 
 
-def test_the_file_is_json_whatever_the_recogniser_and_the_options_gave(tmp_path):
+def test_report_is_valid_json(tmp_path):
     crop = np.zeros((8, 8, 3), np.float32)
     unknown = FaceReport.of(RestoredFace(None, np.eye(2, 3), crop, crop, identity=math.nan))
     made = report(

@@ -1,4 +1,4 @@
-"""Photographs of any size, shown to a backend in parts; and which detector is opened."""
+"""The multi-scale detector with a synthetic backend, and `open_detector`."""
 
 from dataclasses import replace
 
@@ -17,7 +17,7 @@ GREEN, RED = (0, 255, 0), (0, 0, 255)
 
 
 class Disc:
-    """Finds drawn faces: a green disc between 8 and 40 px with a red mouth below its middle when it is upright."""
+    """Finds synthetic faces: a green disc between 8 and 40 px with a red mouth below its middle when it is upright."""
 
     name = "disc"
     smallest, largest = 8.0, 40.0
@@ -44,11 +44,11 @@ class Disc:
         if not len(reds) or (reds.mean(axis=0)[0] + 0.5) / height < 0.55:
             return
         box = np.array([left, top, left + width, top + height]) - 0.5
-        shares = np.array([[0.3, 0.4], [0.7, 0.4], [0.5, 0.6], [0.35, 0.8], [0.65, 0.8]])
-        yield DetectedFace(box, box[:2] + shares * (width, height), self.score, self.name)
+        fractions = np.array([[0.3, 0.4], [0.7, 0.4], [0.5, 0.6], [0.35, 0.8], [0.65, 0.8]])
+        yield DetectedFace(box, box[:2] + fractions * (width, height), self.score, self.name)
 
 
-def drawn(height, width, *discs, down=(0, 1)):
+def draw(height, width, *discs, down=(0, 1)):
     """An image with discs: (x, y, radius)."""
     image = np.zeros((height, width, 3), np.uint8)
     for x, y, radius in discs:
@@ -63,7 +63,7 @@ def found(image, **settings):
 
 
 @pytest.mark.parametrize("height", [10, 37, 100, 250])
-def test_resized_tells_where_each_pixel_goes(height):
+def test_resize_agrees_with_its_matrix(height):
     image = np.tile(np.arange(100, dtype=np.float32)[:, None], (1, 60))  # each pixel says its row
     matrix = scale_affine(np.eye(2, 3), target=(1, height / 100))
     rows = np.arange(height)[3:-3]
@@ -71,7 +71,7 @@ def test_resized_tells_where_each_pixel_goes(height):
 
 
 @pytest.mark.parametrize("degrees", [0, 90, 180, 270])
-def test_turned_moves_whole_pixels(degrees):
+def test_rotate_moves_whole_pixels(degrees):
     image = np.random.default_rng(0).integers(0, 256, (5, 8, 3), dtype=np.uint8)
     turn, matrix = rotate(image, degrees)
     assert (turn == np.rot90(image, degrees // 90)).all()
@@ -98,7 +98,7 @@ def test_tiles_cover_all_and_overlap(height, width):
 
 def test_small_and_large_faces_of_a_large_photograph():
     discs = [(30, 30, 8), (96, 100, 12), (185, 60, 10), (330, 200, 120), (60, 300, 40)]
-    faces = found(drawn(400, 500, *discs))
+    faces = found(draw(400, 500, *discs))
     assert len(faces) == len(discs)
     for x, y, radius in discs:
         near = min(faces, key=lambda face: np.linalg.norm(face.box.reshape(2, 2).mean(axis=0) - (x, y)))
@@ -108,12 +108,12 @@ def test_small_and_large_faces_of_a_large_photograph():
 
 
 def test_a_small_image_is_enlarged():
-    (face,) = found(drawn(20, 20, (9, 10, 3)), min_size=4)
+    (face,) = found(draw(20, 20, (9, 10, 3)), min_size=4)
     assert np.allclose(face.box, [6, 7, 12, 13], atol=1.5)
 
 
 def test_smaller_faces_are_dropped():
-    image = drawn(100, 100, (25, 25, 10), (70, 70, 15))
+    image = draw(100, 100, (25, 25, 10), (70, 70, 15))
     assert len(found(image, min_size=16)) == 2
     assert len(found(image, min_size=25)) == 1
     assert found(image, min_size=101) == []
@@ -121,7 +121,7 @@ def test_smaller_faces_are_dropped():
 
 @pytest.mark.parametrize(("degrees", "down"), [(90, (-1, 0)), (180, (0, -1)), (270, (1, 0))])
 def test_a_turned_face_has_its_left_eye_left_as_seen_upright(degrees, down):
-    image = drawn(150, 200, (60, 80, 20), down=down)
+    image = draw(150, 200, (60, 80, 20), down=down)
     (face,) = found(image)
     assert np.allclose(face.box, [40, 60, 100 - 20, 100], atol=2.5)
     below = face.landmarks[3:].mean(axis=0) - face.landmarks[:2].mean(axis=0)
@@ -130,8 +130,8 @@ def test_a_turned_face_has_its_left_eye_left_as_seen_upright(degrees, down):
     assert np.allclose(eyes / np.linalg.norm(eyes), (down[1], -down[0]), atol=0.1)
 
 
-def test_nothing_is_turned_where_a_face_is_upright():
-    image = np.hstack([drawn(90, 48, (24, 40, 12)), drawn(90, 48, (24, 40, 12), down=(0, -1))])
+def test_image_with_an_upright_face_is_not_rotated():
+    image = np.hstack([draw(90, 48, (24, 40, 12)), draw(90, 48, (24, 40, 12), down=(0, -1))])
     assert len(found(image)) == 1
 
 
@@ -152,25 +152,25 @@ class Scored(Disc):
 def test_one_doubtful_upright_face_does_not_hide_sure_ones_of_a_turned_image(upright, turned, count):
     """Three are upside down, one stands."""
     discs = [(25, 45, 9), (65, 45, 9), (105, 45, 9)]
-    image = np.hstack([drawn(90, 130, *discs, down=(0, -1)), drawn(90, 48, (24, 45, 6))])
+    image = np.hstack([draw(90, 130, *discs, down=(0, -1)), draw(90, 48, (24, 45, 6))])
     faces = MultiScaleDetector(Scored({12: upright, 17: turned}), "", min_size=8)(image)  # enlarged 1.8 times
     assert len(faces) == count
 
 
-def test_doubtful_faces_of_a_turned_image_are_none():
-    assert MultiScaleDetector(Scored({20: 0.84}), "")(drawn(150, 200, (60, 80, 20), down=(0, -1))) == []
+def test_low_scores_in_a_rotated_image_are_dropped():
+    assert MultiScaleDetector(Scored({20: 0.84}), "")(draw(150, 200, (60, 80, 20), down=(0, -1))) == []
 
 
-def test_turned_images_are_glanced_at_and_one_is_looked_at_closely(monkeypatch):
+def test_rotations_are_searched_at_low_resolution_first(monkeypatch):
     """The smaller of two faces that are upside down is seen only then; where there are none, no copy is large."""
     monkeypatch.setattr(multiscale, "ROTATION_CHECK_PIXELS", 25_000)
     backend = Disc()
-    faces = MultiScaleDetector(backend, "", min_size=8)(drawn(300, 400, (100, 80, 30), (300, 200, 7), down=(0, -1)))
+    faces = MultiScaleDetector(backend, "", min_size=8)(draw(300, 400, (100, 80, 30), (300, 200, 7), down=(0, -1)))
     assert sorted(round(face.box[2] - face.box[0]) // 10 for face in faces) == [1, 6]
-    looked = [height * width for height, width, _ in backend.shapes]
+    searched = [height * width for height, width, _ in backend.shapes]
     backend.shapes.clear()
-    assert MultiScaleDetector(backend, "", min_size=8)(drawn(300, 400)) == []
-    assert sum(height * width for height, width, _ in backend.shapes) < 0.7 * sum(looked)
+    assert MultiScaleDetector(backend, "", min_size=8)(draw(300, 400)) == []
+    assert sum(height * width for height, width, _ in backend.shapes) < 0.7 * sum(searched)
 
 
 class Fixed(Disc):
@@ -227,12 +227,12 @@ def bare(tmp_path, monkeypatch):
     return tmp_path
 
 
-def test_auto_takes_yunet_where_retinaface_is_not_there(bare):
+def test_auto_takes_yunet_without_retinaface(bare):
     detector = open_detector()
     assert (detector.name, detector.notice) == ("yunet", "found by YuNet")
 
 
-def test_what_is_asked_for_by_name_is_not_replaced(bare):
+def test_named_detector_is_not_replaced(bare):
     with pytest.raises(MissingFileError, match="is not on this machine"):
         open_detector("retinaface")
     with pytest.raises(MissingFileError, match=r"detector_file: .* is not there"):

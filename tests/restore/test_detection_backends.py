@@ -1,4 +1,4 @@
-"""The two finders: YuNet on drawn faces, RetinaFace on random weights."""
+"""Backends: YuNet on synthetic faces, RetinaFace with random weights."""
 
 import sys
 import urllib.request
@@ -18,7 +18,7 @@ from gpen_plugin.restore.detection.backends import RetinaFaceBackend, YuNetBacke
 CPU = torch.device("cpu")
 
 
-def test_yunet_finds_drawn_faces_where_they_are():
+def test_yunet_finds_synthetic_faces():
     face = render_face(0, 128)
     image = cv2.copyMakeBorder(np.hstack([face, face]), 64, 64, 64, 64, cv2.BORDER_REPLICATE)
     left, right = sorted(YuNetBackend(None)(image), key=lambda face: face.box[0])
@@ -28,7 +28,7 @@ def test_yunet_finds_drawn_faces_where_they_are():
     assert np.allclose(left.box, [93, 90, 159, 173], atol=4)
 
 
-def test_yunet_says_each_face_once_and_only_certain_ones(monkeypatch):
+def test_yunet_applies_nms_and_threshold(monkeypatch):
     boxes = np.array([[10, 10, 50, 50], [12, 10, 52, 50], [100, 10, 140, 50]], float)
     guesses = RawPredictions(np.array([0.9, 0.85, 0.82]), np.zeros((3, 5, 2)), boxes)
     monkeypatch.setattr(backends, "yunet_network", lambda: lambda image, least: guesses)
@@ -40,7 +40,7 @@ def test_yunet_says_each_face_once_and_only_certain_ones(monkeypatch):
     assert YuNetBackend(0.8)(np.zeros((64, 160, 3), np.uint8)) == []
 
 
-def test_yunet_needs_no_onnxruntime_and_nothing_that_came_late_to_opencv(monkeypatch, capfd):
+def test_yunet_runs_on_old_opencv_without_onnxruntime(monkeypatch, capfd):
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     monkeypatch.delattr(cv2.utils, "logging", raising=False)  # new in 4.13
     monkeypatch.delattr(cv2, "FaceDetectorYN", raising=False)

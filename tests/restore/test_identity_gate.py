@@ -60,7 +60,7 @@ def test_a_cosine_in_closed_form(mean_colour):
 
 @pytest.mark.parametrize("name", TEMPLATES)
 @pytest.mark.parametrize("align", ["none", "ffhq"])
-def test_the_recogniser_sees_arcfaces_framing_whatever_the_crop(mean_colour, monkeypatch, name, align):
+def test_recognition_network_sees_arcface_framing(mean_colour, monkeypatch, name, align):
     seen = []
     monkeypatch.setattr(identity_gate, "embedding", lambda face, settings: seen.append((face, settings)) or np.ones(1))
     size, template = 200, TEMPLATES[name]
@@ -88,10 +88,10 @@ def test_gfpgans_network_sees_ffhqs_framing(monkeypatch):
     assert FFHQ_POINTS[0, 0] / 512 == pytest.approx(TEMPLATES["ffhq"][0, 0], abs=1e-3)
 
 
-@pytest.mark.parametrize(("device", "place"), [("cpu", "cpu"), ("mps", "cpu"), ("cuda:1", "cuda:1"), ("auto", "auto")])
-def test_a_gate_works_where_the_restorer_does(device, place):
+@pytest.mark.parametrize(("device", "used"), [("cpu", "cpu"), ("mps", "cpu"), ("cuda:1", "cuda:1"), ("auto", "auto")])
+def test_gate_runs_on_the_device_of_the_restorer(device, used):
     settings = open_gate(0.4, "face.onnx", torch.device(device) if device != "auto" else device)._settings
-    assert (settings.device, settings.onnx) == (place, "face.onnx")
+    assert (settings.device, settings.onnx) == (used, "face.onnx")
     assert open_gate(0.4)._settings.onnx is None
 
 
@@ -112,7 +112,7 @@ def test_faces_that_are_not_square_are_seen_as_the_network_sees_them(monkeypatch
     assert np.abs(seen[0].astype(int) - seen[1]).mean() < 2
 
 
-def test_missing_weights_are_told(tmp_path):
+def test_missing_weights_are_reported(tmp_path):
     settings = RecognitionSettings(onnx=str(tmp_path / "gone.onnx"))
     with pytest.raises(MissingFileError, match=r"gone.onnx is not there"):
         IdentityGate(0.3, settings)(flat(0, 0, 1), flat(0, 0, 1), TEMPLATES["ffhq"])

@@ -1,4 +1,4 @@
-"""Masks: soft ones in closed form, those of a parsing network that the tests make, and how faces share pixels."""
+"""Soft masks in closed form, masks of a synthetic parsing network, and overlapping faces."""
 
 import sys
 
@@ -31,7 +31,7 @@ def offline(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("size", [16, 64, 257])
 @pytest.mark.parametrize("name", TEMPLATES)
-def test_a_soft_mask_is_one_over_the_face_and_nothing_at_the_border(name, size):
+def test_soft_mask_is_one_over_the_face_and_zero_at_the_border(name, size):
     mask = soft_mask(TEMPLATES[name], size)
     assert mask.dtype == np.float32
     assert mask.shape == (size, size)
@@ -45,7 +45,7 @@ def test_a_soft_mask_is_one_over_the_face_and_nothing_at_the_border(name, size):
 
 
 @pytest.mark.parametrize("name", TEMPLATES)
-def test_a_soft_mask_begins_and_ends_without_a_step(name):
+def test_soft_mask_has_no_step(name):
     row = soft_mask(TEMPLATES[name], 512)[256, :256]
     steps = np.diff(row)
     assert (steps >= 0).all()
@@ -53,7 +53,7 @@ def test_a_soft_mask_begins_and_ends_without_a_step(name):
     assert np.abs(np.diff(steps)).max() < 0.1 * steps.max()
 
 
-def test_where_there_is_room_the_chin_is_covered_and_the_fade_is_wide():
+def test_wide_templates_cover_the_chin():
     soft = {name: soft_mask(points, 100) for name, points in TEMPLATES.items()}
     at_chin = {name: soft[name][chin(points, 100), 50] for name, points in TEMPLATES.items()}
     assert at_chin["gpen"] > 0.95
@@ -202,14 +202,14 @@ def test_an_unknown_name():
 # --- sharing
 
 
-def test_faces_apart_keep_their_masks():
+def test_distant_faces_have_unchanged_masks():
     mask = soft_mask(FFHQ, 32)
     far = np.array([[1.0, 0, -100], [0, 1, 0]])
     for found in normalize_overlaps([mask, mask], [np.eye(2, 3), far]):
         assert np.array_equal(found, mask)
 
 
-def test_faces_that_cannot_touch_are_skipped_files(monkeypatch):
+def test_skipping_distant_pairs_does_not_change_masks(monkeypatch):
     rng = np.random.default_rng(0)
     mask, turns = soft_mask(FFHQ, 32), rng.uniform(-2, 2, (12, 2))
     matrices = [
@@ -222,11 +222,11 @@ def test_faces_that_cannot_touch_are_skipped_files(monkeypatch):
         assert np.array_equal(one, other)
 
 
-def test_no_faces_share_nothing():
+def test_no_masks_give_no_masks():
     assert normalize_overlaps([], []) == []
 
 
-def test_one_place_is_shared_equally_by_three():
+def test_three_overlapping_faces_have_equal_weights():
     """What is pasted over the others in turn: a half over the first, a third over both."""
     mask = soft_mask(FFHQ, 32)
     shared = normalize_overlaps([mask] * 3, [np.eye(2, 3)] * 3)
@@ -234,10 +234,10 @@ def test_one_place_is_shared_equally_by_three():
     assert np.isfinite(shared).all()
 
 
-def test_who_has_more_to_say_keeps_more():
+def test_larger_mask_gets_more_weight():
     mask = soft_mask(FFHQ, 64)
-    beside = np.array([[1.0, 0, -40], [0, 1, 0]])  # its frame begins 40 px right of the first one's
-    first, second = normalize_overlaps([mask, mask], [np.eye(2, 3), beside])
+    shifted = np.array([[1.0, 0, -40], [0, 1, 0]])  # its frame begins 40 px right of the first one's
+    first, second = normalize_overlaps([mask, mask], [np.eye(2, 3), shifted])
     assert np.array_equal(first, mask)
     edge = np.flatnonzero((mask[32] > 0.2) & (mask[32] < 0.5))[0]
     assert second[32, edge] < 0.3 * mask[32, edge]  # over the first face's own

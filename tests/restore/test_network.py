@@ -55,7 +55,7 @@ def opened(path, **arguments) -> FaceNetwork:
 
 
 @pytest.mark.parametrize("name", GPENS)
-def test_it_is_the_averaged_network_on_rgb_between_minus_1_and_1(name, tmp_path):
+def test_default_is_the_averaged_network_on_rgb(name, tmp_path):
     net = built(NETWORKS[name])
     path = saved(tmp_path / "net_g.pth", {"params": weights(NETWORKS[name], 1), "params_ema": net.state_dict()})
     network, image = opened(path), face(0, net.in_size, net.in_size)
@@ -80,7 +80,7 @@ def test_key_chooses(tmp_path):
 
 @pytest.mark.parametrize("threads", [1, 2])
 @pytest.mark.parametrize("name", GPENS)
-def test_a_batch_gives_what_single_faces_give(name, threads, tmp_path):
+def test_batch_equals_single_faces(name, threads, tmp_path):
     network = opened(saved(tmp_path / "net_g.pth", weights(NETWORKS[name])))
     faces = [face(0), face(1, 40, 20), face(2, 1, 1)]
     singly = [network([each])[0] for each in faces]
@@ -97,13 +97,13 @@ def test_a_face_of_another_size_is_resized_as_in_training(tmp_path):
     np.testing.assert_array_equal(network([face(0, 50, 9)]), network([resize_bilinear(face(0, 50, 9), 32)]))
 
 
-def test_a_face_that_is_none_is_refused(tmp_path):
+def test_wrong_face_array_is_refused(tmp_path):
     network = opened(saved(tmp_path / "net_g.pth", weights(NETWORKS["GPEN concat"])))
     with pytest.raises(ShapeError, match=r"got \(16, 16, 3\) uint8"):
         network([face(0), np.zeros((16, 16, 3), np.uint8)])
 
 
-def test_what_is_beyond_the_range_is_clipped(tmp_path):
+def test_output_is_clipped(tmp_path):
     net = built(NETWORKS["GPEN concat"])
     with torch.no_grad():
         for name, parameter in net.named_parameters():
@@ -128,7 +128,7 @@ def test_bf16_is_near_and_not_the_same(tmp_path):
     assert half.description.endswith("bf16 on cpu")
 
 
-def test_parts_of_the_way_are_the_whole_way(tmp_path):
+def test_to_tensor_net_and_to_faces_equal_a_call(tmp_path):
     """What varies the network's inside needs the way in and the way out."""
     network = opened(saved(tmp_path / "net_g.pth", weights(NETWORKS["GPEN concat"])))
     faces = [face(0), face(1)]
@@ -138,7 +138,7 @@ def test_parts_of_the_way_are_the_whole_way(tmp_path):
         np.testing.assert_allclose(network.to_faces(network.net(tensor)), network(faces), atol=1e-5)
 
 
-def test_values_that_are_no_numbers_are_told(tmp_path):
+def test_infinite_outputs_are_an_error(tmp_path):
     net = built(NETWORKS["GPEN concat"])
     with torch.no_grad():
         net.encoder.to_z.weight.fill_(float("inf"))
@@ -196,7 +196,7 @@ def test_a_file_that_lacks_a_tensor_and_one_with_another_filter(tmp_path):
         ("x" * 5000, "there is no such file"),
     ],
 )
-def test_what_is_neither_a_file_nor_a_name(model, message):
+def test_unknown_models_are_refused(model, message):
     with pytest.raises(CheckpointError, match=message):
         opened(model)
 
@@ -210,7 +210,7 @@ def test_a_released_model_that_is_not_here(model):
 
 @pytest.mark.parametrize("here", ["GPEN-Small-64.pth", "small.pt"])
 @pytest.mark.parametrize("model", ["GPEN-Small-64", "gpen_small_64.pth"])
-def test_a_released_model_is_used_by_its_conventions(here, model, small, folder, capsys):
+def test_released_model_has_its_conventions(here, model, small, folder, capsys):
     net = built(lambda: GPEN(64, channel_multiplier=1, narrow=0.04))
     saved(folder / here, to_authors(net.state_dict(), (1, 3, 3, 1)))
     network, image = opened(model), face(0, 64, 64)
@@ -221,7 +221,7 @@ def test_a_released_model_is_used_by_its_conventions(here, model, small, folder,
     assert capsys.readouterr().err == ""
 
 
-def test_a_file_named_by_its_path_is_used_by_the_conventions_of_its_name(small, tmp_path, capsys):
+def test_path_with_a_released_name_has_its_conventions(small, tmp_path, capsys):
     net = built(lambda: GPEN(64, channel_multiplier=1, narrow=0.04))
     assert opened(saved(tmp_path / "gpen-small-64.pth", net.state_dict())).task == "seg2face"
     assert zoo.LICENCE in capsys.readouterr().err

@@ -25,7 +25,7 @@ def opened(path, **arguments) -> FaceNetwork:
     return open_network(path, device="cpu", **arguments)
 
 
-def test_what_mps_cannot_run_goes_on_on_the_cpu(tmp_path, monkeypatch):
+def test_unsupported_mps_operation_falls_back_to_cpu(tmp_path, monkeypatch):
     """Here is no mps: a network that says it is there, and lacks an operation, stands for one."""
     network = opened(saved(tmp_path / "net_g.pth", weights(NETWORKS["GPEN concat"])))
     expected, forward = network([face(0)]), network.net.forward
@@ -43,7 +43,7 @@ def test_what_mps_cannot_run_goes_on_on_the_cpu(tmp_path, monkeypatch):
     assert network.description.endswith("on cpu")
 
 
-def test_more_faces_than_there_is_memory_for(tmp_path, monkeypatch):
+def test_out_of_memory_suggests_a_smaller_batch(tmp_path, monkeypatch):
     def full(tensor):
         raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate")
 
@@ -59,7 +59,7 @@ def test_another_precision(tmp_path, precision):
         opened(tmp_path / "net_g.pth", precision=precision)
 
 
-def test_bf16_where_there_is_none(tmp_path, monkeypatch):
+def test_unsupported_bf16_is_refused(tmp_path, monkeypatch):
     path = saved(tmp_path / "net_g.pth", weights(NETWORKS["GPEN concat"]))
     monkeypatch.setattr(torch.amp, "is_autocast_available", lambda kind: False)
     with pytest.raises(OptionError, match=r"^precision: got bf16, which cpu does not have; expected fp32"):

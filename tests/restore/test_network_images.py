@@ -44,14 +44,14 @@ def test_faces_of_another_size_are_resized_bilinearly():
         np.testing.assert_array_equal(back, expected)
 
 
-def test_what_is_beyond_the_range_is_clipped():
+def test_output_is_clipped():
     output = torch.tensor([-3, -1, 0, 1, 7.0]).expand(1, 3, 5, 5)
     (image,) = faces_from_network(output, (-1, 1), "test")
     np.testing.assert_array_equal(image[0, :, 0], [0, 0, 0.5, 1, 1])
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
-def test_what_is_no_number_is_told_and_not_made_black(value):
+def test_nan_outputs_are_an_error(value):
     output = torch.zeros(3, 3, 4, 4)
     output[1, 2, 3, 3] = value
     with pytest.raises(DataError, match=r"net: gave values that are not finite for 1 of 3 faces; .*use fp32"):
@@ -62,6 +62,6 @@ def test_what_is_no_number_is_told_and_not_made_black(value):
     "wrong",
     [np.zeros((8, 8), np.float32), np.zeros((8, 8, 4), np.float32), np.zeros((8, 8, 3), np.uint8), face(0)[:0]],
 )
-def test_what_is_no_face_is_refused(wrong):
+def test_other_arrays_are_no_faces(wrong):
     with pytest.raises(ShapeError, match=r"faces: got \(.*expected \(H, W, 3\) float32"):
         faces_to_network([face(0), wrong], 8, (-1, 1))

@@ -1,4 +1,4 @@
-"""ONNX files as face networks: other tools' conventions, what our own files tell, and files that are something else."""
+"""ONNX files as face networks: conventions of other tools, metadata of our files, and wrong files."""
 
 import warnings
 
@@ -32,7 +32,7 @@ def opened(path, **arguments) -> FaceNetwork:
     return open_network(path, device="cpu", **arguments)
 
 
-def test_other_tools_files_take_rgb_between_minus_1_and_1(tmp_path):
+def test_default_value_range_is_minus_1_to_1(tmp_path):
     network = opened(tiled(tmp_path / "someones.onnx", gains=(1, 0.5, 0)))
     assert isinstance(network, FaceNetwork)
     assert (network.in_size, network.out_size) == (8, 16)
@@ -42,9 +42,9 @@ def test_other_tools_files_take_rgb_between_minus_1_and_1(tmp_path):
     assert network.description == "ONNX network 16 px, someones.onnx; float32 on CPU"
 
 
-def test_our_files_tell_how_they_want_their_faces(tmp_path):
-    told = {"value_range": "[0, 1]", "task": "colorize", "template": "dlib", "alpha": "0.8", "precision": "fp16"}
-    metadata = {"gpen_version": "1.0"} | {f"gpen_{name}": text for name, text in told.items()}
+def test_conventions_come_from_metadata(tmp_path):
+    conventions = {"value_range": "[0, 1]", "task": "colorize", "template": "dlib", "alpha": "0.8", "precision": "fp16"}
+    metadata = {"gpen_version": "1.0"} | {f"gpen_{name}": text for name, text in conventions.items()}
     network = opened(tiled(tmp_path / "ours.onnx", gains=(0.5,) * 3, metadata=metadata))
     assert (network.task, network.template, network.alpha) == ("colorize", "dlib", 0.8)
     assert network.description == "ONNX network 16 px, ours.onnx; fp16 on CPU"
@@ -64,9 +64,9 @@ def test_our_files_tell_how_they_want_their_faces(tmp_path):
         ("GPEN-Colorization-1024", 512, {}, ("ffhq", 1, "colorize")),
     ],
 )
-def test_what_is_usual_by_name_and_size(name, side, metadata, conventions, tmp_path, capsys):
-    shape, told = (3, side, side), (3, 2 * side, 2 * side)
-    network = opened(tiled(tmp_path / f"{name}.onnx", shape=shape, told=told, metadata=metadata))
+def test_conventions_by_name_and_size(name, side, metadata, conventions, tmp_path, capsys):
+    shape, declared = (3, side, side), (3, 2 * side, 2 * side)
+    network = opened(tiled(tmp_path / f"{name}.onnx", shape=shape, declared=declared, metadata=metadata))
     assert (network.template, network.alpha, network.task) == conventions
     assert (zoo.LICENCE in capsys.readouterr().err) == (zoo.get_released(name) is not None)
 
@@ -91,7 +91,7 @@ def test_half_precision_is_fed_halves(tmp_path):
     assert network.description.endswith("float16 on CPU")
 
 
-def test_half_precision_that_overflows_is_told(tmp_path):
+def test_half_precision_overflow_is_an_error(tmp_path):
     network = opened(
         tiled(tmp_path / "net.onnx", half=True, gains=(1, 6e4, 1), metadata={"gpen_value_range": "[0, 2]"})
     )
@@ -99,21 +99,21 @@ def test_half_precision_that_overflows_is_told(tmp_path):
         network([face(0), face(1)])
 
 
-@pytest.mark.parametrize("told", [("c", "h", "w"), (3, "h", 16), (None, None, None)])
-def test_an_output_whose_size_the_file_does_not_tell(told, tmp_path):
-    assert opened(tiled(tmp_path / "net.onnx", told=told)).out_size == 16
+@pytest.mark.parametrize("declared", [("c", "h", "w"), (3, "h", 16), (None, None, None)])
+def test_unknown_output_size_is_measured(declared, tmp_path):
+    assert opened(tiled(tmp_path / "net.onnx", declared=declared)).out_size == 16
 
 
 @pytest.mark.parametrize(
-    ("shape", "told", "message"),
+    ("shape", "declared", "message"),
     [
         ((1, 8, 8), (1, 16, 16), r"takes images of shape \(1, 8, 8\); expected \(3, S, S\)"),
         ((3, 8, 6), (3, 16, 12), r"takes images of shape \(3, 8, 6\)"),
         ((3, "h", "w"), (3, "H", "W"), r"takes images of shape \(3, any, any\); .*Export it with a fixed"),
     ],
 )
-def test_networks_of_something_else(shape, told, message, tmp_path):
-    path = tiled(tmp_path / "net.onnx", shape=shape, told=told)
+def test_networks_of_something_else(shape, declared, message, tmp_path):
+    path = tiled(tmp_path / "net.onnx", shape=shape, declared=declared)
     with pytest.raises(CheckpointError, match=f"^{path}: {message}"):
         opened(path)
 
@@ -131,7 +131,7 @@ def test_a_network_that_takes_fewer_faces_than_its_file_says(tmp_path):
         network([face(0), face(1)])
 
 
-def test_a_damaged_file_a_released_name_on_another_size_and_metadata_that_say_nothing(tmp_path):
+def test_wrong_onnx_files_are_refused(tmp_path):
     (tmp_path / "damaged.onnx").write_bytes(b"no graph")
     with pytest.raises(CheckpointError, match=r"damaged.onnx: cannot be opened"):
         opened(tmp_path / "damaged.onnx")
@@ -154,18 +154,18 @@ def test_a_damaged_file_a_released_name_on_another_size_and_metadata_that_say_no
         ({"precision": "bf16"}, "^precision: got bf16, but an ONNX file has its own precision"),
     ],
 )
-def test_what_does_not_go_with_onnx(arguments, message, tmp_path):
+def test_options_that_onnx_files_do_not_have(arguments, message, tmp_path):
     with pytest.raises(OptionError, match=message):
         opened(tiled(tmp_path / "net.onnx"), **arguments)
 
 
-def test_a_face_that_is_none_is_refused(tmp_path):
+def test_wrong_face_array_is_refused(tmp_path):
     with pytest.raises(ShapeError, match=r"faces: got \(8, 8\) float32"):
         opened(tiled(tmp_path / "net.onnx"))([face(0)[..., 0]])
 
 
 class _Exported(nn.Module):
-    """Torch's exporter hands on keyword arguments, which `GPEN.forward` does not take by place."""
+    """Torch's exporter passes keyword arguments, which `GPEN.forward` does not take by position."""
 
     def __init__(self, net: nn.Module):
         super().__init__()

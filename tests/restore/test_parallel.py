@@ -17,7 +17,7 @@ def test_results_are_in_order(cores, items):
 
 
 @pytest.mark.parametrize(("cores", "items", "each"), [(1, 3, 1), (4, 1, 4), (4, 2, 2), (5, 2, 2), (4, 9, 1)])
-def test_the_cores_are_shared_out(cores, items, each):
+def test_workers_divide_the_cores(cores, items, each):
     with torch_threads(cores):
         assert parallel_map(lambda _: torch.get_num_threads(), range(items)) == [each] * items
 
@@ -49,8 +49,8 @@ def test_threads_of_others_have_the_number_that_was_set(fails):
     assert found == [3]
 
 
-def test_several_threads_may_share_out_the_cores_at_once():
-    """None of them begins with another's share, or leaves its own behind."""
+def test_concurrent_calls_keep_thread_counts():
+    """No call starts with another's number of threads, or leaves its own behind."""
     found, began = [], threading.Barrier(3, timeout=10)
 
     def share_out():

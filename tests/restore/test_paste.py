@@ -57,7 +57,7 @@ def grain(image: np.ndarray) -> np.ndarray:
 @pytest.mark.parametrize("name", TEMPLATES)
 @pytest.mark.parametrize("size", [32, 64, 128])
 @pytest.mark.parametrize(("x", "y", "frame", "degrees"), [(60, 55, 80, 0), (8, 110, 100, 45), (70, 60, 20, -160)])
-def test_an_unchanged_crop_gives_the_photograph_bit_for_bit(dtype, name, size, x, y, frame, degrees):
+def test_unchanged_crop_gives_the_photograph_bit_for_bit(dtype, name, size, x, y, frame, degrees):
     before = photograph(dtype)
     canvas = before.copy()
     put(canvas, face_at(x, y, frame, degrees, name), np.copy, size, name)
@@ -75,7 +75,7 @@ def test_an_unchanged_crop_on_an_enlarged_photograph(size):
     assert difference.max() < 20
 
 
-def test_no_strength_changes_nothing_and_half_gives_half():
+def test_change_is_proportional_to_alpha():
     before = photograph(np.uint16)
     none, half, whole = before.copy(), before.copy(), before.copy()
     for canvas, alpha in ((none, 0), (half, 0.5), (whole, 1)):
@@ -106,7 +106,7 @@ def test_a_brighter_face_has_no_edge(name, x, y, degrees):
     assert change[down, across] == pytest.approx(0.1, abs=1e-3)
 
 
-def test_what_the_network_gave_stands_in_the_image():
+def test_output_replaces_the_crop():
     canvas = photograph(side=100)
     matrix = align(face_at(50, 50, 64), FFHQ, 64)
     crop = warp(canvas, matrix, (64, 64))
@@ -117,7 +117,7 @@ def test_what_the_network_gave_stands_in_the_image():
     assert np.abs(found - other)[inner].mean() < 0.25 * np.abs(crop - other)[inner].mean()
 
 
-def test_fine_detail_stays_where_the_network_keeps_what_it_sees():
+def test_fine_detail_stays_if_the_network_keeps_detail():
     before = photograph(side=240)
     canvas = before.copy()
     put(canvas, face_at(120, 120, 200), lambda crop: crop * np.float32(0.8), 32)
@@ -126,7 +126,7 @@ def test_fine_detail_stays_where_the_network_keeps_what_it_sees():
     assert 0.75 < kept < 1.05
 
 
-def test_fine_noise_goes_where_the_network_takes_noise_away():
+def test_fine_noise_goes_if_the_network_removes_noise():
     truth = cv2.GaussianBlur(photograph(side=240), (0, 0), 6)
     noise = np.random.default_rng(5).normal(0, 15, truth.shape)
     canvas = (truth + noise).clip(0, 255).astype(np.uint8)
@@ -136,7 +136,7 @@ def test_fine_noise_goes_where_the_network_takes_noise_away():
     assert grain(canvas)[inner].std() < 0.3 * grain(before)[inner].std()
 
 
-def test_a_larger_result_brings_its_detail():
+def test_larger_output_adds_detail():
     """A network that doubles the size: its stripes of one pixel are seen on a canvas that is large enough."""
     small = np.full((64, 64, 3), 128, np.uint8)
     canvas = cv2.resize(small, None, fx=2, fy=2)
@@ -157,7 +157,7 @@ def test_grey_stays_grey():
 
 
 @pytest.mark.parametrize("order", [(0, 1), (1, 0)])
-def test_faces_that_overlap_stand_side_by_side(order):
+def test_overlapping_faces_blend(order):
     canvas = np.full((100, 160, 3), 30000, np.uint16)
     before = canvas.copy()
     matrices = [align(face_at(x, 50, 80), FFHQ, 64) for x in (60, 100)]
@@ -175,7 +175,7 @@ def test_faces_that_overlap_stand_side_by_side(order):
 
 
 @pytest.mark.parametrize("threads", [1, 4])
-def test_faces_at_once_give_what_faces_in_turn_give(threads):
+def test_parallel_pasting_equals_sequential_pasting(threads):
     """Some of them lie over others, where the order counts."""
     rng = np.random.default_rng(4)
     before, pieces = photograph(np.uint16, side=400), []
@@ -195,7 +195,7 @@ def test_faces_at_once_give_what_faces_in_turn_give(threads):
     assert 1 < len(paste_module._rounds(before, pieces)) < len(pieces)
 
 
-def test_a_huge_face_is_pasted_in_bands(monkeypatch):
+def test_huge_face_is_pasted_in_bands(monkeypatch):
     whole, bands = photograph(), photograph()
     put(whole, face_at(60, 60, 90, 30), brighter)
     monkeypatch.setattr(paste_module, "BAND_ROWS", 7)
@@ -203,7 +203,7 @@ def test_a_huge_face_is_pasted_in_bands(monkeypatch):
     assert np.abs(whole.astype(int) - bands).max() <= 1
 
 
-def test_a_mask_may_have_another_size():
+def test_mask_may_have_another_size():
     one, other = photograph(np.uint16), photograph(np.uint16)
     matrix = align(face_at(60, 60, 90, 30), FFHQ, 64)
     crop = warp(one, matrix, (64, 64))

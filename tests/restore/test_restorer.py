@@ -59,7 +59,7 @@ def test_faces_of_several_photographs_share_batches():
     assert [len(result.faces) for result in results] == [2, 2, 2, 2]
 
 
-def test_places_may_be_given():
+def test_face_positions_may_be_given():
     made = restorer(brighter, faces=[])
     image = photograph()
     assert (made.restore(image).image == image).all()
@@ -83,7 +83,7 @@ def test_alpha_channels_are_kept():
     assert (result[..., 3:] == alpha).all()
 
 
-def test_colour_is_kept_where_that_is_asked_for():
+def test_keep_color_keeps_the_color():
     image = photograph()
 
     def changed(**options):
@@ -93,7 +93,7 @@ def test_colour_is_kept_where_that_is_asked_for():
     assert changed(keep_color=True) < changed() / 4
 
 
-def test_a_face_that_became_somebody_else_is_left_alone():
+def test_face_of_another_identity_stays_unchanged():
     made = restorer(brighter, identity=0.5)
 
     class Gate(IdentityGate):
@@ -112,7 +112,7 @@ def test_a_face_that_became_somebody_else_is_left_alone():
     assert (change[115:125, 225:235] == 0).all()
 
 
-def test_likeness_is_judged_by_a_network_of_the_users_own(tmp_path):
+def test_identity_model_of_the_user_is_used(tmp_path):
     """It sees the mean colour: one face stays as it is, the other turns from grey to blue."""
     pytest.importorskip("onnx")
     pytest.importorskip("onnxruntime")
@@ -151,8 +151,8 @@ def test_upscaling(upscale):
     large = cv2.resize(image, None, fx=upscale, fy=upscale, interpolation=cv2.INTER_CUBIC)
     assert np.abs(plain.astype(int) - large)[:, : int(20 * upscale)].max() == 0
     change = restorer(brighter, upscale=upscale).restore(image).image.astype(int) - plain
-    place = tuple(slice(int(edge * upscale), int((edge + 10) * upscale)) for edge in (105, 85))
-    assert change[place].mean() > 40
+    region = tuple(slice(int(edge * upscale), int((edge + 10) * upscale)) for edge in (105, 85))
+    assert change[region].mean() > 40
 
 
 def test_aligned_faces_go_through_the_network_whole(weights):
@@ -183,7 +183,7 @@ def test_faces_can_be_pasted_again_without_the_network():
     assert len(made.network.batches) == batches
 
 
-def test_a_photograph_brings_its_metadata_along():
+def test_metadata_is_kept():
     source = Photograph.of(photograph())
     assert restorer(brighter).restore(source).photograph.metadata is source.metadata
 
@@ -209,7 +209,7 @@ def test_options_out_of_range(options, said):
         restorer(**options)
 
 
-def test_a_grey_photograph_stays_grey_where_a_network_enlarges_it():
+def test_gray_photograph_stays_gray_when_enlarged():
     made = restorer(upscale=2)
     redder = np.array([0, 0, 40], np.uint8)
     made._background = lambda pixels: cv2.add(np.kron(pixels, np.ones((2, 2, 1), np.uint8)), redder)
@@ -220,7 +220,7 @@ def test_a_grey_photograph_stays_grey_where_a_network_enlarges_it():
     assert (made.restore(photograph()).image[..., 2] > photograph().mean()).any()
 
 
-def test_faces_larger_than_asked_for_are_left_alone():
+def test_faces_above_max_face_stay_unchanged():
     image = photograph()
     sides = sorted(round(side_in_photograph(face.crop, face.matrix)) for face in restorer().restore(image).faces)
     most = (sides[0] + sides[1]) / 2
@@ -239,7 +239,7 @@ def test_faces_larger_than_asked_for_are_left_alone():
     assert whole.faces[0].skip_reason is None
 
 
-def test_only_where_nobody_named_a_model_large_faces_are_left_alone():
+def test_default_model_has_a_default_max_face():
     assert Restorer(device="cpu").max_face == 160
     assert Restorer(DEFAULT, device="cpu").max_face is None
     assert Restorer(device="cpu", max_face=500).max_face == 500

@@ -24,21 +24,21 @@ def test_colour_is_kept_of_aligned_faces_of_any_shape(shape, task):
 def test_colorize_gives_chroma_and_keeps_luminance_and_size():
     """What comes of a grey face is no longer grey."""
     grey = cv2.cvtColor(photograph(50, 80), cv2.COLOR_BGR2GRAY) // 2 + 60
-    shown = []
+    inputs = []
 
     def red(face):
-        shown.append(face)
+        inputs.append(face)
         return face * 0.5 + np.float32([0, 0, 0.3])
 
     result = restorer(red, task="colorize").restore(grey, aligned=True).image
     assert result.shape == (50, 80, 3)
     assert np.abs(cv2.cvtColor(result, cv2.COLOR_BGR2GRAY).astype(int) - grey).max() <= 1
     assert result[..., 2].mean() > result[..., 0].mean() + 20
-    assert (shown[0][..., 0] == shown[0][..., 2]).all()
+    assert (inputs[0][..., 0] == inputs[0][..., 2]).all()
 
 
 @pytest.mark.parametrize("aligned", [True, False])
-def test_inpaint_changes_what_is_hidden_alone(aligned):
+def test_inpaint_changes_only_hidden_pixels(aligned):
     mask = np.zeros((100, 100), bool)
     mask[45:55, 45:55] = True
     image = photograph(100, 100) // 2
@@ -60,13 +60,13 @@ def test_seg2face_is_shown_a_painted_map_and_gives_a_face_in_colour():
     assert len(np.unique(result.reshape(-1, 3), axis=0)) == 2
 
 
-def test_a_task_for_aligned_faces_alone_says_so():
+def test_aligned_only_task_refuses_photographs():
     made = Restorer(Network(task="seg2face"), device="cpu")
     with pytest.raises(OptionError, match="aligned"):
         made.restore(photograph())
 
 
-def test_a_face_without_strokes_is_said_to_be_left():
+def test_face_without_strokes_has_a_skip_reason():
     made = Restorer(Network(brighter, task="inpaint"), device="cpu", mask="soft")
     image = np.minimum(photograph(64, 64), 200)
     result = made.restore(image, aligned=True)

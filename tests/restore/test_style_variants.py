@@ -40,7 +40,7 @@ def difference(some, others) -> float:
 
 
 @pytest.mark.parametrize(
-    ("text", "layers", "places"),
+    ("text", "layers", "indices"),
     [
         ("4-9", Layers(4, 9), range(4, 10)),
         ("4", Layers(4, 4), range(4, 5)),
@@ -51,9 +51,9 @@ def difference(some, others) -> float:
         ("fine", Layers(7), range(7, 10)),
     ],
 )
-def test_layers_that_people_write(text, layers, places):
+def test_layer_texts(text, layers, indices):
     assert parse_layers(text) == layers
-    assert list(range(CODES))[layers.of(CODES)] == list(places)
+    assert list(range(CODES))[layers.of(CODES)] == list(indices)
     assert parse_layers(str(layers)) == layers
 
 
@@ -64,12 +64,12 @@ def test_other_layers_are_refused(text):
 
 
 @pytest.mark.parametrize("text", ["4-10", "10", "10-"])
-def test_layers_that_the_network_has_not_got(network, text):
+def test_layers_beyond_the_network_are_refused(network, text):
     with pytest.raises(OptionError, match=rf"layers: got {text}.* has 10 latent codes; expected numbers up to 9"):
         VariedNetwork(network, Variation(parse_layers(text)), 1)
 
 
-def test_the_codes_are_told_by_the_size_of_their_block():
+def test_named_layers_follow_block_sizes():
     """The named layers go by pixels: blocks of 4 and 8 px have the codes 0 to 2, and that of 64 px begins at 7."""
     blocks = GPEN(64, **SMALL).decoder.blocks
     ends = np.cumsum([len(block.convs) for block in blocks.values()])
@@ -84,7 +84,7 @@ def test_number_0_is_the_restoration_itself(network):
     assert difference(one_variant(network, index=1, strength=0.0), plain) == 0
 
 
-def test_each_number_and_each_seed_is_another_variant_and_the_same_again(network):
+def test_variant_depends_on_number_and_seed(network):
     first = one_variant(network)
     assert difference(first, one_variant(network)) == 0
     assert difference(first, network(faces())) > 1e-3
@@ -92,7 +92,7 @@ def test_each_number_and_each_seed_is_another_variant_and_the_same_again(network
     assert difference(first, one_variant(network, seed=1)) > 1e-3
 
 
-def test_a_variant_is_the_same_in_any_batch_and_leaves_random_numbers_alone(network):
+def test_variant_depends_on_neither_batch_nor_global_rng(network):
     torch.manual_seed(3)
     expected = torch.rand(1)
     torch.manual_seed(3)
@@ -120,7 +120,7 @@ def codes(network, monkeypatch):
     return codes_by
 
 
-def test_draws_add_what_the_prior_differs_from_its_mean_in(network, codes):
+def test_random_variant_adds_a_sample_minus_the_mean(network, codes):
     before = codes(network)
     after = codes(VariedNetwork(network, Variation(Layers(2, 4), strength=0.25, seed=6), 3))
     z = torch.randn(1, 8, generator=torch.Generator().manual_seed(int(rng_from_key(6, 3).integers(2**63))))
@@ -175,7 +175,7 @@ def test_wrong_variations(given, problem):
         Variation(**given)
 
 
-def test_what_a_command_line_gives():
+def test_variation_of_command_line_values():
     assert str(variation_of()) == str(Variation())
     assert str(variation_of("3-5", 0.25, 7)) == "latents 3-5 by 0.25, seed 7"
     assert str(variation_of(reference=faces(1)[0])) == "latents 7- by 0.5, a reference"

@@ -1,4 +1,4 @@
-"""Each task: what the network is shown, and what of the input stays."""
+"""Each task: the input of the network, and what of the image stays."""
 
 import cv2
 import numpy as np
@@ -44,7 +44,7 @@ def test_a_task_is_found_by_its_name(name):
     assert task.released.startswith("GPEN-")
 
 
-def test_a_wrong_name_is_told():
+def test_unknown_task_is_refused():
     with pytest.raises(OptionError, match="task: got 'colorise'; expected one of restore, colorize, inpaint, seg2face"):
         get_task("colorise")
 
@@ -64,7 +64,7 @@ def test_restoration_changes_nothing():
 # --- colorize
 
 
-def test_colorization_shows_grey_and_keeps_the_luminance():
+def test_colorization_keeps_the_luminance():
     crop, output = face(0), face(1, 64)
     np.testing.assert_array_equal(Colorize().preprocess(crop, 64), to_gray(crop))
     result = Colorize().postprocess(crop, output)
@@ -73,12 +73,12 @@ def test_colorization_shows_grey_and_keeps_the_luminance():
     assert np.ptp(result, axis=2).max() > 0.1  # colours came
 
 
-def test_a_network_that_knows_the_colours_gives_the_photograph_back():
+def test_true_colors_give_the_photograph_back():
     crop = face(2)
     np.testing.assert_allclose(Colorize().postprocess(to_gray(crop), crop), crop, atol=1e-5)
 
 
-def test_colorization_keeps_the_form_of_a_image():
+def test_colorization_keeps_the_shape():
     crop = face(0)[:, :100]
     assert Colorize().postprocess(crop, face(0, 64)).shape == (SIDE, 100, 3)
 
@@ -87,7 +87,7 @@ def test_colorization_keeps_the_form_of_a_image():
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_strokes_are_filled_and_the_rest_stays_to_the_bit(seed):
+def test_only_strokes_are_filled(seed):
     crop, mask = scribbled(seed)
     whole, task = face(seed), Inpaint()
     assert task.preprocess(crop, SIDE) is crop
@@ -99,7 +99,7 @@ def test_strokes_are_filled_and_the_rest_stays_to_the_bit(seed):
     np.testing.assert_array_equal(result[far], crop[far])
 
 
-def test_all_that_a_training_scribbles_is_found():
+def test_strokes_of_training_are_found():
     for seed in range(100):
         mask = brush_mask(BrushRanges(), np.random.default_rng(seed), SIDE) == 1
         found = read_strokes(np.where(mask[:, :, None], np.float32(1), np.full((SIDE, SIDE, 3), 0.5, np.float32)))
@@ -120,7 +120,7 @@ def test_strokes_are_found_in_jpeg_files(quality, seed):
     assert not (result.min(axis=2)[mask] > 0.97).any()  # their edges, too, are gone
 
 
-def test_strokes_that_were_turned_and_resized_are_found():
+def test_rotated_strokes_are_found():
     crop, mask = scribbled(1, 256)
     matrix = cv2.getRotationMatrix2D((128, 128), 20, 0.8)
     turned, where = (cv2.warpAffine(each, matrix, (256, 256)) for each in (crop, mask.astype(np.float32)))
@@ -136,7 +136,7 @@ def test_a_face_without_strokes_stays_as_it_is(seed):
     np.testing.assert_array_equal(Inpaint().postprocess(crop, face(seed + 1)), crop)
 
 
-def test_white_things_that_are_no_strokes():
+def test_other_white_areas_are_no_strokes():
     crop = np.full((SIDE, SIDE, 3), 0.4, np.float32)
     cv2.circle(crop, (30, 30), 1, (1, 1, 1), -1)  # the light in an eye
     cv2.circle(crop, (90, 30), 8, (1, 1, 1), -1)  # a button, with a thread
@@ -152,14 +152,14 @@ def test_white_things_that_are_no_strokes():
     assert not found[58:70].any()
 
 
-def test_a_mask_says_what_is_hidden():
+def test_mask_sets_hidden_pixels():
     crop = face(3)
     mask = np.zeros((64, 64), bool)
     mask[20:40, 20:40] = True
     task = Inpaint(mask=mask)
-    shown = task.preprocess(crop, SIDE)
-    assert (shown[40:80, 40:80] == 1).all()
-    np.testing.assert_array_equal(shown[:38], crop[:38])
+    painted = task.preprocess(crop, SIDE)
+    assert (painted[40:80, 40:80] == 1).all()
+    np.testing.assert_array_equal(painted[:38], crop[:38])
     result = task.postprocess(crop, np.zeros((64, 64, 3), np.float32))
     assert (result[40:80, 40:80] == 0).all()
     np.testing.assert_array_equal(result[:35], crop[:35])
@@ -177,7 +177,7 @@ def test_the_seam_is_soft():
 # --- seg2face
 
 
-def test_indices_are_painted_and_resized_to_the_nearest_pixel():
+def test_indices_are_colored():
     labels = label_map()
     crop = as_crop(cv2.cvtColor(labels, cv2.COLOR_GRAY2BGR))
     np.testing.assert_array_equal(Seg2face().preprocess(crop, 64), as_crop(colorize_labels(labels)))
@@ -187,7 +187,7 @@ def test_indices_are_painted_and_resized_to_the_nearest_pixel():
     assert {tuple(colour) for colour in np.unique(half.reshape(-1, 3), axis=0)} <= colours
 
 
-def test_coloured_maps_of_any_palette_go_in_as_they_are():
+def test_colored_maps_are_unchanged():
     palette = [[10 * i, 7, 255 - i] for i in range(19)]
     crop = as_crop(colorize_labels(label_map(), palette))
     np.testing.assert_array_equal(Seg2face().preprocess(crop, 64), crop)
@@ -204,6 +204,6 @@ def test_coloured_maps_of_any_palette_go_in_as_they_are():
         (lambda: np.zeros((32, 32, 3), np.float32), "the map: is background everywhere"),
     ],
 )
-def test_what_is_no_map_is_told(crop, words):
+def test_images_that_are_no_map_are_refused(crop, words):
     with pytest.raises(DataError, match=words):
         Seg2face().preprocess(crop(), 32)

@@ -38,13 +38,13 @@ def square_of_the_mean(image: np.ndarray) -> np.ndarray:
 
 
 @pytest.mark.parametrize(("height", "width"), [(300, 420), (129, 128), (128, 700), (1, 300), (300, 1), (193, 193)])
-def test_what_looks_a_quarter_of_the_overlap_far_sees_no_tiles(height, width):
+def test_tiles_are_exact_for_a_small_receptive_field(height, width):
     run, image = convolutions(reach=TILE_OVERLAP // 4), noise(height, width)
     assert np.abs(Tiles(run, side=128)(image) - run(image)).max() < 1e-6
     assert run(image).std() > 1e-3
 
 
-def test_what_looks_further_sees_them_a_little():
+def test_tiles_are_close_for_a_large_receptive_field():
     run, image = convolutions(reach=TILE_OVERLAP), noise(300, 420)
     difference = np.abs(Tiles(run, side=128)(image) - run(image)).max()
     assert 0 < difference < 0.2 * run(image).std()
@@ -58,7 +58,7 @@ def test_results_are_larger(scale):
     assert np.abs(result - run(image)).max() < 1e-6
 
 
-def test_a_function_that_knows_its_whole_tile_leaves_no_edge():
+def test_global_function_leaves_no_seam():
     """Steps of neighbouring pixels stay small, although the tiles' values differ much."""
     left = np.linspace(0, 1, 600, dtype=np.float32)[None, :, None] * np.ones((400, 1, 3), np.float32)
     result = Tiles(square_of_the_mean, side=128)(left)
@@ -68,7 +68,7 @@ def test_a_function_that_knows_its_whole_tile_leaves_no_edge():
 
 
 @pytest.mark.parametrize("dtype", ["uint8", "uint16", "float32"])
-def test_nothing_done_changes_nothing(dtype):
+def test_identity_changes_no_pixel(dtype):
     image = noise(150, 333, dtype)
     before = image.copy()
     result = Tiles(lambda tile: enlarged(tile, 2), 2, side=64)(image)
@@ -85,8 +85,8 @@ def test_values_beyond_the_range_are_clipped():
 @pytest.mark.parametrize("dtype", ["uint8", "uint16"])
 def test_values_between_are_rounded(dtype):
     image, step = np.full((4, 4, 3), 100, dtype), np.float32(1 / np.iinfo(dtype).max)
-    for share, value in ((-0.6, 99), (-0.4, 100), (0.4, 100), (0.6, 101)):
-        assert np.all(Tiles(lambda tile, share=share: tile + share * step)(image) == value)
+    for fraction, value in ((-0.6, 99), (-0.4, 100), (0.4, 100), (0.6, 101)):
+        assert np.all(Tiles(lambda tile, fraction=fraction: tile + fraction * step)(image) == value)
 
 
 def test_progress_counts_each_tile():
@@ -97,10 +97,10 @@ def test_progress_counts_each_tile():
     assert messages[-1] == (1, 1)
 
 
-def test_no_tile_is_larger_than_asked_and_all_begin_on_the_grid():
+def test_tiles_start_on_the_grid():
     image, seen = noise(257, 500), []
-    places = np.stack(np.meshgrid(np.arange(500), np.arange(257)), axis=-1)
-    image[..., :2] = places / 1000
+    positions = np.stack(np.meshgrid(np.arange(500), np.arange(257)), axis=-1)
+    image[..., :2] = positions / 1000
 
     def run(tile):
         seen.append(tile.shape[:2])
@@ -127,7 +127,7 @@ class Small:
 
 @pytest.mark.parametrize("height", [40, 700])
 @pytest.mark.parametrize("error", [None, RuntimeError("MPS backend out of memory (MPS allocated: 9 GB)")])
-def test_out_of_memory_halves_the_tiles_and_goes_on(height, error):
+def test_out_of_memory_halves_the_tiles(height, error):
     device, image, messages = Small(130, error), noise(height, 600), []
     tiles = Tiles(device, 2, side=512)
     result = tiles(image, lambda done, total: messages.append(done))
@@ -139,7 +139,7 @@ def test_out_of_memory_halves_the_tiles_and_goes_on(height, error):
     assert max(device.sizes[-5:]) <= 128
 
 
-def test_out_of_memory_at_the_smallest_tiles_is_told():
+def test_out_of_memory_at_the_smallest_tiles_is_an_error():
     with pytest.raises(OptionError, match=r"^tile: .* out of memory with tiles of 64 px \(CUDA out of memory"):
         Tiles(Small(10))(noise(300, 300))
     with pytest.raises(OptionError, match="tiles of 20 px"):

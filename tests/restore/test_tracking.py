@@ -42,7 +42,7 @@ def motion(kind: str) -> np.ndarray:
 def test_less_jitter_and_no_lag(kind, jitter):
     """Jitter: of the error's change from frame to frame. Lag: of all delays, none fits better than zero."""
     x, rng = motion(kind), np.random.default_rng(0)
-    given, tracker = track([[face(place, noise=rng.normal(0, NOISE, (5, 2)))] for place in x])
+    given, tracker = track([[face(x_of_face, noise=rng.normal(0, NOISE, (5, 2)))] for x_of_face in x])
     assert tracker.tracks == 1
     found = np.stack([faces[0].face.landmarks for faces in given])
     errors = (found - FACE - np.stack([x, np.full(FRAMES, 100)], axis=1)[:, None])[LOOK_AHEAD:-LOOK_AHEAD]
@@ -58,23 +58,23 @@ def test_less_jitter_and_no_lag(kind, jitter):
 
 def test_without_noise_nothing_changes_even_at_a_jump():
     x = np.where(np.arange(40) < 20, 100.0, 130.0)
-    given, _ = track([[face(place)] for place in x])
-    for place, faces in zip(x, given, strict=True):
-        np.testing.assert_allclose(faces[0].face.landmarks, face(place).landmarks, atol=1e-4)
-        np.testing.assert_allclose(faces[0].face.box, face(place).box, atol=1e-4)
+    given, _ = track([[face(x_of_face)] for x_of_face in x])
+    for x_of_face, faces in zip(x, given, strict=True):
+        np.testing.assert_allclose(faces[0].face.landmarks, face(x_of_face).landmarks, atol=1e-4)
+        np.testing.assert_allclose(faces[0].face.box, face(x_of_face).box, atol=1e-4)
 
 
-def test_a_parabola_goes_through_a_missing_frame():
+def test_parabola_fills_a_missing_frame():
     found = {number: face(number**2 / 8) for number in range(16) if number not in (7, 8)}
     np.testing.assert_allclose(smooth_landmarks(found, 7).landmarks, face(49 / 8).landmarks, atol=1e-6)
 
 
-def test_two_frames_alone_are_interpolated():
+def test_two_frames_are_interpolated():
     np.testing.assert_allclose(smooth_landmarks({0: face(10), 4: face(30)}, 1).landmarks, face(15).landmarks)
 
 
 @pytest.mark.parametrize(("missing", "filled"), [(1, True), (MAX_GAP, True), (MAX_GAP + 1, False)])
-def test_an_overlooked_face_is_filled_in_unless_it_is_gone_for_long(missing, filled):
+def test_short_gaps_are_filled(missing, filled):
     gone = range(12, 12 + missing)
     given, tracker = track([[] if number in gone else [face(100 + number)] for number in range(30)])
     assert [len(faces) for faces in given] == [int(filled or number not in gone) for number in range(30)]
@@ -84,14 +84,14 @@ def test_an_overlooked_face_is_filled_in_unless_it_is_gone_for_long(missing, fil
             np.testing.assert_allclose(given[number][0].face.landmarks, face(100 + number).landmarks, atol=1e-6)
 
 
-def test_what_is_seen_briefly_is_no_face_except_at_either_end_of_a_shot():
+def test_brief_tracks_are_dropped_inside_a_shot():
     one, ghost = [face(100)], [face(100), face(300)]
     given, tracker = track([ghost, *[one] * 10, ghost, ghost, *[one] * 10, ghost])
     assert [len(faces) for faces in given] == [2, *[1] * 22, 2]
     assert (tracker.tracks, tracker.dropped) == (3, 1)
 
 
-def test_crossing_faces_keep_their_numbers_whatever_the_order_of_the_finds():
+def test_crossing_faces_keep_their_tracks():
     frames = []
     for number in range(40):
         faces = [face(100 + 6 * number), face(340 - 6 * number, y=112)]
@@ -99,8 +99,8 @@ def test_crossing_faces_keep_their_numbers_whatever_the_order_of_the_finds():
     given, tracker = track(frames)
     assert tracker.tracks == 2
     for number, faces in enumerate(given):
-        places = {found.track: found.face.landmarks[:, 0].mean() for found in faces}
-        assert places == pytest.approx({0: 100 + 6 * number, 1: 340 - 6 * number}, abs=1)
+        positions = {found.track: found.face.landmarks[:, 0].mean() for found in faces}
+        assert positions == pytest.approx({0: 100 + 6 * number, 1: 340 - 6 * number}, abs=1)
 
 
 def test_a_far_find_does_not_push_a_near_pair_apart():
@@ -112,11 +112,11 @@ def test_a_far_find_does_not_push_a_near_pair_apart():
 
 def test_a_face_that_gets_quicker_is_followed():
     x = np.cumsum(10 * np.arange(9))
-    _, tracker = track([[face(place)] for place in x])
+    _, tracker = track([[face(x_of_face)] for x_of_face in x])
     assert tracker.tracks == 1
 
 
-def test_no_track_and_no_smoothing_goes_over_a_cut():
+def test_tracks_end_at_a_cut():
     given, tracker = track([[face(100)]] * 12 + [[face(110)]] * 12, cuts=(12,))
     assert tracker.tracks == 2
     np.testing.assert_allclose(given[11][0].face.landmarks, face(100).landmarks, atol=1e-6)
@@ -125,7 +125,7 @@ def test_no_track_and_no_smoothing_goes_over_a_cut():
     assert [len(faces) for faces in track(gap, cuts=(12,))[0]] == [1] * 10 + [0] * 3 + [1] * 9
 
 
-def test_frames_come_back_as_soon_as_they_are_certain():
+def test_frames_are_returned_after_the_look_ahead():
     tracker = FaceTracker()
     counts = [len(tracker.add([face(100)], cut=number == 20)) for number in range(24)]
     assert counts == [0] * LOOK_AHEAD + [1] * (20 - LOOK_AHEAD) + [LOOK_AHEAD] + [0] * 3
@@ -139,7 +139,7 @@ def texture(seed: int, width: int = 128) -> np.ndarray:
     return cv2.resize(blocks, (width, 128), interpolation=cv2.INTER_CUBIC)
 
 
-def test_a_cut_is_found_and_a_quick_pan_a_fade_and_noise_are_none():
+def test_cuts_are_found():
     wide, rng = texture(0, 640), np.random.default_rng(1)
     pan = [wide[:, left : left + 128] for left in np.cumsum(np.arange(20))]  # quicker and quicker
     still = [np.clip(texture(2) + rng.normal(0, 12, (128, 128, 3)), 0, 255).astype(np.uint8) for _ in range(10)]

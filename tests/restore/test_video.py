@@ -59,7 +59,7 @@ def test_side_by_side(tmp_path, scale):
     assert (right - left).mean() == pytest.approx(20, abs=4)
 
 
-def test_landmarks_that_no_face_has_cost_that_face_alone(tmp_path):
+def test_implausible_landmarks_skip_one_face(tmp_path):
     class Confused(FakeRestorer):
         def find(self, image):
             (face,) = super().find(image)
@@ -69,7 +69,7 @@ def test_landmarks_that_no_face_has_cost_that_face_alone(tmp_path):
     assert (report.frames, report.faces) == (6, 6)
 
 
-def test_finds_that_were_dropped_are_told(tmp_path):
+def test_dropped_tracks_are_reported(tmp_path):
     restorer = FakeRestorer(blind=tuple(number for number in range(24) if number != 11))
     report = restore_video(write_avi(tmp_path / "in.avi", 24), tmp_path / "out.mp4", restorer)
     assert report.faces == 0
@@ -77,7 +77,7 @@ def test_finds_that_were_dropped_are_told(tmp_path):
 
 
 def test_few_frames_are_in_memory(tmp_path, monkeypatch):
-    """Of 30 frames, those that are looked ahead and one batch are read before the first is written."""
+    """Of 30 frames, the look-ahead and one batch are read before the first is written."""
     read = []
     monkeypatch.setattr(video_module.CutFinder, "__call__", lambda self, image: bool(read.append(1)))
     ahead = []
@@ -126,7 +126,7 @@ def test_one_frame_in_color_settles_it_for_the_rest_of_a_shot():
     assert [frame.monochrome for frame in tracked] == [True, True, False, False, False, True, True]
 
 
-def test_the_restorer_is_told_whether_frames_are_monochrome(tmp_path):
+def test_restorer_gets_monochrome_flags(tmp_path):
     source, restorer = write_avi(tmp_path / "in.avi", 3), FakeRestorer()
     restore_video(source, tmp_path / "out.mp4", restorer)
     assert restorer.monochrome == [is_monochrome(image) for image, *_ in VideoSource(source)]

@@ -1,4 +1,4 @@
-"""Videos as frames: what is read of them, when it is shown, and in which colors."""
+"""Frames of videos, their times and their colors."""
 
 import re
 import sys
@@ -17,8 +17,8 @@ FLAT = (32, 64, 224)  # BGR
 def read(path) -> tuple[list[np.ndarray], list[float], list[str]]:
     """Frames, their times in seconds, and the notes."""
     video = VideoSource(path)
-    shown = list(video)
-    return [image for image, *_ in shown], [float(time) for _, time, _ in shown], video.notes
+    read_frames = list(video)
+    return [image for image, *_ in read_frames], [float(time) for _, time, _ in read_frames], video.notes
 
 
 def difference(one: np.ndarray, other: np.ndarray) -> float:
@@ -35,17 +35,17 @@ def flat(color=FLAT, size=(32, 32)) -> np.ndarray:
 def test_reading(tmp_path, rate, exact):
     video = VideoSource(write_avi(tmp_path / "in.avi", 5, rate))
     assert (video.rate, video.expected, video.aspect) == (exact, 5, 1)
-    shown = list(video)
-    assert [time for _, time, _ in shown] == [number / exact for number in range(5)]
-    assert [duration for _, _, duration in shown] == [1 / exact] * 5
+    read_frames = list(video)
+    assert [time for _, time, _ in read_frames] == [number / exact for number in range(5)]
+    assert [duration for _, _, duration in read_frames] == [1 / exact] * 5
     assert (video.notes, video.read) == ([], 5)
-    for number, (image, *_) in enumerate(shown):
+    for number, (image, *_) in enumerate(read_frames):
         assert image.shape == (HEIGHT, WIDTH, 3)
         assert difference(image, frame(number)) < 6
 
 
 @pytest.mark.parametrize("content", [b"", b"hello, this is text\n" * 40, b"RIFF\0\0\0\0AVI LIST"])
-def test_what_is_no_video_is_one_line(tmp_path, content, capfd):
+def test_other_files_are_refused_in_one_line(tmp_path, content, capfd):
     path = tmp_path / "shot_01.avi"
     path.write_bytes(content)
     with pytest.raises(DataError, match=r"shot_01.avi: cannot be read as a video") as error:
@@ -61,19 +61,19 @@ def test_a_folder_and_a_missing_file(tmp_path):
         VideoSource(tmp_path / "nothing.mp4")
 
 
-def test_sound_alone_is_no_video(tmp_path):
+def test_audio_file_is_refused(tmp_path):
     with pytest.raises(DataError, match="FFmpeg knows none of its video streams"):
         VideoSource(write_video(tmp_path / "in.mp4", sound=[Tone()]))
 
 
-def test_without_pyav_the_command_that_installs_it_is_told(tmp_path, monkeypatch):
+def test_missing_pyav_names_the_extra(tmp_path, monkeypatch):
     path = write_avi(tmp_path / "in.avi", 2)
     monkeypatch.setitem(sys.modules, "av", None)
     with pytest.raises(MissingFileError, match=r'in.avi: the package av .* Run: pip install "gpen_plugin\[video\]"'):
         VideoSource(path)
 
 
-def test_a_name_that_looks_like_a_protocol(tmp_path, monkeypatch):
+def test_name_with_a_colon_is_a_file(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     write_avi(tmp_path / "in.avi", 2).rename("2021-05-01T12:30:15.avi")
     assert len(list(VideoSource("2021-05-01T12:30:15.avi"))) == 2
@@ -82,7 +82,7 @@ def test_a_name_that_looks_like_a_protocol(tmp_path, monkeypatch):
 # Damage
 
 
-def test_of_a_file_that_was_cut_off_the_rest_is_kept_and_it_is_said(tmp_path):
+def test_truncated_video_is_read_with_a_note(tmp_path):
     whole = write_avi(tmp_path / "in.avi", 12).read_bytes()
     (tmp_path / "cut.avi").write_bytes(whole[: len(whole) * 2 // 3])
     images, _, notes = read(tmp_path / "cut.avi")
@@ -91,7 +91,7 @@ def test_of_a_file_that_was_cut_off_the_rest_is_kept_and_it_is_said(tmp_path):
 
 
 @pytest.mark.parametrize("damaged", [(4, 5), (0,)])
-def test_after_a_damaged_frame_it_goes_on(tmp_path, damaged):
+def test_damaged_frame_does_not_stop_the_reader(tmp_path, damaged):
     content = bytearray(write_avi(tmp_path / "in.avi", 12).read_bytes())
     starts = [match.end() + 4 for match in re.finditer(b"00dc", content)]
     starts = [start for start in starts if content[start : start + 2] == b"\xff\xd8"]
@@ -117,7 +117,7 @@ def test_a_damaged_stream_is_bridged(tmp_path):
     assert difference(images[-1], frame(39)) < 6
 
 
-def test_a_clock_that_was_set_anew_goes_on(tmp_path):
+def test_clock_reset_is_corrected(tmp_path):
     part = write_video(tmp_path / "part.ts", Track([frame(number) for number in range(12)]), sound=[Tone("mp2")])
     (tmp_path / "in.ts").write_bytes(part.read_bytes() * 2)
     images, times, notes = read(tmp_path / "in.ts")
@@ -139,7 +139,7 @@ def test_a_rate_that_varies_is_kept(tmp_path, suffix):
 
 
 @pytest.mark.parametrize("suffix", [".mp4", ".mkv", ".ts"])
-def test_an_image_that_stands_for_more_than_a_minute(tmp_path, suffix):
+def test_frame_may_last_more_than_a_minute(tmp_path, suffix):
     times = [0, 0.1, 0.2, 70.2, 70.3, 70.4]
     track = Track([frame(number) for number in range(6)], times=times, rate=Fraction(10))
     _, read_times, notes = read(write_video(tmp_path / f"in{suffix}", track))
@@ -171,12 +171,12 @@ def test_a_trimmed_video_is_whole(tmp_path):
     """An edit list that skips the first 6 of 20 frames, as editors on telephones write it."""
     source = write_video(tmp_path / "in.mp4", Track([frame(number) for number in range(20)], options={"bf": "0"}))
     content = bytearray(source.read_bytes())
-    place = content.index(b"elst") + 4 + 4 + 4  # version and flags, number of entries
-    duration, start = (int.from_bytes(content[place + at : place + at + 4], "big") for at in (0, 4))
+    offset = content.index(b"elst") + 4 + 4 + 4  # version and flags, number of entries
+    duration, start = (int.from_bytes(content[offset + at : offset + at + 4], "big") for at in (0, 4))
     with av.open(str(source)) as container:
         skipped = round(6 / RATE / container.streams.video[0].time_base)
-    content[place : place + 4] = (duration * 14 // 20).to_bytes(4, "big")
-    content[place + 4 : place + 8] = (start + skipped).to_bytes(4, "big")
+    content[offset : offset + 4] = (duration * 14 // 20).to_bytes(4, "big")
+    content[offset + 4 : offset + 8] = (start + skipped).to_bytes(4, "big")
     source.write_bytes(content)
     images, times, notes = read(source)
     assert (len(images), times[0], notes) == (14, 0, [])
@@ -255,7 +255,7 @@ def test_matrices_and_ranges_are_those_that_the_file_names(tmp_path, matrix, ful
 
 
 @pytest.mark.parametrize(("size", "name"), [((64, 64), "ITU601"), ((720, 1280), "ITU709")])
-def test_without_a_matrix_the_size_tells_it(tmp_path, size, name):
+def test_size_determines_the_default_matrix(tmp_path, size, name):
     coded = av.VideoFrame.from_ndarray(flat(size=size), format="bgr24").reformat(
         format="yuv420p", dst_colorspace=name, dst_color_range=1, interpolation=EXACT
     )
@@ -279,7 +279,7 @@ def test_hdr_is_converted_with_one_note(tmp_path):
     assert 225 <= images[0].mean() <= 240
 
 
-def test_more_than_8_bits_are_told(tmp_path):
+def test_more_than_8_bits_are_reported(tmp_path):
     track = Track([frame(0)] * 2, "ffv1", "yuv420p10le")
     assert read(write_video(tmp_path / "in.mkv", track))[2] == ["colors of more than 8 bits reduced to 8 bits"]
 
@@ -287,12 +287,12 @@ def test_more_than_8_bits_are_told(tmp_path):
 @pytest.mark.parametrize(
     ("codec", "pixels", "suffix"), [("qtrle", "argb", ".mov"), ("prores_ks", "yuva444p10le", ".mov")]
 )
-def test_transparency_is_told(tmp_path, codec, pixels, suffix):
+def test_transparency_is_reported(tmp_path, codec, pixels, suffix):
     notes = read(write_video(tmp_path / f"in{suffix}", Track([frame(0)] * 2, codec, pixels)))[2]
     assert notes[0] == "transparency left out"
 
 
-def test_transparency_beside_the_stream_is_told(tmp_path):
+def test_transparency_in_another_stream_is_reported(tmp_path):
     def mark(container):
         container.streams.video[0].metadata["alpha_mode"] = "1"
 
@@ -306,9 +306,9 @@ def test_transparency_beside_the_stream_is_told(tmp_path):
 def display_matrix(path, numbers: tuple[int, int, int, int]):
     """Write the first four numbers of the matrix into the header of the track of an MP4."""
     content = bytearray(path.read_bytes())
-    place = content.index(b"tkhd") + 4 + 40  # of version 0
+    offset = content.index(b"tkhd") + 4 + 40  # of version 0
     for at, number in zip((0, 4, 12, 16), numbers, strict=True):
-        content[place + at : place + at + 4] = (number << 16).to_bytes(4, "big", signed=True)
+        content[offset + at : offset + at + 4] = (number << 16).to_bytes(4, "big", signed=True)
     path.write_bytes(content)
 
 
@@ -322,7 +322,7 @@ def display_matrix(path, numbers: tuple[int, int, int, int]):
         ((0, 1, 1, 0), lambda image: image.swapaxes(0, 1)),
     ],
 )
-def test_turned_and_mirrored_frames_become_upright(tmp_path, matrix, upright):
+def test_rotated_frames_become_upright(tmp_path, matrix, upright):
     settings = {"sample_aspect_ratio": Fraction(4, 3)}
     track = Track([frame(number) for number in range(3)], options={"crf": "4"}, settings=settings)
     source = write_video(tmp_path / "in.mp4", track)
@@ -344,7 +344,7 @@ def test_a_size_that_changes_is_scaled_to_the_first(tmp_path):
 
 
 @pytest.mark.parametrize("suffix", [".mkv", ".mp4"])
-def test_the_default_track_is_read_and_the_other_told(tmp_path, suffix):
+def test_default_track_is_read(tmp_path, suffix):
     others = [
         Track([flat(size=(32, 48))] * 8, marks=0),
         Track([frame(number) for number in range(8)], marks=1),

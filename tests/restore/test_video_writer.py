@@ -33,11 +33,11 @@ STEP = Fraction(1, RATE)
 
 
 def copied(source, target) -> list[str]:
-    """Write a video's frames anew; returns the notes."""
+    """Encode the frames of a video again; return the notes."""
     video = VideoSource(source)
     with VideoTarget(target, source, video.rate, video.aspect) as written:
-        for shown in video:
-            written.write(*shown)
+        for frame_of_video in video:
+            written.write(*frame_of_video)
     return [*video.notes, *written.notes]
 
 
@@ -80,22 +80,22 @@ def test_colors_are_marked_as_they_are(tmp_path):
         for number in range(3):
             target.write(flat, number * STEP, STEP)
     with av.open(str(tmp_path / "out.mp4")) as container:
-        shown = next(container.decode(video=0))
-        assert (shown.colorspace, shown.color_primaries, shown.color_trc, shown.color_range) == (1, 1, 1, 1)
-        assert shown.format.name == "yuv420p"
+        decoded = next(container.decode(video=0))
+        assert (decoded.colorspace, decoded.color_primaries, decoded.color_trc, decoded.color_range) == (1, 1, 1, 1)
+        assert decoded.format.name == "yuv420p"
     assert np.abs(frames(tmp_path / "out.mp4")[0].astype(int) - flat).max() <= 2
 
 
 @pytest.mark.parametrize("suffix", CONTAINERS)
 def test_times_are_kept(tmp_path, suffix):
-    shown = [0, 0.04, 0.08, 0.36, 0.4, 0.41, 0.44, 70.44, 70.48, 70.52]
-    source = write_video(tmp_path / "in.mkv", faces(10, times=shown))
+    expected = [0, 0.04, 0.08, 0.36, 0.4, 0.41, 0.44, 70.44, 70.48, 70.52]
+    source = write_video(tmp_path / "in.mkv", faces(10, times=expected))
     assert copied(source, tmp_path / f"out{suffix}") == []
-    assert times(tmp_path / f"out{suffix}") == pytest.approx(shown, abs=0.0011)
+    assert times(tmp_path / f"out{suffix}") == pytest.approx(expected, abs=0.0011)
 
 
 @pytest.mark.parametrize("suffix", CONTAINERS)
-def test_the_last_frame_stands_as_long_as_it_did(tmp_path, suffix):
+def test_last_frame_keeps_its_duration(tmp_path, suffix):
     with VideoTarget(tmp_path / f"out{suffix}", None, Fraction(RATE)) as target:
         for number in range(9):
             target.write(frame(number), number * STEP, STEP if number < 8 else Fraction(30))
@@ -103,21 +103,21 @@ def test_the_last_frame_stands_as_long_as_it_did(tmp_path, suffix):
         assert container.duration / 1e6 == pytest.approx(8 / RATE + 30, abs=0.05)
 
 
-def test_the_shape_of_pixels_is_kept_and_turned_frames_are_not_turned_again(tmp_path):
+def test_pixel_aspect_is_kept(tmp_path):
     source = write_video(tmp_path / "in.mp4", faces(settings={"sample_aspect_ratio": Fraction(4, 3)}))
     copied(source, tmp_path / "out.mp4")
     assert VideoSource(tmp_path / "out.mp4").aspect == Fraction(4, 3)
     assert frames(tmp_path / "out.mp4")[0].shape == (HEIGHT, WIDTH, 3)
 
 
-def test_odd_sides_are_told(tmp_path):
+def test_odd_sides_are_padded_with_a_note(tmp_path):
     images = [frame(number)[:63, :95] for number in range(3)]
     source = write_video(tmp_path / "in.mkv", Track(images, "ffv1", "yuv444p"))
     assert copied(source, tmp_path / "out.mp4") == ["95 x 63 became 96 x 64, as codecs need even sides"]
     assert frames(tmp_path / "out.mp4")[0].shape == (64, 96, 3)
 
 
-# Sound, subtitles and what else is beside the frames
+# Audio, subtitles and other streams
 
 
 @pytest.mark.parametrize(
@@ -131,7 +131,7 @@ def test_odd_sides_are_told(tmp_path):
         ("ac3", ".mp4", "ac3"),
     ],
 )
-def test_sound_that_hardly_a_player_understands_is_encoded_anew(tmp_path, codec, suffix, kept):
+def test_rare_audio_codecs_are_encoded_again(tmp_path, codec, suffix, kept):
     rate = 48000 if codec == "ac3" else 16000
     source = write_video(tmp_path / "in.mkv", faces(), sound=[Tone(codec, rate=rate)])
     notes = copied(source, tmp_path / f"out{suffix}")
@@ -144,16 +144,16 @@ def test_sound_that_hardly_a_player_understands_is_encoded_anew(tmp_path, codec,
 )
 @pytest.mark.parametrize("start", [0.0, 0.2])
 def test_sound_stays_with_the_frames(tmp_path, codec, suffix, start):
-    """Within 10 ms, whether it is copied or encoded anew, and where it starts late."""
+    """Within 10 ms, copied or encoded again, also if it starts late."""
     source = write_video(tmp_path / "in.mkv", faces(), sound=[Tone(codec, start=start)])
     copied(source, tmp_path / f"out{suffix}")
     offset = times(tmp_path / f"out{suffix}")[0] - times(source)[0]
-    heard, before = tone_in(tmp_path / f"out{suffix}"), tone_in(source)
-    assert np.subtract(heard, before) == pytest.approx([offset, offset], abs=0.01)
+    after, before = tone_in(tmp_path / f"out{suffix}"), tone_in(source)
+    assert np.subtract(after, before) == pytest.approx([offset, offset], abs=0.01)
     assert before == pytest.approx((0.1 + start, 0.3 + start), abs=0.07)
 
 
-def test_sound_of_another_start_in_a_transport_stream_stays_with_the_frames(tmp_path):
+def test_audio_offset_of_a_transport_stream_is_kept(tmp_path):
     source = write_video(tmp_path / "in.ts", faces(), sound=[Tone("mp2", start=0.2)])
     copied(source, tmp_path / "out.mp4")
     between = [tone_in(path)[0] - first_time(path) for path in (source, tmp_path / "out.mp4")]
@@ -166,7 +166,7 @@ def first_time(path) -> float:
         return next(container.decode(video=0)).time
 
 
-def test_several_tracks_keep_language_and_marks(tmp_path):
+def test_audio_tracks_keep_language_and_disposition(tmp_path):
     tones = [Tone(language="eng", marks=0), Tone(language="deu", marks=1)]
     source = write_video(tmp_path / "in.mkv", faces(), sound=tones)
     for suffix in CONTAINERS:
@@ -184,17 +184,17 @@ def test_subtitles(tmp_path, suffix, kept):
     notes = copied(source, tmp_path / f"out{suffix}")
     assert notes == ([] if kept == "subrip" else [f"subtitles encoded again (subrip to {kept})"])
     assert codecs(tmp_path / f"out{suffix}", "subtitle") == [kept]
-    shown = []
+    read = []
     with av.open(str(tmp_path / f"out{suffix}")) as container:
         for packet in container.demux(container.streams.subtitles[0]):
             events = packet.decode() if packet.size else []
             texts = [re.sub(r"\{.*?\}", "", event.dialogue.decode()) for event in events]  # without styles
-            shown += [(float(packet.pts * packet.time_base), text) for text in texts if text]
-    assert [text for _, text in shown] == ["Hello", "two\nlines"]
-    assert [time for time, _ in shown] == pytest.approx([0.1, 0.35], abs=0.002)
+            read += [(float(packet.pts * packet.time_base), text) for text in texts if text]
+    assert [text for _, text in read] == ["Hello", "two\nlines"]
+    assert [time for time, _ in read] == pytest.approx([0.1, 0.35], abs=0.002)
 
 
-def test_what_a_file_cannot_hold_is_left_out_and_told(tmp_path):
+def test_unsupported_streams_are_left_out_with_a_note(tmp_path):
     def attach(container):
         container.add_attachment("font.ttf", "font/ttf", b"not really a font")
 
@@ -227,7 +227,7 @@ def test_chapters_are_kept(tmp_path):
         assert chapter["end"] * chapter["time_base"] == Fraction(240, 1000)
 
 
-def test_damaged_sound_does_not_cost_the_video(tmp_path):
+def test_damaged_audio_does_not_stop_the_video(tmp_path):
     source = write_video(tmp_path / "in.ts", faces(40), sound=[Tone("aac", seconds=1.6), Tone("mp2", seconds=1.6)])
     content = bytearray(source.read_bytes())
     rng = np.random.default_rng(0)
@@ -249,7 +249,7 @@ def write_and_raise(video: VideoTarget, error: BaseException) -> None:
 
 
 @pytest.mark.parametrize("error", [DataError("a frame"), KeyboardInterrupt("Ctrl-C")])
-def test_an_interruption_leaves_what_was_there(tmp_path, error):
+def test_interruption_keeps_an_earlier_file(tmp_path, error):
     source = write_avi(tmp_path / "in.avi")
     (tmp_path / "out.mp4").write_bytes(b"an older result")
     with pytest.raises(type(error), match=str(error)):
@@ -271,7 +271,7 @@ with VideoTarget(Path(sys.argv[1]), None, Fraction(25)) as target:
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="there is no SIGKILL")
-def test_what_a_killed_run_left_is_removed_by_the_next_one(tmp_path):
+def test_temporary_file_of_a_killed_run_is_removed(tmp_path):
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     for name in ("out.mp4", "other.mp4"):
         subprocess.run([sys.executable, "-c", KILLED, str(tmp_path / name)], env=environment, check=False)
@@ -280,7 +280,7 @@ def test_what_a_killed_run_left_is_removed_by_the_next_one(tmp_path):
     assert len(left_in(tmp_path)) == 3  # the input, the result, and what was left of the other one
 
 
-def test_what_a_running_process_writes_is_left(tmp_path):
+def test_temporary_file_of_a_running_process_stays(tmp_path):
     target = VideoTarget(tmp_path / "out.mp4", None, Fraction(RATE))
     parent = target._temporary.name.replace(f".{os.getpid()}.", f".{os.getppid()}.")
     (tmp_path / parent).write_bytes(b"of another process")
@@ -308,7 +308,7 @@ except DataError as error:
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="the size of files cannot be limited")
-def test_a_full_disk_is_told_and_nothing_is_left(tmp_path):
+def test_full_disk_leaves_no_file(tmp_path):
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     command = [sys.executable, "-c", FULL, str(tmp_path / "out.mp4")]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
@@ -331,7 +331,7 @@ def test_without_pyav(tmp_path, monkeypatch):
         VideoTarget(tmp_path / "out.mp4", None, Fraction(RATE))
 
 
-def test_a_target_that_cannot_be(tmp_path):
+def test_unwritable_target_is_an_error(tmp_path):
     (tmp_path / "file").write_text("no folder")
     with (
         pytest.raises(DataError, match="cannot be written"),
@@ -341,7 +341,7 @@ def test_a_target_that_cannot_be(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["-out:%d.mkv", "2021-05-01T12:30:15.mp4", "é" * 120 + ".mp4"])
-def test_names_with_signs_that_ffmpeg_reads_otherwise(tmp_path, monkeypatch, name):
+def test_names_with_special_characters(tmp_path, monkeypatch, name):
     source = write_with_sound(tmp_path / "a:b %03d 'é.mkv", count=3)
     monkeypatch.chdir(tmp_path)
     assert copied(source, Path("c:d") / name) == []

@@ -27,7 +27,7 @@ def folder(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     "name", ["GPEN-BFR-512", "gpen-bfr-512", "GPEN-BFR-512.pth", "gpen_bfr_512.onnx", "GPEN-BFR-512.safetensors"]
 )
-def test_names_are_known_however_they_are_written(name):
+def test_spellings_of_names(name):
     assert get_released(name).name == "GPEN-BFR-512"
 
 
@@ -54,17 +54,17 @@ def test_the_nearest_name(given, meant):
 
 
 def test_conventions_that_differ():
-    told = {name: dataclasses.astuple(model.conventions) for name, model in RELEASED.items()}
-    assert told["gpen-bfr-256"] == ((-1, 1), "restore", "arcface", 1)
-    assert told["gpen-bfr-512"] == told["gpen-bfr-1024"] == ((-1, 1), "restore", "ffhq", 1)
-    assert told["gpen-bfr-2048"] == ((-1, 1), "restore", "ffhq", 0.8)
-    assert told["gpen-colorization-1024"] == ((-1, 1), "colorize", "ffhq", 1)
-    assert told["gpen-inpainting-1024"] == ((-1, 1), "inpaint", "ffhq", 1)
-    assert told["gpen-seg2face-512"] == ((0, 1), "seg2face", "ffhq", 1)
+    conventions = {name: dataclasses.astuple(model.conventions) for name, model in RELEASED.items()}
+    assert conventions["gpen-bfr-256"] == ((-1, 1), "restore", "arcface", 1)
+    assert conventions["gpen-bfr-512"] == conventions["gpen-bfr-1024"] == ((-1, 1), "restore", "ffhq", 1)
+    assert conventions["gpen-bfr-2048"] == ((-1, 1), "restore", "ffhq", 0.8)
+    assert conventions["gpen-colorization-1024"] == ((-1, 1), "colorize", "ffhq", 1)
+    assert conventions["gpen-inpainting-1024"] == ((-1, 1), "inpaint", "ffhq", 1)
+    assert conventions["gpen-seg2face-512"] == ((0, 1), "seg2face", "ffhq", 1)
 
 
 @pytest.mark.parametrize("name", RELEASED)
-def test_every_model_is_one_of_ours_by_its_sizes(name):
+def test_models_have_their_sizes(name):
     """Built on the meta device, described by its shapes: what `check` will say of the true file."""
     model, other = RELEASED[name], RELEASED["gpen-bfr-2048" if "2048" not in name else "gpen-bfr-256"]
     with torch.device("meta"):
@@ -82,7 +82,7 @@ def test_every_model_is_one_of_ours_by_its_sizes(name):
 
 
 @pytest.mark.parametrize("name", PUBLISHED_BYTES)
-def test_the_published_files_hold_as_many_numbers(name):
+def test_published_files_have_the_right_size(name):
     """A file is its tensors and about 400 bytes for each of them."""
     model = get_released(name)
     with torch.device("meta"):
@@ -93,7 +93,7 @@ def test_the_published_files_hold_as_many_numbers(name):
 
 
 @pytest.mark.parametrize("name", [name for name, model in RELEASED.items() if model.is_ours])
-def test_what_comes_with_the_package_is_there_and_small(name):
+def test_included_weights_are_valid_and_small(name):
     """On a machine that has nothing else, and what a network's file may weigh in a repository."""
     model = RELEASED[name]
     path = find_weights(model.file)
@@ -105,7 +105,7 @@ def test_what_comes_with_the_package_is_there_and_small(name):
     assert {tensor.dtype for tensor in state.values()} == {torch.float16}
 
 
-def test_a_file_of_the_users_comes_before_the_packages(folder):
+def test_user_file_has_precedence(folder):
     file = RELEASED[zoo.DEFAULT.lower()].file
     (folder / file.name).write_bytes(b"x")
     assert find_local(file) == folder / file.name
@@ -124,7 +124,7 @@ def test_files_have_a_digest_or_are_not_downloaded():
 @pytest.mark.parametrize(
     ("name", "here"), [("GPEN-BFR-1024", "pytorch_model.pt"), ("GPEN-BFR-2048", "pytorch_model-2048.pt")]
 )
-def test_files_that_people_have_under_other_names(folder, name, here):
+def test_files_under_other_names_are_found(folder, name, here):
     file = get_released(name).file
     assert find_local(file) is None
     with pytest.raises(
@@ -138,7 +138,7 @@ def test_files_that_people_have_under_other_names(folder, name, here):
     assert find_local(file) == cache_folder() / file.name  # its own name, though in a later folder
 
 
-def test_the_licence_is_told_once(capsys):
+def test_licence_note_is_printed_once(capsys):
     for _ in range(3):
         print_licence_once()
     captured = capsys.readouterr()
@@ -147,21 +147,21 @@ def test_the_licence_is_told_once(capsys):
     assert [path.name for path in cache_folder().iterdir()] == [zoo.LICENCE_SHOWN]
 
 
-def test_the_licence_is_told_by_one_of_two_that_look_at_once(capsys, monkeypatch):
+def test_one_of_two_processes_prints_the_licence_note(capsys, monkeypatch):
     print_licence_once()
-    monkeypatch.setattr(zoo.osp, "exists", lambda path: False)  # both looked before either had written
+    monkeypatch.setattr(zoo.osp, "exists", lambda path: False)  # both checked before either had written
     print_licence_once()
     assert capsys.readouterr().err.count(zoo.LICENCE) == 1
 
 
-def test_the_licence_is_told_each_time_where_nothing_can_be_kept(capsys, tmp_path):
+def test_licence_note_is_repeated_without_a_cache(capsys, tmp_path):
     (tmp_path / "cache").write_text("a file where the folder would be")
     for _ in range(2):
         print_licence_once()
     assert capsys.readouterr().err.count(zoo.LICENCE) == 2
 
 
-def test_nothing_is_fetched_by_looking(monkeypatch):
+def test_find_local_downloads_nothing(monkeypatch):
     monkeypatch.delenv(download.OFFLINE)
     monkeypatch.setattr(download, "_download", lambda *_: pytest.fail("downloaded"))
     assert [find_local(file) for file in weight_files()] == [None] * 9

@@ -17,22 +17,18 @@ NOTICES = {"retinaface": "found by RetinaFace (facexlib)", "yunet": "found by Yu
 
 
 def open_detector(
+    # ``auto`` is RetinaFace if facexlib and its weights are on this machine, or if `file` is given; else YuNet. It
+    # downloads nothing
     name: Literal["auto", "retinaface", "yunet"] = "auto",
     *,
-    file: str | os.PathLike | None = None,
+    file: str | os.PathLike | None = None,  # weights of RetinaFace, ``.pth``; None searches for them
+    # of RetinaFace; YuNet runs on the CPU
     device: torch.device = torch.device("cpu"),  # noqa: B008 - a constant
-    threshold: float | None = None,
-    min_size: float = 16,
+    threshold: float | None = None,  # least score of a face, 0 to 1; None takes that of the backend
+    min_size: float = 16,  # side of the smallest box in pixels
 ) -> Detector:
     """Open a detector.
 
-    Args:
-        name: ``auto`` is RetinaFace if facexlib and its weights are on this machine, or if `file` is given; else YuNet.
-            It downloads nothing.
-        file: weights of RetinaFace, ``.pth``; None searches for them.
-        device: of RetinaFace; YuNet runs on the CPU.
-        threshold: least score of a face, 0 to 1; None takes that of the backend.
-        min_size: side of the smallest box in pixels.
     Raises:
         OptionError: an argument is wrong.
         MissingFileError: RetinaFace was asked for, and facexlib or the weights are missing.

@@ -30,14 +30,9 @@ YUNET_MAX_CANDIDATES = 5000  # so many are considered at most
 
 
 class RetinaFaceBackend:
-    """Args:
-        file: weights; None searches for them, also in facexlib's folder.
-        device: of the network.
-        threshold: least score of a face, 0 to 1.
-        download: whether missing weights may be downloaded.
-    Raises:
-        MissingFileError: the weights or facexlib are missing.
-        CheckpointError: the file cannot be read, or is that of another network.
+    """Raises:
+    MissingFileError: the weights or facexlib are missing.
+    CheckpointError: the file cannot be read, or is that of another network.
     """
 
     name = "retinaface"
@@ -47,7 +42,12 @@ class RetinaFaceBackend:
     rotations = (90.0, 180.0, 270.0)
 
     def __init__(
-        self, file: str | os.PathLike | None, device: torch.device, threshold: float | None, *, download: bool = True
+        self,
+        file: str | os.PathLike | None,  # weights; None searches for them, also in facexlib's folder
+        device: torch.device,  # of the network
+        threshold: float | None,  # least score of a face, 0 to 1; None takes the default
+        *,
+        download: bool = True,  # whether missing weights may be downloaded
     ):
         folder = _facexlib_folder()
         path = str(_weights_path(file, folder, download))

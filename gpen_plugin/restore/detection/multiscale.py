@@ -22,7 +22,7 @@ EDGE_MARGIN = 2  # pixels: a face so near to the edge of a tile is cut by it
 SAME_FACE_MIN_IOU = 0.3  # of two boxes' union
 SAME_FACE_MIN_CONTAINMENT = 0.8  # of the smaller box
 SAME_FACE_MAX_LANDMARK_DIST = 0.5  # distances of the eyes: two findings of one face differ by less
-MIN_EYE_MOUTH_SIN = 0.3  # sine of the angle between the line of the eyes and the way from them to the mouth
+MIN_EYE_MOUTH_SIN = 0.3  # sine of the angle between the line of the eyes and the direction from them to the mouth
 MIN_EYE_DISTANCE = 0.05  # of the box's side: eyes that are nearer together are one
 
 Level = tuple[np.ndarray, np.ndarray]
@@ -31,20 +31,14 @@ Level = tuple[np.ndarray, np.ndarray]
 
 @dataclass(frozen=True, eq=False)
 class DetectedFace:
-    """A face in a photograph.
+    """A face in a photograph."""
 
-    Attributes:
-        box: (4,) float64: left, top, right and bottom in pixels; may exceed the photograph.
-        landmarks: (5, 2) float64, x and y in pixels, 0 being the center of the first pixel: eyes, nose and corners of
-            the mouth, left to right in the upright face.
-        score: 0 to 1.
-        detector: e.g. ``retinaface``.
-    """
-
-    box: np.ndarray
+    box: np.ndarray  # (4,) float64: left, top, right and bottom in pixels; may exceed the photograph
+    # (5, 2) float64, x and y in pixels, 0 being the center of the first pixel: eyes, nose and corners of the mouth,
+    # left to right in the upright face
     landmarks: np.ndarray
-    score: float
-    detector: str
+    score: float  # 0 to 1
+    detector: str  # e.g. ``retinaface``
 
 
 class Detector(Protocol):
@@ -112,8 +106,8 @@ class MultiScaleDetector:
         found = []
         for level, to_level in levels:
             for corner, tile in tiles(level, self._backend.tile, overlap):
-                shown, to_shown = rotate(tile, degrees)
-                in_tile = [transform_face(face, invert_affine(to_shown)) for face in self._backend(shown)]
+                rotated, to_rotated = rotate(tile, degrees)
+                in_tile = [transform_face(face, invert_affine(to_rotated)) for face in self._backend(rotated)]
                 to_photograph = invert_affine(to_level - [[0, 0, corner[0]], [0, 0, corner[1]]])
                 found += [
                     transform_face(face, to_photograph) for face in in_tile if not _is_cut(face, corner, tile, level)
@@ -228,17 +222,17 @@ def is_same_face(one: DetectedFace, other: DetectedFace) -> bool:
     Boxes of two heads may overlap. So overlapping boxes need similar landmarks, and a box inside another needs the same
     center of the landmarks.
     """
-    shared = _intersection(one.box, other.box)
-    if not shared:
+    intersection = _intersection(one.box, other.box)
+    if not intersection:
         return False
     areas = _area(one.box), _area(other.box)
     eyes = max(_eye_distance(one), _eye_distance(other))
-    if shared > SAME_FACE_MIN_IOU * (sum(areas) - shared):
+    if intersection > SAME_FACE_MIN_IOU * (sum(areas) - intersection):
         apart = np.linalg.norm(one.landmarks - other.landmarks, axis=1).mean()
         if apart < SAME_FACE_MAX_LANDMARK_DIST * eyes:
             return True
     middles = np.linalg.norm(one.landmarks.mean(axis=0) - other.landmarks.mean(axis=0))
-    return bool(shared > SAME_FACE_MIN_CONTAINMENT * min(areas) and middles < eyes)
+    return bool(intersection > SAME_FACE_MIN_CONTAINMENT * min(areas) and middles < eyes)
 
 
 def is_plausible(face: DetectedFace) -> bool:
