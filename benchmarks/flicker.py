@@ -74,8 +74,8 @@ class FlickerMeter:
 
     def _motion(self, one: np.ndarray, other: np.ndarray) -> np.ndarray:
         """Where each pixel of one face is in the other, as a way, (SIDE, SIDE, 2) in x and y."""
-        grey = [cv2.cvtColor(cv2.GaussianBlur(face, (0, 0), BLUR), cv2.COLOR_BGR2GRAY) for face in (one, other)]
-        return self._flow.calc(*(np.rint(face).clip(0, 255).astype(np.uint8) for face in grey), None)
+        gray = [cv2.cvtColor(cv2.GaussianBlur(face, (0, 0), BLUR), cv2.COLOR_BGR2GRAY) for face in (one, other)]
+        return self._flow.calc(*(np.rint(face).clip(0, 255).astype(np.uint8) for face in gray), None)
 
     def _deviation(self, place: int) -> float | None:
         # The difference of two draws has twice the variance of one.

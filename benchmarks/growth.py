@@ -38,7 +38,7 @@ SMALLEST = 16  # pixels; features weigh nothing there
 PATIENCE = 2.0  # seconds: a slower call of the reference is not measured at the next size
 MIB = 2**20
 FOLDER = Path(__file__).parent / "plots"
-COLOURS = {"reference ops": "tab:gray"}  # grey for the baseline
+COLORS = {"reference ops": "tab:gray"}  # gray for the baseline
 
 
 @dataclass(frozen=True)
@@ -216,7 +216,7 @@ def plot_curves(
         figure = Figure(figsize=(5.6, 3.4), dpi=100, layout="constrained")
         axes = figure.add_subplot()
         for label, heights in curves.items():
-            axes.plot(x[1][: len(heights)], heights, marker="o", label=label, color=COLOURS.get(label))
+            axes.plot(x[1][: len(heights)], heights, marker="o", label=label, color=COLORS.get(label))
         axes.set(title=title, xlabel=x[0], ylabel=y)
         if "x" in log2:
             axes.set_xscale("log", base=2)

@@ -97,7 +97,7 @@ class PlainTraining:
                 for held, new in zip(self.average.parameters(), self.g.parameters(), strict=True):
                     held.mul_(self.settings.ema_decay).add_(new, alpha=1 - self.settings.ema_decay)
 
-    def regularisation(self) -> None:
+    def regularization(self) -> None:
         """R1."""
         with force_implementation("reference"):
             real = self.gt.clone().requires_grad_()
@@ -146,7 +146,7 @@ for step in steps:
 def iteration_of(training: GPENModel | PlainTraining) -> tuple[Callable[[], None], Callable[[], None]]:
     """What is timed of either arm: an iteration without R1, and R1."""
     if isinstance(training, PlainTraining):
-        return training.iteration, training.regularisation
+        return training.iteration, training.regularization
     every = training.settings.net_d_reg_every
     return (
         lambda: training.optimize_parameters(every + 1),

@@ -127,8 +127,8 @@ def random_crop(photograph: np.ndarray, size: int, rng: np.random.Generator, fra
     scale = (eyes[1][0] - eyes[0][0]) * big / math.hypot(right_x - left_x, right_y - left_y)
     scale *= rng.uniform(0.8, 1.1)
     turn = cv2.getRotationMatrix2D(((left_x + right_x) / 2, (left_y + right_y) / 2), rng.normal(0, 5), scale)
-    centre = np.array([0.5, eyes[0][1]]) + rng.uniform(-0.05, 0.05, 2)
-    turn[:, 2] += centre * big - ((left_x + right_x) / 2, (left_y + right_y) / 2)
+    center = np.array([0.5, eyes[0][1]]) + rng.uniform(-0.05, 0.05, 2)
+    turn[:, 2] += center * big - ((left_x + right_x) / 2, (left_y + right_y) / 2)
     crop = cv2.warpAffine(photograph, turn, (big, big), flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REFLECT_101)
     crop = cv2.resize(crop, (size, size), interpolation=cv2.INTER_AREA)
     if rng.random() < 0.5:

@@ -11,10 +11,10 @@ from typing import Literal
 import cv2
 import numpy as np
 
-Colour = tuple[float, float, float]
+Color = tuple[float, float, float]
 HairStyle = Literal["bald", "short", "crop", "bob", "long", "afro", "bun"]
 
-# (skin, hair colours and iris colours that are seen with it): from light to dark
+# (skin, hair colors and iris colors that are seen with it): from light to dark
 _COMPLEXIONS = (
     ("f6d7c3", ("e6c27a", "b5743a", "8a4f2a", "5a3a22", "c9a063"), ("6f9fc4", "7ba37b", "8a8f98", "6b4a2b")),
     ("efc7a8", ("6b4326", "3c2718", "a8743f", "d0a45e"), ("5f8fb8", "6d8f5f", "5c3d22", "7a5a35")),
@@ -24,7 +24,7 @@ _COMPLEXIONS = (
     ("825640", ("120e0d", "1d1512"), ("2b1a0f", "38220f")),
     ("5f3f30", ("0f0c0b", "191310"), ("24160d", "2e1b0e")),
 )
-_GREY_HAIR = ("b9b6b2", "8f8c8a", "d8d5cf")
+_GRAY_HAIR = ("b9b6b2", "8f8c8a", "d8d5cf")
 _CLOTHES = ("2f4a6d", "7c2f3a", "e9e4d8", "2c2c34", "4d6b57", "c58b3b", "6a4c7d", "a8b8c8", "b6584a", "35606b")
 _BACKGROUNDS = ("9fb4c7", "cdbfa8", "6f7f76", "d9d6d0", "51647a", "b78f78", "8aa089", "39424e", "c7a9a1", "a8a4b8")
 _STYLES: tuple[HairStyle, ...] = ("short", "crop", "bob", "long", "afro", "bun", "bald")
@@ -35,17 +35,17 @@ _STYLE_SHARES = (0.27, 0.15, 0.17, 0.21, 0.07, 0.09, 0.04)
 class FaceTraits:
     """All that differs between two faces; the ranges are in `sample_traits`.
 
-    Lengths are in half sides of the image, with (0, 0) in its middle and y downwards; colours are RGB in [0, 1].
+    Lengths are in half sides of the image, with (0, 0) in its middle and y downwards; colors are RGB in [0, 1].
     """
 
     head_width: float
     head_height: float
     jaw: float
-    skin: Colour
-    hair: Colour
-    iris: Colour
-    clothes: Colour
-    background: tuple[Colour, Colour]
+    skin: Color
+    hair: Color
+    iris: Color
+    clothes: Color
+    background: tuple[Color, Color]
     hair_style: HairStyle
     hairline: float
     parting: float
@@ -62,7 +62,7 @@ class FaceTraits:
     mouth_y: float
     mouth_width: float
     lips: float
-    lip_colour: float
+    lip_color: float
     smile: float
     teeth: float
     beard: float
@@ -78,10 +78,10 @@ class FaceTraits:
 
 
 def sample_traits(rng: np.random.Generator) -> FaceTraits:
-    """Sample a face. Traits that are correlated in people are loosely so here, such as grey hair and folds."""
+    """Sample a face. Traits that are correlated in people are loosely so here, such as gray hair and folds."""
     skin, hairs, irises = _COMPLEXIONS[rng.choice(len(_COMPLEXIONS), p=(0.2, 0.19, 0.17, 0.14, 0.12, 0.1, 0.08))]
     age = float(rng.beta(1.3, 2.2))
-    hair = _pick(rng, _GREY_HAIR if rng.random() < max(0, age - 0.35) * 1.5 else hairs)
+    hair = _pick(rng, _GRAY_HAIR if rng.random() < max(0, age - 0.35) * 1.5 else hairs)
     style = _STYLES[rng.choice(len(_STYLES), p=_STYLE_SHARES)]
     bearded = style in ("short", "crop", "bald", "afro") and rng.random() < 0.4
     smile = float(rng.uniform(-0.1, 1.0))
@@ -110,7 +110,7 @@ def sample_traits(rng: np.random.Generator) -> FaceTraits:
         mouth_y=rng.uniform(0.42, 0.48),
         mouth_width=rng.uniform(0.185, 0.23) + 0.03 * max(0, smile),
         lips=rng.uniform(0.04, 0.07),
-        lip_colour=rng.uniform(0.3, 1.0) * (0.5 if bearded else 1),
+        lip_color=rng.uniform(0.3, 1.0) * (0.5 if bearded else 1),
         smile=smile,
         teeth=rng.uniform(0.4, 1.0) if smile > 0.45 and rng.random() < 0.6 else 0.0,
         beard=rng.uniform(0.25, 1.0) if bearded else 0.0,
@@ -130,14 +130,14 @@ def _pick(rng: np.random.Generator, choices: tuple[str, ...]) -> str:
     return choices[rng.integers(len(choices))]
 
 
-def _rgb(code: str) -> Colour:
+def _rgb(code: str) -> Color:
     return tuple(int(code[i : i + 2], 16) / 255 for i in (0, 2, 4))
 
 
-def _vary(rng: np.random.Generator, colour: Colour, amount: float) -> Colour:
+def _vary(rng: np.random.Generator, color: Color, amount: float) -> Color:
     """Change brightness, and each channel a little for itself."""
     brightness = 1 + rng.normal(0, 1.5 * amount)
-    return tuple(float(np.clip(c * brightness + rng.normal(0, 0.2 * amount), 0, 1)) for c in colour)
+    return tuple(float(np.clip(c * brightness + rng.normal(0, 0.2 * amount), 0, 1)) for c in color)
 
 
 def bump(x: np.ndarray, y: np.ndarray, width: float, height: float) -> np.ndarray:
@@ -170,9 +170,9 @@ class Canvas:
         self._pixel = 2 / side
         self._rng = rng
 
-    def move_to(self, centre: tuple[float, float], scale: float, roll: float) -> None:
+    def move_to(self, center: tuple[float, float], scale: float, roll: float) -> None:
         """Put the origin elsewhere, enlarge by `scale` and turn by `roll` radians."""
-        x, y = self.frame_x - centre[0], self.frame_y - centre[1]
+        x, y = self.frame_x - center[0], self.frame_y - center[1]
         cos, sin = np.cos(roll) / scale, np.sin(roll) / scale
         self.x, self.y = np.float32(cos) * x + np.float32(sin) * y, np.float32(cos) * y - np.float32(sin) * x
 
@@ -203,13 +203,13 @@ class Canvas:
 
     def paint(
         self,
-        colour: Sequence[float],
+        color: Sequence[float],
         alpha: np.ndarray | float,
         light: np.ndarray | float = 1.0,
         tint: Sequence[float] = (1.0, 1.0, 1.0),
     ) -> None:
-        """Lay a colour, times `tint` and `light`, over the image where `alpha` is 1."""
-        layer = np.asarray(colour, np.float32) * np.asarray(tint, np.float32)
+        """Lay a color, times `tint` and `light`, over the image where `alpha` is 1."""
+        layer = np.asarray(color, np.float32) * np.asarray(tint, np.float32)
         layer = layer * np.asarray(light, np.float32)[..., None]  # (side, side, 3) or (1, 3)
         self.image += (layer - self.image) * np.asarray(alpha, np.float32)[..., None]
 
@@ -346,7 +346,7 @@ def _blood(canvas: Canvas, traits: FaceTraits) -> np.ndarray:
 
 
 def _finish(canvas: Canvas, traits: FaceTraits) -> np.ndarray:
-    """Colour of the light and a little loss of light towards the corners."""
+    """Color of the light and a little loss of light towards the corners."""
     tone = np.array((1 + 0.035 * traits.warmth, 1.0, 1 - 0.05 * traits.warmth), np.float32)
     radius = canvas.frame_x**2 + canvas.frame_y**2
     return canvas.image * tone * (1.03 - 0.1 * radius)[:, :, None]
@@ -355,7 +355,7 @@ def _finish(canvas: Canvas, traits: FaceTraits) -> np.ndarray:
 _DARK = (0.10, 0.06, 0.05)
 
 
-def eye_centres(traits: FaceTraits) -> list[tuple[int, float, float]]:
+def eye_centers(traits: FaceTraits) -> list[tuple[int, float, float]]:
     """(side, x, y) of both eyes; the one that is turned away is a little nearer to the nose."""
     return [
         (side, side * traits.eye_distance * (1 - 0.04 * side * traits.yaw) + 0.03 * traits.yaw, -0.06)
@@ -365,7 +365,7 @@ def eye_centres(traits: FaceTraits) -> list[tuple[int, float, float]]:
 
 def paint_eyes(canvas: Canvas, traits: FaceTraits) -> None:
     """Eyeball, iris, pupil, reflection, lids and lashes."""
-    for side, x, y in eye_centres(traits):
+    for side, x, y in eye_centers(traits):
         width = traits.eye_width * (1 - 0.05 * side * traits.yaw)
         u, v = (canvas.x - x) / width, (canvas.y - y) / width
         v = v + traits.eye_tilt * u * side
@@ -408,34 +408,34 @@ def _paint_iris(
 
 def paint_brows(canvas: Canvas, traits: FaceTraits) -> None:
     """Two arcs of short hairs, thick towards the nose."""
-    colour = [0.75 * channel for channel in traits.hair]
-    for side, x, y in eye_centres(traits):
+    color = [0.75 * channel for channel in traits.hair]
+    for side, x, y in eye_centers(traits):
         u = (canvas.x - x) * side / 0.15
         v = canvas.y - y + traits.brow_height + 0.012 * max(traits.smile, 0)
         line = -traits.brow_arch * (1 - (u - 0.25) ** 2) + traits.brow_arch * 0.5
         weight = traits.brow_weight * np.clip(1.15 - 0.45 * (u + 0.8), 0.1, 1.3) * canvas.ramp(1.05 - np.abs(u), 0.25)
         shape = canvas.mask(np.abs(v - line) - weight, 0.016) * canvas.ramp(1.02 - np.abs(u), 0.12)
         hairs = 0.6 + 0.5 * canvas.strands(np.clip(6 * u + 30 * v, -np.pi, np.pi), 40)
-        canvas.paint(colour, shape * np.clip(hairs, 0, 1) * 0.88)
+        canvas.paint(color, shape * np.clip(hairs, 0, 1) * 0.88)
 
 
 def paint_nose(canvas: Canvas, traits: FaceTraits) -> None:
     """Nostrils and the shadow under the tip; the rest is relief."""
-    centre, base = 0.05 * traits.yaw, traits.nose_tip + 0.05
-    shadow = bump(canvas.x - centre, canvas.y - base - 0.018, traits.nose_width, 0.022)
+    center, base = 0.05 * traits.yaw, traits.nose_tip + 0.05
+    shadow = bump(canvas.x - center, canvas.y - base - 0.018, traits.nose_width, 0.022)
     canvas.tint((0.72, 0.6, 0.56), shadow * 0.6)
     for side in (-1, 1):
-        x = centre + side * 0.52 * traits.nose_width
+        x = center + side * 0.52 * traits.nose_width
         nostril = canvas.ellipse(x, base - 0.004, 0.30 * traits.nose_width, 0.013)
         canvas.tint((0.32, 0.2, 0.18), canvas.mask(nostril, 0.014) * 0.85)
-        wing = canvas.x - centre - side * traits.nose_width * (1.02 - 6 * (canvas.y - base + 0.03) ** 2)
+        wing = canvas.x - center - side * traits.nose_width * (1.02 - 6 * (canvas.y - base + 0.03) ** 2)
         canvas.tint((0.74, 0.62, 0.58), bump(wing, canvas.y - base + 0.025, 0.012, 0.035) * 0.8)
 
 
 def paint_mouth(canvas: Canvas, traits: FaceTraits) -> None:
     """Lips around a line, or around teeth; corners go up with the smile."""
-    centre = 0.035 * traits.yaw
-    u = (canvas.x - centre) / traits.mouth_width
+    center = 0.035 * traits.yaw
+    u = (canvas.x - center) / traits.mouth_width
     arch = np.clip(1 - u * u, 0, 1)
     line = traits.mouth_y - 0.045 * traits.smile * (u * u - 0.35)
     gap = 0.042 * traits.teeth * arch
@@ -446,7 +446,7 @@ def paint_mouth(canvas: Canvas, traits: FaceTraits) -> None:
     height = (canvas.y - line) / traits.lips
     light = 0.9 + 0.1 * np.tanh(3 * height) + 0.13 * bump(u - 0.2 * traits.light[0], height - 0.6, 0.45, 0.25)
     red = [channel * factor for channel, factor in zip(traits.skin, (0.9, 0.55, 0.56), strict=True)]
-    canvas.paint(red, lips * (0.35 + 0.6 * traits.lip_colour), light=light)
+    canvas.paint(red, lips * (0.35 + 0.6 * traits.lip_color), light=light)
     parted = canvas.mask(np.maximum(line - 0.25 * gap - canvas.y, canvas.y - line - gap) + 0.001, 0.006)
     within = canvas.ramp(1.0 - np.abs(u), 0.12)
     if traits.teeth:
@@ -480,16 +480,16 @@ def paint_beard(canvas: Canvas, traits: FaceTraits, outline: np.ndarray) -> None
 def paint_glasses(canvas: Canvas, traits: FaceTraits) -> None:
     """Round frames, a bridge, temples and a weak reflection."""
     frame = (0.12, 0.1, 0.1)
-    centres = eye_centres(traits)
+    centers = eye_centers(traits)
     radius = 0.86 * traits.eye_distance * 0.9
-    for side, x, y in centres:
+    for side, x, y in centers:
         distance = np.sqrt(((canvas.x - x) / 1.05) ** 2 + (canvas.y - y - 0.015) ** 2) - radius
         canvas.paint(frame, canvas.mask(np.abs(distance) - 0.011) * 0.92)
         canvas.paint((1, 1, 1), canvas.mask(distance) * 0.10 * canvas.ramp(-canvas.y + y + 0.4 * (canvas.x - x), 0.2))
         temple = np.maximum(np.abs(canvas.y - y + 0.03) - 0.011, radius - (canvas.x - x) * side)
         temple = np.maximum(temple, side * canvas.x - traits.head_width + 0.005)
         canvas.paint(frame, canvas.mask(temple) * 0.92)
-    (_, left, y), (_, right, _) = centres
+    (_, left, y), (_, right, _) = centers
     bridge = np.abs(canvas.y - y + 0.01 + 0.02 * bump(canvas.x - (left + right) / 2, 0 * canvas.y, 0.05, 1)) - 0.01
     canvas.paint(
         frame, canvas.mask(np.maximum(bridge, np.maximum(left + radius - canvas.x, canvas.x - right + radius))) * 0.92

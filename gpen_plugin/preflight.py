@@ -174,7 +174,7 @@ def _keys(run: Run, target: type, given: object, where: str) -> Iterator[GPENErr
 
 
 def _training(run: Run) -> Iterator[GPENError]:
-    """Optimisers, scheduler and losses."""
+    """Optimizers, scheduler and losses."""
     opt, stage = run.opt, run.stage
     if not opt["is_train"]:
         return
@@ -599,7 +599,7 @@ def _step_scheduler(scheduler: type, options: Mapping, total_iter: int, where: s
     iteration = 0
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # it is stepped without its optimiser
+            warnings.simplefilter("ignore")  # it is stepped without its optimizer
             trial = scheduler(optimizer, **options)
             for iteration in _turning_points(options, total_iter):
                 trial.last_epoch = iteration - 1

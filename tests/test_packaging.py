@@ -102,14 +102,14 @@ def test_the_verbs_are_commands(wheel):
 
 
 @pytest.mark.parametrize("wheel", ["build_wheel"], indirect=True)
-def test_yunet_comes_with_its_licence(wheel):
+def test_yunet_comes_with_its_license(wheel):
     names = wheel.namelist()
     assert {"gpen_plugin/weights/YuNet.onnx", "gpen_plugin/weights/YuNet.LICENSE.txt", "gpen_plugin/py.typed"} <= set(
         names
     )
-    licence = wheel.read("gpen_plugin/weights/YuNet.LICENSE.txt").decode()
+    license = wheel.read("gpen_plugin/weights/YuNet.LICENSE.txt").decode()
     for words in ("libfacedetection.train", "OpenMMLab", "This file was changed", "Apache License"):
-        assert words in licence
+        assert words in license
 
 
 @pytest.mark.parametrize("wheel", ["build_wheel"], indirect=True)

@@ -44,7 +44,7 @@ def test_a_scheduler_that_would_end_the_training(options, scheduler, message):
         check_run(parsed(options))
 
 
-@pytest.mark.filterwarnings("ignore:Detected call of")  # its optimiser takes no steps
+@pytest.mark.filterwarnings("ignore:Detected call of")  # its optimizer takes no steps
 @pytest.mark.parametrize("total_iter", [5, 6, 7, 8])
 def test_periods_are_refused_where_the_host_runs_off_them(options, total_iter):
     """As the host steps: not at the first iteration, so periods of 6 last for 7 iterations."""

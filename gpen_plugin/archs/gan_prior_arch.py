@@ -25,7 +25,7 @@ from gpen_plugin.ops.dispatch import check_shape
 
 
 class MappingNetwork(nn.Sequential):
-    """z (N, F) -> w (N, F): normalisation, then fully connected layers (Figure 3a)."""
+    """z (N, F) -> w (N, F): normalization, then fully connected layers (Figure 3a)."""
 
     def __init__(
         self,
@@ -138,7 +138,7 @@ class GPENPrior(nn.Module):
 
     @torch.no_grad()
     def mean_latent(self, n: int, generator: torch.Generator | None = None) -> torch.Tensor:
-        """The mean w of `n` random z, (1, F): the centre of truncation."""
+        """The mean w of `n` random z, (1, F): the center of truncation."""
         return self.mapping(self._sample((n, self.num_style_feat), generator)).mean(dim=0, keepdim=True)
 
     def forward(
@@ -152,7 +152,7 @@ class GPENPrior(nn.Module):
         inject_index: int | torch.Tensor | None = None,
         return_latents: bool = False,  # return a pair of the image and the latent codes, (N, num_latent, F)
     ) -> torch.Tensor | tuple[torch.Tensor, torch.Tensor]:
-        """Generate images (N, 3, `out_size`, `out_size`), about [-1, 1], with `to_latents` and `synthesise`."""
+        """Generate images (N, 3, `out_size`, `out_size`), about [-1, 1], with `to_latents` and `synthesize`."""
         latents = self.to_latents(
             styles,
             input_is_latent=input_is_latent,
@@ -160,7 +160,7 @@ class GPENPrior(nn.Module):
             truncation_latent=truncation_latent,
             inject_index=inject_index,
         )
-        image = self.synthesise(latents, self.make_noise(latents.shape[0]) if noise is None else noise)[-1]
+        image = self.synthesize(latents, self.make_noise(latents.shape[0]) if noise is None else noise)[-1]
         return (image, latents) if return_latents else image
 
     def to_latents(
@@ -177,7 +177,7 @@ class GPENPrior(nn.Module):
     ) -> torch.Tensor:
         """Map z to w and repeat it for each layer: (N, num_latent, F).
 
-        ShapeError, or OptionError: more than two styles, truncation without its centre, `inject_index` out of range.
+        ShapeError, or OptionError: more than two styles, truncation without its center, `inject_index` out of range.
         """
         styles = [styles] if isinstance(styles, torch.Tensor) else list(styles)
         if not 1 <= len(styles) <= 2:
@@ -193,7 +193,7 @@ class GPENPrior(nn.Module):
         codes = [self._broadcast(w) for w in codes]
         return codes[0] if len(codes) == 1 else self._mix(*codes, inject_index)
 
-    def synthesise(
+    def synthesize(
         self,
         latents: torch.Tensor,  # (N, num_latent, F)
         # one map (N or 1, C, r, r) per resolution r from 4 to `out_size`; None is zeros

@@ -68,7 +68,7 @@ class GPEN(nn.Module):
     The encoder's deepest features give z; its features of each resolution are the noise input of the GAN blocks there.
     The noise weights start at zero, so that under a fresh encoder the prior generates its own faces.
 
-    `encoder` and `decoder` (a `GPENPrior`) hold all parameters. Of the decoder, only `to_latents`, `synthesise`,
+    `encoder` and `decoder` (a `GPENPrior`) hold all parameters. Of the decoder, only `to_latents`, `synthesize`,
     `noise_mode` and the number of its `blocks` are used: another prior (section 3.2 names some) needs no more.
     `load_state_dict` also takes the authors' released files.
     """
@@ -131,7 +131,7 @@ class GPEN(nn.Module):
         latents = latents if restyle is None else restyle(latents)
         rgbs = [
             layers.from_signed_range(rgb, self.value_range)
-            for rgb in self.decoder.synthesise(latents, self._as_noise(features))
+            for rgb in self.decoder.synthesize(latents, self._as_noise(features))
         ]
         if not (return_latents or return_rgbs):
             return rgbs[-1]

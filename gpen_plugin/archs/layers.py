@@ -79,7 +79,7 @@ def normalize_2nd_moment(z: torch.Tensor) -> torch.Tensor:
 
 
 class EqualLinear(nn.Module):
-    """Fully connected layer with an equalised learning rate: (N, I) -> (N, O)."""
+    """Fully connected layer with an equalized learning rate: (N, I) -> (N, O)."""
 
     def __init__(
         self,
@@ -102,7 +102,7 @@ class EqualLinear(nn.Module):
 
 
 class EqualConv2d(nn.Module):
-    """Convolution with an equalised learning rate, then bias and leaky ReLU: (N, I, H, W) -> (N, O, H, W)."""
+    """Convolution with an equalized learning rate, then bias and leaky ReLU: (N, I, H, W) -> (N, O, H, W)."""
 
     def __init__(
         self,

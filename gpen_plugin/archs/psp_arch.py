@@ -16,7 +16,7 @@ from gpen_plugin.ops.dispatch import check_shape
 COARSE, MEDIUM = 3, 4  # codes of these groups: StyleGAN's layers up to 8 and up to 32 px; all others are fine
 LARGEST_INPUT = 256
 PYRAMID = 4  # halvings from the image to the coarsest level
-CENTRE_OF = 4096  # latents whose mean the encoder starts from
+CENTER_OF = 4096  # latents whose mean the encoder starts from
 
 
 class CodeHead(nn.Module):
@@ -127,8 +127,8 @@ class PSP(nn.Module):
             self.in_size, self.decoder.num_latent, num_style_feat, channel_multiplier, narrow, resample_kernel
         )
         # follows from the decoder, so that no file has to hold it
-        self.register_buffer("centre", torch.zeros(1, num_style_feat), persistent=False)
-        self._find_centre()
+        self.register_buffer("center", torch.zeros(1, num_style_feat), persistent=False)
+        self._find_center()
         self.decoder.register_load_state_dict_post_hook(self._after_loading)  # a bound method survives a deep copy
 
     def forward(
@@ -144,15 +144,15 @@ class PSP(nn.Module):
         check_shape("lq", lq, {"N": None, "C": 3, "H": None, "W": None})
         entered = layers.resize(layers.to_signed_range(lq, self.value_range), self.in_size)
         offsets = self.encoder(entered)  # (N, num_latent, F)
-        image = self.decoder.synthesise(self.centre[:, None] + offsets, [None] * len(self.decoder.blocks))[-1]
+        image = self.decoder.synthesize(self.center[:, None] + offsets, [None] * len(self.decoder.blocks))[-1]
         image = layers.from_signed_range(image, self.value_range)
         return (image, offsets) if return_latents else image
 
     def _after_loading(self, decoder: nn.Module, incompatible: object) -> None:
-        self._find_centre()
+        self._find_center()
 
-    def _find_centre(self) -> None:
-        self.centre = self.decoder.mean_latent(CENTRE_OF, _stream()).detach()
+    def _find_center(self) -> None:
+        self.center = self.decoder.mean_latent(CENTER_OF, _stream()).detach()
 
 
 def _stream() -> torch.Generator:

@@ -35,7 +35,7 @@ MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of torchvision
 
 
 class VGGFeatures(nn.Module):
-    """Features of an image after conv4_3 of VGG-16, each normalised to length 1.
+    """Features of an image after conv4_3 of VGG-16, each normalized to length 1.
 
     CheckpointError: the file cannot be read, or is of another network.
     """
@@ -105,12 +105,12 @@ class MGANPrior:
     """mGANprior on GPEN's prior."""
 
     # As in the paper: N codes each run through the blocks below a layer; their features there are summed, weighted by
-    # an importance per code and channel; the blocks above turn the sum into an image; codes and importances minimise
+    # an importance per code and channel; the blocks above turn the sum into an image; codes and importances minimize
     # the mean squared difference of the downscaled image and its distance in VGG's features.
     # Differences: the authors' generators are PGGANs, whose upper layers take features only. The layers of a
     # style-based prior take a latent code too, so one more code is searched for the blocks above. The prior adds images
     # up block by block, so the image so far is composed as the features are. PGGANs have no noise, so that of the prior
-    # is zero. The optimiser is Adam, because the two kinds of unknowns differ in scale. VGG's features are normalised
+    # is zero. The optimizer is Adam, because the two kinds of unknowns differ in scale. VGG's features are normalized
     # as in LPIPS, so the loss does not depend on their size. The best step is returned.
 
     def __init__(self, options: MGANPriorOptions, where: str, device: torch.device):
@@ -145,7 +145,7 @@ class MGANPrior:
         target = self.prior.to_tensor(sample.lq)
         wanted = None if self.features is None else self.features(target)
         found, noise = self._start(generator), seeded_noise(self.prior.net, generator, options.noise)
-        optimiser = torch.optim.Adam(
+        optimizer = torch.optim.Adam(
             [
                 {"params": [found.codes, found.style], "lr": options.lr},
                 {"params": [found.importances, found.image_importances], "lr": options.lr_importance},
@@ -161,13 +161,13 @@ class MGANPrior:
             if float(loss.detach()) < min(losses, default=math.inf):
                 best = image.detach()
             losses.append(float(loss.detach()))
-            optimiser.zero_grad()
+            optimizer.zero_grad()
             loss.backward()
-            optimiser.step()
+            optimizer.step()
         return best, losses
 
     def compose(self, found: Search, noise: Sequence[torch.Tensor | None]) -> torch.Tensor:
-        """Synthesise the image, (1, 3, S, S); `noise` as in `GPENPrior.synthesise`."""
+        """Synthesize the image, (1, 3, S, S); `noise` as in `GPENPrior.synthesize`."""
         net = self.prior.net
         blocks, codes = list(net.blocks.values()), net.to_latents(found.codes)  # (N, num_latent, F)
         style, first = net.to_latents(found.style), sum(len(block.convs) for block in blocks[: self.below])

@@ -64,8 +64,8 @@ class PSPTraining:
     """Trains the encoder of a `PSP` on faces and their bicubically downsampled copies."""
 
     # The losses are the paper's: L2, LPIPS and the distance from the mean latent. If LPIPS' weights are missing, LPIPS
-    # is left out and the description says so. The identity loss is left out: it would favour this encoder over the
-    # other methods when identity is measured. The optimiser is Adam. One encoder serves all scales.
+    # is left out and the description says so. The identity loss is left out: it would favor this encoder over the
+    # other methods when identity is measured. The optimizer is Adam. One encoder serves all scales.
 
     def __init__(
         self,
@@ -122,7 +122,7 @@ class PSPTraining:
         image, gt = _at_loss_size(image), _at_loss_size(gt)
         losses = {
             "l2": options.l2_weight * F.mse_loss(image, gt),
-            "regularisation": options.regularisation_weight * offsets.square().mean(),
+            "regularization": options.regularisation_weight * offsets.square().mean(),
         }
         if self.lpips is not None:
             losses["lpips"] = options.lpips_weight * self.lpips(image, gt).mean()
@@ -139,13 +139,13 @@ class PSPTraining:
 
     def _train(self, state: Path, digest: str) -> None:
         options, encoder = self.options, self.net.encoder
-        optimiser = torch.optim.Adam(encoder.parameters(), lr=options.lr)
+        optimizer = torch.optim.Adam(encoder.parameters(), lr=options.lr)
         begun = _load_if_made_of(state, digest)
         first = 0
         if begun is not None:
             first = begun["step"]
             encoder.load_state_dict(begun["params"])
-            optimiser.load_state_dict(begun["optimizer"])
+            optimizer.load_state_dict(begun["optimizer"])
         loader = DataLoader(self.faces, batch_sampler=_BatchOrder(self, first), num_workers=options.workers)
         with tqdm(desc="pSp's encoder", total=options.iterations, initial=first, unit="step") as progress:
             for step, batch in enumerate(loader, first):
@@ -155,14 +155,14 @@ class PSPTraining:
                     raise TrainingError(
                         f"pSp's encoder, step {step}", "the loss is not finite", "a number", "Lower lr."
                     )
-                optimiser.zero_grad()
+                optimizer.zero_grad()
                 loss.backward()
-                optimiser.step()
+                optimizer.step()
                 progress.update()
                 if step % 50 == 0:
                     progress.set_postfix({name: f"{float(value.detach()):.4f}" for name, value in losses.items()})
                 if (step + 1) % options.save_every == 0:
-                    content = {"params": encoder.state_dict(), "optimizer": optimiser.state_dict()}
+                    content = {"params": encoder.state_dict(), "optimizer": optimizer.state_dict()}
                     checkpoint.write(state, {**content, "step": step + 1, "made_of": digest})
 
     def _faces(self, where: str) -> GPENFaceDataset:

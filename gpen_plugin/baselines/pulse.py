@@ -91,11 +91,11 @@ class Pulse:
         noise = seeded_noise(net, generator, options.other_noise, options.noise_maps)
         searched = [] if net.noise_mode == "none" else [self._leaf(map_) for map_ in noise[: options.noise_maps]]
         noise[: len(searched)] = searched
-        optimiser = SphericalAdam([codes], searched, options.lr)
+        optimizer = SphericalAdam([codes], searched, options.lr)
         best, lowest, differences = None, math.inf, []
         for step in range(options.iterations):
-            optimiser.set_rate(options.lr * lr_factor(step / options.iterations))
-            image = net.synthesise(self.sphere.to_latents(codes)[None], noise)[-1]
+            optimizer.set_rate(options.lr * lr_factor(step / options.iterations))
+            image = net.synthesize(self.sphere.to_latents(codes)[None], noise)[-1]
             difference = (downscaler(image) - target).square().mean() / 4  # of [0, 1]: half the range of [-1, 1]
             loss = options.downscale_weight * difference + options.cross_weight * geodesic_cross(codes)
             differences.append(float(difference.detach()))
@@ -103,9 +103,9 @@ class Pulse:
                 best, lowest = image.detach(), float(loss.detach())
             if differences[-1] < options.eps:
                 return image.detach(), differences
-            optimiser.zero_grad()
+            optimizer.zero_grad()
             loss.backward()
-            optimiser.step()
+            optimizer.step()
         return best, differences
 
     def _leaf(self, start: torch.Tensor) -> torch.Tensor:

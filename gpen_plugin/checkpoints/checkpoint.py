@@ -197,8 +197,8 @@ def _writer(path, content: object) -> Callable[[BinaryIO], object]:
         raise CheckpointError(str(path), "cannot hold nested entries", "tensors by name in safetensors", hint)
     # the format has neither strides nor tensors that share memory
     separate = {key: tensor.clone(memory_format=torch.contiguous_format) for key, tensor in content.items()}
-    serialise = _safetensors(path).save
-    return lambda stream: stream.write(serialise(separate))
+    serialize = _safetensors(path).save
+    return lambda stream: stream.write(serialize(separate))
 
 
 def _is_safetensors(path) -> bool:

@@ -195,8 +195,8 @@ def motion_kernel(size: int, angle: float, bend: float) -> np.ndarray:
     heading = angle + bend * np.linspace(-0.5, 0.5, steps)
     step = (size - 1) / steps
     x, y = np.cumsum(np.cos(heading)) * step, np.cumsum(np.sin(heading)) * step
-    centre = (size - 1) / 2
-    return _splat(x - x.mean() + centre, y - y.mean() + centre, size)
+    center = (size - 1) / 2
+    return _splat(x - x.mean() + center, y - y.mean() + center, size)
 
 
 def _splat(x: np.ndarray, y: np.ndarray, size: int) -> np.ndarray:

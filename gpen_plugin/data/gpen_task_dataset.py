@@ -39,7 +39,7 @@ class ColorizationOptions(PairOptions):
 
 @register("dataset")
 class GPENColorizationDataset(GPENPairDataset):
-    """Faces in colour, and their luma in all three channels. Items and errors as in `GPENPairDataset`."""
+    """Faces in color, and their luma in all three channels. Items and errors as in `GPENPairDataset`."""
 
     options_class = ColorizationOptions
 
@@ -105,7 +105,7 @@ class SegmentationOptions(PairOptions):
 
 @register("dataset")
 class GPENSegmentationDataset(GPENPairDataset):
-    """Faces, and maps of their parts in the colours of a palette. Errors as in `GPENPairDataset`.
+    """Faces, and maps of their parts in the colors of a palette. Errors as in `GPENPairDataset`.
 
     ``lq`` is the map and ``lq_path`` its file or key. The map of a mirrored face has left and right labels exchanged.
     """

@@ -178,9 +178,9 @@ def _by_key(paths: Iterable[str], root: str, where: str) -> Mapping[str, str]:
 
 
 def decode_image(data: bytes, name: str) -> np.ndarray:
-    """Decode any common image file to (H, W, 3) BGR uint8; orientation, pages and colours as in `images.decode`.
+    """Decode any common image file to (H, W, 3) BGR uint8; orientation, pages and colors as in `images.decode`.
 
-    Gray and palette images become colour; 16 bits become 8 by rounding value / 257; transparency is put on white.
+    Gray and palette images become color; 16 bits become 8 by rounding value / 257; transparency is put on white.
     DataError, which starts with `name`, if the file is damaged or truncated.
     """
     try:

@@ -1,4 +1,4 @@
-"""Segmentation maps of faces: the labels of CelebAMask-HQ, as indices and as colours."""
+"""Segmentation maps of faces: the labels of CelebAMask-HQ, as indices and as colors."""
 
 from collections.abc import Sequence
 
@@ -30,33 +30,33 @@ Palette = Sequence[Sequence[int]]
 
 
 def check_palette(palette: Palette, where: str) -> None:
-    """Raise an `OptionError` unless there is one RGB colour per label."""
+    """Raise an `OptionError` unless there is one RGB color per label."""
     valid = len(palette) == len(LABELS) and all(len(c) == 3 and 0 <= min(c) <= max(c) <= 255 for c in palette)
     if not valid:
-        expected = f"{len(LABELS)} colours, each of three whole numbers from 0 to 255"
+        expected = f"{len(LABELS)} colors, each of three whole numbers from 0 to 255"
         raise OptionError(where, f"got {len(palette)} entries", expected, "Remove it to use CelebAMask-HQ's.")
 
 
 def read_labels(image: np.ndarray, name: str, palette: Palette = PALETTE) -> np.ndarray:
     """Labels of a map, (H, W) uint8: indices of `LABELS`.
 
-    `image` is (H, W, 3) BGR uint8, gray with the indices or in the RGB colours of `palette`. DataError, which starts
-    with `name`, if a colour is no label's, or the map has only one label.
+    `image` is (H, W, 3) BGR uint8, gray with the indices or in the RGB colors of `palette`. DataError, which starts
+    with `name`, if a color is no label's, or the map has only one label.
     """
     if is_indexed(image):
         labels = image[:, :, 0]
     else:
         labels = np.full(image.shape[:2], len(LABELS), np.uint8)
         codes, known = _codes(image[:, :, ::-1]), _codes(np.array(palette, np.uint8)[None])[0]
-        for label, code in reversed([*enumerate(known)]):  # of two labels of one colour, the first
+        for label, code in reversed([*enumerate(known)]):  # of two labels of one color, the first
             labels[codes == code] = label
     unknown = np.argwhere(labels == len(LABELS))
-    expected = f"the indices 0 to {len(LABELS) - 1} in gray, or only colours of the palette"
+    expected = f"the indices 0 to {len(LABELS) - 1} in gray, or only colors of the palette"
     if len(unknown):
         y, x = unknown[0]
-        got = f"holds the colour {[int(value) for value in image[y, x, ::-1]]} at ({x}, {y}), which is no label's"
+        got = f"holds the color {[int(value) for value in image[y, x, ::-1]]} at ({x}, {y}), which is no label's"
         raise DataError(
-            name, got, expected, "Save maps as PNG, not as JPEG, and resize them with nearest-neighbour interpolation."
+            name, got, expected, "Save maps as PNG, not as JPEG, and resize them with nearest-neighbor interpolation."
         )
     if labels.min() == labels.max():
         got = f"is {LABELS[labels[0, 0]]} everywhere"
@@ -67,12 +67,12 @@ def read_labels(image: np.ndarray, name: str, palette: Palette = PALETTE) -> np.
 
 
 def is_indexed(image: np.ndarray) -> bool:
-    """Whether a map, (H, W, 3) uint8, holds indices instead of colours."""
+    """Whether a map, (H, W, 3) uint8, holds indices instead of colors."""
     return image.max() < len(LABELS) and bool((image == image[:, :, :1]).all())
 
 
 def colorize_labels(labels: np.ndarray, palette: Palette = PALETTE) -> np.ndarray:
-    """(H, W) uint8 labels to (H, W, 3) BGR uint8 in the colours of `palette`."""
+    """(H, W) uint8 labels to (H, W, 3) BGR uint8 in the colors of `palette`."""
     return np.array(palette, np.uint8)[labels][:, :, ::-1]
 
 
@@ -82,13 +82,13 @@ def hflip_labels(labels: np.ndarray) -> np.ndarray:
 
 
 def resize_map(labels: np.ndarray, size: int) -> np.ndarray:
-    """The central square of a map, (H, W) or (H, W, 3), resized to (size, size) by nearest neighbour."""
+    """The central square of a map, (H, W) or (H, W, 3), resized to (size, size) by nearest neighbor."""
     side = min(labels.shape[:2])
     top, left = (labels.shape[0] - side) // 2, (labels.shape[1] - side) // 2
     square = labels[top : top + side, left : left + side]
     return cv2.resize(square, (size, size), interpolation=cv2.INTER_NEAREST_EXACT)
 
 
-def _codes(colours: np.ndarray) -> np.ndarray:
-    """(H, W, 3) RGB uint8 to (H, W) int32: a number per colour."""
-    return colours.astype(np.int32) @ np.array([65536, 256, 1], np.int32)
+def _codes(colors: np.ndarray) -> np.ndarray:
+    """(H, W, 3) RGB uint8 to (H, W) int32: a number per color."""
+    return colors.astype(np.int32) @ np.array([65536, 256, 1], np.int32)

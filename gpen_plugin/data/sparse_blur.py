@@ -27,11 +27,11 @@ def blur_downsample(
     image: np.ndarray,  # [H, W, 3] uint8 or float32
     kernel: np.ndarray,  # [k, k], k odd; it is correlated
     size: tuple[int, int],  # (h, w) of the result, at most (H, W)
-    area: bool,  # INTER_AREA, the mean over boxes of H/h x W/w pixels; else INTER_LINEAR, four pixels at their centres
+    area: bool,  # INTER_AREA, the mean over boxes of H/h x W/w pixels; else INTER_LINEAR, four pixels at their centers
 ) -> np.ndarray:
     """`cv2.resize` of `cv2.filter2D` with ``BORDER_REFLECT_101``, in float64 and the units of `image`."""
     margin = len(kernel) // 2
-    after = margin + 1  # the last pixel has a neighbour too, of weight 0
+    after = margin + 1  # the last pixel has a neighbor too, of weight 0
     padded = cv2.copyMakeBorder(image, margin, after, margin, after, borderType=cv2.BORDER_REFLECT_101)
     planes = [_downsample_plane(plane, kernel, image.shape[:2], size, area) for plane in cv2.split(padded)]
     return np.stack(planes, axis=2)  # [h, w, 3]
@@ -45,8 +45,8 @@ def _downsample_plane(
     area: bool,
 ) -> np.ndarray:
     if not area:
-        centres = ((np.arange(few) + 0.5) * (many / few) - 0.5 for many, few in zip(shape, size, strict=True))
-        return _correlate_at(padded, kernel, *centres)
+        centers = ((np.arange(few) + 0.5) * (many / few) - 0.5 for many, few in zip(shape, size, strict=True))
+        return _correlate_at(padded, kernel, *centers)
     # float64 represents sums of bytes exactly, and those of floats to 1e-10 of the range
     table = cv2.integral(padded, sdepth=cv2.CV_64F)  # [H + k + 1, W + k + 1]
     edges = (np.linspace(0, many, few + 1) for many, few in zip(shape, size, strict=True))

@@ -72,7 +72,7 @@ def _letter(index: int) -> str:
 
 def comparison_sheet(root: Path, results: Results, condition: str, keys: Sequence[str], tile: int) -> np.ndarray:
     """One row per image, BGR uint8: the input at its own pixels, every method, and the ground truth if there is one."""
-    # A grey tile with a cross stands for a missing image.
+    # A gray tile with a cross stands for a missing image.
     rows = []
     for key in keys:
         images = [read_or_missing_tile(input_path(root, condition, key), tile, "missing")]
@@ -99,7 +99,7 @@ def _short(name: str) -> str:
 
 
 def read_or_missing_tile(path: Path, tile: int, word: str) -> np.ndarray:
-    """Read an image file, or return a grey tile with a cross and `word`, (tile, tile, 3) BGR uint8."""
+    """Read an image file, or return a gray tile with a cross and `word`, (tile, tile, 3) BGR uint8."""
     try:
         return decode_image(path.read_bytes(), str(path))
     except (OSError, DataError):
@@ -107,7 +107,7 @@ def read_or_missing_tile(path: Path, tile: int, word: str) -> np.ndarray:
 
 
 def missing_tile(tile: int, word: str) -> np.ndarray:
-    """A grey tile with a cross and a word, (tile, tile, 3) BGR uint8."""
+    """A gray tile with a cross and a word, (tile, tile, 3) BGR uint8."""
     image = np.full((tile, tile, 3), 176, np.uint8)
     cv2.line(image, (0, 0), (tile - 1, tile - 1), (120, 120, 120), 1, cv2.LINE_AA)
     cv2.line(image, (0, tile - 1), (tile - 1, 0), (120, 120, 120), 1, cv2.LINE_AA)

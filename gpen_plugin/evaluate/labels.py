@@ -99,7 +99,7 @@ def split_into_groups(labels: Labels, keys: Sequence[str]) -> tuple[list[Group],
         known = texts != ""
         lacking = int(sum(key in labels.of_image for key in keys) - known.sum())
         if lacking:
-            notes.append(f"{column}: {_counted(lacking)} labelled, but not in this column.")
+            notes.append(f"{column}: {_counted(lacking)} labeled, but not in this column.")
         names = _names(texts[known])
         if len(set(names)) > MAX_GROUPS:
             notes.append(f"{column}: {len(set(names))} different texts are no groups; left out.")
@@ -112,9 +112,9 @@ def split_into_groups(labels: Labels, keys: Sequence[str]) -> tuple[list[Group],
 
 
 def _notes(labels: Labels, keys: Sequence[str]) -> list[str]:
-    unlabelled = sum(key not in labels.of_image for key in keys)
+    unlabeled = sum(key not in labels.of_image for key in keys)
     unknown = len(set(labels.of_image) - set(keys))
-    notes = [f"{_counted(unlabelled)} not labelled and in no group."] if unlabelled else []
+    notes = [f"{_counted(unlabeled)} not labeled and in no group."] if unlabeled else []
     if unknown == 1:
         notes.append("1 line of the labels belongs to no image.")
     elif unknown:

@@ -107,10 +107,10 @@ def reduce_bicubic(
 def _weights(length: int, size: int) -> np.ndarray:
     """Weights of a line's pixels in each pixel of the shorter line, (size, length) float64; rows sum to 1."""
     scale = length / size
-    centres = (np.arange(size) + 0.5) * scale - 0.5
+    centers = (np.arange(size) + 0.5) * scale - 0.5
     reach = int(np.ceil(2 * scale)) + 1
-    taps = np.floor(centres).astype(int)[:, None] + np.arange(-reach, reach + 1)  # (size, 2 reach + 1)
-    values = _cubic((taps - centres[:, None]) / scale)
+    taps = np.floor(centers).astype(int)[:, None] + np.arange(-reach, reach + 1)  # (size, 2 reach + 1)
+    values = _cubic((taps - centers[:, None]) / scale)
     values /= values.sum(axis=1, keepdims=True)
     mirrored = taps % (2 * length)  # the line is continued by mirroring
     mirrored = np.where(mirrored < length, mirrored, 2 * length - 1 - mirrored)

@@ -75,7 +75,7 @@ def evaluate(
 
 def _clear(options: EvaluationOptions) -> None:
     """Delete what an evaluation wrote, and nothing else in the folder."""
-    marks = (FILE, PROTOCOL_FILE)  # without either, the folder is not recognised as an evaluation
+    marks = (FILE, PROTOCOL_FILE)  # without either, the folder is not recognized as an evaluation
     if not any((options.root / file).exists() for file in marks):
         return
     for folder in FOLDERS:

@@ -1,4 +1,4 @@
-"""torch.distributed where it is initialised, else one process alone. Every rank has to make each of these calls."""
+"""torch.distributed where it is initialized, else one process alone. Every rank has to make each of these calls."""
 
 from typing import TYPE_CHECKING, TypeVar
 

@@ -70,7 +70,7 @@ def _load_resume_state_on_cpu(original: Callable) -> Callable:
             got = f"{path} is not there"
             raise CheckpointError("path:resume_state", got, "a .state file of a training", "Check the path.")
         try:
-            # on the CPU: an optimiser moves its moments itself, and its counters would be read from a GPU at each step
+            # on the CPU: an optimizer moves its moments itself, and its counters would be read from a GPU at each step
             state = torch.load(path, map_location="cpu", weights_only=True)
         except Exception as error:
             raise CheckpointError(

@@ -10,10 +10,10 @@ LUMA = np.array([0.114, 0.587, 0.299], np.float32)  # of blue, green and red, Re
 LEVELS = 17  # of luma, between which the tint is interpolated
 FIT_PIXELS = 4096  # pixels, about, to which curve and surface are fitted
 FIT_ROUNDS = 2  # of curve and surface in turn
-MIN_SIDE = 64  # pixels: in smaller images a curve and a surface would fit colours, too
-SAMPLE_SIDE = 128  # pixels: shorter side of the reduced image in which colour is looked for
-MAX_CHROMA = 12  # levels of 255: of 1,974 colour photographs one has 11 and the next 14, a scan in sepia 10
-MAX_COLORED_PERCENT = 2  # per cent of an image that may have more colour, such as a stamp or a coloured pen's marks
+MIN_SIDE = 64  # pixels: in smaller images a curve and a surface would fit colors, too
+SAMPLE_SIDE = 128  # pixels: shorter side of the reduced image in which color is looked for
+MAX_CHROMA = 12  # levels of 255: of 1,974 color photographs one has 11 and the next 14, a scan in sepia 10
+MAX_COLORED_PERCENT = 2  # per cent of an image that may have more color, such as a stamp or a colored pen's marks
 
 
 def to_float(pixels: np.ndarray) -> np.ndarray:
@@ -56,7 +56,7 @@ def set_luma(
 
     Returns: (H, W, 3) BGR float32 in [0, 1] of the luminance `wanted`.
     """
-    chroma = image - luminance(image)[:, :, None]  # the same for all colours of the same Cb and Cr
+    chroma = image - luminance(image)[:, :, None]  # the same for all colors of the same Cb and Cr
     room = np.where(chroma > 0, 1 - wanted[:, :, None], wanted[:, :, None])
     share = np.minimum(1, room / np.maximum(np.abs(chroma), 1e-6)).min(axis=2, keepdims=True)  # (H, W, 1)
     return np.clip(wanted[:, :, None] + share * chroma, 0, 1)
@@ -96,8 +96,8 @@ def is_monochrome(
             remaining = offsets - _tint(luma, _tint_curve(luma, offsets - surface))
             surface = _quadratic_surface(remaining)
         remaining = remaining - surface
-    colour = remaining.max(axis=2) - remaining.min(axis=2)
-    return bool(np.percentile(colour, 100 - MAX_COLORED_PERCENT) * 255 <= MAX_CHROMA)
+    color = remaining.max(axis=2) - remaining.min(axis=2)
+    return bool(np.percentile(color, 100 - MAX_COLORED_PERCENT) * 255 <= MAX_CHROMA)
 
 
 def keep_tint(

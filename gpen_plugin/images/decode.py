@@ -141,7 +141,7 @@ def _notes(image: Image.Image, previews: int) -> list[str]:
         if previews:
             notes.append(f"{previews} preview{'s' * (previews != 1)} left out")
         if any(kind not in _TRANSPARENCY for kind in image.tag_v2.get(338, ())):
-            notes.append("a channel beside the colours, such as infrared, left out")
+            notes.append("a channel beside the colors, such as infrared, left out")
     elif (count := getattr(image, "n_frames", 1)) > 1:
         notes.append(f"first of {count} {_FRAMES.get(image.format, 'frames')}, the others are left out")
     return notes
@@ -194,7 +194,7 @@ def _to_srgb(image: Image.Image) -> Image.Image:
     try:
         source = ImageCms.ImageCmsProfile(io.BytesIO(profile or b""))
         return ImageCms.profileToProfile(image, source, srgb, outputMode="RGB")
-    except (OSError, ImageCms.PyCMSError):  # no profile, a damaged one, or one for other colours
+    except (OSError, ImageCms.PyCMSError):  # no profile, a damaged one, or one for other colors
         return image.convert("RGB")
 
 
@@ -210,7 +210,7 @@ def _read_png16(image: Image.Image, data: bytes) -> np.ndarray:
     samples = _decode_opencv(data)
     if samples.ndim == 2 and isinstance(transparent, int):
         return np.dstack([samples, np.where(samples == transparent, 0, 65535).astype(np.uint16)])
-    if data[25] == 4:  # grey with alpha, which OpenCV makes BGRA
+    if data[25] == 4:  # gray with alpha, which OpenCV makes BGRA
         return samples[:, :, 2:]
     return samples
 
@@ -222,7 +222,7 @@ def _read_tiff16(image: Image.Image, data: bytes) -> tuple[np.ndarray, bool]:
     samples = _decode_planes(data) if in_planes else _decode_opencv(data)
     if image.mode == "RGB":  # a fourth channel is no transparency
         samples = samples[:, :, :3]
-    if tags.get(338) == (1,):  # colours already multiplied by alpha
+    if tags.get(338) == (1,):  # colors already multiplied by alpha
         alpha = np.maximum(samples[:, :, 3:], 1).astype(np.float32)
         samples[:, :, :3] = np.rint(np.minimum(samples[:, :, :3] / alpha, 1) * 65535)
     return samples, not in_planes  # OpenCV turns TIFF files, whatever the flags

@@ -21,7 +21,7 @@ _ZLIB_LEVEL = 3  # in a third of the time of 6, the usual one, files within some
 _TIFF_HEADER = b"II*\0" + bytes(4)
 _NAMES = {
     "exif": "EXIF",
-    "icc": "the colour profile",
+    "icc": "the color profile",
     "xmp": "XMP",
     "photoshop": "IPTC captions",
     "comment": "the comment",
@@ -139,7 +139,7 @@ def _page(
         page = np.rint(page / np.float32(257)).astype(np.uint8)
         lost.append(f"16 bits reduced to 8, the most that {suffix} holds")
     if page.dtype == np.uint16 and page.shape[2] == 2:
-        page = page[:, :, [0, 0, 0, 1]]  # what others read, as few know grey with alpha in 16 bits
+        page = page[:, :, [0, 0, 0, 1]]  # what others read, as few know gray with alpha in 16 bits
     fitting, left_out = _fit_metadata(metadata, encoder, page.shape[2], suffix)
     return _Page(page, fitting, origin, quality), lost + left_out
 
@@ -152,9 +152,9 @@ def _fit_metadata(metadata: Metadata, encoder: _Encoder, channels: int, suffix: 
         if kept[name] and (name not in encoder.holds or too_long):
             lost.append(f"{label} left out, which {suffix} {'holds less of' if too_long else 'does not hold'}")
             kept[name] = type(kept[name])() if name != "resolution" else None
-    grey_profile = kept["icc"][16:20] == b"GRAY"
-    if grey_profile and (channels >= 3 or encoder.write is _webp):
-        lost.append("the colour profile left out, which is for grey images alone")
+    gray_profile = kept["icc"][16:20] == b"GRAY"
+    if gray_profile and (channels >= 3 or encoder.write is _webp):
+        lost.append("the color profile left out, which is for gray images alone")
         kept["icc"] = b""
     return Metadata(**kept), lost
 
@@ -185,13 +185,13 @@ def _deep_png(samples: np.ndarray) -> bytes:
 
 
 def _png_metadata(page: _Page) -> list[tuple[bytes, bytes]]:
-    metadata, chunks = page.metadata, list(page.metadata.png_colour)
+    metadata, chunks = page.metadata, list(page.metadata.png_color)
     if metadata.icc:
         chunks = [(name, body) for name, body in chunks if name != b"sRGB"]
         chunks.append((b"iCCP", b"ICC profile\0\0" + zlib.compress(metadata.icc)))
     if metadata.resolution:
-        per_metre = [round(value / 0.0254) for value in metadata.resolution]
-        chunks.append((b"pHYs", struct.pack(">IIB", *per_metre, 1)))
+        per_meter = [round(value / 0.0254) for value in metadata.resolution]
+        chunks.append((b"pHYs", struct.pack(">IIB", *per_meter, 1)))
     if page.exif:
         chunks.append((b"eXIf", page.exif))
     if metadata.xmp:
@@ -275,7 +275,7 @@ def _tiff_page(page: _Page, start: int) -> bytes:
         directory[tag] = value
     directory[273] = tuple(np.cumsum([0, *map(len, strips[:-1])]).tolist())  # from the end of the directory
     if channels in (2, 4):
-        directory[338] = 2  # transparency, by which colours are not multiplied
+        directory[338] = 2  # transparency, by which colors are not multiplied
     return directory.tobytes(start) + b"".join(strips)
 
 

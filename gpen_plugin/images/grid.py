@@ -28,7 +28,7 @@ def sheet(
     page = np.full((header + len(rows) * (tile + GAP) + GAP, width, 3), 255, np.uint8)
     for column, title in enumerate(titles):
         left = GAP + column * (tile + GAP)
-        _write(page, title, scale, centre=(left + tile // 2, header // 2))
+        _write(page, title, scale, center=(left + tile // 2, header // 2))
         for row, images in enumerate(rows):
             top = header + GAP + row * (tile + GAP)
             page[top : top + tile, left : left + tile] = _as_tile(images[column], tile)
@@ -84,7 +84,7 @@ def _fitting_scale(text: str, width: float, height: float) -> float:
     return min(0.8, width / text_width, height / text_height)
 
 
-def _write(page: np.ndarray, text: str, scale: float, centre: tuple[int, int]) -> None:
+def _write(page: np.ndarray, text: str, scale: float, center: tuple[int, int]) -> None:
     (width, height), _ = cv2.getTextSize(text, FONT, scale, 1)
-    origin = (centre[0] - width // 2, centre[1] + height // 2)
+    origin = (center[0] - width // 2, center[1] + height // 2)
     cv2.putText(page, text, origin, FONT, scale, (40, 40, 40), 1, cv2.LINE_AA)

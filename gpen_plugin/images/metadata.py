@@ -18,7 +18,7 @@ _TIFF_TAGS = (270, 271, 272, 285, 305, 306, 315, 316, 18246, 33432, *range(40091
 _TIFF_PHOTOSHOP = 34377
 _THUMBNAIL, _THUMBNAIL_LENGTH = 0x0201, 0x0202
 _PHOTOSHOP_THUMBNAILS = (1033, 1036)
-_PNG_COLOUR = (b"cHRM", b"cICP", b"gAMA", b"sRGB")
+_PNG_COLOR = (b"cHRM", b"cICP", b"gAMA", b"sRGB")
 _PNG_TEXT = (b"tEXt", b"zTXt", b"iTXt")
 _PNG_TEXT_KEPT_ELSEWHERE = (b"XML:com.adobe.xmp", b"Raw profile type exif", b"Raw profile type APP1")
 _XMP_ORIENTATION = re.compile(rb"(tiff:Orientation(?:=[\"']|>))[2-8]")
@@ -34,7 +34,7 @@ class Metadata:
     xmp: bytes = b""  # an XML packet
     photoshop: bytes = b""  # Photoshop's image resources, which contain IPTC captions
     comment: bytes = b""  # of a JPEG or GIF file
-    png_colour: tuple[tuple[bytes, bytes], ...] = ()  # color chunks of a PNG file: name and content
+    png_color: tuple[tuple[bytes, bytes], ...] = ()  # color chunks of a PNG file: name and content
     png_text: tuple[tuple[bytes, bytes], ...] = ()  # text chunks of a PNG file
     resolution: tuple[float, float] | None = None  # pixels per inch, horizontally and vertically
 
@@ -63,7 +63,7 @@ def read_metadata(
         xmp=_clean_xmp(info.get("xmp") or b""),
         photoshop=_photoshop_of(image),
         comment=_bytes(info.get("comment") or b""),
-        png_colour=tuple((name, body) for name, body in chunks if name in _PNG_COLOUR),
+        png_color=tuple((name, body) for name, body in chunks if name in _PNG_COLOR),
         png_text=tuple((name, body) for name, body in chunks if name in _PNG_TEXT and not _is_kept_elsewhere(body)),
         resolution=_resolution_of(info),
     ), notes

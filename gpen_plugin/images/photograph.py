@@ -55,7 +55,7 @@ RAW_SUFFIXES = (  # of cameras
     ".srw",
     ".x3f",
 )
-GRAY_CHECK_STEP = 64  # one pixel of so many, each way, tells of nearly all photographs that they are not grey
+GRAY_CHECK_STEP = 64  # one pixel of so many, each way, tells of nearly all photographs that they are not gray
 _IMAGE = "an image file"
 _DTYPES = ("uint8", "uint16")
 
@@ -100,10 +100,10 @@ class Photograph:
     @property
     def samples(self) -> np.ndarray:
         """The channels as `of` takes them: (H, W), (H, W, 2), (H, W, 3) or (H, W, 4)."""
-        colour = self.pixels[:, :, :1] if self.origin.one_channel and self.is_gray else self.pixels
+        color = self.pixels[:, :, :1] if self.origin.one_channel and self.is_gray else self.pixels
         if self.alpha is not None:
-            return np.concatenate([colour, self.alpha[:, :, None]], axis=2)
-        return colour[:, :, 0] if colour.shape[2] == 1 else colour
+            return np.concatenate([color, self.alpha[:, :, None]], axis=2)
+        return color[:, :, 0] if color.shape[2] == 1 else color
 
     @cached_property
     def is_gray(self) -> bool:

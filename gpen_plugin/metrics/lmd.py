@@ -16,7 +16,7 @@ from gpen_plugin.metrics.base import ContentCache, check_better, check_pair, nan
 from gpen_plugin.nets.awing import AWing
 from gpen_plugin.nets.yunet import YuNet
 
-# An aligned face, (H, W, 3) BGR uint8, to landmarks, (K, 2) float64 in pixels, 0 at the centre of the first; None if
+# An aligned face, (H, W, 3) BGR uint8, to landmarks, (K, 2) float64 in pixels, 0 at the center of the first; None if
 # there is no face. K and the order are the detector's.
 LandmarkDetector = Callable[[np.ndarray], np.ndarray | None]
 

@@ -1,4 +1,4 @@
-"""Training: networks, losses, optimisers and steps of both stages (a *model* in BasicSR's sense).
+"""Training: networks, losses, optimizers and steps of both stages (a *model* in BasicSR's sense).
 
 Importing this package registers the classes of each ``*_model.py``, as in BasicSR and GFPGAN.
 """

@@ -122,7 +122,7 @@ class AdversarialModel(SRModel):
         return torch.autocast(self.device.type, torch.bfloat16, enabled=on)
 
     def init_training_settings(self) -> None:
-        """Build D, EMA, losses and optimisers; called by BasicSR's constructor when training."""
+        """Build D, EMA, losses and optimizers; called by BasicSR's constructor when training."""
         self.net_d = self.model_to_device(build_network(self.opt["network_d"]))
         self.print_network(self.net_d)
         # not wrapped in DDP: it is for validation and saving

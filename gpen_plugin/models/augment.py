@@ -20,7 +20,7 @@ STRETCH_STD = 0.2  # of the base-2 logarithm of the stretching of one axis, by w
 ROTATION = math.pi  # largest angle
 BRIGHTNESS_STD = 0.2  # of what is added to an image in [-1, 1]
 CONTRAST_STD = 0.5  # of the base-2 logarithm of the contrast
-HUE = math.pi  # largest angle about the grey axis
+HUE = math.pi  # largest angle about the gray axis
 SATURATION_STD = 1.0  # of the base-2 logarithm of the saturation
 CUTOUT = 0.5  # side of the square that is blanked, as a fraction of the image's (DiffAugment's too)
 
@@ -95,30 +95,30 @@ def geometry(images: torch.Tensor, rng: SampleRNG, p: float) -> torch.Tensor:
 
 
 def color(images: torch.Tensor, rng: SampleRNG, p: float) -> torch.Tensor:
-    """Change brightness, contrast and saturation in one affine map of the colours."""
+    """Change brightness, contrast and saturation in one affine map of the colors."""
     brightness = rng.bernoulli(p) * rng.normal(BRIGHTNESS_STD)
     contrast = (rng.bernoulli(p) * rng.normal(CONTRAST_STD)).exp2()
     saturation = (rng.bernoulli(p) * rng.normal(SATURATION_STD)).exp2()
-    grey, chroma, _ = _color_axes(images.device)
-    matrix = contrast[:, None, None] * (grey + saturation[:, None, None] * chroma)  # (N, 3, 3)
+    gray, chroma, _ = _color_axes(images.device)
+    matrix = contrast[:, None, None] * (gray + saturation[:, None, None] * chroma)  # (N, 3, 3)
     changed = (brightness != 0) | (contrast != 1) | (saturation != 1)
     return _where(changed, _recolored(images, matrix, contrast * brightness), images)
 
 
 def hue(images: torch.Tensor, rng: SampleRNG, p: float) -> torch.Tensor:
-    """Rotate the colours about the grey axis."""
+    """Rotate the colors about the gray axis."""
     angle = rng.bernoulli(p) * rng.uniform(-HUE, HUE)
-    grey, chroma, quarter = _color_axes(images.device)
-    matrix = grey + angle.cos()[:, None, None] * chroma + angle.sin()[:, None, None] * quarter  # (N, 3, 3)
+    gray, chroma, quarter = _color_axes(images.device)
+    matrix = gray + angle.cos()[:, None, None] * chroma + angle.sin()[:, None, None] * quarter  # (N, 3, 3)
     return _where(angle != 0, _recolored(images, matrix, torch.zeros_like(angle)), images)
 
 
 def cutout(images: torch.Tensor, rng: SampleRNG, p: float) -> torch.Tensor:
-    """Blank a square, which may reach over the edge, to mid grey."""
+    """Blank a square, which may reach over the edge, to mid gray."""
     side = images.shape[2]
-    centres = (torch.arange(side, device=images.device) + 0.5) / side
+    centers = (torch.arange(side, device=images.device) + 0.5) / side
     cut = rng.bernoulli(p)[:, None, None]
-    rows, columns = ((centres - rng.uniform(0, 1)[:, None]).abs() < CUTOUT / 2 for _ in range(2))  # (N, S)
+    rows, columns = ((centers - rng.uniform(0, 1)[:, None]).abs() < CUTOUT / 2 for _ in range(2))  # (N, S)
     return images * ~(cut & rows[:, :, None] & columns[:, None, :])[:, None]  # (N, 1, S, S)
 
 
@@ -139,10 +139,10 @@ def _where(chosen: torch.Tensor, changed: torch.Tensor, images: torch.Tensor) ->
 
 
 def _color_axes(device: torch.device) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Matrices from a colour to its grey, to its chroma, and to the chroma turned by 90 degrees, (3, 3) each."""
-    grey = torch.full((3, 3), 1 / 3, device=device)
+    """Matrices from a color to its gray, to its chroma, and to the chroma turned by 90 degrees, (3, 3) each."""
+    gray = torch.full((3, 3), 1 / 3, device=device)
     quarter = torch.tensor([[0.0, -1, 1], [1, 0, -1], [-1, 1, 0]], device=device) / math.sqrt(3)
-    return grey, torch.eye(3, device=device) - grey, quarter
+    return gray, torch.eye(3, device=device) - gray, quarter
 
 
 def _recolored(images: torch.Tensor, matrix: torch.Tensor, offset: torch.Tensor) -> torch.Tensor:

@@ -17,7 +17,7 @@ from gpen_plugin.models.gan_steps import discriminator_step, generator_step, pat
 from gpen_plugin.models.rng import mix_styles, noise_maps, normal
 from gpen_plugin.models.validation import Images, MetricSums
 
-MEAN_LATENT_SAMPLES = 4096  # for the centre of truncation
+MEAN_LATENT_SAMPLES = 4096  # for the center of truncation
 MAX_TILE = 256  # pixels of a sample in the grid: TensorBoard takes half a minute for a grid of 1024 px samples
 
 
@@ -40,7 +40,7 @@ class GPENPriorModel(AdversarialModel):
         self.sign_sum, self.sign_count = torch.zeros((), device=self.device), 0
 
     def setup_optimizers(self) -> None:
-        """Two Adams, with StyleGAN2's correction for lazy regularisation (its appendix B)."""
+        """Two Adams, with StyleGAN2's correction for lazy regularization (its appendix B)."""
         settings = self.settings
         for name, net, options, weight, every in (
             ("generator", self.net_g, settings.optim_g, settings.path_reg_weight, settings.net_g_reg_every),
@@ -142,12 +142,12 @@ class GPENPriorModel(AdversarialModel):
     def _samples(self, net: torch.nn.Module, indices: Sequence[int], truncation: float = 1.0) -> list[np.ndarray]:
         """One image per index, uint8 BGR, (H, W, 3), determined by the seed and the index."""
         prior = self.get_bare_model(net)
-        centre = None if truncation == 1 else prior.mean_latent(MEAN_LATENT_SAMPLES, self.step_rng.generator("mean"))
+        center = None if truncation == 1 else prior.mean_latent(MEAN_LATENT_SAMPLES, self.step_rng.generator("mean"))
         images = []
         for index in indices:
             generators = [self.step_rng.generator("sample", index)]
             z, noise = normal((prior.num_style_feat,), generators), noise_maps(prior, generators)
-            image = prior(z, noise, truncation=truncation, truncation_latent=centre)
+            image = prior(z, noise, truncation=truncation, truncation_latent=center)
             images.append(tensor2img([(image + 1) / 2]))
         return images
 

@@ -54,7 +54,7 @@ def generator_and_discriminator_step(
         fake_logits, fake_features = net_d(images, return_features=True)
         real_logits, real_features = net_d(real, return_features=True)
 
-    # G: minimise L_A + alpha L_C + beta L_F
+    # G: minimize L_A + alpha L_C + beta L_F
     terms = {"l_g_gan": gan(fake_logits.float(), True, is_disc=False)}
     if content is not None:
         terms |= content(images.float(), real)
@@ -67,7 +67,7 @@ def generator_and_discriminator_step(
     fake.backward(gradient)
     norm_g = guard.step("g", optimizer, terms)
 
-    # D: minimise softplus(-D(real)) + softplus(D(fake))
+    # D: minimize softplus(-D(real)) + softplus(D(fake))
     optimizer.zero_grad(set_to_none=True)
     loss_d = gan(real_logits.float(), True, is_disc=True) + gan(fake_logits.float(), False, is_disc=True)
     loss_d.backward(inputs=[parameter for parameter in net_d.parameters() if parameter.requires_grad])

@@ -1,4 +1,4 @@
-"""Skips optimiser steps with losses or gradients that are not finite, so one bad batch does not end a training."""
+"""Skips optimizer steps with losses or gradients that are not finite, so one bad batch does not end a training."""
 
 import math
 from collections.abc import Mapping
@@ -11,7 +11,7 @@ from gpen_plugin.host.distributed import all_gather_object
 
 
 class NaNGuard:
-    """Takes optimiser steps, except those with losses or gradients that are not finite, which it counts by name.
+    """Takes optimizer steps, except those with losses or gradients that are not finite, which it counts by name.
 
     All ranks skip the same steps, so their weights stay equal.
     """

@@ -61,13 +61,13 @@ def changes_between(saved: Mapping, wanted: Mapping) -> list[Change]:
 def load_optimizers(
     state: Mapping,  # ``optimizers`` and ``schedulers``, state dicts
     optimizers: Optimizers,  # with named groups
-    schedulers: Schedulers,  # one per optimiser
+    schedulers: Schedulers,  # one per optimizer
     advance: Callable[[], None],  # steps the schedulers to the state's iteration, if they or the rates have changed
     *,
     where: str,  # names the state in an error
     same_warmup: bool = True,  # whether the warm-up, which schedulers do not contain, is the state's
 ) -> list[Change]:
-    """Load a training state into optimisers and schedulers that were built from the option file.
+    """Load a training state into optimizers and schedulers that were built from the option file.
 
     Groups and parameters that the state lacks start without moments; those that only the state has are dropped.
     Returns the settings that the state has otherwise. CheckpointError: the state is of another model or network.

@@ -78,7 +78,7 @@ class RecognitionSettings:
         return json.dumps(asdict(self), sort_keys=True, default=str)  # `network` cannot be hashed
 
 
-Recogniser = Callable[[np.ndarray], np.ndarray]  # [1, C, side, side] float32 -> [1, D]
+Recognizer = Callable[[np.ndarray], np.ndarray]  # [1, C, side, side] float32 -> [1, D]
 
 
 def embedding(image: np.ndarray, settings: RecognitionSettings) -> np.ndarray:
@@ -87,24 +87,24 @@ def embedding(image: np.ndarray, settings: RecognitionSettings) -> np.ndarray:
     MissingFileError without weights or the network's package, CheckpointError for another network's weights,
     OptionError for wrong settings or an unknown network, ShapeError for a face to be aligned that is not square.
     """
-    values = _recogniser(settings)(image).astype(np.float64).reshape(-1)
+    values = _recognizer(settings)(image).astype(np.float64).reshape(-1)
     with np.errstate(invalid="ignore"):
         return values / np.linalg.norm(values)
 
 
 @lru_cache(maxsize=2)
-def _recogniser(settings: RecognitionSettings) -> Callable[[np.ndarray], np.ndarray]:
+def _recognizer(settings: RecognitionSettings) -> Callable[[np.ndarray], np.ndarray]:
     """A function from an image, (H, W, 3) BGR uint8, to the network's output."""
     if settings.onnx:
-        network, face = onnx_recogniser(settings.onnx, settings.input_size, settings.channels, settings.device)
+        network, face = onnx_recognizer(settings.onnx, settings.input_size, settings.channels, settings.device)
     else:
-        network = registered_recogniser(settings.network, settings.weights, settings.device)
+        network = registered_recognizer(settings.network, settings.weights, settings.device)
         default = FaceInput(ARCFACE_SIDE, "rgb") if settings.network else GFPGAN_INPUT
         face = FaceInput(settings.input_size or default.side, settings.channels or default.channels)
     return lambda image: network(network_input(image, settings, face))
 
 
-def registered_recogniser(options: Mapping | None, weights: str | None, device: str) -> Recogniser:
+def registered_recognizer(options: Mapping | None, weights: str | None, device: str) -> Recognizer:
     """A registered network, by default gfpgan's ArcFace, with its weights. Errors as in `embedding`."""
     file = WeightFile(Path(weights).name, "for identity", None, None) if options else GFPGAN_WEIGHTS
     options = dict(options or GFPGAN_NETWORK)
@@ -115,7 +115,7 @@ def registered_recogniser(options: Mapping | None, weights: str | None, device: 
     with torch.random.fork_rng(devices=[]):  # its initial weights must not change the random numbers of a training
         network = load_frozen(cls(**options), load_tensors(path), path, chosen)
 
-    def recognise(images: np.ndarray) -> np.ndarray:
+    def recognize(images: np.ndarray) -> np.ndarray:
         try:
             with torch.inference_mode():
                 return network(torch.from_numpy(images).to(chosen)).cpu().numpy()
@@ -124,10 +124,10 @@ def registered_recogniser(options: Mapping | None, weights: str | None, device: 
             hint = f"Change input_size or channels. ({str(error).splitlines()[0][:200]})"
             raise OptionError("network", got, hint=hint) from error
 
-    return recognise
+    return recognize
 
 
-def onnx_recogniser(path: str, side: int | None, channels: str | None, device: str) -> tuple[Recogniser, FaceInput]:
+def onnx_recognizer(path: str, side: int | None, channels: str | None, device: str) -> tuple[Recognizer, FaceInput]:
     """Open an ONNX file and find its input: what the file fixes, else the arguments, else 112 px RGB.
 
     OptionError if the file fixes another size or number of channels; other errors as in `OnnxNetwork`.
@@ -161,7 +161,7 @@ def _registered_class(name: object) -> type:
 
 
 def network_input(image: np.ndarray, settings: RecognitionSettings, face: FaceInput) -> np.ndarray:
-    """Align, normalise and convert (H, W, 3) BGR uint8 to (1, C, side, side) float32, C = 1 or 3."""
+    """Align, normalize and convert (H, W, 3) BGR uint8 to (1, C, side, side) float32, C = 1 or 3."""
     values = image.astype(np.float32)
     if settings.align in FRAMINGS:
         values = to_arcface(values, face.side, settings.align)

@@ -43,4 +43,4 @@ def similarity(source: np.ndarray, target: np.ndarray) -> np.ndarray:
 
 
 def _scale_template(template: np.ndarray, side: int, new_side: int) -> np.ndarray:
-    return (template + 0.5) * (new_side / side) - 0.5  # 0 is the centre of the first pixel
+    return (template + 0.5) * (new_side / side) - 0.5  # 0 is the center of the first pixel

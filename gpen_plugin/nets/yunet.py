@@ -88,21 +88,21 @@ def decode_priors(values: np.ndarray, stride: int, min_score: float) -> RawPredi
     values = values[:, rows, columns].T.astype(np.float64)  # [A, 16]
     cells = np.stack([columns, rows], axis=1)  # [A, 2]
     points = (values[:, 6:].reshape(-1, 5, 2) + cells[:, None]) * stride
-    centres, halves = (values[:, 2:4] + cells) * stride, np.exp(values[:, 4:6]) * stride / 2
-    return RawPredictions(scores, points, np.concatenate([centres - halves, centres + halves], axis=1))
+    centers, halves = (values[:, 2:4] + cells) * stride, np.exp(values[:, 4:6]) * stride / 2
+    return RawPredictions(scores, points, np.concatenate([centers - halves, centers + halves], axis=1))
 
 
 def _average_central_face(scores: np.ndarray, points: np.ndarray) -> np.ndarray | None:
-    """Mean of the predictions of the face that has the best score, less its distance from the centre."""
+    """Mean of the predictions of the face that has the best score, less its distance from the center."""
     if not len(scores):
         return None
-    centres = points.mean(axis=1)  # [A, 2]
-    off_centre = np.linalg.norm(centres - FRAME_SIDE / 2, axis=1) / CROP_SIDE
-    best = np.argmax(np.where(scores >= MIN_SCORE, scores - off_centre, -np.inf))
+    centers = points.mean(axis=1)  # [A, 2]
+    off_center = np.linalg.norm(centers - FRAME_SIDE / 2, axis=1) / CROP_SIDE
+    best = np.argmax(np.where(scores >= MIN_SCORE, scores - off_center, -np.inf))
     if scores[best] < MIN_SCORE:
         return None
     eye_distance = np.linalg.norm(points[best, 0] - points[best, 1])
-    same = np.linalg.norm(centres - centres[best], axis=1) < eye_distance
+    same = np.linalg.norm(centers - centers[best], axis=1) < eye_distance
     weights = np.where(same & (scores > MIN_RELATIVE_SCORE * scores[best]), scores, 0)
     return np.average(points, axis=0, weights=weights)
 

@@ -323,7 +323,7 @@ def open_network(
     else:
         network = _open_weights(path, key, device, precision, known)
     if known is not None and not known.is_ours:
-        zoo.print_licence_once()
+        zoo.print_license_once()
     return network
 
 

@@ -117,7 +117,7 @@ class PriorSampler:
     @torch.inference_mode()
     def _generate(self, group: list[Sample]) -> list[np.ndarray]:
         latents = torch.cat([to_sample.latents for to_sample in group])  # (N, num_latent, F)
-        output = self.net.synthesise(latents, self._noise(group))[-1].float().cpu().numpy()  # (N, 3, S, S)
+        output = self.net.synthesize(latents, self._noise(group))[-1].float().cpu().numpy()  # (N, 3, S, S)
         images = np.clip((output + 1) * 127.5, 0, 255).round().astype(np.uint8)
         return [np.ascontiguousarray(image.transpose(1, 2, 0)[..., ::-1]) for image in images]
 

@@ -274,10 +274,10 @@ class Restorer:
         if self._background is None and (height, width) == pixels.shape[:2]:
             return pixels.copy()
         larger = self._background(pixels) if self._background else pixels
-        if self._background and photograph.has_no_color:  # networks colour what is grey
-            grey = photograph.is_gray
+        if self._background and photograph.has_no_color:  # networks color what is gray
+            gray = photograph.is_gray
             larger = (
-                to_gray(larger) if grey else from_float(keep_tint(to_float(larger), to_float(pixels)), larger.dtype)
+                to_gray(larger) if gray else from_float(keep_tint(to_float(larger), to_float(pixels)), larger.dtype)
             )
         if larger.shape[:2] == (height, width):
             return larger

@@ -21,7 +21,7 @@ _CHROMATICITIES = {  # x, y of red, green, blue and white
 }
 _NAMES = {PQ: "PQ", HLG: "HLG", BT2020: "BT.2020", DCI_P3: "DCI-P3", DISPLAY_P3: "Display P3"}
 _LEVELS = 1 << 16
-_ROOTS = np.linspace(0, 1, 1 << 14)  # square roots of light: fine enough that no table adds a tenth of a grey level
+_ROOTS = np.linspace(0, 1, 1 << 14)  # square roots of light: fine enough that no table adds a tenth of a gray level
 _ENCODED = np.rint(_ROOTS ** (2 / SDR_GAMMA) * 255).astype(np.uint8)
 
 

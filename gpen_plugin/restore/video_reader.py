@@ -34,7 +34,7 @@ STILL_DISPOSITIONS = {"attached_pic", "timed_thumbnails"}  # what streams of a c
 _BT709, _BT601, _BT2020 = 1, 6, 9
 _MATRICES = {0, _BT709, 4, 5, _BT601, 7, _BT2020, 10}  # that swscale converts; 0 is RGB
 _UNSPECIFIED = 2
-# Without accurate_rnd all colors come out up to three grey levels too green.
+# Without accurate_rnd all colors come out up to three gray levels too green.
 SCALING = "flags=bicubic+accurate_rnd+full_chroma_int"
 
 

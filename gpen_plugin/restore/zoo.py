@@ -15,12 +15,12 @@ from gpen_plugin.restore.tasks import Restore
 
 PUBLISHED_AT = "https://public-vigen-video.oss-cn-shanghai.aliyuncs.com/robin/models"
 MODELSCOPE = "https://www.modelscope.cn/models/damo/cv_gpen_image-portrait-enhancement-hires/files"
-LICENCE = (
-    "Note: the weights that GPEN's authors released have no licence any more. Use them at your own risk, and do not "
+LICENSE = (
+    "Note: the weights that GPEN's authors released have no license any more. Use them at your own risk, and do not "
     "redistribute them. (This note is shown once.)"
 )
 WEIGHT_SUFFIXES = (".pth", ".pt", ".safetensors", ".onnx")
-LICENCE_SHOWN = "licence-of-released-weights-shown"  # a file in the cache
+LICENSE_SHOWN = "licence-of-released-weights-shown"  # a file in the cache
 
 
 @dataclass(frozen=True)
@@ -175,18 +175,18 @@ def weight_files() -> list[WeightFile]:
     return [model.file for model in RELEASED.values() if not model.is_ours]
 
 
-def print_licence_once() -> None:
+def print_license_once() -> None:
     """Print the note on the released weights to stderr: once per user, or each time if the cache is not writable."""
-    if osp.exists(path := cache_folder() / LICENCE_SHOWN):
+    if osp.exists(path := cache_folder() / LICENSE_SHOWN):
         return
     with contextlib.suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             with open(path, "x") as marker:  # of several processes one succeeds
-                marker.write(f"{LICENCE}\n")
+                marker.write(f"{LICENSE}\n")
         except FileExistsError:
             return
-    print(LICENCE, file=sys.stderr)
+    print(LICENSE, file=sys.stderr)
 
 
 def _normalize_name(name: str) -> str:

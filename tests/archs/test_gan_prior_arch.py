@@ -71,7 +71,7 @@ def test_each_code_reaches_its_block():
     prior = build(16)
     latents = torch.randn(1, prior.num_latent, 16, requires_grad=True)
     reach = [1, 3, 5]  # the last code that blocks 4, 8 and 16 take
-    for rgb, last in zip(prior.synthesise(latents, [None] * 3), reach, strict=True):
+    for rgb, last in zip(prior.synthesize(latents, [None] * 3), reach, strict=True):
         (gradient,) = torch.autograd.grad(rgb.sum(), latents, retain_graph=True)
         moved = [place for place in range(prior.num_latent) if gradient[0, place].abs().sum() > 0]
         # the image before reads code 2k+1, which conv0 of the next block reads too
@@ -125,7 +125,7 @@ def test_fast_ops_equal_reference_ops(noise_mode):
 
 
 def path_length(prior, z, noise):
-    """The length of the image's gradient along w, which path length regularisation differentiates again."""
+    """The length of the image's gradient along w, which path length regularization differentiates again."""
     image, latents = prior(z, noise, return_latents=True)
     along = torch.linspace(-1, 1, image.numel(), dtype=image.dtype).reshape(image.shape)
     (gradient,) = torch.autograd.grad((image * along).sum(), latents, create_graph=True)

@@ -51,12 +51,12 @@ def test_invalid_size_names_the_nearest_valid_one(size, nearest):
         check_size("out_size", size)
 
 
-def test_normalise_gives_unit_mean_square():
+def test_normalize_gives_unit_mean_square():
     out = normalize_2nd_moment(torch.randn(3, 64) * 7)
     torch.testing.assert_close(out.square().mean(dim=1), torch.ones(3))
 
 
-def test_linear_is_equalised():
+def test_linear_is_equalized():
     layer = EqualLinear(9, 2, bias_init=0.5, lr_mul=0.1)
     x = torch.randn(4, 9)
     expected = x @ layer.weight.t() * 0.1 / 3 + 0.05

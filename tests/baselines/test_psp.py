@@ -10,7 +10,7 @@ from helpers import REPOSITORY
 from helpers.small_networks import saved
 from test_pulse import CPU, SIDE, prior
 
-from gpen_plugin.archs.psp_arch import CENTRE_OF, PSP
+from gpen_plugin.archs.psp_arch import CENTER_OF, PSP
 from gpen_plugin.baselines import psp
 from gpen_plugin.baselines.method import Sample
 from gpen_plugin.baselines.mgan_prior import MGANPriorOptions
@@ -85,13 +85,13 @@ def test_training_changes_the_encoder_only():
 def test_offsets_are_relative_to_the_loaded_mean_latent():
     net, loaded = PSP(SIDE, **SMALL), prior()
     twin = copy.deepcopy(net)
-    before = net.centre.clone()
+    before = net.center.clone()
     net.decoder.load_state_dict(loaded.state_dict())
-    expected = loaded.mean_latent(CENTRE_OF, torch.Generator().manual_seed(0))
-    assert torch.equal(net.centre, expected)
-    assert torch.equal(twin.centre, before)
+    expected = loaded.mean_latent(CENTER_OF, torch.Generator().manual_seed(0))
+    assert torch.equal(net.center, expected)
+    assert torch.equal(twin.center, before)
     twin.load_state_dict(net.state_dict())
-    assert torch.equal(twin.centre, expected)
+    assert torch.equal(twin.center, expected)
     torch.nn.init.zeros_(net.encoder.heads[0].to_codes.weight)
     torch.nn.init.zeros_(net.encoder.heads[1].to_codes.weight)
     with torch.no_grad():
@@ -207,7 +207,7 @@ def test_lpips_counts_where_its_file_is_there(entry, tmp_path, monkeypatch):
     gt = torch.rand(2, 3, SIDE, SIDE)
     options = psp.PSPTrainingOptions(**entry["train"])
     losses = psp.PSPTraining(with_lpips.net, options, 0, "m").losses(gt, 0)
-    assert set(losses) == {"l2", "regularisation", "lpips"}
+    assert set(losses) == {"l2", "regularization", "lpips"}
     assert losses["lpips"] > 0
 
 
@@ -265,7 +265,7 @@ def test_hosts_own_model_trains_it(options, train, tmp_path):
     assert equal(decoder, state)
     net = PSP(SIDE, **SMALL)
     net.load_state_dict(state)
-    assert torch.equal(net.centre, prior().mean_latent(CENTRE_OF, torch.Generator().manual_seed(0)))
+    assert torch.equal(net.center, prior().mean_latent(CENTER_OF, torch.Generator().manual_seed(0)))
 
 
 def test_option_file_of_table_3():

@@ -98,14 +98,14 @@ def test_sphere_matches_mapping_network_outputs():
 def test_step_stays_on_the_sphere_and_reduces_the_loss():
     draw = torch.Generator().manual_seed(0)
     codes, maps = (torch.randn(shape, generator=draw, requires_grad=True) for shape in ((4, 16), (1, 3, 8, 8)))
-    optimiser = SphericalAdam([codes], [maps], 0.3)
+    optimizer = SphericalAdam([codes], [maps], 0.3)
     values = []
     for _ in range(100):
         value = (codes[:, 0] - 4).square().sum() - maps[:, :, 0, 0].sum()
         values.append(float(value.detach()))
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         value.backward()
-        optimiser.step()
+        optimizer.step()
         assert torch.allclose(codes.norm(dim=1), torch.full((4,), 4.0), rtol=1e-5)
         assert torch.allclose(maps.flatten(2).norm(dim=2), torch.full((1, 3), 8.0), rtol=1e-5)
     assert values[-1] < values[0] - 30

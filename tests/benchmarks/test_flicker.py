@@ -14,7 +14,7 @@ from gpen_plugin.restore.detection import DetectedFace
 from gpen_plugin.restore.tracking import TrackedFace
 from gpen_plugin.restore.video import restore_video
 
-GREY = np.full((SIDE, SIDE, 3), 128, np.uint8)
+GRAY = np.full((SIDE, SIDE, 3), 128, np.uint8)
 
 
 def tracked(number: int = 0, shift: tuple[float, float] = (0, 0)) -> TrackedFace:
@@ -39,7 +39,7 @@ def test_a_still_video_does_not_flicker():
 def test_noise_gives_its_own_deviation(deviation):
     meter = FlickerMeter()
     for seed in range(6):
-        meter.add(GREY, noisy(GREY, deviation, seed), [tracked()])
+        meter.add(GRAY, noisy(GRAY, deviation, seed), [tracked()])
     rounding = 1 / 12  # variance
     assert meter.before == 0
     assert meter.after == pytest.approx(np.sqrt(deviation**2 + rounding), rel=0.02)
@@ -48,7 +48,7 @@ def test_noise_gives_its_own_deviation(deviation):
 def test_a_brightness_that_goes_up_and_down_gives_its_step_over_root_two():
     meter = FlickerMeter()
     for number in range(5):
-        meter.add(GREY, GREY + np.uint8(6 * (number % 2)), [tracked()])
+        meter.add(GRAY, GRAY + np.uint8(6 * (number % 2)), [tracked()])
     assert meter.after == pytest.approx(6 / np.sqrt(2), rel=1e-4)
 
 
@@ -88,10 +88,10 @@ def test_what_was_hidden_is_left_out():
 def test_only_the_same_face_in_frames_that_follow_each_other_is_compared():
     meter = FlickerMeter()
     for number, faces in enumerate([[tracked(0)], [tracked(1)], [], [tracked(1)]]):
-        meter.add(GREY, GREY + np.uint8(20 * number), faces)
+        meter.add(GRAY, GRAY + np.uint8(20 * number), faces)
     assert meter.before is None
     assert meter.after is None
-    meter.add(GREY, GREY + np.uint8(60), [tracked(1), tracked(0, (3, 0))])
+    meter.add(GRAY, GRAY + np.uint8(60), [tracked(1), tracked(0, (3, 0))])
     assert meter.after == 0
 
 

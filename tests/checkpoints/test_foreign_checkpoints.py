@@ -35,9 +35,9 @@ def stylegan2_training_file(path):
     """What rosinality's training saves: the names of the authors, fixed noise, and its command line."""
     noise = {f"noises.noise_{i}": torch.randn(1, 1, 4, 4) for i in range(5)}
     average, raw = (to_authors(prior(seed, noise_mode="add").state_dict()) | noise for seed in range(2))
-    optimiser = {"state": {}, "param_groups": [{"lr": 0.002}]}
+    optimizer = {"state": {}, "param_groups": [{"lr": 0.002}]}
     content = {"g": raw, "d": to_authors(GPENDiscriminator(16, **OF_D).state_dict()), "g_ema": average}
-    content |= {"g_optim": optimiser, "d_optim": optimiser, "args": COMMAND_LINE, "ada_aug_p": 0.0}
+    content |= {"g_optim": optimizer, "d_optim": optimizer, "args": COMMAND_LINE, "ada_aug_p": 0.0}
     torch.save(content, path)
     return content
 

@@ -36,7 +36,7 @@ def images(net, codes=4, noise=False):
     torch.manual_seed(1)
     latents = net.to_latents(torch.randn(codes, 8))
     with torch.no_grad():
-        return net.synthesise(latents, net.make_noise(codes) if noise else [None] * len(net.blocks))
+        return net.synthesize(latents, net.make_noise(codes) if noise else [None] * len(net.blocks))
 
 
 @pytest.mark.parametrize("mode", ["concat", "add", "none"])
@@ -67,7 +67,7 @@ def test_another_noise_mode_generates_nearly_the_same(tmp_path, before, after, c
 def test_new_noise_is_learnt(tmp_path):
     net = grown(tmp_path, prior(32, "none"), "--noise-mode", "concat")
     latents = net.to_latents(torch.randn(2, 8))
-    net.synthesise(latents, net.make_noise(2))[-1].square().mean().backward()
+    net.synthesize(latents, net.make_noise(2))[-1].square().mean().backward()
     gradients = {name: p.grad.abs().sum() for name, p in net.named_parameters() if name.endswith("noise_weight")}
     assert gradients
     assert all(gradient > 0 for gradient in gradients.values())

@@ -77,7 +77,7 @@ def test_report_measures_and_draws_a_sheet(val, capsys):
     demo._degrade(OPTIONS["datasets"]["val"])
     restored = demo.OUTPUT / "restored" / "wo_ft"
     shutil.copytree(val, restored)
-    for path in restored.iterdir():  # one grey level off: 20 log10(255) dB
+    for path in restored.iterdir():  # one gray level off: 20 log10(255) dB
         image = cv2.imread(str(path)).astype(int)
         cv2.imwrite(str(path), np.where(image < 255, image + 1, image - 1).astype(np.uint8))
     shutil.copytree(val, demo.OUTPUT / "restored" / "gpen")

@@ -149,8 +149,8 @@ def test_motion_is_a_convolution_not_a_correlation():
 
 
 def test_noise_has_its_sigma_and_is_independent_between_channels():
-    grey = np.full((256, 256, 3), 128, np.uint8)
-    noisy = degrade_lowres(grey, replace(NO_BLUR, downsample=1.0, noise_sigma=20.0, jpeg_quality=100)).astype(float)
+    gray = np.full((256, 256, 3), 128, np.uint8)
+    noisy = degrade_lowres(gray, replace(NO_BLUR, downsample=1.0, noise_sigma=20.0, jpeg_quality=100)).astype(float)
     noise = np.random.Generator(np.random.PCG64(7)).standard_normal((256, 256, 3)) * 20
     brightness = [0.114, 0.587, 0.299]  # which JPEG keeps best
     seen, drawn = (noisy @ brightness - 128).ravel(), (noise @ brightness).ravel()

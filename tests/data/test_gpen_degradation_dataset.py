@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from helpers.training_images import colour_image, write_faces, write_lmdb
+from helpers.training_images import color_image, write_faces, write_lmdb
 
 from gpen_plugin.data.degradation import DegradationRanges, degrade, sample_recipe
 from gpen_plugin.data.gpen_degradation_dataset import GPENDegradationDataset
@@ -39,7 +39,7 @@ def folder(tmp_path):
 
 @pytest.fixture
 def database(tmp_path):
-    return write_lmdb(tmp_path / "faces.lmdb", {f"face_{i}": colour_image(i) for i in range(6)})
+    return write_lmdb(tmp_path / "faces.lmdb", {f"face_{i}": color_image(i) for i in range(6)})
 
 
 def same(one: dict, other: dict) -> bool:
@@ -52,15 +52,15 @@ def test_item(folder):
     assert item["gt"].shape == (3, 32, 32)
     assert item["lq"].dtype == item["gt"].dtype == torch.float32
     assert item["gt_path"] == item["lq_path"] == str(folder / "face_2.png")
-    rgb = colour_image(2)[:, :, ::-1].transpose(2, 0, 1) / 127.5 - 1
+    rgb = color_image(2)[:, :, ::-1].transpose(2, 0, 1) / 127.5 - 1
     np.testing.assert_allclose(item["gt"].numpy(), rgb, atol=1e-6)
 
 
 def test_validation_pair_is_the_recipe_of_seed_and_key(folder):
     item = GPENDegradationDataset(opt(folder, phase="val", seed=5, value_range=[0, 1]))[3]
     recipe = sample_recipe(DegradationRanges.from_options(MILD, ""), rng_from_key(5, "face_3"))
-    lq = degrade(colour_image(3), recipe, 32)
-    # OpenCV's kernels for one and for three channels add the four weighted neighbours in another order
+    lq = degrade(color_image(3), recipe, 32)
+    # OpenCV's kernels for one and for three channels add the four weighted neighbors in another order
     rounding = 4 * np.finfo(np.float32).eps
     np.testing.assert_allclose(item["lq"].numpy(), lq[:, :, ::-1].transpose(2, 0, 1), rtol=0, atol=rounding)
 
@@ -142,7 +142,7 @@ def test_sample_index_survives_pickling():
 
 @pytest.mark.parametrize(("height", "width"), [(9, 9), (100, 60), (33, 32), (1, 1)])
 def test_images_of_any_size(tmp_path, height, width):
-    cv2.imwrite(str(tmp_path / "a.png"), colour_image(0, height, width))
+    cv2.imwrite(str(tmp_path / "a.png"), color_image(0, height, width))
     item = GPENDegradationDataset(opt(tmp_path))[0]
     assert item["lq"].shape == item["gt"].shape == (3, 32, 32)
 
@@ -243,7 +243,7 @@ def test_mild_pairs_are_nearly_as_sharp_as_their_truth(folder):
     given = {"degradation": heavy, "mild_degradation": clean}
     dataset = GPENDegradationDataset(opt(folder, mild_prob=0.5, value_range=[0, 1], **given))
     errors = np.array([_error(dataset[SampleIndex(0, 0, position)]) for position in range(60)])
-    mild = errors < 0.05  # JPEG of quality 100 halves the colour's resolution
+    mild = errors < 0.05  # JPEG of quality 100 halves the color's resolution
     assert 15 < mild.sum() < 45
     assert errors[~mild].min() > 2 * errors[mild].max()
 
@@ -282,7 +282,7 @@ def test_color_jitter_scales_the_channels_of_both(folder):
     assert max(f.mean() for f in factors) - min(f.mean() for f in factors) > 0.01
 
 
-def test_validation_never_changes_colours(folder):
+def test_validation_never_changes_colors(folder):
     changed = GPENDegradationDataset(opt(folder, phase="val", gray_prob=1.0, color_jitter=0.5))
     assert same(changed[1], GPENDegradationDataset(opt(folder, phase="val"))[1])
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from helpers.training_images import colour_image, write_faces, write_lmdb
+from helpers.training_images import color_image, write_faces, write_lmdb
 
 from gpen_plugin.data.degradation import DegradationRanges, degrade, resize_bilinear, sample_recipe
 from gpen_plugin.data.gpen_degradation_dataset import GPENDegradationDataset
@@ -30,7 +30,7 @@ def test_item_has_face_and_path(folder, phase):
     assert item["gt"].shape == (3, 32, 32)
     assert item["gt"].dtype == torch.float32
     assert item["gt_path"] == str(folder / "face_2.png")
-    rgb = colour_image(2)[:, :, ::-1].transpose(2, 0, 1)
+    rgb = color_image(2)[:, :, ::-1].transpose(2, 0, 1)
     np.testing.assert_allclose(item["gt"].numpy(), rgb / 127.5 - 1, atol=1e-6)
 
 
@@ -61,7 +61,7 @@ def test_value_range_and_size(folder):
 
 
 def test_folder_and_lmdb_give_the_same(folder, tmp_path):
-    root = write_lmdb(tmp_path / "faces.lmdb", {f"face_{i}": colour_image(i) for i in range(6)})
+    root = write_lmdb(tmp_path / "faces.lmdb", {f"face_{i}": color_image(i) for i in range(6)})
     one = GPENFaceDataset(opt(folder, use_hflip=True))
     other = GPENFaceDataset(opt(root, use_hflip=True, io_backend={"type": "lmdb"}))
     for i in range(6):
@@ -93,10 +93,10 @@ def test_first_random_number_of_a_pair_is_the_mirror(folder):
         for position in range(6):
             rng = rng_from_key(2, 1, position)
             turned = rng.random() < 0.5 and use_hflip
-            face = np.ascontiguousarray(colour_image(3)[:, :: -1 if turned else 1])
+            face = np.ascontiguousarray(color_image(3)[:, :: -1 if turned else 1])
             lq = degrade(face, sample_recipe(DegradationRanges.from_options(mild, ""), rng), 32)
             shown = dataset[SampleIndex(3, 1, position)]["lq"]
-            # OpenCV's kernels for one and for three channels add the four weighted neighbours in another order
+            # OpenCV's kernels for one and for three channels add the four weighted neighbors in another order
             rounding = 4 * np.finfo(np.float32).eps
             np.testing.assert_allclose(shown.numpy(), lq[:, :, ::-1].transpose(2, 0, 1), rtol=0, atol=rounding)
 

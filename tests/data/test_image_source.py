@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 import pytest
 import tifffile
-from helpers.training_images import colour_image, write_faces, write_lmdb
+from helpers.training_images import color_image, write_faces, write_lmdb
 from PIL import Image
 
 from gpen_plugin.data.image_source import (
@@ -23,7 +23,7 @@ from gpen_plugin.data.image_source import (
 )
 from gpen_plugin.errors import DataError
 
-COLOUR = colour_image(1, 24, 40)
+COLOR = color_image(1, 24, 40)
 
 
 def encoded(image: np.ndarray, suffix: str = ".png") -> bytes:
@@ -36,20 +36,20 @@ def by_pillow(image: Image.Image, kind: str, **options) -> bytes:
     return stream.getvalue()
 
 
-def test_colour_is_kept():
-    np.testing.assert_array_equal(decode_image(encoded(COLOUR), "a.png"), COLOUR)
+def test_color_is_kept():
+    np.testing.assert_array_equal(decode_image(encoded(COLOR), "a.png"), COLOR)
 
 
-def test_grey_becomes_three_equal_channels():
-    grey = COLOUR[:, :, 0]
-    np.testing.assert_array_equal(decode_image(encoded(grey), "a.png"), np.stack([grey] * 3, axis=2))
+def test_gray_becomes_three_equal_channels():
+    gray = COLOR[:, :, 0]
+    np.testing.assert_array_equal(decode_image(encoded(gray), "a.png"), np.stack([gray] * 3, axis=2))
 
 
 @pytest.mark.parametrize("channels", [1, 3])
 def test_16_bits_are_divided_by_257(channels):
-    wide = COLOUR[:, :, :channels].astype(np.uint16) * 257
+    wide = COLOR[:, :, :channels].astype(np.uint16) * 257
     decoded = decode_image(encoded(wide + np.uint16(100) * (wide < 65000)), "a.png")
-    np.testing.assert_array_equal(decoded, np.broadcast_to(COLOUR[:, :, :channels], COLOUR.shape))
+    np.testing.assert_array_equal(decoded, np.broadcast_to(COLOR[:, :, :channels], COLOR.shape))
 
 
 @pytest.mark.parametrize("scale", [1, 257])
@@ -71,31 +71,31 @@ def test_palette():
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF"])
 def test_orientation_is_applied_whatever_the_format(kind):
-    image = Image.fromarray(COLOUR[:, :, ::-1])
+    image = Image.fromarray(COLOR[:, :, ::-1])
     exif = image.getexif()
     exif[0x0112] = 6  # the camera was held upright
     data = by_pillow(image, kind, exif=exif, **({"lossless": True} if kind == "WEBP" else {}))
     decoded = decode_image(data, "a")
     assert decoded.shape == (40, 24, 3)
     if kind != "JPEG":
-        np.testing.assert_array_equal(decoded, np.rot90(COLOUR, -1))
+        np.testing.assert_array_equal(decoded, np.rot90(COLOR, -1))
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
 def test_infrared_is_no_transparency(dtype):
-    samples = np.concatenate([COLOUR, COLOUR[:, :, :1]], axis=2).astype(dtype) * (257 if dtype == np.uint16 else 1)
+    samples = np.concatenate([COLOR, COLOR[:, :, :1]], axis=2).astype(dtype) * (257 if dtype == np.uint16 else 1)
     stream = io.BytesIO()
     tifffile.imwrite(stream, samples[:, :, [2, 1, 0, 3]], photometric="rgb", extrasamples=["unspecified"])
-    np.testing.assert_array_equal(decode_image(stream.getvalue(), "a.tif"), COLOUR)
+    np.testing.assert_array_equal(decode_image(stream.getvalue(), "a.tif"), COLOR)
 
 
 def test_a_jpeg_that_is_cut_off_is_refused():
     with pytest.raises(DataError, match=r"a\.jpg: cannot be decoded"):
-        decode_image(encoded(colour_image(0, 300, 200), ".jpg")[:-2000], "a.jpg")
+        decode_image(encoded(color_image(0, 300, 200), ".jpg")[:-2000], "a.jpg")
 
 
 @pytest.mark.parametrize(
-    "data", [b"", b"no image", encoded(COLOUR)[:200], encoded(COLOUR, ".jpg")[:300], encoded(COLOUR, ".jpg")[:-40]]
+    "data", [b"", b"no image", encoded(COLOR)[:200], encoded(COLOR, ".jpg")[:300], encoded(COLOR, ".jpg")[:-40]]
 )
 def test_damaged_files_are_named(data):
     with pytest.raises(DataError, match=r"some/face\.png: cannot be decoded"):
@@ -104,7 +104,7 @@ def test_damaged_files_are_named(data):
 
 def test_floating_point_images_are_refused():
     with pytest.raises(DataError, match=r"a\.tif: cannot be decoded"):
-        decode_image(encoded(COLOUR.astype(np.float32) / 255, ".tif"), "a.tif")
+        decode_image(encoded(COLOR.astype(np.float32) / 255, ".tif"), "a.tif")
 
 
 def test_resize_square_takes_the_middle():
@@ -118,12 +118,12 @@ def test_resize_square_takes_the_middle():
 def test_folder_keys_and_images(tmp_path):
     write_faces(tmp_path / "b", 2)
     write_faces(tmp_path, 1)
-    (tmp_path / "b" / "face.with.dots.JPG").write_bytes(encoded(COLOUR, ".jpg"))
+    (tmp_path / "b" / "face.with.dots.JPG").write_bytes(encoded(COLOR, ".jpg"))
     (tmp_path / "labels.csv").write_text("x")
     (tmp_path / "._face_0.png").write_bytes(b"macOS")
     source = FolderSource(tmp_path, "here")
     assert source.keys == ["b/face.with.dots", "b/face_0", "b/face_1", "face_0"]
-    np.testing.assert_array_equal(source.read("b/face_1"), colour_image(1))
+    np.testing.assert_array_equal(source.read("b/face_1"), color_image(1))
     assert source.name("b/face_1") == str(tmp_path / "b" / "face_1.png")
 
 
@@ -180,7 +180,7 @@ def test_zip_and_folder_agree(tmp_path):
         file.writestr("__MACOSX/deep/._face_0.png", b"x")
         file.writestr("labels.csv", "x")
         for outside in ("/tmp/outside.png", "../outside.png"):  # keys become names of files
-            file.writestr(outside, encoded(COLOUR, ".png"))
+            file.writestr(outside, encoded(COLOR, ".png"))
     folder, zipped = (open_folder_or_zip(tmp_path / name, "here") for name in ("in", "faces.zip"))
     assert isinstance(zipped, ZipSource)
     assert zipped.keys == folder.keys == ["deep/face_0", "deep/face_1", "deep/face_2"]
@@ -188,21 +188,21 @@ def test_zip_and_folder_agree(tmp_path):
 
 
 def test_lmdb_keys_with_dots_spaces_and_other_letters(tmp_path):
-    stored = {"b/x.1": colour_image(0), "a (1,2) c": colour_image(1), "z%C3%A4": colour_image(2)}
+    stored = {"b/x.1": color_image(0), "a (1,2) c": color_image(1), "z%C3%A4": color_image(2)}
     source = LmdbSource(write_lmdb(tmp_path / "a.lmdb", stored), "here")
     assert source.keys == ["a (1,2) c", "b/x.1", "zä"]
-    np.testing.assert_array_equal(source.read("zä"), colour_image(2))
+    np.testing.assert_array_equal(source.read("zä"), color_image(2))
     assert source.name("b/x.1") == "b/x.1.png"
 
 
 def test_open_lmdb_can_be_pickled(tmp_path):
-    source = LmdbSource(write_lmdb(tmp_path / "a.lmdb", {"x": COLOUR}), "here")
+    source = LmdbSource(write_lmdb(tmp_path / "a.lmdb", {"x": COLOR}), "here")
     source.read("x")
-    np.testing.assert_array_equal(pickle.loads(pickle.dumps(source)).read("x"), COLOUR)
+    np.testing.assert_array_equal(pickle.loads(pickle.dumps(source)).read("x"), COLOR)
 
 
 def test_entry_that_is_listed_but_not_stored(tmp_path):
-    path = write_lmdb(tmp_path / "a.lmdb", {"x": COLOUR, "y": COLOUR})
+    path = write_lmdb(tmp_path / "a.lmdb", {"x": COLOR, "y": COLOR})
     (path / "meta_info.txt").write_text("x.png (24,40,3) 1\nother.png (24,40,3) 1\n")
     with pytest.raises(DataError, match=r"a\.lmdb: the key 'other'"):
         LmdbSource(path, "here").read("other")
@@ -254,7 +254,7 @@ def test_wrong_sources(tmp_path, make, words):
 
 def test_lmdb_read_as_a_folder(tmp_path):
     with pytest.raises(DataError, match=r"is an LMDB; .*io_backend: type: lmdb"):
-        FolderSource(write_lmdb(tmp_path / "a.lmdb", {"x": COLOUR}), "here")
+        FolderSource(write_lmdb(tmp_path / "a.lmdb", {"x": COLOR}), "here")
 
 
 def test_file_that_vanished(tmp_path):

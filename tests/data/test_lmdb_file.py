@@ -4,7 +4,7 @@ import os
 
 import lmdb
 import pytest
-from helpers.training_images import colour_image, write_lmdb
+from helpers.training_images import color_image, write_lmdb
 
 from gpen_plugin.data.lmdb_file import check_length, check_lmdb, key_of, lmdb_key
 from gpen_plugin.errors import DataError
@@ -12,7 +12,7 @@ from gpen_plugin.errors import DataError
 
 @pytest.fixture
 def whole(tmp_path):
-    return write_lmdb(tmp_path / "faces.lmdb", {f"{i}": colour_image(i, 64, 64) for i in range(8)})
+    return write_lmdb(tmp_path / "faces.lmdb", {f"{i}": color_image(i, 64, 64) for i in range(8)})
 
 
 def test_whole_one_passes(whole):

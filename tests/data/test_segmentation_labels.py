@@ -22,7 +22,7 @@ def everything(side: int = 19) -> np.ndarray:
     return np.tile(np.arange(19, dtype=np.uint8), (side, 1))
 
 
-def test_indices_and_colours_are_read_alike():
+def test_indices_and_colors_are_read_alike():
     labels = everything()
     indexed = cv2.cvtColor(labels, cv2.COLOR_GRAY2BGR)
     assert is_indexed(indexed)
@@ -31,7 +31,7 @@ def test_indices_and_colours_are_read_alike():
     np.testing.assert_array_equal(read_labels(colorize_labels(labels), "a"), labels)
 
 
-def test_colours_are_rgb_in_the_palette_and_bgr_in_images():
+def test_colors_are_rgb_in_the_palette_and_bgr_in_images():
     skin = colorize_labels(np.full((1, 1), LABELS.index("skin"), np.uint8))[0, 0]
     assert (PALETTE[LABELS.index("skin")], skin.tolist()) == ((204, 0, 0), [0, 0, 204])
 
@@ -40,11 +40,11 @@ def test_another_palette():
     palette = [[12 * i, 200, 7] for i in range(19)]
     labels = everything()
     np.testing.assert_array_equal(read_labels(colorize_labels(labels, palette), "a", palette), labels)
-    with pytest.raises(DataError, match=r"a: holds the colour \[0, 200, 7\] at \(0, 0\), which is no label's"):
+    with pytest.raises(DataError, match=r"a: holds the color \[0, 200, 7\] at \(0, 0\), which is no label's"):
         read_labels(colorize_labels(labels, palette), "a")
 
 
-def test_of_labels_that_share_a_colour_the_first_is_read():
+def test_of_labels_that_share_a_color_the_first_is_read():
     palette = [*PALETTE]
     palette[LABELS.index("right eye")] = palette[LABELS.index("left eye")]
     read = read_labels(colorize_labels(everything(), palette), "a", palette)
@@ -73,8 +73,8 @@ def test_resizing_makes_no_new_labels_and_keeps_positions():
 @pytest.mark.parametrize(
     ("image", "words"),
     [
-        (np.full((4, 4, 3), 19, np.uint8), r"map.png: holds the colour \[19, 19, 19\] at \(0, 0\)"),
-        (np.full((4, 4, 3), (1, 2, 3), np.uint8), r"map.png: holds the colour \[3, 2, 1\].*Save maps as PNG"),
+        (np.full((4, 4, 3), 19, np.uint8), r"map.png: holds the color \[19, 19, 19\] at \(0, 0\)"),
+        (np.full((4, 4, 3), (1, 2, 3), np.uint8), r"map.png: holds the color \[3, 2, 1\].*Save maps as PNG"),
         (np.zeros((4, 4, 3), np.uint8), "map.png: is background everywhere; expected the parts.*16-bit"),
     ],
 )
@@ -84,7 +84,7 @@ def test_invalid_map_is_an_error(image, words):
 
 
 @pytest.mark.parametrize("palette", [PALETTE[:18], [*PALETTE[:18], (1, 2)], [*PALETTE[:18], (0, 0, 256)]])
-def test_a_palette_is_nineteen_colours(palette):
-    with pytest.raises(OptionError, match=r"at:palette: got 1\d entries; expected 19 colours"):
+def test_a_palette_is_nineteen_colors(palette):
+    with pytest.raises(OptionError, match=r"at:palette: got 1\d entries; expected 19 colors"):
         check_palette(palette, "at:palette")
     check_palette(PALETTE, "at:palette")

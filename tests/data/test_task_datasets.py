@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from helpers.training_images import colour_image, write_faces, write_lmdb
+from helpers.training_images import color_image, write_faces, write_lmdb
 
 from gpen_plugin.data.degradation import DegradationRanges, degrade, resize_bilinear, sample_recipe
 from gpen_plugin.data.free_form_masks import BrushRanges, brush_mask
@@ -79,7 +79,7 @@ def test_item_has_gt_and_lq(made, folder, cls):
     item = made(cls, in_size=16, phase="val", value_range=[0, 1])[2]
     assert item["lq"].shape == (3, 16, 16)
     assert item["lq"].dtype == item["gt"].dtype == torch.float32
-    np.testing.assert_allclose(bgr(item["gt"]), colour_image(2) / 255, atol=1e-6)
+    np.testing.assert_allclose(bgr(item["gt"]), color_image(2) / 255, atol=1e-6)
     assert item["gt_path"] == str(folder / "face_2.png")
 
 
@@ -135,17 +135,17 @@ def test_wrong_options_name_their_key(folder, maps, cls, change, words):
 
 def test_gray_is_the_luminance(made):
     item = made(GPENColorizationDataset, phase="val", value_range=[0, 1])[3]
-    face = colour_image(3).astype(np.float32) / 255
+    face = color_image(3).astype(np.float32) / 255
     np.testing.assert_allclose(bgr(item["lq"]), to_gray(face), atol=1e-6)
     np.testing.assert_allclose(item["lq"][0].numpy(), luminance(face), atol=1e-6)
     usual = made(GPENColorizationDataset, phase="val")[3]
     torch.testing.assert_close(usual["lq"], item["lq"] * 2 - 1)
 
 
-def test_old_photographs_are_degraded_and_then_grey(made):
+def test_old_photographs_are_degraded_and_then_gray(made):
     item = made(GPENColorizationDataset, phase="val", degradation=MILD, seed=4, value_range=[0, 1])[3]
     recipe = sample_recipe(DegradationRanges.from_options(MILD, ""), rng_from_key(4, "face_3"))
-    np.testing.assert_allclose(bgr(item["lq"]), to_gray(degrade(colour_image(3), recipe, 32)), atol=1e-6)
+    np.testing.assert_allclose(bgr(item["lq"]), to_gray(degrade(color_image(3), recipe, 32)), atol=1e-6)
 
 
 def test_a_wrong_degradation_names_its_key(folder, maps):
@@ -185,22 +185,22 @@ def test_the_brush_is_an_option(made, folder, maps):
 # --- segmentation
 
 
-def test_indexed_and_coloured_maps_give_the_same(made, maps, tmp_path):
-    colours = tmp_path / "colours"
-    colours.mkdir()
+def test_indexed_and_colored_maps_give_the_same(made, maps, tmp_path):
+    colors = tmp_path / "colors"
+    colors.mkdir()
     for i in range(6):
-        cv2.imwrite(str(colours / f"face_{i}.bmp"), colorize_labels(label_map(i)))
-    indexed, coloured = (
-        made(GPENSegmentationDataset, phase="val", dataroot_lq=str(r), value_range=[0, 1]) for r in (maps, colours)
+        cv2.imwrite(str(colors / f"face_{i}.bmp"), colorize_labels(label_map(i)))
+    indexed, colored = (
+        made(GPENSegmentationDataset, phase="val", dataroot_lq=str(r), value_range=[0, 1]) for r in (maps, colors)
     )
     for i in range(6):
-        assert same(indexed[i], coloured[i])
+        assert same(indexed[i], colored[i])
         np.testing.assert_allclose(bgr(indexed[i]["lq"]), colorize_labels(label_map(i)) / np.float32(255), atol=1e-6)
     assert indexed[5]["lq_path"] == str(maps / "face_5.png")
     assert indexed[5]["gt_path"].endswith("faces/face_5.png")
 
 
-def test_maps_are_resized_without_new_colours(made):
+def test_maps_are_resized_without_new_colors(made):
     item = made(GPENSegmentationDataset, phase="val", in_size=16, value_range=[0, 1])[0]
     np.testing.assert_allclose(
         bgr(item["lq"]), colorize_labels(resize_map(label_map(0), 16)) / np.float32(255), atol=1e-6
@@ -224,12 +224,12 @@ def test_another_palette(made, tmp_path):
     palette = [[13 * i, 255 - i, 0] for i in range(19)]
     item = made(GPENSegmentationDataset, phase="val", palette=palette, value_range=[0, 1])[0]
     np.testing.assert_allclose(bgr(item["lq"]), colorize_labels(label_map(0), palette) / np.float32(255), atol=1e-6)
-    with pytest.raises(GPENError, match="datasets:val:palette: got 2 entries; expected 19 colours"):
+    with pytest.raises(GPENError, match="datasets:val:palette: got 2 entries; expected 19 colors"):
         made(GPENSegmentationDataset, phase="val", palette=palette[:2])
 
 
 def test_an_lmdb_of_maps_is_read_like_a_folder(made, tmp_path):
-    faces = write_lmdb(tmp_path / "f.lmdb", {f"face_{i}": colour_image(i) for i in range(6)})
+    faces = write_lmdb(tmp_path / "f.lmdb", {f"face_{i}": color_image(i) for i in range(6)})
     indexed = {f"face_{i}": cv2.cvtColor(label_map(i), cv2.COLOR_GRAY2BGR) for i in range(6)}
     databases = {"dataroot_gt": str(faces), "dataroot_lq": str(write_lmdb(tmp_path / "m.lmdb", indexed))}
     stored = made(GPENSegmentationDataset, phase="val", io_backend={"type": "lmdb"}, **databases)
@@ -251,8 +251,8 @@ def test_a_face_without_a_map_is_named(made, maps, folder):
 
 
 def test_invalid_map_is_named_or_replaced(made, maps):
-    cv2.imwrite(str(maps / "face_1.png"), colour_image(0))
-    with pytest.raises(DataError, match=r"maps/face_1\.png: holds the colour .* which is no label's"):
+    cv2.imwrite(str(maps / "face_1.png"), color_image(0))
+    with pytest.raises(DataError, match=r"maps/face_1\.png: holds the color .* which is no label's"):
         made(GPENSegmentationDataset, phase="val")[1]
     replaced = made(GPENSegmentationDataset, phase="val", on_error="skip")[1]
     assert (replaced["skipped"], replaced["lq_path"]) == (1, str(maps / "face_2.png"))

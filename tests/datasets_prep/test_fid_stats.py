@@ -1,4 +1,4 @@
-"""Statistics of a set, with a stand-in for the network whose features are colours."""
+"""Statistics of a set, with a stand-in for the network whose features are colors."""
 
 import hashlib
 import os
@@ -19,7 +19,7 @@ from gpen_plugin.metrics.kid import calculate_kid
 from gpen_plugin.nets import inception
 
 
-def colours(image: np.ndarray) -> np.ndarray:
+def colors(image: np.ndarray) -> np.ndarray:
     """Three means and three deviations, (6,) float32."""
     return np.concatenate([image.mean(axis=(0, 1)), image.std(axis=(0, 1))]).astype(np.float32)
 
@@ -31,7 +31,7 @@ def batches(monkeypatch) -> list[int]:
 
     def extract(images, device, weights=None):
         sizes.append(len(images))
-        return np.stack([colours(image) for image in images])
+        return np.stack([colors(image) for image in images])
 
     monkeypatch.setattr(inception, "extract_features", extract)
     for store in ("_restored", "_ground_truth"):
@@ -57,7 +57,7 @@ def run(faces: Path, output: Path, *more: str) -> int:
 def features_of(faces: Path, size: int | None = None) -> np.ndarray:
     source = FolderSource(faces, "")
     images = map(source.read, source.keys)
-    return np.stack([colours(p if size is None else resize_square(p, size)) for p in images])
+    return np.stack([colors(p if size is None else resize_square(p, size)) for p in images])
 
 
 def test_what_is_written(faces, tmp_path, batches, capsys):
@@ -147,7 +147,7 @@ def test_a_full_disk_leaves_nothing(faces, tmp_path, monkeypatch, capsys):
 def test_a_folder_that_is_gone_in_the_end(faces, tmp_path, monkeypatch, capsys):
     def extract(images, device):
         (tmp_path / "made").write_text("a file where the folder would be")
-        return np.stack([colours(image) for image in images])
+        return np.stack([colors(image) for image in images])
 
     monkeypatch.setattr(inception, "extract_features", extract)
     assert run(faces, tmp_path / "made" / "a.npz") == 1

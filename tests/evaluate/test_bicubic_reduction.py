@@ -29,8 +29,8 @@ def test_same_size_is_the_same_image():
 def test_ramp_is_sampled_at_pixel_centers(scale):
     ramp = np.broadcast_to(2 * np.arange(128, dtype=np.uint8)[:, None, None], (128, 128, 3))
     reduced = reduce_bicubic(ramp, 128 // scale)
-    centres = 2 * ((np.arange(128 // scale) + 0.5) * scale - 0.5)
-    np.testing.assert_array_equal(reduced[2:-2, 5, 0], centres[2:-2])
+    centers = 2 * ((np.arange(128 // scale) + 0.5) * scale - 0.5)
+    np.testing.assert_array_equal(reduced[2:-2, 5, 0], centers[2:-2])
 
 
 def test_half_black_half_white_is_rounded_up():

@@ -124,7 +124,7 @@ def test_groups_csv_has_a_line_per_value():
 def test_no_label_that_fits_leaves_no_table():
     summary, _ = planted()
     page = groups_markdown(GroupMeans.of(summary, Labels(["tone"], {"stranger": {"tone": "dark"}})))
-    assert "37 images are not labelled and in no group." in page
+    assert "37 images are not labeled and in no group." in page
     assert "No group of images: nothing to compare." in page
     assert "|" not in page
 

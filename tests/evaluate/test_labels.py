@@ -121,14 +121,14 @@ def test_other_images_of_a_group_have_a_label():
         ("a", 2, [False, True, False, False]),
         ("b", 1, [True, False, False, True]),
     ]
-    assert notes == ["c: 1 image is labelled, but not in this column."]
+    assert notes == ["c: 1 image is labeled, but not in this column."]
 
 
 def test_unmatched_labels_and_images_are_counted():
     labels, keys = of_one_column(["a", "b", "a"])
     _, notes = split_into_groups(labels, [*keys[:2], "new_0", "new_1"])
     assert notes == [
-        "2 images are not labelled and in no group.",
+        "2 images are not labeled and in no group.",
         "1 line of the labels belongs to no image.",
     ]
 

@@ -121,7 +121,7 @@ def test_labels_name_the_reference(entry, label, lower):
     assert (column.column.label, column.column.lower_is_better) == (label, lower)
 
 
-def test_set_metrics_are_recognised():
+def test_set_metrics_are_recognized():
     entries = {"fid": "calculate_fid", "kid": "calculate_kid", "swd": "calculate_swd", "lpips": "calculate_lpips"}
     found = metric_columns({name: {"type": kind, "better": "lower"} for name, kind in entries.items()})
     assert [column.of_sets for column in found] == [True, True, True, False]

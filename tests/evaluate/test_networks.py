@@ -39,7 +39,7 @@ class Echo(nn.Module):
             "tensor": out,
             "noisy": out + torch.randn_like(out),
             "broken": out * float("nan"),
-            "grey": out[:, :1],
+            "gray": out[:, :1],
             "tuple": (None, out),
             "dict": {"main_dec": out, "loss": 0.0},
             "named": Several(out[:, :1], out),
@@ -110,9 +110,9 @@ def test_output_that_is_no_image_is_described(answer, output, message):
         echo(answer, output=output)(degraded(size=12))
 
 
-def test_grey_and_broken_results_are_failures():
+def test_gray_and_broken_results_are_failures():
     with pytest.raises(ShapeError, match=r"a tensor \(1, 1, 12, 12\); expected an image"):
-        echo("grey")(degraded(size=12))
+        echo("gray")(degraded(size=12))
     with pytest.raises(DataError, match=r"folder/0: .*no numbers"):
         echo("broken")(degraded(size=12))
 

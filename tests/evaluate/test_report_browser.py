@@ -198,22 +198,22 @@ def test_layout_fits_and_text_has_contrast(browser, nasty_page, width, scheme):
     try:
         opened(browser, nasty_page)
         assert browser.execute_script("return document.documentElement.scrollWidth") == width
-        colours = browser.execute_script(
+        colors = browser.execute_script(
             "return [getComputedStyle(document.body).color, getComputedStyle(document.body).backgroundColor]"
             ".map(c => c.match(/\\d+/g).slice(0, 3).map(Number))"
         )
-        assert contrast(*colours) > 7
-        assert (sum(colours[1]) > sum(colours[0])) is (scheme == "light")
+        assert contrast(*colors) > 7
+        assert (sum(colors[1]) > sum(colors[0])) is (scheme == "light")
     finally:
         browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
         browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})
 
 
 def contrast(one: list[int], two: list[int]) -> float:
-    """The contrast ratio of WCAG 2 between two sRGB colours."""
+    """The contrast ratio of WCAG 2 between two sRGB colors."""
 
-    def luminance(colour: list[int]) -> float:
-        linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in (v / 255 for v in colour)]
+    def luminance(color: list[int]) -> float:
+        linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in (v / 255 for v in color)]
         return sum(weight * part for weight, part in zip((0.2126, 0.7152, 0.0722), linear, strict=True))
 
     darker, lighter = sorted((luminance(one), luminance(two)))

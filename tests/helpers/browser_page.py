@@ -55,7 +55,7 @@ class Page:
         chain = ActionChains(self.browser, duration=50).click_and_hold(self.one(source)).move_by_offset(15, 15)
         chain.move_to_element(self.one(target)).release().perform()
 
-    def centre(self, selector):
+    def center(self, selector):
         box = self.one(selector).rect
         return box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
 

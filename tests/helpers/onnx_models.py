@@ -7,7 +7,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 
-def mean_colour(path: Path, channels: int | str = 3, side: int | str = "side") -> Path:
+def mean_color(path: Path, channels: int | str = 3, side: int | str = "side") -> Path:
     """A network whose embedding is the mean of each channel."""
     nodes = [
         helper.make_node("GlobalAveragePool", ["face"], ["pooled"]),

@@ -19,7 +19,7 @@ CLEAN_XMP = XMP.replace(b'"6"', b'"1"')
 
 
 def noise(channels: int, dtype: str = "uint8", height: int = 11, width: int = 17) -> np.ndarray:
-    """(H, W, C), grey or RGB; no two channels alike."""
+    """(H, W, C), gray or RGB; no two channels alike."""
     return np.random.default_rng(channels).integers(0, np.iinfo(dtype).max, (height, width, channels), dtype, True)
 
 
@@ -28,7 +28,7 @@ def image(samples: np.ndarray) -> Image.Image:
 
 
 def bgr(samples: np.ndarray) -> np.ndarray:
-    """The colours that `samples` are expected to be read as."""
+    """The colors that `samples` are expected to be read as."""
     return np.repeat(samples[:, :, :1], 3, axis=2) if samples.shape[2] <= 2 else samples[:, :, 2::-1]
 
 
@@ -70,7 +70,7 @@ def chunk(name: bytes, body: bytes) -> bytes:
     return struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
 
 
-def png(width: int, height: int, bits: int, colour: int, pixels: bytes, *more: bytes) -> bytes:
-    header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, bits, colour, 0, 0, 0))
+def png(width: int, height: int, bits: int, color: int, pixels: bytes, *more: bytes) -> bytes:
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, bits, color, 0, 0, 0))
     ending = chunk(b"IDAT", zlib.compress(pixels)) + chunk(b"IEND", b"")
     return b"\x89PNG\r\n\x1a\n" + header + b"".join(more) + ending

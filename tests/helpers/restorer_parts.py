@@ -55,7 +55,7 @@ def face_at(x: float, y: float, side: float, angle: float = 0, score: float = 0.
 
 
 def photograph(height=240, width=320, seed=0) -> np.ndarray:
-    """Smooth colours with some grain, (H, W, 3) uint8."""
+    """Smooth colors with some grain, (H, W, 3) uint8."""
     rng = np.random.default_rng(seed)
     y, x = np.mgrid[:height, :width] / 40.0
     smooth = np.stack([np.sin(x), np.cos(y), np.sin(x + y)], axis=2) * 80 + 128

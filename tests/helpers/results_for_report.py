@@ -53,7 +53,7 @@ def nasty_results() -> Results:
 
 
 def draw_images(root: Path, results: Results) -> None:
-    """Write an image wherever the results say that there is one; which one it is can be read off its colours."""
+    """Write an image wherever the results say that there is one; which one it is can be read off its colors."""
     for place, key in enumerate(results.keys):
         write_image(truth_path(root, key), shade(place, 200))
         for number, condition in enumerate(results.conditions):
@@ -64,7 +64,7 @@ def draw_images(root: Path, results: Results) -> None:
 
 
 def shade(blue: int, green: int) -> np.ndarray:
-    """An image of one colour, (SIZE, SIZE, 3) BGR uint8."""
+    """An image of one color, (SIZE, SIZE, 3) BGR uint8."""
     image = np.zeros((SIZE, SIZE, 3), np.uint8)
     image[..., 0], image[..., 1] = blue, green
     return image

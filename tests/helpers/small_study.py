@@ -1,4 +1,4 @@
-"""A small evaluation in the wild, with images whose colour tells which method painted them."""
+"""A small evaluation in the wild, with images whose color tells which method painted them."""
 
 import cv2
 import numpy as np

@@ -7,7 +7,7 @@ import lmdb
 import numpy as np
 
 
-def colour_image(seed: int, height: int = 32, width: int = 32) -> np.ndarray:
+def color_image(seed: int, height: int = 32, width: int = 32) -> np.ndarray:
     """A smooth random image, (height, width, 3) BGR uint8."""
     grid = np.random.default_rng(seed).integers(0, 256, (4, 4, 3), dtype=np.uint8)
     return cv2.resize(grid, (width, height), interpolation=cv2.INTER_CUBIC)
@@ -17,7 +17,7 @@ def write_faces(folder: Path, count: int, side: int = 32) -> Path:
     """Fill a folder with face_0.png and so on."""
     folder.mkdir(parents=True, exist_ok=True)
     for i in range(count):
-        cv2.imwrite(str(folder / f"face_{i}.png"), colour_image(i, side, side))
+        cv2.imwrite(str(folder / f"face_{i}.png"), color_image(i, side, side))
     return folder
 
 

@@ -230,7 +230,7 @@ class FakeRestorer:
         return [] if number in self.blind else [where(number)]
 
     def restore_all(self, images, *, faces) -> list[Restoration]:
-        """Each image 20 grey levels brighter."""
+        """Each image 20 gray levels brighter."""
         assert all(image.pixels.dtype == np.uint8 for image in images)
         self.monochrome += [image.monochrome for image in images]
         self.batches.append([list(each) for each in faces])

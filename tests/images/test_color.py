@@ -3,13 +3,13 @@
 import cv2
 import numpy as np
 import pytest
-from helpers.training_images import colour_image
+from helpers.training_images import color_image
 
 from gpen_plugin.images.color import keep_color, luminance, set_luma, to_gray
 
 
 def unit(seed: int) -> np.ndarray:
-    return colour_image(seed).astype(np.float32) / 255
+    return color_image(seed).astype(np.float32) / 255
 
 
 def test_luminance_is_that_of_jpeg():
@@ -30,7 +30,7 @@ def coarse(image: np.ndarray) -> np.ndarray:
     return cv2.resize(image, (4, 4), interpolation=cv2.INTER_AREA)
 
 
-def test_the_luminance_is_the_wanted_one_exactly_and_no_colour_leaves_the_gamut():
+def test_the_luminance_is_the_wanted_one_exactly_and_no_color_leaves_the_gamut():
     for seed in range(5):
         wanted = luminance(unit(seed + 10))
         result = set_luma(unit(seed), wanted)
@@ -56,12 +56,12 @@ def test_hue_is_kept_outside_the_gamut():
 
 
 @pytest.mark.parametrize("value", [0.0, 1.0])
-def test_black_and_white_have_no_colour(value):
+def test_black_and_white_have_no_color(value):
     result = set_luma(unit(2), np.full((32, 32), value, np.float32))
     np.testing.assert_allclose(result, value, atol=1e-6)
 
 
-def test_grey_under_its_own_luminance_is_itself():
+def test_gray_under_its_own_luminance_is_itself():
     image = to_gray(unit(3))
     np.testing.assert_allclose(set_luma(image, luminance(image)), image, atol=1e-6)
 

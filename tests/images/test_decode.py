@@ -16,12 +16,12 @@ from gpen_plugin.images.photograph import Photograph, read_photograph, write_pho
 
 
 @pytest.mark.parametrize(
-    ("bits", "colour", "clear"), [(8, 0, (7,)), (8, 2, (7, 8, 9)), (16, 0, (700,)), (16, 2, (700, 8, 9))]
+    ("bits", "color", "clear"), [(8, 0, (7,)), (8, 2, (7, 8, 9)), (16, 0, (700,)), (16, 2, (700, 8, 9))]
 )
-def test_one_clear_colour_of_a_png_becomes_alpha(tmp_path, bits, colour, clear):
+def test_one_clear_color_of_a_png_becomes_alpha(tmp_path, bits, color, clear):
     pixels = np.array([[clear, [other + 1 for other in clear]]], f">u{bits // 8}")
     transparent = chunk(b"tRNS", struct.pack(f">{len(clear)}H", *clear))
-    (tmp_path / "a.png").write_bytes(png(2, 1, bits, colour, b"\0" + pixels.tobytes(), transparent))
+    (tmp_path / "a.png").write_bytes(png(2, 1, bits, color, b"\0" + pixels.tobytes(), transparent))
     photograph = read_photograph(tmp_path / "a.png")
     assert photograph.alpha.tolist() == [[0, 2**bits - 1]]
     assert photograph.pixels[0, 1].tolist() == bgr(pixels)[0, 1].tolist()
@@ -51,12 +51,12 @@ def test_a_palette_with_transparency(tmp_path):
 
 @pytest.mark.parametrize(("mode", "suffix"), [("CMYK", ".jpg"), ("CMYK", ".tif"), ("LAB", ".tif")])
 def test_cmyk_and_lab_become_srgb_with_a_note(tmp_path, mode, suffix):
-    colour = Image.new("RGB", (16, 16), (200, 60, 40))
+    color = Image.new("RGB", (16, 16), (200, 60, 40))
     if mode == "LAB":
         srgb = ImageCms.createProfile("sRGB")
-        image = ImageCms.profileToProfile(colour, srgb, ImageCms.createProfile("LAB"), outputMode="LAB")
+        image = ImageCms.profileToProfile(color, srgb, ImageCms.createProfile("LAB"), outputMode="LAB")
     else:
-        image = colour.convert("CMYK")
+        image = color.convert("CMYK")
     image.save(tmp_path / f"a{suffix}")
     photograph = read_photograph(tmp_path / f"a{suffix}")
     assert photograph.notes == (f"{mode} converted to sRGB",)
@@ -113,7 +113,7 @@ def test_white_is_zero_in_some_tiffs(tmp_path):
     np.testing.assert_array_equal(read_photograph(tmp_path / "a.tif").pixels[:, :, 0], 65535 - samples)
 
 
-def test_colours_multiplied_by_alpha_are_divided(tmp_path):
+def test_colors_multiplied_by_alpha_are_divided(tmp_path):
     samples = np.array([[[20000, 10000, 0, 40000], [0, 0, 0, 0]]], np.uint16)
     tifffile.imwrite(tmp_path / "a.tif", samples, photometric="rgb", extrasamples=["assocalpha"])
     photograph = read_photograph(tmp_path / "a.tif")
@@ -164,7 +164,7 @@ def turned(samples: np.ndarray, orientation: int) -> bytes:
 
 @pytest.mark.parametrize("kind", ["GIF", "PNG", "WEBP", "TIFF"])
 def test_the_first_frame_of_several_is_taken_with_a_note(tmp_path, kind):
-    frames = [Image.new("RGB", (8, 6), colour) for colour in ((250, 0, 0), (0, 250, 0), (0, 0, 250))]
+    frames = [Image.new("RGB", (8, 6), color) for color in ((250, 0, 0), (0, 250, 0), (0, 0, 250))]
     path = tmp_path / f"a.{kind.lower()}"
     frames[0].save(
         path, kind, save_all=True, append_images=frames[1:], **({"lossless": True} if kind == "WEBP" else {})
@@ -235,7 +235,7 @@ def test_truncated_jpeg_is_read_with_a_note(tmp_path, mode, progressive):
     rows = int(said.split(": ")[1].split()[0])
     assert (rows == 300) if progressive else (150 < rows < 250)
     if not progressive:
-        whole_rows = rows - 33  # the last row of blocks, 16 pixels, is cut, and colours are smoothed across its borders
+        whole_rows = rows - 33  # the last row of blocks, 16 pixels, is cut, and colors are smoothed across its borders
         np.testing.assert_array_equal(photograph.pixels[:whole_rows], expected.pixels[:whole_rows])
         assert (photograph.pixels[rows:] == 128).all()
 
@@ -259,7 +259,7 @@ def test_only_transparency_is_read_as_transparency(tmp_path, dtype, extra, plane
     np.testing.assert_array_equal(photograph.pixels, bgr(samples))
     if extra == "unspecified":  # as scanners write infrared
         assert photograph.alpha is None
-        assert photograph.notes == ("a channel beside the colours, such as infrared, left out",)
+        assert photograph.notes == ("a channel beside the colors, such as infrared, left out",)
     else:
         np.testing.assert_array_equal(photograph.alpha, samples[:, :, 3])
         assert photograph.notes == ()

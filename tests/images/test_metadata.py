@@ -123,13 +123,13 @@ def test_oversized_exif_is_left_out_with_a_note(tmp_path):
     assert not len(Image.open(tmp_path / "b.jpg").getexif())
 
 
-def test_a_profile_for_grey_does_not_go_with_colours(tmp_path):
+def test_a_profile_for_gray_does_not_go_with_colors(tmp_path):
     profile = SRGB[:16] + b"GRAY" + SRGB[20:]
     image(noise(1)).save(tmp_path / "a.jpg", icc_profile=profile)
     photograph = read_photograph(tmp_path / "a.jpg")
     assert write_photograph(tmp_path / "same.png", photograph) == ()
     assert Image.open(tmp_path / "same.png").info["icc_profile"] == profile
     lost = write_photograph(tmp_path / "b.png", photograph.with_pixels(bgr(noise(3))))
-    assert lost == ("the colour profile left out, which is for grey images alone",)
+    assert lost == ("the color profile left out, which is for gray images alone",)
     assert Image.open(tmp_path / "b.png").mode == "RGB"
     assert "icc_profile" not in Image.open(tmp_path / "b.png").info

@@ -1,4 +1,4 @@
-"""A monochrome photograph stays monochrome, whatever tints it, and a colour photograph stays in colour."""
+"""A monochrome photograph stays monochrome, whatever tints it, and a color photograph stays in color."""
 
 import numpy as np
 import pytest
@@ -9,7 +9,7 @@ from gpen_plugin.images.color import LUMA, is_monochrome, keep_tint
 from gpen_plugin.images.photograph import Photograph
 
 
-def grey(seed=0) -> np.ndarray:
+def gray(seed=0) -> np.ndarray:
     """(240, 320, 1) uint8, one channel of smooth shades with grain."""
     return photograph(seed=seed)[:, :, :1]
 
@@ -18,8 +18,8 @@ def to_uint8(values: np.ndarray) -> np.ndarray:
     return np.clip(np.rint(values), 0, 255).astype(np.uint8)
 
 
-def scan_in_colour(channel: np.ndarray) -> np.ndarray:
-    """Grey within two levels."""
+def scan_in_color(channel: np.ndarray) -> np.ndarray:
+    """Gray within two levels."""
     return to_uint8(channel + np.random.default_rng(0).integers(-1, 2, (*channel.shape[:2], 3)))
 
 
@@ -35,8 +35,8 @@ def sepia(channel: np.ndarray) -> np.ndarray:
     return to_uint8(255 * np.concatenate([value**1.5, value**1.1, value**0.8], axis=2))
 
 
-COLOURED = np.array([-0.1, 0, 0.15], np.float32)
-MONOCHROME = [scan_in_colour, yellowed, sepia]
+COLORED = np.array([-0.1, 0, 0.15], np.float32)
+MONOCHROME = [scan_in_color, yellowed, sepia]
 
 
 def chroma(pixels: np.ndarray) -> np.ndarray:
@@ -47,29 +47,29 @@ def chroma(pixels: np.ndarray) -> np.ndarray:
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
 @pytest.mark.parametrize("make", MONOCHROME)
 def test_scans_of_black_and_white_photographs_are_monochrome(make, dtype):
-    assert is_monochrome(make(grey()).astype(dtype) * dtype(np.iinfo(dtype).max // 255))
+    assert is_monochrome(make(gray()).astype(dtype) * dtype(np.iinfo(dtype).max // 255))
 
 
-def test_photographs_in_colour_are_not_monochrome():
+def test_photographs_in_color_are_not_monochrome():
     assert not is_monochrome(photograph())
     assert not is_monochrome(portrait())
     faded = to_uint8(portrait() * 0.5 + portrait().mean(axis=2, keepdims=True) * 0.5)
     assert not is_monochrome(faded)
 
 
-def test_a_small_stamp_in_colour_does_not_count():
-    pixels = scan_in_colour(grey())
+def test_a_small_stamp_in_color_does_not_count():
+    pixels = scan_in_color(gray())
     pixels[:24, :24] = 0, 0, 200  # 0.75 % of the image
     assert is_monochrome(pixels)
 
 
 @pytest.mark.parametrize("make", MONOCHROME)
-def test_restored_faces_gain_no_colour_and_keep_the_tint(make):
-    def coloured(face):  # what a network does that has seen colour photographs alone
-        return face + COLOURED
+def test_restored_faces_gain_no_color_and_keep_the_tint(make):
+    def colored(face):  # what a network does that has seen color photographs alone
+        return face + COLORED
 
-    before = make(grey())
-    result = restorer(coloured).restore(before)
+    before = make(gray())
+    result = restorer(colored).restore(before)
     after = result.photograph.pixels
     for face in result.faces:
         assert face.skip_reason is None
@@ -81,27 +81,27 @@ def test_restored_faces_gain_no_colour_and_keep_the_tint(make):
     assert chroma(after).max() <= chroma(before).max() + 4
 
 
-def test_a_photograph_in_colour_takes_the_colours_of_the_network():
-    result = restorer(lambda face: face + COLOURED).restore(photograph())
+def test_a_photograph_in_color_takes_the_colors_of_the_network():
+    result = restorer(lambda face: face + COLORED).restore(photograph())
     difference = result.photograph.pixels.astype(int) - photograph()
     assert (difference[:, :, 2] - difference[:, :, 0]).max() > 40
 
 
 def test_monochrome_flag_overrides_detection():
-    def coloured(face):
-        return face + COLOURED
+    def colored(face):
+        return face + COLORED
 
     frame = photograph()
-    restored = restorer(coloured).restore(Photograph(frame, monochrome=True), faces=FACES).photograph.pixels
+    restored = restorer(colored).restore(Photograph(frame, monochrome=True), faces=FACES).photograph.pixels
     difference = restored.astype(int) - frame
     assert np.abs(difference - difference.mean(axis=2, keepdims=True)).mean() < 2
-    scan = scan_in_colour(grey())
-    restored = restorer(coloured).restore(Photograph(scan, monochrome=False), faces=FACES).photograph.pixels
+    scan = scan_in_color(gray())
+    restored = restorer(colored).restore(Photograph(scan, monochrome=False), faces=FACES).photograph.pixels
     assert chroma(restored).max() > 40
 
 
 def test_tint_keeps_the_luma():
-    crop = sepia(grey()).astype(np.float32) / 255
+    crop = sepia(gray()).astype(np.float32) / 255
     restored = photograph(seed=3).astype(np.float32) / 255 * 0.5 + 0.2
     tinted = keep_tint(restored, crop)
     # The weights of the luma add up to one, so offsets that came from a luma add nothing to it, up to float32.

@@ -19,10 +19,10 @@ def save_deep(path: Path, samples: np.ndarray) -> None:
     if path.suffix == ".png":
         cv2.imwrite(str(path), samples[:, :, {1: [0], 3: [2, 1, 0], 4: [2, 1, 0, 3]}[samples.shape[2]]])
     else:
-        colour = samples.shape[2] > 1
+        color = samples.shape[2] > 1
         extra = ["unassalpha"] if samples.shape[2] == 4 else None
-        image = samples if colour else samples[:, :, 0]
-        tifffile.imwrite(path, image, photometric="rgb" if colour else "minisblack", extrasamples=extra)
+        image = samples if color else samples[:, :, 0]
+        tifffile.imwrite(path, image, photometric="rgb" if color else "minisblack", extrasamples=extra)
 
 
 def load_deep(path: Path) -> np.ndarray:
@@ -138,7 +138,7 @@ def test_reductions_for_a_format_are_noted(tmp_path, suffix):
 
 
 @pytest.mark.parametrize("pixel", [(0, 0), (64, 128), (33, 70), (99, 199)])
-def test_one_pixel_of_colour_is_no_grey(pixel):
+def test_one_pixel_of_color_is_no_gray(pixel):
     pixels = np.repeat(np.random.default_rng(0).integers(0, 255, (100, 200, 1), np.uint8), 3, axis=2)
     assert Photograph(pixels).is_gray
     pixels[pixel] += np.array([0, 1, 0], np.uint8)

@@ -1,4 +1,4 @@
-"""The angle between two faces: closed forms with a network that sees the mean colour; gfpgan's with random weights."""
+"""The angle between two faces: closed forms with a network that sees the mean color; gfpgan's with random weights."""
 
 import inspect
 import math
@@ -20,7 +20,7 @@ from gpen_plugin.nets.arcface import FaceInput, RecognitionSettings, embedding, 
 
 pytest.importorskip("onnxruntime")
 pytest.importorskip("onnx")
-from helpers.onnx_models import first_pixel, mean_colour
+from helpers.onnx_models import first_pixel, mean_color
 
 raising = inspect.unwrap(calculate_identity)
 BLACK_AS_0 = {"mean": 0.0, "std": 255.0}
@@ -36,7 +36,7 @@ def noise(seed: int, side: int = 40) -> np.ndarray:
 
 @pytest.fixture
 def onnx_file(tmp_path) -> str:
-    return str(mean_colour(tmp_path / "mean_colour.onnx"))
+    return str(mean_color(tmp_path / "mean_color.onnx"))
 
 
 # --- the formulas
@@ -54,11 +54,11 @@ def test_angles_between_known_vectors():
 
 def test_name_without_folder_is_searched_among_weights(onnx_file, tmp_path, monkeypatch):
     monkeypatch.setenv("GPEN_PLUGIN_WEIGHTS", str(tmp_path))
-    assert raising(noise(0), noise(0), onnx="mean_colour.onnx") == pytest.approx(1)
+    assert raising(noise(0), noise(0), onnx="mean_color.onnx") == pytest.approx(1)
     with pytest.raises(MissingFileError, match=r"elsewhere.onnx \(for identity\) is not on this machine"):
         raising(noise(0), noise(0), onnx="elsewhere.onnx")
-    with pytest.raises(MissingFileError, match=r"a/mean_colour\.onnx is not there"):
-        raising(noise(0), noise(0), onnx="a/mean_colour.onnx")
+    with pytest.raises(MissingFileError, match=r"a/mean_color\.onnx is not there"):
+        raising(noise(0), noise(0), onnx="a/mean_color.onnx")
 
 
 @pytest.mark.parametrize("unit", ["cosine", "degrees"])
@@ -72,8 +72,8 @@ def test_a_value_in_closed_form(onnx_file):
     options = {"onnx": onnx_file, **BLACK_AS_0}
     assert calculate_identity(one, other, **options) == pytest.approx(math.sqrt(0.5), abs=1e-6)
     assert calculate_identity(one, other, unit="degrees", better="lower", **options) == pytest.approx(45, abs=1e-4)
-    from_grey = [np.array(colour) / 127.5 - 1 for colour in ((0, 0, 200), (0, 100, 100))]
-    expected = from_grey[0] @ from_grey[1] / np.linalg.norm(from_grey[0]) / np.linalg.norm(from_grey[1])
+    from_gray = [np.array(color) / 127.5 - 1 for color in ((0, 0, 200), (0, 100, 100))]
+    expected = from_gray[0] @ from_gray[1] / np.linalg.norm(from_gray[0]) / np.linalg.norm(from_gray[1])
     assert calculate_identity(one, other, onnx=onnx_file) == pytest.approx(expected, abs=2e-5)  # means in float32
 
 
@@ -137,12 +137,12 @@ def test_ground_truth_is_measured_once(onnx_file, monkeypatch):
 
 
 def test_an_onnx_file_that_fixes_its_input(tmp_path):
-    grey = str(mean_colour(tmp_path / "grey.onnx", channels=1, side=16))
-    assert embedding(noise(0), RecognitionSettings(onnx=grey, mean=0.0)).shape == (1,)
+    gray = str(mean_color(tmp_path / "gray.onnx", channels=1, side=16))
+    assert embedding(noise(0), RecognitionSettings(onnx=gray, mean=0.0)).shape == (1,)
     with pytest.raises(OptionError, match="input_size: got 112; expected 16, which"):
-        embedding(noise(0), RecognitionSettings(onnx=grey, input_size=112))
+        embedding(noise(0), RecognitionSettings(onnx=gray, input_size=112))
     with pytest.raises(OptionError, match="channels: got 'rgb'; expected an image of 1 channels"):
-        embedding(noise(0), RecognitionSettings(onnx=grey, channels="rgb"))
+        embedding(noise(0), RecognitionSettings(onnx=gray, channels="rgb"))
 
 
 @pytest.mark.parametrize(
@@ -241,10 +241,10 @@ def test_gfpgans_network_with_random_weights(tmp_path):
     torch.save({f"module.{name}": tensor.half() for name, tensor in reference.state_dict().items()}, path)
     found = embedding(noise(0), RecognitionSettings(weights=str(path), device="cpu"))
     rgb = torch.tensor(noise(0)[..., ::-1] / 127.5 - 1).permute(2, 0, 1)[None].float()
-    grey = (rgb * torch.tensor([0.2989, 0.587, 0.114]).view(1, 3, 1, 1)).sum(dim=1, keepdim=True)
+    gray = (rgb * torch.tensor([0.2989, 0.587, 0.114]).view(1, 3, 1, 1)).sum(dim=1, keepdim=True)
     with torch.no_grad():
-        expected = reference(nn.functional.interpolate(grey, (128, 128), mode="bilinear", align_corners=False))[0]
+        expected = reference(nn.functional.interpolate(gray, (128, 128), mode="bilinear", align_corners=False))[0]
     assert np.allclose(found, expected / expected.norm(), atol=1e-4)
     assert calculate_identity(noise(0), noise(0), weights=str(path), device="cpu") == pytest.approx(1, abs=1e-12)
-    assert arcface._recogniser.cache_info().currsize
+    assert arcface._recognizer.cache_info().currsize
     assert "gfpgan" in sys.modules

@@ -139,7 +139,7 @@ def test_two_gaussians_of_one_width_are_their_shift_apart():
     assert sliced_wasserstein(points, points + shift, directions) == pytest.approx(expected, rel=0.03)
 
 
-def test_two_gaussians_of_one_centre():
+def test_two_gaussians_of_one_center():
     """Of deviations s and t they are |s - t| E|z| = |s - t| sqrt(2 / pi) apart, on every direction."""
     directions = sample_directions(4, 30, np.random.default_rng(2))
     distance = sliced_wasserstein(normal(0, 40000, 4, scale=1.0), normal(1, 40000, 4, scale=2.5), directions)
@@ -183,7 +183,7 @@ def test_the_host_can_sum_and_divide():
     assert result > 0
 
 
-def test_value_is_the_papers_formula_of_normalised_patches():
+def test_value_is_the_papers_formula_of_normalized_patches():
     """Written again on 16 px, where there is one level: at each patch of both images, with scipy's distance."""
     pairs = [(blurred(image(i, 16), 1), image(i + 10, 16)) for i in range(2)]
     everywhere = np.stack(np.meshgrid(range(10), range(10))).reshape(2, -1)

@@ -128,9 +128,9 @@ def test_geometry_has_the_ranges_of_the_paper():
     assert shift.mean(dim=0).abs().max() < 0.05
 
 
-def test_color_keeps_grey_grey_and_hue_keeps_brightness_and_saturation():
-    grey = noise(64)[:, :1].expand(-1, 3, -1, -1)
-    colored = fixed("color")(grey, streams(64))
+def test_color_keeps_gray_gray_and_hue_keeps_brightness_and_saturation():
+    gray = noise(64)[:, :1].expand(-1, 3, -1, -1)
+    colored = fixed("color")(gray, streams(64))
     torch.testing.assert_close(colored, colored[:, :1].expand(-1, 3, -1, -1), rtol=0, atol=1e-5)
     images = noise(64)
     turned = fixed("hue")(images, streams(64))
@@ -139,7 +139,7 @@ def test_color_keeps_grey_grey_and_hue_keeps_brightness_and_saturation():
     angles = torch.atan2(*(_chroma(turned, axis) for axis in (1, 0))) - torch.atan2(
         *(_chroma(images, axis) for axis in (1, 0))
     )
-    assert (angles.cos() - angles.cos()[:, :1, :1]).abs().max() < 1e-2  # one angle for all colours of an image
+    assert (angles.cos() - angles.cos()[:, :1, :1]).abs().max() < 1e-2  # one angle for all colors of an image
     assert angles[:, 0, 0].cos().std() > 0.5  # and others for others
 
 

@@ -208,7 +208,7 @@ def test_a_restored_image_is_the_priors_own(mode):
     net, lq = embedded(prior), image(3)
     z, features = net.encoder(lq)
     noise = [None] * len(features) if mode == "none" else features
-    assert torch.equal(net(lq), prior.synthesise(prior.to_latents(z), noise)[-1])
+    assert torch.equal(net(lq), prior.synthesize(prior.to_latents(z), noise)[-1])
     other = prior(z, prior.make_noise(3, torch.Generator().manual_seed(1)))
     assert torch.equal(net(lq), other) == (mode == "none")
 

@@ -134,10 +134,10 @@ def test_images_of_a_prior_by_the_hosts_testing(prior_options, train, tmp_path, 
         assert np.array_equal(cv2.imread(str(file)), model._samples(net, [place])[0])
 
 
-# --- optimisers and average
+# --- optimizers and average
 
 
-def test_rates_and_betas_with_the_correction_for_lazy_regularisation(prior_options):
+def test_rates_and_betas_with_the_correction_for_lazy_regularization(prior_options):
     for name in ("optim_g", "optim_d"):
         prior_options["train"][name] = {"lr": 0.002, "betas": [0.5, 0.99]}
     prior_options["train"] |= {"net_g_reg_every": 4, "net_d_reg_every": 16}
@@ -204,7 +204,7 @@ def noting(calls: list, original):
     return call
 
 
-def test_weights_of_0_leave_the_regularisers_out(prior_options, monkeypatch):
+def test_weights_of_0_leave_the_regularizers_out(prior_options, monkeypatch):
     prior_options["train"] |= {"r1_reg_weight": 0, "path_reg_weight": 0}
     for place, name in ((adversarial_model, "r1_step"), (gan_prior_model, "path_length_step")):
         monkeypatch.delattr(place, name)

@@ -134,7 +134,7 @@ def assert_same(one, other, path=""):
 
 @pytest.mark.parametrize("stop", [3, 4], ids=["within an epoch", "at the end of an epoch"])
 def test_stopped_and_resumed_is_the_same_as_not_stopped(options, train, tmp_path, stop):
-    """Four iterations make an epoch; networks, average, optimiser and best metrics agree bit for bit."""
+    """Four iterations make an epoch; networks, average, optimizer and best metrics agree bit for bit."""
     options["logger"]["save_checkpoint_freq"] = 1
     whole = train(options, tmp_path / "whole")
     stopped = tmp_path / "stopped" / "experiments" / options["name"]

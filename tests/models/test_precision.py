@@ -72,8 +72,8 @@ def test_bf16_is_the_forward_passes_alone(both, monkeypatch):
     inside.clear()
     losses_of(model, iterations=2)
     assert all(dtypes == {torch.float32} for _, dtypes in penalties)
-    regularised = {"r1_penalty": "D", "path_lengths": "G"}
-    assert {regularised[name] for name, _ in penalties} == {net for net, dtype in inside if dtype == torch.float32}
+    regularized = {"r1_penalty": "D", "path_lengths": "G"}
+    assert {regularized[name] for name, _ in penalties} == {net for net, dtype in inside if dtype == torch.float32}
     assert {name for name, _ in penalties} == (
         {"r1_penalty"} if model.opt["model_type"] == "GPENModel" else {"r1_penalty", "path_lengths"}
     )

@@ -135,7 +135,7 @@ def test_without_fine_tuning_only_the_encoder_learns_also_after_a_resumption(var
         assert all(torch.equal(one[name], other[name]) for name in one)
 
 
-def test_without_fine_tuning_the_decoder_has_no_gradients_and_no_state_of_the_optimiser(variant):
+def test_without_fine_tuning_the_decoder_has_no_gradients_and_no_state_of_the_optimizer(variant):
     options, _ = variant("gpen_wo_ft")
     options["path"] = {}
     options["train"]["optim"]["lazy_lr_scaling"] = True

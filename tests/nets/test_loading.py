@@ -112,13 +112,13 @@ def test_device_error_names_the_option():
 
 @needs_onnx
 def test_outputs_by_name_and_what_the_file_fixes(tmp_path):
-    from helpers.onnx_models import constant, mean_colour
+    from helpers.onnx_models import constant, mean_color
 
-    free = OnnxNetwork(mean_colour(tmp_path / "free.onnx"), CPU)
+    free = OnnxNetwork(mean_color(tmp_path / "free.onnx"), CPU)
     assert (free.channels, free.sides) == (3, [None, None])
     image = np.arange(12, dtype=np.float32).reshape(1, 3, 2, 2)
     assert np.allclose(free(image)["embedding"], [[1.5, 5.5, 9.5]])
-    fixed = OnnxNetwork(mean_colour(tmp_path / "fixed.onnx", 1, 16), CPU)
+    fixed = OnnxNetwork(mean_color(tmp_path / "fixed.onnx", 1, 16), CPU)
     assert (fixed.channels, fixed.sides) == (1, [16, 16])
     with pytest.raises(ShapeError, match=r"fixed.onnx: does not take images of shape \(1, 3, 2, 2\)"):
         fixed(image)

@@ -28,7 +28,7 @@ class Enlarging(nn.Module):
     def forward(self, x: torch.Tensor) -> object:
         self.sizes.append(tuple(x.shape[2:]))
         out = nn.functional.interpolate(x, scale_factor=self.scale)
-        return {"image": out, "list": [out], "grey": out[:, :1], "red": out * torch.tensor([1, 0, 0])[:, None, None],
+        return {"image": out, "list": [out], "gray": out[:, :1], "red": out * torch.tensor([1, 0, 0])[:, None, None],
                 "broken": out / 0 * 0}[self.answer]  # fmt: skip
 
 
@@ -121,7 +121,7 @@ def test_the_order_of_channels():
     [
         (Enlarging(4), r"background:scale: Enlarging gives \(192, 256\) for an image of \(48, 64\); expected 2 times"),
         (Enlarging(answer="list"), "background: Enlarging gives a list; expected a network that gives an image"),
-        (Enlarging(answer="grey"), r"background: Enlarging gives a tensor \(1, 1, 96, 128\)"),
+        (Enlarging(answer="gray"), r"background: Enlarging gives a tensor \(1, 1, 96, 128\)"),
         (Enlarging(answer="broken"), "background: Enlarging gives values that are not finite"),
     ],
 )

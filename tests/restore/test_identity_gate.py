@@ -24,7 +24,7 @@ def texture(seed: int, side: int = 64, sigma: float = 1.0) -> np.ndarray:
 
 
 @pytest.fixture
-def mean_colour(tmp_path) -> str:
+def mean_color(tmp_path) -> str:
     """An ONNX network whose embedding is the mean of each channel, red first."""
     onnx = pytest.importorskip("onnx")
     pytest.importorskip("onnxruntime")
@@ -35,7 +35,7 @@ def mean_colour(tmp_path) -> str:
     value = onnx.helper.make_tensor_value_info
     graph = onnx.helper.make_graph(
         nodes,
-        "mean_colour",
+        "mean_color",
         [value("face", onnx.TensorProto.FLOAT, ["n", 3, 112, 112])],
         [value("embedding", onnx.TensorProto.FLOAT, None)],
     )
@@ -48,8 +48,8 @@ def flat(blue: float, green: float, red: float, side: int = 40) -> np.ndarray:
     return np.full((side, side, 3), (blue, green, red), np.float32)
 
 
-def test_a_cosine_in_closed_form(mean_colour):
-    gate = IdentityGate(0.5, RecognitionSettings(onnx=mean_colour, **BLACK_AS_0))
+def test_a_cosine_in_closed_form(mean_color):
+    gate = IdentityGate(0.5, RecognitionSettings(onnx=mean_color, **BLACK_AS_0))
     template = TEMPLATES["ffhq"]
     assert gate(flat(0, 0, 1), flat(0, 0.4, 0.4, side=70), template) == pytest.approx(math.sqrt(0.5), abs=1e-5)
     assert gate(flat(0, 0, 1), flat(0, 0, 0.2), template) == pytest.approx(1, abs=1e-9)
@@ -60,13 +60,13 @@ def test_a_cosine_in_closed_form(mean_colour):
 
 @pytest.mark.parametrize("name", TEMPLATES)
 @pytest.mark.parametrize("align", ["none", "ffhq"])
-def test_recognition_network_sees_arcface_framing(mean_colour, monkeypatch, name, align):
+def test_recognition_network_sees_arcface_framing(mean_color, monkeypatch, name, align):
     seen = []
     monkeypatch.setattr(identity_gate, "embedding", lambda face, settings: seen.append((face, settings)) or np.ones(1))
     size, template = 200, TEMPLATES[name]
     y, x = np.indices((size, size))
     ramps = np.stack([x, y, x], axis=2).astype(np.float32) / 255
-    gate = IdentityGate(0, RecognitionSettings(onnx=mean_colour, align=align))
+    gate = IdentityGate(0, RecognitionSettings(onnx=mean_color, align=align))
     assert gate(ramps, ramps, template) == 1
     face, settings = seen[0]
     assert settings.align == "none"

@@ -216,7 +216,7 @@ def test_released_model_has_its_conventions(here, model, small, folder, capsys):
     network, image = opened(model), face(0, 64, 64)
     assert (network.template, network.alpha, network.task) == ("arcface", 0.5, "seg2face")
     assert np.abs(network([image])[0] - by_hand(net, image, 0, 1)).max() < 1e-5
-    assert capsys.readouterr().err == f"{zoo.LICENCE}\n"
+    assert capsys.readouterr().err == f"{zoo.LICENSE}\n"
     opened(folder / here)
     assert capsys.readouterr().err == ""
 
@@ -224,7 +224,7 @@ def test_released_model_has_its_conventions(here, model, small, folder, capsys):
 def test_path_with_a_released_name_has_its_conventions(small, tmp_path, capsys):
     net = built(lambda: GPEN(64, channel_multiplier=1, narrow=0.04))
     assert opened(saved(tmp_path / "gpen-small-64.pth", net.state_dict())).task == "seg2face"
-    assert zoo.LICENCE in capsys.readouterr().err
+    assert zoo.LICENSE in capsys.readouterr().err
     assert opened(saved(tmp_path / "mine.pth", net.state_dict())).task == "restore"
     assert capsys.readouterr().err == ""
 
@@ -234,7 +234,7 @@ def test_a_released_name_on_something_else(small, folder, capsys):
     expected = rf"^{path}: holds GPEN 16 px.*; expected GPEN 64 px.*, as GPEN-Small-64 is\..*rename it"
     with pytest.raises(CheckpointError, match=expected):
         opened("GPEN-Small-64")
-    assert zoo.LICENCE not in capsys.readouterr().err
+    assert zoo.LICENSE not in capsys.readouterr().err
 
 
 def test_the_true_architecture(folder):

@@ -68,7 +68,7 @@ def test_conventions_by_name_and_size(name, side, metadata, conventions, tmp_pat
     shape, declared = (3, side, side), (3, 2 * side, 2 * side)
     network = opened(tiled(tmp_path / f"{name}.onnx", shape=shape, declared=declared, metadata=metadata))
     assert (network.template, network.alpha, network.task) == conventions
-    assert (zoo.LICENCE in capsys.readouterr().err) == (zoo.get_released(name) is not None)
+    assert (zoo.LICENSE in capsys.readouterr().err) == (zoo.get_released(name) is not None)
 
 
 @pytest.mark.parametrize("batch", ["n", 1, 2, 3, 5])

@@ -149,11 +149,11 @@ def test_larger_output_adds_detail():
     assert np.abs(canvas[64, 40:90, 0] - expected).max() <= 3
 
 
-def test_grey_stays_grey():
-    grey = np.repeat(photograph()[..., :1], 3, axis=2)
-    put(grey, face_at(60, 60, 90, 30), lambda crop: np.sqrt(crop), 64)
-    assert np.array_equal(grey[..., 0], grey[..., 1])
-    assert np.array_equal(grey[..., 0], grey[..., 2])
+def test_gray_stays_gray():
+    gray = np.repeat(photograph()[..., :1], 3, axis=2)
+    put(gray, face_at(60, 60, 90, 30), lambda crop: np.sqrt(crop), 64)
+    assert np.array_equal(gray[..., 0], gray[..., 1])
+    assert np.array_equal(gray[..., 0], gray[..., 2])
 
 
 @pytest.mark.parametrize("order", [(0, 1), (1, 0)])

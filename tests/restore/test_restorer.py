@@ -66,13 +66,13 @@ def test_face_positions_may_be_given():
     assert (made.restore(image, faces=FACES[:1]).image != image).any()
 
 
-def test_grey_stays_grey():
-    grey = cv2.cvtColor(photograph(), cv2.COLOR_BGR2GRAY)
+def test_gray_stays_gray():
+    gray = cv2.cvtColor(photograph(), cv2.COLOR_BGR2GRAY)
     redder = restorer(lambda face: face + np.float32([0, 0, 0.3]))
-    assert redder.restore(grey).image.shape == grey.shape
-    three = redder.restore(np.repeat(grey[..., None], 3, axis=2)).image
+    assert redder.restore(gray).image.shape == gray.shape
+    three = redder.restore(np.repeat(gray[..., None], 3, axis=2)).image
     assert (three[..., 0] == three[..., 2]).all()
-    assert (three != grey[..., None]).any()
+    assert (three != gray[..., None]).any()
 
 
 def test_alpha_channels_are_kept():
@@ -113,17 +113,17 @@ def test_face_of_another_identity_stays_unchanged():
 
 
 def test_identity_model_of_the_user_is_used(tmp_path):
-    """It sees the mean colour: one face stays as it is, the other turns from grey to blue."""
+    """It sees the mean color: one face stays as it is, the other turns from gray to blue."""
     pytest.importorskip("onnx")
     pytest.importorskip("onnxruntime")
-    from helpers.onnx_models import mean_colour
+    from helpers.onnx_models import mean_color
 
     def bluer_where_bright(face):
         return np.where(face.mean() > 0.5, face * np.float32([1, 0.1, 0.1]), face)
 
     image = np.full((240, 320, 3), 100, np.uint8)
     image[:, 160:] = 160
-    file = mean_colour(tmp_path / "mean.onnx")
+    file = mean_color(tmp_path / "mean.onnx")
     made = restorer(bluer_where_bright, identity=0.9, identity_model=file)
     result = made.restore(image)
     assert result.faces[0].identity == pytest.approx(1, abs=0.01)
@@ -213,8 +213,8 @@ def test_gray_photograph_stays_gray_when_enlarged():
     made = restorer(upscale=2)
     redder = np.array([0, 0, 40], np.uint8)
     made._background = lambda pixels: cv2.add(np.kron(pixels, np.ones((2, 2, 1), np.uint8)), redder)
-    grey = np.repeat(cv2.cvtColor(photograph(), cv2.COLOR_BGR2GRAY)[..., None], 3, axis=2)
-    result = made.restore(grey).image
+    gray = np.repeat(cv2.cvtColor(photograph(), cv2.COLOR_BGR2GRAY)[..., None], 3, axis=2)
+    result = made.restore(gray).image
     assert result.shape == (480, 640, 3)
     assert (result[..., 0] == result[..., 2]).all()
     assert (made.restore(photograph()).image[..., 2] > photograph().mean()).any()

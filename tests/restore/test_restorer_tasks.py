@@ -12,7 +12,7 @@ from gpen_plugin.restore.tasks import Inpaint
 
 @pytest.mark.parametrize("shape", [(64, 40), (30, 64), (64, 64), (5, 90)])
 @pytest.mark.parametrize("task", ["restore", "inpaint"])
-def test_colour_is_kept_of_aligned_faces_of_any_shape(shape, task):
+def test_color_is_kept_of_aligned_faces_of_any_shape(shape, task):
     image = photograph(*shape)
     made = restorer(lambda face: face + np.float32([0, 0, 0.3]), task=task, keep_color=True)
     result = made.restore(image, aligned=True).image
@@ -22,17 +22,17 @@ def test_colour_is_kept_of_aligned_faces_of_any_shape(shape, task):
 
 
 def test_colorize_gives_chroma_and_keeps_luminance_and_size():
-    """What comes of a grey face is no longer grey."""
-    grey = cv2.cvtColor(photograph(50, 80), cv2.COLOR_BGR2GRAY) // 2 + 60
+    """What comes of a gray face is no longer gray."""
+    gray = cv2.cvtColor(photograph(50, 80), cv2.COLOR_BGR2GRAY) // 2 + 60
     inputs = []
 
     def red(face):
         inputs.append(face)
         return face * 0.5 + np.float32([0, 0, 0.3])
 
-    result = restorer(red, task="colorize").restore(grey, aligned=True).image
+    result = restorer(red, task="colorize").restore(gray, aligned=True).image
     assert result.shape == (50, 80, 3)
-    assert np.abs(cv2.cvtColor(result, cv2.COLOR_BGR2GRAY).astype(int) - grey).max() <= 1
+    assert np.abs(cv2.cvtColor(result, cv2.COLOR_BGR2GRAY).astype(int) - gray).max() <= 1
     assert result[..., 2].mean() > result[..., 0].mean() + 20
     assert (inputs[0][..., 0] == inputs[0][..., 2]).all()
 
@@ -51,7 +51,7 @@ def test_inpaint_changes_only_hidden_pixels(aligned):
     assert np.abs(result.astype(int) - image)[far].max() <= 3
 
 
-def test_seg2face_is_shown_a_painted_map_and_gives_a_face_in_colour():
+def test_seg2face_is_shown_a_painted_map_and_gives_a_face_in_color():
     labels = np.zeros((32, 32), np.uint8)
     labels[8:24, 8:24] = 1
     made = restorer(lambda face: face, task="seg2face")

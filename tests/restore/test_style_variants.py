@@ -105,13 +105,13 @@ def test_variant_depends_on_neither_batch_nor_global_rng(network):
 @pytest.fixture
 def codes(network, monkeypatch):
     """What the decoder of `network` is given for two faces by a network around it."""
-    synthesise, seen = network.net.decoder.synthesise, []
+    synthesize, seen = network.net.decoder.synthesize, []
 
     def watched(latents, noise):
         seen.append(latents)
-        return synthesise(latents, noise)
+        return synthesize(latents, noise)
 
-    monkeypatch.setattr(network.net.decoder, "synthesise", watched)
+    monkeypatch.setattr(network.net.decoder, "synthesize", watched)
 
     def codes_by(varied, given=None) -> torch.Tensor:
         varied(faces() if given is None else given)

@@ -70,7 +70,7 @@ def test_colorization_keeps_the_luminance():
     result = Colorize().postprocess(crop, output)
     assert result.shape == crop.shape
     np.testing.assert_allclose(luminance(result), luminance(crop), atol=1e-6)
-    assert np.ptp(result, axis=2).max() > 0.1  # colours came
+    assert np.ptp(result, axis=2).max() > 0.1  # colors came
 
 
 def test_true_colors_give_the_photograph_back():
@@ -183,8 +183,8 @@ def test_indices_are_colored():
     np.testing.assert_array_equal(Seg2face().preprocess(crop, 64), as_crop(colorize_labels(labels)))
     half = Seg2face().preprocess(crop, 32)
     assert half.shape == (32, 32, 3)
-    colours = {tuple(colour) for colour in np.unique(as_crop(colorize_labels(labels)).reshape(-1, 3), axis=0)}
-    assert {tuple(colour) for colour in np.unique(half.reshape(-1, 3), axis=0)} <= colours
+    colors = {tuple(color) for color in np.unique(as_crop(colorize_labels(labels)).reshape(-1, 3), axis=0)}
+    assert {tuple(color) for color in np.unique(half.reshape(-1, 3), axis=0)} <= colors
 
 
 def test_colored_maps_are_unchanged():

@@ -59,7 +59,7 @@ def test_results_are_larger(scale):
 
 
 def test_global_function_leaves_no_seam():
-    """Steps of neighbouring pixels stay small, although the tiles' values differ much."""
+    """Steps of neighboring pixels stay small, although the tiles' values differ much."""
     left = np.linspace(0, 1, 600, dtype=np.float32)[None, :, None] * np.ones((400, 1, 3), np.float32)
     result = Tiles(square_of_the_mean, side=128)(left)
     assert np.ptp(result) > 0.5

@@ -134,7 +134,7 @@ def test_frames_are_returned_after_the_look_ahead():
 
 
 def texture(seed: int, width: int = 128) -> np.ndarray:
-    """Blots of colour, (128, width, 3)."""
+    """Blots of color, (128, width, 3)."""
     blocks = np.random.default_rng(seed).integers(0, 256, (8, width // 16, 3), dtype=np.uint8)
     return cv2.resize(blocks, (width, 128), interpolation=cv2.INTER_CUBIC)
 

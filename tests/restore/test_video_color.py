@@ -19,11 +19,11 @@ def test_pq():
 
 
 @pytest.mark.parametrize(("transfer", "middle", "white"), [(PQ, 0.38, 0.5807), (HLG, 0.38, 0.75)])
-def test_grey_stays_grey_and_bright_light_is_compressed(transfer, middle, white):
+def test_gray_stays_gray_and_bright_light_is_compressed(transfer, middle, white):
     """Reference white, 203 cd/m2, is a little below the white of SDR, so that brighter light differs from it."""
-    greys = [converted(BT2020, transfer, *(3 * (level,))) for level in (0, middle, white, (1 + white) / 2, 1)]
-    assert all(np.ptp(grey) <= 1 for grey in greys)
-    levels = [grey.mean() for grey in greys]
+    grays = [converted(BT2020, transfer, *(3 * (level,))) for level in (0, middle, white, (1 + white) / 2, 1)]
+    assert all(np.ptp(gray) <= 1 for gray in grays)
+    levels = [gray.mean() for gray in grays]
     assert levels == sorted(levels)
     assert levels[0] == 0
     assert 225 <= levels[2] <= 240 < levels[3]

@@ -197,7 +197,7 @@ def interlaced(images: list[np.ndarray]) -> list[np.ndarray]:
 
 
 def moving(number: int) -> np.ndarray:
-    """A bright square on grey that goes to the right by 4 pixels, (64, 96, 3)."""
+    """A bright square on gray that goes to the right by 4 pixels, (64, 96, 3)."""
     image = np.full((64, 96, 3), 80, np.uint8)
     image[16:48, 8 + 4 * number : 32 + 4 * number] = 200
     return image

@@ -1,4 +1,4 @@
-"""The released models: what is known of them, how they are found, and what is said of their licence."""
+"""The released models: what is known of them, how they are found, and what is said of their license."""
 
 import dataclasses
 
@@ -14,7 +14,7 @@ from gpen_plugin.checkpoints.checkpoint import infer_spec, read
 from gpen_plugin.checkpoints.download import cache_folder, find_local, find_weights
 from gpen_plugin.errors import CheckpointError
 from gpen_plugin.restore import zoo
-from gpen_plugin.restore.zoo import RELEASED, get_released, print_licence_once, suggest, weight_files
+from gpen_plugin.restore.zoo import RELEASED, get_released, print_license_once, suggest, weight_files
 
 PUBLISHED_BYTES = {"GPEN-BFR-256": 75_573_183, "GPEN-BFR-512": 284_085_738}
 
@@ -138,27 +138,27 @@ def test_files_under_other_names_are_found(folder, name, here):
     assert find_local(file) == cache_folder() / file.name  # its own name, though in a later folder
 
 
-def test_licence_note_is_printed_once(capsys):
+def test_license_note_is_printed_once(capsys):
     for _ in range(3):
-        print_licence_once()
+        print_license_once()
     captured = capsys.readouterr()
     assert captured.out == ""
-    assert captured.err == f"{zoo.LICENCE}\n"
-    assert [path.name for path in cache_folder().iterdir()] == [zoo.LICENCE_SHOWN]
+    assert captured.err == f"{zoo.LICENSE}\n"
+    assert [path.name for path in cache_folder().iterdir()] == [zoo.LICENSE_SHOWN]
 
 
-def test_one_of_two_processes_prints_the_licence_note(capsys, monkeypatch):
-    print_licence_once()
+def test_one_of_two_processes_prints_the_license_note(capsys, monkeypatch):
+    print_license_once()
     monkeypatch.setattr(zoo.osp, "exists", lambda path: False)  # both checked before either had written
-    print_licence_once()
-    assert capsys.readouterr().err.count(zoo.LICENCE) == 1
+    print_license_once()
+    assert capsys.readouterr().err.count(zoo.LICENSE) == 1
 
 
-def test_licence_note_is_repeated_without_a_cache(capsys, tmp_path):
+def test_license_note_is_repeated_without_a_cache(capsys, tmp_path):
     (tmp_path / "cache").write_text("a file where the folder would be")
     for _ in range(2):
-        print_licence_once()
-    assert capsys.readouterr().err.count(zoo.LICENCE) == 2
+        print_license_once()
+    assert capsys.readouterr().err.count(zoo.LICENSE) == 2
 
 
 def test_find_local_downloads_nothing(monkeypatch):

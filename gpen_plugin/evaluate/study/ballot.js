@@ -56,7 +56,7 @@ function without(slots, name) {
   return slots.map((slot) => slot.filter((other) => other !== name));
 }
 
-// Put an image at a place. Where one is already, it and its neighbours move up to the nearest empty place.
+// Put an image at a place. Where one is already, it and its neighbors move up to the nearest empty place.
 function putAt(slots, name, place) {
   const rest = without(slots, name);
   if (SETTINGS.ties || rest[place].length === 0) {

@@ -27,15 +27,15 @@ def chart(tally: Tally) -> np.ndarray:
 
     Return (H, W, 3) BGR uint8, the same for the same votes. OptionError: matplotlib is not installed.
     """
-    figure, canvas, colours = _canvas(len(tally.methods))
+    figure, canvas, colors = _canvas(len(tally.methods))
     axes = figure.add_subplot()
     left = np.zeros(len(tally.methods))
     positions = np.arange(len(tally.methods))
-    for rank, colour in enumerate(colours):
+    for rank, color in enumerate(colors):
         width = 100 * tally.shares[:, rank]
-        axes.barh(positions, width, left=left, height=0.72, color=colour, edgecolor="white", label=f"{rank + 1}")
+        axes.barh(positions, width, left=left, height=0.72, color=color, edgecolor="white", label=f"{rank + 1}")
         for position in np.flatnonzero(width >= 5):
-            ink = "white" if _lightness(colour) < LIGHT_TEXT_BELOW else "black"
+            ink = "white" if _lightness(color) < LIGHT_TEXT_BELOW else "black"
             weight = "bold" if rank == 0 else "normal"
             at = (left[position] + width[position] / 2, position)
             axes.text(*at, f"{width[position]:.0f}", ha="center", va="center", color=ink, fontsize=9, fontweight=weight)
@@ -45,7 +45,7 @@ def chart(tally: Tally) -> np.ndarray:
     axes.set_xlim(0, 100)
     axes.set_xlabel(f"share of votes in %  ({tally.voters} voters, {tally.images} images, {tally.rankings} rankings)")
     axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(title="rank", ncols=len(colours), loc="lower center", bbox_to_anchor=(0.5, 1.0), frameon=False)
+    axes.legend(title="rank", ncols=len(colors), loc="lower center", bbox_to_anchor=(0.5, 1.0), frameon=False)
     canvas.draw()
     return np.ascontiguousarray(np.asarray(canvas.buffer_rgba())[:, :, 2::-1])
 
@@ -65,9 +65,9 @@ def _canvas(methods: int):
     return figure, FigureCanvasAgg(figure), colormaps["cividis"](np.linspace(0.0, 1.0, methods))
 
 
-def _lightness(colour: np.ndarray) -> float:
+def _lightness(color: np.ndarray) -> float:
     """Relative luminance, which decides between black and white text."""
-    return float(np.dot(colour[:3], [0.2126, 0.7152, 0.0722]))
+    return float(np.dot(color[:3], [0.2126, 0.7152, 0.0722]))
 
 
 def markdown(tally: Tally, key: StudyKey, messages: list[str]) -> str:

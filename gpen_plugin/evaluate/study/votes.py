@@ -177,10 +177,10 @@ def pairwise_spearman(
     """
     found = []
     for ranks in images:
-        centred = ranks - ranks.mean(axis=1, keepdims=True)
-        length = np.sqrt((centred**2).sum(axis=1))
+        centered = ranks - ranks.mean(axis=1, keepdims=True)
+        length = np.sqrt((centered**2).sum(axis=1))
         for one, other in combinations(np.flatnonzero(length > 0), 2):
-            found.append(centred[one] @ centred[other] / (length[one] * length[other]))
+            found.append(centered[one] @ centered[other] / (length[one] * length[other]))
     return float(np.mean(found)) if found else float("nan")
 
 

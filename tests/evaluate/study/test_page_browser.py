@@ -213,12 +213,12 @@ def test_finger_taps_scrolls_and_drags(page):
     page.begin()
     page.browser.execute_cdp_cmd("Emulation.setTouchEmulationEnabled", {"enabled": True})
     try:
-        tile, slot = page.centre(".cell:nth-child(3) .tile"), page.centre(".slot:nth-child(2)")
+        tile, slot = page.center(".cell:nth-child(3) .tile"), page.center(".slot:nth-child(2)")
         page.touch([tile, (tile[0], tile[1] + 60), slot], rest=0)
         assert page.letters() == ["", "", ""]  # that was a scroll
         page.touch([tile, (tile[0] + 5, tile[1] + 5), slot], rest=0.5)
         assert page.letters() == ["", "B", ""]
-        page.touch([page.centre(".cell:nth-child(2) .tile")], rest=0)
+        page.touch([page.center(".cell:nth-child(2) .tile")], rest=0)
         assert page.letters() == ["A", "B", ""]
     finally:
         page.browser.execute_cdp_cmd("Emulation.setTouchEmulationEnabled", {"enabled": False})
