@@ -26,7 +26,7 @@ from gpen_plugin.ops import force_implementation
 
 OPTIONS = Path(__file__).parents[1] / "options"
 PLAIN = "the usual loop on the reference ops, fp32"
-USUAL = "The usual loop draws and judges its images anew in every step, and has torch's default Adam."
+USUAL = "The usual loop samples images and runs the discriminator anew in every step, and has torch's default Adam."
 
 
 @dataclass(frozen=True)

@@ -55,13 +55,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         _labels_of(options.input), str(options.input), (*COPIED_COLUMNS, *(f"{p}_{a}" for p in POINTS for a in "xy"))
     )
     seen = _seen(options.seen) if options.seen else {}
-    if strangers := sorted(seen.keys() - given.keys()):
-        got = f"names {', '.join(strangers[:3])}"
-        raise OptionError("--seen", got, f"images of {options.input}", "Mend the names.")
+    if unknown := sorted(seen.keys() - given.keys()):
+        got = f"names {', '.join(unknown[:3])}"
+        raise OptionError("--seen", got, f"images of {options.input}", "Correct the names.")
     there = set(source.keys)
     if absent := [file for file in given if Path(file).stem not in there]:
         got = f"its {LABELS} names {', '.join(absent[:3])}, of which there is no image"
-        raise DataError(str(options.input), got, "an image for each line", "Mend the names, or remove the lines.")
+        raise DataError(str(options.input), got, "an image for each line", "Correct the names, or remove the lines.")
     columns = [name for name in next(iter(seen.values()), {}) if name != "file"]
     lines = []
     for file, row in given.items():
@@ -99,14 +99,14 @@ def measured(face: np.ndarray, row: Mapping[str, str]) -> dict[str, str]:
     try:
         points = {name: np.array([float(row[f"{name}_{axis}"]) for axis in "xy"]) for name in POINTS}
     except ValueError as error:
-        raise DataError(row["file"], f"a landmark is no number ({error})", "pixels", "Mend its line.") from error
+        raise DataError(row["file"], f"a landmark is no number ({error})", "pixels", "Correct its line.") from error
     left, right = (np.linalg.norm(points["nose"] - points[eye]) for eye in ("eye_l", "eye_r"))
     corners = np.stack(list(points.values()))  # (5, 2)
     (x0, y0), (x1, y1) = np.clip(np.round([corners.min(0), corners.max(0)]), 0, None).astype(int)
     inside = face[y0 : y1 + 1, x0 : x1 + 1]
     if not inside.size:
         got = f"its landmarks lie outside of the image, {face.shape[1]} x {face.shape[0]} px"
-        raise DataError(row["file"], got, "pixels of the image itself", "Mend its line.")
+        raise DataError(row["file"], got, "pixels of the image itself", "Correct its line.")
     luma = cv2.cvtColor(inside, cv2.COLOR_BGR2GRAY).mean()
     return {"turned": f"{abs(left - right) / (left + right):.3f}", "brightness": f"{luma:.1f}"}
 
@@ -134,11 +134,11 @@ def _rows(text: str, where: str, needed: Sequence[str]) -> dict[str, dict[str, s
     missing = [name for name in ("file", *needed) if rows and name not in rows[0]]
     if missing or not rows:
         got = f"has no column {missing[0]}" if missing else "has no line"
-        raise DataError(where, got, f"columns {', '.join(('file', *needed))}", "Mend its first line.")
+        raise DataError(where, got, f"columns {', '.join(('file', *needed))}", "Correct its first line.")
     by_file = {row["file"]: row for row in rows}
     if len(by_file) < len(rows) or any(None in (*row, *row.values()) for row in rows):
         got = "names an image twice, or has a line of another length than its first"
-        raise DataError(where, got, "one line for each image", "Mend these lines.")
+        raise DataError(where, got, "one line for each image", "Correct these lines.")
     return by_file
 
 
