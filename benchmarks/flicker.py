@@ -19,7 +19,7 @@ import numpy as np
 
 from gpen_plugin.restore.alignment import align, can_be_aligned, scale_affine, template, warp
 from gpen_plugin.restore.detection import open_detector
-from gpen_plugin.restore.tracking import CutFinder, FaceTracker, TrackedFace
+from gpen_plugin.restore.video import CutFinder, FaceTracker, TrackedFace
 from gpen_plugin.restore.video_reader import VideoSource
 
 SIDE = 128  # pixels of the faces that are compared

@@ -18,7 +18,7 @@ from measure import Comparison, check_close, clock, compare, flop_of, not_measur
 from gpen_plugin import GPEN, Restorer
 from gpen_plugin.restore.alignment import TEMPLATES, align, invert_affine, scale_template, warp
 from gpen_plugin.restore.detection import DetectedFace
-from gpen_plugin.restore.masks import soft_mask
+from gpen_plugin.restore.paste import soft_mask
 
 SIZE = 256  # pixels of the network's faces, at the released width
 HEIGHT, WIDTH = 3000, 4000

@@ -94,7 +94,7 @@ API_MODULES = (
 )
 API_NAMES = (  # modules without `__all__`: what is public in them
     ("gpen_plugin.restore.restorer", "Results of a `Restorer`.", ("RestoredFace", "Restoration")),
-    ("gpen_plugin.restore.detection.multiscale", "Detected faces.", ("DetectedFace",)),
+    ("gpen_plugin.restore.detection", "Detected faces.", ("DetectedFace",)),
     (
         "gpen_plugin.data.degradation",
         "Eq. 4, without PyTorch.",

@@ -14,7 +14,7 @@ from gpen_plugin.checkpoints import checkpoint
 from gpen_plugin.checkpoints.download import sha256_of
 from gpen_plugin.errors import CheckpointError, OptionError
 from gpen_plugin.host.patches import vgg_offline
-from gpen_plugin.restore.registry_network import build_network, load, seeded_init
+from gpen_plugin.restore.network import build_network, load_network_weights, seeded_init
 
 SIZE = 512  # of the trained weights
 CHANNELS = {256: 128, 128: 256, 64: 512, 32: 512}  # of the dictionary, by the size of the features
@@ -72,7 +72,7 @@ def load_dfdnet(options: DFDNetOptions, where: str) -> tuple[AlignedDFDNet, str,
         net = seeded_init(lambda: build_network(section, where))
     origin, identity["weights"] = RANDOM_NOTE, RANDOM
     if options.weights != RANDOM:
-        load(net, options.weights, options.param_key, f"{where}:weights")
+        load_network_weights(net, options.weights, options.param_key, f"{where}:weights")
         identity["weights"] = sha256_of(options.weights)
         origin = describe_file(options.weights, identity["weights"])
     description = f"DFDNet; {origin}; dictionary {dictionary_origin}; parts where an aligned face has them"

@@ -259,13 +259,12 @@ def published_weights() -> Iterator[Finding]:
     """Which weights for metrics and restoring are on this machine. Training needs none of them."""
     from gpen_plugin.metrics import lpips
     from gpen_plugin.nets import arcface, awing, inception
-    from gpen_plugin.restore import background, masks, zoo
-    from gpen_plugin.restore.detection import backends
+    from gpen_plugin.restore import background, detection, paste, zoo
 
     files = [inception.INCEPTION, *lpips.BACKBONES.values(), arcface.GFPGAN_WEIGHTS]
     yield from _whereabouts("weights of metrics", [*files, awing.PUBLISHED])
     networks = [published.file for published in background.PUBLISHED.values()]
-    faces = [backends.RETINAFACE_FILE, masks.PARSENET]
+    faces = [detection.RETINAFACE_FILE, paste.PARSENET]
     yield from _whereabouts("weights for restoring", [*zoo.weight_files(), *faces, *networks])
 
 

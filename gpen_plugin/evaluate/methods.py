@@ -37,14 +37,17 @@ from gpen_plugin.checkpoints.download import sha256_of
 from gpen_plugin.config import schema
 from gpen_plugin.data.image_source import FolderSource, resize_square
 from gpen_plugin.errors import DataError, OptionError, ShapeError
-from gpen_plugin.restore.network import from_network, prepare_for_inference, read_gpen, to_network
-from gpen_plugin.restore.registry_network import (
+from gpen_plugin.restore.network import (
     build_network,
     describe_network,
+    from_network,
     import_module_of,
-    load,
+    load_network_weights,
     name_location,
+    prepare_for_inference,
+    read_gpen,
     seeded_init,
+    to_network,
 )
 
 
@@ -232,7 +235,7 @@ def build_arch(options: ArchOptions, where: str, device: torch.device) -> Networ
     if options.weights == RANDOM:
         origin, identity["weights"] = RANDOM_NOTE, RANDOM
     else:
-        left = load(net, options.weights, options.param_key, f"{where}:weights", options.strict_load)
+        left = load_network_weights(net, options.weights, options.param_key, f"{where}:weights", options.strict_load)
         identity["weights"] = sha256_of(options.weights)
         origin = describe_file(options.weights, identity["weights"])
         origin += f", which lacks {left} of the network's tensors" if left else ""

@@ -15,8 +15,14 @@ from gpen_plugin.config import schema
 from gpen_plugin.config.yaml_io import read_options
 from gpen_plugin.errors import OptionError, ShapeError
 from gpen_plugin.images.color import from_float, to_float
-from gpen_plugin.restore.network import prepare_for_inference, to_network
-from gpen_plugin.restore.registry_network import build_network, describe_network, load, seeded_init
+from gpen_plugin.restore.network import (
+    build_network,
+    describe_network,
+    load_network_weights,
+    prepare_for_inference,
+    seeded_init,
+    to_network,
+)
 
 TILE_OVERLAP = 64  # pixels that a tile shares with the next
 TILE_GRID = 32  # tiles start and end on it, so that networks that unshuffle or halve see all in the same phase
@@ -270,7 +276,7 @@ def open_background(
         hint = "The option file can name any network of BasicSR's registry."
         raise OptionError("background", f"got {name!r}", expected, hint)
     net = seeded_init(lambda: build_network(section, f"{where}: network_g"))
-    left = load(net, file.pretrain_network_g, file.param_key_g, f"{where}: path", file.strict_load_g)
+    left = load_network_weights(net, file.pretrain_network_g, file.param_key_g, f"{where}: path", file.strict_load_g)
     lacking = f", without {left} of the network's tensors" if left else ""
     described = f"{describe_network(section, net)}; {Path(file.pretrain_network_g).name}{lacking}"
     return Background(net, scale, device, tile, described)

@@ -19,10 +19,9 @@ from gpen_plugin.restore.alignment import align, can_be_aligned, parse_template,
 from gpen_plugin.restore.background import open_background
 from gpen_plugin.restore.detection import DetectedFace, open_detector
 from gpen_plugin.restore.identity_gate import open_gate
-from gpen_plugin.restore.masks import normalize_overlaps, open_mask
 from gpen_plugin.restore.network import FaceNetwork, open_network
 from gpen_plugin.restore.parallel import parallel_map
-from gpen_plugin.restore.paste import Piece, paste_all
+from gpen_plugin.restore.paste import Piece, normalize_overlaps, open_mask, paste_all
 from gpen_plugin.restore.tasks import Task, get_task
 from gpen_plugin.restore.zoo import DEFAULT
 

@@ -13,7 +13,7 @@ from helpers.small_networks import saved
 from gpen_plugin.baselines.dfdnet import CHANNELS, FFHQ_POINTS, PARTS, AlignedDFDNet, part_boxes
 from gpen_plugin.errors import CheckpointError, OptionError
 from gpen_plugin.host.patches import vgg_offline
-from gpen_plugin.restore.registry_network import load
+from gpen_plugin.restore.network import load_network_weights
 
 RANDOM = {"type": "dfdnet", "weights": "random", "dictionary": "random"}
 
@@ -110,7 +110,7 @@ def test_file_without_the_extractor_is_refused(untrained, tmp_path):
     del state["vgg_extractor.vgg_net.conv1_1.weight"]
     path = saved(tmp_path / "DFDNet.pth", {"params": state})
     with pytest.raises(CheckpointError, match=r"at: .*vgg_extractor\.vgg_net\.conv1_1\.weight is missing"):
-        load(untrained.net.net, str(path), None, "at")
+        load_network_weights(untrained.net.net, str(path), None, "at")
 
 
 def test_wrong_dictionary_is_an_error(tmp_path):

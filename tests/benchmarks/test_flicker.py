@@ -11,8 +11,7 @@ from synthetic_faces import render_face
 
 from gpen_plugin.restore.alignment import scale_template, template
 from gpen_plugin.restore.detection import DetectedFace
-from gpen_plugin.restore.tracking import TrackedFace
-from gpen_plugin.restore.video import restore_video
+from gpen_plugin.restore.video import TrackedFace, restore_video
 
 GRAY = np.full((SIDE, SIDE, 3), 128, np.uint8)
 

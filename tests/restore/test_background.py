@@ -12,7 +12,7 @@ from tqdm import tqdm
 from gpen_plugin.errors import CheckpointError, MissingFileError, OptionError, ShapeError
 from gpen_plugin.restore import background as background_module
 from gpen_plugin.restore.background import PUBLISHED, Background, open_background
-from gpen_plugin.restore.registry_network import build_network
+from gpen_plugin.restore.network import build_network
 
 CPU = torch.device("cpu")
 SMALL = {"num_in_ch": 3, "num_out_ch": 3, "num_feat": 4, "num_block": 1, "num_grow_ch": 4}

@@ -10,8 +10,14 @@ import torch
 from gpen_plugin.errors import MissingFileError, OptionError, ShapeError
 from gpen_plugin.restore import detection
 from gpen_plugin.restore.alignment import invert_affine, scale_affine
-from gpen_plugin.restore.detection import DetectedFace, multiscale, open_detector
-from gpen_plugin.restore.detection.multiscale import MultiScaleDetector, resize, rotate, tiles
+from gpen_plugin.restore.detection import (
+    DetectedFace,
+    MultiScaleDetector,
+    open_detector,
+    resize,
+    rotate,
+    tiles,
+)
 
 GREEN, RED = (0, 255, 0), (0, 0, 255)
 
@@ -163,7 +169,7 @@ def test_low_scores_in_a_rotated_image_are_dropped():
 
 def test_rotations_are_searched_at_low_resolution_first(monkeypatch):
     """The smaller of two faces that are upside down is seen only then; where there are none, no copy is large."""
-    monkeypatch.setattr(multiscale, "ROTATION_CHECK_PIXELS", 25_000)
+    monkeypatch.setattr(detection, "ROTATION_CHECK_PIXELS", 25_000)
     backend = Disc()
     faces = MultiScaleDetector(backend, "", min_size=8)(draw(300, 400, (100, 80, 30), (300, 200, 7), down=(0, -1)))
     assert sorted(round(face.box[2] - face.box[0]) // 10 for face in faces) == [1, 6]
@@ -200,7 +206,7 @@ def test_faces_at_the_border():
 
 @pytest.mark.parametrize("shape", [(1, 1), (1, 7), (30, 20000), (5000, 7000)])
 def test_odd_sizes(shape, monkeypatch):
-    monkeypatch.setattr(multiscale, "ROTATION_CHECK_PIXELS", 250_000)
+    monkeypatch.setattr(detection, "ROTATION_CHECK_PIXELS", 250_000)
     backend = Disc()
     image = np.broadcast_to(np.zeros(3, np.uint8), (*shape, 3))
     assert MultiScaleDetector(backend, "")(image) == []
@@ -223,7 +229,7 @@ def bare(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setenv("GPEN_PLUGIN_OFFLINE", "1")
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
-    monkeypatch.setattr(detection.backends, "_facexlib_folder", lambda: tmp_path)
+    monkeypatch.setattr(detection, "_facexlib_folder", lambda: tmp_path)
     return tmp_path
 
 
@@ -257,5 +263,5 @@ def test_wrong_arguments(settings, message):
 def test_steps_between_scales_leave_no_gap():
     """A face that is too large for one scale is large enough for the next, and whole in one of its tiles."""
     for backend in (detection.YuNetBackend, detection.RetinaFaceBackend):
-        assert backend.largest >= multiscale.SCALE_STEP * backend.smallest * multiscale.TILE_OVERLAP
-        assert backend.tile > 2 * multiscale.TILE_OVERLAP * multiscale.SCALE_STEP * backend.smallest
+        assert backend.largest >= detection.SCALE_STEP * backend.smallest * detection.TILE_OVERLAP
+        assert backend.tile > 2 * detection.TILE_OVERLAP * detection.SCALE_STEP * backend.smallest

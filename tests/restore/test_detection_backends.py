@@ -12,8 +12,8 @@ from synthetic_faces import render_face
 
 from gpen_plugin.errors import CheckpointError, MissingFileError
 from gpen_plugin.nets.yunet import RawPredictions, yunet_network
-from gpen_plugin.restore.detection import backends, open_detector
-from gpen_plugin.restore.detection.backends import RetinaFaceBackend, YuNetBackend
+from gpen_plugin.restore import detection
+from gpen_plugin.restore.detection import RetinaFaceBackend, YuNetBackend, open_detector
 
 CPU = torch.device("cpu")
 
@@ -31,12 +31,12 @@ def test_yunet_finds_synthetic_faces():
 def test_yunet_applies_nms_and_threshold(monkeypatch):
     boxes = np.array([[10, 10, 50, 50], [12, 10, 52, 50], [100, 10, 140, 50]], float)
     guesses = RawPredictions(np.array([0.9, 0.85, 0.82]), np.zeros((3, 5, 2)), boxes)
-    monkeypatch.setattr(backends, "yunet_network", lambda: lambda image, least: guesses)
+    monkeypatch.setattr(detection, "yunet_network", lambda: lambda image, least: guesses)
     faces = YuNetBackend(0.8)(np.zeros((64, 160, 3), np.uint8))
     assert [face.score for face in faces] == [0.9, 0.82]
     assert np.allclose(faces[0].box, boxes[0] - 0.5)
     nothing = RawPredictions(np.zeros(0), np.zeros((0, 5, 2)), np.zeros((0, 4)))
-    monkeypatch.setattr(backends, "yunet_network", lambda: lambda image, least: nothing)
+    monkeypatch.setattr(detection, "yunet_network", lambda: lambda image, least: nothing)
     assert YuNetBackend(0.8)(np.zeros((64, 160, 3), np.uint8)) == []
 
 
@@ -55,8 +55,8 @@ def retinaface_file(tmp_path_factory):
     """Random weights of the true architecture, under the names that the published file has."""
     pytest.importorskip("facexlib")
     torch.manual_seed(0)
-    state = backends._architecture(CPU).state_dict()
-    path = tmp_path_factory.mktemp("retinaface") / backends.RETINAFACE_FILE.name
+    state = detection._architecture(CPU).state_dict()
+    path = tmp_path_factory.mktemp("retinaface") / detection.RETINAFACE_FILE.name
     torch.save({f"module.{name}": tensor for name, tensor in state.items()}, path)
     return path
 
@@ -106,25 +106,25 @@ def test_retinaface_of_other_weights(tmp_path, retinaface_file):
 
 def test_facexlibs_own_copy_is_found(tmp_path, monkeypatch, retinaface_file):
     (tmp_path / "weights").mkdir()
-    (tmp_path / "weights" / backends.RETINAFACE_FILE.name).symlink_to(retinaface_file)
+    (tmp_path / "weights" / detection.RETINAFACE_FILE.name).symlink_to(retinaface_file)
     for name in ("GPEN_PLUGIN_WEIGHTS", "XDG_CACHE_HOME"):
         monkeypatch.setenv(name, str(tmp_path / "empty"))
     monkeypatch.setenv("GPEN_PLUGIN_OFFLINE", "1")
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
-    monkeypatch.setattr(backends, "_facexlib_folder", lambda: tmp_path)
+    monkeypatch.setattr(detection, "_facexlib_folder", lambda: tmp_path)
     assert open_detector().name == "retinaface"
 
 
 def test_without_facexlib(monkeypatch):
-    monkeypatch.setattr(backends.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(detection.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(MissingFileError, match=r"facexlib is not installed.* Run: pip install facexlib"):
         open_detector("retinaface")
     assert open_detector().name == "yunet"
 
 
 def test_auto_downloads_nothing(monkeypatch, tmp_path, no_network):
-    monkeypatch.setattr(backends, "_facexlib_folder", lambda: tmp_path)
-    monkeypatch.setattr(backends, "find_local", lambda file: None)
+    monkeypatch.setattr(detection, "_facexlib_folder", lambda: tmp_path)
+    monkeypatch.setattr(detection, "find_local", lambda file: None)
     assert open_detector().name == "yunet"
 
 

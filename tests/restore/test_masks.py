@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from gpen_plugin.errors import CheckpointError, MissingFileError, OptionError
-from gpen_plugin.restore import masks
+from gpen_plugin.restore import paste
 from gpen_plugin.restore.alignment import TEMPLATES, scale_template, template_to_template, warp
-from gpen_plugin.restore.masks import normalize_overlaps, open_mask, soft_mask
+from gpen_plugin.restore.paste import normalize_overlaps, open_mask, soft_mask
 
 FFHQ = TEMPLATES["ffhq"]
 FACE = np.full((64, 64, 3), 0.5, np.float32)
@@ -22,7 +22,7 @@ def offline(tmp_path, monkeypatch):
     monkeypatch.setenv("GPEN_PLUGIN_WEIGHTS", str(tmp_path))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
-    monkeypatch.setattr(masks, "_facexlib_copy", lambda: None)
+    monkeypatch.setattr(paste, "_facexlib_copy", lambda: None)
     return tmp_path
 
 
@@ -38,7 +38,7 @@ def test_soft_mask_is_one_over_the_face_and_zero_at_the_border(name, size):
     x, y = np.rint(scale_template(TEMPLATES[name], size)).astype(int).T
     assert np.array_equal(mask[y, x], np.ones(5))
     border = np.concatenate([mask[0], mask[-1], mask[:, 0], mask[:, -1]])
-    assert border.max() <= 3 * (1 / size / masks.MIN_FADE) ** 2  # a smooth step, half a pixel from its end
+    assert border.max() <= 3 * (1 / size / paste.MIN_FADE) ** 2  # a smooth step, half a pixel from its end
     assert not mask[0, 0]
     assert np.array_equal(mask, mask.T)
     assert np.array_equal(mask, mask[::-1, ::-1])
@@ -49,7 +49,7 @@ def test_soft_mask_has_no_step(name):
     row = soft_mask(TEMPLATES[name], 512)[256, :256]
     steps = np.diff(row)
     assert (steps >= 0).all()
-    assert steps.max() < 1.5 * 2 / (512 * masks.MIN_FADE) + 1e-4
+    assert steps.max() < 1.5 * 2 / (512 * paste.MIN_FADE) + 1e-4
     assert np.abs(np.diff(steps)).max() < 0.1 * steps.max()
 
 
@@ -79,7 +79,7 @@ class LeftHalf(torch.nn.Module):
         self.scale = torch.nn.Parameter(torch.zeros(2))
 
     def forward(self, x):
-        scores = torch.zeros(len(x), masks.CLASSES, *x.shape[2:])
+        scores = torch.zeros(len(x), paste.CLASSES, *x.shape[2:])
         middle = x.shape[3] // 2
         scores[:, 1, :, :middle] = self.scale[0]
         scores[:, 18, :, middle:] = self.scale[1]
@@ -89,8 +89,8 @@ class LeftHalf(torch.nn.Module):
 
 @pytest.fixture
 def left_half(offline, monkeypatch):
-    torch.save({"scale": torch.ones(2)}, offline / masks.PARSENET.name)
-    monkeypatch.setattr(masks, "_build_parsenet", LeftHalf)
+    torch.save({"scale": torch.ones(2)}, offline / paste.PARSENET.name)
+    monkeypatch.setattr(paste, "_build_parsenet", LeftHalf)
 
 
 @pytest.mark.usefixtures("left_half")
@@ -131,17 +131,17 @@ def test_the_network_sees_ffhqs_framing():
 def test_facexlibs_network_takes_the_weights(offline):
     pytest.importorskip("facexlib", reason="facexlib is not installed")
     torch.manual_seed(0)
-    state = {name: torch.rand(tensor.shape) for name, tensor in masks._build_parsenet().state_dict().items()}
+    state = {name: torch.rand(tensor.shape) for name, tensor in paste._build_parsenet().state_dict().items()}
     assert sum(tensor.numel() for tensor in state.values()) > 2e7
-    torch.save(state, offline / masks.PARSENET.name)
+    torch.save(state, offline / paste.PARSENET.name)
     before = torch.random.get_rng_state()
     maker = open_mask("auto", torch.device("cpu"))
     assert torch.equal(torch.random.get_rng_state(), before)
     network = maker._network
     assert not network.training
     assert torch.equal(network.out_mask_conv.conv2d.bias, state["out_mask_conv.conv2d.bias"])
-    assert network.out_mask_conv.conv2d.out_channels == masks.CLASSES
-    torch.save({"other": torch.zeros(1)}, offline / masks.PARSENET.name)
+    assert network.out_mask_conv.conv2d.out_channels == paste.CLASSES
+    torch.save({"other": torch.zeros(1)}, offline / paste.PARSENET.name)
     with pytest.raises(CheckpointError, match="its tensors are not those of ParseNet"):
         open_mask("auto")
 
@@ -157,10 +157,10 @@ def test_without_weights(offline):
 @pytest.mark.parametrize("weights", [False, True])
 def test_without_facexlib(offline, monkeypatch, weights):
     """Nothing is downloaded that could not be used."""
-    monkeypatch.setattr(masks.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(paste.importlib.util, "find_spec", lambda name: None)
     monkeypatch.setitem(sys.modules, "facexlib.parsing.parsenet", None)
     if weights:
-        torch.save({}, offline / masks.PARSENET.name)
+        torch.save({}, offline / paste.PARSENET.name)
     with pytest.raises(MissingFileError, match=r"mask: the package facexlib .*\. Run: pip install facexlib"):
         open_mask("parsing")
     assert open_mask("auto").name == "soft"
@@ -169,7 +169,7 @@ def test_without_facexlib(offline, monkeypatch, weights):
 @pytest.mark.usefixtures("offline")
 def test_facexlib_is_not_imported_for_weights_that_are_missing(monkeypatch):
     """It takes longer than restoring a photograph."""
-    monkeypatch.setattr(masks, "_build_parsenet", lambda: pytest.fail("facexlib was imported"))
+    monkeypatch.setattr(paste, "_build_parsenet", lambda: pytest.fail("facexlib was imported"))
     assert open_mask("auto").name == "soft"
 
 
@@ -180,9 +180,9 @@ def test_facexlibs_own_folder(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(tmp_path)
     for name in [name for name in sys.modules if name.partition(".")[0] == "facexlib"]:
         monkeypatch.delitem(sys.modules, name)
-    assert masks._facexlib_copy() is None
-    (package / "weights" / masks.PARSENET.name).write_bytes(b"")
-    assert masks._facexlib_copy() == package / "weights" / masks.PARSENET.name
+    assert paste._facexlib_copy() is None
+    (package / "weights" / paste.PARSENET.name).write_bytes(b"")
+    assert paste._facexlib_copy() == package / "weights" / paste.PARSENET.name
 
 
 def test_soft_masks_need_nothing():
@@ -215,9 +215,9 @@ def test_skipping_distant_pairs_does_not_change_masks(monkeypatch):
     matrices = [
         np.array([[a, -b, x], [b, a, y]]) for (a, b), (x, y) in zip(turns, rng.uniform(0, 90, (12, 2)), strict=True)
     ]
-    quick, met = normalize_overlaps([mask] * 12, matrices), masks._overlapping([32] * 12, matrices)
+    quick, met = normalize_overlaps([mask] * 12, matrices), paste._overlapping([32] * 12, matrices)
     assert 10 < (~met).sum() / 2 < 66
-    monkeypatch.setattr(masks, "_overlapping", lambda sides, matrices: np.ones((12, 12), bool))
+    monkeypatch.setattr(paste, "_overlapping", lambda sides, matrices: np.ones((12, 12), bool))
     for one, other in zip(quick, normalize_overlaps([mask] * 12, matrices), strict=True):
         assert np.array_equal(one, other)
 

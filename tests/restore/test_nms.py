@@ -3,8 +3,7 @@
 import numpy as np
 import pytest
 
-from gpen_plugin.restore.detection import DetectedFace
-from gpen_plugin.restore.detection.multiscale import is_plausible, nms, transform_face
+from gpen_plugin.restore.detection import DetectedFace, is_plausible, nms, transform_face
 
 FRACTIONS = np.array([[0.3, 0.4], [0.7, 0.4], [0.5, 0.6], [0.35, 0.8], [0.65, 0.8]])  # of the box
 

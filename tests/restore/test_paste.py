@@ -10,8 +10,7 @@ from helpers.thread_counts import torch_threads
 from gpen_plugin.errors import OptionError, ShapeError
 from gpen_plugin.restore import paste as paste_module
 from gpen_plugin.restore.alignment import TEMPLATES, align, invert_affine, scale_affine, scale_template, warp
-from gpen_plugin.restore.masks import normalize_overlaps, soft_mask
-from gpen_plugin.restore.paste import Piece, paste, paste_all
+from gpen_plugin.restore.paste import Piece, normalize_overlaps, paste, paste_all, soft_mask
 
 FFHQ = TEMPLATES["ffhq"]
 WHITE = {np.uint8: 255, np.uint16: 65535}

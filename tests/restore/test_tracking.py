@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from gpen_plugin.restore.detection import DetectedFace
-from gpen_plugin.restore.tracking import (
+from gpen_plugin.restore.video import (
     CUT_MIN_DIFFERENCE,
     LOOK_AHEAD,
     MAX_GAP,

@@ -10,8 +10,7 @@ from gpen_plugin.errors import DataError
 from gpen_plugin.images.color import is_monochrome
 from gpen_plugin.images.grid import GAP
 from gpen_plugin.restore import video as video_module
-from gpen_plugin.restore.tracking import LOOK_AHEAD, FaceTracker
-from gpen_plugin.restore.video import restore_video
+from gpen_plugin.restore.video import LOOK_AHEAD, FaceTracker, restore_video
 from gpen_plugin.restore.video_reader import VideoSource
 
 

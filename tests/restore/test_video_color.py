@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from gpen_plugin.restore.video_color import BT2020, DISPLAY_P3, HLG, PQ, WideColor, nits_to_pq, pq_to_nits
+from gpen_plugin.restore.video_reader import BT2020, DISPLAY_P3, HLG, PQ, WideColor, nits_to_pq, pq_to_nits
 
 
 def converted(primaries: int, transfer: int, *signal: float) -> np.ndarray:
