@@ -182,7 +182,7 @@ def restore(arguments: argparse.Namespace, inputs: "Inputs", folder: Path, endin
     outputs.open()
     try:
         restorer = _restorer(arguments)
-        restorer.restore_all([], aligned=arguments.aligned)  # fails where the options are wrong for every photograph
+        restorer.check_aligned(arguments.aligned)
         runner = Runner(restorer, outputs, _variants(arguments, restorer, endings), aligned=arguments.aligned)
         print(f"network: {restorer.network.description}")
         if not arguments.aligned:

@@ -258,7 +258,7 @@ class Runner:
     def _restore_group(self, group: Sequence[tuple[Job, Photograph]]) -> Iterator[JobReport]:
         """Restore together; if that fails, one by one, so that only the photograph that fails is lost."""
         try:
-            results = self._restored([photograph for _, photograph in group])
+            results = self._detect_and_restore([photograph for _, photograph in group])
         except MissingFileError:  # costs all of them
             raise
         except Exception as error:
@@ -271,7 +271,7 @@ class Runner:
         for (job, photograph), result in zip(group, results, strict=True):
             yield self._write_results(job, photograph, result)
 
-    def _restored(self, photographs: list[Photograph]) -> list[dict[str, Restoration]]:
+    def _detect_and_restore(self, photographs: list[Photograph]) -> list[dict[str, Restoration]]:
         """Results of each photograph, by the endings of their names."""
         faces = None if self._aligned else [self._restorer.find(photograph) for photograph in photographs]
         results = {ending: self._restore(restorer, photographs, faces) for ending, restorer in self._restorers.items()}
@@ -308,7 +308,7 @@ class Runner:
                 writers = [TiffWriter(file, path) for file, path in zip(files, paths, strict=True)]
                 unchanged = [True for _ in paths]
                 for number, page in enumerate(pages, 1):
-                    (results,) = self._restored([page])
+                    (results,) = self._detect_and_restore([page])
                     self._write_extras(job, page, results, f"_p{number}")
                     faces += [FaceReport.of(face, number) for face in results[""].faces]
                     found = [*page.damage, *page.notes, *_size_notes(results[""].faces)]

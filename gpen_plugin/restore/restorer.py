@@ -179,9 +179,7 @@ class Restorer:
             ShapeError: an array of another shape or dtype.
             OptionError: the task needs aligned faces.
         """
-        if self.task.aligned_only and not aligned:
-            got = "got whole photographs"
-            raise OptionError(f"task {self.task.name}", got, "aligned faces", "Pass --aligned (aligned=True).")
+        self.check_aligned(aligned)
         photographs = [_to_photograph(image) for image in images]
         if aligned:
             located = [[_AlignedFace(None, np.eye(2, 3), to_float(photograph.pixels))] for photograph in photographs]
@@ -198,6 +196,12 @@ class Restorer:
             finish(photograph, [next(restored) for _ in each])
             for photograph, each in zip(photographs, located, strict=True)
         ]
+
+    def check_aligned(self, aligned: bool) -> None:
+        """OptionError if the task needs aligned faces and does not get them."""
+        if self.task.aligned_only and not aligned:
+            got = "got whole photographs"
+            raise OptionError(f"task {self.task.name}", got, "aligned faces", "Pass --aligned (aligned=True).")
 
     def _align(self, photograph: Photograph, face: DetectedFace) -> "_AlignedFace":
         size = self.network.in_size
@@ -220,7 +224,9 @@ class Restorer:
                 )
 
     def _check(self, face: RestoredFace) -> RestoredFace:
-        skip_reason = face.skip_reason or _too_small(face, self.min_face) or _size_warning(face, self.max_face)
+        skip_reason = (
+            face.skip_reason or _skip_reason_small(face, self.min_face) or _skip_reason_large(face, self.max_face)
+        )
         face = replace(face, skip_reason=skip_reason)
         if self._gate is None:
             return face
@@ -311,13 +317,13 @@ def _check_range(name: str, value: float | None, least: float, most: float = np.
         raise OptionError(name, f"got {value}", expected)
 
 
-def _size_warning(face: RestoredFace, most: float | None) -> str | None:
+def _skip_reason_large(face: RestoredFace, most: float | None) -> str | None:
     if most is None or face.detected is None or side_in_photograph(face.crop, face.matrix) <= most:
         return None
     return f"larger than {most:g} px (--max-face); a larger network can restore it, e.g. -m GPEN-BFR-512"
 
 
-def _too_small(face: RestoredFace, least: float) -> str | None:
+def _skip_reason_small(face: RestoredFace, least: float) -> str | None:
     if face.detected is None:
         return None
     left, top, right, bottom = face.detected.box
