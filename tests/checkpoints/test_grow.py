@@ -2,7 +2,7 @@ import re
 
 import pytest
 import torch
-from helpers.small_networks import OF_D, SMALL, built, same, saved, weights
+from helpers.small_networks import OF_D, SMALL, built, rounding_error, same, saved, weights
 
 from gpen_plugin.archs.gan_prior_arch import GPENPrior
 from gpen_plugin.archs.gpen_arch import GPEN
@@ -91,7 +91,8 @@ def test_unread_concatenated_noise_can_be_removed(tmp_path, after):
             if isinstance(layer, StyledConv | ToRGB) and layer.weight.shape[1] % 2 == 0 and layer is not first(small):
                 layer.weight[:, layer.weight.shape[1] // 2 :] = 0
     other = grown(tmp_path, small, "--noise-mode", after)
-    torch.testing.assert_close(images(other, noise=True)[-1], images(small)[-1])
+    bound, _ = rounding_error(small, torch.randn(4, 8), torch.float32, small.make_noise(4))
+    assert (images(other, noise=True)[-1] - images(small)[-1]).abs().max() <= bound < 1e-3
 
 
 def first(net):

@@ -90,7 +90,8 @@ def test_float16_rounding_is_small():
     corners = sample_corners(level.shape, 50, np.random.default_rng(0))
     windows = [level[top : top + PATCH_SIDE, left : left + PATCH_SIDE] for top, left in corners.T]
     cut = np.stack([window.transpose(2, 0, 1).reshape(3, 49) for window in windows])
-    np.testing.assert_allclose(cut_patches(level, corners), cut, rtol=5e-4, atol=1e-6)
+    # to the nearest of 11 binary digits; below the normal numbers, of the multiples of 2^-24
+    np.testing.assert_allclose(cut_patches(level, corners), cut, rtol=2**-11, atol=2**-25)
 
 
 SMALL = {"patches": 32, "directions": 48}

@@ -1,6 +1,7 @@
 import math
 from typing import get_args
 
+import numpy as np
 import pytest
 import torch
 
@@ -9,10 +10,12 @@ from gpen_plugin.errors import OptionError
 from gpen_plugin.models.augment import TRANSFORMS, Augmentation, AugmentOptions, TransformName
 
 MANY = 400
+SAMPLE = 4000  # its standard deviation has a standard error of 1 %
 
 
 def streams(count: int, first: int = 0) -> list[torch.Generator]:
-    return [torch.Generator().manual_seed(1_000_003 * (first + n)) for n in range(count)]
+    seeds = (np.random.SeedSequence(first + n).generate_state(1)[0] for n in range(count))
+    return [torch.Generator().manual_seed(int(seed)) for seed in seeds]
 
 
 def noise(count: int, side: int = 16) -> torch.Tensor:
@@ -105,13 +108,13 @@ def test_geometry_has_the_ranges_of_the_paper():
     """The channels are the coordinates x and y, so that the result tells where each place came from."""
     side = 32
     x = ((torch.arange(side) + 0.5) * 2 / side - 1).expand(side, side)
-    images = torch.stack([x, x.T, torch.ones_like(x)]).expand(MANY, -1, -1, -1)
-    results = fixed("geometry")(images, streams(MANY))
+    images = torch.stack([x, x.T, torch.ones_like(x)]).expand(SAMPLE, -1, -1, -1)
+    results = fixed("geometry")(images, streams(SAMPLE))
     torch.testing.assert_close(results[:, 2], images[:, 2])  # nothing comes from outside
     inner = results[:, :2, 13:19, 13:19]
     bends = [inner.diff(n=2, dim=dim).abs().amax(dim=(1, 2, 3)) for dim in (2, 3)]
     straight = torch.maximum(*bends) < 1e-4  # no mirrored edge within
-    assert straight.sum() > 0.9 * MANY
+    assert straight.sum() > 0.9 * SAMPLE
     inner, step = inner[straight], 2 / side
     across, down = ((inner[:, :, -1, -1] - corner) / (5 * step) for corner in (inner[:, :, -1, 0], inner[:, :, 0, -1]))
     torch.testing.assert_close((across * down).sum(dim=1), torch.zeros(len(inner)), rtol=0, atol=1e-3)  # no shear
@@ -121,7 +124,7 @@ def test_geometry_has_the_ranges_of_the_paper():
         assert float(octaves.std()) == pytest.approx(0.2, rel=0.12)
         assert abs(float(octaves.mean())) < 0.04
     quarters = (torch.atan2(across[:, 1], across[:, 0]) // (math.pi / 2)).long()
-    assert all(int((quarters == quarter).sum()) > 0.18 * len(inner) for quarter in range(-2, 2))
+    assert all(int((quarters == quarter).sum()) > 0.22 * len(inner) for quarter in range(-2, 2))
     origin = inner.mean(dim=(2, 3))
     shift = torch.linalg.solve(torch.stack([across, down], dim=2), origin)
     assert shift.std(dim=0).tolist() == pytest.approx([2 * 0.125] * 2, rel=0.12)
@@ -151,8 +154,8 @@ def _chroma(images, axis):
 def test_color_has_the_ranges_of_the_paper():
     """White and black tell contrast and brightness: their difference is 2c, their mean c * b."""
     white, red = torch.ones(3, 1), torch.tensor([[1.0], [-1], [-1]])
-    images = torch.cat([white, -white, red, red], dim=1).view(3, 2, 2).expand(MANY, -1, -1, -1)
-    colored = fixed("color")(images, streams(MANY)).flatten(2)  # (N, 3, 4)
+    images = torch.cat([white, -white, red, red], dim=1).view(3, 2, 2).expand(SAMPLE, -1, -1, -1)
+    colored = fixed("color")(images, streams(SAMPLE)).flatten(2)  # (N, 3, 4)
     contrast = (colored[:, 0, 0] - colored[:, 0, 1]) / 2
     brightness = (colored[:, 0, 0] + colored[:, 0, 1]) / 2 / contrast
     saturation = (colored[:, 0, 2] - colored[:, 1, 2]) / 2 / contrast
