@@ -4,14 +4,13 @@ import os
 import re
 import shutil
 import sys
-from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 import yaml
-from test_host_checkouts import run
+from test_host_checkouts import make_checkout, run
 
 from gpen_plugin.errors import OptionError
 from gpen_plugin.host import names_ours, resolve, trains_ours
@@ -111,10 +110,7 @@ def options_of_another_project(shards: str, samples: str) -> dict:
 def project(tmp_path_factory) -> Path:
     """A checkout of BasicSR with a model and a data set of somebody else, which starts without this package, too."""
     folder = tmp_path_factory.mktemp("project")
-    installed = Path(find_spec("basicsr").submodule_search_locations[0])
-    shutil.copytree(installed, folder / "basicsr", ignore=shutil.ignore_patterns("__pycache__"))
-    degradations = folder / "basicsr/data/degradations.py"
-    degradations.write_text(degradations.read_text().replace("functional_tensor", "functional"))
+    make_checkout(folder, master=True)
     (folder / "basicsr/data/shards_dataset.py").write_text(SHARDS)
     (folder / "basicsr/models/own_model.py").write_text(MODEL)
     (folder / "own_metric.py").write_text(METRIC)

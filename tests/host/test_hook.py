@@ -236,35 +236,3 @@ def test_torchvisions_own_module_comes_first(guest):
 def test_programs_without_the_host_keep_their_import_error(guest):
     write(guest.packages, TORCHVISION)
     assert "ModuleNotFoundError" in guest.start("-c", USE_LOST_MODULE).stderr
-
-
-IN_EVERY_REGISTRY = """
-import multiprocessing
-import sys
-
-from basicsr.utils import registry
-
-def holders():
-    import gpen_plugin_hook
-
-    names = gpen_plugin_hook.registered_names()
-    kinds = {kind: getattr(registry, f"{kind.upper()}_REGISTRY") for kind in names}
-    return {kinds[kind].get(name).__module__ for kind in names for name in names[kind]}
-
-if __name__ == "__main__":
-    assert "gpen_plugin" in sys.modules
-    with multiprocessing.get_context("spawn").Pool(1) as pool:
-        for seen in holders(), pool.apply(holders):
-            assert {module.partition(".")[0] for module in seen} == {"gpen_plugin"}, seen
-    print("found in both processes")
-"""
-
-
-def test_the_real_host_under_torchrun_and_in_a_spawned_worker(tmp_path):
-    python = FreshPython(tmp_path / "venv")
-    python.sees_this_installation()
-    write(tmp_path, {"program.py": IN_EVERY_REGISTRY})
-    torchrun = ("-m", "torch.distributed.run", "--rdzv-backend=c10d", "--rdzv-endpoint=127.0.0.1:0")
-    told = python.start(*torchrun, tmp_path / "program.py")
-    assert told.returncode == 0, told.stderr
-    assert told.stdout == "found in both processes\n"

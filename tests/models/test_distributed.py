@@ -1,15 +1,11 @@
 """Several ranks, as processes over gloo on the CPU, in the host's own `train_pipeline` and `test_pipeline`."""
 
 import copy
-import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
-from helpers import REPOSITORY
 from helpers.ranks import Ranks
 
 EXACT = {"rtol": 0, "atol": 0}
@@ -269,32 +265,3 @@ def test_unreadable_images_of_all_ranks_are_counted(options, faces, run, tmp_pat
     options["train"]["total_iter"] = 1
     for record in run(2, "train", options):
         assert record["logs"][0]["skipped"] == 2
-
-
-def test_the_real_launcher(prior_options, write_options, tmp_path):
-    options = with_batch(prior_options, 1)
-    options["train"]["total_iter"] = 3
-    launcher = (
-        "-m",
-        "torch.distributed.run",
-        "--nproc_per_node",
-        "2",
-        "--rdzv-backend=c10d",
-        "--rdzv-endpoint=127.0.0.1:0",
-    )
-    command = ("-m", "gpen_plugin.train", "-opt", str(write_options(options)), "--launcher", "pytorch")
-    environment = {**os.environ, "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1", "PYTHONPATH": str(REPOSITORY)}
-    told = subprocess.run(
-        [sys.executable, *launcher, *command],
-        cwd=tmp_path,
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=200,
-    )
-    assert told.returncode == 0, told.stderr
-    folder = tmp_path / "experiments" / "small_prior"
-    assert (folder / "models/net_g_latest.pth").is_file()
-    assert len(torch.load(folder / "training_states/3.state", weights_only=True)["random"]) == 2
-    (log,) = folder.glob("*.log")
-    assert log.read_text().count("Validation val") == 1
