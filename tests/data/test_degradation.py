@@ -2,8 +2,6 @@
 
 import json
 import math
-import subprocess
-import sys
 from dataclasses import replace
 
 import cv2
@@ -34,18 +32,9 @@ def recipes(count: int, ranges: DegradationRanges = DegradationRanges()) -> list
     return [sample_recipe(ranges, rng_from_key(0, i)) for i in range(count)]
 
 
-def test_recipe_is_a_function_of_seed_and_key_in_every_process():
-    program = (
-        "from gpen_plugin.data.degradation import *;"
-        "from gpen_plugin.data.rng import rng_from_key;"
-        "print(sample_recipe(DegradationRanges(), rng_from_key(3, 'faces/ä 1')).to_dict())"
-    )
-    command = [sys.executable, "-c", program]
-    printed = {subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()}
-    assert printed == {str(sample_recipe(DegradationRanges(), rng_from_key(3, "faces/ä 1")).to_dict())}
-
-
-def test_recipe_does_not_change_with_versions():
+def test_recipe_does_not_change_with_processes_and_versions():
+    """Python's own hash of a text differs between processes."""
+    assert rng_from_key(3, "faces/ä 1").integers(2**63) == 7516405124666084650
     assert rng_from_key(0, "00001").integers(2**63) == 6479430803223343045
     recipe = sample_recipe(DegradationRanges(), rng_from_key(0, "00001"))
     assert str(recipe) == "motion blur 23 px (at 138 deg), 1/151.3, noise 11.3, JPEG 36"
