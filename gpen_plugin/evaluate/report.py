@@ -14,9 +14,8 @@ import numpy as np
 
 from gpen_plugin.data.image_source import decode_image
 from gpen_plugin.errors import DataError, OptionError
-from gpen_plugin.evaluate import compare, figures, tables
-from gpen_plugin.evaluate.groups import GroupMeans
-from gpen_plugin.evaluate.labels import read_labels
+from gpen_plugin.evaluate import figures, tables
+from gpen_plugin.evaluate.groups import GroupMeans, read_labels
 from gpen_plugin.evaluate.options import ReportOptions, check_reference
 from gpen_plugin.evaluate.results import Column, Results, delete_file, input_path, restored_path, truth_path, write_text
 from gpen_plugin.evaluate.summary import Summary, one_line
@@ -270,8 +269,8 @@ def write_report(root: Path, results: Results, options: ReportOptions) -> list[P
         texts["breakdown.md"] = tables.groups_markdown(breakdown)
         texts["breakdown.csv"] = tables.groups_csv(breakdown)
     if options.against:
-        texts["against.md"] = compare.compare_markdown(summary, options.against)
-        texts["against.csv"] = compare.compare_csv(summary, options.against)
+        texts["against.md"] = tables.compare_markdown(summary, options.against)
+        texts["against.csv"] = tables.compare_csv(summary, options.against)
     for name in OPTIONAL_FILES:
         delete_file(root / name)  # of an earlier report
     for name, text in texts.items():

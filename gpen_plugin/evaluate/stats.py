@@ -118,19 +118,19 @@ def format_cells(results: Results) -> Cells:
 
 
 def _format_column(results: Results, condition: str, column: Column) -> dict[CellIndex, Cell]:
-    measured = {row.name: _measured(results, row, condition, column) for row in results.rows}
-    wanted = np.logical_or.reduce(list(measured.values()))
+    has_value = {row.name: _has_value(results, row, condition, column) for row in results.rows}
+    wanted = np.logical_or.reduce(list(has_value.values()))
     cells = {}
     for row in results.rows:
         value = results.value(row.name, condition, column)
         text = f"{round(value, column.decimals) + 0.0:.{column.decimals}f}" if np.isfinite(value) else "-"  # no -0.00
-        has = measured[row.name]
+        has = has_value[row.name]
         complete = is_complete(results, row, condition) and bool((has == wanted).all())
         cells[CellIndex(row.name, condition, column.name)] = Cell(value, text, int(has.sum()), complete)
     return cells
 
 
-def _measured(results: Results, row: Row, condition: str, column: Column) -> np.ndarray:
+def _has_value(results: Results, row: Row, condition: str, column: Column) -> np.ndarray:
     """Which images a value rests on, (N,) bool."""
     if not column.of_sets:
         return np.isfinite(results.image_values(row.name, condition, column.name))

@@ -36,8 +36,8 @@ class Head(NamedTuple):
 class Summary:
     """Results, ranked and with intervals."""
 
-    results: Results  # what was measured, a row per method
-    measured: Results  # the same, a row per run of a method that was trained several times
+    results: Results  # a row per method
+    unaveraged: Results  # a row per run of a method that was trained several times
     cells: Cells  # every number
     intervals: dict[CellIndex, Interval]  # 95 % intervals of those that are means
     differences: dict[CellIndex, Difference]  # of the methods from the best one of a column

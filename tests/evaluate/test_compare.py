@@ -9,11 +9,11 @@ import pytest
 from helpers.results_for_report import FID, LPIPS, PSNR, draw_images, made_results
 
 from gpen_plugin.errors import OptionError
-from gpen_plugin.evaluate.compare import compare, compare_csv, compare_markdown
 from gpen_plugin.evaluate.options import EvaluationOptions, ReportOptions
 from gpen_plugin.evaluate.report import write_report
 from gpen_plugin.evaluate.results import Results
 from gpen_plugin.evaluate.summary import Head, Summary
+from gpen_plugin.evaluate.tables import compare, compare_csv, compare_markdown
 
 
 def summary_of(values: dict, sets: dict | None = None, column=PSNR) -> Summary:

@@ -10,8 +10,7 @@ from helpers.results_for_report import FID, LPIPS, PSNR, draw_images, made_resul
 from helpers.small_evaluation import given, run, weights  # noqa: F401 - fixtures
 
 from gpen_plugin.errors import DataError, OptionError
-from gpen_plugin.evaluate.groups import GroupMeans
-from gpen_plugin.evaluate.labels import Labels
+from gpen_plugin.evaluate.groups import GroupMeans, Labels
 from gpen_plugin.evaluate.options import EvaluationOptions, ReportOptions
 from gpen_plugin.evaluate.report import write_report
 from gpen_plugin.evaluate.summary import Summary

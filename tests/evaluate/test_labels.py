@@ -3,7 +3,7 @@
 import pytest
 
 from gpen_plugin.errors import DataError, OptionError
-from gpen_plugin.evaluate.labels import Labels, read_labels, split_into_groups
+from gpen_plugin.evaluate.groups import Labels, read_labels, split_into_groups
 from gpen_plugin.evaluate.options import ReportOptions
 
 

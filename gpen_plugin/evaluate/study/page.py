@@ -15,7 +15,7 @@ from gpen_plugin.data.image_source import decode_image
 from gpen_plugin.data.rng import rng_from_key
 from gpen_plugin.errors import DataError, OptionError
 from gpen_plugin.evaluate.results import Failure, Results, Row, input_path, restored_path
-from gpen_plugin.evaluate.study.key import StudyImage, StudyKey
+from gpen_plugin.evaluate.study.votes import StudyImage, StudyKey
 
 MAX_METHODS = 12  # more are hard to rank, and letters beyond L are keys of the page
 JPEG = [cv2.IMWRITE_JPEG_QUALITY, 95, cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444]
