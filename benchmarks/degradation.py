@@ -23,12 +23,12 @@ from torch.utils.data import DataLoader
 from gpen_plugin.data.degradation import (
     DegradationRanges,
     DegradationRecipe,
+    blur_downsample,
     make_kernel,
     sample_recipe,
 )
 from gpen_plugin.data.gpen_degradation_dataset import GPENDegradationDataset
 from gpen_plugin.data.rng import rng_from_key
-from gpen_plugin.data.sparse_blur import blur_downsample
 from gpen_plugin.host.data_cursor import SampleIndex
 
 PAIRS = 48  # of one call

@@ -28,7 +28,7 @@ import numpy as np
 from tqdm import tqdm
 
 from gpen_plugin.baselines.method import Sample
-from gpen_plugin.config.yaml_io import read_options
+from gpen_plugin.config.schema import read_options
 from gpen_plugin.data.lmdb_file import lmdb_key
 from gpen_plugin.errors import DataError, OptionError, handle_errors
 from gpen_plugin.evaluate.fingerprint import compute_fingerprint

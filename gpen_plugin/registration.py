@@ -9,7 +9,7 @@
    class (``*_arch.py``, ``*_dataset.py``, ``*_model.py`` as in BasicSR and GFPGAN; losses and metrics), and adds two
    checks to BasicSR's reading of options. An exception here leaves BasicSR usable: its registries report the exception
    when one of our names is looked up.
-4. BasicSR reads an option file. `gpen_plugin.preflight` checks it, and `host/run_lock.py` reserves the folder of the
+4. BasicSR reads an option file. `gpen_plugin.preflight` checks it, and `host/run_hooks.py` reserves the folder of the
    run, before anything is written. Option files that name no class of ours are left to BasicSR.
 
 To check all this on a machine: ``python -m gpen_plugin.doctor``.

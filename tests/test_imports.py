@@ -19,10 +19,7 @@ EXCEPTIONS = {
     ("cli/doctor.py", "registration"),  # tries what happens when BasicSR is imported
     ("host/registry.py", "registration"),  # without BasicSR, for the names of our own classes
 }
-WITHOUT_THE_HOST = (
-    *("errors.py", "config", "images", "ops", "checkpoints/download.py"),
-    *("data/degradation.py", "data/sparse_blur.py"),
-)
+WITHOUT_THE_HOST = ("errors.py", "config", "images", "ops", "checkpoints/download.py", "data/degradation.py")
 MODULES = sorted(PACKAGE.rglob("*.py"))
 
 

@@ -26,7 +26,7 @@ from gpen_plugin.checkpoints.network_spec import NetworkSpec, infer_spec
 from gpen_plugin.errors import CheckpointError, GPENError, OptionError, plain_message
 
 if TYPE_CHECKING:
-    from gpen_plugin.checkpoints.targets import Target
+    from gpen_plugin.checkpoints import Target
 
 AVERAGED = ("params_ema", "g_ema")
 """Entries that hold a running average of the weights; all others hold the weights themselves."""

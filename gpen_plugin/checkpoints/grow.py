@@ -7,11 +7,10 @@ from dataclasses import replace
 import torch
 
 from gpen_plugin.archs.layers import NoiseMode, check_positive
-from gpen_plugin.checkpoints import checkpoint
+from gpen_plugin.checkpoints import TARGETS, checkpoint
 from gpen_plugin.checkpoints.checkpoint import build
 from gpen_plugin.checkpoints.convert import make_folder, read_networks, select_networks
 from gpen_plugin.checkpoints.network_spec import NetworkSpec
-from gpen_plugin.checkpoints.targets import TARGETS
 from gpen_plugin.errors import OptionError
 from gpen_plugin.ops import bias_act
 

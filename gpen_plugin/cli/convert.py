@@ -11,7 +11,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from gpen_plugin.checkpoints.targets import TARGETS
+from gpen_plugin.checkpoints import TARGETS
 from gpen_plugin.errors import OptionError, handle_errors
 
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gpen_plugin.config.yaml_io import read_options
+from gpen_plugin.config.schema import read_options
 from gpen_plugin.errors import handle_errors
 
 if TYPE_CHECKING:

@@ -32,7 +32,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _check() -> int:
     from basicsr.utils.options import parse_options
 
-    from gpen_plugin.host.run_lock import no_claims
+    from gpen_plugin.host.run_hooks import no_claims
 
     with redirect_stdout(sys.stderr), no_claims():
         opt, _ = parse_options(os.getcwd(), is_train=True)

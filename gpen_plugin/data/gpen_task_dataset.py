@@ -1,13 +1,16 @@
 """Data sets of the authors' other tasks: colorization, inpainting, and faces from segmentation maps."""
 
+import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
+from itertools import pairwise
 
+import cv2
 import numpy as np
 import torch
 
+from gpen_plugin.config.schema import build
 from gpen_plugin.data.degradation import DegradationRanges, degrade, resize_bilinear, sample_recipe
-from gpen_plugin.data.free_form_masks import BrushRanges, brush_mask
 from gpen_plugin.data.gpen_face_dataset import GPENPairDataset, PairOptions, check_pairs, collect_errors
 from gpen_plugin.data.segmentation_labels import (
     PALETTE,
@@ -17,9 +20,95 @@ from gpen_plugin.data.segmentation_labels import (
     read_labels,
     resize_map,
 )
-from gpen_plugin.errors import GPENError
+from gpen_plugin.errors import GPENError, OptionError
 from gpen_plugin.host import register
 from gpen_plugin.images.color import to_gray
+
+
+@dataclass(frozen=True)
+class BrushRanges:
+    """Uniform distributions of brush strokes, both ends included; OptionError if wrong.
+
+    A stroke is a zigzag of straight lines with round ends, all of one width. The masks of the authors' training are not
+    published; the numbers and widths here are those of their demo at 1024 px.
+    """
+
+    strokes: tuple[int, int] = (1, 3)  # number of strokes; more are added until the lower bound of `covered` is reached
+    vertices: tuple[int, int] = (8, 27)  # bends of a stroke
+    length: tuple[float, float] = (0.05, 0.3)  # distance between two bends, fraction of the image's side
+    width: tuple[float, float] = (0.012, 0.078)  # width of a stroke, fraction of the image's side; at least a pixel
+    turn: tuple[float, float] = (1.6, 2.8)  # turn at a bend in radians, alternately to the left and the right
+    # fraction of the image under strokes; a line that would exceed the upper bound ends the mask
+    covered: tuple[float, float] = (0.05, 0.5)
+
+    def __post_init__(self):
+        for key in fields(self):
+            given = tuple(getattr(self, key.name))  # YAML gives lists
+            object.__setattr__(self, key.name, given)
+            lowest, highest = _BOUNDS[key.name]
+            if given[0] > given[1]:
+                hint = f"Write [{given[1]}, {given[0]}]."
+                raise OptionError(key.name, f"got {list(given)}", "the smaller number first", hint)
+            if not lowest <= given[0] <= given[1] <= highest:
+                limits = f"numbers within {lowest:g} and {highest:.4g}"
+                raise OptionError(key.name, f"got {list(given)}", limits)
+        line = self.length[1] * self.width[1] + math.pi / 4 * self.width[1] ** 2
+        if self.covered[1] - self.covered[0] < line:
+            got = f"got {list(self.covered)}, and a single line may cover {line:.2g}"
+            hint = "Widen it, or lower length or width."
+            raise OptionError("covered", got, "bounds between which a line fits", hint)
+
+    @classmethod
+    def from_options(cls, given: Mapping, where: str) -> "BrushRanges":
+        """Build the ranges from YAML; errors name the key path, which starts with `where`."""
+        return build(cls, given, where)
+
+
+_BOUNDS = {  # smallest and largest value allowed
+    "strokes": (1, 100),
+    "vertices": (1, 1000),
+    "length": (0.001, 0.5),
+    "width": (0.001, 0.5),
+    "turn": (0, math.pi),
+    "covered": (0, 1),
+}
+
+
+def brush_mask(ranges: BrushRanges, rng: np.random.Generator, size: int) -> np.ndarray:
+    """Sample strokes and render them: (size, size) uint8, 1 under a stroke, else 0."""
+    mask = np.zeros((size, size), np.uint8)
+    count, rendered = int(rng.integers(ranges.strokes[0], ranges.strokes[1] + 1)), 0
+    while rendered < count or mask.mean() < ranges.covered[0]:
+        width = max(1, round(float(rng.uniform(*ranges.width)) * size))
+        if not _render(mask, _sample_zigzag(ranges, rng), width, ranges.covered[1]):
+            break
+        rendered += 1
+    return mask
+
+
+def _sample_zigzag(ranges: BrushRanges, rng: np.random.Generator) -> list[np.ndarray]:
+    """Ends and bends of a stroke: points (x, y) in the unit square, reflected at its border."""
+    points = [rng.uniform(0, 1, 2)]
+    heading, side = rng.uniform(0, 2 * math.pi), 1 if rng.random() < 0.5 else -1
+    for _ in range(int(rng.integers(ranges.vertices[0], ranges.vertices[1] + 1)) + 1):
+        step = rng.uniform(*ranges.length) * np.array([math.cos(heading), math.sin(heading)])
+        inside = (points[-1] + step >= 0) & (points[-1] + step <= 1)
+        step = np.where(inside, step, -step)
+        points.append(points[-1] + step)
+        heading = math.atan2(step[1], step[0]) + side * rng.uniform(*ranges.turn)
+        side = -side
+    return points
+
+
+def _render(mask: np.ndarray, points: list[np.ndarray], width: int, max_covered: float) -> bool:
+    """Add a stroke to a mask line by line; False, without the rest, if it would cover more than `max_covered`."""
+    pixels = [tuple(int(value) for value in np.minimum(point * len(mask), len(mask) - 1)) for point in points]
+    for start, end in pairwise(pixels):
+        longer = cv2.line(mask.copy(), start, end, 1, width)  # OpenCV rounds the ends of thick lines
+        if longer.mean() > max_covered:
+            return False
+        mask[:] = longer
+    return True
 
 
 @dataclass(frozen=True)

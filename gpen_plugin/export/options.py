@@ -23,7 +23,7 @@ class ExportOptions:
 
     format: Format = "onnx"  # `program` is that of torch.export
     batch: int | None = None  # number of images the file takes at once; None for any number
-    precision: Precision = "fp32"  # of the convolutions; input and output are always float32. See `half_precision`
+    precision: Precision = "fp32"  # of the convolutions; input and output are always float32. See `scale_for_half`
     opset: int = 17  # version of ONNX's operators; other formats ignore it
     # largest difference from PyTorch, as a fraction of the value range; None for `TOLERANCES`
     tolerance: float | None = None

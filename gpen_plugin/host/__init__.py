@@ -19,8 +19,7 @@ from gpen_plugin.host.registry import (
     trains_ours,
 )
 from gpen_plugin.host.resume import RESUME_PATCHES, state_to_resume
-from gpen_plugin.host.run_hooks import RUN_PATCHES, before_run
-from gpen_plugin.host.run_lock import claim_run
+from gpen_plugin.host.run_hooks import RUN_PATCHES, before_run, claim_run
 
 __all__ = [
     "PATCHES",

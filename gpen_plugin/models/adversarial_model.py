@@ -22,18 +22,17 @@ from basicsr.utils.dist_util import master_only
 
 from gpen_plugin.checkpoints import checkpoint
 from gpen_plugin.config.train_options import AdversarialOptions
+from gpen_plugin.data.rng import StepRNG
 from gpen_plugin.host import batch_index, data_wait_seconds
 from gpen_plugin.host.distributed import all_gather_object
 from gpen_plugin.models import train_state
-from gpen_plugin.models.ema import KERNEL, restore_fused_state, update_ema
-from gpen_plugin.models.gan_steps import Losses, r1_step
-from gpen_plugin.models.nan_guard import NaNGuard
-from gpen_plugin.models.rng import StepRNG
+from gpen_plugin.models.gan_steps import Losses, NaNGuard, r1_step
 from gpen_plugin.models.train_state import changes_between, load_optimizers, recorded_options
 from gpen_plugin.models.validation import ImageNames, Images, MetricSums, compute_metrics, image_path
 
 WINDOW = 100  # iterations of one measurement
 MAX_WAIT_FRACTION = 0.25  # of the time
+FUSED_ADAM = {"fused": True, "foreach": None}  # arguments that choose the kernel
 
 
 class DataWaitMonitor:
@@ -83,6 +82,31 @@ def processor_digest() -> str:
         keys = ("vendor_id", "cpu family", "model", "model name", "flags", "CPU part", "Features", "isa", "uarch")
         described += [line for line in first.splitlines() if line.partition(":")[0].strip() in keys]
     return hashlib.sha256("\n".join(described).encode()).hexdigest()[:8]
+
+
+@torch.no_grad()
+def update_ema(average: torch.nn.Module, source: torch.nn.Module, decay: float) -> None:
+    """In place: parameters = decay * average + (1 - decay) * source, buffers are copied. Networks without DDP."""
+    parameters, buffers = dict(source.named_parameters()), dict(source.named_buffers())
+    names, averaged = zip(*average.named_parameters(), strict=True)
+    torch._foreach_lerp_(averaged, [parameters[name] for name in names], 1 - decay)
+    averaged_buffers = dict(average.named_buffers())
+    if averaged_buffers:
+        torch._foreach_copy_([*averaged_buffers.values()], [buffers[name] for name in averaged_buffers])
+
+
+def restore_fused_state(optimizer: torch.optim.Optimizer) -> None:
+    """Make a loaded state of an Adam built with `FUSED_ADAM` fit the fused kernel; a hook after ``load_state_dict``."""
+    # A state contains the kernel that wrote it and the memory layout of its tensors. With another kernel's flag the
+    # fused kernel would be replaced silently; and because it reads memory linearly, moments in another layout than
+    # their weights (a GPU's state on a CPU with channels last) would be applied to the wrong weights.
+    for group in optimizer.param_groups:
+        group.update(FUSED_ADAM)
+        for parameter in group["params"]:
+            held = optimizer.state.get(parameter, {})
+            for name, value in held.items():
+                like = value if name == "step" else parameter
+                held[name] = torch.empty_like(like, device=parameter.device).copy_(value)
 
 
 class AdversarialModel(SRModel):
@@ -155,7 +179,7 @@ class AdversarialModel(SRModel):
 
     def get_optimizer(self, optim_type: str, params: list[dict], lr: float, *, betas, eps: float):
         """BasicSR's, with the fused kernel."""
-        optimizer = super().get_optimizer(optim_type, params, lr, betas=betas, eps=eps, **KERNEL)
+        optimizer = super().get_optimizer(optim_type, params, lr, betas=betas, eps=eps, **FUSED_ADAM)
         optimizer.register_load_state_dict_post_hook(restore_fused_state)
         return optimizer
 

@@ -7,14 +7,15 @@ import numpy as np
 import torch
 from basicsr.utils import tensor2img
 
+from gpen_plugin.archs.gan_prior_arch import GPENPrior
 from gpen_plugin.config.train_options import AdamOptions, PriorTrainOptions
+from gpen_plugin.data.rng import normal
 from gpen_plugin.host import register
 from gpen_plugin.host.distributed import all_reduce_mean
 from gpen_plugin.images.grid import mosaic, sheet
 from gpen_plugin.models.adversarial_model import AdversarialModel
 from gpen_plugin.models.augment import Augmentation, AugmentOptions
 from gpen_plugin.models.gan_steps import discriminator_step, generator_step, path_length_step
-from gpen_plugin.models.rng import mix_styles, noise_maps, normal
 from gpen_plugin.models.validation import Images, MetricSums
 
 MEAN_LATENT_SAMPLES = 4096  # for the center of truncation
@@ -173,3 +174,22 @@ def _shrink(image: np.ndarray, side: int) -> np.ndarray:
     if image.shape[0] <= side:
         return image
     return cv2.resize(image, (side, side), interpolation=cv2.INTER_AREA)
+
+
+def noise_maps(prior: GPENPrior, generators: Sequence[torch.Generator]) -> list[torch.Tensor | None]:
+    """As `GPENPrior.make_noise`, each sample from its own generator."""
+    maps_of_samples = zip(*(prior.make_noise(1, generator) for generator in generators), strict=True)
+    return [None if maps[0] is None else torch.cat(maps) for maps in maps_of_samples]
+
+
+def mix_styles(
+    prior: GPENPrior, generators: Sequence[torch.Generator], mixing_prob: float
+) -> tuple[list[torch.Tensor], torch.Tensor]:
+    """Style mixing (StyleGAN2): two codes, (N, F), and the index of the first layer that takes the second, (N,).
+
+    With probability 1 - `mixing_prob` that is past the last layer.
+    """
+    first, second = normal((2, prior.num_style_feat), generators).unbind(dim=1)  # (N, 2, F) -> 2 x (N, F)
+    u, position = torch.stack([torch.rand(2, generator=g, device=g.device) for g in generators]).unbind(dim=1)  # (N,)
+    index = 1 + (position * (prior.num_latent - 1)).long()  # 1 to num_latent - 1
+    return [first, second], index.where(u < mixing_prob, torch.full_like(index, prior.num_latent))

@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from gpen_plugin.checkpoints.download import WeightFile, find_weights
 from gpen_plugin.config import schema
-from gpen_plugin.config.yaml_io import read_options
+from gpen_plugin.config.schema import read_options
 from gpen_plugin.errors import OptionError, ShapeError
 from gpen_plugin.images.color import from_float, to_float
 from gpen_plugin.restore.network import (

@@ -9,7 +9,7 @@ import yaml
 from helpers import REPOSITORY
 from test_preflight import OPTION_FILES
 
-from gpen_plugin.config.yaml_io import read_options
+from gpen_plugin.config.schema import read_options
 
 LOADED = {file: yaml.safe_load(file.read_text()) for file in OPTION_FILES}
 TRAININGS = {file: options for file, options in LOADED.items() if "train" in options}

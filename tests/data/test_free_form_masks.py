@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 import pytest
 
-from gpen_plugin.data.free_form_masks import BrushRanges, brush_mask
+from gpen_plugin.data.gpen_task_dataset import BrushRanges, brush_mask
 from gpen_plugin.data.rng import rng_from_key
 from gpen_plugin.errors import OptionError
 

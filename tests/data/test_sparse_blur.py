@@ -10,13 +10,14 @@ from gpen_plugin.data import degradation
 from gpen_plugin.data.degradation import (
     DegradationRanges,
     DegradationRecipe,
+    blur_downsample,
     degrade_lowres,
     gaussian_kernel,
     motion_kernel,
     sample_recipe,
+    use_sparse_blur,
 )
 from gpen_plugin.data.rng import rng_from_key
-from gpen_plugin.data.sparse_blur import blur_downsample, use_sparse_blur
 
 KERNELS = {
     "none": np.ones((1, 1), np.float32),

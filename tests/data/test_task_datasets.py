@@ -7,8 +7,13 @@ import torch
 from helpers.training_images import color_image, write_faces, write_lmdb
 
 from gpen_plugin.data.degradation import DegradationRanges, degrade, resize_bilinear, sample_recipe
-from gpen_plugin.data.free_form_masks import BrushRanges, brush_mask
-from gpen_plugin.data.gpen_task_dataset import GPENColorizationDataset, GPENInpaintingDataset, GPENSegmentationDataset
+from gpen_plugin.data.gpen_task_dataset import (
+    BrushRanges,
+    GPENColorizationDataset,
+    GPENInpaintingDataset,
+    GPENSegmentationDataset,
+    brush_mask,
+)
 from gpen_plugin.data.rng import rng_from_key
 from gpen_plugin.data.segmentation_labels import LABELS, colorize_labels, hflip_labels, resize_map
 from gpen_plugin.errors import DataError, GPENError

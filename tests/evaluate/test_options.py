@@ -4,7 +4,7 @@ import pytest
 from helpers import REPOSITORY
 from helpers.small_evaluation import given, weights  # noqa: F401 - fixtures
 
-from gpen_plugin.config.yaml_io import read_options
+from gpen_plugin.config.schema import read_options
 from gpen_plugin.errors import OptionError
 from gpen_plugin.evaluate.options import EvaluationOptions
 from gpen_plugin.evaluate.results import slugify

@@ -6,8 +6,7 @@ import torch
 from helpers.small_networks import NETWORKS, built, rounding_error
 
 from gpen_plugin.archs.inference import fuse
-from gpen_plugin.export.exporter import export, make_test_inputs
-from gpen_plugin.export.half_precision import PEAK, scale_for_half
+from gpen_plugin.export.exporter import PEAK, export, make_test_inputs, scale_for_half
 from gpen_plugin.export.options import ExportOptions
 
 KINDS = [kind for kind in NETWORKS if kind.startswith("GPEN ")]

@@ -15,7 +15,7 @@ import pytest
 
 from gpen_plugin import registration
 from gpen_plugin.errors import OptionError
-from gpen_plugin.host import claim_run, run_lock
+from gpen_plugin.host import claim_run, run_hooks
 
 
 class Options(OrderedDict):
@@ -102,7 +102,7 @@ def test_a_file_system_without_locks_is_reported_and_does_not_stop_the_run(tmp_p
     def fail(*_):
         raise OSError(errno.ENOLCK, "No locks available")
 
-    monkeypatch.setattr(run_lock.fcntl, "lockf", fail)
+    monkeypatch.setattr(run_hooks.fcntl, "lockf", fail)
     monkeypatch.setattr(logging.getLogger("basicsr"), "handlers", [caplog.handler])
     claim_run(parsed(tmp_path))
     assert ".small.lock cannot be locked (No locks available): a second run" in caplog.messages[0]

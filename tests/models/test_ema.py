@@ -7,7 +7,7 @@ import torch
 from basicsr.models import build_model
 from torch import nn
 
-from gpen_plugin.models.ema import KERNEL, restore_fused_state
+from gpen_plugin.models.adversarial_model import FUSED_ADAM, restore_fused_state
 
 
 def network() -> nn.Module:
@@ -16,7 +16,7 @@ def network() -> nn.Module:
 
 
 def fused(net: nn.Module) -> torch.optim.Adam:
-    optimizer = torch.optim.Adam(net.parameters(), lr=0.01, betas=(0.5, 0.99), **KERNEL)
+    optimizer = torch.optim.Adam(net.parameters(), lr=0.01, betas=(0.5, 0.99), **FUSED_ADAM)
     optimizer.register_load_state_dict_post_hook(restore_fused_state)
     return optimizer
 

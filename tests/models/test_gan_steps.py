@@ -7,8 +7,7 @@ from helpers.linear_discriminator import LinearDiscriminator
 from torch import nn
 from torch.nn import functional as F
 
-from gpen_plugin.models.gan_steps import discriminator_step, generator_step, path_length_step, r1_step
-from gpen_plugin.models.nan_guard import NaNGuard
+from gpen_plugin.models.gan_steps import NaNGuard, discriminator_step, generator_step, path_length_step, r1_step
 
 
 @pytest.fixture

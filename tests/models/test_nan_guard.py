@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from gpen_plugin.errors import TrainingError
-from gpen_plugin.models.nan_guard import NaNGuard
+from gpen_plugin.models.gan_steps import NaNGuard
 
 
 @pytest.fixture

@@ -14,8 +14,7 @@ from torch.nn import functional as F
 from gpen_plugin.archs.gpen_arch import GPEN
 from gpen_plugin.archs.gpen_discriminator_arch import GPENDiscriminator
 from gpen_plugin.losses import DiscriminatorFeatureMatchingLoss
-from gpen_plugin.models.gan_steps import generator_and_discriminator_step
-from gpen_plugin.models.nan_guard import NaNGuard
+from gpen_plugin.models.gan_steps import NaNGuard, generator_and_discriminator_step
 
 
 @pytest.fixture

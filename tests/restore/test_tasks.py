@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from synthetic_faces import render_face
 
-from gpen_plugin.data.free_form_masks import BrushRanges, brush_mask
+from gpen_plugin.data.gpen_task_dataset import BrushRanges, brush_mask
 from gpen_plugin.data.rng import rng_from_key
 from gpen_plugin.data.segmentation_labels import LABELS, colorize_labels
 from gpen_plugin.errors import DataError, OptionError
