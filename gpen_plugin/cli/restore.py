@@ -82,8 +82,9 @@ def parser() -> argparse.ArgumentParser:
     add("--detector", default="auto", choices=("auto", "retinaface", "yunet"), help=detector_help)
     add("--detector-file", type=Path, help="weights of RetinaFace (default: found on this machine)")
     add("--min-face", type=float, default=16, help="leave smaller faces unchanged, in pixels (default %(default)s)")
-    max_help = "leave larger faces unchanged (default: 160 without --model, as that network sees 128; else no limit)"
-    add("--max-face", type=float, help=max_help)
+    add("--max-face", type=float, help="leave larger faces unchanged, in pixels (default: no limit)")
+    sharp_help = "faces that are as sharp as the network's result already (default: keep without --model, else restore)"
+    add("--sharp-faces", choices=("keep", "restore"), help=sharp_help)
     template_help = "face alignment: ffhq, gpen, arcface, dlib, or ten numbers (default: that of the model)"
     add("--template", help=template_help)
 
@@ -95,7 +96,8 @@ def parser() -> argparse.ArgumentParser:
     background_help = "network for the rest of the photograph: RealESRGAN_x2plus, RealESRGAN_x4plus, or an option file"
     add("--background", help=f"{background_help} of BasicSR")
     add("--tile", type=int, default=512, help="side of the tiles for --background, in pixels (default %(default)s)")
-    add("--keep-color", action="store_true", help="keep the low frequencies of the input's color")
+    color_help = "keep the low frequencies of the input's light and color (default: without --model)"
+    add("--keep-color", action=argparse.BooleanOptionalAction, help=color_help)
     identity_help = "leave a face unchanged if its cosine similarity to the restored one is below this"
     add("--identity", type=float, metavar="COSINE", help=identity_help)
     recognition_help = "face recognition network for --identity (default: gfpgan's ArcFace)"
@@ -252,6 +254,7 @@ def _restorer(arguments: argparse.Namespace) -> "Restorer":
         detector_file=arguments.detector_file,
         min_face=arguments.min_face,
         max_face=arguments.max_face,
+        skip_sharp=None if arguments.sharp_faces is None else arguments.sharp_faces == "keep",
         template=arguments.template,
         mask=arguments.mask,
         alpha=arguments.alpha,

@@ -138,7 +138,11 @@ class Page:
 
     def blend(self, upload: Upload, picked: Sequence[int], alpha: float) -> "Restoration":
         """Paste the picked faces (numbers from 1) into the photograph, also those that were skipped."""
-        faces = [replace(face, skip_reason=None) for number, face in enumerate(upload.faces, 1) if number in picked]
+        faces = [
+            replace(face, skip_reason=None, weight=face.weight or 1)
+            for number, face in enumerate(upload.faces, 1)
+            if number in picked
+        ]
         with self._lock:
             return self._restorer.paste_back(upload.photograph, faces, alpha=alpha)
 
@@ -359,7 +363,7 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--detector-file", type=Path, help="as in gpen-restore")
     parser.add_argument("--max-face", type=float, help="as in gpen-restore")
     parser.add_argument("--upscale", type=float, default=1, help="as in gpen-restore (default %(default)s)")
-    parser.add_argument("--keep-color", action="store_true", help="as in gpen-restore")
+    parser.add_argument("--keep-color", action=argparse.BooleanOptionalAction, help="as in gpen-restore")
     parser.add_argument(
         "--host", default="127.0.0.1", help="address to listen on; 0.0.0.0 allows other computers (default %(default)s)"
     )

@@ -57,9 +57,10 @@ class FaceReport:
                 "score": round(face.detected.score, 4),
                 "detector": face.detected.detector,
             }
-        return cls(
-            {**entry, "identity": face.identity if known else None, "skip_reason": face.skip_reason}, face.skip_reason
-        )
+        entry |= {"identity": face.identity if known else None}
+        if face.added_detail is not None:
+            entry |= {"added_detail": round(face.added_detail, 2), "weight": round(face.weight, 2)}
+        return cls({**entry, "skip_reason": face.skip_reason}, face.skip_reason)
 
 
 @dataclass

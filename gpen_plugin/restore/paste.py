@@ -45,6 +45,7 @@ NO_FACE = (0, 14, 16, 17, 18)  # background, hat, necklace, neck, clothes; the o
 FACEXLIB_HINT = f"Run: {INSTALL_FACEXLIB}. Or use mask soft."
 FEATHER = 0.03  # of the side: standard deviation of the parsing mask's soft edge
 CHIN_OFFSET = 0.75  # of the chin below the mouth, in distances of eyes and mouth
+UNUSED_BORDER = 0.04  # of half the side: a network's outermost columns are off, as it pads with zeros there
 MIN_FADE, MAX_FADE = 0.15, 0.3  # width of the fade of a soft mask, of half the side
 ROUNDNESS = 4  # exponent: 2 is an ellipse, many are a square
 DETAIL_RADIUS = 0.05  # of the side: window in which the kept detail is measured; 0.02 to 0.1 work as well
@@ -72,9 +73,9 @@ def soft_mask(
     """A rounded square, (size, size) float32: 1 over the face down to the chin, 0 with zero slope at the border."""
     eyes, mouth = template[:2].mean(axis=0), template[3:].mean(axis=0)
     chin = mouth + CHIN_OFFSET * (mouth - eyes)
-    fade = float(np.clip(1 - _distance(*np.abs(2 * chin - 1)), MIN_FADE, MAX_FADE))
+    fade = float(np.clip(1 - UNUSED_BORDER - _distance(*np.abs(2 * chin - 1)), MIN_FADE, MAX_FADE))
     along = np.abs((np.arange(size) + 0.5) * (2 / size) - 1)
-    inside = ((1 - _distance(along[:, None], along)) / fade).clip(0, 1)
+    inside = ((1 - UNUSED_BORDER - _distance(along[:, None], along)) / fade).clip(0, 1)
     return (inside * inside * (3 - 2 * inside)).astype(np.float32)
 
 

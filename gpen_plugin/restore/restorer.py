@@ -17,6 +17,7 @@ from gpen_plugin.images.photograph import Photograph, read_photograph
 from gpen_plugin.nets.loading import select_device
 from gpen_plugin.restore.alignment import align, can_be_aligned, parse_template, scale_affine, side_in_photograph, warp
 from gpen_plugin.restore.background import open_background
+from gpen_plugin.restore.detail import added_detail, weight_of
 from gpen_plugin.restore.detection import DetectedFace, open_detector
 from gpen_plugin.restore.identity_gate import open_gate
 from gpen_plugin.restore.network import FaceNetwork, open_network
@@ -26,8 +27,8 @@ from gpen_plugin.restore.tasks import Task, get_task
 from gpen_plugin.restore.zoo import DEFAULT
 
 Image = np.ndarray | Photograph | str | PathLike
+ALREADY_SHARP = "as sharp as the network's result already (--sharp-faces)"
 MIN_FACE = 16  # pixels; smaller faces are not detected
-DEFAULT_MAX_SCALE = 1.25  # times the input of the included network, which would blur sharper faces
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,6 +41,8 @@ class RestoredFace:
     crop: np.ndarray
     restored: np.ndarray  # the network's output, (T, T, 3) BGR float32 in [0, 1]; in the input's color with keep_color
     identity: float | None = None  # cosine similarity of both for a recognition network; None if it was not computed
+    added_detail: float | None = None  # see `gpen_plugin.restore.detail`; None if it was not measured
+    weight: float = 1  # of the restored face in the result, 0 to 1, times that of the restorer
     skip_reason: str | None = None  # why the face is left unchanged in the result; None if it is restored
 
 
@@ -83,8 +86,10 @@ class Restorer:
         detector: str = "auto",
         detector_file: str | PathLike | None = None,  # weights of RetinaFace
         min_face: float = MIN_FACE,  # side of the smallest face that is restored, in pixels
-        # side of the largest, as aligned. None: no limit, or without `model` 1.25 times the network's input
-        max_face: float | None = None,
+        max_face: float | None = None,  # side of the largest, as aligned; None for no limit
+        # leave a face of a photograph unchanged if it is as sharp as the network's result already, and blend the two if
+        # it nearly is: see `gpen_plugin.restore.detail`. None: with the default model if there is no `max_face`
+        skip_sharp: bool | None = None,
         # face alignment: ``ffhq``, ``gpen``, ``arcface``, ``dlib`` or ten numbers; None takes that of the model
         template: str | None = None,
         mask: str = "auto",  # ``auto``, ``soft`` or ``parsing``: which part of a restored face is pasted
@@ -94,7 +99,8 @@ class Restorer:
         background: str | None = None,
         tile: int = 512,  # side of the tiles in which it does, in pixels
         batch: int = 8,  # faces per batch; on a CPU they run in parallel threads
-        keep_color: bool = False,  # keep the low frequencies of the input's color
+        # keep the low frequencies of the input's light and color. None: with the default model
+        keep_color: bool | None = None,
         # least cosine similarity of input and restored face, -1 to 1; below it the face is left unchanged. None: not
         # checked
         identity: float | None = None,
@@ -119,8 +125,10 @@ class Restorer:
             raise OptionError("keep_color", got, hint="Leave it out.")
         self.template = parse_template(template or self.network.template)
         self.alpha = self.network.alpha if alpha is None else alpha
-        self.upscale, self.batch, self.keep_color = upscale, batch, keep_color
-        self.max_face = DEFAULT_MAX_SCALE * self.network.in_size if max_face is None and is_default else max_face
+        self.upscale, self.batch = upscale, batch
+        self.keep_color = is_default if keep_color is None else keep_color
+        self.max_face = max_face
+        self.skip_sharp = is_default and max_face is None if skip_sharp is None else skip_sharp
         self._gate = open_gate(identity, identity_model, self.device)
         self._background = open_background(background, device=self.device, tile=tile) if background else None
         self._detector_arguments = (detector, detector_file, min(min_face, MIN_FACE))
@@ -164,6 +172,28 @@ class Restorer:
         """Restore one image; see `restore_all`."""
         return self.restore_all([image], aligned=aligned, faces=None if faces is None else [faces])[0]
 
+    def restore_faces(
+        self,
+        images: Sequence[Image],  # see `restore_all`
+        *,
+        aligned: bool = False,
+        faces: Sequence[Sequence[DetectedFace]] | None = None,
+    ) -> list[list[RestoredFace]]:
+        """Restore the faces of images without pasting them, see `paste_back`. Errors: see `restore_all`."""
+        self.check_aligned(aligned)
+        photographs = [_to_photograph(image) for image in images]
+        if aligned:
+            located = [[_AlignedFace(None, np.eye(2, 3), to_float(photograph.pixels))] for photograph in photographs]
+        else:
+            found = [self.find(photograph) for photograph in photographs] if faces is None else faces
+            located = [
+                parallel_map(partial(self._align, photograph), each)
+                for photograph, each in zip(photographs, found, strict=True)
+            ]
+        flat = [(photograph, face) for photograph, each in zip(photographs, located, strict=True) for face in each]
+        restored = self._run_network(flat)
+        return [[next(restored) for _ in each] for each in located]
+
     def restore_all(
         self,
         # paths, photographs, or BGR arrays, uint8 or uint16: (H, W), (H, W, 3) or (H, W, 4) with alpha
@@ -179,23 +209,10 @@ class Restorer:
             ShapeError: an array of another shape or dtype.
             OptionError: the task needs aligned faces.
         """
-        self.check_aligned(aligned)
         photographs = [_to_photograph(image) for image in images]
-        if aligned:
-            located = [[_AlignedFace(None, np.eye(2, 3), to_float(photograph.pixels))] for photograph in photographs]
-        else:
-            found = [self.find(photograph) for photograph in photographs] if faces is None else faces
-            located = [
-                parallel_map(partial(self._align, photograph), each)
-                for photograph, each in zip(photographs, found, strict=True)
-            ]
-        flat = [(photograph, face) for photograph, each in zip(photographs, located, strict=True) for face in each]
-        restored = self._run_network(flat)
+        restored = self.restore_faces(photographs, aligned=aligned, faces=faces)
         finish = self._aligned_result if aligned else self.paste_back
-        return [
-            finish(photograph, [next(restored) for _ in each])
-            for photograph, each in zip(photographs, located, strict=True)
-        ]
+        return [finish(photograph, each) for photograph, each in zip(photographs, restored, strict=True)]
 
     def check_aligned(self, aligned: bool) -> None:
         """OptionError if the task needs aligned faces and does not get them."""
@@ -228,6 +245,10 @@ class Restorer:
             face.skip_reason or _skip_reason_small(face, self.min_face) or _skip_reason_large(face, self.max_face)
         )
         face = replace(face, skip_reason=skip_reason)
+        if self.skip_sharp and face.detected is not None:
+            face = weigh(
+                face, added_detail(face.crop, face.restored, self.upscale * side_in_photograph(face.crop, face.matrix))
+            )
         if self._gate is None:
             return face
         similarity = self._gate(face.crop, face.restored, self.template)
@@ -266,7 +287,7 @@ class Restorer:
                 for face, matrix, mask in zip(pasted, matrices, masks, strict=True)
             ]
             pieces = [
-                Piece(face.crop, face.restored, matrix, mask)
+                Piece(face.crop, face.restored, matrix, np.float32(face.weight) * mask)
                 for face, matrix, mask in zip(pasted, matrices, normalize_overlaps(masks, frames), strict=True)
             ]
             paste_all(canvas, pieces, alpha)
@@ -288,6 +309,15 @@ class Restorer:
             return larger
         interpolation = cv2.INTER_AREA if larger.shape[0] > height else cv2.INTER_CUBIC
         return cv2.resize(larger, (width, height), interpolation=interpolation)
+
+
+def weigh(face: RestoredFace, ratio: float) -> RestoredFace:
+    """The face with the weight that belongs to a ratio of detail, see `gpen_plugin.restore.detail`."""
+    weight = weight_of(ratio)
+    other = None if face.skip_reason == ALREADY_SHARP else face.skip_reason
+    return replace(
+        face, added_detail=ratio, weight=weight, skip_reason=other or (None if weight > 0 else ALREADY_SHARP)
+    )
 
 
 @dataclass(frozen=True, eq=False)

@@ -17,7 +17,7 @@ from gpen_plugin.images.grid import side_by_side
 from gpen_plugin.images.photograph import Photograph
 from gpen_plugin.restore.alignment import can_be_aligned
 from gpen_plugin.restore.detection import DetectedFace
-from gpen_plugin.restore.restorer import Restoration
+from gpen_plugin.restore.restorer import Restoration, RestoredFace, weigh
 from gpen_plugin.restore.video_reader import VideoSource
 from gpen_plugin.restore.video_writer import VideoTarget
 
@@ -29,6 +29,7 @@ FIT_PASSES = 3
 MIN_NOISE = 0.002  # of the distance from a landmark to the middle of all
 MAX_STEP = 1.5  # mean distance of the landmarks between frames, in units of the face's `rms_radius`
 MAX_GAP = 5  # consecutive frames in which a face may be missed
+DETAIL_MEMORY = 0.9  # of the mean of a face's `added_detail` over its frames, per frame
 MIN_DETECTIONS = 3  # in frames; fewer in the middle of a shot are a false positive
 THUMBNAIL = (32, 32)
 CUT_MIN_DIFFERENCE = 20.0  # mean difference of thumbnails at a cut, in gray levels
@@ -230,9 +231,29 @@ class FaceRestorer(Protocol):
 
     def find(self, image: np.ndarray) -> list[DetectedFace]: ...
 
-    def restore_all(
+    def restore_faces(
         self, images: Sequence[Photograph], *, faces: Sequence[Sequence[DetectedFace]]
-    ) -> list[Restoration]: ...
+    ) -> list[list[RestoredFace]]: ...
+
+    def paste_back(self, image: Photograph, faces: Sequence[RestoredFace]) -> Restoration: ...
+
+
+class _SteadyWeights:
+    """Weighs a face by the mean of its `added_detail` over the frames so far: it must not flicker."""
+
+    def __init__(self):
+        self._means: dict[int, float] = {}  # by number of the track
+
+    def __call__(self, tracked: Sequence[TrackedFace], restored: Sequence[RestoredFace]) -> list[RestoredFace]:
+        before, self._means = self._means, {}
+        return [self._weigh(face, each.track, before) for each, face in zip(tracked, restored, strict=True)]
+
+    def _weigh(self, face: RestoredFace, track: int, before: Mapping[int, float]) -> RestoredFace:
+        if face.added_detail is None:
+            return face
+        last = before.get(track, face.added_detail)
+        self._means[track] = DETAIL_MEMORY * last + (1 - DETAIL_MEMORY) * face.added_detail
+        return weigh(face, self._means[track])
 
 
 @dataclass(frozen=True)
@@ -270,7 +291,7 @@ def restore_video(
         OptionError: a kind of video that cannot be written, or the target is the source.
         MissingFileError: PyAV is not installed.
     """
-    video, tracker = VideoSource(source), FaceTracker()
+    video, tracker, steady = VideoSource(source), FaceTracker(), _SteadyWeights()
     frames = faces = 0
     with contextlib.ExitStack() as stack:
         written = stack.enter_context(VideoTarget(target, source, video.rate, video.aspect))
@@ -278,8 +299,9 @@ def restore_video(
         for group in _groups(_track(video, restorer, tracker), batch):
             located = [[each.face for each in frame.faces] for frame in group]
             images = [Photograph(frame.image, monochrome=frame.monochrome) for frame in group]
-            results = restorer.restore_all(images, faces=located)
-            for frame, result in zip(group, results, strict=True):
+            found = restorer.restore_faces(images, faces=located)
+            for frame, image, each in zip(group, images, found, strict=True):
+                result = restorer.paste_back(image, steady(frame.faces, each))
                 restored = result.photograph.pixels
                 written.write(restored, frame.time, frame.duration)
                 if beside is not None:

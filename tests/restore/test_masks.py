@@ -37,8 +37,9 @@ def test_soft_mask_is_one_over_the_face_and_zero_at_the_border(name, size):
     assert mask.shape == (size, size)
     x, y = np.rint(scale_template(TEMPLATES[name], size)).astype(int).T
     assert np.array_equal(mask[y, x], np.ones(5))
-    border = np.concatenate([mask[0], mask[-1], mask[:, 0], mask[:, -1]])
-    assert border.max() <= 3 * (1 / size / paste.MIN_FADE) ** 2  # a smooth step, half a pixel from its end
+    border = np.abs((np.arange(size) + 0.5) * (2 / size) - 1) > 1 - paste.UNUSED_BORDER
+    assert not mask[border].any()
+    assert not mask[:, border].any()
     assert not mask[0, 0]
     assert np.array_equal(mask, mask.T)
     assert np.array_equal(mask, mask[::-1, ::-1])
@@ -58,9 +59,9 @@ def test_wide_templates_cover_the_chin():
     at_chin = {name: soft[name][chin(points, 100), 50] for name, points in TEMPLATES.items()}
     assert at_chin["gpen"] > 0.95
     assert at_chin["ffhq"] > 0.95
-    assert min(at_chin.values()) > 0.2  # the tight ones end there
+    assert min(at_chin.values()) > 0  # the tight ones end there
     fading = {name: np.count_nonzero((mask > 0) & (mask < 1)) for name, mask in soft.items()}
-    assert fading["gpen"] > fading["ffhq"] > fading["dlib"]
+    assert fading["gpen"] > fading["ffhq"] >= fading["dlib"]
 
 
 def chin(points: np.ndarray, size: int) -> int:

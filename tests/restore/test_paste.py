@@ -170,7 +170,7 @@ def test_overlapping_faces_blend(order):
     assert change[50] == pytest.approx(0.1, abs=0.005)  # the middles of the faces are wholly theirs
     assert change[110] == pytest.approx(-0.1, abs=0.005)
     assert abs(change[80]) < 0.01  # halfway they are equal
-    assert np.abs(np.diff(change)).max() < 0.03
+    assert np.abs(np.diff(change)).max() < 0.04  # of 0.2 from one face to the other
 
 
 @pytest.mark.parametrize("threads", [1, 4])

@@ -2,14 +2,14 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from helpers.restorer_parts import FACES, brighter, photograph, restorer
+from helpers.restorer_parts import FACES, brighter, face_at, photograph, restorer
 
 from gpen_plugin import GPEN
 from gpen_plugin.errors import OptionError, ShapeError
 from gpen_plugin.images.photograph import Photograph
 from gpen_plugin.restore.alignment import side_in_photograph
 from gpen_plugin.restore.identity_gate import IdentityGate
-from gpen_plugin.restore.restorer import Restorer
+from gpen_plugin.restore.restorer import ALREADY_SHARP, Restorer
 from gpen_plugin.restore.zoo import DEFAULT
 
 
@@ -239,9 +239,67 @@ def test_faces_above_max_face_stay_unchanged():
     assert whole.faces[0].skip_reason is None
 
 
-def test_default_model_has_a_default_max_face():
-    assert Restorer(device="cpu").max_face == 160
-    assert Restorer(DEFAULT, device="cpu").max_face is None
-    assert Restorer(device="cpu", max_face=500).max_face == 500
+def sharp() -> np.ndarray:
+    """Some rings on the first face of a photograph, (240, 320, 3) uint8."""
+    image = photograph()
+    image[:] = 128
+    for x, y, radius in ((75, 100, 8), (105, 100, 8), (90, 125, 12), (90, 110, 3)):
+        cv2.circle(image, (x, y), radius, (200, 190, 180), 2, cv2.LINE_AA)
+    return image
+
+
+def blur(sigma: float):
+    return lambda face: cv2.GaussianBlur(face, (0, 0), sigma)
+
+
+def sharpen(face):
+    return face + 4 * (face - cv2.GaussianBlur(face, (0, 0), 2))
+
+
+@pytest.mark.parametrize("scale", [1, 4])
+def test_sharp_faces_stay_and_blurred_ones_are_restored_at_any_size(scale):
+    image = cv2.resize(sharp(), None, fx=scale, fy=scale, interpolation=cv2.INTER_CUBIC)
+    faces = [face_at(90 * scale, 110 * scale, 100 * scale)]
+    if scale == 1:
+        result = restorer(blur(2), faces=faces, skip_sharp=True).restore(image)
+        assert result.unchanged
+        (face,) = result.faces
+        assert (face.weight, face.skip_reason) == (0, ALREADY_SHARP)
+        assert face.added_detail < 1
+    soft = cv2.GaussianBlur(image, (0, 0), 2.5 * scale)
+    result = restorer(sharpen, faces=faces, skip_sharp=True).restore(soft)
+    (face,) = result.faces
+    assert (face.weight, face.skip_reason) == (1, None)
+    assert (result.image != soft).any()
+
+
+def test_a_face_that_is_nearly_as_sharp_is_blended():
+    image, faces = sharp(), FACES[:1]
+
+    def changes(**options):
+        made = restorer(lambda face: face + 0.3 * (face - cv2.GaussianBlur(face, (0, 0), 2)), faces=faces, **options)
+        result = made.restore(image)
+        return result.faces[0].weight, np.abs(result.image.astype(int) - image).mean()
+
+    weight, blended = changes(skip_sharp=True)
+    whole, most = changes(skip_sharp=False)
+    assert 0.1 < weight < 0.9
+    assert whole == 1
+    assert blended == pytest.approx(weight * most, rel=0.2)
+
+
+def test_aligned_faces_are_restored_whatever_their_detail():
+    result = restorer(blur(2), skip_sharp=True).restore(sharp(), aligned=True)
+    assert result.faces[0].added_detail is None
+    assert result.faces[0].skip_reason is None
+
+
+def test_the_default_model_skips_sharp_faces_unless_the_size_decides():
+    default = Restorer(device="cpu")
+    assert (default.skip_sharp, default.keep_color, default.max_face) == (True, True, None)
+    other = Restorer(DEFAULT, device="cpu")
+    assert (other.skip_sharp, other.keep_color) == (False, False)
+    assert not Restorer(device="cpu", max_face=500).skip_sharp
+    assert Restorer(DEFAULT, device="cpu", skip_sharp=True).skip_sharp
     with pytest.raises(OptionError, match="max_face: got 0"):
         Restorer(device="cpu", max_face=0)

@@ -10,7 +10,8 @@ from gpen_plugin.errors import DataError
 from gpen_plugin.images.color import is_monochrome
 from gpen_plugin.images.grid import GAP
 from gpen_plugin.restore import video as video_module
-from gpen_plugin.restore.video import LOOK_AHEAD, FaceTracker, restore_video
+from gpen_plugin.restore.restorer import RestoredFace, weigh
+from gpen_plugin.restore.video import LOOK_AHEAD, FaceTracker, TrackedFace, restore_video
 from gpen_plugin.restore.video_reader import VideoSource
 
 
@@ -82,9 +83,9 @@ def test_few_frames_are_in_memory(tmp_path, monkeypatch):
     ahead = []
 
     class Watching(FakeRestorer):
-        def restore_all(self, images, *, faces):
+        def restore_faces(self, images, *, faces):
             ahead.append(len(read) - sum(map(len, self.batches)))
-            return super().restore_all(images, faces=faces)
+            return super().restore_faces(images, faces=faces)
 
     restore_video(write_avi(tmp_path / "in.avi", 30), tmp_path / "out.mkv", Watching(), batch=4)
     assert max(ahead) == LOOK_AHEAD + 4
@@ -93,15 +94,29 @@ def test_few_frames_are_in_memory(tmp_path, monkeypatch):
 @pytest.mark.parametrize("error", [DataError("a frame"), KeyboardInterrupt("Ctrl-C")])
 def test_nothing_is_left_of_a_video_that_failed(tmp_path, error):
     class Failing(FakeRestorer):
-        def restore_all(self, images, *, faces):
+        def restore_faces(self, images, *, faces):
             if len(self.batches) == 2:
                 raise error
-            return super().restore_all(images, faces=faces)
+            return super().restore_faces(images, faces=faces)
 
     source = write_avi(tmp_path / "in.avi", 20)
     with pytest.raises(type(error), match=str(error)):
         restore_video(source, tmp_path / "out.mp4", Failing(), batch=4)
     assert [path.name for path in tmp_path.iterdir()] == ["in.avi"]
+
+
+def test_weights_of_a_face_do_not_flicker():
+    """Each frame's detail alone would switch the face on and off."""
+    crop = np.zeros((4, 4, 3), np.float32)
+    steady = video_module._SteadyWeights()
+    weights = []
+    for number in range(60):
+        face = RestoredFace(where(0), np.eye(2, 3), crop, crop)
+        (found,) = steady([TrackedFace(7, where(0))], [weigh(face, 1.6 if number % 2 else 1.0)])
+        weights.append(found.weight)
+        assert (found.skip_reason is None) == (found.weight > 0)
+    assert np.abs(np.diff(weights)).max() < 0.15
+    assert np.mean(weights[30:]) == pytest.approx(weigh(face, 1.3).weight, abs=0.03)
 
 
 def test_sound_and_length_are_kept(tmp_path):
