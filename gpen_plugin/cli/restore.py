@@ -1,4 +1,4 @@
-"""``gpen-restore INPUT... -o OUTPUT``: restore the faces of photographs and videos."""
+"""``gpen-restore INPUT... [-o OUTPUT]``: restore the faces of photographs and videos."""
 
 import argparse
 import contextlib
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 DESCRIPTION = "Restore the faces of photographs and videos. Input files are never changed."
 EPILOG = """
 examples:
-  gpen-restore old.jpg -o restored                           every face of a photograph
+  gpen-restore old.jpg                                       every face of a photograph; the result is restored/old.jpg
   gpen-restore album/ 'scans/*.tif' -o restored --compare    folders and globs, with before/after images
   gpen-restore film.mp4 -o restored                          a video, with its sound and subtitles
   gpen-restore faces/ -o restored --aligned -m net_g_latest.pth
@@ -61,7 +61,8 @@ def parser() -> argparse.ArgumentParser:
     )
     add = parser.add_argument
     add("inputs", nargs="+", metavar="INPUT", help="photographs, videos, folders, globs")
-    add("-o", "--output", type=Path, required=True, help="a folder; or a file name for a single photograph or video")
+    output_help = "a folder; or a file name for a single photograph or video (default: the folder %(default)s)"
+    add("-o", "--output", type=Path, default=Path("restored"), help=output_help)
     add("--overwrite", action="store_true", help="replace existing files (default: an existing file is an error)")
 
     add = parser.add_argument_group("network").add_argument

@@ -23,6 +23,22 @@ def test_a_folder(run, tmp_path):
     assert (cv2.imread(str(tmp_path / "out/a.png")) != photograph(seed=0)).any()
 
 
+def test_the_default_output_is_a_folder(run, tmp_path):
+    write(tmp_path / "album/a.png")
+    assert run("album/a.png")[0] == 0
+    assert files(tmp_path / "restored") == ["a.png"]
+
+
+def test_sharp_faces_are_kept_on_request_and_reported(run, tmp_path):
+    write(tmp_path / "a.png")
+    assert run("a.png", "--sharp-faces", "keep", "--report", "report.json")[0] == 0
+    (job,) = json.loads((tmp_path / "report.json").read_text())["jobs"]
+    assert all(0 <= face["weight"] <= 1 and face["added_detail"] > 0 for face in job["faces"])
+    assert run("a.png", "-o", "all", "--sharp-faces", "restore", "--report", "all.json")[0] == 0
+    (job,) = json.loads((tmp_path / "all.json").read_text())["jobs"]
+    assert all("weight" not in face and face["skip_reason"] is None for face in job["faces"])
+
+
 def test_one_file_to_one_file(run, tmp_path):
     write(tmp_path / "a.png")
     assert run("a.png", "-o", "restored.png", "--compare")[0] == 0
