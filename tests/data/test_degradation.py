@@ -14,6 +14,7 @@ from gpen_plugin.data.degradation import (
     degrade,
     degrade_lowres,
     gaussian_kernel,
+    make_kernel,
     motion_kernel,
     sample_recipe,
 )
@@ -208,3 +209,8 @@ def test_gaussian_is_stretched_along_its_angle():
     across = np.array([-np.sin(0.6), np.cos(0.6)])
     assert math.sqrt(axis @ covariance @ axis) == pytest.approx(5, rel=0.02)
     assert math.sqrt(across @ covariance @ across) == pytest.approx(2, rel=0.02)
+
+
+def test_isotropic_kernel_has_one_sigma():
+    kernel = make_kernel(replace(RECIPE, kernel="iso"))
+    np.testing.assert_allclose(kernel, gaussian_kernel(9, 3.0, 3.0), atol=1e-7)
