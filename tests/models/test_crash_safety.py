@@ -139,6 +139,15 @@ def each(request) -> dict:
     return options
 
 
+@pytest.fixture
+def without_validation(prior_options) -> dict:
+    """Options of a prior: a checkpoint at every second iteration. 4.state holds signs that are older than 2.state."""
+    prior_options["logger"] |= {"use_tb_logger": False, "save_checkpoint_freq": 2}
+    prior_options["train"]["augment_opt"]["every"] = 5
+    prior_options["val"] = None
+    return prior_options
+
+
 @pytest.fixture(autouse=True)
 def steps_draw_from_global_generators(monkeypatch):
     """As code of the host's or a user's may do; ours does not, so nothing else would tell a wrong state of theirs."""
@@ -180,22 +189,21 @@ def test_killed_again_and_again_ends_as_never_stopped(each, unstopped, train, tm
         ("after replace", 6),
     ],
 )
-def test_killed_inside_a_save(prior_options, event, number, unstopped, train, tmp_path):
-    prior_options["logger"] |= {"use_tb_logger": False, "save_checkpoint_freq": 2}
-    prior_options["train"]["augment_opt"]["every"] = 5  # 4.state holds signs that are older than 2.state
-    whole, diary = unstopped(prior_options), tmp_path / "diary"
+def test_killed_inside_a_save(without_validation, event, number, unstopped, train, tmp_path):
+    whole, diary = unstopped(without_validation), tmp_path / "diary"
 
     def doomed():
         Fate(diary, number, event).rule()
-        train(prior_options, tmp_path / "killed")
+        train(without_validation, tmp_path / "killed")
 
     assert in_a_child(doomed, tmp_path / "told") == -signal.SIGKILL
     assert diary.read_text() == f"{event}\n"
     states = {path.name for path in tmp_path.glob("killed/*/*/*/*.state")}
     assert len(states) == (2 if (event, number) == ("after replace", 6) else 1)
-    assert_same(whole, left_by(train(prior_options, tmp_path / "killed", "--auto_resume")))
+    assert_same(whole, left_by(train(without_validation, tmp_path / "killed", "--auto_resume")))
 
 
+@pytest.mark.parametrize("each", ["prior_options"], indirect=True)
 def test_killed_in_the_last_validation_it_is_made_up_for(each, unstopped, train, tmp_path):
     def doomed():
         Fate(tmp_path / "diary", 2, "before nondist_validation").rule()
@@ -205,6 +213,7 @@ def test_killed_in_the_last_validation_it_is_made_up_for(each, unstopped, train,
     assert_same(unstopped(each), left_by(train(each, tmp_path / "killed", "--auto_resume")))
 
 
+@pytest.mark.parametrize("each", ["options"], indirect=True)
 def test_killed_in_a_validation_only_its_best_result_is_lost(each, unstopped, train, tmp_path):
     """Where a checkpoint and a validation fall together, the checkpoint comes first: it must not be lost too."""
     each["logger"]["save_checkpoint_freq"] = 3
@@ -223,9 +232,8 @@ def test_killed_in_a_validation_only_its_best_result_is_lost(each, unstopped, tr
 
 
 @pytest.mark.parametrize(("how", "file"), [("full", "net_g_4.pth"), ("limit", "net_d_4.pth"), ("full", "4.state")])
-def test_a_full_disk_names_the_file_and_costs_nothing_else(prior_options, how, file, unstopped, train, tmp_path):
-    prior_options["logger"] |= {"use_tb_logger": False, "save_checkpoint_freq": 2}
-    whole = unstopped(prior_options)
+def test_a_full_disk_names_the_file_and_costs_nothing_else(without_validation, how, file, unstopped, train, tmp_path):
+    whole = unstopped(without_validation)
 
     class Full(HalfWritten):
         def write(self, content):
@@ -238,18 +246,20 @@ def test_a_full_disk_names_the_file_and_costs_nothing_else(prior_options, how, f
 
     def doomed():
         checkpoint.open = lambda path, mode: Full(path, mode, Fate(tmp_path / "diary", 0))
-        train(prior_options, tmp_path / "full")
+        train(without_validation, tmp_path / "full")
 
     assert in_a_child(doomed, tmp_path / "told") == 1
     told = (tmp_path / "told").read_text().splitlines()[-1]
     assert told.startswith(f"{CheckpointError.__module__}.CheckpointError: {tmp_path}")
     reason = os.strerror(errno.ENOSPC if how == "full" else errno.EFBIG)
     assert re.search(rf"/{file}: could not be written \(\[Errno \d+\] {reason}\)", told)
-    left = left_by(tmp_path / "full" / "experiments" / prior_options["name"])  # unfinished files would be among them
+    left = left_by(
+        tmp_path / "full" / "experiments" / without_validation["name"]
+    )  # unfinished files would be among them
     order = ["net_g_2.pth", "net_d_2.pth", "2.state", "net_g_4.pth", "net_d_4.pth", "4.state"]
     assert left.keys() == {*order[: order.index(file)]}
     assert_same({name: whole[name] for name in left}, left)
-    assert_same(whole, left_by(train(prior_options, tmp_path / "full", "--auto_resume")))
+    assert_same(whole, left_by(train(without_validation, tmp_path / "full", "--auto_resume")))
 
 
 @pytest.fixture
@@ -271,6 +281,7 @@ def generator_loss_is_nan(monkeypatch):
 
 def test_steps_that_are_not_finite_are_left_out_and_counted(each, train, generator_loss_is_nan):
     each["logger"]["save_checkpoint_freq"] = 1
+    each["val"] = None
     each["train"] |= {"nonfinite_patience": 3} | ({"path_reg_weight": 0} if "optim_g" in each["train"] else {})
     generator_loss_is_nan(2, 4, 5)
     folder = train(each)
@@ -285,6 +296,7 @@ def test_steps_that_are_not_finite_are_left_out_and_counted(each, train, generat
     assert all(tensor.isfinite().all() for entry in entries for tensor in entry.values())
 
 
+@pytest.mark.parametrize("each", ["options"], indirect=True)
 def test_too_many_in_a_row_end_the_training_whose_last_state_is_good(
     each, unstopped, train, tmp_path, generator_loss_is_nan
 ):

@@ -37,16 +37,26 @@ def embed(options, train, tmp_path, monkeypatch):
             original(self, current_iter)
 
         monkeypatch.setattr(GPENModel, "optimize_parameters", spy)
+        options["val"] = None
         options["path"] |= {name: str(path) if path else None for name, path in paths.items()}
         return train(options, tmp_path / "stage_two"), found
 
     return run
 
 
+@pytest.fixture(scope="module")
+def trained() -> list:
+    return []
+
+
 @pytest.fixture
-def stage_one(prior_options, train, tmp_path):
-    """The folder of a trained prior's networks."""
-    return train(prior_options, tmp_path / "stage_one") / "models"
+def stage_one(prior_options, train, tmp_path, tmp_path_factory, trained):
+    """A folder with a trained prior's networks. The training is made once."""
+    if not trained:
+        prior_options["train"]["total_iter"] = 2
+        prior_options["val"] = None
+        trained.append(train(prior_options, tmp_path_factory.mktemp("stage_one")) / "models")
+    return shutil.copytree(trained[0], tmp_path / "stage_one")
 
 
 def entry(path, name):

@@ -63,23 +63,23 @@ def test_a_run_leaves_networks_states_pages_and_scalars(prior_options, train, tm
     assert best["val"] == pytest.approx(min(event.value for event in events.Scalars("metrics/val/swd")))
 
 
-@pytest.mark.parametrize("stop", [2, 4], ids=["within an epoch", "at its end"])
-def test_stopped_and_resumed_is_the_same_as_not_stopped(prior_options, train, tmp_path, stop):
-    """Four iterations make an epoch. Augmentation changes, R1 and path length come at every second iteration."""
+def test_stopped_and_resumed_is_the_same_as_not_stopped(prior_options, train, tmp_path):
+    """Within an epoch of four iterations, and at its end. R1 and path length come at every second iteration."""
     prior_options["train"]["augment_opt"] = {"p": 0.4, "ramp_images": 100, "every": 3}
     prior_options["logger"]["save_checkpoint_freq"] = 1
     whole = train(prior_options, tmp_path / "whole")
-    stopped = tmp_path / "stopped/experiments" / prior_options["name"]
-    for folder in ("models", "training_states"):
-        (stopped / folder).mkdir(parents=True)
-        for file in (whole / folder).glob(f"*{stop}.*"):
-            shutil.copy(file, stopped / folder)
-    resumed = train(prior_options, tmp_path / "stopped", "--auto_resume")
-    for file in ("models/net_g_6.pth", "models/net_d_6.pth", "training_states/5.state", "training_states/6.state"):
-        one, other = (torch.load(run / file, weights_only=True) for run in (whole, resumed))
-        assert repr_of(one) == repr_of(other), file
-    pages = [(run / "visualization/grid_val_6.png").read_bytes() for run in (whole, resumed)]
-    assert pages[0] == pages[1]
+    for stop in (2, 4):
+        root = tmp_path / f"stopped at {stop}"
+        for folder in ("models", "training_states"):
+            (root / "experiments" / prior_options["name"] / folder).mkdir(parents=True)
+            for file in (whole / folder).glob(f"*{stop}.*"):
+                shutil.copy(file, root / "experiments" / prior_options["name"] / folder)
+        resumed = train(prior_options, root, "--auto_resume")
+        for file in ("models/net_g_6.pth", "models/net_d_6.pth", "training_states/5.state", "training_states/6.state"):
+            one, other = (torch.load(run / file, weights_only=True) for run in (whole, resumed))
+            assert repr_of(one) == repr_of(other), (stop, file)
+        pages = [(run / "visualization/grid_val_6.png").read_bytes() for run in (whole, resumed)]
+        assert pages[0] == pages[1], stop
 
 
 def repr_of(value: object) -> object:
@@ -110,7 +110,8 @@ def test_validations_with_unchanged_weights_give_the_same_page_and_metric(prior_
 
 def test_images_of_a_prior_by_the_hosts_testing(prior_options, train, tmp_path, monkeypatch, write_options):
     """One sample of the average per image of the set, the metric of the two sets, and the page of two panels."""
-    weights_file = train(prior_options) / "models/net_g_latest.pth"
+    training = {**prior_options, "train": {**prior_options["train"], "total_iter": 1}, "val": None}
+    weights_file = train(training) / "models/net_g_latest.pth"
     options = {
         "name": "samples",
         **{key: prior_options[key] for key in ("model_type", "num_gpu", "manual_seed", "network_g")},
@@ -176,8 +177,8 @@ def test_the_average_halves_in_the_images_of_all_ranks(prior_options, ranks):
 # --- steps
 
 
-@pytest.mark.parametrize(("every_d", "every_g"), [(2, 3), (3, 2)])
-def test_r1_and_path_length_come_at_their_iterations_alone(prior_options, monkeypatch, every_d, every_g):
+def test_r1_and_path_length_come_at_their_iterations_alone(prior_options, monkeypatch):
+    every_d, every_g = 2, 3
     prior_options["train"] |= {"net_d_reg_every": every_d, "net_g_reg_every": every_g, "augment_opt": None}
     steps = []
     for place, name in ((adversarial_model, "r1_step"), (gan_prior_model, "path_length_step")):

@@ -200,6 +200,7 @@ def test_resumed_with_smaller_batches_it_goes_on_at_the_right_image_to_the_end(
 
 def test_a_state_of_another_number_of_ranks_warns_and_goes_on(prior_options, train, tmp_path):
     prior_options["logger"] |= {"use_tb_logger": False, "save_checkpoint_freq": 2}
+    prior_options["val"] = None
     whole = train(prior_options)
     for path in [*whole.glob("*/*_6.pth"), whole / "training_states/6.state", *whole.glob("train_*.log")]:
         path.unlink()
