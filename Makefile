@@ -33,9 +33,9 @@ tables: $(READY)
 	$(PY) -m gpen_plugin.evaluate -opt options/evaluate/demo_table*.yml \
 		$(if $(FACES),--force_yml protocol:dataroot_gt="$(FACES)")
 
-# A file stays on one process: its tests share what is slow to make.
+# A file stays on one process: its tests share what is slow to make. tests/conftest.py puts the slow files first.
 test: $(READY)
-	$(PY) -m pytest -n auto --maxprocesses 4 --dist loadfile $(ARGS)
+	$(PY) -m pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 lint: $(READY)
 	$(PY) -m ruff check .

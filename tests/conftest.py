@@ -23,6 +23,15 @@ def pytest_configure(config):
     config.add_cleanup(lambda: shutil.rmtree(folder, ignore_errors=True))
 
 
+# Files of the longest time come first, or one process would still be busy with them when all others have ended.
+SLOW = ("test_crash_safety", "test_host_checkouts", "test_distributed", "test_exporter", "test_foreign_runs")
+SLOW += ("test_start_up", "test_without_host", "test_bias_act", "test_precision", "test_web_serving", "test_doctor")
+
+
+def pytest_collection_modifyitems(items):
+    items.sort(key=lambda item: SLOW.index(item.path.stem) if item.path.stem in SLOW else len(SLOW))
+
+
 @pytest.fixture(scope="session")
 def faces(tmp_path_factory) -> Path:
     """A folder with eight 32 px images of ellipses on gradients: a face as far as a test is concerned."""

@@ -195,8 +195,7 @@ def test_healthy_installation_and_ignored_checkout(tmp_path):
 
     checkout = tmp_path / "checkout"
     write(checkout, SETUP)
-    ignore = shutil.ignore_patterns("__pycache__")
-    shutil.copytree(REAL_HOST, checkout / "basicsr", ignore=ignore)
+    shutil.copytree(REAL_HOST, checkout / "basicsr")
 
     found = ask(python, 0, cwd=checkout)
     assert found["imported from"]["value"] == str(checkout / "basicsr")

@@ -1,6 +1,7 @@
 """The page of ``gpen-web`` in a real browser, by mouse and by keyboard."""
 
 import shutil
+from importlib.util import find_spec
 
 import cv2
 import numpy as np
@@ -11,7 +12,7 @@ from gpen_plugin.cli.web import Page, build
 from gpen_plugin.restore.restorer import Restorer
 
 webdriver = pytest.importorskip("selenium.webdriver")
-pytest.importorskip("gradio")
+pytestmark = pytest.mark.skipif(find_spec("gradio") is None, reason="gradio is not installed")  # slow to import
 
 from selenium.webdriver.chrome.service import Service  # noqa: E402
 from selenium.webdriver.common.action_chains import ActionChains  # noqa: E402
