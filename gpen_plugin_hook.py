@@ -23,7 +23,7 @@ def install() -> None:
     if not any(type(finder).__module__ == __name__ for finder in sys.meta_path):
         sys.meta_path.insert(0, HostFinder())
     if HOST in sys.modules:
-        _register()
+        _register_plugin()
 
 
 class HostFinder:
@@ -34,7 +34,7 @@ class HostFinder:
         if fullname == HOST:
             spec = self._find_after_this(fullname, path, target)
             if spec is not None and spec.loader is not None:
-                _register_after(spec.loader)
+                _register_plugin_after(spec.loader)
             return spec
         if fullname == LOST_MODULE and HOST in sys.modules:
             return self._find_after_this(fullname, path, target) or _spec_of_lost_module()
@@ -51,22 +51,22 @@ class HostFinder:
         return None
 
 
-def _register_after(loader) -> None:
-    """Let `loader` call `_register` once, after it has executed BasicSR."""
+def _register_plugin_after(loader) -> None:
+    """Let `loader` call `_register_plugin` once, after it has executed BasicSR."""
     execute = loader.exec_module
 
     def exec_module(module):
         vars(loader).pop("exec_module", None)
         execute(module)
         if module.__name__ == HOST:
-            _register()
+            _register_plugin()
 
     # A loader that takes no attributes (none of Python's own) leaves BasicSR as it is: import the plugin by hand then.
     if hasattr(loader, "__dict__"):
         loader.exec_module = exec_module
 
 
-def _register() -> None:
+def _register_plugin() -> None:
     try:
         from gpen_plugin.registration import register_all
 

@@ -212,7 +212,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     ]
     network = open_network(options.model, key=options.key, device=options.device)
     for variation in variations:
-        VariedNetwork(network, variation, 1)  # what does not go together is told before anything is measured
+        VariedNetwork(network, variation, 1)  # raises for options that exclude each other, before anything is measured
     source = open_folder_or_zip(options.input, "--input")
     faces = [source.read(key).astype(np.float32) / 255 for key in source.keys]
     effects = measure_effect(network, faces, variations, options.draws, options.template)

@@ -7,17 +7,14 @@ values that BasicSR takes without a check, which are tried.
 
 import inspect
 import os
-import re
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from itertools import accumulate
 from pathlib import Path
 
-import numpy as np
 import torch
 from basicsr.losses.basic_loss import PerceptualLoss
-from basicsr.metrics import calculate_metric
 from basicsr.models import lr_scheduler
 from basicsr.models.sr_model import SRModel
 
@@ -28,17 +25,20 @@ from gpen_plugin.checkpoints import checkpoint
 from gpen_plugin.config import schema
 from gpen_plugin.config.train_options import (
     AdamOptions,
+    CosineOptions,
     FileOptions,
     LoggerOptions,
+    MultiStepOptions,
     OptimOptions,
     PathOptions,
     PriorValOptions,
     ValOptions,
+    check_loggers,
 )
 from gpen_plugin.data.gpen_face_dataset import GPENFaceDataset
 from gpen_plugin.errors import CheckpointError, DataError, GPENError, OptionError, join_errors
 from gpen_plugin.host import is_our_own, registered, resolve, state_to_resume, trains_ours
-from gpen_plugin.metrics.base import FEATURE_METRICS, LOWER_IS_BETTER, NIQE_MIN_SIDE, check_metric_keys
+from gpen_plugin.metrics.base import FEATURE_METRICS, NIQE_MIN_SIDE, check_direction, check_metric_keys, try_metric
 from gpen_plugin.metrics.fid import read_statistics
 from gpen_plugin.models.adversarial_model import AdversarialModel
 from gpen_plugin.models.augment import AugmentOptions
@@ -53,23 +53,14 @@ PRIOR_FILES = "options/gpen_prior_1024.yml (_512, _256; the demo's is gpen_demo_
 
 @dataclass(frozen=True)
 class Stage:
-    """The option file of one of our models.
+    """The option file of one of our models."""
 
-    Attributes:
-        model: the model; derived ones are checked alike, and may have keys and networks of their own.
-        val: data class of ``val:``. That of ``train:`` is the model's `options_class`.
-        networks: the classes that the model needs.
-        sections: data classes of the sections of ``train:``.
-        losses: sections of ``train:`` that name a loss.
-        example: an option file for the hints.
-    """
-
-    model: type[AdversarialModel]
-    val: type
-    networks: Mapping[str, type]
-    sections: Mapping[str, type]
-    losses: tuple[str, ...]
-    example: str
+    model: type[AdversarialModel]  # derived ones are checked alike, and may have keys and networks of their own
+    val: type  # data class of ``val:``; that of ``train:`` is the model's `options_class`
+    networks: Mapping[str, type]  # the classes that the model needs
+    sections: Mapping[str, type]  # data classes of the sections of ``train:``
+    losses: tuple[str, ...]  # sections of ``train:`` that name a loss
+    example: str  # an option file for the hints
 
 
 STAGES = (
@@ -114,15 +105,10 @@ class Run:
 
 
 def check_run(opt: Mapping) -> None:
-    """Raise one error that lists the problems of a run's options.
+    """Raise one GPENError with a line per problem of a run's options, as BasicSR parsed them.
 
     In a run with another model, only our networks and data sets are checked. Classes of the user, derived from ours or
     not, are accepted as they are. Sections are compared with each other once each is valid.
-
-    Args:
-        opt: options as BasicSR parsed them.
-    Raises:
-        GPENError: one line per problem: key path, value, what was expected, hint.
     """
     run = Run.of(opt)
     ours = run.stage is not None
@@ -163,7 +149,7 @@ def _structure(run: Run) -> Iterator[GPENError]:
         if not problems and (run.as_published or name == "train"):
             yield from _try(lambda target=target, given=given: target(**given), name)
     yield from _devices(opt, alone_only=issubclass(run.model, GPENPriorModel))
-    yield from _loggers(opt)
+    yield from check_loggers(opt)
 
 
 def _keys(run: Run, target: type, given: object, where: str) -> Iterator[GPENError]:
@@ -301,7 +287,7 @@ def _files(run: Run) -> Iterator[GPENError]:
 
 
 def _weights(run: Run) -> Iterator[GPENError]:
-    """Weight files of our networks: readable, safe, of this size and width."""
+    """Weight files of our networks and of the embedded prior: readable, safe, of this size and width."""
     opt = run.opt
     if "training_states" in opt["path"] and state_to_resume(opt):
         return  # BasicSR replaces them by the files of the resumed state
@@ -316,11 +302,6 @@ def _weights(run: Run) -> Iterator[GPENError]:
                     _meta_network(opt[name]), path, key, where=where, strict=strict
                 )
             )
-    yield from _prior(opt)
-
-
-def _prior(opt: Mapping) -> Iterator[GPENError]:
-    """The weights of the embedded prior."""
     path, where = opt["path"].get("pretrain_prior"), "path:pretrain_prior"
     if path and is_our_own(_class_of("arch", opt["network_g"])):
         decoder, key = _meta_network(opt["network_g"]).decoder, opt["path"].get("param_key_prior")
@@ -380,7 +361,6 @@ def _without(mapping: object, keys: set[str]) -> object:
 # Agreement between sections: sizes, value ranges, metrics and their data.
 
 PAIR_METRICS = ("calculate_psnr", "calculate_ssim", "calculate_lpips", "calculate_identity", "calculate_lmd")
-BEST_DIRECTION = dict.fromkeys(LOWER_IS_BETTER, "lower") | dict.fromkeys(("calculate_psnr", "calculate_ssim"), "higher")
 METRIC_FILE_KEYS = ("weights", "onnx", "model")  # keys of our metrics that name a file
 HOST_DATASETS = ("PairedImageDataset", "SingleImageDataset", "FFHQDataset")  # one folder a root; [0, 1], mean, std
 
@@ -429,7 +409,7 @@ def _metrics(opt: Mapping) -> Iterator[GPENError]:
             continue
         problems = keys = [*check_metric_keys(function, metric, where)]
         if is_our_own(function) or function.__module__.startswith("basicsr."):
-            problems = [*problems, *_direction(kind, metric, where)]
+            problems = [*problems, *check_direction(kind, metric, where)]
         if is_our_own(function):
             problems = [*problems, *_metric_files(kind, metric, where)]
         if kind == "calculate_identity" and not keys:
@@ -443,23 +423,12 @@ def _metrics(opt: Mapping) -> Iterator[GPENError]:
             hint = "Use calculate_swd, calculate_fid or calculate_kid."
             expected = "a metric of sets, because samples have no partners"
             problems.append(OptionError(f"{where}:type", got, expected, hint))
-        yield from problems or _try_metric(metric, size, where)
+        yield from problems or try_metric(function, metric, size, where)
         of_features = kind in FEATURE_METRICS and not metric.get("statistics")
         if without_truth and (of_features or kind in (*PAIR_METRICS, "calculate_swd")):
             got = f"needs ground truth, which datasets:{without_truth[0]} lacks"
             hint = "Give the metric statistics." if of_features else "Remove the metric or the set."
             yield OptionError(where, got, "sets with dataroot_gt", hint)
-
-
-def _direction(kind: str, metric: Mapping, where: str) -> Iterator[GPENError]:
-    """BasicSR records the validation with the highest value as the best, unless ``better`` is lower."""
-    best = BEST_DIRECTION.get(kind)
-    if kind == "calculate_identity":
-        best = "lower" if metric.get("unit") == "degrees" else "higher"
-    given = metric.get("better") or "higher"
-    if best not in (None, given):
-        got = f"got {given}" if metric.get("better") else "missing, which means higher"
-        yield OptionError(f"{where}:better", got, best, "Otherwise the worst validation is recorded as the best.")
 
 
 def _metric_files(kind: str, metric: Mapping, where: str) -> Iterator[GPENError]:
@@ -541,32 +510,9 @@ def _is_a(cls: object, *bases: type) -> bool:
     return inspect.isclass(cls) and issubclass(cls, bases)
 
 
-# Values that BasicSR takes without a check: scheduler, losses, metrics, _loggers.
+# Values that BasicSR takes without a check: scheduler and losses.
 
 LOSS_MODULES = ("basicsr.losses.basic_loss", "basicsr.losses.gan_loss")
-METRIC_MODULES = ("basicsr.metrics.psnr_ssim", "basicsr.metrics.niqe")
-NUMBER = re.compile(r"\s*[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?\s*")
-
-
-@dataclass(frozen=True)
-class MultiStepOptions:
-    """Keys of the host's MultiStepRestartLR, in iterations."""
-
-    milestones: Sequence[float]
-    gamma: float = 0.1
-    restarts: Sequence[float] = (0,)
-    restart_weights: Sequence[float] = (1,)
-
-
-@dataclass(frozen=True)
-class CosineOptions:
-    """Keys of the host's CosineAnnealingRestartLR, in iterations."""
-
-    periods: Sequence[float]
-    restart_weights: Sequence[float] = (1,)
-    eta_min: float = 0
-
-
 SCHEDULERS = {
     "MultiStepLR": (MultiStepOptions, lr_scheduler.MultiStepRestartLR),
     "MultiStepRestartLR": (MultiStepOptions, lr_scheduler.MultiStepRestartLR),
@@ -605,7 +551,7 @@ def _step_scheduler(scheduler: type, options: Mapping, total_iter: int, where: s
                 trial.last_epoch = iteration - 1
                 trial.step()
     except Exception as error:  # of any kind: BasicSR checks nothing
-        got = f"raises {_one_line(error)}" + (f" at iteration {iteration + 1}" if iteration else "")
+        got = f"raises {schema.one_line(error)}" + (f" at iteration {iteration + 1}" if iteration else "")
         yield OptionError(where, got, "values with which it reaches train:total_iter")
 
 
@@ -629,12 +575,12 @@ def _try_loss(opt: Mapping, name: str, where: str) -> Iterator[GPENError]:
             expected = f"{str(low < 0).lower()}, for images from {low:g} to 1"
             yield OptionError(f"{where}:range_norm", f"got {options.get('range_norm', False)}", expected)
         else:  # not called: its layers need larger images than 4 px
-            yield from _try_any(lambda: cls(**arguments), where)
+            yield from schema.try_call(lambda: cls(**arguments), where)
     elif is_our_own(cls):
-        yield from _try_any(lambda: _check_layers(cls(**arguments), opt), where)
+        yield from schema.try_call(lambda: _check_layers(cls(**arguments), opt), where)
     elif cls.__module__ in LOSS_MODULES:
-        problems = [*_numbers_as_text(options, where)]
-        yield from problems or _try_any(lambda: _call_loss(cls(**arguments), name), where)
+        problems = [*schema.numbers_as_text(options, where)]
+        yield from problems or schema.try_call(lambda: _call_loss(cls(**arguments), name), where)
 
 
 def _check_layers(loss: torch.nn.Module, opt: Mapping) -> None:
@@ -649,73 +595,3 @@ def _call_loss(loss: torch.nn.Module, name: str) -> None:
     if not isinstance(value, torch.Tensor) or value.ndim:
         shape = list(value.shape) if isinstance(value, torch.Tensor) else type(value).__name__
         raise OptionError("reduction", f"the loss has the shape {shape}", "one number", "Set reduction to mean.")
-
-
-def _try_metric(metric: Mapping, size: int, where: str) -> Iterator[GPENError]:
-    """Compute a metric with valid keys on a pair of images of `size` px, unless it needs files or another package."""
-    function = resolve("metric", metric["type"])
-    if function.__module__ in METRIC_MODULES:
-        problems = [*_numbers_as_text(metric, where)]
-        if problems:
-            yield from problems
-            return
-    elif metric["type"] != "calculate_swd":
-        return
-    ramp = np.linspace(0, 255, size)
-    image = np.repeat((ramp[:, None] / 2 + ramp / 2).astype(np.uint8)[:, :, None], 3, axis=2)  # (size, size, 3)
-    noise = np.random.default_rng(0).integers(0, 64, image.shape, np.uint8)
-
-    def measure() -> None:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of an empty image
-            value = calculate_metric({"img": image // 2 + noise, "img2": image}, dict(metric))
-            if metric["type"] != "calculate_niqe" and not np.isfinite(float(value / 1)):
-                got = f"images of {size} px give {float(value)}"
-                raise OptionError(metric["type"], got, "a number", "Is crop_border larger than half the image?")
-
-    yield from _try_any(measure, where)
-
-
-def _numbers_as_text(section: Mapping, where: str) -> Iterator[GPENError]:
-    """Numbers written as texts in a section of a BasicSR class, which would compute with them."""
-    for key, value in section.items():
-        if isinstance(value, str) and key != "type" and NUMBER.fullmatch(value):
-            yield schema.wrong_type(f"{where}:{key}", value, float)
-
-
-def _loggers(opt: Mapping) -> Iterator[GPENError]:
-    """Packages for TensorBoard and Weights & Biases, which BasicSR imports after it has created the experiment."""
-    section = opt.get("logger")
-    if not opt["is_train"] or not isinstance(section, Mapping) or "debug" in str(opt.get("name")):
-        return
-    uses_tensorboard, wandb = section.get("use_tb_logger"), section.get("wandb")
-    if isinstance(wandb, Mapping) and wandb.get("project") is not None:
-        if uses_tensorboard is not True:
-            expected = "true, as wandb receives what TensorBoard's files hold"
-            hint = "Set it to true, or logger:wandb:project to ~."
-            yield OptionError("logger:use_tb_logger", f"got {uses_tensorboard}", expected, hint)
-        yield from _importable("wandb", "init", "logger:wandb:project", "wandb")
-    if uses_tensorboard:
-        yield from _importable("torch.utils.tensorboard", "SummaryWriter", "logger:use_tb_logger", "tensorboard")
-
-
-def _importable(module: str, attribute: str, where: str, package: str) -> Iterator[GPENError]:
-    try:
-        getattr(__import__(module, fromlist=[attribute]), attribute)  # a folder of that name has no attributes
-    except Exception as error:  # of any kind: a broken installation
-        got = f"{module} cannot be imported ({_one_line(error)})"
-        yield OptionError(where, got, f"the package {package}", f"Run: pip install {package}. Or switch it off.")
-
-
-def _try_any(build: Callable[[], object], where: str) -> Iterator[GPENError]:
-    """Call `build` and report any exception under the key path `where`."""
-    try:
-        build()
-    except GPENError as error:
-        yield error.under(where)
-    except Exception as error:  # of any kind: BasicSR checks nothing
-        yield OptionError(where, _one_line(error), "values that it can use", "Change them.")
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(f"{type(error).__name__}: {error}".split())

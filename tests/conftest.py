@@ -58,15 +58,15 @@ def each_metric_tried_once(tried_metrics, monkeypatch):
     """The option files have their metrics in common, and NIQE and SSIM of 1024 px take seconds."""
     from gpen_plugin import preflight
 
-    try_metric = preflight._try_metric
+    try_metric = preflight.try_metric
 
-    def once(metric, size, where):
+    def once(function, metric, size, where):
         key = repr(metric), size, where
         if key not in tried_metrics:
-            tried_metrics[key] = list(try_metric(metric, size, where))
+            tried_metrics[key] = list(try_metric(function, metric, size, where))
         return tried_metrics[key]
 
-    monkeypatch.setattr(preflight, "_try_metric", once)
+    monkeypatch.setattr(preflight, "try_metric", once)
 
 
 @pytest.fixture

@@ -203,7 +203,7 @@ def test_metrics_that_need_ground_truth(test_options, faces):
         check_run(parsed(test_options, is_train=False))
 
 
-def test_a_wrong_size_is_told_once(options):
+def test_wrong_size_is_reported_once(options):
     put(options, "network_g:out_size", 500)
     told = r"^network_g:out_size: got 500; expected a power of two from 16 to 2048\. Use 512\.$"
     with pytest.raises(GPENError, match=told):
@@ -211,7 +211,7 @@ def test_a_wrong_size_is_told_once(options):
 
 
 def test_images_without_ground_truth_need_the_networks_range(test_options, faces):
-    """BasicSR's own reader of LQ images gives [0, 1] unless it is told otherwise."""
+    """BasicSR's own reader of LQ images gives [0, 1] unless options change it."""
     wild = {"name": "wild", "type": "SingleImageDataset", "dataroot_lq": str(faces), "io_backend": {"type": "disk"}}
     test_options["datasets"] = {"test_1": wild}
     test_options["val"]["metrics"] = None
@@ -262,7 +262,7 @@ def test_every_option_file_is_right_but_for_its_data(faces, file):
     for data in options["datasets"].values():
         data |= {"dataroot_gt": str(faces), "io_backend": {"type": "disk"}}
         if "dataroot_lq" in data:
-            data["dataroot_lq"] = str(faces)  # maps, which nobody opens before the run
+            data["dataroot_lq"] = str(faces)  # maps, which are not opened before the run
     for key in options["path"]:
         if key.startswith("pretrain_"):
             options["path"][key] = None

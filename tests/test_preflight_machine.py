@@ -27,7 +27,7 @@ def test_several_gpus_without_a_launcher_where_that_cannot_work(options, prior_o
     check_run({**parsed({**options, "num_gpu": 2}), "dist": True, "world_size": 2})
 
 
-def test_a_gpu_without_bfloat16_is_told(options, two_gpus):
+def test_gpu_without_bfloat16_is_an_error(options, two_gpus):
     options["train"]["precision"] = "bf16"
     with pytest.raises(GPENError, match="train:precision: got bf16, which an old GPU cannot do; expected fp32"):
         check_run(parsed({**options, "num_gpu": 1}))

@@ -129,7 +129,7 @@ def test_metrics_of_others_may_name_what_is_no_file(options):
         del METRIC_REGISTRY._obj_map["calculate_quality"]
 
 
-def test_options_of_a_recognizer_are_told_before_the_first_validation(options, tmp_path):
+def test_recognizer_options_are_checked_before_the_run(options, tmp_path):
     (tmp_path / "face.onnx").touch()
     check(options, type="calculate_identity", onnx=str(tmp_path / "face.onnx"))
     with pytest.raises(GPENError, match="val:metrics:it:weights: missing; expected the path of the network's weights"):

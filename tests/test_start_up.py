@@ -181,7 +181,7 @@ def test_a_class_waits_for_the_host(monkeypatch):
     assert held == {"Early": early, "Late": late}
 
 
-def test_a_clash_is_told_each_time(monkeypatch):
+def test_name_clash_is_an_error_each_time(monkeypatch):
     """The doctor asks again after BasicSR's import has asked."""
     other, ours = (type("GPEN", (), {"__module__": module}) for module in ("other.archs", "gpen_plugin.archs"))
     monkeypatch.setattr(registry, "_open", False)
@@ -193,17 +193,17 @@ def test_a_clash_is_told_each_time(monkeypatch):
             registry.flush_pending()
 
 
-def test_a_clash_leaves_the_host_mended_and_its_own_runs_alone(monkeypatch):
+def test_name_clash_leaves_patches_and_the_hosts_runs_unchanged(monkeypatch):
     def clash():
         raise RegistryClashError("BasicSR's arch registry")
 
     called = []
-    monkeypatch.setattr(host, "apply_patches", lambda: called.append("mended"))
+    monkeypatch.setattr(host, "apply_patches", lambda: called.append("patched"))
     monkeypatch.setattr(host, "before_run", lambda check: called.append("checked"))
     monkeypatch.setattr(host, "flush_pending", clash)
     with pytest.raises(RegistryClashError, match="BasicSR's arch registry"):
         register_all()
-    assert called == ["mended"]
+    assert called == ["patched"]
 
 
 @pytest.mark.parametrize("command", ["train", "test"])
@@ -248,23 +248,23 @@ def test_failed_import_of_a_public_name_leads_to_the_doctor(monkeypatch, failure
         gpen_plugin.__getattr__("GPEN")
 
 
-def test_the_hosts_options_are_told_as_they_are(monkeypatch):
+def test_options_equal_those_of_the_host(monkeypatch):
     class Caught(Exception):
         """The parser is complete."""
 
-    def told(parser):
+    def described(parser):
         return {
             tuple(action.option_strings): (action.nargs, action.default, action.required, tuple(action.choices or ()))
             for action in parser._actions
         }
 
     def catch(parser, *_):
-        raise Caught(told(parser))
+        raise Caught(described(parser))
 
     monkeypatch.setattr(argparse.ArgumentParser, "parse_args", catch)
     with pytest.raises(Caught, match="--launcher") as caught:
         hosts_options.parse_options.__gpen_original__("")
-    assert caught.value.args[0] == told(cli.parser("gpen-train", ""))
+    assert caught.value.args[0] == described(cli.parser("gpen-train", ""))
 
 
 def test_the_tasks_of_the_command_are_all_there_are():

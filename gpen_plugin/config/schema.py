@@ -8,18 +8,19 @@ import inspect
 import re
 import types
 import typing
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from os import PathLike
 from pathlib import Path
 
 import yaml
 
-from gpen_plugin.errors import OptionError, join_errors
+from gpen_plugin.errors import GPENError, OptionError, join_errors
 
 Built = typing.TypeVar("Built")
 
 FEW = 5  # names that a message lists at most
+NUMBER = re.compile(r"\s*[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?\s*")
 
 
 def validate(target: Callable, given: object, where: str = "", *, typed: bool = True) -> list[OptionError]:
@@ -152,6 +153,27 @@ def _shown(value: object) -> str:
     """A value and its type, cut so that a message stays one line."""
     text = repr(value)
     return f"{text if len(text) <= 60 else text[:57] + '...'} ({type(value).__name__})"
+
+
+def numbers_as_text(section: Mapping, where: str) -> Iterator[GPENError]:
+    """Numbers written as texts in a section of a BasicSR class, which would compute with them."""
+    for key, value in section.items():
+        if isinstance(value, str) and key != "type" and NUMBER.fullmatch(value):
+            yield wrong_type(f"{where}:{key}", value, float)
+
+
+def try_call(build: Callable[[], object], where: str) -> Iterator[GPENError]:
+    """Call `build` and report any exception under the key path `where`."""
+    try:
+        build()
+    except GPENError as error:
+        yield error.under(where)
+    except Exception as error:  # of any kind: BasicSR checks nothing
+        yield OptionError(where, one_line(error), "values that it can use", "Change them.")
+
+
+def one_line(error: Exception) -> str:
+    return " ".join(f"{type(error).__name__}: {error}".split())
 
 
 def read_options(path: str | PathLike, forced: Sequence[str] = (), where: str = "-opt") -> dict:

@@ -1,12 +1,13 @@
 """The sections of an option file as dataclasses: their fields are the schema, under the host's names."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import torch
 
-from gpen_plugin.errors import OptionError
+from gpen_plugin.config.schema import one_line
+from gpen_plugin.errors import GPENError, OptionError
 
 
 def at_least_one(options: object, *names: str, unit: str = "iterations") -> None:
@@ -151,6 +152,25 @@ class PriorTrainOptions(AdversarialOptions):
 
 
 @dataclass(frozen=True)
+class MultiStepOptions:
+    """Keys of the host's MultiStepRestartLR, in iterations."""
+
+    milestones: Sequence[float]
+    gamma: float = 0.1
+    restarts: Sequence[float] = (0,)
+    restart_weights: Sequence[float] = (1,)
+
+
+@dataclass(frozen=True)
+class CosineOptions:
+    """Keys of the host's CosineAnnealingRestartLR, in iterations."""
+
+    periods: Sequence[float]
+    restart_weights: Sequence[float] = (1,)
+    eta_min: float = 0
+
+
+@dataclass(frozen=True)
 class ValOptions:
     """``val:``: the host's keys, and the size of the image grid."""
 
@@ -195,6 +215,30 @@ class LoggerOptions:
         at_least_one(self, "print_freq", "save_checkpoint_freq")
         if self.keep_last is not None:
             at_least_one(self, "keep_last", unit="checkpoints")
+
+
+def check_loggers(opt: Mapping) -> Iterator[GPENError]:
+    """Packages for TensorBoard and Weights & Biases, which BasicSR imports after it has created the experiment."""
+    section = opt.get("logger")
+    if not opt["is_train"] or not isinstance(section, Mapping) or "debug" in str(opt.get("name")):
+        return
+    uses_tensorboard, wandb = section.get("use_tb_logger"), section.get("wandb")
+    if isinstance(wandb, Mapping) and wandb.get("project") is not None:
+        if uses_tensorboard is not True:
+            expected = "true, as wandb receives what TensorBoard's files hold"
+            hint = "Set it to true, or logger:wandb:project to ~."
+            yield OptionError("logger:use_tb_logger", f"got {uses_tensorboard}", expected, hint)
+        yield from _importable("wandb", "init", "logger:wandb:project", "wandb")
+    if uses_tensorboard:
+        yield from _importable("torch.utils.tensorboard", "SummaryWriter", "logger:use_tb_logger", "tensorboard")
+
+
+def _importable(module: str, attribute: str, where: str, package: str) -> Iterator[GPENError]:
+    try:
+        getattr(__import__(module, fromlist=[attribute]), attribute)  # a folder of that name has no attributes
+    except Exception as error:  # of any kind: a broken installation
+        got = f"{module} cannot be imported ({one_line(error)})"
+        yield OptionError(where, got, f"the package {package}", f"Run: pip install {package}. Or switch it off.")
 
 
 @dataclass(frozen=True)

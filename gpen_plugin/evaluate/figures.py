@@ -13,8 +13,7 @@ import numpy as np
 from gpen_plugin.data.image_source import decode_image
 from gpen_plugin.errors import DataError
 from gpen_plugin.evaluate.results import Column, Results, Row, input_path, restored_path, truth_path
-from gpen_plugin.evaluate.stats import CellIndex, attempted
-from gpen_plugin.evaluate.summary import Summary
+from gpen_plugin.evaluate.stats import CellIndex, Summary, attempted
 from gpen_plugin.images.grid import sheet
 
 # Okabe and Ito's palette, distinct for color-blind readers.

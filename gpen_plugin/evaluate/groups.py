@@ -17,8 +17,7 @@ from gpen_plugin.data.image_source import IMAGE_SUFFIXES
 from gpen_plugin.errors import DataError, OptionError
 from gpen_plugin.evaluate.options import ReportOptions
 from gpen_plugin.evaluate.results import Column, Results
-from gpen_plugin.evaluate.stats import CellIndex, Interval, percentile_intervals, resampled_means
-from gpen_plugin.evaluate.summary import Summary
+from gpen_plugin.evaluate.stats import CellIndex, Interval, Summary, percentile_intervals, resampled_means
 
 MAX_SEPARATE_NUMBERS = 8  # numbers beyond this are cut into groups
 THIRDS = 3

@@ -18,7 +18,7 @@ from gpen_plugin.evaluate import figures, tables
 from gpen_plugin.evaluate.groups import GroupMeans, read_labels
 from gpen_plugin.evaluate.options import ReportOptions, check_reference
 from gpen_plugin.evaluate.results import Column, Results, delete_file, input_path, restored_path, truth_path, write_text
-from gpen_plugin.evaluate.summary import Summary, one_line
+from gpen_plugin.evaluate.stats import Summary, one_line
 from gpen_plugin.images.files import write_image
 
 QUALITY = 90

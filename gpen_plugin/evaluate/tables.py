@@ -16,8 +16,7 @@ import numpy as np
 
 from gpen_plugin.evaluate.groups import GroupMean, GroupMeans, GroupRow
 from gpen_plugin.evaluate.results import Column, Results, Row, group_by_method
-from gpen_plugin.evaluate.stats import CellIndex, Interval, mean_ci
-from gpen_plugin.evaluate.summary import Head, Summary
+from gpen_plugin.evaluate.stats import CellIndex, Head, Interval, Summary, mean_ci
 
 MARKDOWN = re.compile(r"([\\`*_{}\[\]#|~$])")
 LATEX = {

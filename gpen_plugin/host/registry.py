@@ -32,7 +32,7 @@ def register(kind: str, *, unless_taken: bool = False) -> Callable[[type], type]
     def decorate(cls: type) -> type:
         with _lock:
             if _open:
-                _register(kind, cls, unless_taken)
+                _add_to_registry(kind, cls, unless_taken)
             else:
                 _pending.append((kind, cls, unless_taken))
         return cls
@@ -46,7 +46,7 @@ def flush_pending() -> None:
     with _lock:
         _open = True
         while _pending:
-            _register(*_pending[0])
+            _add_to_registry(*_pending[0])
             del _pending[0]  # not before: a repeated call has to report the clash again
 
 
@@ -119,7 +119,7 @@ def host_module(name: str, purpose: str) -> ModuleType:
     return import_module(name)
 
 
-def _register(kind: str, cls: type, unless_taken: bool) -> None:
+def _add_to_registry(kind: str, cls: type, unless_taken: bool) -> None:
     name, held = cls.__name__, registered(kind).get(cls.__name__)
     if held is None:
         _registry(kind).register(cls)

@@ -5,6 +5,7 @@ import hashlib
 import inspect
 import logging
 import math
+import warnings
 from abc import ABC, abstractmethod
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterator, Mapping
@@ -18,8 +19,10 @@ from gpen_plugin.errors import CheckpointError, GPENError, MissingFileError, Opt
 
 FEATURE_METRICS = ("calculate_fid", "calculate_kid")
 LOWER_IS_BETTER = ("calculate_niqe", "calculate_swd", "calculate_lpips", "calculate_lmd", *FEATURE_METRICS)
+BEST_DIRECTION = dict.fromkeys(LOWER_IS_BETTER, "lower") | dict.fromkeys(("calculate_psnr", "calculate_ssim"), "higher")
 NIQE_MIN_SIDE = 192  # pixels; the host's NIQE fits a Gaussian to blocks of 96 px, and one block has no covariance
 MODEL_KEYS = {"type", "better"}  # keys of a metric that the host's model reads
+TRIED_MODULES = ("basicsr.metrics.psnr_ssim", "basicsr.metrics.niqe")  # they compute with any value
 IMAGE_ARGUMENTS = {"img", "img2"}  # of a metric; the host passes them
 
 
@@ -142,6 +145,43 @@ def check_metric_keys(function: object, metric: Mapping, where: str) -> Iterator
         if p.default is p.empty and p.name not in metric:
             hint = "Add crop_border: 0." if p.name == "crop_border" else "Add the key."
             yield OptionError(f"{where}:{p.name}", "missing", "this key in every use of the metric", hint)
+
+
+def check_direction(kind: str, metric: Mapping, where: str) -> Iterator[GPENError]:
+    """BasicSR records the validation with the highest value as the best, unless ``better`` is lower."""
+    best = BEST_DIRECTION.get(kind)
+    if kind == "calculate_identity":
+        best = "lower" if metric.get("unit") == "degrees" else "higher"
+    given = metric.get("better") or "higher"
+    if best not in (None, given):
+        got = f"got {given}" if metric.get("better") else "missing, which means higher"
+        yield OptionError(f"{where}:better", got, best, "Otherwise the worst validation is recorded as the best.")
+
+
+def try_metric(function: Callable, metric: Mapping, size: int, where: str) -> Iterator[GPENError]:
+    """Compute a metric with valid keys on a pair of images of `size` px, unless it needs files or another package."""
+    if function.__module__ in TRIED_MODULES:
+        problems = [*schema.numbers_as_text(metric, where)]
+        if problems:
+            yield from problems
+            return
+    elif metric["type"] != "calculate_swd":
+        return
+    from basicsr.metrics import calculate_metric
+
+    ramp = np.linspace(0, 255, size)
+    image = np.repeat((ramp[:, None] / 2 + ramp / 2).astype(np.uint8)[:, :, None], 3, axis=2)  # (size, size, 3)
+    noise = np.random.default_rng(0).integers(0, 64, image.shape, np.uint8)
+
+    def measure() -> None:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of an empty image
+            value = calculate_metric({"img": image // 2 + noise, "img2": image}, dict(metric))
+            if metric["type"] != "calculate_niqe" and not np.isfinite(float(value / 1)):
+                got = f"images of {size} px give {float(value)}"
+                raise OptionError(metric["type"], got, "a number", "Is crop_border larger than half the image?")
+
+    yield from schema.try_call(measure, where)
 
 
 Value = TypeVar("Value")

@@ -1,4 +1,4 @@
-"""The host's DFDNet, told where the parts of an aligned face are."""
+"""The host's DFDNet, with the positions of the parts of an aligned face."""
 
 import dataclasses
 from collections.abc import Callable

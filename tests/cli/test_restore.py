@@ -63,7 +63,7 @@ def test_a_broken_file_is_reported_and_the_rest_done(run, tmp_path):
     assert {len(job["faces"]) for job in jobs if "faces" in job} == {2}
 
 
-def test_no_face_leaves_the_photograph_and_has_a_status_of_its_own(run, tmp_path):
+def test_photograph_without_faces_is_copied_with_status_3(run, tmp_path):
     write(tmp_path / "a.png")
     status, said = run("a.png", "-o", "out", detector=Detector())
     assert status == 3

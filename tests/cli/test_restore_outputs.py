@@ -40,7 +40,7 @@ def test_unchanged_photograph_is_copied(run, tmp_path, suffix):
     assert (tmp_path / "restored" / source.name).read_bytes() != source.read_bytes()
 
 
-def test_unchanged_photograph_is_encoded_for_another_format_or_size(run, tmp_path):
+def test_unchanged_photograph_is_encoded_in_a_new_format(run, tmp_path):
     write(tmp_path / "a.png")
     (tmp_path / "wrong.jpg").write_bytes((tmp_path / "a.png").read_bytes())
     run("a.png", "wrong.jpg", "-o", "jpg", "--suffix", "jpg", detector=Detector())

@@ -107,7 +107,7 @@ def test_truncation_out_of_range(truncation, weights, tmp_path, capsys):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_mixing_takes_codes_and_noise_of_the_finer_blocks_from_the_style(weights):
+def test_mixing_takes_finer_blocks_from_the_style(weights):
     sampler = PriorSampler(weights)
     source, style = sampler.from_seed(0), sampler.from_seed(1)
     for from_resolution, first in ((4, 0), (8, 1), (16, 3), (32, 5)):

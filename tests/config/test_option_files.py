@@ -190,7 +190,7 @@ def test_each_variant_finds_the_prior_of_its_noise_mode(parse, name):
     assert opt["path"]["pretrain_network_d"] == f"{folder}/net_d_latest.pth"
 
 
-def test_a_name_in_braces_that_the_generator_has_not_is_told(parse, tmp_path):
+def test_unknown_name_in_braces_is_an_error(parse, tmp_path):
     options = loaded("ablation/gpen.yml")
     for path in ("experiments/{size}/net_g.pth", "experiments/{0}/net_g.pth", "experiments/{out_size.x}", "a}b"):
         options["path"]["pretrain_prior"] = path
@@ -284,7 +284,7 @@ def test_forced_values_are_read_as_yaml_reads_them(parse, entry, read):
         ("noequal", "--force_yml noequal: 0 signs =; expected key=value"),
     ],
 )
-def test_a_wrong_forced_entry_is_told(entry, message, monkeypatch):
+def test_wrong_forced_entry_is_an_error(entry, message, monkeypatch):
     from basicsr.utils import options as host_options
 
     file = REPOSITORY / "options" / "gpen_prior_256.yml"

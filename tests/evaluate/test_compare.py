@@ -1,4 +1,4 @@
-"""Every method against one of them: differences by hand, and what is told apart."""
+"""Every method against one of them: differences by hand, marks, and errors."""
 
 import csv
 import io
@@ -12,7 +12,7 @@ from gpen_plugin.errors import OptionError
 from gpen_plugin.evaluate.options import EvaluationOptions, ReportOptions
 from gpen_plugin.evaluate.report import write_report
 from gpen_plugin.evaluate.results import Results
-from gpen_plugin.evaluate.summary import Head, Summary
+from gpen_plugin.evaluate.stats import Head, Summary
 from gpen_plugin.evaluate.tables import compare, compare_csv, compare_markdown
 
 
@@ -48,7 +48,7 @@ def test_lower_may_be_better():
     )
 
 
-def test_runs_that_disagree_tell_nothing():
+def test_runs_that_disagree_have_no_mark():
     values = {"Rival, run 0": [23.0, 25.0, 27.0], "Rival, run 1": [21.5, 23.5, 25.5], **GPEN}
     found = against(summary_of(values), "Rival")
     assert found.interval.low > 0
@@ -56,7 +56,7 @@ def test_runs_that_disagree_tell_nothing():
     assert found.mark == ""
 
 
-def test_images_that_disagree_tell_nothing():
+def test_images_that_disagree_have_no_mark():
     found = against(summary_of({"Bilinear": [30.0, 14.0, 24.0], **GPEN}), "Bilinear")
     assert found.interval.low < 0 < found.interval.high
     assert found.mark == ""
@@ -83,7 +83,7 @@ def test_runs_are_compared_on_shared_images():
     assert single.by_run == pytest.approx((1.5, -0.5))
 
 
-def test_one_image_tells_nothing():
+def test_one_image_has_no_mark():
     found = against(summary_of({"Bilinear": [20.0], "GPEN, run 0": [21.0], "GPEN, run 1": [22.0]}), "Bilinear")
     assert found.by_run == pytest.approx((-1, -2))
     assert (found.interval, found.mark) == (None, "")

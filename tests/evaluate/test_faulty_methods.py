@@ -1,4 +1,4 @@
-"""Methods and metrics that answer with what nobody expects: an evaluation tells it and goes on."""
+"""Methods and metrics that return wrong values: the evaluation reports them and continues."""
 
 import json
 import math

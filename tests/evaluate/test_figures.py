@@ -5,7 +5,7 @@ from helpers.results_for_report import LPIPS, PSNR, SIZE, draw_images, made_resu
 from gpen_plugin.evaluate.figures import choose_images, column_names, comparison_sheet, curves, line_style, missing_tile
 from gpen_plugin.evaluate.report import choose_cards, embed_cards, encode_image
 from gpen_plugin.evaluate.results import restored_path
-from gpen_plugin.evaluate.summary import Summary
+from gpen_plugin.evaluate.stats import Summary
 from gpen_plugin.images.grid import GAP
 
 TILE = 32

@@ -13,7 +13,7 @@ from gpen_plugin.errors import DataError, OptionError
 from gpen_plugin.evaluate.groups import GroupMeans, Labels
 from gpen_plugin.evaluate.options import EvaluationOptions, ReportOptions
 from gpen_plugin.evaluate.report import write_report
-from gpen_plugin.evaluate.summary import Summary
+from gpen_plugin.evaluate.stats import Summary
 from gpen_plugin.evaluate.tables import groups_csv, groups_markdown
 
 DARK, LIGHT, FEW = 12, 20, 5

@@ -1,4 +1,4 @@
-"""A whole evaluation on small faces: what is written, kept, redone and told."""
+"""A whole evaluation on small faces: what is written, kept, computed again and reported."""
 
 import io
 import json

@@ -18,8 +18,7 @@ from gpen_plugin.errors import OptionError
 from gpen_plugin.evaluate.options import EvaluationOptions, ReportOptions, runs_of
 from gpen_plugin.evaluate.report import write_report
 from gpen_plugin.evaluate.results import Results, merge_results, read_results, restored_path, write_results
-from gpen_plugin.evaluate.stats import average_runs
-from gpen_plugin.evaluate.summary import Head, Summary
+from gpen_plugin.evaluate.stats import Head, Summary, average_runs
 from gpen_plugin.evaluate.tables import latex, markdown, table_json, wide_csv
 
 

@@ -7,8 +7,7 @@ import pytest
 from helpers.results_for_report import FID, LPIPS, NASTY_NAME, PSNR, made_results, nasty_results
 
 from gpen_plugin.evaluate.results import Column
-from gpen_plugin.evaluate.stats import format_cells
-from gpen_plugin.evaluate.summary import Summary
+from gpen_plugin.evaluate.stats import Summary, format_cells
 from gpen_plugin.evaluate.tables import latex, markdown, per_image_csv, table_json, wide_csv
 
 

@@ -237,7 +237,7 @@ def test_names_are_found_as_the_host_finds_them():
     assert [resolve("arch", name) for name in ("UNet", None, ["GPEN"], 3)] == [None] * 4
 
 
-def test_a_broken_option_file_is_told_whoever_it_is_for(tmp_path, monkeypatch):
+def test_broken_option_file_is_an_error_for_any_model(tmp_path, monkeypatch):
     import basicsr.train
 
     (tmp_path / "o.yml").write_text("model_type: SRModel\nname: [1\n")

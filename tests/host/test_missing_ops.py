@@ -35,7 +35,7 @@ def test_resampling_elsewhere_is_what_it_is_on_a_cpu():
     )
 
 
-def test_lending_again_changes_nothing_and_the_extensions_still_count_as_missing():
+def test_second_patch_of_missing_ops_changes_nothing():
     before = [getattr(*patch._locate()) for patch in OP_PATCHES]
     patch_missing_ops()
     assert [getattr(*patch._locate()) for patch in OP_PATCHES] == before

@@ -119,7 +119,7 @@ def test_sections_of_the_wrong_kind_are_named(options, parse, change, message):
         parse(text_of(options, **change))
 
 
-def test_nothing_in_the_file_is_executed_to_tell_what_it_is(options, parse, tmp_path):
+def test_reading_the_outline_executes_nothing(options, parse, tmp_path):
     content = text_of(options) + f"extra: !!python/object/apply:os.mkdir ['{tmp_path}/made']\n"
     content += f"extra: !!python/object/apply:os.mkdir ['{tmp_path}/made']\n"
     with pytest.raises(OptionError, match="extra: is written twice"):

@@ -52,7 +52,7 @@ def resumed(monkeypatch):
     return data_cursor.set_resume_iteration
 
 
-def test_sampler_tells_epoch_and_place_and_goes_on_where_the_state_was_saved(resumed):
+def test_sampler_resumes_at_the_saved_index(resumed):
     def order(epoch: int, rank: int = 0):
         sampler = EnlargedSampler(Images("abcdef"), num_replicas=2, rank=rank, ratio=2)
         sampler.set_epoch(epoch)
@@ -147,7 +147,7 @@ def test_a_forced_seed_may_be_none_for_one_that_is_drawn(tmp_path, monkeypatch, 
     assert torch.initial_seed() in seeds
 
 
-def test_a_forced_seed_that_is_no_number_is_told(tmp_path, monkeypatch, write_options, options):
+def test_forced_seed_must_be_a_number(tmp_path, monkeypatch, write_options, options):
     words = ["train.py", "-opt", str(write_options(options)), "--force_yml", "manual_seed=one"]
     monkeypatch.setattr(sys, "argv", words)
     monkeypatch.setattr(sys, "excepthook", sys.excepthook)
@@ -166,7 +166,7 @@ def test_our_errors_are_printed_without_a_traceback_and_others_as_ever(monkeypat
     assert [kind for kind, *_ in seen] == [ValueError]
 
 
-def test_an_error_from_a_loader_worker_is_told_without_its_traceback():
+def test_error_of_a_loader_worker_has_no_traceback():
     told = "/faces/3.png: cannot be decoded (6 bytes); expected a whole image file."
     relayed = f"Caught DataError in worker process 0.\nOriginal Traceback:\n...\ngpen_plugin.errors.DataError: {told}\n"
     assert plain_message(DataError(relayed)) == told

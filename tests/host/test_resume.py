@@ -42,7 +42,7 @@ def test_newest_state_is_found_where_the_experiment_lies(experiment, tmp_path):
 
 @pytest.mark.parametrize("name", ["training_states/1000.state", "models/net_d_1000.pth"])
 @pytest.mark.parametrize("share", [0, 0.5, 0.99])
-def test_a_file_that_was_cut_short_is_skipped_files_and_told(experiment, caplog, monkeypatch, name, share):
+def test_truncated_state_is_skipped_with_a_warning(experiment, caplog, monkeypatch, name, share):
     path = experiment / name
     whole = path.read_bytes()
     path.write_bytes(whole[: int(share * len(whole))])
@@ -70,7 +70,7 @@ def test_a_state_that_is_not_there(experiment):
         basicsr.train.load_resume_state(opt)
 
 
-def test_a_run_that_is_past_its_end_is_told(experiment):
+def test_run_past_its_end_is_an_error(experiment):
     opt = parsed(experiment, train={"total_iter": 4})
     with pytest.raises(OptionError, match=r"train:total_iter: got 4, and .*1000\.state is of iteration 5; .* Raise it"):
         basicsr.train.load_resume_state(opt)
@@ -87,7 +87,7 @@ def test_a_state_that_cannot_be_read_says_the_way_out(experiment):
         basicsr.train.load_resume_state(opt)
 
 
-def test_an_experiment_that_was_moved_is_told_before_anything_is_written(experiment, tmp_path):
+def test_moved_experiment_is_an_error_before_anything_is_written(experiment, tmp_path):
     opt = parsed(experiment, auto_resume=False)
     opt["path"] |= {"resume_state": str(experiment / "training_states/900.state"), "models": str(tmp_path / "new")}
     with pytest.raises(CheckpointError, match=r"900\.state: .*new/net_d_5\.pth is not there; .*folder"):
@@ -117,7 +117,7 @@ def test_epochs_suffice_for_the_last_iteration(monkeypatch, epoch, iteration, le
     assert create({"model_type": "GPENModel"}, None) == (range(length), "sampler", [], last, 10)
 
 
-def test_the_script_itself_is_mended_once(monkeypatch):
+def test_training_script_is_patched_once(monkeypatch):
     """`python basicsr/train.py` is the module `__main__`."""
     original = basicsr.train.load_resume_state.__gpen_original__
     script = types.SimpleNamespace(

@@ -90,7 +90,7 @@ def test_a_child_of_the_first_that_outlives_it_does_not_hold_the_name(tmp_path):
     os.kill(worker, signal.SIGKILL)
 
 
-def test_a_run_that_is_over_does_not_hold_its_name_though_its_process_lives_on(tmp_path, elsewhere):
+def test_finished_run_releases_its_name_in_a_living_process(tmp_path, elsewhere):
     opt = parsed(tmp_path)
     claim_run(opt)
     del opt

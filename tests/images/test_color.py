@@ -30,7 +30,7 @@ def coarse(image: np.ndarray) -> np.ndarray:
     return cv2.resize(image, (4, 4), interpolation=cv2.INTER_AREA)
 
 
-def test_the_luminance_is_the_wanted_one_exactly_and_no_color_leaves_the_gamut():
+def test_luminance_is_exact_and_colors_stay_in_the_gamut():
     for seed in range(5):
         wanted = luminance(unit(seed + 10))
         result = set_luma(unit(seed), wanted)

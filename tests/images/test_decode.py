@@ -100,7 +100,7 @@ def test_sixteen_bits_of_a_pgm(tmp_path):
 
 
 @pytest.mark.parametrize("profile", [SRGB, b"no profile"])
-def test_a_profile_that_is_not_for_cmyk_does_not_stop_the_image(tmp_path, profile):
+def test_wrong_cmyk_profile_is_ignored(tmp_path, profile):
     Image.new("CMYK", (16, 16), (0, 0, 255, 0)).save(tmp_path / "a.tif", icc_profile=profile)
     photograph = read_photograph(tmp_path / "a.tif")
     assert photograph.pixels[0, 0].tolist() == [0, 255, 255]

@@ -100,7 +100,7 @@ def resource(code: int, body: bytes) -> bytes:
     return b"8BIM" + struct.pack(">HHI", code, 0, len(body)) + body
 
 
-def test_captions_and_the_comment_of_a_jpeg_stay_but_not_its_thumbnail(tmp_path):
+def test_captions_and_comment_stay_and_the_thumbnail_goes(tmp_path):
     image(noise(3)).save(tmp_path / "plain.jpg", comment=b"a comment")
     data = (tmp_path / "plain.jpg").read_bytes()
     segment = b"Photoshop 3.0\0" + resource(0x0404, b"caption!") + resource(1036, b"preview!")

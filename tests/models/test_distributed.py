@@ -165,7 +165,7 @@ def test_a_shared_validation_is_that_of_one_rank(model, images, options, prior_o
     assert grids[0].read_bytes() == grids[1].read_bytes()
 
 
-def test_one_log_tells_of_each_validation_once(options, run, tmp_path):
+def test_each_validation_is_logged_once(options, run, tmp_path):
     run(2, "train", with_batch(options, 1), name="run")
     (log,) = (tmp_path / "run" / "experiments" / "small").glob("*.log")
     told = log.read_text()

@@ -224,7 +224,7 @@ def test_a_restored_image_is_the_priors_own(mode):
 
 
 @pytest.mark.parametrize("mode", ["concat", "add"])
-def test_with_noise_weights_of_0_it_is_the_priors_image_of_that_code_with_any_noise(mode):
+def test_zero_noise_weights_give_the_priors_image(mode):
     """That is what a prior starts from."""
     torch.manual_seed(0)
     prior = GPENPrior(32, noise_mode=mode, **WIDTHS).requires_grad_(False)
@@ -238,7 +238,7 @@ def test_with_noise_weights_of_0_it_is_the_priors_image_of_that_code_with_any_no
 
 @pytest.fixture(scope="module")
 def drawn() -> torch.Tensor:
-    """Portraits that nobody photographed, (N, 3, 32, 32), in [-1, 1]."""
+    """Random images, (N, 3, 32, 32), in [-1, 1]."""
     images = np.stack([render_face(seed, 32)[:, :, ::-1].transpose(2, 0, 1) for seed in range(24)])
     return torch.from_numpy(images.astype(np.float32)) / 127.5 - 1
 

@@ -99,7 +99,7 @@ def test_every_parameter_of_a_subclass_of_gpen_learns(options, freeze_decoder):
     assert not any(torch.equal(old, new) for old, new in zip(before, after, strict=True))
 
 
-def test_the_groups_of_gpen_itself_hold_what_earlier_states_hold_in_their_order(options):
+def test_parameter_groups_match_earlier_states(options):
     model = build_model(ready(options))
     groups = model.optimizers[0].param_groups
     for group, net in zip(groups, (model.net_g.encoder, model.net_g.decoder, model.net_d), strict=True):

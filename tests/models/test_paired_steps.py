@@ -1,4 +1,4 @@
-"""The two steps on images that D judges once, against the formulas and against steps that judge them anew."""
+"""The two steps with one forward pass of D per image, against the formulas and against separate forward passes."""
 
 import copy
 from contextlib import nullcontext
@@ -84,7 +84,7 @@ class Setting:
             return self.net_g(lq)
 
     def anew(self, lq: torch.Tensor, real: torch.Tensor) -> None:
-        """Each step lets D judge the images for itself."""
+        """Each step runs D on the images anew."""
         fake = self.draw(lq)
         self.net_d.requires_grad_(False)
         with self.autocast():
@@ -119,7 +119,7 @@ class Setting:
 @pytest.mark.parametrize(
     "setting", [{}, {"bf16": True}, {"freeze_decoder": True}, {"features": False}], ids=lambda given: str([*given])
 )
-def test_three_iterations_are_bit_for_bit_those_that_judge_anew(setting):
+def test_three_iterations_equal_those_with_separate_forward_passes(setting):
     one, other = Setting(**setting), Setting(**setting)
     before = copy.deepcopy(one.weights())
     for lq, real in one.batches:
@@ -145,7 +145,7 @@ def test_a_step_of_g_that_is_left_out_leaves_that_of_d():
         assert torch.equal(tensor, before[name] if name.startswith("g.") else one.weights()[name]), name
 
 
-def test_d_judges_each_image_once_in_an_iteration(options):
+def test_d_sees_each_image_once_per_iteration(options):
     torch.manual_seed(0)
     model = build_model(copy.deepcopy({**options, "is_train": True, "dist": False, "rank": 0, "world_size": 1}))
     judged = []

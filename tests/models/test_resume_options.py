@@ -93,7 +93,7 @@ def test_changed_settings_of_a_schedule_rule_from_the_start():
     assert steps(optimizer, scheduler, 2)[-1] == pytest.approx(0.001)
 
 
-def test_a_group_that_is_gone_is_dropped_and_a_new_one_starts_without_moments():
+def test_removed_group_is_dropped_and_a_new_one_starts_fresh():
     both, one = after_four_steps(), after_four_steps(groups=("decoder",))
     optimizer = adam(groups=("decoder",))
     (change,) = resumed(both, optimizer, multi_step(optimizer))
@@ -245,7 +245,7 @@ def test_best_results_follow_the_metrics_of_the_file():
     }
 
 
-def test_a_state_of_another_model_is_told():
+def test_state_of_another_model_is_an_error():
     with pytest.raises(CheckpointError, match=r"path:resume_state: 5\.state: has no guard, random, sampler; expected"):
         check_complete({"optimizers": [], "schedulers": [], "best_metric_results": {}}, "5.state", {"guard": {}})
 

@@ -109,7 +109,7 @@ def test_networks_whose_state_is_gone_already_go_too(folders):
     assert listed(folders) == files(10, 20, 30)
 
 
-def test_networks_without_states_stay_while_there_are_fewer_than_to_be_kept(folders):
+def test_networks_without_states_stay_below_keep_last(folders):
     for number in (9, 10):
         train_state.delete_checkpoint(folders, number)
     prune_checkpoints(folders, 30, 3)
@@ -176,9 +176,7 @@ def test_the_old_state_goes_before_its_networks_are_replaced(options, train, tmp
     assert seen[:3] == [("net_g_6.pth", False), ("net_d_6.pth", False), ("6.state", False)]
 
 
-def test_resumed_with_smaller_batches_it_goes_on_at_the_right_image_to_the_end(
-    prior_options, train, tmp_path, monkeypatch
-):
+def test_smaller_batches_resume_at_the_right_image(prior_options, train, tmp_path, monkeypatch):
     """Eight images, five batches of four: half of the third epoch is used. The host would end where it is."""
     prior_options["logger"] |= {"use_tb_logger": False, "save_checkpoint_freq": 5}
     prior_options["datasets"]["train"]["batch_size_per_gpu"] = 4

@@ -88,7 +88,7 @@ def moved(state: dict, start: dict, part: str = "decoder.") -> set[str]:
 
 
 @pytest.mark.parametrize("name", VARIANTS)
-def test_each_variant_trains_at_the_demos_size_from_the_prior_of_its_noise_mode(variant, train, tmp_path, name):
+def test_each_variant_trains_from_the_prior_of_its_noise_mode(variant, train, tmp_path, name):
     """In GPEN-w/o-ft no tensor of the decoder moves, raw or averaged; in the others, those of every kind do."""
     options, prior = variant(name)
     folder = train(options, tmp_path)
@@ -108,7 +108,7 @@ def test_each_variant_trains_at_the_demos_size_from_the_prior_of_its_noise_mode(
     assert (folder / f"visualization/grid_CelebA-HQ_{ITERATIONS}.png").is_file()
 
 
-def test_without_fine_tuning_only_the_encoder_learns_also_after_a_resumption(variant, train, tmp_path, monkeypatch):
+def test_frozen_decoder_stays_the_same_after_a_resume(variant, train, tmp_path, monkeypatch):
     options, prior = variant("gpen_wo_ft")
     encoders, original = [], GPENModel.optimize_parameters
 
@@ -135,7 +135,7 @@ def test_without_fine_tuning_only_the_encoder_learns_also_after_a_resumption(var
         assert all(torch.equal(one[name], other[name]) for name in one)
 
 
-def test_without_fine_tuning_the_decoder_has_no_gradients_and_no_state_of_the_optimizer(variant):
+def test_frozen_decoder_has_no_gradients_and_no_optimizer_state(variant):
     options, _ = variant("gpen_wo_ft")
     options["path"] = {}
     options["train"]["optim"]["lazy_lr_scaling"] = True

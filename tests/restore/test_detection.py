@@ -156,7 +156,7 @@ class Scored(Disc):
 
 
 @pytest.mark.parametrize(("upright", "turned", "count"), [(0.7, 0.95, 3), (0.95, 0.95, 1), (0.7, 0.7, 1)])
-def test_one_doubtful_upright_face_does_not_hide_sure_ones_of_a_turned_image(upright, turned, count):
+def test_uncertain_upright_face_does_not_hide_turned_ones(upright, turned, count):
     """Three are upside down, one stands."""
     discs = [(25, 45, 9), (65, 45, 9), (105, 45, 9)]
     image = np.hstack([draw(90, 130, *discs, down=(0, -1)), draw(90, 48, (24, 45, 6))])

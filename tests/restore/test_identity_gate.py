@@ -102,7 +102,7 @@ def test_no_gate():
 
 
 @pytest.mark.parametrize("shape", [(40, 70), (70, 40)])
-def test_faces_that_are_not_square_are_seen_as_the_network_sees_them(monkeypatch, shape):
+def test_crops_that_are_not_square_are_made_square(monkeypatch, shape):
     """The same face, squeezed and whole, is the same."""
     seen = []
     monkeypatch.setattr(identity_gate, "embedding", lambda face, settings: seen.append(face) or np.ones(1))

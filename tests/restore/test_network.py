@@ -171,7 +171,7 @@ def test_a_program_of_gpen_export_is_refused_by_its_suffix(tmp_path):
         opened(tmp_path / "model.pt2")
 
 
-def test_a_file_that_lacks_a_tensor_and_one_with_another_filter(tmp_path):
+def test_missing_tensor_and_other_filter_are_errors(tmp_path):
     state = weights(NETWORKS["GPEN concat"])
     del state["decoder.blocks.8.conv0.bias"]
     with pytest.raises(CheckpointError, match=r"decoder.blocks.8.conv0.bias is missing"):

@@ -51,7 +51,7 @@ def test_inpaint_changes_only_hidden_pixels(aligned):
     assert np.abs(result.astype(int) - image)[far].max() <= 3
 
 
-def test_seg2face_is_shown_a_painted_map_and_gives_a_face_in_color():
+def test_seg2face_turns_a_map_into_a_face_in_color():
     labels = np.zeros((32, 32), np.uint8)
     labels[8:24, 8:24] = 1
     made = restorer(lambda face: face, task="seg2face")
