@@ -17,6 +17,7 @@ from tqdm import tqdm
 
 from gpen_plugin.data.degradation import DegradationRanges, degrade_lowres, sample_recipe
 from gpen_plugin.data.image_source import FolderSource, open_folder_or_zip
+from gpen_plugin.data.rng import rng_from_key
 from gpen_plugin.errors import DataError, GPENError, OptionError, handle_errors
 from gpen_plugin.images.files import write_image
 from gpen_plugin.images.grid import sheet
@@ -178,8 +179,6 @@ def _train(options: Path, changes: Mapping[str, str]) -> None:
 
 def _degrade(data: dict) -> None:
     """Degrade the validation faces as in training's validation; write each at its small size."""
-    from gpen_plugin.data.rng import rng_from_key
-
     ranges = DegradationRanges(**data["degradation"])
     for key, face in _validation_faces():
         recipe = sample_recipe(ranges, rng_from_key(data["seed"], key))
@@ -188,8 +187,6 @@ def _degrade(data: dict) -> None:
 
 def _restore_portrait() -> None:
     """Degrade and restore the portrait; write both faces beside the original."""
-    from gpen_plugin.data.rng import rng_from_key
-
     original = portrait()
     degraded = OUTPUT / "portrait" / "photograph.png"
     recipe = sample_recipe(DegradationRanges(**PORTRAIT_DEGRADATION), rng_from_key(0, "portrait"))

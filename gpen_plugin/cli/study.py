@@ -61,8 +61,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _make(options: argparse.Namespace) -> int:
     from gpen_plugin.evaluate.results import read_results, write_text
     from gpen_plugin.evaluate.stats import average_runs
-    from gpen_plugin.evaluate.study.page import make_page, select
-    from gpen_plugin.evaluate.study.votes import write_key
+    from gpen_plugin.evaluate.study.page import make_page, select, write_key
 
     results = average_runs(read_results(options.results))  # the images of the first run stand for all runs
     # By default the seed is secret: with it, a volunteer could compute which name is which method.

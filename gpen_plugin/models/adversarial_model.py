@@ -22,7 +22,6 @@ from basicsr.utils.dist_util import master_only
 
 from gpen_plugin.checkpoints import checkpoint
 from gpen_plugin.config.train_options import AdversarialOptions
-from gpen_plugin.data.rng import StepRNG
 from gpen_plugin.host import batch_index, data_wait_seconds
 from gpen_plugin.host.distributed import all_gather_object
 from gpen_plugin.models import train_state
@@ -32,6 +31,16 @@ from gpen_plugin.models.validation import ImageNames, Images, MetricSums, comput
 
 WINDOW = 100  # iterations of one measurement
 MAX_WAIT_FRACTION = 0.25  # of the time
+STREAMS = (
+    "generator",
+    "discriminator",
+    "path length",
+    "direction",
+    "augmentation of G",
+    "augmentation of D",
+    "sample",
+    "mean",
+)
 FUSED_ADAM = {"fused": True, "foreach": None}  # arguments that choose the kernel
 
 
@@ -107,6 +116,29 @@ def restore_fused_state(optimizer: torch.optim.Optimizer) -> None:
             for name, value in held.items():
                 like = value if name == "step" else parameter
                 held[name] = torch.empty_like(like, device=parameter.device).copy_(value)
+
+
+class StepRNG:
+    """The random generators of a run, on `device`. Images of the ranks are numbered as by BasicSR's sampler.
+
+    The numbers of image n in iteration i are seeded with (seed, purpose, i, n). So a resumed training has the numbers
+    of an uninterrupted one, and two ranks together those of one rank with twice the batch.
+    """
+
+    def __init__(self, seed: int, rank: int, world_size: int, device: torch.device):
+        self.seed, self.rank, self.world_size = seed, rank, world_size
+        own_gpu = device.type == "cuda" and device.index is None
+        self.device = torch.device("cuda", torch.cuda.current_device()) if own_gpu else device
+
+    def generators(self, purpose: str, iteration: int, batch: int) -> list[torch.Generator]:
+        """One generator for each of this rank's `batch` images."""
+        return [self.generator(purpose, iteration, self.rank + n * self.world_size) for n in range(batch)]
+
+    def generator(self, purpose: str, *index: int) -> torch.Generator:
+        """The generator of one index, the same on every rank."""
+        sequence = np.random.SeedSequence((self.seed, STREAMS.index(purpose), *index))
+        generator = torch.Generator(self.device)
+        return generator.manual_seed(int(sequence.generate_state(1, np.uint64)[0] >> np.uint64(1)))
 
 
 class AdversarialModel(SRModel):

@@ -9,7 +9,6 @@ from basicsr.utils import tensor2img
 
 from gpen_plugin.archs.gan_prior_arch import GPENPrior
 from gpen_plugin.config.train_options import AdamOptions, PriorTrainOptions
-from gpen_plugin.data.rng import normal
 from gpen_plugin.host import register
 from gpen_plugin.host.distributed import all_reduce_mean
 from gpen_plugin.images.grid import mosaic, sheet
@@ -174,6 +173,11 @@ def _shrink(image: np.ndarray, side: int) -> np.ndarray:
     if image.shape[0] <= side:
         return image
     return cv2.resize(image, (side, side), interpolation=cv2.INTER_AREA)
+
+
+def normal(shape: Sequence[int], generators: Sequence[torch.Generator]) -> torch.Tensor:
+    """N(0, 1), (N, *shape), each sample from its own generator."""
+    return torch.stack([torch.randn(tuple(shape), generator=g, device=g.device) for g in generators])
 
 
 def noise_maps(prior: GPENPrior, generators: Sequence[torch.Generator]) -> list[torch.Tensor | None]:

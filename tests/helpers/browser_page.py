@@ -6,7 +6,7 @@ import time
 from selenium.webdriver.common.action_chains import ActionChains
 
 from gpen_plugin.cli.study import main
-from gpen_plugin.evaluate.study.votes import read_key
+from gpen_plugin.evaluate.study.page import read_key
 from helpers.small_study import small_results
 
 # A blank document that comes between the two is complete, too, but shows no screen.

@@ -12,16 +12,8 @@ import numpy as np
 
 from gpen_plugin.errors import DataError, OptionError
 from gpen_plugin.evaluate.results import write_text
-from gpen_plugin.evaluate.study.votes import (
-    RESAMPLES,
-    Ballot,
-    StudyKey,
-    Tally,
-    one_per_voter,
-    read_ballot,
-    read_key,
-    tally,
-)
+from gpen_plugin.evaluate.study.page import StudyKey, read_key
+from gpen_plugin.evaluate.study.votes import RESAMPLES, Ballot, Tally, one_per_voter, read_ballot, tally
 from gpen_plugin.evaluate.tables import latex_text, markdown_text
 from gpen_plugin.images.files import write_image
 

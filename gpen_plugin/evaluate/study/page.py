@@ -1,6 +1,10 @@
-"""The page that volunteers open, and its images: one file, no network, no hint of which method is which."""
+"""The page that volunteers open: one file, no network, no hint of which method is which; and its key.
+
+The key says which opaque name on the page stands for which method.
+"""
 
 import base64
+import dataclasses
 import hashlib
 import json
 import re
@@ -14,11 +18,59 @@ import numpy as np
 from gpen_plugin.data.image_source import decode_image
 from gpen_plugin.data.rng import rng_from_key
 from gpen_plugin.errors import DataError, OptionError
-from gpen_plugin.evaluate.results import Failure, Results, Row, input_path, restored_path
-from gpen_plugin.evaluate.study.votes import StudyImage, StudyKey
+from gpen_plugin.evaluate.results import Failure, Results, Row, input_path, restored_path, write_text
 
+FORMAT = 1  # of the key
 MAX_METHODS = 12  # more are hard to rank, and letters beyond L are keys of the page
 JPEG = [cv2.IMWRITE_JPEG_QUALITY, 95, cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444]
+
+
+@dataclass(frozen=True)
+class StudyImage:
+    """One step of the page."""
+
+    id: str  # its opaque name
+    key: str  # of the image in the evaluation
+    methods: dict[str, str]  # opaque name of an image -> method, in random order
+
+
+@dataclass(frozen=True)
+class StudyKey:
+    """What the page keeps from the volunteers."""
+
+    study: str  # digest of all that the page shows; every file of votes repeats it
+    evaluation: str  # name of the evaluation whose images are shown
+    fingerprint: dict  # of its protocol
+    condition: str  # of the protocol; empty where there is but one
+    seed: int  # the opaque names are a function of it
+    allow_ties: bool  # whether two images may share a rank
+    methods: list[str]  # in the order of the evaluation
+    images: list[StudyImage]  # the steps
+    left_out: list[Failure]  # images that were not shown, since a method gave nothing for them
+
+
+def write_key(path: Path, key: StudyKey) -> None:
+    """Write the key file atomically."""
+    write_text(path, json.dumps({"format": FORMAT, **dataclasses.asdict(key)}, indent=1, ensure_ascii=False) + "\n")
+
+
+def read_key(path: Path) -> StudyKey:
+    """Read the key file; DataError if it is missing or damaged."""
+    hint = "Give the file that was written beside the page: -k study_key.json"
+    if not path.is_file():
+        raise DataError(str(path), "not there", "the key of a study", hint)
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        if content.pop("format") != FORMAT:
+            raise ValueError("another format")
+        content["images"] = [StudyImage(**image) for image in content["images"]]
+        content["left_out"] = [Failure(**failure) for failure in content["left_out"]]
+        key = StudyKey(**content)
+        if any(sorted(image.methods.values()) != sorted(key.methods) for image in key.images):
+            raise ValueError("an image without each method once")
+        return key
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise DataError(str(path), f"cannot be read ({error})", "the key of a study", hint) from error
 
 
 @dataclass(frozen=True)

@@ -1,9 +1,5 @@
-"""The key of a user study, and files of votes: read, checked against the key, counted, and tested for agreement.
+"""Files of votes: read, checked against the key (a file may have been edited), counted, and tested for agreement."""
 
-The key says which opaque name on the page stands for which method. A file of votes may have been edited.
-"""
-
-import dataclasses
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -14,60 +10,11 @@ import numpy as np
 from scipy import stats
 
 from gpen_plugin.errors import DataError
-from gpen_plugin.evaluate.results import Failure, write_text
+from gpen_plugin.evaluate.study.page import StudyImage, StudyKey
 
-KEY_FORMAT = 1
-VOTES_FORMAT = 1
+FORMAT = 1
 RESAMPLES = 2000
 LEVEL = 0.95
-
-
-@dataclass(frozen=True)
-class StudyImage:
-    """One step of the page."""
-
-    id: str  # its opaque name
-    key: str  # of the image in the evaluation
-    methods: dict[str, str]  # opaque name of an image -> method, in random order
-
-
-@dataclass(frozen=True)
-class StudyKey:
-    """What the page keeps from the volunteers."""
-
-    study: str  # digest of all that the page shows; every file of votes repeats it
-    evaluation: str  # name of the evaluation whose images are shown
-    fingerprint: dict  # of its protocol
-    condition: str  # of the protocol; empty where there is but one
-    seed: int  # the opaque names are a function of it
-    allow_ties: bool  # whether two images may share a rank
-    methods: list[str]  # in the order of the evaluation
-    images: list[StudyImage]  # the steps
-    left_out: list[Failure]  # images that were not shown, since a method gave nothing for them
-
-
-def write_key(path: Path, key: StudyKey) -> None:
-    """Write the key file atomically."""
-    write_text(path, json.dumps({"format": KEY_FORMAT, **dataclasses.asdict(key)}, indent=1, ensure_ascii=False) + "\n")
-
-
-def read_key(path: Path) -> StudyKey:
-    """Read the key file; DataError if it is missing or damaged."""
-    hint = "Give the file that was written beside the page: -k study_key.json"
-    if not path.is_file():
-        raise DataError(str(path), "not there", "the key of a study", hint)
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        if content.pop("format") != KEY_FORMAT:
-            raise ValueError("another format")
-        content["images"] = [StudyImage(**image) for image in content["images"]]
-        content["left_out"] = [Failure(**failure) for failure in content["left_out"]]
-        key = StudyKey(**content)
-        if any(sorted(image.methods.values()) != sorted(key.methods) for image in key.images):
-            raise ValueError("an image without each method once")
-        return key
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise DataError(str(path), f"cannot be read ({error})", "the key of a study", hint) from error
 
 
 @dataclass(frozen=True, eq=False)
@@ -110,7 +57,7 @@ def read_ballot(path: Path, key: StudyKey) -> Ballot:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         _require(isinstance(content, dict), "it is not a file of votes")
-        _require(content.get("format") == VOTES_FORMAT, f"format {content.get('format')!r}")
+        _require(content.get("format") == FORMAT, f"format {content.get('format')!r}")
         _require(content.get("study") == key.study, f"it is of study {content.get('study')!r}")
         for entry in ("voter", "name", "exported"):
             _require(isinstance(content.get(entry), str), f"{entry!r} is {content.get(entry)!r}")

@@ -10,7 +10,8 @@ from helpers.small_study import METHODS, small_results
 from gpen_plugin.cli.study import main
 from gpen_plugin.errors import DataError
 from gpen_plugin.evaluate.study import figure8 as tables
-from gpen_plugin.evaluate.study.votes import mean_rank_interval, read_ballot, read_key, tally
+from gpen_plugin.evaluate.study.page import read_key
+from gpen_plugin.evaluate.study.votes import mean_rank_interval, read_ballot, tally
 
 BILINEAR, OURS, WITHOUT = METHODS
 GOOD, BAD = (OURS, WITHOUT, BILINEAR), (BILINEAR, WITHOUT, OURS)

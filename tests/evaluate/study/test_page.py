@@ -9,8 +9,7 @@ from helpers.small_study import KEYS, METHODS, SIZE, small_results
 
 from gpen_plugin.cli.study import main
 from gpen_plugin.errors import DataError, OptionError
-from gpen_plugin.evaluate.study.page import make_page, select
-from gpen_plugin.evaluate.study.votes import read_key
+from gpen_plugin.evaluate.study.page import make_page, read_key, select
 
 
 def steps_of(html):

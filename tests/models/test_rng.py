@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from gpen_plugin.archs.gan_prior_arch import GPENPrior
-from gpen_plugin.data.rng import StepRNG, normal
-from gpen_plugin.models.gan_prior_model import mix_styles, noise_maps
+from gpen_plugin.models.adversarial_model import StepRNG
+from gpen_plugin.models.gan_prior_model import mix_styles, noise_maps, normal
 
 CPU = torch.device("cpu")
 
