@@ -162,7 +162,7 @@ def _file_digest(value: object) -> object:
     return f"{path.name} {hashlib.sha256(path.read_bytes()).hexdigest()[:12]}"
 
 
-Measured = dict[tuple[str, str, str], float]  # (condition, key, column) -> value
+MetricValues = dict[tuple[str, str, str], float]  # (condition, key, column) -> value
 
 
 class MetricCache:
@@ -176,7 +176,7 @@ class MetricCache:
         rank: int,  # of this process, which writes a file of its own
     ):
         self._path, self._stamp_of = folder / f"values.{rank}.jsonl", stamp_of
-        self._known: Measured = dict(self._read(folder))
+        self._known: MetricValues = dict(self._read(folder))
 
     def value(self, condition: str, key: str, column: str) -> float | None:
         """The value that was measured before, or None."""
@@ -227,11 +227,11 @@ class MetricRunner:
         # column -> images with an infinite value, which has no mean (the PSNR of identical images)
         self.infinite: dict[str, list[str]] = {c.name: [] for c in columns}
 
-    def measure(self, restored: Restored) -> Measured:
+    def measure(self, restored: Restored) -> MetricValues:
         """All values of one method, on every rank; every rank must call this."""
         folder = self.prepared.root / "methods" / restored.row.folder
         cache = MetricCache(folder, lambda key, column: self._stamp(column, restored, key), self.ranks.rank)
-        found: Measured = {}
+        found: MetricValues = {}
         with cache.open() as file:
             for condition, key, columns in self._tasks(restored):
                 found |= self._measure_task(cache, file, restored, condition, key, columns)
@@ -270,7 +270,7 @@ class MetricRunner:
             self.ranks.shard(tasks), f"{restored.row.name}: metrics", unit="task", disable=not self.ranks.is_main
         )
 
-    def _measure_task(self, cache, file, restored, condition, key, columns) -> Measured:
+    def _measure_task(self, cache, file, restored, condition, key, columns) -> MetricValues:
         found, images = {}, None
         for column in columns:
             value = cache.value(condition, key, column.name)

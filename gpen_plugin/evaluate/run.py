@@ -15,7 +15,7 @@ from gpen_plugin.data.image_source import decode_image
 from gpen_plugin.errors import DataError
 from gpen_plugin.evaluate.distributed import Ranks, merge_dicts
 from gpen_plugin.evaluate.fingerprint import MAX_KEYS, compute_fingerprint
-from gpen_plugin.evaluate.measure import WHOLE_SET, Measured, MetricRunner
+from gpen_plugin.evaluate.measure import WHOLE_SET, MetricRunner, MetricValues
 from gpen_plugin.evaluate.methods import build_method
 from gpen_plugin.evaluate.options import EvaluationOptions, ReportOptions, Run
 from gpen_plugin.evaluate.protocols import Protocol, build_protocol, join_keys
@@ -291,15 +291,17 @@ def _check(image: object, size: int) -> None:
         raise ValueError(f"gave {image.shape} {image.dtype} instead of ({size}, {size}, 3) uint8")
 
 
-def in_order(measured: Measured, results: Results) -> Measured:
+def in_order(values: MetricValues, results: Results) -> MetricValues:
     """Sort values by condition, image and column, independent of the ranks."""
     orders = (results.conditions, [WHOLE_SET, *results.keys], [column.name for column in results.columns])
-    rank_of = [{name: rank for rank, name in enumerate(order)} for order in orders]
-    return dict(sorted(measured.items(), key=lambda item: [rank[n] for rank, n in zip(rank_of, item[0], strict=True)]))
+    positions = [{name: position for position, name in enumerate(order)} for order in orders]
+    return dict(
+        sorted(values.items(), key=lambda item: [of[name] for of, name in zip(positions, item[0], strict=True)])
+    )
 
 
 def _to_results(
-    options: EvaluationOptions, prepared: Prepared, metrics: MetricRunner, found: list[tuple[Restored, Measured]]
+    options: EvaluationOptions, prepared: Prepared, metrics: MetricRunner, found: list[tuple[Restored, MetricValues]]
 ) -> Results:
     results = Results(
         name=options.name,
@@ -312,14 +314,14 @@ def _to_results(
         rows=[restored.row for restored, _ in found],
         notes=prepared.notes,
     )
-    for restored, measured in found:
+    for restored, values in found:
         name = restored.row.name
         if not restored.row.failure:
             results.images[name] = {c: {} for c in prepared.conditions}
             for condition, key in prepared.sample_ids:
                 failure = restored.failures.get((condition, key))
                 results.images[name][condition][key] = {"failure": failure} if failure else {}
-        for (condition, key, column), value in in_order(measured, results).items():
+        for (condition, key, column), value in in_order(values, results).items():
             sets = results.sets.setdefault(name, {}).setdefault(condition, {})
             (sets if key == WHOLE_SET else results.images[name][condition][key])[column] = value
     for failure in results.failures():

@@ -196,7 +196,7 @@ class Restorer:
 
     def restore_all(
         self,
-        # paths, photographs, or BGR arrays, uint8 or uint16: (H, W), (H, W, 3) or (H, W, 4) with alpha
+        # paths, photographs, or BGR arrays, uint8 or uint16: (H, W), (H, W, 3) or (H, W, 4) with transparency
         images: Sequence[Image],
         *,
         aligned: bool = False,  # each image shows one face aligned as in training; the result has the network's size
