@@ -69,12 +69,9 @@ def test_the_host_trains_and_validates(small, train, name):
     metric = "swd" if "seg2face" in name else "psnr"
     assert re.search(rf"# {metric}: \d", log)
     assert "nonfinite_steps" not in log
-
-
-def test_the_page_of_a_validation_shows_maps_in_their_colors(small, train):
-    folder = train(small("gpen_seg2face_512"))
-    (page,) = folder.glob("visualization/grid_*_2.png")
-    assert (cv2.imread(str(page)) == PALETTE[1][::-1]).all(axis=2).mean() > 0.01
+    if "seg2face" in name:  # the page shows maps in their colors
+        (page,) = folder.glob("visualization/grid_*_2.png")
+        assert (cv2.imread(str(page)) == PALETTE[1][::-1]).all(axis=2).mean() > 0.01
 
 
 @pytest.mark.parametrize("name", FILES)
