@@ -219,6 +219,10 @@ def serve() -> None:
     import gpen_plugin  # noqa: F401, I001 - before BasicSR
     import basicsr.test
     import basicsr.train  # noqa: F401 - for the ranks
+    import torch.utils.tensorboard  # or every rank would import it anew
+    from PIL import Image
+
+    Image.init()
 
     torch.set_num_threads(1)
     answers = os.fdopen(os.dup(1), "w")
