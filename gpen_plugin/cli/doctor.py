@@ -170,7 +170,7 @@ def _restored_face() -> str:
 
     face = cv2.imdecode(np.fromfile(FACE_IMAGE, np.uint8), cv2.IMREAD_COLOR)  # imread cannot open every path
     image = cv2.copyMakeBorder(face, BORDER, BORDER, BORDER, BORDER, cv2.BORDER_REPLICATE)
-    result = Restorer(device="cpu", detector="yunet", mask="soft").restore(image)
+    result = Restorer(device="cpu", detector="yunet", mask="soft", skip_sharp=False).restore(image)
     found = len(result.faces)
     if found != 1 or result.faces[0].skip_reason or not np.any(result.image != image):
         raise RuntimeError(f"{found} faces found; expected one, which is restored")

@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 
 COARSE_SIGMA = 1 / 16  # of the side: standard deviation of the Gaussian that leaves stains and no features
-CHROMA_SIGMA = 1 / 32  # that for the chroma of a face, which leaves the color of the eyes
+CHROMA_SIGMA = 1 / 48  # that for the chroma of a face, which leaves the color of the eyes
 LUMA = np.array([0.114, 0.587, 0.299], np.float32)  # of blue, green and red, Rec. 601
 LEVELS = 17  # of luma, between which the tint is interpolated
 FIT_PIXELS = 4096  # pixels, about, to which curve and surface are fitted

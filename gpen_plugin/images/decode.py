@@ -92,7 +92,7 @@ def decode(
         rows = _count_decoded_rows(samples)
         if rows <= _BLOCK:  # the last block that is decoded is none of the file's
             raise damaged from error
-        damage.append(f"the file is cut off: {rows} of {len(samples)} rows could be read, and restored")
+        damage.append(f"the file is cut off: {rows} of {len(samples)} rows could be read")
     samples = samples if samples.ndim == 3 else samples[:, :, None]  # (H, W, C)
     if not turned:
         samples = _apply_orientation(samples, orientation_of(image))

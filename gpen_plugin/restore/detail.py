@@ -10,7 +10,7 @@ import numpy as np
 
 from gpen_plugin.images.color import luminance
 
-OCTAVES = 2  # finest octaves that count as detail: between a quarter of the pixel frequency and the whole of it
+OCTAVES = (1, 2)  # finest octaves that count as detail; JPEG's blocks hide what is missing in one or in the other
 MIN_SIDE = 32  # pixels: in smaller faces eyes and mouth are detail
 ELLIPSE = (0.38, 0.45)  # half axes of the ellipse in which a face is measured, of the side: no hair and background
 WINDOW = 0.015  # of the side: standard deviation of the window in which detail is measured locally, plus one pixel
@@ -18,15 +18,16 @@ WINDOW = 0.015  # of the side: standard deviation of the window in which detail 
 # times that over the whole face.
 NOISE_PERCENTILE, NOISE_FACTOR = 15, 1.2
 MIN_CONTRAST = 1 / 1024  # a quarter of a gray level: less cannot be measured in 8 bits
-NONE_BELOW, ALL_FROM = 1.05, 1.5  # ratio of detail up to which a face is left unchanged, and from which it is restored
+NONE_BELOW, ALL_FROM = 1.2, 1.5  # ratio of detail up to which a face is left unchanged, and from which it is restored
 
 
 def detail_contrast(
     gray: np.ndarray,  # (S, S) float32 in [0, 1]
+    octaves: int = 1,
 ) -> float:
-    """Root mean square of the two finest octaves of a face, less noise; at least `MIN_CONTRAST`."""
+    """Root mean square of the finest octaves of a face, less noise; at least `MIN_CONTRAST`."""
     side = len(gray)
-    coarse = cv2.resize(gray, (max(1, side >> OCTAVES),) * 2, interpolation=cv2.INTER_AREA)
+    coarse = cv2.resize(gray, (max(1, side >> octaves),) * 2, interpolation=cv2.INTER_AREA)
     energy = (gray - cv2.resize(coarse, (side, side), interpolation=cv2.INTER_CUBIC)) ** 2
     inside = _ellipse(side)
     local = np.sqrt(cv2.GaussianBlur(energy, (0, 0), WINDOW * side + 1))
@@ -41,8 +42,8 @@ def added_detail(
 ) -> float:
     """Contrast of the restored face's detail in units of the input's: above 1 if the network adds detail."""
     side = max(MIN_SIDE, min(round(side), len(restored)))
-    after, before = (detail_contrast(_at_size(luminance(face), side)) for face in (restored, crop))
-    return after / before
+    after, before = (_at_size(luminance(face), side) for face in (restored, crop))
+    return max(detail_contrast(after, octaves) / detail_contrast(before, octaves) for octaves in OCTAVES)
 
 
 def weight_of(ratio: float) -> float:

@@ -50,7 +50,7 @@ class Task(Protocol):
 
 class Restore:
     name = "restore"
-    released = "GPEN-FairFace-128"
+    released = "GPEN-Faces-256"
     aligned_only = False
     keeps_gray = True
 

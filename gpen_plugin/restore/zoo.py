@@ -77,10 +77,10 @@ def _published(name: str, what: str, sha256: str | None = None) -> WeightFile:
 
 
 def _included(name: str, what: str, kind: Literal["GPEN", "GPENDiscriminator"] = "GPEN") -> ReleasedModel:
-    """A model of 128 px that is part of this package; its faces are FairFace's, in dlib's framing."""
-    file = WeightFile(f"{name}.safetensors", f"{what}, 128 px; included in this package", None, None)
+    """A model of 256 px that is part of this package; its faces are in dlib's framing, as FairFace's."""
+    file = WeightFile(f"{name}.safetensors", f"{what}, 256 px; included in this package", None, None)
     faces, latents = Conventions(template="dlib"), {"num_style_feat": 128, "num_mlp": 4}
-    return ReleasedModel(file, 128, 1, narrow=0.125, conventions=faces, kind=kind, **latents, is_ours=True)
+    return ReleasedModel(file, 256, 1, narrow=0.125, conventions=faces, kind=kind, **latents, is_ours=True)
 
 
 DEFAULT = Restore.released

@@ -186,7 +186,7 @@ def test_missing_tensor_and_other_filter_are_errors(tmp_path):
     [
         (
             "nowhere/net_g.pth",
-            r"^nowhere/net_g.pth: there is no such file; expected a weight file, or one of GPEN-FairFace",
+            r"^nowhere/net_g.pth: there is no such file; expected a weight file, or one of GPEN-Faces",
         ),
         ("GPEN-BFR-521", r"there is no such file; .*GPEN-Seg2face-512\. Did you mean GPEN-BFR-512\?"),
         ("models/GPEN-BFR-512.pth", r"there is no such file; .*Did you mean GPEN-BFR-512\?"),
