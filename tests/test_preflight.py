@@ -95,7 +95,7 @@ def test_right_options_pass(options, test_options):
         ("path:pretrain_priors", "x", "path:pretrain_priors: unknown key.*Did you mean 'pretrain_prior'"),
     ],
 )
-def test_each_mistake_names_key_value_and_way_out(options, path, value, message):
+def test_each_mistake_names_key_value_and_hint(options, path, value, message):
     put(options, path, value)
     with pytest.raises(GPENError, match=message):
         check_run(parsed(options))
@@ -205,8 +205,8 @@ def test_metrics_that_need_ground_truth(test_options, faces):
 
 def test_wrong_size_is_reported_once(options):
     put(options, "network_g:out_size", 500)
-    told = r"^network_g:out_size: got 500; expected a power of two from 16 to 2048\. Use 512\.$"
-    with pytest.raises(GPENError, match=told):
+    shown = r"^network_g:out_size: got 500; expected a power of two from 16 to 2048\. Use 512\.$"
+    with pytest.raises(GPENError, match=shown):
         check_run(parsed(options))
 
 

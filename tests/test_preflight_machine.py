@@ -16,13 +16,13 @@ def two_gpus(monkeypatch):
 
 
 def test_several_gpus_without_a_launcher_where_that_cannot_work(options, prior_options, two_gpus):
-    told = r"num_gpu: got 2 without a launcher; expected one process per GPU. Start with torchrun --nproc_per_node=2"
-    with pytest.raises(GPENError, match=told):
+    message = r"num_gpu: got 2 without a launcher; expected one process per GPU. Start with torchrun --nproc_per_node=2"
+    with pytest.raises(GPENError, match=message):
         check_run(parsed({**prior_options, "num_gpu": 2}))
     options["datasets"]["train"]["batch_size_per_gpu"] = 1
     check_run(parsed({**options, "num_gpu": 2}))  # DataParallel: slow, but it works
     options["train"]["compile"] = "eager"
-    with pytest.raises(GPENError, match=told):
+    with pytest.raises(GPENError, match=message):
         check_run(parsed({**options, "num_gpu": 2}))
     check_run({**parsed({**options, "num_gpu": 2}), "dist": True, "world_size": 2})
 

@@ -134,8 +134,8 @@ for order in eval(sys.argv[1]):
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="one Python is copied for each order")
 def test_every_order_of_importing_registers_and_mends(tmp_path):
-    told = python(IN_EVERY_ORDER, repr(ORDERS), cwd=tmp_path)
-    assert told == "GPENError gpen_plugin.ops\ngpen_plugin.checkpoints\n"
+    shown = python(IN_EVERY_ORDER, repr(ORDERS), cwd=tmp_path)
+    assert shown == "GPENError gpen_plugin.ops\ngpen_plugin.checkpoints\n"
 
 
 def test_restoring_needs_no_host(tmp_path):
@@ -217,9 +217,9 @@ def test_a_host_that_cannot_be_imported_leads_to_the_doctor(command, tmp_path):
     sys.stderr = sys.stdout
     print(main(["-opt", "options.yml"]))
     """
-    told = python(program, cwd=tmp_path)
+    shown = python(program, cwd=tmp_path)
     expected = "gpen_plugin: error: BasicSR: cannot be loaded (RuntimeError: operator nms does not exist)"
-    assert told == f"{expected}. Run `python -m gpen_plugin.doctor` to see what to do.\n1\n"
+    assert shown == f"{expected}. Run `python -m gpen_plugin.doctor` to see what to do.\n1\n"
 
 
 def test_unknown_name():

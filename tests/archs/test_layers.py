@@ -46,8 +46,8 @@ def test_valid_sizes(size):
 
 @pytest.mark.parametrize(("size", "nearest"), [(500, 512), (8, 16), (4096, 2048), (0, 16), (-64, 16)])
 def test_invalid_size_names_the_nearest_valid_one(size, nearest):
-    told = rf"^out_size: got {size}; expected a power of two from 16 to 2048\. Use {nearest}\.$"
-    with pytest.raises(OptionError, match=told):
+    message = rf"^out_size: got {size}; expected a power of two from 16 to 2048\. Use {nearest}\.$"
+    with pytest.raises(OptionError, match=message):
         check_size("out_size", size)
 
 

@@ -135,9 +135,9 @@ def test_file_of_another_network_is_an_error(concat):
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "message"),
     [({"codes": 0}, "m:codes"), ({"compose_at": 16}, "m:compose_at"), ({"compose_at": 5}, "m:compose_at")],
 )
-def test_wrong_options_are_reported_by_key_path(change, told, concat):
-    with pytest.raises(OptionError, match=told):
+def test_wrong_options_are_reported_by_key_path(change, message, concat):
+    with pytest.raises(OptionError, match=message):
         build({**ENTRY, "prior": concat, **change}, "m", CPU, None)

@@ -224,7 +224,7 @@ def test_scales_are_drawn_from_their_range(entry, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("change", "told", "kind"),
+    ("change", "message", "kind"),
     [
         ({"train": None}, "m:weights, train", OptionError),
         ({"weights": "a.pth"}, "m:weights, train", OptionError),
@@ -234,8 +234,8 @@ def test_scales_are_drawn_from_their_range(entry, tmp_path):
         ({"train": {"dataroot_gt": "nowhere", "scales": [4, 2]}}, "m:train:scales", OptionError),
     ],
 )
-def test_wrong_options_are_reported_by_key_path(change, told, kind, entry, tmp_path):
-    with pytest.raises(kind, match=told):
+def test_wrong_options_are_reported_by_key_path(change, message, kind, entry, tmp_path):
+    with pytest.raises(kind, match=message):
         build({**entry, **change}, "m", CPU, tmp_path)
 
 

@@ -198,7 +198,7 @@ def test_identity_contains_what_affects_the_result(concat, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "message"),
     [
         ({"itertions": 3}, "m:itertions"),
         ({"iterations": 0}, "m:iterations"),
@@ -210,8 +210,8 @@ def test_identity_contains_what_affects_the_result(concat, tmp_path):
         ({"type": "puls"}, "m:type"),
     ],
 )
-def test_wrong_options_are_reported_by_key_path(change, told, concat):
-    with pytest.raises(OptionError, match=told):
+def test_wrong_options_are_reported_by_key_path(change, message, concat):
+    with pytest.raises(OptionError, match=message):
         build({"type": "pulse", "prior": concat, **change}, "m", CPU, None)
 
 

@@ -221,8 +221,8 @@ def test_missing_folder(tmp_path):
 
 
 def test_a_folder_is_no_weight_file(tmp_path):
-    told = f"path:pretrain_network_g: {tmp_path}: is a folder; expected a weight file. Name a file in it."
-    with pytest.raises(CheckpointError, match=f"^{re.escape(told)}$"):
+    output = f"path:pretrain_network_g: {tmp_path}: is a folder; expected a weight file. Name a file in it."
+    with pytest.raises(CheckpointError, match=f"^{re.escape(output)}$"):
         checkpoint.load_into(prior(), tmp_path, where="path:pretrain_network_g")
 
 

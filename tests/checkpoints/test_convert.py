@@ -64,9 +64,9 @@ def test_flat_file_holds_the_averaged_weights(tmp_path, capsys):
     source = saved(tmp_path / "net.pth", {"params": raw, "params_ema": averaged, "iter": 3})
     assert convert(source, tmp_path / "a.pth", "ours") == 0
     assert same(torch.load(tmp_path / "a.pth"), averaged)
-    told = capsys.readouterr().out
-    assert f"flat: GPEN 32 px, narrow 0.04, noise concat, 2 mapping layers of 8, from {source} [params_ema]" in told
-    assert "left out: iter, params (GPEN 32 px" in told
+    shown = capsys.readouterr().out
+    assert f"flat: GPEN 32 px, narrow 0.04, noise concat, 2 mapping layers of 8, from {source} [params_ema]" in shown
+    assert "left out: iter, params (GPEN 32 px" in shown
     assert convert(source, tmp_path / "b.pth", "ours", "--key", "params") == 0
     assert same(torch.load(tmp_path / "b.pth"), raw)
 
@@ -187,8 +187,8 @@ def test_an_input_is_never_overwritten(tmp_path, capsys, target, more):
     before = [file.read_bytes() for file in (source, discriminator)]
     target = tmp_path / target
     assert convert(source, target, "authors-training", "--discriminator", discriminator, *more) == 1
-    assert f"--output: {target} is an input; expected another file." in (told := capsys.readouterr().err)
-    assert "--force" not in told
+    assert f"--output: {target} is an input; expected another file." in (shown := capsys.readouterr().err)
+    assert "--force" not in shown
     assert [file.read_bytes() for file in (source, discriminator)] == before
 
 
@@ -197,9 +197,9 @@ def test_folders_of_the_output_are_made(tmp_path, capsys):
     assert convert(source, tmp_path / "not" / "there" / "b.pth", "authors") == 0
     assert same(torch.load(tmp_path / "not" / "there" / "b.pth"), to_authors(discriminator_weights(16)))
     assert convert(source, source / "c.pth", "authors") == 1
-    told = capsys.readouterr().err
-    assert f"{source}: cannot be created" in told
-    assert "resume" not in told
+    shown = capsys.readouterr().err
+    assert f"{source}: cannot be created" in shown
+    assert "resume" not in shown
     assert same(torch.load(source), discriminator_weights(16))
 
 

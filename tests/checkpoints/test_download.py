@@ -225,11 +225,11 @@ def test_no_network(server):
     begin = r"^weights: weights\.pth \(a test's\) is not on this machine, and downloading failed: "
     with pytest.raises(MissingFileError, match=begin) as caught:
         find_weights(file)
-    told = str(caught.value)
-    assert told.endswith(
+    message = str(caught.value)
+    assert message.endswith(
         f". Get it from {file.url} and put it into {cache_folder()}, or name its folder in $GPEN_PLUGIN_WEIGHTS."
     )
-    assert "\n" not in told
+    assert "\n" not in message
 
 
 @pytest.mark.parametrize(

@@ -205,7 +205,7 @@ def test_seed_determines_new_weights(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("options", "told"),
+    ("options", "message"),
     [
         (["--out-size", "16"], "--out-size: got 16; expected more than the 32 px"),
         (["--out-size", "32"], "expected another size or --noise-mode"),
@@ -217,16 +217,16 @@ def test_seed_determines_new_weights(tmp_path):
         (["--out-size", "0"], "--out-size: got 0; expected more than the 32 px"),
     ],
 )
-def test_impossible_growth_is_refused(tmp_path, capsys, options, told):
+def test_impossible_growth_is_refused(tmp_path, capsys, options, message):
     source = saved(tmp_path / "net_d.pth", weights(lambda: GPENDiscriminator(32, **OF_D)))
     assert main([str(source), "-o", str(tmp_path / "out.pth"), *options]) == 1
-    assert told in re.sub(r"\s+", " ", capsys.readouterr().err)
+    assert message in re.sub(r"\s+", " ", capsys.readouterr().err)
     assert not (tmp_path / "out.pth").exists()
 
 
 def test_output_is_overwritten_only_by_force(tmp_path, capsys):
     source = saved(tmp_path / "net.pth", prior(16, "none").state_dict())
     other = saved(tmp_path / "other.pth", {})
-    for output, force, told in ((other, [], "is there already"), (source, ["--force"], "is an input")):
+    for output, force, message in ((other, [], "is there already"), (source, ["--force"], "is an input")):
         assert main([str(source), "-o", str(output), "--out-size", "32", *force]) == 1
-        assert told in capsys.readouterr().err
+        assert message in capsys.readouterr().err

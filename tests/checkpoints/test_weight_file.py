@@ -34,30 +34,30 @@ def option_lines(text, key):
 def test_inspect_prints_the_options(tmp_path, capsys, build, layout):
     ours = weights(build)
     path = saved(tmp_path / "a.pth", {"params": to_layout(ours, layout)})
-    status, told = inspected(capsys, path)
+    status, output = inspected(capsys, path)
     assert status == 0
-    assert f"layout {layout}; {sum(t.numel() for t in ours.values()):,} parameters; float32; all finite" in told.out
+    assert f"layout {layout}; {sum(t.numel() for t in ours.values()):,} parameters; float32; all finite" in output.out
     key = "network_d" if build is NETWORKS["GPENDiscriminator"] else "network_g"
-    build_network(option_lines(told.out, key)).load_state_dict(ours, strict=True)
+    build_network(option_lines(output.out, key)).load_state_dict(ours, strict=True)
 
 
 def test_inspect_names_every_entry(tmp_path, capsys):
     ours = weights(NETWORKS["GPENPrior add"])
     content = {"g_ema": to_layout(ours, "stylegan2"), "d": discriminator_weights(64), "latent_avg": torch.zeros(512)}
     content |= {"g_optim": {"state": {}, "param_groups": []}, "args": argparse.Namespace(x=1), "iter": 7}
-    status, told = inspected(capsys, saved(tmp_path / "a.pth", content))
+    status, output = inspected(capsys, saved(tmp_path / "a.pth", content))
     assert status == 0
-    assert "g_ema: GPENPrior 64 px, channel_multiplier 1, narrow 0.04, noise add" in told.out
-    assert "layout stylegan2;" in told.out
-    assert "d: GPENDiscriminator 64 px" in told.out
+    assert "g_ema: GPENPrior 64 px, channel_multiplier 1, narrow 0.04, noise add" in output.out
+    assert "layout stylegan2;" in output.out
+    assert "d: GPENDiscriminator 64 px" in output.out
     besides = "besides: latent_avg (tensor of (512,)), g_optim (dict of 2), args (Namespace), iter (7)"
-    assert besides in told.out
+    assert besides in output.out
 
 
 def test_inspect_prints_other_filters(tmp_path, capsys):
     path = saved(tmp_path / "a.pth", to_authors(weights(NETWORKS["GPEN concat"]), (1, 2, 2, 1)))
-    _, told = inspected(capsys, path)
-    net = build_network(option_lines(told.out, "network_g"))
+    _, output = inspected(capsys, path)
+    net = build_network(option_lines(output.out, "network_g"))
     net.load_state_dict(torch.load(path), strict=True)
 
 
@@ -73,19 +73,19 @@ def test_inspect_prints_other_filters(tmp_path, capsys):
 )
 def test_inspect_fails_for_invalid_weights(tmp_path, capsys, content, message):
     sound = saved(tmp_path / "sound.pth", discriminator_weights(16))
-    status, told = inspected(capsys, saved(tmp_path / "a.pth", content), tmp_path / "none.pth", sound)
+    status, output = inspected(capsys, saved(tmp_path / "a.pth", content), tmp_path / "none.pth", sound)
     assert status == 1
-    assert message in told.out
-    assert "none.pth: there is no such file" in told.err
-    assert f"{sound}\n  flat: GPENDiscriminator 16 px" in told.out, "the others go on"
+    assert message in output.out
+    assert "none.pth: there is no such file" in output.err
+    assert f"{sound}\n  flat: GPENDiscriminator 16 px" in output.out, "the others go on"
     assert inspected(capsys, sound)[0] == 0
 
 
 def test_inspect_names_folders_and_training_states(tmp_path, capsys):
     state = saved(tmp_path / "150.state", {"epoch": 2, "iter": 150, "optimizers": [], "schedulers": [], "guard": {}})
-    status, told = inspected(capsys, tmp_path, state)
+    status, output = inspected(capsys, tmp_path, state)
     assert status == 1
-    assert f"{tmp_path}: is a folder; expected a weight file. Name a file in it.\n" in told.err
+    assert f"{tmp_path}: is a folder; expected a weight file. Name a file in it.\n" in output.err
     found = f"{state}: is a training state of iteration 150; expected a weight file. "
-    assert f"{found}Its weights are net_g_150.pth in models/, beside its folder.\n" in told.err
-    assert told.out == ""
+    assert f"{found}Its weights are net_g_150.pth in models/, beside its folder.\n" in output.err
+    assert output.out == ""

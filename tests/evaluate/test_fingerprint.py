@@ -41,7 +41,7 @@ def changed_parts(one: Fingerprint, other: Fingerprint) -> set[str]:
     return {name for name in one.parts if one.parts[name] != other.parts[name]}
 
 
-def told(one: Fingerprint, other: Fingerprint) -> list[str]:
+def differing(one: Fingerprint, other: Fingerprint) -> list[str]:
     return differences(one.to_dict(), json.loads(json.dumps(other.to_dict())))
 
 
@@ -58,7 +58,7 @@ def test_line(bfr):
 def test_json_and_back(bfr):
     text = json.dumps(bfr.to_dict())
     assert Fingerprint.from_dict(json.loads(text)) == bfr
-    assert told(bfr, bfr) == []
+    assert differing(bfr, bfr) == []
 
 
 def test_image_takes_few_bytes(faces):
@@ -108,8 +108,8 @@ def test_explicit_defaults_give_the_same_fingerprint(faces, bfr):
 def test_fewer_images_change_the_list(faces, bfr):
     fewer = fingerprint_of(type="bfr", dataroot_gt=str(faces), degradation=SMALL, num_images=6)
     assert changed_parts(bfr, fewer) == {"images", "inputs"}
-    assert told(bfr, fewer) == ["2 images only in the first: face_6, face_7"]
-    assert told(fewer, bfr) == ["2 images only in the second: face_6, face_7"]
+    assert differing(bfr, fewer) == ["2 images only in the first: face_6, face_7"]
+    assert differing(fewer, bfr) == ["2 images only in the second: face_6, face_7"]
 
 
 def test_name_changes_only_the_image_list(gt):
@@ -117,7 +117,7 @@ def test_name_changes_only_the_image_list(gt):
     (gt / "face_7.png").rename(gt / "face_8.png")
     after = fingerprint_of(type="wild", dataroot_lq=str(gt))
     assert changed_parts(before, after) == {"images"}
-    assert told(before, after) == ["1 image only in the first: face_7", "1 image only in the second: face_8"]
+    assert differing(before, after) == ["1 image only in the first: face_7", "1 image only in the second: face_8"]
 
 
 def test_pixel_changes_only_the_inputs(gt):
@@ -127,7 +127,7 @@ def test_pixel_changes_only_the_inputs(gt):
     cv2.imwrite(str(gt / "face_2.png"), image)
     after = fingerprint_of(type="wild", dataroot_lq=str(gt))
     assert changed_parts(before, after) == {"inputs"}
-    assert told(before, after) == ["inputs of 1 image differ although the options agree: face_2"]
+    assert differing(before, after) == ["inputs of 1 image differ although the options agree: face_2"]
 
 
 def test_truth_counts_too(gt, faces):
@@ -147,7 +147,7 @@ def test_shape_counts_too(faces):
 def test_differing_options_are_named_by_key_path(faces, bfr):
     other = fingerprint_of(type="bfr", dataroot_gt=str(faces), degradation={**SMALL, "downsample_range": [1, 5]})
     assert changed_parts(bfr, other) == {"options", "inputs"}
-    phrases = told(bfr, other)
+    phrases = differing(bfr, other)
     assert phrases[0] == "other degradation:downsample_range ([1, 4] and [1, 5])"
     assert phrases[1].startswith("inputs of ")
     assert "although" not in phrases[1]
@@ -156,7 +156,7 @@ def test_differing_options_are_named_by_key_path(faces, bfr):
 def test_differing_versions_are_named_by_package(bfr):
     other = replace(bfr, versions={**bfr.versions, "torch": "9.9.0", "extra": "1"})
     assert changed_parts(bfr, other) == {"versions"}
-    assert told(bfr, other) == ["extra not there and 1", f"torch {bfr.versions['torch']} and 9.9.0"]
+    assert differing(bfr, other) == ["extra not there and 1", f"torch {bfr.versions['torch']} and 9.9.0"]
 
 
 def test_versions_know_nothing_of_the_machine(monkeypatch):
@@ -182,7 +182,7 @@ def test_other_protocols_with_the_same_images(faces, tmp_path):
     for path in faces.iterdir():
         cv2.imwrite(str(tmp_path / "lq" / path.name), resize_square(cv2.imread(str(path)), 8))
     pairs = fingerprint_of(type="pairs", dataroot_lq=str(tmp_path / "lq"), dataroot_gt=str(faces))
-    phrases = told(fsr, pairs)
+    phrases = differing(fsr, pairs)
     assert phrases[0] == "protocols fsr and pairs"
     assert phrases[1].startswith("inputs of 8 images differ: face_0, face_1, face_2, face_3, face_4 and 3 more")
 

@@ -170,14 +170,14 @@ def test_evaluation_with_labels_and_runs(given, labels_file, weights):
 
 
 @pytest.mark.parametrize(
-    ("change", "error", "told"),
+    ("change", "error", "message"),
     [
         ({"labels": "nowhere.csv"}, DataError, "report:labels"),
         ({"label_columns": ["age"]}, OptionError, "report:label_columns: got age.*expected some of tone, name"),
     ],
 )
-def test_wrong_labels_are_an_error_before_restoring(given, labels_file, change, error, told):
+def test_wrong_labels_are_an_error_before_restoring(given, labels_file, change, error, message):
     given["report"] = {"labels": str(labels_file), **change}
-    with pytest.raises(error, match=told):
+    with pytest.raises(error, match=message):
         run(given)
     assert not EvaluationOptions.from_mapping(given).root.exists()

@@ -43,7 +43,7 @@ def test_chosen_columns_come_in_their_order(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("text", "error", "told"),
+    ("text", "error", "message"),
     [
         ("", DataError, "begins with nothing; expected a head line"),
         ("file\na\n", DataError, "begins with file; expected a head line"),
@@ -52,8 +52,8 @@ def test_chosen_columns_come_in_their_order(tmp_path):
         ("file,age,gender\na,1,2\n", OptionError, "report:label_columns: got race, .*expected some of age, gender"),
     ],
 )
-def test_wrong_label_table_is_an_error(tmp_path, text, error, told):
-    with pytest.raises(error, match=told):
+def test_wrong_label_table_is_an_error(tmp_path, text, error, message):
+    with pytest.raises(error, match=message):
         read(tmp_path, text, ["race"] if "age" in text else None)
 
 
@@ -63,7 +63,7 @@ def test_missing_label_table_is_an_error(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("given", "told"),
+    ("given", "message"),
     [
         ({"label_columns": ["a"]}, "report:label_columns: given without labels"),
         ({"labels": "a.csv", "label_columns": []}, r"report:label_columns: got \[\]"),
@@ -72,8 +72,8 @@ def test_missing_label_table_is_an_error(tmp_path):
         ({"labels": 3}, "report:labels: got 3"),
     ],
 )
-def test_options_of_labels_are_checked(given, told):
-    with pytest.raises(OptionError, match=told):
+def test_options_of_labels_are_checked(given, message):
+    with pytest.raises(OptionError, match=message):
         ReportOptions.from_options(given)
 
 

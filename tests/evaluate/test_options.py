@@ -26,7 +26,7 @@ def test_option_files_are_valid_and_name_their_command(file):
 
 
 @pytest.mark.parametrize(
-    ("entry", "told"),
+    ("entry", "message"),
     [
         ({"type": "bilinaer"}, "methods:X:type.*bilinear"),
         ({"type": "bilinear", "scale": 2}, "methods:X:scale"),
@@ -35,9 +35,9 @@ def test_option_files_are_valid_and_name_their_command(file):
         ({"type": "arch", "weights": "random"}, "methods:X:network.*missing"),
     ],
 )
-def test_wrong_method_entry_is_an_error_before_reading(given, entry, told):
+def test_wrong_method_entry_is_an_error_before_reading(given, entry, message):
     given["methods"]["X"] = entry
-    with pytest.raises(OptionError, match=told):
+    with pytest.raises(OptionError, match=message):
         EvaluationOptions.from_mapping(given)
 
 

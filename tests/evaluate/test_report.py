@@ -96,8 +96,8 @@ def test_no_metric_at_all_still_gives_a_page(tmp_path):
 
 
 def test_unknown_image_is_named(tmp_path, scales):
-    with pytest.raises(OptionError, match="report:sheet_images: got nobody, none of the 3 images"):
-        write_report(tmp_path, scales, ReportOptions(sheet_images=["face_0", "nobody"]))
+    with pytest.raises(OptionError, match="report:sheet_images: got stranger, none of the 3 images"):
+        write_report(tmp_path, scales, ReportOptions(sheet_images=["face_0", "stranger"]))
 
 
 def test_missing_package_is_named(tmp_path, scales, monkeypatch):

@@ -220,7 +220,7 @@ def test_terminal_that_knows_no_arrows(given, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "message"),
     [
         ({"method": {}}, "unknown key.*methods"),
         ({"methods": {}}, "methods"),
@@ -231,9 +231,9 @@ def test_terminal_that_knows_no_arrows(given, tmp_path, monkeypatch):
         ({"protocol": {"type": "bfx"}}, "protocol:type"),
     ],
 )
-def test_wrong_options_are_an_error_before_writing(given, tmp_path, capsys, change, told):
+def test_wrong_options_are_an_error_before_writing(given, tmp_path, capsys, change, message):
     path = tmp_path / "wrong.yml"
     path.write_text(json.dumps({**given, **change}))
     assert main(["-opt", str(path), "--device", "cpu"]) == 1
-    assert re.search(told, capsys.readouterr().err, re.S)
+    assert re.search(message, capsys.readouterr().err, re.S)
     assert not (tmp_path / "small").exists()

@@ -52,7 +52,7 @@ def test_each_run_has_its_own_weights_and_name():
 
 
 @pytest.mark.parametrize(
-    ("entry", "told"),
+    ("entry", "message"),
     [
         ({"type": "gpen", "weights": "a_{run}.pth"}, r"methods:X:weights: got a_\{run\}.pth, and no runs"),
         ({"type": "gpen", "weights": "a.pth", "runs": [0, 1]}, r"methods:X:runs: given, and weights has no \{run\}"),
@@ -66,9 +66,9 @@ def test_each_run_has_its_own_weights_and_name():
         ({"type": "bicubic", "weights": "{run}.pth", "runs": [0]}, "methods:X:weights: unknown key"),
     ],
 )
-def test_wrong_runs_are_an_error_before_reading(given, entry, told):
+def test_wrong_runs_are_an_error_before_reading(given, entry, message):
     given["methods"]["X"] = entry
-    with pytest.raises(OptionError, match=told):
+    with pytest.raises(OptionError, match=message):
         EvaluationOptions.from_mapping(given)
 
 

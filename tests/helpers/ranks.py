@@ -64,8 +64,8 @@ class Ranks:
         answer = self._server.stdout.readline()
         assert answer, "the process that forks ranks has died"
         states = json.loads(answer)
-        told = (folder / "told.txt").read_text()[-8000:]
-        assert states == [0] * count, f"exit states {states}; None is a rank that never ended\n{told}"
+        output = (folder / "output.txt").read_text()[-8000:]
+        assert states == [0] * count, f"exit states {states}; None is a rank that never ended\n{output}"
         return [torch.load(folder / f"rank_{rank}.pt", weights_only=False) for rank in range(count)]
 
 
@@ -172,9 +172,9 @@ JOBS = {"train": train, "test": test, "validate": validate}
 
 def rank_process(rank: int, port: int, request: dict) -> None:
     """All that a forked rank does; it does not return."""
-    told = open(Path(request["folder"], "told.txt"), "a")  # noqa: SIM115 - open to the end
-    os.dup2(told.fileno(), 1)
-    os.dup2(told.fileno(), 2)
+    output = open(Path(request["folder"], "output.txt"), "a")  # noqa: SIM115 - open to the end
+    os.dup2(output.fileno(), 1)
+    os.dup2(output.fileno(), 2)
     count = request["count"]
     os.environ |= {"RANK": str(rank), "WORLD_SIZE": str(count), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     os.environ["TORCHELASTIC_USE_AGENT_STORE"] = "True"  # the parent holds the store, as torchrun does
@@ -229,7 +229,7 @@ def serve() -> None:
     os.dup2(2, 1)
     for line in sys.stdin:
         request = json.loads(line)
-        Path(request["folder"], "told.txt").touch()
+        Path(request["folder"], "output.txt").touch()
         store = torch.distributed.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
         children = []
         for rank in range(request["count"]):

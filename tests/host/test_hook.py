@@ -38,8 +38,8 @@ def test_a_program_without_the_host_loads_one_small_module(guest):
 
 def test_the_hook_costs_less_than_5_ms(site):
     def milliseconds():
-        told = site.start("-X", "importtime", "-c", "").stderr
-        return int(re.search(r"\|\s*(\d+) \| +gpen_plugin_hook$", told, re.MULTILINE)[1]) / 1000
+        message = site.start("-X", "importtime", "-c", "").stderr
+        return int(re.search(r"\|\s*(\d+) \| +gpen_plugin_hook$", message, re.MULTILINE)[1]) / 1000
 
     assert min(milliseconds() for _ in range(5)) < 5
 
@@ -135,8 +135,8 @@ def test_a_checkout_on_the_path(site, tmp_path, launch):
     write(site.packages, PLUGIN)
     write(tmp_path / "checkout", HOST)
     checkout = tmp_path / "checkout"
-    told = site.run(*launch, cwd=checkout, PYTHONPATH=str(checkout))
-    assert told == "gpen_plugin.archs gpen_plugin.archs"
+    message = site.run(*launch, cwd=checkout, PYTHONPATH=str(checkout))
+    assert message == "gpen_plugin.archs gpen_plugin.archs"
 
 
 @pytest.mark.parametrize("options", [("-I",), ("-E", "-s"), ("-O",)], ids=" ".join)
@@ -159,9 +159,9 @@ def test_a_broken_plugin_leaves_the_host_alone_and_speaks_when_asked(site):
                 getattr(error.__cause__, "__traceback__", None))][-1:])
     """
     lines = site.execute(program).splitlines()
-    told = "is missing because gpen_plugin could not be loaded (OSError: no such library)."
-    assert lines[0].startswith(f"ImportError BasicSR's arch registry: 'GPENPrior' {told}")
-    assert lines[2].startswith(f"ImportError BasicSR's model registry: 'GPENModel' {told}")
+    message = "is missing because gpen_plugin could not be loaded (OSError: no such library)."
+    assert lines[0].startswith(f"ImportError BasicSR's arch registry: 'GPENPrior' {message}")
+    assert lines[2].startswith(f"ImportError BasicSR's model registry: 'GPENModel' {message}")
     assert lines[1] == lines[3] == "OSError ['fall']"
     assert lines[4].startswith("KeyError")
 

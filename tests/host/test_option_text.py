@@ -33,8 +33,8 @@ def test_encodings(options, parse, encoding):
     if encoding == "utf-8-sig":
         assert parse(content)["name"] == "small"
         return
-    told = {"latin-1": r"line 1 of .*o\.yml is not utf-8 \(byte 0xf6\)", "utf-16": r"is not utf-8 \(byte 0xff\)"}
-    with pytest.raises(OptionError, match=f"-opt: .*{told.get(encoding, '')}"):
+    output = {"latin-1": r"line 1 of .*o\.yml is not utf-8 \(byte 0xf6\)", "utf-16": r"is not utf-8 \(byte 0xff\)"}
+    with pytest.raises(OptionError, match=f"-opt: .*{output.get(encoding, '')}"):
         parse(content)
 
 

@@ -167,10 +167,10 @@ def test_our_errors_are_printed_without_a_traceback_and_others_as_ever(monkeypat
 
 
 def test_error_of_a_loader_worker_has_no_traceback():
-    told = "/faces/3.png: cannot be decoded (6 bytes); expected a whole image file."
-    relayed = f"Caught DataError in worker process 0.\nOriginal Traceback:\n...\ngpen_plugin.errors.DataError: {told}\n"
-    assert plain_message(DataError(relayed)) == told
-    assert plain_message(DataError(told)) == told
+    said = "/faces/3.png: cannot be decoded (6 bytes); expected a whole image file."
+    relayed = f"Caught DataError in worker process 0.\nOriginal Traceback:\n...\ngpen_plugin.errors.DataError: {said}\n"
+    assert plain_message(DataError(relayed)) == said
+    assert plain_message(DataError(said)) == said
 
 
 def test_experiments_never_go_to_site_packages(tmp_path):

@@ -24,7 +24,7 @@ from gpen_plugin.errors import CheckpointError, TrainingError
 from gpen_plugin.models.adversarial_model import AdversarialModel
 
 
-def in_a_child(action: Callable[[], object], told: Path) -> int:
+def in_a_child(action: Callable[[], object], message: Path) -> int:
     """Call `action` in a forked process, which saves a fresh Python's imports; returns its exit code, -9 if killed."""
     child = os.fork()
     if child == 0:
@@ -34,7 +34,7 @@ def in_a_child(action: Callable[[], object], told: Path) -> int:
             action()
             code = 0
         except BaseException as error:
-            told.write_text("".join(traceback.format_exception(error)))
+            message.write_text("".join(traceback.format_exception(error)))
         finally:
             os._exit(code)
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
@@ -162,7 +162,7 @@ def steps_draw_from_global_generators(monkeypatch):
 
 def test_killed_again_and_again_ends_as_never_stopped(each, unstopped, train, tmp_path):
     keep_last = each["logger"]["keep_last"] = 1 if each["model_type"] == "GPENPriorModel" else None
-    whole, told, diary = unstopped(each), tmp_path / "told", tmp_path / "diary"
+    whole, message, diary = unstopped(each), tmp_path / "message", tmp_path / "diary"
     code, number = None, 3 if keep_last else 1
     while code != 0:
 
@@ -171,8 +171,8 @@ def test_killed_again_and_again_ends_as_never_stopped(each, unstopped, train, tm
             misc.get_time_str = lambda: str(number)  # two archived folders of one second would have one name
             train(each, tmp_path / "killed", "--auto_resume")
 
-        code = in_a_child(doomed, told)
-        assert code in (0, -signal.SIGKILL), told.read_text()
+        code = in_a_child(doomed, message)
+        assert code in (0, -signal.SIGKILL), message.read_text()
         number += 6
     killed = tmp_path / "killed" / "experiments" / each["name"]
     assert_same(whole, left_by(killed))
@@ -196,7 +196,7 @@ def test_killed_inside_a_save(without_validation, event, number, unstopped, trai
         Fate(diary, number, event).rule()
         train(without_validation, tmp_path / "killed")
 
-    assert in_a_child(doomed, tmp_path / "told") == -signal.SIGKILL
+    assert in_a_child(doomed, tmp_path / "message") == -signal.SIGKILL
     assert diary.read_text() == f"{event}\n"
     states = {path.name for path in tmp_path.glob("killed/*/*/*/*.state")}
     assert len(states) == (2 if (event, number) == ("after replace", 6) else 1)
@@ -209,7 +209,7 @@ def test_killed_in_the_last_validation_it_is_made_up_for(each, unstopped, train,
         Fate(tmp_path / "diary", 2, "before nondist_validation").rule()
         train(each, tmp_path / "killed")
 
-    assert in_a_child(doomed, tmp_path / "told") == -signal.SIGKILL
+    assert in_a_child(doomed, tmp_path / "message") == -signal.SIGKILL
     assert_same(unstopped(each), left_by(train(each, tmp_path / "killed", "--auto_resume")))
 
 
@@ -223,7 +223,7 @@ def test_killed_in_a_validation_only_its_best_result_is_lost(each, unstopped, tr
         Fate(tmp_path / "diary", 1, "before nondist_validation").rule()
         train(each, tmp_path / "killed")
 
-    assert in_a_child(doomed, tmp_path / "told") == -signal.SIGKILL
+    assert in_a_child(doomed, tmp_path / "message") == -signal.SIGKILL
     killed = left_by(train(each, tmp_path / "killed", "--auto_resume"))
     best = [run[state].pop("best_metric_results") for run in (whole, killed) for state in ("3.state", "6.state")]
     assert_same(whole, killed)
@@ -248,11 +248,11 @@ def test_a_full_disk_names_the_file_and_costs_nothing_else(without_validation, h
         checkpoint.open = lambda path, mode: Full(path, mode, Fate(tmp_path / "diary", 0))
         train(without_validation, tmp_path / "full")
 
-    assert in_a_child(doomed, tmp_path / "told") == 1
-    told = (tmp_path / "told").read_text().splitlines()[-1]
-    assert told.startswith(f"{CheckpointError.__module__}.CheckpointError: {tmp_path}")
+    assert in_a_child(doomed, tmp_path / "message") == 1
+    message = (tmp_path / "message").read_text().splitlines()[-1]
+    assert message.startswith(f"{CheckpointError.__module__}.CheckpointError: {tmp_path}")
     reason = os.strerror(errno.ENOSPC if how == "full" else errno.EFBIG)
-    assert re.search(rf"/{file}: could not be written \(\[Errno \d+\] {reason}\)", told)
+    assert re.search(rf"/{file}: could not be written \(\[Errno \d+\] {reason}\)", message)
     left = left_by(
         tmp_path / "full" / "experiments" / without_validation["name"]
     )  # unfinished files would be among them

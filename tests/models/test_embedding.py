@@ -81,13 +81,13 @@ def image(count: int, seed: int = 0) -> torch.Tensor:
 
 @pytest.mark.parametrize("key", [None, "params"])
 def test_prior_and_discriminator_are_all_there_before_the_first_step(stage_one, embed, options, key):
-    prior, judge = stage_one / "net_g_latest.pth", stage_one / "net_d_latest.pth"
+    prior, disc = stage_one / "net_g_latest.pth", stage_one / "net_d_latest.pth"
     options["path"]["param_key_prior"] = key
-    folder, found = embed(pretrain_prior=prior, pretrain_network_d=judge)
+    folder, found = embed(pretrain_prior=prior, pretrain_network_d=disc)
     weights = entry(prior, key or "params_ema")
     assert_same(extract_decoder(found["net_g"]), weights)
     assert_same(found["net_g"], found["net_g_ema"])
-    assert_same(found["net_d"], entry(judge, "params"))
+    assert_same(found["net_d"], entry(disc, "params"))
     assert any(
         not torch.equal(weights[name], entry(prior, "params" if key is None else "params_ema")[name])
         for name in weights
@@ -121,9 +121,9 @@ def test_a_resumed_stage_two_does_without_the_priors_file(stage_one, embed, trai
 def test_a_public_stylegan2_is_a_prior_of_noise_mode_add(embed, options, tmp_path):
     """A file under BasicSR's own names, with its fixed noise, which the encoder's features replace."""
     torch.manual_seed(0)
-    prior, judge = GPENPrior(32, noise_mode="add", **WIDTHS), GPENDiscriminator(32, narrow=WIDTHS["narrow"])
+    prior, disc = GPENPrior(32, noise_mode="add", **WIDTHS), GPENDiscriminator(32, narrow=WIDTHS["narrow"])
     files = {}
-    for name, net in (("g", prior), ("d", judge)):
+    for name, net in (("g", prior), ("d", disc)):
         ours = saved(tmp_path / f"ours_{name}.pth", {"params_ema": net.state_dict()})
         files[name] = tmp_path / f"stylegan2_{name}.pth"
         assert convert.main([str(ours), "-o", str(files[name]), "--to", "stylegan2"]) == 0
@@ -132,7 +132,7 @@ def test_a_public_stylegan2_is_a_prior_of_noise_mode_add(embed, options, tmp_pat
     options["network_g"]["noise_mode"] = "add"
     folder, found = embed(pretrain_prior=files["g"], pretrain_network_d=files["d"])
     assert_same(extract_decoder(found["net_g"]), dict(prior.state_dict()))
-    assert_same(found["net_d"], dict(judge.state_dict()))
+    assert_same(found["net_d"], dict(disc.state_dict()))
     assert (folder / "models/net_g_6.pth").is_file()
 
 

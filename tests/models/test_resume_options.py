@@ -204,13 +204,13 @@ def test_a_training_resumed_with_another_schedule_data_and_loss(options, train, 
     rates = [group["lr"] for group in state["optimizers"][0]["param_groups"]]
     assert rates == pytest.approx([2e-4, 2e-5, 2e-6])
     log = last_log(folder)
-    told = [line.rpartition("was saved: ")[2] for line in log.splitlines() if "The option file was changed" in line]
+    message = [line.rpartition("was saved: ")[2] for line in log.splitlines() if "The option file was changed" in line]
     if recorded:
-        assert "train:scheduler:type: CosineAnnealingRestartLR -> MultiStepLR" in told
-        assert "train:pixel_opt:loss_weight: 1.0 -> 0.5" in told
-        assert "datasets:train:batch_size_per_gpu: 2 -> 1" in told
+        assert "train:scheduler:type: CosineAnnealingRestartLR -> MultiStepLR" in message
+        assert "train:pixel_opt:loss_weight: 1.0 -> 0.5" in message
+        assert "datasets:train:batch_size_per_gpu: 2 -> 1" in message
     else:
-        assert sorted(line.partition(" ")[0] for line in told) == [
+        assert sorted(line.partition(" ")[0] for line in message) == [
             f"scheduler:{key}:" for key in ("gamma", "milestones", "restarts")
         ]
 
@@ -267,7 +267,7 @@ def test_a_training_resumed_with_another_rate_and_metric(fixture, request, train
     assert first <= 0.0002
     assert last <= first
     assert state["best_metric_results"]["val"]["swd"]["iter"] == 6
-    told = [line for line in last_log(folder).splitlines() if "The option file was changed since the state" in line]
-    rates = [line for line in told if ":lr: 0.002 -> 0.0002" in line]
+    message = [line for line in last_log(folder).splitlines() if "The option file was changed since the state" in line]
+    rates = [line for line in message if ":lr: 0.002 -> 0.0002" in line]
     assert len(rates) == (1 if fixture == "options" else 2)
-    assert any("was saved: val:metrics:swd:type: ~ -> calculate_swd" in line for line in told)
+    assert any("was saved: val:metrics:swd:type: ~ -> calculate_swd" in line for line in message)

@@ -109,9 +109,9 @@ def test_a_training_without_the_weights_goes_on(options, train, monkeypatch, tmp
     assert all(map(math.isnan, scalars(folder, "metrics/val/fid")))
     assert all(map(math.isfinite, scalars(folder, "metrics/val/psnr")))
     (log,) = folder.glob("train_*.log")
-    told = [line for line in log.read_text().splitlines() if "gives no values" in line]
-    assert len(told) == 2  # one per metric, in two validations of two images
-    assert "calculate_fid gives no values. weights: pt_inception-2015-12-05-6726825d.pth" in told[0]
+    message = [line for line in log.read_text().splitlines() if "gives no values" in line]
+    assert len(message) == 2  # one per metric, in two validations of two images
+    assert "calculate_fid gives no values. weights: pt_inception-2015-12-05-6726825d.pth" in message[0]
 
 
 def test_a_priors_samples_are_compared_as_a_set(prior_options, train, monkeypatch):

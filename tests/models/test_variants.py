@@ -44,11 +44,11 @@ def prior_of(options: dict, folder: Path) -> dict:
     for name, parameter in prior.named_parameters():
         if name.endswith("noise_weight"):
             parameter.data.fill_(0.1)
-    judge = GPENDiscriminator(**arguments(options["network_d"]))
+    disc = GPENDiscriminator(**arguments(options["network_d"]))
     place = folder / f"experiments/gpen_prior_64_{prior.noise_mode}/models"
     place.mkdir(parents=True)
     saved(place / "net_g_latest.pth", {"params": prior.state_dict(), "params_ema": prior.state_dict()})
-    saved(place / "net_d_latest.pth", {"params": judge.state_dict()})
+    saved(place / "net_d_latest.pth", {"params": disc.state_dict()})
     return prior.state_dict()
 
 

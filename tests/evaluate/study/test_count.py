@@ -147,9 +147,9 @@ def test_nonsense_is_refused_and_the_others_go_on(study, edit, message, capsys):
     bad.write_text(json.dumps(edit(content(study, "v2", [BAD, BAD, BAD]))))
     status, table = counted(study, bad, plant(study, "v1", [GOOD, GOOD, GOOD]))
     assert (status, table["voters"]) == (1, 1)
-    told = capsys.readouterr().err
-    assert f"{bad}: refused" in told
-    assert message in told
+    output = capsys.readouterr().err
+    assert f"{bad}: refused" in output
+    assert message in output
 
 
 @pytest.mark.parametrize("text", ["{", "\xff\xfe", "[" * 100000])
