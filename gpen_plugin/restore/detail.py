@@ -18,12 +18,14 @@ WINDOW = 0.015  # of the side: standard deviation of the window in which detail 
 # times that over the whole face.
 NOISE_PERCENTILE, NOISE_FACTOR = 15, 1.2
 MIN_CONTRAST = 1 / 1024  # a quarter of a gray level: less cannot be measured in 8 bits
-NONE_BELOW, ALL_FROM = 1.2, 1.5  # ratio of detail up to which a face is left unchanged, and from which it is restored
+# Ratio of detail up to which a face is left unchanged, and from which it is restored. Sharp faces have up to 1.2, as a
+# network strengthens contours; docs/EVIDENCE.md has the weights of faces with known degradation.
+NONE_BELOW, ALL_FROM = 1.2, 1.4
 
 
 def detail_contrast(
     gray: np.ndarray,  # (S, S) float32 in [0, 1]
-    octaves: int = 1,
+    octaves: int = 1,  # how many; one holds the finest pixels, two reach down to four times their size
 ) -> float:
     """Root mean square of the finest octaves of a face, less noise; at least `MIN_CONTRAST`."""
     side = len(gray)

@@ -29,7 +29,7 @@ FIT_PASSES = 3
 MIN_NOISE = 0.002  # of the distance from a landmark to the middle of all
 MAX_STEP = 1.5  # mean distance of the landmarks between frames, in units of the face's `rms_radius`
 MAX_GAP = 5  # consecutive frames in which a face may be missed
-DETAIL_MEMORY = 0.9  # of the mean of a face's `added_detail` over its frames, per frame
+DETAIL_FRAMES = 20  # frames, about, over which a face's `added_detail` is averaged
 MIN_DETECTIONS = 3  # in frames; fewer in the middle of a shot are a false positive
 THUMBNAIL = (32, 32)
 CUT_MIN_DIFFERENCE = 20.0  # mean difference of thumbnails at a cut, in gray levels
@@ -242,18 +242,20 @@ class _SteadyWeights:
     """Weighs a face by the mean of its `added_detail` over the frames so far: it must not flicker."""
 
     def __init__(self):
-        self._means: dict[int, float] = {}  # by number of the track
+        self._means: dict[int, tuple[float, int]] = {}  # and the number of frames, by number of the track
 
     def __call__(self, tracked: Sequence[TrackedFace], restored: Sequence[RestoredFace]) -> list[RestoredFace]:
         before, self._means = self._means, {}
         return [self._weigh(face, each.track, before) for each, face in zip(tracked, restored, strict=True)]
 
-    def _weigh(self, face: RestoredFace, track: int, before: Mapping[int, float]) -> RestoredFace:
+    def _weigh(self, face: RestoredFace, track: int, before: Mapping[int, tuple[float, int]]) -> RestoredFace:
         if face.added_detail is None:
             return face
-        last = before.get(track, face.added_detail)
-        self._means[track] = DETAIL_MEMORY * last + (1 - DETAIL_MEMORY) * face.added_detail
-        return weigh(face, self._means[track])
+        mean, frames = before.get(track, (0.0, 0))
+        frames = min(frames + 1, DETAIL_FRAMES)
+        mean += (face.added_detail - mean) / frames
+        self._means[track] = mean, frames
+        return weigh(face, mean)
 
 
 @dataclass(frozen=True)

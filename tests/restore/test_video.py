@@ -115,8 +115,8 @@ def test_weights_of_a_face_do_not_flicker():
         (found,) = steady([TrackedFace(7, where(0))], [weigh(face, 1.6 if number % 2 else 1.0)])
         weights.append(found.weight)
         assert (found.skip_reason is None) == (found.weight > 0)
-    assert np.abs(np.diff(weights)).max() < 0.15
-    assert np.mean(weights[30:]) == pytest.approx(weigh(face, 1.3).weight, abs=0.03)
+    assert np.abs(np.diff(weights[20:])).max() < 0.1
+    assert np.mean(weights[30:]) == pytest.approx(weigh(face, 1.3).weight, abs=0.05)
 
 
 def test_sound_and_length_are_kept(tmp_path):
