@@ -345,6 +345,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             detector=arguments.detector,
             detector_file=arguments.detector_file,
             max_face=arguments.max_face,
+            skip_sharp=None if arguments.sharp_faces is None else arguments.sharp_faces == "keep",
             upscale=arguments.upscale,
             keep_color=arguments.keep_color,
         )
@@ -362,6 +363,7 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--detector", default="auto", choices=("auto", "retinaface", "yunet"))
     parser.add_argument("--detector-file", type=Path, help="as in gpen-restore")
     parser.add_argument("--max-face", type=float, help="as in gpen-restore")
+    parser.add_argument("--sharp-faces", choices=("keep", "restore"), help="as in gpen-restore")
     parser.add_argument("--upscale", type=float, default=1, help="as in gpen-restore (default %(default)s)")
     parser.add_argument("--keep-color", action=argparse.BooleanOptionalAction, help="as in gpen-restore")
     parser.add_argument(

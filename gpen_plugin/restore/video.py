@@ -134,7 +134,7 @@ class FaceTracker:
         self._given: set[int] = set()  # numbers of tracks of this shot
         self._numbered = 0
         self._shot = 0  # its first frame
-        self._frame = -1  # the last that came in
+        self._frame = -1  # number of the last frame added
         self._next = 0  # the next that goes out
 
     def add(

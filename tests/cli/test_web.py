@@ -201,3 +201,19 @@ def test_invalid_arguments_are_refused(monkeypatch, capsys, arguments, password,
         monkeypatch.setenv(web.PASSWORD, password)
     assert main(arguments) == 1
     assert words in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("words", "expected"), [([], None), (["keep"], True), (["restore"], False)])
+def test_sharp_faces_is_passed_on(monkeypatch, words, expected):
+    class Stop(Exception):
+        pass
+
+    def opened(*_, skip_sharp, **__):
+        assert skip_sharp is expected
+        raise Stop("opened")
+
+    monkeypatch.setattr("gpen_plugin.restore.restorer.Restorer", opened)
+    monkeypatch.setattr(web, "_gradio", lambda: None)
+    monkeypatch.setenv("GRADIO_TEMP_DIR", "")  # which `main` sets
+    with pytest.raises(Stop, match="opened"):
+        web.main(["--sharp-faces", *words] if words else [])

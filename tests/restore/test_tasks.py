@@ -70,7 +70,7 @@ def test_colorization_keeps_the_luminance():
     result = Colorize().postprocess(crop, output)
     assert result.shape == crop.shape
     np.testing.assert_allclose(luminance(result), luminance(crop), atol=1e-6)
-    assert np.ptp(result, axis=2).max() > 0.1  # colors came
+    assert np.ptp(result, axis=2).max() > 0.1  # it has colors
 
 
 def test_true_colors_give_the_photograph_back():
