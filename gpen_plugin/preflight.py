@@ -18,7 +18,7 @@ from basicsr.losses.basic_loss import PerceptualLoss
 from basicsr.models import lr_scheduler
 from basicsr.models.sr_model import SRModel
 
-from gpen_plugin.archs.gan_prior_arch import GPENPrior
+from gpen_plugin.archs.gan_prior_arch import GANPrior
 from gpen_plugin.archs.gpen_arch import GPEN
 from gpen_plugin.archs.gpen_discriminator_arch import GPENDiscriminator
 from gpen_plugin.checkpoints import checkpoint
@@ -67,7 +67,7 @@ STAGES = (
     Stage(
         GPENPriorModel,
         PriorValOptions,
-        {"network_g": GPENPrior, "network_d": GPENDiscriminator},
+        {"network_g": GANPrior, "network_d": GPENDiscriminator},
         {"optim_g": AdamOptions, "optim_d": AdamOptions, "augment_opt": AugmentOptions},
         ("gan_opt",),
         "options/gpen_prior_512.yml",
@@ -186,7 +186,8 @@ def _networks(run: Run) -> Iterator[GPENError]:
         cls = _class_of("arch", section)
         if not problems and needed and not (inspect.isclass(cls) and issubclass(cls, needed)):
             got, hint = f"got {section['type']}", "Other networks run under BasicSR's own models."
-            problems = [OptionError(f"{name}:type", got, needed.__name__, hint)]
+            expected = "GPENPrior or another GAN prior" if needed is GANPrior else needed.__name__
+            problems = [OptionError(f"{name}:type", got, expected, hint)]
         if not problems and cls is not None and is_our_own(cls):
             problems = schema.validate(cls, _without(section, {"type"}), name) or [
                 *_try(lambda section=section: _meta_network(section), name)
@@ -372,7 +373,7 @@ def _agreement(opt: Mapping) -> Iterator[GPENError]:
     """
     generator = opt.get("network_g") or {}
     network, ours = _class_of("arch", generator), trains_ours(opt)
-    if not _is_a(network, GPEN, GPENPrior):
+    if not _is_a(network, GPEN, GANPrior):
         return
     wanted, size = _range_of_network(network, generator), generator.get("out_size")
     if not ours and wanted not in (None, [0, 1]) and _reads_0_to_1(resolve("model", opt.get("model_type"))):

@@ -1,6 +1,8 @@
-"""The GAN prior: StyleGAN2's generator whose noise inputs also take an encoder's features (section 3.2)."""
+"""GAN priors: the interface that GPEN asks, and StyleGAN2's generator (section 3.2)."""
 
-from collections.abc import Sequence
+import inspect
+from collections.abc import Mapping, Sequence
+from typing import ClassVar
 
 import torch
 from torch import nn
@@ -19,8 +21,9 @@ from gpen_plugin.archs.layers import (
     normalize_2nd_moment,
     resolutions,
 )
-from gpen_plugin.errors import OptionError
-from gpen_plugin.host import register
+from gpen_plugin.config import schema
+from gpen_plugin.errors import OptionError, join_errors
+from gpen_plugin.host import register, resolve
 from gpen_plugin.ops.dispatch import check_shape
 
 
@@ -68,6 +71,11 @@ class GANBlock(nn.Module):
         """The styled convolutions. Each takes one latent code; `to_rgb` takes one more, the next block's first."""
         return [self.conv1] if self.conv0 is None else [self.conv0, self.conv1]
 
+    @property
+    def num_latent(self) -> int:
+        """The number of codes before those of the next block."""
+        return len(self.convs)
+
     def forward(
         self,
         x: torch.Tensor,  # features of the block before, (N, C', H / 2, W / 2), or the constant, (N, C, 4, 4)
@@ -78,50 +86,46 @@ class GANBlock(nn.Module):
         """Return the features (N, out_channels, H, W) and the image (N, 3, H, W)."""
         for index, conv in enumerate(self.convs):
             x = conv(x, latents[:, index], noise)
-        return x, self.to_rgb(x, latents[:, -1], earlier)
+        return x, self.to_rgb(x, latents[:, len(self.convs)], earlier)
 
 
-@register("arch")
-class GPENPrior(nn.Module):
-    """The decoder of GPEN with its mapping network: z and noise in, image out. Raises OptionError.
+class GANPrior(nn.Module):
+    """A GAN prior: latent codes and one map per resolution in, image out. Raises OptionError.
 
-    As in StyleGAN2, the noise weights start at zero: a fresh prior, also under a fresh encoder, generates from its
-    latent code only. Noise is one map per resolution, which the convolutions there share (section 3.2).
+    `GPEN` calls `to_latents` and `synthesize`, whose maps are the encoder's features. Training and inversion also
+    sample noise for the maps, mix codes, and run some of the blocks. A subclass defines
+
+    - `blocks`: modules by resolution, "4" to `out_size`. Each has `noise_channels` (C of its map), `out_channels`,
+      `num_latent` (codes before those of the next block) and ``forward(x, latents, noise, earlier)``, which returns
+      features and image; `latents` are its codes and the next one, `earlier` is the image of the block before;
+    - `first_features`: what the first block takes;
+    - `mapping`: z (N, F) -> w (N, F).
     """
+
+    blocks: nn.ModuleDict
+    mapping: nn.Module
+    has_mean_latent: ClassVar[bool] = True  # whether codes have a mean that is a face, for truncation
 
     def __init__(
         self,
         out_size: int,  # height and width of the image, a power of two from 16 to 2048
-        num_style_feat: int = 512,  # F, length of z and w
-        num_mlp: int = 8,  # layers of the mapping network
-        # factor of the channels above 32 px; 2 for the paper's and the released 512 model
-        channel_multiplier: float = 2,
-        narrow: float = 1,  # factor of all channels
-        lr_mlp: float = 0.01,  # factor of the mapping network's learning rate
-        resample_kernel: Sequence[float] = (1, 3, 3, 1),  # taps of the upsampling filter
-        noise_mode: NoiseMode = "concat",  # `concat` (the paper's), `add` (GPEN-noise-add) or `none` (GPEN-w/o-noise)
+        num_style_feat: int,  # F, length of z and w
+        noise_mode: NoiseMode,  # how the maps enter: `concat`, `add` or `none`
     ):
         super().__init__()
         check_size("out_size", out_size)
         check_positive("num_style_feat", num_style_feat)
-        check_positive("num_mlp", num_mlp)
         check_noise_mode(noise_mode)
-        check_taps(resample_kernel)
         self.out_size, self.num_style_feat, self.noise_mode = out_size, num_style_feat, noise_mode
-        self.mapping = MappingNetwork(num_style_feat, num_mlp, lr_mlp)
-        self.constant = nn.Parameter(torch.randn(1, channels_of(4, channel_multiplier, narrow), 4, 4))
-        self.blocks = nn.ModuleDict()
-        width = None
-        for resolution in resolutions(out_size):
-            channels = channels_of(resolution, channel_multiplier, narrow)
-            block = GANBlock(width, channels, num_style_feat, noise_mode, resample_kernel)
-            self.blocks[str(resolution)], width = block, block.out_channels
-        self.register_load_state_dict_pre_hook(accept_authors_layout)
+
+    def first_features(self, latents: torch.Tensor) -> torch.Tensor:
+        """Codes (N, num_latent, F) -> features (N, C, 4, 4)."""
+        raise NotImplementedError
 
     @property
     def num_latent(self) -> int:
         """The number of latent codes that the blocks take together."""
-        return sum(len(block.convs) for block in self.blocks.values()) + 1
+        return sum(block.num_latent for block in self.blocks.values()) + 1
 
     def make_noise(
         self,
@@ -202,18 +206,30 @@ class GPENPrior(nn.Module):
         """Images (N, 3, r, r), coarse to fine; the last is the result, about [-1, 1]. ShapeError, OptionError."""
         check_shape("latents", latents, {"N": None, "codes": self.num_latent, "F": self.num_style_feat})
         self._check_noise(noise, latents.shape[0])
-        x, image, start, images = self.constant.expand(latents.shape[0], -1, -1, -1), None, 0, []
-        for block, shared in zip(self.blocks.values(), noise, strict=True):
-            taken = len(block.convs)
-            x, image = block(x, latents[:, start : start + taken + 1], shared, image)
+        return self.run_blocks(0, None, self.first_features(latents), None, latents, noise)[1]
+
+    def run_blocks(
+        self,
+        first: int,  # index of the first block
+        end: int | None,  # index after the last; None runs all that follow
+        x: torch.Tensor,  # features that the first one takes, (N, C, r, r)
+        image: torch.Tensor | None,  # of the block before it, (N, 3, r, r)
+        latents: torch.Tensor,  # all codes, (N, num_latent, F)
+        noise: Sequence[torch.Tensor | None],  # one map per block of the prior
+    ) -> tuple[torch.Tensor, list[torch.Tensor]]:
+        """Run some of the blocks. Returns the features and the image of each block."""
+        blocks, images = list(self.blocks.values()), []
+        start = sum(block.num_latent for block in blocks[:first])
+        for block, shared in zip(blocks[first:end], noise[first:end], strict=True):
+            x, image = block(x, latents[:, start : start + block.num_latent + 1], shared, image)
             images.append(image)
-            start += taken
-        return images
+            start += block.num_latent
+        return x, images
 
     def _sample(self, shape, generator):
-        device = self.constant.device
-        source = device if generator is None else generator.device
-        return torch.randn(shape, generator=generator, device=source).to(device, self.constant.dtype)
+        like = next(self.parameters())
+        source = like.device if generator is None else generator.device
+        return torch.randn(shape, generator=generator, device=source).to(like.device, like.dtype)
 
     def _map(self, z):
         check_shape("styles", z, {"N": None, "F": self.num_style_feat})
@@ -244,3 +260,69 @@ class GPENPrior(nn.Module):
                 raise OptionError("noise", f"got a map of {resolution} px", "None, for noise_mode is 'none'")
             size, samples = int(resolution), 1 if shared.shape[0] == 1 else batch
             check_shape(f"noise of {size} px", shared, {"N": samples, "C": block.noise_channels, "H": size, "W": size})
+
+
+@register("arch")
+class GPENPrior(GANPrior):
+    """The decoder of GPEN with its mapping network: StyleGAN2. Also registered as `StyleGAN2Prior`.
+
+    As in StyleGAN2, the noise weights start at zero: a fresh prior, also under a fresh encoder, generates from its
+    latent code only. Noise is one map per resolution, which the convolutions there share (section 3.2).
+    """
+
+    def __init__(
+        self,
+        out_size: int,  # height and width of the image, a power of two from 16 to 2048
+        num_style_feat: int = 512,  # F, length of z and w
+        num_mlp: int = 8,  # layers of the mapping network
+        # factor of the channels above 32 px; 2 for the paper's and the released 512 model
+        channel_multiplier: float = 2,
+        narrow: float = 1,  # factor of all channels
+        lr_mlp: float = 0.01,  # factor of the mapping network's learning rate
+        resample_kernel: Sequence[float] = (1, 3, 3, 1),  # taps of the upsampling filter
+        noise_mode: NoiseMode = "concat",  # `concat` (the paper's), `add` (GPEN-noise-add) or `none` (GPEN-w/o-noise)
+    ):
+        super().__init__(out_size, num_style_feat, noise_mode)
+        check_positive("num_mlp", num_mlp)
+        check_taps(resample_kernel)
+        self.mapping = MappingNetwork(num_style_feat, num_mlp, lr_mlp)
+        self.constant = nn.Parameter(torch.randn(1, channels_of(4, channel_multiplier, narrow), 4, 4))
+        self.blocks = nn.ModuleDict()
+        width = None
+        for resolution in resolutions(out_size):
+            channels = channels_of(resolution, channel_multiplier, narrow)
+            block = GANBlock(width, channels, num_style_feat, noise_mode, resample_kernel)
+            self.blocks[str(resolution)], width = block, block.out_channels
+        self.register_load_state_dict_pre_hook(accept_authors_layout)
+
+    def first_features(self, latents: torch.Tensor) -> torch.Tensor:
+        """The learned constant, (N, C, 4, 4)."""
+        return self.constant.expand(latents.shape[0], -1, -1, -1)
+
+
+register("arch", name="StyleGAN2Prior")(GPENPrior)
+
+
+def build_prior(
+    options: Mapping | None,  # `type`, and arguments that only its class has; None is a `GPENPrior`
+    shared: Mapping,  # arguments of `GPEN` that its prior takes too, where its class has them
+) -> GANPrior:
+    """The prior of a `GPEN`. OptionError: it is not registered, or does not take these arguments."""
+    own = {"type": "GPENPrior"} if options is None else dict(options)
+    cls = resolve("arch", own.pop("type", None))
+    if not (inspect.isclass(cls) and issubclass(cls, GANPrior)):
+        got = f"got {(options or {}).get('type')!r}"
+        raise OptionError("prior:type", got, "the name of a GAN prior", "Write e.g. {type: PGGANPrior}.")
+    parameters = inspect.signature(cls).parameters
+    for key in own.keys() & shared.keys():
+        raise OptionError(f"prior:{key}", "given in prior", "a key of GPEN itself", "Write it beside prior, not in it.")
+    defaults = inspect.signature(GPENPrior).parameters
+    for key, value in shared.items():
+        if key not in parameters and key != "resample_kernel" and value != defaults[key].default:
+            raise OptionError(key, f"got {value}", f"no such key: {cls.__name__} has no use for it", "Leave it out.")
+    arguments = {key: value for key, value in shared.items() if key in parameters} | own
+    # what is shared was checked with GPEN's own keys, or is by the class
+    problems = [error for error in schema.validate(cls, arguments, "prior") if error.where.split(":")[1] not in shared]
+    if problems:
+        raise join_errors(problems)
+    return cls(**arguments)

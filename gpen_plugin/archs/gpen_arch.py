@@ -1,13 +1,13 @@
 """GPEN: an encoder that feeds a GAN prior (section 3.2, Figure 3c)."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import torch
 from torch import nn
 
 from gpen_plugin.archs import layers
-from gpen_plugin.archs.gan_prior_arch import GPENPrior
+from gpen_plugin.archs.gan_prior_arch import build_prior
 from gpen_plugin.archs.key_maps import accept_authors_layout
 from gpen_plugin.archs.layers import (
     DownConv2d,
@@ -68,9 +68,7 @@ class GPEN(nn.Module):
     The encoder's deepest features give z; its features of each resolution are the noise input of the GAN blocks there.
     The noise weights start at zero, so that under a fresh encoder the prior generates its own faces.
 
-    `encoder` and `decoder` (a `GPENPrior`) hold all parameters. Of the decoder, only `to_latents`, `synthesize`,
-    `noise_mode` and the number of its `blocks` are used: another prior (section 3.2 names some) needs no more.
-    `load_state_dict` also takes the authors' released files.
+    `encoder` and `decoder`, a `GANPrior`, hold all parameters. `load_state_dict` also takes the authors' files.
     """
 
     def __init__(
@@ -89,6 +87,8 @@ class GPEN(nn.Module):
         noise_mode: NoiseMode = "concat",
         # lowest and highest value of input and output images; (0, 1) in BasicSR's SRModel
         value_range: tuple[float, float] = (-1, 1),
+        # another GAN prior (section 3.2): `type`, and the keys that only its class has; `~` is StyleGAN2
+        prior: Mapping | None = None,
     ):
         super().__init__()
         check_size("out_size", out_size)
@@ -98,16 +98,17 @@ class GPEN(nn.Module):
         self.value_range = layers.check_range(value_range)
         check_positive("num_style_feat", num_style_feat)
         self.encoder = Encoder(self.in_size, num_style_feat, channel_multiplier, narrow, resample_kernel)
-        self.decoder = GPENPrior(
-            out_size,
-            num_style_feat=num_style_feat,
-            num_mlp=num_mlp,
-            channel_multiplier=channel_multiplier,
-            narrow=narrow,
-            lr_mlp=lr_mlp,
-            resample_kernel=resample_kernel,
-            noise_mode=noise_mode,
-        )
+        shared = {
+            "out_size": out_size,
+            "num_style_feat": num_style_feat,
+            "num_mlp": num_mlp,
+            "channel_multiplier": channel_multiplier,
+            "narrow": narrow,
+            "lr_mlp": lr_mlp,
+            "resample_kernel": resample_kernel,
+            "noise_mode": noise_mode,
+        }
+        self.decoder = build_prior(prior, shared)
         self.register_load_state_dict_pre_hook(accept_authors_layout)
 
     def forward(

@@ -11,7 +11,6 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from gpen_plugin.archs.gan_prior_arch import GANBlock
 from gpen_plugin.baselines.inversion import (
     Downscaler,
     FrozenPrior,
@@ -168,14 +167,11 @@ class MGANPrior:
 
     def compose(self, found: Search, noise: Sequence[torch.Tensor | None]) -> torch.Tensor:
         """Synthesize the image, (1, 3, S, S); `noise` as in `GPENPrior.synthesize`."""
-        net = self.prior.net
-        blocks, codes = list(net.blocks.values()), net.to_latents(found.codes)  # (N, num_latent, F)
-        style, first = net.to_latents(found.style), sum(len(block.convs) for block in blocks[: self.below])
-        start = net.constant.expand(len(codes), -1, -1, -1)  # (N, C, 4, 4)
-        x, image = forward_features(blocks[: self.below], start, None, codes, noise[: self.below])
+        net, below, codes = self.prior.net, self.below, self.prior.net.to_latents(found.codes)  # (N, num_latent, F)
+        x, images = net.run_blocks(0, below, net.first_features(codes), None, codes, noise)
         x = (x * found.importances).sum(dim=0, keepdim=True)  # (1, C, r, r)
-        image = (image * found.image_importances).sum(dim=0, keepdim=True)  # (1, 3, r, r)
-        return forward_features(blocks[self.below :], x, image, style[:, first:], noise[self.below :])[1]
+        image = (images[-1] * found.image_importances).sum(dim=0, keepdim=True)  # (1, 3, r, r)
+        return net.run_blocks(below, None, x, image, net.to_latents(found.style), noise)[1][-1]
 
     def _start(self, generator: torch.Generator) -> Search:
         net, many = self.prior.net, self.options.codes
@@ -196,19 +192,3 @@ class MGANPrior:
                 raise
             return None, f"without the perceptual loss ({FILE.name} is missing)", None
         return VGGFeatures(path, self.prior.device), "VGG-16", sha256_of(path)
-
-
-def forward_features(
-    blocks: Sequence[GANBlock],
-    x: torch.Tensor,  # (N, C, r, r)
-    image: torch.Tensor | None,  # (N, 3, r, r)
-    latents: torch.Tensor,  # (N, at least those of the blocks, F)
-    noise: Sequence[torch.Tensor | None],  # one map per block, as the prior takes it
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Run features and image through some of a prior's blocks."""
-    start = 0
-    for block, shared in zip(blocks, noise, strict=True):
-        taken = len(block.convs)
-        x, image = block(x, latents[:, start : start + taken + 1], shared, image)
-        start += taken
-    return x, image

@@ -12,12 +12,12 @@ from gpen_plugin.errors import INSTALL_HOST, MissingFileError, RegistryClashErro
 HOST_SUFFIX = "basicsr"  # BasicSR registers some of its classes as NAME_basicsr, and finds them by NAME
 
 _lock = threading.RLock()
-_pending: list[tuple[str, type, bool]] = []
+_pending: list[tuple[str, type, bool, str]] = []
 _open = False
 
 
-def register(kind: str, *, unless_taken: bool = False) -> Callable[[type], type]:
-    """Class decorator: register a class under its own name in one of BasicSR's registries.
+def register(kind: str, *, unless_taken: bool = False, name: str | None = None) -> Callable[[type], type]:
+    """Class decorator: register a class under its own name, or `name`, in one of BasicSR's registries.
 
     Until BasicSR is imported the registration is pending, so a network can be used without BasicSR. Registering the
     same class again (a reload, another import order) changes nothing.
@@ -32,9 +32,9 @@ def register(kind: str, *, unless_taken: bool = False) -> Callable[[type], type]
     def decorate(cls: type) -> type:
         with _lock:
             if _open:
-                _add_to_registry(kind, cls, unless_taken)
+                _add_to_registry(kind, cls, unless_taken, name or cls.__name__)
             else:
-                _pending.append((kind, cls, unless_taken))
+                _pending.append((kind, cls, unless_taken, name or cls.__name__))
         return cls
 
     return decorate
@@ -54,7 +54,7 @@ def registered(kind: str) -> dict[str, Callable]:
     """The entries of one of BasicSR's registries by name; ours where BasicSR is not installed. `kind` as above."""
     if not host_is_installed():
         import_module("gpen_plugin.registration").import_registered()
-        return {cls.__name__: cls for own, cls, _ in _pending if own == kind}
+        return {name: cls for own, cls, _, name in _pending if own == kind}
     return dict(iter(_registry(kind)))  # not dict(registry): it has keys() and is no mapping
 
 
@@ -119,10 +119,12 @@ def host_module(name: str, purpose: str) -> ModuleType:
     return import_module(name)
 
 
-def _add_to_registry(kind: str, cls: type, unless_taken: bool) -> None:
-    name, held = cls.__name__, registered(kind).get(cls.__name__)
-    if held is None:
+def _add_to_registry(kind: str, cls: type, unless_taken: bool, name: str) -> None:
+    held = registered(kind).get(name)
+    if held is None and name == cls.__name__:
         _registry(kind).register(cls)
+    elif held is None:
+        _registry(kind)._do_register(name, cls)  # its `register` knows the class's own name only
     elif not unless_taken and (held.__module__, held.__qualname__) != (cls.__module__, cls.__qualname__):
         raise RegistryClashError(
             f"BasicSR's {kind} registry",

@@ -91,7 +91,7 @@ class PriorSampler:
         if str(from_resolution) not in self.net.blocks:
             raise OptionError("from_resolution", f"got {from_resolution}", f"one of {', '.join(self.net.blocks)}")
         below = [block for size, block in self.net.blocks.items() if int(size) < from_resolution]
-        first = sum(len(block.convs) for block in below)
+        first = sum(block.num_latent for block in below)
         latents = torch.cat([source.latents[:, :first], style.latents[:, first:]], dim=1)  # (1, num_latent, F)
         return Sample(latents, source.noise_seeds[: len(below)] + style.noise_seeds[len(below) :])
 

@@ -185,3 +185,28 @@ def test_bad_arguments(arguments, message):
 def test_bad_input():
     with pytest.raises(ShapeError, match=r"lq: got C=1 in shape \(1, 1, 32, 32\); expected \(N, C=3, H, W\)"):
         build()(torch.zeros(1, 1, 32, 32))
+
+
+def test_default_prior_is_stylegan2_under_either_name():
+    torch.manual_seed(0)
+    default = GPEN(32, **SMALL)
+    for name in ("GPENPrior", "StyleGAN2Prior"):
+        torch.manual_seed(0)
+        named = GPEN(32, **SMALL, prior={"type": name})
+        assert type(named.decoder) is GPENPrior
+        torch.testing.assert_close(named.state_dict(), default.state_dict(), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize(
+    ("prior", "message"),
+    [
+        ({"type": "StyleGAN9Prior"}, "prior:type: got 'StyleGAN9Prior'; expected the name of a GAN prior"),
+        ({"type": "GPENDiscriminator"}, "prior:type: got 'GPENDiscriminator'"),
+        ({}, "prior:type: got None"),
+        ({"type": "StyleGAN2Prior", "narrow": 1}, "prior:narrow: given in prior.*Write it beside prior"),
+        ({"type": "StyleGAN2Prior", "width": 1}, "prior:width: unknown key"),
+    ],
+)
+def test_prior_that_cannot_be_built_is_refused(prior, message):
+    with pytest.raises(OptionError, match=message):
+        GPEN(32, **SMALL, prior=prior)

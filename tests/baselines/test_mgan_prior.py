@@ -7,7 +7,7 @@ from test_pulse import CPU, SIDE, prior, sampled_case
 from torchvision.models.vgg import VGG, make_layers
 
 from gpen_plugin.baselines.inversion import Downscaler
-from gpen_plugin.baselines.mgan_prior import FILE, MGANPrior, Search, forward_features
+from gpen_plugin.baselines.mgan_prior import FILE, MGANPrior, Search
 from gpen_plugin.errors import CheckpointError, MissingFileError, OptionError
 from gpen_plugin.evaluate.methods import build_method as build
 
@@ -55,10 +55,11 @@ def test_each_code_and_channel_has_its_importance(method):
     found = Search(torch.randn(3, 16), found.importances, found.image_importances, found.style)
     found.importances[1] = found.image_importances[1] = 1
     noise = net.make_noise(1)
-    blocks, latents = list(net.blocks.values()), net.to_latents(found.codes[1:2])
-    x, image = forward_features(blocks[:2], net.constant, None, latents, noise[:2])
-    first = sum(len(block.convs) for block in blocks[:2])
-    expected = forward_features(blocks[2:], x, image, net.to_latents(found.style)[:, first:], noise[2:])[1]
+    below, above = net.to_latents(found.codes[1:2]), net.to_latents(found.style)
+    first = sum(len(block.convs) for block in list(net.blocks.values())[:2])
+    mixed = torch.cat([below[:, :first], above[:, first:]], dim=1)
+    x, images = net.run_blocks(0, 2, net.constant, None, mixed, noise)
+    expected = net.run_blocks(2, None, x, images[-1], above, noise)[1][-1]
     assert torch.allclose(method.compose(found, noise), expected, atol=1e-5)
 
 
