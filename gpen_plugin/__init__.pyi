@@ -14,6 +14,8 @@ from .archs.gpen_arch import GPEN as GPEN
 from .archs.gpen_discriminator_arch import GPENDiscriminator as GPENDiscriminator
 from .archs.inference import fuse as fuse
 from .archs.psp_arch import PSP as PSP
+from .baselines.pix2pixhd_arch import Pix2PixHD as Pix2PixHD
+from .baselines.pix2pixhd_arch import Pix2PixHDDiscriminator as Pix2PixHDDiscriminator
 from .data.gpen_degradation_dataset import GPENDegradationDataset as GPENDegradationDataset
 from .data.gpen_face_dataset import GPENFaceDataset as GPENFaceDataset
 from .data.gpen_task_dataset import GPENColorizationDataset as GPENColorizationDataset
@@ -28,5 +30,6 @@ from .metrics.lpips import calculate_lpips as calculate_lpips
 from .metrics.swd import calculate_swd as calculate_swd
 from .models.gan_prior_model import GPENPriorModel as GPENPriorModel
 from .models.gpen_model import GPENModel as GPENModel
+from .models.restoration_gan_model import RestorationGANModel as RestorationGANModel
 from .restore.restorer import Restorer as Restorer
 from .version import __version__ as __version__

@@ -1,7 +1,7 @@
-"""Losses and penalties of GPEN's two trainings: R1, path length, and feature matching (paper, Eq. 2)."""
+"""Losses and penalties: R1, gradient penalty, path length, feature matching (paper, Eq. 2)."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 import torch
@@ -18,6 +18,20 @@ def r1_penalty(
     """E |grad D(x)|^2, differentiable, without the weight gamma / 2 (Mescheder et al. 2018, Eq. 9)."""
     (gradient,) = torch.autograd.grad(logits.sum(), images, create_graph=True)
     return gradient.square().sum(dim=(1, 2, 3)).mean()
+
+
+def gradient_penalty(
+    # images -> D's logits, (N, 1) or (N, 1, h, w), one tensor per scale
+    critic: Callable[[torch.Tensor], Sequence[torch.Tensor]],
+    real: torch.Tensor,  # (N, 3, H, W)
+    fake: torch.Tensor,  # of the same shape
+    fractions: torch.Tensor,  # position of each sample between real (1) and fake (0), (N, 1, 1, 1)
+) -> torch.Tensor:
+    """E (|grad D(x)| - 1)^2 between real and fake images, without its weight (WGAN-GP, Gulrajani et al., Eq. 3)."""
+    between = torch.lerp(fake.detach(), real.detach(), fractions).requires_grad_()
+    total = sum(logits.flatten(1).mean(1).sum() for logits in critic(between))
+    (gradient,) = torch.autograd.grad(total, between, create_graph=True)
+    return (torch.linalg.vector_norm(gradient.flatten(1), dim=1) - 1).square().mean()
 
 
 def path_lengths(

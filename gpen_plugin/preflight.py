@@ -27,6 +27,7 @@ from gpen_plugin.config.train_options import (
     AdamOptions,
     CosineOptions,
     FileOptions,
+    LinearDecayOptions,
     LoggerOptions,
     MultiStepOptions,
     OptimOptions,
@@ -35,16 +36,19 @@ from gpen_plugin.config.train_options import (
     ValOptions,
     check_loggers,
 )
-from gpen_plugin.data.gpen_face_dataset import GPENFaceDataset
+from gpen_plugin.data.gpen_face_dataset import GPENFaceDataset, normalized_range, stated_range
 from gpen_plugin.errors import CheckpointError, DataError, GPENError, OptionError, join_errors
-from gpen_plugin.host import is_our_own, registered, resolve, state_to_resume, trains_ours
+from gpen_plugin.host import is_our_own, is_ours, registered, resolve, state_to_resume, trains_ours
 from gpen_plugin.metrics.base import FEATURE_METRICS, NIQE_MIN_SIDE, check_direction, check_metric_keys, try_metric
 from gpen_plugin.metrics.fid import read_statistics
-from gpen_plugin.models.adversarial_model import AdversarialModel
+from gpen_plugin.models.adversarial_model import AdversarialModel, LinearDecayLR
 from gpen_plugin.models.augment import AugmentOptions
 from gpen_plugin.models.gan_prior_model import GPENPriorModel
+from gpen_plugin.models.gan_steps import logits_and_features
 from gpen_plugin.models.gpen_model import GPENModel
+from gpen_plugin.models.restoration_gan_model import RestorationGANModel
 from gpen_plugin.nets.arcface import RecognitionSettings
+from gpen_plugin.nets.vgg import vgg19_of
 
 ADDED_BY_HOST = {"dist", "rank", "world_size", "auto_resume", "is_train", "root_path"}
 PATHS_ADDED_BY_HOST = {"models", "training_states", "log", "visualization"}
@@ -79,6 +83,14 @@ STAGES = (
         {"optim": OptimOptions},
         ("pixel_opt", "gan_opt", "feature_matching_opt"),
         "options/gpen_finetune.yml",
+    ),
+    Stage(
+        RestorationGANModel,
+        ValOptions,
+        {"network_g": torch.nn.Module, "network_d": torch.nn.Module},
+        {"optim_g": AdamOptions, "optim_d": AdamOptions},
+        ("pixel_opt", "perceptual_opt", "gan_opt", "feature_matching_opt"),
+        "options/rivals/pix2pixhd_512.yml",
     ),
 )
 
@@ -115,6 +127,8 @@ def check_run(opt: Mapping) -> None:
     stages: list[Callable[[Run], Iterator[GPENError]]] = [_model, _structure] if ours else [_model]
     stages += [lambda run: [*_networks(run), *_datasets(run), *([*_files(run), *_training(run)] if ours else [])]]
     stages += [lambda run: [*(_weights(run) if ours else []), *_agreement(opt), *(_metrics(opt) if ours else [])]]
+    if ours and run.stage.model is RestorationGANModel:
+        stages += [_shapes]
     for stage in stages:
         problems = [*stage(run)]
         if problems:
@@ -192,6 +206,8 @@ def _networks(run: Run) -> Iterator[GPENError]:
             problems = schema.validate(cls, _without(section, {"type"}), name) or [
                 *_try(lambda section=section: _meta_network(section), name)
             ]
+        elif not problems and needed:
+            problems = _keys_of_class("arch", section, name)
         yield from problems
 
 
@@ -213,6 +229,41 @@ def _datasets(run: Run) -> Iterator[GPENError]:
                     got = f"{data[key]} is not there"
                     problems.append(DataError(f"{where}:{key}", got, "a folder or LMDB", "Check the path."))
         yield from problems
+
+
+def _shapes(run: Run) -> Iterator[GPENError]:
+    """Sizes and channels that the networks of a `RestorationGANModel` do not take, tried on the meta device.
+
+    Networks of other packages are not tried: their constructors may read files.
+    """
+    for phase, data in run.opt["datasets"].items():
+        problems = [*_shapes_of_phase(run.opt, phase, data)]
+        if problems:
+            yield from problems
+            return
+
+
+def _shapes_of_phase(opt: Mapping, phase: str, data: Mapping) -> Iterator[GPENError]:
+    size, train = data.get("out_size"), opt.get("train") or {}
+    if not size or not is_our_own(_class_of("arch", opt["network_g"])):
+        return
+    in_size = data.get("in_size") or size
+    lq = torch.empty(2, 3, in_size, in_size, device="meta")
+    net = _meta_network(opt["network_g"])
+    inputs = [lq, lq] if "ref" in inspect.signature(net.forward).parameters else [lq]
+    problems = [*schema.try_call(lambda: _check_image(net(*inputs), size, phase), "network_g")]
+    yield from problems
+    if phase == "train" and not problems and is_our_own(_class_of("arch", opt["network_d"])):
+        images = torch.empty(2, 6 if train.get("conditional_d") else 3, size, size, device="meta")
+        net_d = _meta_network(opt["network_d"])
+        yield from schema.try_call(lambda: logits_and_features(net_d, images), "network_d")
+
+
+def _check_image(answer: object, size: int, phase: str) -> None:
+    image = answer[0] if isinstance(answer, tuple) else answer
+    if image.shape[1:] != (3, size, size):
+        expected = f"(N, 3, {size}, {size}), as datasets:{phase}:out_size"
+        raise OptionError("out_size", f"gives images of shape {tuple(image.shape)}", expected, "Make them agree.")
 
 
 def _loader(run: Run, phase: str, data: Mapping) -> Iterator[GPENError]:
@@ -367,13 +418,13 @@ HOST_DATASETS = ("PairedImageDataset", "SingleImageDataset", "FFHQDataset")  # o
 
 
 def _agreement(opt: Mapping) -> Iterator[GPENError]:
-    """Sizes and value ranges that several sections share, where the generator is ours or derived from ours.
+    """Sizes and value ranges that several sections share, where the generator is one of ours or derived from one.
 
     Only our models ask other data sets for a range.
     """
     generator = opt.get("network_g") or {}
     network, ours = _class_of("arch", generator), trains_ours(opt)
-    if not _is_a(network, GPEN, GANPrior):
+    if not is_ours(network):
         return
     wanted, size = _range_of_network(network, generator), generator.get("out_size")
     if not ours and wanted not in (None, [0, 1]) and _reads_0_to_1(resolve("model", opt.get("model_type"))):
@@ -415,7 +466,8 @@ def _metrics(opt: Mapping) -> Iterator[GPENError]:
             problems = [*problems, *_metric_files(kind, metric, where)]
         if kind == "calculate_identity" and not keys:
             problems = [*problems, *_recognizer(metric, where)]
-        size = opt["network_g"].get("out_size", NIQE_MIN_SIDE)
+        sizes = [data.get("out_size") for data in opt["datasets"].values()]
+        size = opt["network_g"].get("out_size") or next(filter(None, sizes), NIQE_MIN_SIDE)
         if kind == "calculate_niqe" and size < NIQE_MIN_SIDE:
             got = f"NIQE of images of {size} px"
             problems.append(OptionError(where, got, f"at least {NIQE_MIN_SIDE} px", "Remove this metric."))
@@ -471,28 +523,17 @@ def _range_of_network(network: type, section: Mapping) -> list[float] | None:
 
 def _range_problem(data: Mapping, where: str, wanted: list[float]) -> Iterator[OptionError]:
     """A data set with another value range than `wanted`, or with an unknown one."""
-    cls = _class_of("dataset", data)
-    of_ours = _is_a(cls, GPENFaceDataset)
-    default = cls.options_class.value_range if of_ours else None
-    stated = data.get("value_range") or getattr(cls, "value_range", default)
+    cls, stated = _class_of("dataset", data), stated_range(data)
     if stated is not None:
-        pair = _pair(stated)
-        if pair is not None:  # a property needs the object, which is not built yet
-            yield from _must_equal(f"{where}:value_range", pair, "value_range", wanted)
+        yield from _must_equal(f"{where}:value_range", _pair(stated), "value_range", wanted)
+    elif isinstance(getattr(cls, "value_range", None), property):
+        return  # needs the object, which is not built yet
     elif data.get("std") or cls.__name__ in HOST_DATASETS:
-        yield from _must_equal(f"{where}:mean and std", _normalized_range(data), "value_range", wanted)
+        yield from _must_equal(f"{where}:mean and std", normalized_range(data), "value_range", wanted)
     else:
         expected = f"the range of its images; network_g:value_range is {wanted}"
         hint = f"Write value_range: {wanted} if {cls.__name__} gives that, or give the class an attribute of it."
         yield OptionError(f"{where}:value_range", "missing", expected, hint)
-
-
-def _normalized_range(data: Mapping) -> list[float]:
-    """The value range of a data set of BasicSR after its ``mean`` and ``std``."""
-    if not data.get("std"):
-        return [0, 1]
-    mean, std = (data.get("mean") or [0])[0], data["std"][0]
-    return [round((value - mean) / std, 6) for value in (0, 1)]
 
 
 def _pair(value: object) -> list[float] | None:
@@ -518,6 +559,7 @@ SCHEDULERS = {
     "MultiStepLR": (MultiStepOptions, lr_scheduler.MultiStepRestartLR),
     "MultiStepRestartLR": (MultiStepOptions, lr_scheduler.MultiStepRestartLR),
     "CosineAnnealingRestartLR": (CosineOptions, lr_scheduler.CosineAnnealingRestartLR),
+    "LinearDecayLR": (LinearDecayOptions, LinearDecayLR),
 }
 
 
@@ -568,20 +610,30 @@ def _try_loss(opt: Mapping, name: str, where: str) -> Iterator[GPENError]:
     options = opt["train"][name]
     cls = resolve("loss", options["type"])
     arguments = {key: value for key, value in options.items() if key != "type"}
-    if cls is PerceptualLoss and name != "pixel_opt":
+    if cls is PerceptualLoss and name not in ("pixel_opt", "perceptual_opt"):
         yield OptionError(f"{where}:type", "got PerceptualLoss, which returns two losses", "a loss that returns one")
     elif cls is PerceptualLoss:
         low = (opt["network_g"].get("value_range") or (-1, 1))[0]
-        if bool(options.get("range_norm")) != (low < 0):
+        # without ImageNet's normalization images may enter in any range
+        if options.get("use_input_norm", True) and bool(options.get("range_norm")) != (low < 0):
             expected = f"{str(low < 0).lower()}, for images from {low:g} to 1"
             yield OptionError(f"{where}:range_norm", f"got {options.get('range_norm', False)}", expected)
-        else:  # not called: its layers need larger images than 4 px
-            yield from schema.try_call(lambda: cls(**arguments), where)
+        else:
+            yield from _perceptual(options, arguments, where)
     elif is_our_own(cls):
         yield from schema.try_call(lambda: _check_layers(cls(**arguments), opt), where)
     elif cls.__module__ in LOSS_MODULES:
         problems = [*schema.numbers_as_text(options, where)]
         yield from problems or schema.try_call(lambda: _call_loss(cls(**arguments), name), where)
+
+
+def _perceptual(options: Mapping, arguments: Mapping, where: str) -> Iterator[GPENError]:
+    """Build BasicSR's PerceptualLoss; it is not called, because its layers need larger images than 4 px."""
+    try:
+        with vgg19_of(options, where):
+            yield from schema.try_call(lambda: PerceptualLoss(**arguments), where)
+    except GPENError as error:
+        yield error
 
 
 def _check_layers(loss: torch.nn.Module, opt: Mapping) -> None:

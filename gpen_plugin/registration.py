@@ -19,7 +19,7 @@ from collections.abc import Mapping
 from importlib import import_module
 from pkgutil import iter_modules
 
-from gpen_plugin import data, host, metrics
+from gpen_plugin import baselines, data, host, metrics
 
 
 def register_all() -> None:
@@ -40,9 +40,9 @@ def register_all() -> None:
 
 def import_registered() -> None:
     """Import every module that registers something, except the models, which need BasicSR."""
-    # archs and models import their modules in their own __init__. These two do not: commands import parts of them
-    # without PyTorch.
-    for package, suffix in ((data, "_dataset"), (metrics, "")):
+    # archs and models import their modules in their own __init__. These do not: commands import parts of them without
+    # PyTorch, and other networks than GPEN's need not be imported to restore faces.
+    for package, suffix in ((data, "_dataset"), (metrics, ""), (baselines, "_arch")):
         for module in iter_modules(package.__path__, f"{package.__name__}."):
             if module.name.endswith(suffix):
                 import_module(module.name)

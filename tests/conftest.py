@@ -4,6 +4,7 @@ import os
 import shutil
 import sys
 import tempfile
+from contextlib import contextmanager
 from pathlib import Path
 
 import cv2
@@ -144,6 +145,42 @@ def prior_options(options, faces) -> dict:
             "metrics": {"swd": {"type": "calculate_swd", "better": "lower"}},
         },
     }
+
+
+@pytest.fixture
+def rival_options(options) -> dict:
+    """A Pix2PixHD small enough for a test, six iterations at 32 px."""
+    adam = {"type": "Adam", "lr": 0.002, "betas": [0.5, 0.999]}
+    train = {key: options["train"][key] for key in ("total_iter", "warmup_iter", "ema_decay", "scheduler")}
+    return options | {
+        "model_type": "RestorationGANModel",
+        "network_g": {"type": "Pix2PixHD", "num_feat": 4, "num_down": 2, "num_block": 1},
+        "network_d": {"type": "Pix2PixHDDiscriminator", "num_feat": 4},
+        "path": {"pretrain_network_g": None, "resume_state": None},
+        "train": train
+        | {
+            "optim_g": adam,
+            "optim_d": dict(adam),
+            "conditional_d": True,
+            "gan_opt": {"type": "GANLoss", "gan_type": "lsgan", "loss_weight": 1.0},
+            "feature_matching_opt": {"type": "DiscriminatorFeatureMatchingLoss", "loss_weight": 5.0, "norm": "l1"},
+        },
+    }
+
+
+@pytest.fixture
+def random_vgg(monkeypatch):
+    """Lets losses be built with random weights of VGG-19."""
+
+    from gpen_plugin.host.patches import vgg_offline
+
+    @contextmanager
+    def random(*_):
+        with vgg_offline():
+            yield
+
+    for module in ("models.adversarial_model", "preflight"):
+        monkeypatch.setattr(f"gpen_plugin.{module}.vgg19_of", random)
 
 
 @pytest.fixture

@@ -119,6 +119,7 @@ def test_a_perceptual_loss_is_built_before_the_run(options, monkeypatch, offline
         return torch.nn.Identity()
 
     monkeypatch.setattr(basic_loss, "VGGFeatureExtractor", extractor)
+    monkeypatch.setattr("gpen_plugin.nets.vgg.find_weights", lambda *_, **__: "vgg19.pth")
     perceptual = {"type": "PerceptualLoss", "layer_weights": {"conv5_4": 1.0}, "range_norm": True}
     put(options, "train:pixel_opt", perceptual)
     with pytest.raises(GPENError, match="train:pixel_opt: OSError: no network") if offline else nullcontext():

@@ -111,7 +111,9 @@ def write(
 
 
 def load_into(
-    net: nn.Module,  # a `GPEN`, `GPENPrior` or `GPENDiscriminator`, not wrapped
+    # a network of this package, not wrapped. One that reads published files of other layouts has a method
+    # ``from_published``: their state dict -> one with its own names, other state dicts unchanged
+    net: nn.Module,
     path: str | os.PathLike,
     # entry of a nested file; None takes the averaged weights if it has any, and `d` of the authors' files for a
     # discriminator
@@ -145,13 +147,19 @@ def read_for(
         raise CheckpointError(source, error.got, error.expected, error.hint) from error
     decoder = extract_decoder(state_dict) if type(net).__name__ == "GPENPrior" else None
     state_dict = state_dict if decoder is None else decoder
-    given, own = from_authors(state_dict), net.state_dict()
+    convert = getattr(net, "from_published", from_authors)
+    given, own = convert(state_dict), net.state_dict()
     problems = differences(given, own) or foreign_filters(net, state_dict)
     if not strict:
         given = {name: tensor for name, tensor in given.items() if name in own and tensor.shape == own[name].shape}
     if problems and (strict or not given):
-        got = f"holds {'' if decoder is None else 'a GPEN whose decoder is '}{infer_spec(state_dict, source)}"
-        expected = f"{infer_spec(own)}, as the options build it"
+        if detect_layout(own) is None:  # a network of another method
+            found = detect_layout(state_dict)
+            got = summarize_file(state_dict) if found is None else f"holds {infer_spec(state_dict, source)}"
+            expected = f"all tensors of {type(net).__name__}, as the options build it"
+        else:
+            got = f"holds {'' if decoder is None else 'a GPEN whose decoder is '}{infer_spec(state_dict, source)}"
+            expected = f"{infer_spec(own)}, as the options build it"
         hint = f"Set the network's options to the file's, or name the right file. ({shown(problems)})"
         raise CheckpointError(source, got, expected, hint)
     if decoder is not None:

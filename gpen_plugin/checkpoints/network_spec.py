@@ -9,6 +9,7 @@ import torch
 
 from gpen_plugin.archs.key_maps import Kind, Layout, detect_layout, from_authors
 from gpen_plugin.archs.layers import NoiseMode, channels_of, check_size, resolutions
+from gpen_plugin.archs.published_files import published_network
 from gpen_plugin.errors import CheckpointError
 
 Shapes = dict[str, tuple[int, ...]]
@@ -72,8 +73,11 @@ def infer_spec(
 
 
 def summarize_file(content: Mapping) -> str:
-    """The first names in a file, for an error message."""
+    """What a file of another method holds, or the first names in a file, for an error message."""
     names = [str(name) for name in content]
+    known = published_network(names)
+    if known is not None:
+        return f"holds {known}"
     return f"holds {', '.join(names[:4])}{', ...' if len(names) > 4 else ''}" if names else "holds nothing"
 
 

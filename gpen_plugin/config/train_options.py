@@ -76,7 +76,9 @@ class AdversarialOptions:
     """What ``train:`` holds in both stages."""
 
     total_iter: int  # iterations of the whole training
-    scheduler: Mapping  # learning-rate scheduler of BasicSR with its keys, for all groups of the optimizers
+    # learning-rate scheduler of BasicSR with its keys, for all groups of the optimizers; or `LinearDecayLR` with
+    # `start` and `end`, between which the rates fall to 0
+    scheduler: Mapping
     gan_opt: Mapping  # adversarial loss L_A (Eq. 1): BasicSR's GANLoss with `gan_type: wgan_softplus`
     warmup_iter: int = -1  # iterations of BasicSR's linear warm-up; -1 for none
     r1_reg_weight: float = 10.0  # weight gamma of StyleGAN2's R1 penalty; 0 for none
@@ -121,8 +123,46 @@ class TrainOptions(AdversarialOptions):
 
     def __post_init__(self):
         super().__post_init__()
-        if not 0 <= self.ema_decay < 1:
-            raise OptionError("ema_decay", f"got {self.ema_decay}", "a number from 0 up to 1", "Try 0.999.")
+        check_decay(self.ema_decay)
+
+
+def check_decay(ema_decay: float) -> None:
+    """Raise an `OptionError` unless `ema_decay` is from 0 to below 1."""
+    if not 0 <= ema_decay < 1:
+        raise OptionError("ema_decay", f"got {ema_decay}", "a number from 0 up to 1", "Try 0.999.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RestorationOptions(AdversarialOptions):
+    """``train:`` of an option file with ``model_type: RestorationGANModel``: the methods that GPEN is compared with."""
+
+    optim_g: Mapping  # optimizer of the generator, see `AdamOptions`
+    optim_d: Mapping  # optimizer of the discriminator, see `AdamOptions`
+    # adversarial loss: BasicSR's GANLoss with `gan_type` `lsgan`, `hinge`, `vanilla`, `wgan` or `wgan_softplus`. The
+    # losses of the discriminator's scales are added up
+    gan_opt: Mapping
+    # decay of the averaged generator, which is validated and saved as `params_ema`; 0 to below 1
+    ema_decay: float = 0.999
+    pixel_opt: Mapping | None = None  # loss of the images, such as BasicSR's L1Loss or MSELoss; ~ for none
+    perceptual_opt: Mapping | None = None  # BasicSR's PerceptualLoss, on VGG-19; ~ for none
+    # loss of the discriminator's features of all scales, see `DiscriminatorFeatureMatchingLoss`; ~ for none
+    feature_matching_opt: Mapping | None = None
+    conditional_d: bool = False  # give the discriminator the degraded image as well, in the first three channels
+    gp_weight: float = 0.0  # weight lambda of WGAN-GP's gradient penalty (10 in its paper); 0 for none
+    # number of first iterations without a discriminator, on the other losses only
+    content_only_iter: int = 0
+    r1_reg_weight: float = 0.0  # weight gamma of R1, at every `net_d_reg_every`-th iteration; 0 for none
+
+    def __post_init__(self):
+        super().__post_init__()
+        check_decay(self.ema_decay)
+        if self.gp_weight < 0:
+            raise OptionError("gp_weight", f"got {self.gp_weight}", "0 or more", "WGAN-GP's is 10.")
+        if self.content_only_iter < 0:
+            raise OptionError("content_only_iter", f"got {self.content_only_iter}", "0 or more iterations")
+        if self.content_only_iter and not (self.pixel_opt or self.perceptual_opt):
+            got = f"got {self.content_only_iter}, but neither pixel_opt nor perceptual_opt is given"
+            raise OptionError("content_only_iter", got, "a loss to train on", "Give pixel_opt, or set it to 0.")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -168,6 +208,14 @@ class CosineOptions:
     periods: Sequence[float]
     restart_weights: Sequence[float] = (1,)
     eta_min: float = 0
+
+
+@dataclass(frozen=True)
+class LinearDecayOptions:
+    """Keys of our LinearDecayLR, in iterations."""
+
+    start: int
+    end: int
 
 
 @dataclass(frozen=True)
@@ -265,7 +313,8 @@ class FileOptions:
     """The top level of an option file with a model of ours: the host's keys."""
 
     name: str  # name of the run and of its folder
-    model_type: str  # `GPENModel`, `GPENPriorModel` or a class derived from one
+    # `GPENModel`, `GPENPriorModel`, `RestorationGANModel` or a class derived from one
+    model_type: str
     num_gpu: int | Literal["auto"]  # number of GPUs: `auto` for all that are visible, 0 for the CPU
     datasets: Mapping  # `train` and `val`; for a test, any number of sets
     network_g: Mapping  # type and arguments of the generator

@@ -2,7 +2,7 @@
 
 import logging
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -15,7 +15,7 @@ from gpen_plugin.config.schema import validate
 from gpen_plugin.data.image_source import FolderSource, ImageSource, LmdbSource, resize_square
 from gpen_plugin.data.rng import rng_from_key
 from gpen_plugin.errors import DataError, GPENError, OptionError, join_errors
-from gpen_plugin.host import register
+from gpen_plugin.host import register, resolve
 from gpen_plugin.host.data_cursor import SampleIndex
 
 MAX_UPSCALE = 2  # of ground truth without a warning
@@ -254,3 +254,20 @@ def collect_errors(check: Callable[[], object]) -> list[GPENError]:
     except GPENError as error:
         return [error]
     return []
+
+
+def stated_range(data: Mapping) -> Sequence[float] | None:
+    """The value range that the options of a data set or its class state; None if neither does."""
+    cls = resolve("dataset", data.get("type"))
+    of_ours = isinstance(cls, type) and issubclass(cls, GPENFaceDataset)
+    default = cls.options_class.value_range if of_ours else None
+    stated = data.get("value_range") or getattr(cls, "value_range", default)
+    return stated if isinstance(stated, list | tuple) else None  # a property needs the object, which is not built
+
+
+def normalized_range(data: Mapping) -> list[float]:
+    """The value range of a data set of BasicSR after its ``mean`` and ``std``."""
+    if not data.get("std"):
+        return [0, 1]
+    mean, std = (data.get("mean") or [0])[0], data["std"][0]
+    return [round((value - mean) / std, 6) for value in (0, 1)]

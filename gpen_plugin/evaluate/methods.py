@@ -186,6 +186,13 @@ class GPENOptions:
     network: Mapping | None = None  # arguments of `GPEN`, with random weights only
 
 
+WEIGHTS_BY = {
+    "authors": "weights of the method's authors",
+    "others": "weights of a re-implementation, not of the method's authors",
+    "us": "trained by us, not by the method's authors",
+}
+
+
 @dataclass(frozen=True, kw_only=True)
 class ArchOptions(IOConvention):
     """The keys of a method of type ``arch``: those of `IOConvention`, and these."""
@@ -197,6 +204,10 @@ class ArchOptions(IOConvention):
     param_key: str | None = None  # entry of the file; ~ takes params_ema, else params, else the file's top level
     strict_load: bool = True  # whether all tensors must fit
     imports: Sequence[str] = ()  # modules to import first because they register their networks, e.g. [gfpgan]
+    # who trained the weights, for the reader of the tables: the method's `authors`, `others` who have implemented it
+    # again, or `us`; ~ says nothing
+    weights_by: Literal["authors", "others", "us"] | None = None
+    note: str = ""  # a further sentence for the reader of the tables
 
 
 def build_gpen(options: GPENOptions, where: str, device: torch.device) -> NetworkMethod:
@@ -240,9 +251,9 @@ def build_arch(options: ArchOptions, where: str, device: torch.device) -> Networ
         origin = describe_file(options.weights, identity["weights"])
         origin += f", which lacks {left} of the network's tensors" if left else ""
         identity["strict_load"] = options.strict_load
-    return NetworkMethod(
-        net, options, device, f"{describe_network(options.network, net)}; {origin}; {options}", identity
-    )
+        origin += f"; {WEIGHTS_BY[options.weights_by]}" if options.weights_by else ""
+    parts = [describe_network(options.network, net), origin, str(options), options.note]
+    return NetworkMethod(net, options, device, "; ".join(filter(None, parts)), identity)
 
 
 def build_dfdnet(options: DFDNetOptions, where: str, device: torch.device) -> NetworkMethod:

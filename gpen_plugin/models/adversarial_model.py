@@ -6,7 +6,7 @@ import platform
 import time
 import warnings
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from os import path as osp
 from pathlib import Path
@@ -22,12 +22,15 @@ from basicsr.utils.dist_util import master_only
 
 from gpen_plugin.checkpoints import checkpoint
 from gpen_plugin.config.train_options import AdversarialOptions
+from gpen_plugin.errors import OptionError
 from gpen_plugin.host import batch_index, data_wait_seconds
 from gpen_plugin.host.distributed import all_gather_object
+from gpen_plugin.images.grid import sheet
 from gpen_plugin.models import train_state
-from gpen_plugin.models.gan_steps import Losses, NaNGuard, r1_step
+from gpen_plugin.models.gan_steps import Discriminate, Losses, NaNGuard, r1_step
 from gpen_plugin.models.train_state import changes_between, load_optimizers, recorded_options
 from gpen_plugin.models.validation import ImageNames, Images, MetricSums, compute_metrics, image_path
+from gpen_plugin.nets.vgg import vgg19_of
 
 WINDOW = 100  # iterations of one measurement
 MAX_WAIT_FRACTION = 0.25  # of the time
@@ -40,8 +43,21 @@ STREAMS = (
     "augmentation of D",
     "sample",
     "mean",
+    "gradient penalty",
 )
 FUSED_ADAM = {"fused": True, "foreach": None}  # arguments that choose the kernel
+
+
+def loss_value(loss: Callable, fake: torch.Tensor, real: torch.Tensor) -> torch.Tensor | None:
+    """The sum of the scalars that ``loss(fake, real)`` returns, None if all are None. OptionError: no scalars."""
+    returned = loss(fake, real)  # BasicSR's PerceptualLoss: (content, style)
+    terms = [term for term in (returned if isinstance(returned, (tuple, list)) else [returned]) if term is not None]
+    for term in terms:
+        if not torch.is_tensor(term) or term.numel() != 1:
+            got = f"a tensor of shape {tuple(term.shape)}" if torch.is_tensor(term) else f"{type(term).__name__}"
+            expected = "a scalar tensor, or several of which each may be None"
+            raise OptionError(f"{type(loss).__name__}", f"returned {got}", expected, "Use reduction: mean.")
+    return sum(term.reshape(()) for term in terms) if terms else None
 
 
 class DataWaitMonitor:
@@ -116,6 +132,20 @@ def restore_fused_state(optimizer: torch.optim.Optimizer) -> None:
             for name, value in held.items():
                 like = value if name == "step" else parameter
                 held[name] = torch.empty_like(like, device=parameter.device).copy_(value)
+
+
+class LinearDecayLR(torch.optim.lr_scheduler.LRScheduler):
+    """Rates that stay until iteration `start` and then fall linearly to 0 at iteration `end`, as Pix2PixHD's."""
+
+    def __init__(self, optimizer: torch.optim.Optimizer, start: int, end: int):
+        if not 0 <= start < end:
+            raise OptionError("start, end", f"got {start} and {end}", "two iterations, the earlier one first")
+        self.start, self.end = start, end
+        super().__init__(optimizer)
+
+    def get_lr(self) -> list[float]:
+        left = min(max((self.end - self.last_epoch) / (self.end - self.start), 0), 1)
+        return [rate * left for rate in self.base_lrs]
 
 
 class StepRNG:
@@ -194,6 +224,14 @@ class AdversarialModel(SRModel):
         self.setup_optimizers()
         self.setup_schedulers()
 
+    def setup_schedulers(self) -> None:
+        """BasicSR's schedulers, and `LinearDecayLR`."""
+        options = self.opt["train"]["scheduler"]
+        if options["type"] != "LinearDecayLR":
+            return super().setup_schedulers()
+        arguments = {key: value for key, value in options.items() if key != "type"}
+        self.schedulers += [LinearDecayLR(optimizer, **arguments) for optimizer in self.optimizers]
+
     def start_from_files(self) -> None:
         """Load the weights that ``path:`` names, except the generator's, which BasicSR has loaded."""
         self.model_ema(decay=0)  # tensors that a partial file lacks are the same in both
@@ -207,7 +245,10 @@ class AdversarialModel(SRModel):
 
     def build_loss(self, options: Mapping | None) -> torch.nn.Module | None:
         """A registered loss on this device, or None."""
-        return build_loss(options).to(self.device) if options else None
+        if not options:
+            return None
+        with vgg19_of(options):
+            return build_loss(options).to(self.device)
 
     def get_optimizer(self, optim_type: str, params: list[dict], lr: float, *, betas, eps: float):
         """BasicSR's, with the fused kernel."""
@@ -220,8 +261,8 @@ class AdversarialModel(SRModel):
         update_ema(self.net_g_ema, self.get_bare_model(self.net_g), decay)
 
     def feed_data(self, data: dict) -> None:
-        """Take a batch: ``gt`` and, if present, ``lq``, (N, 3, H, W), in the networks' value range."""
-        for name in ("lq", "gt"):
+        """Take a batch: ``gt`` and, if present, ``lq`` and ``ref``, (N, 3, H, W), in the networks' value range."""
+        for name in ("lq", "gt", "ref"):
             self.__dict__.pop(name, None)  # BasicSR would show and measure the last batch's
             if name in data:
                 layout = torch.channels_last if self.device.type == "cpu" else torch.preserve_format
@@ -229,13 +270,21 @@ class AdversarialModel(SRModel):
         if "skipped" in data:
             self.num_skipped += int(data["skipped"].sum())
 
-    def lazy_r1(self, current_iter: int, optimizer: torch.optim.Optimizer, real: torch.Tensor) -> Losses:
+    def lazy_r1(
+        self,
+        current_iter: int,
+        optimizer: torch.optim.Optimizer,
+        real: torch.Tensor,
+        discriminate: Discriminate | None = None,
+    ) -> Losses:
         """R1 at every ``net_d_reg_every``-th iteration; in between its last value, for the log."""
         gamma, every = self.settings.r1_reg_weight, self.settings.net_d_reg_every
         if gamma <= 0:
             return {}
         if current_iter % every == 0:
-            losses = r1_step(self.net_d, optimizer, real, gamma=gamma, every=every, guard=self.guard)
+            losses = r1_step(
+                self.net_d, optimizer, real, gamma=gamma, every=every, guard=self.guard, discriminate=discriminate
+            )
             self.last_r1 = losses["l_d_r1"]
         return {"l_d_r1": self.last_r1}
 
@@ -312,8 +361,25 @@ class AdversarialModel(SRModel):
         self.test()
         return {name: tensor2img([image]) for name, image in self.get_current_visuals().items()}
 
+    @property
+    def value_range(self) -> tuple[float, float]:
+        """The lowest and highest value of the generator's images."""
+        return self.get_bare_model(self.net_g).value_range
+
+    def get_current_visuals(self) -> OrderedDict:
+        """LQ, result and GT in [0, 1], converted from the generator's value range."""
+        low, high = self.value_range
+        return OrderedDict((name, (v - low) / (high - low)) for name, v in super().get_current_visuals().items())
+
     def image_grid(self, sums: MetricSums) -> np.ndarray | None:
-        """The image grid of a validation: uint8 BGR, (H, W, 3), or None. Called on rank 0."""
+        """The image grid of a validation: uint8 BGR, (H, W, 3), rows LQ | restored | GT. On rank 0 only."""
+        if not sums.shown:
+            return None
+        rows = [sums.shown[index] for index in sorted(sums.shown)]
+        columns = {"lq": "LQ", "result": "restored", "gt": "GT"}
+        shown = [name for name in columns if name in rows[0]]
+        tile = min(max(128, rows[0]["result"].shape[0]), 512)  # TensorBoard is slow with larger pages
+        return sheet([[row[name] for name in shown] for row in rows], [columns[name] for name in shown], tile)
 
     def load_network(self, net, load_path, strict=True, param_key="params", where: str | None = None) -> None:
         """Load weights, and weights only. CheckpointError: unreadable, unsafe, or of another kind, size or width;

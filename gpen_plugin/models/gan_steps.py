@@ -1,22 +1,25 @@
 """One training iteration, step by step (paper, section 3.3; StyleGAN2's ``loss.py`` has the same four steps).
 
-- Fine-tuning (`GPENModel`): `generator_and_discriminator_step`, and at every k-th iteration `r1_step`.
+- Fine-tuning (`GPENModel`) and the methods to compare with (`RestorationGANModel`): `generator_and_discriminator_step`,
+  and at every k-th iteration `r1_step`; `content_step` for a training without a discriminator.
 - Prior (`GPENPriorModel`): `discriminator_step`, `generator_step`, and lazily `r1_step` and `path_length_step`.
 
-Images are (N, 3, H, W) in [-1, 1], logits (N, 1). Every step returns its losses and statistics by their names in the
-log, and takes
+Images are (N, 3, H, W), logits (N, 1), or (N, 1, h, w) for the patches of an image. Every step returns its losses and
+statistics by their names in the log, and takes
 
 - ``gan``: BasicSR's GANLoss, ``gan(logits, target_is_real, is_disc)``: softplus(-D(x)) for a target that is real,
   softplus(D(x)) for one that is not (Eq. 1);
 - ``guard``: a `NaNGuard`, which calls ``optimizer.step()`` if all losses and gradients are finite;
+- ``discriminate``: images -> D's logits, one tensor per scale, and its features (see `logits_and_features`);
 - ``autocast``: the precision of D's forward pass; losses are computed in float32.
 
 Elsewhere: G's forward pass and the order of the steps (`optimize_parameters` of each model), the average of gradients
 over GPUs (DistributedDataParallel, inside ``backward``), EMA and logging (`AdversarialModel.end_of_iteration`).
 """
 
+import inspect
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import torch
@@ -28,6 +31,24 @@ from gpen_plugin.losses import path_lengths, r1_penalty
 
 Losses = dict[str, torch.Tensor]
 Precision = Callable[[], AbstractContextManager]
+Discriminate = Callable[[torch.Tensor], tuple[list[torch.Tensor], list[torch.Tensor]]]
+
+
+def logits_and_features(net_d: nn.Module, images: torch.Tensor) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
+    """Logits of each scale of a discriminator, and its features.
+
+    Our discriminators return both with ``return_features=True``. BasicSR's return logits, or for each scale a list of
+    features that ends with the logits.
+    """
+    bare = getattr(net_d, "module", net_d)
+    if "return_features" in inspect.signature(bare.forward).parameters:
+        logits, features = net_d(images, return_features=True)
+        return (logits if isinstance(logits, list) else [logits]), features
+    answer = net_d(images)
+    if torch.is_tensor(answer):
+        return [answer], []
+    scales = [scale if isinstance(scale, list | tuple) else [scale] for scale in answer]
+    return [scale[-1] for scale in scales], [features for scale in scales for features in scale[:-1]]
 
 
 def generator_and_discriminator_step(
@@ -41,6 +62,10 @@ def generator_and_discriminator_step(
     # (fake, real) -> further weighted terms of G's loss, such as L_C
     content: Callable[[torch.Tensor, torch.Tensor], Losses] | None = None,
     feature_matching: Callable | None = None,  # L_F of (features of fake, features of real)
+    # further weighted terms of G's loss with graphs of their own, which do not pass through the images
+    auxiliary: Losses | None = None,
+    penalty: Callable[[Discriminate], Losses] | None = None,  # weighted terms of D's loss besides the adversarial one
+    discriminate: Discriminate | None = None,  # None: D of the images alone
     autocast: Precision = nullcontext,
 ) -> Losses:
     """A step of G on L_A + alpha L_C + beta L_F (Eq. 3; the losses hold the weights) and a step of D on Eq. 1.
@@ -50,13 +75,14 @@ def generator_and_discriminator_step(
     weights. This saves D's forward passes, and under DDP one exchange of D's gradients. It costs memory: the graphs of
     G and of D for both images exist at once.
     """
+    discriminate = discriminate or (lambda images: logits_and_features(net_d, images))
     images = fake.detach().requires_grad_()
     with autocast():
-        fake_logits, fake_features = net_d(images, return_features=True)
-        real_logits, real_features = net_d(real, return_features=True)
+        fake_logits, fake_features = discriminate(images)
+        real_logits, real_features = discriminate(real)
 
     # G: minimize L_A + alpha L_C + beta L_F
-    terms = {"l_g_gan": gan(fake_logits.float(), True, is_disc=False)}
+    terms = {"l_g_gan": _sum_of_scales(gan, fake_logits, True, is_disc=False)}
     if content is not None:
         terms |= content(images.float(), real)
     if feature_matching is not None:
@@ -65,18 +91,45 @@ def generator_and_discriminator_step(
     terms = {name: term.detach() for name, term in terms.items()}
     del fake_features, real_features  # frees them and the graphs of the losses
     optimizer.zero_grad(set_to_none=True)
-    fake.backward(gradient)
+    others = list((auxiliary or {}).values())
+    torch.autograd.backward([fake, *others], [gradient, *[None] * len(others)])
+    terms |= {name: term.detach() for name, term in (auxiliary or {}).items()}
     norm_g = guard.step("g", optimizer, terms)
 
     # D: minimize softplus(-D(real)) + softplus(D(fake))
     optimizer.zero_grad(set_to_none=True)
-    loss_d = gan(real_logits.float(), True, is_disc=True) + gan(fake_logits.float(), False, is_disc=True)
+    loss_d = _sum_of_scales(gan, real_logits, True, is_disc=True)
+    loss_d = loss_d + _sum_of_scales(gan, fake_logits, False, is_disc=True)
+    penalties = penalty(discriminate) if penalty is not None else {}
+    loss_d = sum(penalties.values(), loss_d)
     loss_d.backward(inputs=[parameter for parameter in net_d.parameters() if parameter.requires_grad])
     norm_d = guard.step("d", optimizer, {"l_d": loss_d.detach()})
 
     norms = {"grad_norm_g": norm_g, "grad_norm_d": norm_d}
-    stats = d_logit_stats(real_logits, fake_logits)
-    return {**terms, **_fractions(terms), "l_d": loss_d.detach(), **stats, **norms}
+    stats = d_logit_stats(_flat(real_logits), _flat(fake_logits))
+    penalties = {name: term.detach() for name, term in penalties.items()}
+    return {**terms, **_fractions(terms), "l_d": loss_d.detach(), **penalties, **stats, **norms}
+
+
+def content_step(
+    optimizer: torch.optim.Optimizer,
+    terms: Losses,  # G's weighted losses with their graphs
+    *,
+    guard: "NaNGuard",
+) -> Losses:
+    """A step of G on losses that need no discriminator."""
+    optimizer.zero_grad(set_to_none=True)
+    sum(terms.values()).backward()
+    terms = {name: term.detach() for name, term in terms.items()}
+    return {**terms, **_fractions(terms), "grad_norm_g": guard.step("g", optimizer, terms)}
+
+
+def _sum_of_scales(gan: Callable, logits: Sequence[torch.Tensor], target: bool, *, is_disc: bool) -> torch.Tensor:
+    return sum(gan(each.float(), target, is_disc=is_disc) for each in logits)
+
+
+def _flat(logits: Sequence[torch.Tensor]) -> torch.Tensor:
+    return torch.cat([each.flatten() for each in logits])
 
 
 def generator_step(
@@ -135,11 +188,14 @@ def r1_step(
     gamma: float,
     every: int,
     guard: "NaNGuard",
+    discriminate: Discriminate | None = None,  # None: D of the images alone
 ) -> Losses:
     """A step of D on lazy R1, ``every * gamma / 2 * E |grad D(x)|^2`` (StyleGAN2, appendix B)."""
     images = real.detach().requires_grad_(True)
     with torch.compiler.set_stance("force_eager"):  # compiled networks cannot be differentiated twice
-        logits = net_d(images)
+        scales = [net_d(images)] if discriminate is None else discriminate(images)[0]
+    # of several patches the mean, and of several scales the sum: (N, 1)
+    logits = sum(scale if scale.ndim == 2 else scale.flatten(1).mean(1, keepdim=True) for scale in scales)
     penalty = r1_penalty(logits, images)
     optimizer.zero_grad(set_to_none=True)
     # 0 * logits: D's last bias has no gradient in the penalty, and DDP would wait for it

@@ -1,19 +1,12 @@
 """Fine-tuning GPEN with its embedded prior on degraded faces (paper, section 3.3)."""
 
-from collections import OrderedDict
-from collections.abc import Callable
-
-import numpy as np
 import torch
 from torch._functorch import config as compiled
 
 from gpen_plugin.config.train_options import OptimOptions, TrainOptions
-from gpen_plugin.errors import OptionError
 from gpen_plugin.host import register
-from gpen_plugin.images.grid import sheet
-from gpen_plugin.models.adversarial_model import AdversarialModel
+from gpen_plugin.models.adversarial_model import AdversarialModel, loss_value
 from gpen_plugin.models.gan_steps import Losses, generator_and_discriminator_step
-from gpen_plugin.models.validation import MetricSums
 
 
 @register("model")
@@ -89,30 +82,3 @@ class GPENModel(AdversarialModel):
         """
         term = loss_value(self.loss_pixel, fake, real) if self.loss_pixel is not None else None
         return {} if term is None else {"l_g_pix": term}
-
-    def get_current_visuals(self) -> OrderedDict:
-        """LQ, result and GT in [0, 1], converted from the generator's value range."""
-        low, high = self.get_bare_model(self.net_g).value_range
-        return OrderedDict((name, (v - low) / (high - low)) for name, v in super().get_current_visuals().items())
-
-    def image_grid(self, sums: MetricSums) -> np.ndarray | None:
-        """One row LQ | restored | GT per image."""
-        if not sums.shown:
-            return None
-        rows = [sums.shown[index] for index in sorted(sums.shown)]
-        columns = {"lq": "LQ", "result": "restored", "gt": "GT"}
-        shown = [name for name in columns if name in rows[0]]
-        tile = min(max(128, rows[0]["result"].shape[0]), 512)  # TensorBoard is slow with larger pages
-        return sheet([[row[name] for name in shown] for row in rows], [columns[name] for name in shown], tile)
-
-
-def loss_value(loss: Callable, fake: torch.Tensor, real: torch.Tensor) -> torch.Tensor | None:
-    """The sum of the scalars that ``loss(fake, real)`` returns, None if all are None. OptionError: no scalars."""
-    returned = loss(fake, real)  # BasicSR's PerceptualLoss: (content, style)
-    terms = [term for term in (returned if isinstance(returned, (tuple, list)) else [returned]) if term is not None]
-    for term in terms:
-        if not torch.is_tensor(term) or term.numel() != 1:
-            got = f"a tensor of shape {tuple(term.shape)}" if torch.is_tensor(term) else f"{type(term).__name__}"
-            expected = "a scalar tensor, or several of which each may be None"
-            raise OptionError(f"{type(loss).__name__}", f"returned {got}", expected, "Use reduction: mean.")
-    return sum(term.reshape(()) for term in terms) if terms else None

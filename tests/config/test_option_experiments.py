@@ -57,9 +57,9 @@ def test_documented_trainings_change_keys_that_are_there(documented):
 @pytest.mark.parametrize("file", TRAININGS, ids=lambda file: file.stem)
 def test_what_a_training_starts_from_has_its_size(file):
     """Where that is the experiment of another option file."""
-    sizes = {options["name"]: options["network_g"]["out_size"] for options in TRAININGS.values()}
+    sizes = {options["name"]: options["datasets"]["train"]["out_size"] for options in TRAININGS.values()}
     options = TRAININGS[file]
     for path in filter(None, (options["path"].get(f"pretrain_{name}") for name in ("prior", "network_g", "network_d"))):
         found = re.fullmatch(r"experiments/(\w+)/models/net_[gd]_latest\.pth", path.format(**options["network_g"]))
         if found and found[1] in sizes:
-            assert sizes[found[1]] == options["network_g"]["out_size"], path
+            assert sizes[found[1]] == options["datasets"]["train"]["out_size"], path

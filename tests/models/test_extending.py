@@ -13,7 +13,8 @@ from gpen_plugin.archs.gpen_arch import GPEN
 from gpen_plugin.archs.gpen_discriminator_arch import GPENDiscriminator
 from gpen_plugin.config.train_options import TrainOptions
 from gpen_plugin.errors import OptionError
-from gpen_plugin.models.gpen_model import GPENModel, loss_value
+from gpen_plugin.models.adversarial_model import loss_value
+from gpen_plugin.models.gpen_model import GPENModel
 
 
 class GPENWithHead(GPEN):

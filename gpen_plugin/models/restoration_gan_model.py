@@ -1,0 +1,143 @@
+"""Training of the methods that GPEN is compared with, on GPEN's data, with the losses of their authors."""
+
+import inspect
+
+import torch
+
+from gpen_plugin.config.train_options import AdamOptions, RestorationOptions
+from gpen_plugin.data.gpen_face_dataset import normalized_range, stated_range
+from gpen_plugin.errors import OptionError
+from gpen_plugin.host import register
+from gpen_plugin.losses import gradient_penalty
+from gpen_plugin.models.adversarial_model import AdversarialModel, loss_value
+from gpen_plugin.models.gan_steps import (
+    Discriminate,
+    Losses,
+    content_step,
+    generator_and_discriminator_step,
+    logits_and_features,
+)
+
+
+@register("model")
+class RestorationGANModel(AdversarialModel):
+    """Trains any registered network that restores images against any registered discriminator; validates its EMA.
+
+    The generator takes ``lq`` and, if its `forward` has a parameter ``ref``, the reference image of the batch. It
+    returns the image, or a pair of the image and further outputs. If it has a method ``auxiliary_losses(outputs, gt)``,
+    which returns weighted scalars by their names in the log (``l_g_...``), these are added to its loss.
+
+    Images are in the generator's `value_range`; a network without one gets them as the data set gives them.
+    """
+
+    options_class = RestorationOptions
+
+    def init_training_settings(self) -> None:
+        super().init_training_settings()
+        settings = self.settings
+        self.content = {
+            "l_g_pix": self.build_loss(settings.pixel_opt),
+            "l_g_percep": self.build_loss(settings.perceptual_opt),
+        }
+        self.loss_feature_matching = self.build_loss(settings.feature_matching_opt)
+
+    def setup_optimizers(self) -> None:
+        """One Adam, two groups: generator and discriminator."""
+        groups = []
+        for name, net, options in (
+            ("generator", self.net_g, self.settings.optim_g),
+            ("discriminator", self.net_d, self.settings.optim_d),
+        ):
+            optim = AdamOptions(**options)
+            learning = [parameter for parameter in net.parameters() if parameter.requires_grad]
+            groups.append({"name": name, "params": learning, "lr": optim.lr, "betas": optim.betas, "eps": optim.eps})
+        first = groups[0]
+        self.optimizer = self.get_optimizer("Adam", groups, first["lr"], betas=first["betas"], eps=first["eps"])
+        self.optimizers.append(self.optimizer)
+
+    @property
+    def value_range(self) -> tuple[float, float]:
+        of_network = getattr(self.get_bare_model(self.net_g), "value_range", None)
+        data = next(iter(self.opt["datasets"].values()))
+        return of_network or stated_range(data) or normalized_range(data)
+
+    def optimize_parameters(self, current_iter: int) -> None:
+        """One iteration: a step of G, a step of D on the same images, at times R1, then the average."""
+        with self.autocast():
+            self.output, outputs = self.restore(self.net_g)
+        auxiliary = self.auxiliary_losses(outputs)
+        if current_iter <= self.settings.content_only_iter:
+            terms = self.content_losses(self.output.float(), self.gt) | auxiliary
+            losses = content_step(self.optimizer, terms, guard=self.guard)
+        else:
+            discriminate = self.discriminate(self.output.shape[2:])
+            losses = generator_and_discriminator_step(
+                self.net_d,
+                self.optimizer,
+                self.output,
+                self.gt,
+                gan=self.loss_gan,
+                guard=self.guard,
+                content=self.content_losses,
+                feature_matching=self.loss_feature_matching,
+                auxiliary=auxiliary,
+                penalty=lambda discriminate: self.gradient_penalty(discriminate, current_iter),
+                discriminate=discriminate,
+                autocast=self.autocast,
+            )
+            losses |= self.lazy_r1(current_iter, self.optimizer, self.gt, discriminate)
+        self.end_of_iteration(losses, self.settings.ema_decay)
+
+    def restore(self, net: torch.nn.Module) -> tuple[torch.Tensor, object]:
+        """A network's image of the batch, and its further outputs or None. OptionError: it needs a reference."""
+        inputs = [self.lq]
+        parameters = inspect.signature(self.get_bare_model(net).forward).parameters
+        if "ref" in parameters:
+            if hasattr(self, "ref"):
+                inputs.append(self.ref)
+            elif parameters["ref"].default is inspect.Parameter.empty:
+                got, expected = "gives no reference image (ref)", "a data set that gives one"
+                name = type(self.get_bare_model(net)).__name__
+                raise OptionError("datasets", got, expected, f"{name} restores with a reference.")
+        answer = net(*inputs)
+        return answer if isinstance(answer, tuple) else (answer, None)
+
+    def content_losses(self, fake: torch.Tensor, real: torch.Tensor) -> Losses:
+        """G's weighted losses of the image, by their names in the log (``l_g_...``); a subclass adds its own.
+
+        Images are (N, 3, H, W), in `value_range`.
+        """
+        terms = {name: loss_value(loss, fake, real) for name, loss in self.content.items() if loss is not None}
+        return {name: term for name, term in terms.items() if term is not None}
+
+    def auxiliary_losses(self, outputs: object) -> Losses:
+        """The losses that the generator defines for its own further outputs."""
+        define = getattr(self.get_bare_model(self.net_g), "auxiliary_losses", None)
+        return {} if define is None else define(outputs, self.gt)
+
+    def discriminate(self, size: torch.Size) -> Discriminate:
+        """D of images of a size; with the degraded image, if ``conditional_d`` is set."""
+        if not self.settings.conditional_d:
+            return lambda images: logits_and_features(self.net_d, images)
+        condition = self.lq
+        if condition.shape[2:] != size:
+            condition = torch.nn.functional.interpolate(condition, size, mode="bilinear", align_corners=False)
+        return lambda images: logits_and_features(self.net_d, torch.cat([condition, images], dim=1))
+
+    def gradient_penalty(self, discriminate: Discriminate, current_iter: int) -> Losses:
+        """WGAN-GP's penalty, weighted; nothing if its weight is 0."""
+        if not self.settings.gp_weight:
+            return {}
+        generators = self.step_rng.generators("gradient penalty", current_iter, len(self.gt))
+        fractions = [torch.rand(1, 1, 1, generator=each, device=each.device) for each in generators]
+        with torch.compiler.set_stance("force_eager"):  # compiled networks cannot be differentiated twice
+            penalty = gradient_penalty(
+                lambda images: discriminate(images)[0], self.gt, self.output.float(), torch.stack(fractions)
+            )
+        return {"l_d_gp": self.settings.gp_weight * penalty}
+
+    @torch.no_grad()
+    def test(self) -> None:
+        net = self.net_g_ema if self.is_train else self.net_g
+        net.eval()
+        self.output, _ = self.restore(net)
