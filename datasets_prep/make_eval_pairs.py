@@ -4,8 +4,8 @@
     python datasets_prep/make_eval_pairs.py --type fsr --input CelebA-HQ --size 1024 --output datasets/fsr
 
 It makes `gt` and `lq` in the output, with `--lmdb` `gt.lmdb` and `lq.lmdb` in BasicSR's format; a protocol with several
-conditions has `lq_8x`, `lq_16x` and so on. Degraded faces keep their own size. `pairs.json` says what was done to each
-image, and holds the fingerprint of the protocol. An image that cannot be read is reported and skipped.
+conditions has `lq_8x`, `lq_16x` and so on, and one with references also `ref`. Degraded faces keep their own size.
+`pairs.json` says what was done to each image, and holds the fingerprint of the protocol. An image that cannot be read is reported and skipped.
 
 It can be stopped at any time: the same command resumes folders and restarts LMDBs. To read
 the result, use `protocol: {type: pairs, dataroot_lq: .../lq, dataroot_gt: .../gt}`, or the same two roots in a
@@ -198,6 +198,8 @@ def _write_samples(protocol: Protocol, write: Write, unreadable: list[str]) -> I
             unreadable.append(key)
             continue
         write("gt", key, samples[0].gt)
+        if samples[0].ref is not None:
+            write("ref", key, samples[0].ref)
         for sample in samples:
             write(f"lq_{sample.condition}" if sample.condition else "lq", key, sample.lq)
         yield from samples

@@ -14,6 +14,7 @@ from .archs.gpen_arch import GPEN as GPEN
 from .archs.gpen_discriminator_arch import GPENDiscriminator as GPENDiscriminator
 from .archs.inference import fuse as fuse
 from .archs.psp_arch import PSP as PSP
+from .baselines.gwainet_arch import GWAInet as GWAInet
 from .baselines.pix2pixhd_arch import Pix2PixHD as Pix2PixHD
 from .baselines.pix2pixhd_arch import Pix2PixHDDiscriminator as Pix2PixHDDiscriminator
 from .data.gpen_degradation_dataset import GPENDegradationDataset as GPENDegradationDataset

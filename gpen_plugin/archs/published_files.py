@@ -7,6 +7,8 @@ _MARKS: dict[tuple[str, ...], str] = {
     ("model.1.weight", "model.38.weight"): "Pix2PixHD's global generator",
     ("model1_1.1.weight", "model1_2.7.weight"): "Pix2PixHD with its local enhancer",
     ("scale0_layer0.0.weight", "scale1_layer0.0.weight"): "Pix2PixHD's discriminator",
+    ("warper/flow_decoder/conv1/weight", "generator/conv_final/weight"): "GWAInet, as TensorFlow names its variables",
+    ("warper.flow_decoder.conv1.weight", "generator.conv_final.weight"): "GWAInet",
 }
 
 

@@ -29,6 +29,9 @@ class Sample:
     lq: np.ndarray  # the degraded image at its own size, (h, w, 3) BGR uint8. A method enlarges it as it is used to
     gt: np.ndarray | None  # the ground truth, (size, size, 3) BGR uint8, or None in the wild
     size: int  # side of the result in pixels
+    # another image of the same person, (size, size, 3) BGR uint8; None without ``protocol: references``, and for a face
+    # that has none
+    ref: np.ndarray | None = None
 
 
 class Method(typing.Protocol):
@@ -36,6 +39,7 @@ class Method(typing.Protocol):
 
     description: str  # for the reader of the tables
     identity: dict  # all that determines a restored image besides the sample, for JSON
+    # A method with the attribute ``needs_reference = True`` is called only for samples that have a `ref`.
 
     def __call__(self, sample: Sample) -> np.ndarray:
         """Return the restored face, (size, size, 3) BGR uint8."""

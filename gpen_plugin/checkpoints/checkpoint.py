@@ -13,6 +13,7 @@ from textwrap import indent
 from types import ModuleType
 from typing import BinaryIO
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -41,7 +42,7 @@ StateDict = dict[str, torch.Tensor]
 
 
 def read(
-    path: str | os.PathLike,  # a file of torch.save's, or a `.safetensors` one
+    path: str | os.PathLike,  # a file of torch.save's, a `.safetensors` one, or arrays by name in an `.npz` one
     # entry of a nested file; None takes the first of `order` that it has, or a flat file itself
     key: str | None = None,
     order: Sequence[str] = SMOOTHED_FIRST,  # entries to look for
@@ -62,9 +63,11 @@ def read_whole(path: str | os.PathLike) -> Mapping:
     if os.path.isdir(path):
         raise CheckpointError(str(path), "is a folder", "a weight file", "Name a file in it.")
     if not os.path.isfile(path):
+        _refuse_foreign(path)
         raise CheckpointError(str(path), "there is no such file", "a weight file", "Check the path.")
     if os.path.getsize(path) == 0:
         raise CheckpointError(str(path), "the file is empty", "a weight file", "Download or write it again.")
+    _refuse_foreign(path)
     load = _reader(path)
     try:
         content = load(path)
@@ -187,8 +190,27 @@ def shown(problems: Sequence[str], most: int = 8) -> str:
     return "; ".join(problems[:most]) + (f"; and {len(problems) - most} more" if len(problems) > most else "")
 
 
+def _refuse_foreign(path) -> None:
+    """Raise a CheckpointError for files of other frameworks, which would only look damaged."""
+    name = str(path)
+    if os.path.isfile(f"{name}.index") or name.endswith((".index", ".meta")) or ".data-0000" in name:
+        hint = "Export its variables to an .npz file with TensorFlow, see docs/EVALUATION.md."
+        raise CheckpointError(name, "is a TensorFlow checkpoint", "weights of PyTorch, or an .npz file", hint)
+    if name.endswith((".t7", ".net")):
+        got = "is a file of Torch7 (Lua), a serialized graph that PyTorch cannot build"
+        hint = "Restore the inputs with the authors' program, and compare its images by a method of type folder."
+        raise CheckpointError(name, got, "weights of PyTorch", hint)
+
+
 def _reader(path) -> Callable[[str | os.PathLike], Mapping]:
+    if str(path).endswith(".npz"):
+        return _load_arrays
     return _safetensors(path).load_file if _is_safetensors(path) else _load_weights
+
+
+def _load_arrays(path) -> StateDict:
+    with np.load(path, allow_pickle=False) as arrays:
+        return {name: torch.from_numpy(arrays[name]) for name in arrays.files}
 
 
 def _load_weights(path) -> object:

@@ -1,15 +1,19 @@
 """Pairs of a face and its degraded version, for GPEN's training and validation."""
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import cv2
 import numpy as np
+import torch
 
+from gpen_plugin.config.schema import build
 from gpen_plugin.data.degradation import DegradationRanges, degrade_lowres, sample_recipe
 from gpen_plugin.data.gpen_face_dataset import GPENPairDataset, PairOptions, check_pairs, collect_errors
 from gpen_plugin.data.image_source import resize_square
-from gpen_plugin.errors import GPENError, OptionError
+from gpen_plugin.data.references import ReferenceOptions, References
+from gpen_plugin.errors import DataError, GPENError, OptionError
 from gpen_plugin.host import register
 
 # Lowest and highest gamma of blue, green and red of a tinted monochrome face. Sepia lowers blue most. A gamma keeps
@@ -32,6 +36,8 @@ class DegradationOptions(PairOptions):
     # largest change of a color channel, input and ground truth (training only): a factor from 1 - color_jitter to
     # 1 + color_jitter
     color_jitter: float = 0.0
+    # reference faces, see `ReferenceOptions`; an item then has `ref`, and images without a reference are left out
+    references: Mapping | None = None
 
     def value_problems(self, where: str) -> list[GPENError]:
         problems: list[GPENError] = []
@@ -50,9 +56,25 @@ class DegradationOptions(PairOptions):
         if self.mild_prob and not self.mild_degradation:
             got = f"missing, and mild_prob is {self.mild_prob}"
             problems.append(OptionError(f"{where}:mild_degradation", got, "the ranges of the mild pairs"))
+        if self.references is not None:
+            problems += collect_errors(lambda: self.reference_options(where))
         return [*super().value_problems(where), *problems]
 
+    def reference_options(self, where: str) -> ReferenceOptions:
+        """The section ``references``, checked; OptionError by key path."""
+        options = build(ReferenceOptions, self.references, f"{where}:references")
+        options.check(self.dataroot_gt, f"{where}:references")
+        return options
+
+    def open_references(self, where: str) -> References:
+        """Open them; errors as in `References` and `reference_options`."""
+        options, where = self.reference_options(where), f"{where}:references"
+        source = self.open_root(options.dataroot or self.dataroot_gt, f"{where}:dataroot")
+        return References(options, source, options.of_truth(self.dataroot_gt), where)
+
     def check_sources(self, where: str) -> None:
+        if self.references is not None:
+            self.open_references(where).select(self.source("dataroot_gt", where).keys)
         if self.dataroot_lq:
             check_pairs(self, where)
         else:
@@ -61,7 +83,11 @@ class DegradationOptions(PairOptions):
 
 @register("dataset")
 class GPENDegradationDataset(GPENPairDataset):
-    """Faces and their degraded versions by Eq. 4. Items and errors as in `GPENPairDataset`."""
+    """Faces and their degraded versions by Eq. 4. Items and errors as in `GPENPairDataset`.
+
+    With ``references`` an item also has ``ref`` (3, out_size, out_size), another face of the person: any of them in
+    training, always the same in validation. It is mirrored as the face is, and not degraded, gray or tinted.
+    """
 
     options_class = DegradationOptions
 
@@ -71,6 +97,13 @@ class GPENDegradationDataset(GPENPairDataset):
         self.ranges = DegradationRanges.from_options(self.options.degradation, f"{where}:degradation")
         self.mild_ranges = DegradationRanges.from_options(self.options.mild_degradation, f"{where}:mild_degradation")
         self._lq = self.options.source("dataroot_lq", where) if self.options.dataroot_lq else None
+        self._references = None
+        if self.options.references is not None:
+            self._references = self.options.open_references(where)
+            usable = self._references.select(self._gt.keys)
+            self.keys = usable[: self.options.num_images]
+            got = f"{len(usable)} of {len(self._gt.keys)} images have a reference; the others are left out"
+            logging.getLogger("basicsr").info(f"{where}:references: {got}")
 
     def _face(self, key: str, mirrored: bool, rng: np.random.Generator) -> np.ndarray:
         face, options = super()._face(key, mirrored, rng), self.options
@@ -85,6 +118,19 @@ class GPENDegradationDataset(GPENPairDataset):
         return face
 
     def _lq_entries(self, key: str, face: np.ndarray, mirrored: bool, rng: np.random.Generator) -> dict:
+        entries = self._degraded_entries(key, face, mirrored, rng)
+        return entries if self._references is None else entries | {"ref": self._reference(key, mirrored, rng)}
+
+    def _reference(self, key: str, mirrored: bool, rng: np.random.Generator) -> torch.Tensor:
+        candidates = self._references.candidates(key)
+        if self.options.phase == "train":
+            candidates = [candidates[index] for index in rng.permutation(len(candidates))]
+        reference = self._references.find(candidates, self._gt.read(key), self.options.out_size)
+        if reference is None:
+            raise DataError(self._gt.name(key), "has no reference but copies of itself", "another image of the person")
+        return self._tensor(cv2.flip(reference, 1) if mirrored else reference)
+
+    def _degraded_entries(self, key: str, face: np.ndarray, mirrored: bool, rng: np.random.Generator) -> dict:
         if self._lq is None:
             # An option that is off uses no random number, so that the pairs of older option files stay the same.
             mild = self.options.mild_prob > 0 and rng.random() < self.options.mild_prob

@@ -71,7 +71,11 @@ class FaceOptions:
         self.source("dataroot_gt", where)
 
     def source(self, key: str, where: str) -> ImageSource:
-        return _SOURCES[IoBackend(**self.io_backend).type](getattr(self, key), f"{where}:{key}")
+        return self.open_root(getattr(self, key), f"{where}:{key}")
+
+    def open_root(self, root: str, where: str) -> ImageSource:
+        """Open a folder or LMDB as `io_backend` says."""
+        return _SOURCES[IoBackend(**self.io_backend).type](root, where)
 
 
 @register("dataset")

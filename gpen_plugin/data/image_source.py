@@ -177,6 +177,11 @@ def _by_key(paths: Iterable[str], root: str, where: str) -> Mapping[str, str]:
     return dict(sorted(files.items()))
 
 
+def without_suffix(name: str) -> str:
+    """The key of an image's file name; a key may contain dots."""
+    return name[: -len(suffix)] if (suffix := PurePosixPath(name).suffix).lower() in IMAGE_SUFFIXES else name
+
+
 def decode_image(data: bytes, name: str) -> np.ndarray:
     """Decode any common image file to (H, W, 3) BGR uint8; orientation, pages and colors as in `images.decode`.
 

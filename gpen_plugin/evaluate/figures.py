@@ -12,7 +12,7 @@ import numpy as np
 
 from gpen_plugin.data.image_source import decode_image
 from gpen_plugin.errors import DataError
-from gpen_plugin.evaluate.results import Column, Results, Row, input_path, restored_path, truth_path
+from gpen_plugin.evaluate.results import NO_REFERENCE, Column, Results, Row, input_path, restored_path, truth_path
 from gpen_plugin.evaluate.stats import CellIndex, Summary, attempted
 from gpen_plugin.images.grid import sheet
 
@@ -86,8 +86,8 @@ def _restored(root: Path, results: Results, row: Row, condition: str, key: str, 
     """The restored image, or a tile in its place; files that are not in the results are not shown."""
     if not attempted(results, row, condition):
         return missing_tile(tile, "none")
-    if not results.has_image(row.name, condition, key):
-        return missing_tile(tile, "failed")
+    if reason := results.missing_reason(row.name, condition, key):
+        return missing_tile(tile, "skipped" if reason == NO_REFERENCE else "failed")
     return read_or_missing_tile(restored_path(root, row, condition, key), tile, "missing")
 
 

@@ -31,7 +31,8 @@ class Fingerprint:
     kind: str  # of the protocol
     size: int  # side of the results, in pixels
     options: Mapping  # of the protocol
-    inputs: Mapping[str, str]  # key of an image -> hash of the pixels of its degraded images and its ground truth
+    # key of an image -> hash of the pixels of its degraded images, its ground truth and its reference
+    inputs: Mapping[str, str]
     versions: Mapping[str, str]  # package -> version
 
     @property
@@ -161,9 +162,9 @@ def _shown(value: object) -> str:
 
 
 def _hash_pixels(sample: Sample) -> str:
-    """A hash of both images of a sample: shapes, dtypes and values."""
+    """A hash of the images of a sample: shapes, dtypes and values."""
     hasher = hashlib.sha256()
-    for image in (sample.lq, sample.gt):
+    for image in (sample.lq, sample.gt, *([] if sample.ref is None else [sample.ref])):
         if image is None:
             hasher.update(b"none")
         else:

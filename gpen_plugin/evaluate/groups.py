@@ -8,12 +8,12 @@ import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Literal, NamedTuple
 
 import numpy as np
 
-from gpen_plugin.data.image_source import IMAGE_SUFFIXES
+from gpen_plugin.data.image_source import without_suffix
 from gpen_plugin.errors import DataError, OptionError
 from gpen_plugin.evaluate.options import ReportOptions
 from gpen_plugin.evaluate.results import Column, Results
@@ -82,16 +82,11 @@ def _chosen(there: Sequence[str], wanted: Sequence[str] | None) -> list[str]:
 def _by_image(heads: Sequence[str], lines: Sequence[Sequence[str]], where: str) -> dict[str, dict[str, str]]:
     found: dict[str, dict[str, str]] = {}
     for line in lines:
-        image = _without_ending(line[0].strip())
+        image = without_suffix(line[0].strip())
         if image in found:
             raise DataError(where, f"'{image}' stands there twice", "one line per image, whatever its ending")
         found[image] = {head: cell.strip() for head, cell in zip(heads[1:], line[1:], strict=False)}
     return found
-
-
-def _without_ending(name: str) -> str:
-    """The key of an image's file name; a key may contain dots."""
-    return name[: -len(suffix)] if (suffix := PurePosixPath(name).suffix).lower() in IMAGE_SUFFIXES else name
 
 
 def split_into_groups(labels: Labels, keys: Sequence[str]) -> tuple[list[Group], list[str]]:

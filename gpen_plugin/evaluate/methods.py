@@ -63,6 +63,8 @@ class IOConvention:
     resize: Interpolation = "bilinear"  # interpolation of the input
     # which of several outputs is the image: an index, a key or an attribute; ~ if the network returns the image.
     output: int | str | None = None
+    # side that the reference face is resized to, for a network that takes (image, reference); ~ for a network without
+    reference_size: int | None = None
     arguments: Mapping = field(default_factory=dict)  # further arguments of the network's forward
     # ``train`` for a network that needs its training mode, such as BasicSR's HiFaceGAN. Its state is reset after each
     # image.
@@ -76,12 +78,15 @@ class IOConvention:
             raise OptionError(f"{where}:value_range", f"got [{low}, {high}]", "[0, 1] or [-1, 1]")
         if isinstance(self.input_size, int) and self.input_size < 1:
             raise OptionError(f"{where}:input_size", f"got {self.input_size}", "a number above 0, native or ~")
+        if self.reference_size is not None and self.reference_size < 1:
+            raise OptionError(f"{where}:reference_size", f"got {self.reference_size}", "a number above 0, or ~")
 
     def __str__(self) -> str:
+        reference = "" if self.reference_size is None else f" and a reference at {self.reference_size} px"
         if self.input_size is None:
-            return f"input at the size of the results, {self.resize}"
+            return f"input at the size of the results, {self.resize}{reference}"
         size = "its own size" if self.input_size == "native" else f"{self.input_size} px, {self.resize}"
-        return f"input at {size}; its images are resized where the results are of another size"
+        return f"input at {size}{reference}; its images are resized where the results are of another size"
 
 
 class NetworkMethod:
@@ -98,8 +103,11 @@ class NetworkMethod:
         self.net, self.io, self.device = prepare_for_inference(net, device), io, device
         self.net.train(io.mode == "train")
         self.description = description
-        keys = [option.name for option in dataclasses.fields(IOConvention)]
-        self.identity = {**identity, "handling": {key: to_json(getattr(io, key)) for key in keys}}
+        self.needs_reference = io.reference_size is not None
+        handling = {option.name: to_json(getattr(io, option.name)) for option in dataclasses.fields(IOConvention)}
+        if not self.needs_reference:
+            del handling["reference_size"]  # the images of earlier runs are still those of this method
+        self.identity = {**identity, "handling": handling}
 
     @torch.inference_mode()
     def __call__(self, sample: Sample) -> np.ndarray:
@@ -112,9 +120,14 @@ class NetworkMethod:
             lq = sample.lq.astype(np.float32) / 255
         else:
             lq = resize(sample.lq, how.input_size or sample.size, how.resize)
-        batch = to_network(lq, how.value_range, rgb=rgb)[None].to(self.device)  # (1, 3, H, W)
+        images = [lq]
+        if how.reference_size is not None:
+            images.append(resize_square(sample.ref, how.reference_size).astype(np.float32) / 255)
+        batches = [
+            to_network(image, how.value_range, rgb=rgb)[None].to(self.device) for image in images
+        ]  # (1, 3, H, W)
         with seeded(self.device, how.seed, sample.key, sample.condition), self._state_kept():
-            image = self._image_of(self.net(batch, **how.arguments))
+            image = self._image_of(self.net(*(batch.to(self.device) for batch in batches), **how.arguments))
         if not image.isfinite().all():
             raise DataError(sample.key, "the network gave values that are no numbers", "finite values")
         return resize_square(from_network(image, how.value_range, rgb=rgb), sample.size)
@@ -241,7 +254,7 @@ def build_arch(options: ArchOptions, where: str, device: torch.device) -> Networ
         import_module_of(module, f"{where}:imports")
     elsewhere = "A package that registers its networks is named in imports."
     net = seeded_init(lambda: build_network(options.network, f"{where}:network", elsewhere), options.seed)
-    _check_arguments(net, options.arguments, f"{where}:arguments")
+    _check_arguments(net, options, where)
     identity = {"type": "arch", "network": to_json(options.network), "param_key": options.param_key}
     if options.weights == RANDOM:
         origin, identity["weights"] = RANDOM_NOTE, RANDOM
@@ -263,17 +276,28 @@ def build_dfdnet(options: DFDNetOptions, where: str, device: torch.device) -> Ne
     return NetworkMethod(net, io, device, f"{description}; {io}", identity)
 
 
-def _check_arguments(net: nn.Module, given: Mapping, where: str) -> None:
-    """Raise an `OptionError` unless `forward` takes an image and these arguments."""
+def _check_arguments(net: nn.Module, options: ArchOptions, where: str) -> None:
+    """Raise an `OptionError` unless `forward` takes an image, the reference if one is given, and the arguments."""
     _, *others = inspect.signature(net.forward).parameters.values()
+    name, given = type(net).__name__, options.arguments
+    takes_more = any(parameter.kind is parameter.VAR_POSITIONAL for parameter in others)
+    first = others[0] if others and others[0].kind is others[0].POSITIONAL_OR_KEYWORD else None
+    if options.reference_size is not None:
+        if first is None and not takes_more:
+            got = f"got {options.reference_size}, and {name} takes the image alone"
+            raise OptionError(f"{where}:reference_size", got, "~", "Remove it.")
+        others = others[1:]
+    elif first is not None and first.name == "ref":
+        got = f"missing, and {name} takes a reference face"
+        raise OptionError(f"{where}:reference_size", got, "its side in pixels")
     known = [parameter.name for parameter in others]
     if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in others):
         for key in given:
             if not known:
-                got = f"{type(net).__name__} takes the image alone"
-                raise OptionError(f"{where}:{key}", got, "no arguments", "Remove arguments.")
+                got = f"{name} takes the image alone"
+                raise OptionError(f"{where}:arguments:{key}", got, "no arguments", "Remove arguments.")
             if key not in known:
-                raise schema.unknown_key(key, known, where)
+                raise schema.unknown_key(key, known, f"{where}:arguments")
 
 
 @dataclass(frozen=True)
@@ -299,13 +323,15 @@ class FolderOptions:
 
     path: str  # a folder. ``{condition}`` in it stands for the condition, if the protocol has several
     suffix: str = ""  # appended to the names by the program, e.g. _00
+    # whether the program needs a reference face: then a face without one may be missing from the folder
+    needs_reference: bool = False
 
 
 class PrecomputedResults:
     """Images from a folder, by the key of the image; DataError: the folder is missing or empty."""
 
     def __init__(self, options: FolderOptions, where: str):
-        self._options = options
+        self._options, self.needs_reference = options, options.needs_reference
         self._sources = {folder: FolderSource(folder, f"{where}:path") for folder in self._folders(f"{where}:path")}
         count = sum(len(source.keys) for source in self._sources.values())
         digest = self._digest()

@@ -188,6 +188,9 @@ def _check_folders(runs: Sequence[Run]) -> Iterator[OptionError]:
 def _check_inputs_outside_output(options: EvaluationOptions) -> Iterator[OptionError]:
     """Inputs inside the output, where they would be deleted, or around it, where they would grow."""
     read = {f"protocol:{key}": path for key, path in options.protocol.items() if str(key).startswith("dataroot_")}
+    references = options.protocol.get("references")
+    if isinstance(references, Mapping):
+        read["protocol:references:dataroot"] = references.get("dataroot")
     for name, entry in options.methods.items():
         if isinstance(entry, Mapping) and entry.get("type") == "folder":
             read[f"methods:{name}:path"] = entry.get("path")

@@ -10,9 +10,10 @@ from pathlib import PurePosixPath
 import numpy as np
 
 from gpen_plugin.baselines.method import Sample
-from gpen_plugin.config.schema import check
+from gpen_plugin.config.schema import build, check
 from gpen_plugin.data.degradation import DegradationRanges, DegradationRecipe, degrade_lowres, sample_recipe
 from gpen_plugin.data.image_source import ImageSource, open_source, resize_square
+from gpen_plugin.data.references import ReferenceOptions, References
 from gpen_plugin.data.rng import rng_from_key
 from gpen_plugin.errors import DataError, GPENError, OptionError, join_errors
 
@@ -26,15 +27,34 @@ class ListOptions:
 
     out_size: int | None  # side of the ground truth and of the results, in pixels
     num_images: int | None = None  # use only this many images, the first in order of their keys; ~ for all
+    # reference faces for the methods that need them, see `ReferenceOptions`; ~ for none
+    references: Mapping | None = None
 
     def value_problems(self, where: str) -> list[GPENError]:
         """Errors of the values, by key path; no file is opened."""
         given = {"out_size": self.out_size, "num_images": self.num_images}
-        return [
+        problems: list[GPENError] = [
             OptionError(f"{where}:{name}", f"got {value}", "a number above 0")
             for name, value in given.items()
             if value is not None and value < 1
         ]
+        if self.references is not None:
+            try:
+                self.reference_options(where)
+            except GPENError as error:
+                problems.append(error)
+        return problems
+
+    def reference_options(self, where: str) -> ReferenceOptions:
+        """The section ``references``, checked; OptionError by key path."""
+        options = build(ReferenceOptions, self.references, f"{where}:references")
+        options.check(self.truth_root, f"{where}:references")
+        return options
+
+    @property
+    def truth_root(self) -> str | None:
+        """The root of the ground truth, if there is one."""
+        return getattr(self, "dataroot_gt", None)
 
 
 def open_root(path: str, where: str) -> ImageSource:
@@ -74,6 +94,7 @@ class Protocol(typing.Protocol):
     conditions: list[str]  # degradations of every image, e.g. ``8x``; one empty text if there is only one
     notes: list[str]  # for the reader of the results, a sentence each
     has_truth: bool  # whether there is a ground truth
+    has_references: bool  # whether faces may have a reference
 
     def options(self) -> dict:
         """The options that affect the images: plain values for JSON, with defaults, without paths."""
@@ -84,6 +105,9 @@ class Protocol(typing.Protocol):
     def originals(self, key: str) -> tuple[np.ndarray | None, np.ndarray | None]:
         """Ground truth and degraded image as they are in the source; None for what the protocol makes."""
         # Inputs of an earlier run are reused if they were made from the same originals.
+
+    def reference(self, key: str) -> np.ndarray | None:
+        """The reference face, (size, size, 3) BGR uint8; None if there is none."""
 
     def sample(self, key: str, condition: str) -> Sample:
         """One degraded face, the same at every call; DataError if an image cannot be read."""
@@ -169,7 +193,51 @@ class ScalesOptions(FacesOptions):
         return problems
 
 
-class _DegradedFaces(ABC):
+class _Faces(ABC):
+    """The common part of all protocols: the choice of the images, and their references."""
+
+    size: int
+    _references: References | None = None
+    _last: tuple[str | None, np.ndarray | None] = (None, None)  # key and reference
+
+    def _select(self, source: ImageSource, options: ListOptions, where: str) -> None:
+        """Set `keys` and `notes`; `source` has the ground truth, or the degraded images without one."""
+        keys, notes = source.keys, []
+        if options.references is not None:
+            given = options.reference_options(where)
+            of_truth = given.of_truth(options.truth_root)
+            held = source if of_truth else open_root(given.dataroot, f"{where}:references:dataroot")
+            self._references = References(given, held, of_truth, f"{where}:references")
+            with_reference = self._references.select(keys)
+            if given.required and len(with_reference) < len(keys):
+                notes = [f"{len(keys) - len(with_reference)} of {len(keys)} images have no reference and are left out"]
+                keys = with_reference
+        self.keys, self.notes = select_keys(keys, options.num_images)
+        self.notes += notes
+
+    @property
+    def has_references(self) -> bool:
+        return self._references is not None
+
+    def options(self) -> dict:
+        """The options that all protocols have; an absent key leaves earlier fingerprints as they are."""
+        return {"out_size": self.size} | ({"references": self._references.by} if self._references else {})
+
+    @abstractmethod
+    def originals(self, key: str) -> tuple[np.ndarray | None, np.ndarray | None]:
+        """See `Protocol`."""
+
+    def reference(self, key: str) -> np.ndarray | None:
+        if self._references is None:
+            return None
+        if self._last[0] != key:  # each condition of an image has the same
+            truth, degraded = self.originals(key)
+            candidates = self._references.candidates(key)
+            self._last = key, self._references.find(candidates, degraded if truth is None else truth, self.size)
+        return self._last[1]
+
+
+class _DegradedFaces(_Faces):
     """The common part of ``bfr`` and ``fsr``."""
 
     has_truth = True
@@ -177,14 +245,14 @@ class _DegradedFaces(ABC):
     def __init__(self, options: FacesOptions, where: str):
         self._source = open_root(options.dataroot_gt, f"{where}:dataroot_gt")
         self.size = options.out_size
-        self.keys, self.notes = select_keys(self._source.keys, options.num_images)
+        self._select(self._source, options, where)
 
     def originals(self, key: str) -> tuple[np.ndarray, None]:
         return np.ascontiguousarray(resize_square(self._source.read(key), self.size)), None
 
     def sample(self, key: str, condition: str) -> Sample:
         truth, _ = self.originals(key)
-        return Sample(key, condition, self._degraded(truth, key, condition), truth, self.size)
+        return Sample(key, condition, self._degraded(truth, key, condition), truth, self.size, self.reference(key))
 
     @abstractmethod
     def _degraded(self, truth: np.ndarray, key: str, condition: str) -> np.ndarray:
@@ -209,7 +277,7 @@ class BlindRestoration(_DegradedFaces):
         ranges = {
             name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self._ranges).items()
         }
-        return {"out_size": self.size, "seed": self._seed, "degradation": ranges}
+        return {**super().options(), "seed": self._seed, "degradation": ranges}
 
     def degradation(self, key: str, condition: str) -> str:
         return str(self.recipe(key))
@@ -235,7 +303,7 @@ class SuperResolution(_DegradedFaces):
         self.notes += [self._note(scale) for scale in sorted(options.scales) if self.size % scale]
 
     def options(self) -> dict:
-        return {"out_size": self.size, "scales": list(self._scales.values())}
+        return {**super().options(), "scales": list(self._scales.values())}
 
     def degradation(self, key: str, condition: str) -> str:
         return f"bicubic, 1/{self._scales[condition]}"
@@ -269,25 +337,17 @@ class PairsOptions(ListOptions):
     out_size: int | None = None  # side that the ground truth is resized to; ~ keeps it, and then all must have one size
 
 
-class _GivenFaces(ABC):
+class _GivenFaces(_Faces):
     """The common part of ``pairs`` and ``wild``, whose faces are degraded already."""
 
-    size: int
     _lq: ImageSource
-
-    def options(self) -> dict:
-        return {"out_size": self.size}
 
     def degradation(self, key: str, condition: str) -> str:
         return "as it came"
 
     def sample(self, key: str, condition: str) -> Sample:
         truth, degraded = self.originals(key)
-        return Sample(key, condition, degraded, truth, self.size)
-
-    @abstractmethod
-    def originals(self, key: str) -> tuple[np.ndarray | None, np.ndarray]:
-        """See `Protocol`."""
+        return Sample(key, condition, degraded, truth, self.size, self.reference(key))
 
     def _degraded(self, key: str) -> np.ndarray:
         """The central square of a degraded face at its own size; usually the whole image."""
@@ -306,7 +366,7 @@ class Wild(_GivenFaces):
         self._lq = open_root(options.dataroot_lq, f"{where}:dataroot_lq")
         self.conditions = [""]
         self.size = options.out_size
-        self.keys, self.notes = select_keys(self._lq.keys, options.num_images)
+        self._select(self._lq, options, where)
 
     def originals(self, key: str) -> tuple[None, np.ndarray]:
         return None, self._degraded(key)
@@ -324,7 +384,7 @@ class Pairs(_GivenFaces):
         self._gt = open_root(options.dataroot_gt, f"{where}:dataroot_gt")
         _check_partners(self._lq, self._gt, where)
         self.conditions = [""]
-        self.keys, self.notes = select_keys(self._gt.keys, options.num_images)
+        self._select(self._gt, options, where)
         self._where = where
         self._resized = options.out_size is not None
         self.size = options.out_size or self._side_of_truth(where)

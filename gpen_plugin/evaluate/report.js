@@ -65,7 +65,7 @@
     return data.methods[who].failure || data.failures[who][condition][image] || "";
   }
 
-  const wordOf = (failure) => failure === data.nothing ? "none" : "failed";
+  const wordOf = (failure) => ({ [data.nothing]: "none", [data.skipped]: "skipped" })[failure] || "failed";
 
   function imageElement(who, condition, image, alt) {
     const none = (text) => make("span", { class: "image none", role: "img", "aria-label": `${alt}: ${text}` }, text);
@@ -146,7 +146,8 @@
     const worst = order === "worst";
     const ascending = data.metrics[metric].lower === !worst;
     const group = (image) => {  // failures are the worst there is; what has no value is no case of anything
-      if (failureOf(method, condition, image)) return worst ? 0 : 2;
+      const failure = failureOf(method, condition, image);
+      if (failure && failure !== data.skipped) return worst ? 0 : 2;
       return valueOf(method, condition, metric, image) === null ? 3 : 1;
     };
     const value = (image) => valueOf(method, condition, metric, image);

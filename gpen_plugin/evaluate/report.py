@@ -17,7 +17,17 @@ from gpen_plugin.errors import DataError, OptionError
 from gpen_plugin.evaluate import figures, tables
 from gpen_plugin.evaluate.groups import GroupMeans, read_labels
 from gpen_plugin.evaluate.options import ReportOptions, check_reference
-from gpen_plugin.evaluate.results import Column, Results, delete_file, input_path, restored_path, truth_path, write_text
+from gpen_plugin.evaluate.results import (
+    NO_IMAGE,
+    NO_REFERENCE,
+    Column,
+    Results,
+    delete_file,
+    input_path,
+    restored_path,
+    truth_path,
+    write_text,
+)
 from gpen_plugin.evaluate.stats import Summary, one_line
 from gpen_plugin.images.files import write_image
 
@@ -25,7 +35,6 @@ QUALITY = 90
 LOSSLESS_SIDE = 128  # images up to this side stay as they are
 EVENLY_ONE_IN = 3  # one image in three is evenly spaced, the others are extremes
 HERE = Path(__file__).parent
-NO_IMAGE = "no image"
 OPTIONAL_FILES = ("breakdown.md", "breakdown.csv", "against.md", "against.csv", "curves.png")
 """Files that only some reports have."""
 
@@ -200,6 +209,7 @@ def _browser_data(results: Results) -> dict:
         ],
         "failures": [_failures(results, row.name) for row in results.rows],
         "nothing": NO_IMAGE,
+        "skipped": NO_REFERENCE,
     }
 
 
@@ -213,7 +223,7 @@ def _failures(results: Results, row: str) -> list[dict[int, str]]:
     """Per condition: index of an image -> why the method failed on it."""
     return [
         {
-            index: one_line(results.images.get(row, {}).get(condition, {}).get(key, {}).get("failure", NO_IMAGE))
+            index: one_line(results.missing_reason(row, condition, key))
             for index, key in enumerate(results.keys)
             if not results.has_image(row, condition, key)
         }

@@ -21,10 +21,12 @@ from gpen_plugin.evaluate.fingerprint import Fingerprint, differences
 from gpen_plugin.images.files import write_whole
 
 MAX_MESSAGE = 200
+NO_IMAGE = "no image"
+NO_REFERENCE = "has no reference face"
 FILE = "results.json"
 FORMAT = 1
 PROTOCOL_FILE = "protocol.json"
-FOLDERS = ("inputs", "truth", "methods", "sheets")
+FOLDERS = ("inputs", "truth", "references", "methods", "sheets")
 
 
 def slugify(name: str) -> str:
@@ -107,8 +109,8 @@ class Results:
     conditions: list[str]  # e.g. ``8x``, ``16x``; one empty text if there is only one
     columns: list[Column]  # metrics, in the order of the option file
     rows: list[Row]  # methods; one row per run of a method that was trained several times (see `average_runs`)
-    # row name -> condition -> key -> {column name -> value}, or {"failure": reason}. A value is NaN if the metric
-    # has none for this image (e.g. no face was found)
+    # row name -> condition -> key -> {column name -> value}, or {"failure": reason}, or {"skipped": reason} where the
+    # method was not called. A value is NaN if the metric has none for this image (e.g. no face was found)
     images: dict[str, dict[str, dict[str, dict]]] = field(default_factory=dict)
     # row name -> condition -> {column name -> value} of metrics of whole sets
     sets: dict[str, dict[str, dict[str, float]]] = field(default_factory=dict)
@@ -134,12 +136,21 @@ class Results:
 
     def has_image(self, row: str, condition: str, key: str) -> bool:
         """Whether the method restored the image."""
-        return "failure" not in self.images.get(row, {}).get(condition, {}).get(key, {"failure": ""})
+        return not self.missing_reason(row, condition, key)
+
+    def missing_reason(self, row: str, condition: str, key: str) -> str:
+        """Why there is no restored image; empty if there is one."""
+        entry = self.images.get(row, {}).get(condition, {}).get(key, {"failure": NO_IMAGE})
+        return entry.get("failure", entry.get("skipped", ""))
 
     def restored(self, row: str, condition: str) -> int:
         """The number of images that the method restored."""
+        return sum(self.has_image(row, condition, key) for key in self.keys)
+
+    def skipped(self, row: str, condition: str) -> int:
+        """The number of images that the method was not called for."""
         found = self.images.get(row, {}).get(condition, {})
-        return sum("failure" not in found[key] for key in self.keys if key in found)
+        return sum("skipped" in found.get(key, {}) for key in self.keys)
 
     def failures(self) -> Iterator[Failure]:
         """Each image that a method failed on."""
@@ -169,6 +180,11 @@ def input_path(root: Path, condition: str, key: str) -> Path:
 def truth_path(root: Path, key: str) -> Path:
     """Path of a ground truth."""
     return root / "truth" / f"{key}.png"
+
+
+def reference_path(root: Path, key: str) -> Path:
+    """Path of the reference of a face."""
+    return root / "references" / f"{key}.png"
 
 
 def write_results(root: Path, results: Results) -> None:
@@ -274,12 +290,13 @@ class Prepared:
     keys: list[str]  # images that could be read
     conditions: list[str]  # of the protocol
     has_truth: bool  # whether there is ground truth
+    has_references: bool  # whether faces may have a reference
     fingerprint: Fingerprint  # of these very images
     notes: list[str]  # on the protocol, and on images that could not be read
 
     def sample(self, key: str, condition: str) -> Sample:
         """One sample, read from disk: all methods, runs and ranks get the same bytes."""
-        return read_sample(self.root, key, condition, self.size, self.has_truth)
+        return read_sample(self.root, key, condition, self.size, self.has_truth, self.has_references)
 
     @property
     def sample_ids(self) -> list[tuple[str, str]]:
@@ -287,15 +304,21 @@ class Prepared:
         return [(condition, key) for condition in self.conditions for key in self.keys]
 
 
-def read_sample(root: Path, key: str, condition: str, size: int, has_truth: bool) -> Sample:
+def read_sample(
+    root: Path, key: str, condition: str, size: int, has_truth: bool, has_references: bool = False
+) -> Sample:
     """Read one sample of an evaluation from its folder."""
-    return next(read_samples(root, key, [condition], size, has_truth))
+    return next(read_samples(root, key, [condition], size, has_truth, has_references))
 
 
-def read_samples(root: Path, key: str, conditions: Sequence[str], size: int, has_truth: bool) -> Iterator[Sample]:
+def read_samples(
+    root: Path, key: str, conditions: Sequence[str], size: int, has_truth: bool, has_references: bool = False
+) -> Iterator[Sample]:
     truth = _read(truth_path(root, key)) if has_truth else None
+    reference = reference_path(root, key)
+    ref = _read(reference) if has_references and reference.exists() else None
     for condition in conditions:
-        yield Sample(key, condition, _read(input_path(root, condition, key)), truth, size)
+        yield Sample(key, condition, _read(input_path(root, condition, key)), truth, size, ref)
 
 
 def _read(path: Path):
@@ -321,12 +344,14 @@ class Restored:
     row: Row  # for the tables
     digest: str = ""  # of all that decides its images besides the inputs
     failures: dict[SampleId, str] = field(default_factory=dict)  # why there is no image
+    skipped: dict[SampleId, str] = field(default_factory=dict)  # why the method was not called
 
     def restored_keys(self, prepared: Prepared, condition: str) -> list[str]:
         """Keys of the images that were restored in a condition."""
         if self.row.failure:
             return []
-        return [key for key in prepared.keys if (condition, key) not in self.failures]
+        missing = self.failures.keys() | self.skipped.keys()
+        return [key for key in prepared.keys if (condition, key) not in missing]
 
 
 def merge_results(
@@ -351,7 +376,7 @@ def merge_results(
     for root, part in zip(roots, parts, strict=True):
         for row in part.rows:
             _link_tree(root / "methods" / row.folder / "restored", output / "methods" / row.folder / "restored")
-    for folder in ("inputs", "truth"):
+    for folder in ("inputs", "truth", "references"):
         _link_tree(roots[0] / folder, output / folder)
     write_results(output, total)
     return total

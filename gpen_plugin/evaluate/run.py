@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from gpen_plugin.baselines.method import Method, Sample
 from gpen_plugin.data.image_source import decode_image
-from gpen_plugin.errors import DataError
+from gpen_plugin.errors import DataError, OptionError
 from gpen_plugin.evaluate.distributed import Ranks, merge_dicts
 from gpen_plugin.evaluate.fingerprint import MAX_KEYS, compute_fingerprint
 from gpen_plugin.evaluate.measure import WHOLE_SET, MetricRunner, MetricValues
@@ -23,6 +23,7 @@ from gpen_plugin.evaluate.report import OPTIONAL_FILES, check_report, write_repo
 from gpen_plugin.evaluate.results import (
     FILE,
     FOLDERS,
+    NO_REFERENCE,
     PROTOCOL_FILE,
     Prepared,
     Restored,
@@ -34,6 +35,7 @@ from gpen_plugin.evaluate.results import (
     format_error,
     input_path,
     read_samples,
+    reference_path,
     restored_path,
     restored_path_in,
     slugify,
@@ -95,10 +97,18 @@ def prepare(protocol: Protocol, root: Path, ranks: Ranks) -> Prepared:
     if not keys:
         raise DataError("protocol", f"none of {len(protocol.keys)} images can be read", "at least one")
     notes = [*protocol.notes, *(f"left out: {why}" for _, why in sorted(unreadable.items()))]
+    if protocol.has_references:
+        lacking = [key for key in keys if not reference_path(root, key).exists()]
+        how = "of the same identity" if protocol.options()["references"] == "identity" else "of the same name"
+        notes.append(
+            f"The reference of a face is another image {how}. {len(keys) - len(lacking)} of {len(keys)} images have one"
+            + (f"; none has {join_keys(lacking, MAX_KEYS)}" if lacking else "")
+        )
     readable = _ReadableProtocol(protocol, keys)
     fingerprint = compute_fingerprint(readable, _read_all_samples(root, readable)) if ranks.is_main else None
     fingerprint = ranks.gather(fingerprint)[0]
-    return Prepared(root, protocol.size, keys, protocol.conditions, protocol.has_truth, fingerprint, notes)
+    has = protocol.has_truth, protocol.has_references
+    return Prepared(root, protocol.size, keys, protocol.conditions, *has, fingerprint, notes)
 
 
 class _ReadableProtocol:
@@ -153,6 +163,7 @@ def _write(protocol: Protocol, root: Path, ranks: Ranks) -> dict[str, str]:
     for key in tqdm(ranks.shard(protocol.keys), "inputs", unit="image", disable=not ranks.is_main):
         try:
             samples = [protocol.sample(key, condition) for condition in _conditions_to_write(protocol, root, key)]
+            reference = protocol.reference(key)
         except DataError as error:
             logging.getLogger("basicsr").warning(f"left out: {error}")
             unreadable[key] = format_error(
@@ -161,6 +172,10 @@ def _write(protocol: Protocol, root: Path, ranks: Ranks) -> dict[str, str]:
             continue
         for sample in samples:
             write_image(input_path(root, sample.condition, key), sample.lq)
+        if reference is None:
+            delete_file(reference_path(root, key))  # of an earlier run
+        elif not file_holds(reference_path(root, key), reference):
+            write_image(reference_path(root, key), reference)
         if samples and protocol.has_truth:  # last, because it shows from which images the inputs were made
             write_image(truth_path(root, key), samples[0].gt)
     return unreadable
@@ -192,7 +207,8 @@ def _read_all_samples(root: Path, protocol: Protocol) -> Iterator[Sample]:
     total = len(protocol.keys) * len(protocol.conditions)
     with tqdm(total=total, desc="fingerprint", unit="image") as progress:
         for key in protocol.keys:
-            for sample in read_samples(root, key, protocol.conditions, protocol.size, protocol.has_truth):
+            has = protocol.has_truth, protocol.has_references
+            for sample in read_samples(root, key, protocol.conditions, protocol.size, *has):
                 yield sample
                 progress.update()
 
@@ -212,6 +228,12 @@ def restore_all(run: Run, prepared: Prepared, ranks: Ranks) -> Restored:
     # Images of an earlier run are kept if method and input are the same.
     folder = prepared.root / "methods" / slugify(run.name)
     method, failure = _build(run, folder, ranks)
+    if method is not None and _needs_reference(method) and not prepared.has_references:
+        got, hint = (
+            "needs reference faces, and the protocol has none",
+            "Set protocol:references, see docs/EVALUATION.md.",
+        )
+        failure = str(OptionError(f"methods:{run.method}", got, hint=hint))
     failure = next(filter(None, ranks.gather(failure)), "")
     row = Row(run.name, slugify(run.name), method.description if method else "", failure, run.run_of)
     if failure:
@@ -221,8 +243,14 @@ def restore_all(run: Run, prepared: Prepared, ranks: Ranks) -> Restored:
     if ranks.is_main:
         _claim(folder, digest, method, prepared)
     ranks.barrier()
-    failures = _restore_share(method, row, prepared, ranks)
-    return Restored(row, digest, merge_dicts(ranks.gather(failures)))
+    failures, skipped = (
+        merge_dicts(parts) for parts in zip(*ranks.gather(_restore_share(method, row, prepared, ranks)), strict=True)
+    )
+    return Restored(row, digest, failures, skipped)
+
+
+def _needs_reference(method: Method) -> bool:
+    return getattr(method, "needs_reference", False)
 
 
 def _build(run: Run, folder: Path, ranks: Ranks) -> tuple[Method | None, str]:
@@ -267,11 +295,18 @@ def _digest(method: Method, prepared: Prepared) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()
 
 
-def _restore_share(method: Method, row: Row, prepared: Prepared, ranks: Ranks) -> dict[SampleId, str]:
+def _restore_share(
+    method: Method, row: Row, prepared: Prepared, ranks: Ranks
+) -> tuple[dict[SampleId, str], dict[SampleId, str]]:
+    """Restore this rank's part. Return why the method failed on images, and why it was not called for others."""
     failures: dict[SampleId, str] = {}
+    skipped: dict[SampleId, str] = {}
     shard = ranks.shard(prepared.sample_ids)
     for condition, key in tqdm(shard, row.name, unit="face", disable=not ranks.is_main):
         path = restored_path(prepared.root, row, condition, key)
+        if _needs_reference(method) and not reference_path(prepared.root, key).exists():
+            skipped[condition, key] = NO_REFERENCE
+            continue
         if path.exists():
             continue
         try:
@@ -281,7 +316,7 @@ def _restore_share(method: Method, row: Row, prepared: Prepared, ranks: Ranks) -
             failures[condition, key] = format_error(error)
             continue
         write_image(path, image)
-    return failures
+    return failures, skipped
 
 
 def _check(image: object, size: int) -> None:
@@ -319,8 +354,10 @@ def _to_results(
         if not restored.row.failure:
             results.images[name] = {c: {} for c in prepared.conditions}
             for condition, key in prepared.sample_ids:
-                failure = restored.failures.get((condition, key))
-                results.images[name][condition][key] = {"failure": failure} if failure else {}
+                missing = {"failure": restored.failures, "skipped": restored.skipped}
+                results.images[name][condition][key] = {
+                    word: reasons[condition, key] for word, reasons in missing.items() if (condition, key) in reasons
+                }
         for (condition, key, column), value in in_order(values, results).items():
             sets = results.sets.setdefault(name, {}).setdefault(condition, {})
             (sets if key == WHOLE_SET else results.images[name][condition][key])[column] = value

@@ -69,7 +69,8 @@ def _average_image(results: Results, rows: Sequence[Row], condition: str, key: s
     failures = [
         f"{_run(row)}: {entry['failure']}" for row, entry in zip(rows, entries, strict=True) if "failure" in entry
     ]
-    return {"failure": "; ".join(failures)} if failures else _means(entries, columns)
+    skipped = [entry for entry in entries if "skipped" in entry]  # by one run as by all
+    return {"failure": "; ".join(failures)} if failures else skipped[0] if skipped else _means(entries, columns)
 
 
 def _average_sets(results: Results, rows: Sequence[Row]) -> dict:
@@ -150,7 +151,7 @@ def _ranked(cells: Mapping[CellIndex, Cell], column: Column) -> dict[CellIndex, 
 
 
 def is_complete(results: Results, row: Row, condition: str) -> bool:
-    """Whether the method restored every image."""
+    """Whether the method restored every image: neither failed on one nor was skipped."""
     return not row.failure and results.restored(row.name, condition) == len(results.keys)
 
 
@@ -388,6 +389,7 @@ class Summary:
             *self._run_notes(),
             *(f"{column.head}: {note}" for column in self.results.columns if (note := self._note_of(column))),
             *self._unranked_notes(),
+            *self._skipped_notes(),
             *self._failure_notes(),
             *(one_line(note) for note in self.results.notes),
         ]
@@ -430,9 +432,14 @@ class Summary:
             for condition in self.results.conditions:
                 if not attempted(self.results, row, condition):
                     continue
-                if not is_complete(self.results, row, condition):
-                    unrestored.append(self._counted(row, condition, self.results.restored(row.name, condition)))
+                restored, skipped = (
+                    count(row.name, condition) for count in (self.results.restored, self.results.skipped)
+                )
+                if restored + skipped < len(self.results.keys):
+                    unrestored.append(self._counted(row, condition, restored))
                     continue
+                if skipped:
+                    continue  # has notes of its own
                 for head in (Head(column, condition) for column in self.results.columns):
                     if self.is_incomplete(row, head):
                         valueless[head.column.label].append(self._counted(row, condition, self.cell(row, head).images))
@@ -441,6 +448,37 @@ class Summary:
         for label, methods in valueless.items():
             if methods:
                 yield f"† Not ranked by {label}, which has no value on some images: {', '.join(methods)}."
+
+    def _skipped_notes(self) -> Iterator[str]:
+        """What the values of a method without all images can be compared with: the others on the same images."""
+        for row in self.results.rows:
+            for condition in self.results.conditions:
+                if not self.results.skipped(row.name, condition):
+                    continue
+                counted = self._counted(row, condition, self.results.restored(row.name, condition))
+                compared = [self._on_same_images(row, Head(column, condition)) for column in self.results.columns]
+                yield " ".join(
+                    [
+                        f"† Not ranked, because it needs a reference face, which only some images have: {counted}.",
+                        *filter(None, compared),
+                    ]
+                )
+
+    def _on_same_images(self, row: Row, head: Head) -> str:
+        """The value of a method, and the best of the ranked methods on the same images, as text."""
+        index = CellIndex(row.name, head.condition, head.column.name)
+        difference = self.differences.get(index)
+        best = _best(self.results, self.cells, head.condition, head.column)
+        if difference is None or best is None:
+            return ""
+        own = self.results.image_values(*index)
+        other = self.results.image_values(best, head.condition, head.column.name)
+        both, decimals = np.isfinite(own) & np.isfinite(other), head.column.decimals
+        mean, low, high = (f"{number + 0.0:+.{decimals}f}" for number in difference[:3])
+        return (
+            f"{head.column.label} on these {difference.images} images: {own[both].mean():.{decimals}f}, {best}"
+            f" {other[both].mean():.{decimals}f}, paired difference {mean} [{low}, {high}]."
+        )
 
     def _counted(self, row: Row, condition: str, images: int) -> str:
         name = f"{row.name}, {condition}" if condition else row.name

@@ -151,8 +151,8 @@ def _failures(root: Path, results: Results, rows: list[Row], condition: str, key
         found = results.images.get(row.name, {}).get(condition, {}).get(key)
         if found is None:
             yield Failure(row.name, condition, key, "not restored yet")
-        elif "failure" in found:
-            yield Failure(row.name, condition, key, found["failure"])
+        elif reason := results.missing_reason(row.name, condition, key):
+            yield Failure(row.name, condition, key, reason)
         elif not restored_path(root, row, condition, key).is_file():
             yield Failure(row.name, condition, key, "its image is missing")
     if not input_path(root, condition, key).is_file():
