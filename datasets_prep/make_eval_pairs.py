@@ -3,9 +3,10 @@
     python datasets_prep/make_eval_pairs.py -opt options/evaluate/table1.yml --output datasets/table1
     python datasets_prep/make_eval_pairs.py --type fsr --input CelebA-HQ --size 1024 --output datasets/fsr
 
-It makes `gt` and `lq` in the output, with `--lmdb` `gt.lmdb` and `lq.lmdb` in BasicSR's format; a protocol with several
-conditions has `lq_8x`, `lq_16x` and so on, and one with references also `ref`. Degraded faces keep their own size.
-`pairs.json` says what was done to each image, and holds the fingerprint of the protocol. An image that cannot be read is reported and skipped.
+It makes `gt` and `lq` in the output, with `--lmdb` `gt.lmdb` and `lq.lmdb` in BasicSR's format; a protocol with
+several conditions has `lq_8x`, `lq_16x` and so on, and one with references also `ref`. Degraded faces keep their own
+size. `pairs.json` says what was done to each image, and holds the fingerprint of the protocol. An image that cannot be
+read is reported and skipped.
 
 It can be stopped at any time: the same command resumes folders and restarts LMDBs. To read
 the result, use `protocol: {type: pairs, dataroot_lq: .../lq, dataroot_gt: .../gt}`, or the same two roots in a
