@@ -42,6 +42,7 @@ OPTION_SECTIONS: tuple[tuple[int, str, str, str, tuple[str, ...]], ...] = (
     (4, "Pix2PixHD", "For comparison, as all networks below: `network_g` of a `RestorationGANModel`.", "Pix2PixHD", ()),
     (4, "Pix2PixHDDiscriminator", "`network_d` of a `RestorationGANModel`.", "Pix2PixHDDiscriminator", ()),
     (4, "GWAInet", "With `ref`, a reference face.", "GWAInet", ()),
+    (4, "HiFaceGANPaper", "", "HiFaceGANPaper", ()),
     (3, "path", "", "PathOptions", ()),
     (3, "train", "", "", ()),
     (4, "train of all models", "", "AdversarialOptions", ()),

@@ -15,6 +15,7 @@ from .archs.gpen_discriminator_arch import GPENDiscriminator as GPENDiscriminato
 from .archs.inference import fuse as fuse
 from .archs.psp_arch import PSP as PSP
 from .baselines.gwainet_arch import GWAInet as GWAInet
+from .baselines.hifacegan_arch import HiFaceGANPaper as HiFaceGANPaper
 from .baselines.pix2pixhd_arch import Pix2PixHD as Pix2PixHD
 from .baselines.pix2pixhd_arch import Pix2PixHDDiscriminator as Pix2PixHDDiscriminator
 from .data.gpen_degradation_dataset import GPENDegradationDataset as GPENDegradationDataset

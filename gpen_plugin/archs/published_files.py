@@ -1,17 +1,51 @@
-"""What the published files of other methods hold, by the names of their tensors, for messages and for renaming."""
+"""What the published files of other methods hold, by the names of their tensors, and BasicSR's names of them."""
 
+import re
 from collections.abc import Collection, Mapping
 
-# Names that no other file has together -> what the file holds.
+import torch
+
+# Names that no other file has together -> what the file holds. The first that fits is taken.
 _MARKS: dict[tuple[str, ...], str] = {
     ("model.1.weight", "model.38.weight"): "Pix2PixHD's global generator",
     ("model1_1.1.weight", "model1_2.7.weight"): "Pix2PixHD with its local enhancer",
     ("scale0_layer0.0.weight", "scale1_layer0.0.weight"): "Pix2PixHD's discriminator",
     ("warper/flow_decoder/conv1/weight", "generator/conv_final/weight"): "GWAInet, as TensorFlow names its variables",
     ("warper.flow_decoder.conv1.weight", "generator.conv_final.weight"): "GWAInet",
+    (
+        "G_middle_0.norm_0.mlp_gamma.weight",
+        "lip_encoder.model.0.weight",
+    ): "HiFaceGAN's lipspade, of its authors",
+    ("g_middle_0.norm_0.mlp_gamma.weight", "lip_encoder.model.0.weight"): "HiFaceGAN's lipspade, of BasicSR",
+    ("G_middle_0.norm_0.mlp_gamma.weight", "fc.weight"): "SPADE's generator, which HiFaceGAN's authors use for 4x",
+    ("g_middle_0.norm_0.mlp_gamma.weight", "encoder.head.0.weight"): "HiFaceGANPaper",
 }
 
+# BasicSR's network -> patterns of the authors' names, and their names in it; None leaves a tensor out.
+_RENAMINGS: dict[str, tuple[tuple[str, str | None], ...]] = {
+    "HiFaceGAN": ((r"^G_middle_", "g_middle_"),),
+}
+_UNUSED = {"HiFaceGAN": r"fc\.|to_rgbs\.[012]\."}  # tensors of BasicSR's network that do not act on the image
 
-def published_network(names: Collection[str] | Mapping) -> str | None:
+
+def published_network(names: Collection[str]) -> str | None:
     """What a file with these tensors holds, if it is one of another method; else None."""
     return next((held for marks, held in _MARKS.items() if all(mark in names for mark in marks)), None)
+
+
+def to_basicsr(
+    network: str,  # the class in BasicSR
+    given: Mapping[str, torch.Tensor],  # a file of the authors or of BasicSR
+    own: Mapping[str, torch.Tensor],  # the network's, from which unused tensors are taken that the file lacks
+) -> dict[str, torch.Tensor]:
+    """Give the tensors of the authors' files the names that they have in BasicSR's network; others are unchanged."""
+    renamed = {}
+    for name, tensor in given.items():
+        for pattern, replacement in _RENAMINGS.get(network, ()):
+            if name is not None and re.search(pattern, name):
+                name = None if replacement is None else re.sub(pattern, replacement, name)
+        if name is not None:
+            renamed[name] = tensor
+    unused = _UNUSED.get(network)
+    missing = {name: own[name] for name in own.keys() - renamed.keys() if unused and re.match(unused, name)}
+    return renamed | missing

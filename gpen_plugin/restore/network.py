@@ -19,6 +19,7 @@ from torch import nn
 from gpen_plugin.archs.gpen_arch import GPEN
 from gpen_plugin.archs.inference import fuse
 from gpen_plugin.archs.key_maps import foreign_filters, from_authors
+from gpen_plugin.archs.published_files import published_network, to_basicsr
 from gpen_plugin.checkpoints import checkpoint
 from gpen_plugin.checkpoints.download import find_weights
 from gpen_plugin.config import schema
@@ -445,11 +446,13 @@ def load_network_weights(
     """
     if type(net).__module__.startswith("gpen_plugin."):
         return len(checkpoint.load_into(net, path, key, where=where, strict=strict))
-    given, own = name_location(where, lambda: checkpoint.read(path, key)), net.state_dict()
+    read, own = name_location(where, lambda: checkpoint.read(path, key)), net.state_dict()
+    given = to_basicsr(type(net).__name__, read, own) if type(net).__module__.startswith("basicsr.") else read
     problems = checkpoint.differences(given, own)
     fitting = {name: tensor for name, tensor in given.items() if name in own and tensor.shape == own[name].shape}
     if problems and (strict or not fitting):
-        got = f"holds other tensors than {type(net).__name__} ({checkpoint.shown(problems)})"
+        known = published_network(read)
+        got = f"holds {known or f'other tensors than {type(net).__name__}'} ({checkpoint.shown(problems)})"
         hint = "Set network to what the file was trained with, or name the right file or param_key."
         raise CheckpointError(f"{where}: {path}", got, "all tensors of this network and no others", hint)
     net.load_state_dict(fitting, strict=False)
