@@ -18,12 +18,15 @@ from .baselines.gwainet_arch import GWAInet as GWAInet
 from .baselines.hifacegan_arch import HiFaceGANPaper as HiFaceGANPaper
 from .baselines.pix2pixhd_arch import Pix2PixHD as Pix2PixHD
 from .baselines.pix2pixhd_arch import Pix2PixHDDiscriminator as Pix2PixHDDiscriminator
+from .baselines.superfan_arch import SuperFAN as SuperFAN
+from .baselines.superfan_arch import SuperFANDiscriminator as SuperFANDiscriminator
 from .data.gpen_degradation_dataset import GPENDegradationDataset as GPENDegradationDataset
 from .data.gpen_face_dataset import GPENFaceDataset as GPENFaceDataset
 from .data.gpen_task_dataset import GPENColorizationDataset as GPENColorizationDataset
 from .data.gpen_task_dataset import GPENInpaintingDataset as GPENInpaintingDataset
 from .data.gpen_task_dataset import GPENSegmentationDataset as GPENSegmentationDataset
 from .losses import DiscriminatorFeatureMatchingLoss as DiscriminatorFeatureMatchingLoss
+from .losses import HeatmapLoss as HeatmapLoss
 from .metrics.fid import calculate_fid as calculate_fid
 from .metrics.identity import calculate_identity as calculate_identity
 from .metrics.kid import calculate_kid as calculate_kid

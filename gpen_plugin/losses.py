@@ -1,14 +1,16 @@
-"""Losses and penalties: R1, gradient penalty, path length, feature matching (paper, Eq. 2)."""
+"""Losses and penalties: R1, gradient penalty, path length, feature matching (paper, Eq. 2), landmarks."""
 
 import math
 from collections.abc import Callable, Sequence
 from typing import Literal
 
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from gpen_plugin.errors import OptionError
 from gpen_plugin.host import register
+from gpen_plugin.nets import fan
 
 
 def r1_penalty(
@@ -103,6 +105,41 @@ class DiscriminatorFeatureMatchingLoss(nn.Module):
                 f"Remove {outside}.",
             )
         return self.layers
+
+
+@register("loss")
+class HeatmapLoss(nn.Module):
+    """Mean squared difference of the heat maps of 68 landmarks that FAN finds in two images (Super-FAN, Eq. 3).
+
+    MissingFileError: FAN's file is not on this machine and cannot be downloaded. CheckpointError: it is another file.
+    """
+
+    def __init__(
+        self,
+        loss_weight: float = 1.0,  # factor on the mean
+        weights: str | None = None,  # path of FAN's weights; ~ searches for 2DFAN4-11f355bf06.pth.tar
+        # heat maps of `all` of FAN's hourglasses, or of the `first` or `last`
+        stacks: Literal["all", "first", "last"] = "all",
+    ):
+        super().__init__()
+        if stacks not in ("all", "first", "last"):
+            raise OptionError("stacks", f"got {stacks!r}", "all, first or last")
+        self.loss_weight, self.stacks = loss_weight, stacks
+        self.fan = fan.load_fan(weights)
+
+    def forward(self, fake: torch.Tensor, real: torch.Tensor) -> torch.Tensor:
+        """The weighted loss, a scalar, of two batches of faces, (N, 3, H, W) RGB in [0, 1]."""
+        with torch.no_grad():
+            expected = self.heatmaps(real)
+        pairs = zip(self.heatmaps(fake), expected, strict=True)
+        return self.loss_weight * torch.stack([F.mse_loss(one, other) for one, other in pairs]).mean()
+
+    def heatmaps(self, images: torch.Tensor) -> list[torch.Tensor]:
+        """The chosen heat maps of images as in `forward`: (N, 68, 64, 64) each."""
+        if images.shape[2:] != (fan.SIDE, fan.SIDE):
+            images = F.interpolate(images, (fan.SIDE, fan.SIDE), mode="bilinear", antialias=True)
+        found = self.fan(images.float())
+        return {"all": found, "first": found[:1], "last": found[-1:]}[self.stacks]
 
 
 def _wide(features: torch.Tensor) -> torch.Tensor:

@@ -184,6 +184,14 @@ def random_vgg(monkeypatch):
 
 
 @pytest.fixture
+def random_fan(monkeypatch):
+    """Lets `HeatmapLoss` be built with random weights."""
+    from gpen_plugin.nets.fan import FAN
+
+    monkeypatch.setattr("gpen_plugin.losses.fan.load_fan", lambda *_: FAN(1, 16).eval().requires_grad_(False))
+
+
+@pytest.fixture
 def test_options(options) -> dict:
     """Options of a test of the network that `options` trains."""
     return {

@@ -251,7 +251,7 @@ def test_weights_are_looked_at_unless_a_state_is_resumed(options, tmp_path, stri
     check_run({**parsed(options), "auto_resume": True})
 
 
-@pytest.mark.usefixtures("each_metric_tried_once", "random_vgg")
+@pytest.mark.usefixtures("each_metric_tried_once", "random_vgg", "random_fan")
 @pytest.mark.parametrize("file", OPTION_FILES, ids=lambda file: file.stem)
 def test_every_option_file_is_right_but_for_its_data(faces, file):
     """All YAML under options/: keys, types and values; networks are built at full size without memory."""

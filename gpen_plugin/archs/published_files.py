@@ -9,6 +9,9 @@ import torch
 _MARKS: dict[tuple[str, ...], str] = {
     ("model.1.weight", "model.38.weight"): "Pix2PixHD's global generator",
     ("model1_1.1.weight", "model1_2.7.weight"): "Pix2PixHD with its local enhancer",
+    ("block1.0.weight", "res3.0.conv1.weight", "up2.2.weight"): "Super-FAN's generator, blocks at three sizes",
+    ("block1.0.weight", "res1.0.conv1.weight", "up2.2.weight"): "Super-FAN's generator of jzijin, blocks [12, 3, 0]",
+    ("m0.b1_4.conv1.weight", "l0.weight", "bn_end0.weight"): "FAN, the landmark network",
     ("scale0_layer0.0.weight", "scale1_layer0.0.weight"): "Pix2PixHD's discriminator",
     ("warper/flow_decoder/conv1/weight", "generator/conv_final/weight"): "GWAInet, as TensorFlow names its variables",
     ("warper.flow_decoder.conv1.weight", "generator.conv_final.weight"): "GWAInet",

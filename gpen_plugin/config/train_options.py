@@ -147,9 +147,11 @@ class RestorationOptions(AdversarialOptions):
     perceptual_opt: Mapping | None = None  # BasicSR's PerceptualLoss, on VGG-19; ~ for none
     # loss of the discriminator's features of all scales, see `DiscriminatorFeatureMatchingLoss`; ~ for none
     feature_matching_opt: Mapping | None = None
+    # loss of the heat maps of landmarks, see `HeatmapLoss`; ~ for none. It gets images in [0, 1]
+    heatmap_opt: Mapping | None = None
     conditional_d: bool = False  # give the discriminator the degraded image as well, in the first three channels
     gp_weight: float = 0.0  # weight lambda of WGAN-GP's gradient penalty (10 in its paper); 0 for none
-    # number of first iterations without a discriminator, on the other losses only
+    # number of first iterations on `pixel_opt` and `perceptual_opt` only, without a discriminator
     content_only_iter: int = 0
     r1_reg_weight: float = 0.0  # weight gamma of R1, at every `net_d_reg_every`-th iteration; 0 for none
 

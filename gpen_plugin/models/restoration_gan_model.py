@@ -39,6 +39,8 @@ class RestorationGANModel(AdversarialModel):
             "l_g_pix": self.build_loss(settings.pixel_opt),
             "l_g_percep": self.build_loss(settings.perceptual_opt),
         }
+        self.loss_heatmap = self.build_loss(settings.heatmap_opt)
+        self.content_only = False
         self.loss_feature_matching = self.build_loss(settings.feature_matching_opt)
 
     def setup_optimizers(self) -> None:
@@ -66,7 +68,8 @@ class RestorationGANModel(AdversarialModel):
         with self.autocast():
             self.output, outputs = self.restore(self.net_g)
         auxiliary = self.auxiliary_losses(outputs)
-        if current_iter <= self.settings.content_only_iter:
+        self.content_only = current_iter <= self.settings.content_only_iter
+        if self.content_only:
             terms = self.content_losses(self.output.float(), self.gt) | auxiliary
             losses = content_step(self.optimizer, terms, guard=self.guard)
         else:
@@ -108,6 +111,9 @@ class RestorationGANModel(AdversarialModel):
         Images are (N, 3, H, W), in `value_range`.
         """
         terms = {name: loss_value(loss, fake, real) for name, loss in self.content.items() if loss is not None}
+        if self.loss_heatmap is not None and not self.content_only:
+            low, high = self.value_range
+            terms["l_g_heatmap"] = self.loss_heatmap((fake - low) / (high - low), (real - low) / (high - low))
         return {name: term for name, term in terms.items() if term is not None}
 
     def auxiliary_losses(self, outputs: object) -> Losses:

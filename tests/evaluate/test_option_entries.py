@@ -20,6 +20,7 @@ from gpen_plugin.evaluate.options import runs_of
 NARROW = {"out_size": 64, "narrow": 0.0625, "num_style_feat": 16, "num_mlp": 2}
 SMALL_NETWORKS = {  # type -> arguments, and the input that they take
     "Pix2PixHD": ({"num_feat": 4}, 64),
+    "SuperFAN": ({"num_feat": 4}, 64),
     "HiFaceGAN": ({"num_feat": 4}, 64),
     "HiFaceGANPaper": ({"num_feat": 4}, 64),
     "GFPGANv1Clean": (NARROW, 64),
@@ -103,7 +104,7 @@ def examples(text: str) -> dict[str, list[dict]]:
 
 def test_examples_in_comments_are_valid():
     found = examples((REPOSITORY / "options" / "evaluate" / "table2.yml").read_text())
-    assert {"CodeFormer", "VQFR", "RestoreFormer++", "Super-FAN", "GFRNet"} == set(found)
+    assert {"CodeFormer", "VQFR", "RestoreFormer++", "GFRNet"} == set(found)
     for name, entries in found.items():
         for entry in entries:
             options_class, _ = TYPES[entry["type"]]
