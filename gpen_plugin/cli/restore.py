@@ -12,12 +12,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gpen_plugin.errors import DataError, OptionError, handle_errors, plain_message
+from gpen_plugin.version import __version__
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from gpen_plugin.restore.batch import Report, Runner
+    from gpen_plugin.restore.batch import Runner
     from gpen_plugin.restore.inputs import Inputs, Job
+    from gpen_plugin.restore.manifest import Manifest
     from gpen_plugin.restore.restorer import Restorer
     from gpen_plugin.restore.tasks import Inpaint
 
@@ -29,9 +31,15 @@ examples:
   gpen-restore film.mp4 -o restored                          a video, with its sound and subtitles
   gpen-restore faces/ -o restored --aligned -m net_g_latest.pth
 
+The output folder gets a manifest.jsonl. The same command again continues: it skips what is done, and retries failures.
+
 exit status: 0 all inputs restored, 1 an input failed (the others are restored), 2 unknown or missing options,
 3 no face in any photograph, 130 stopped by Ctrl-C, 143 stopped by SIGTERM (no file is left half written)
 """
+
+# options that do not change what is restored; and files whose contents do
+_WITHOUT_EFFECT = ("inputs", "output", "overwrite", "redo", "report", "device", "batch", "weights_dir")
+_FILES = ("detector_file", "reference", "inpaint_mask", "identity_model", "background")
 
 
 @handle_errors
@@ -64,6 +72,10 @@ def parser() -> argparse.ArgumentParser:
     output_help = "a folder; or a file name for a single photograph or video (default: the folder %(default)s)"
     add("-o", "--output", type=Path, default=Path("restored"), help=output_help)
     add("--overwrite", action="store_true", help="replace existing files (default: an existing file is an error)")
+    redo_help = (
+        "restore everything again, and replace what earlier runs of this command have written (default: continue)"
+    )
+    add("--redo", action="store_true", help=redo_help)
 
     add = parser.add_argument_group("network").add_argument
     model_help = "name, weight file or ONNX file (default: GPEN-Faces-256, which is included, or that of the task)"
@@ -172,10 +184,8 @@ def _check_aligned(arguments: argparse.Namespace) -> None:
 
 def restore(arguments: argparse.Namespace, inputs: "Inputs", folder: Path, endings: Sequence[str]) -> int:
     """Restore the inputs of a command line that `check` has passed, and return the exit status."""
-    started = time.monotonic()
-
     from gpen_plugin.checkpoints import download
-    from gpen_plugin.restore.batch import Report, Runner
+    from gpen_plugin.restore.batch import Runner
     from gpen_plugin.restore.outputs import Outputs
 
     if arguments.weights_dir:
@@ -186,60 +196,70 @@ def restore(arguments: argparse.Namespace, inputs: "Inputs", folder: Path, endin
     try:
         restorer = _restorer(arguments)
         restorer.check_aligned(arguments.aligned)
-        runner = Runner(restorer, outputs, _variants(arguments, restorer, endings), aligned=arguments.aligned)
+        variants = _variants(arguments, restorer, endings)
         print(f"network: {restorer.network.description}")
         if not arguments.aligned:
             print(f"faces: {restorer.detector.notice}\nmasks: {restorer.mask.notice}")
-        report = Report(
-            restorer.network.description,
-            vars(arguments),
-            len(inputs.jobs) + len(inputs.unreadable),
-            arguments.aligned,
-            skipped_files=inputs.skipped_files,
-            has_file=bool(arguments.report),
-        )
-        try:
-            _run(inputs, runner, report)
-        finally:
-            report.seconds = time.monotonic() - started
-            print(report.summary(), flush=True)
-            is_written = not arguments.report or _write(report, arguments.report)
-        return report.status if is_written else 1
+        with _manifest(arguments, restorer, folder) as manifest:
+            redo = arguments.redo or arguments.overwrite
+            runner = Runner(restorer, outputs, variants, aligned=arguments.aligned, manifest=manifest, redo=redo)
+            return _run(arguments, inputs, runner, restorer.network.description)
     finally:
         outputs.close()
 
 
-def _run(inputs: "Inputs", runner: "Runner", report: "Report") -> None:
-    """Run the jobs, and print notes and errors of each when it is done."""
+def _run(arguments: argparse.Namespace, inputs: "Inputs", runner: "Runner", network: str) -> int:
+    """Run the jobs, print notes and errors of each when it is done, and return the exit status."""
     from tqdm import tqdm
 
-    from gpen_plugin.restore.batch import JobReport
+    from gpen_plugin.restore.report import JobReport, Report, ReportFile
 
-    with tqdm(total=report.total, unit="input") as progress:
+    started = time.monotonic()
+    total = len(inputs.jobs) + len(inputs.unreadable)
+    report = Report(total, arguments.aligned, skipped_files=inputs.skipped_files)
+    file = arguments.report and ReportFile(arguments.report, network, vars(arguments), inputs.skipped_files)
+    lost = False
 
-        def done(job: JobReport) -> None:
-            report.add(job)
-            progress.set_postfix(faces=report.faces, refresh=False)
-            progress.update()
-            if job.error is not None:
-                progress.write(f"gpen_plugin: failed: {job.error}", file=sys.stderr)
-            for note in job.notes:
-                progress.write(f"{job.source}: {note}", file=sys.stderr)
+    def done(job: JobReport) -> None:
+        nonlocal lost
+        report.add(job)
+        progress.set_postfix(faces=report.faces, refresh=False)
+        progress.update()
+        if job.error is not None:
+            progress.write(f"gpen_plugin: failed: {job.error}", file=sys.stderr)
+        for note in () if job.is_earlier else job.notes:
+            progress.write(f"{job.source}: {note}", file=sys.stderr)
+        if file:
+            try:
+                file.add(job)
+            except DataError as error:
+                lost = True
+                progress.write(f"gpen_plugin: {plain_message(error)} {job.to_dict()}", file=sys.stderr)
 
-        for folder, error in inputs.unreadable:
-            done(JobReport(folder, None, error=plain_message(error)))
-        runner(inputs.jobs, done)
-
-
-def _write(report: "Report", path: Path) -> bool:
-    """Write the report file; if that fails, print the report, so that it is not lost, and return False."""
     try:
-        report.write(path)
-        return True
-    except DataError as error:
-        print(f"gpen_plugin: {plain_message(error)} The report follows.", file=sys.stderr)
-        print(report.to_json(), flush=True)
-        return False
+        with tqdm(total=total, unit="input") as progress:
+            for folder, error in inputs.unreadable:
+                done(JobReport(folder, None, error=plain_message(error)))
+            runner(inputs.jobs, done)
+    finally:
+        report.seconds = time.monotonic() - started
+        print(report.summary(), flush=True)
+    return 1 if lost else report.status
+
+
+def _manifest(
+    arguments: argparse.Namespace, restorer: "Restorer", folder: Path
+) -> "contextlib.AbstractContextManager[Manifest | None]":
+    """The manifest of the output folder; none for a single input with an output file of its own."""
+    from gpen_plugin.restore.manifest import Manifest, settings_digest
+
+    if arguments.output.expanduser() != folder:
+        return contextlib.nullcontext()
+    files = [getattr(restorer.network, "file", None), *(getattr(arguments, name) for name in _FILES)]
+    settings = {name: value for name, value in vars(arguments).items() if name not in _WITHOUT_EFFECT}
+    if not arguments.aligned:
+        settings |= {"detector": restorer.detector.notice, "mask": restorer.mask.notice}
+    return contextlib.closing(Manifest(folder, settings_digest({**settings, "version": __version__}, files)))
 
 
 def _restorer(arguments: argparse.Namespace) -> "Restorer":

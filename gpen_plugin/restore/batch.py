@@ -1,21 +1,17 @@
-"""Run the jobs of ``gpen-restore`` in batches and report them; a job that fails does not stop the others."""
+"""Run the jobs of ``gpen-restore`` in batches; a job that fails does not stop the others."""
 
 import contextlib
 import itertools
-import json
-import math
 import traceback
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
 from tqdm import tqdm
 
 from gpen_plugin.errors import DataError, GPENError, MissingFileError, plain_message
-from gpen_plugin.images.files import write_whole
 from gpen_plugin.images.grid import side_by_side
 from gpen_plugin.images.photograph import (
     Photograph,
@@ -28,165 +24,15 @@ from gpen_plugin.images.photograph import (
 from gpen_plugin.restore.alignment import side_in_photograph
 from gpen_plugin.restore.detection import DetectedFace
 from gpen_plugin.restore.inputs import Job
+from gpen_plugin.restore.manifest import Manifest
 from gpen_plugin.restore.outputs import FACES_FOLDER, OutputError, Outputs
+from gpen_plugin.restore.report import FaceReport, JobReport
 from gpen_plugin.restore.restorer import Restoration, RestoredFace, Restorer
 from gpen_plugin.restore.video import restore_video
 from gpen_plugin.restore.video_reader import VideoSource
 
 MAX_PIXELS_AT_ONCE = 64_000_000  # of photographs and results in memory; a larger one is restored by itself
 MIN_SIZE_RATIO = 2  # of a face to the network's input, from which a larger network is recommended
-MAX_NAMES = 12  # in a line of the summary; the report file has all
-
-
-@dataclass(frozen=True)
-class FaceReport:
-    """The report of a face, without images."""
-
-    entry: dict[str, Any]  # in the report file
-    skip_reason: str | None  # see `RestoredFace`
-
-    @classmethod
-    def of(cls, face: RestoredFace, page: int | None = None) -> "FaceReport":
-        """`page`: number of the page in a file of several, from 1."""
-        known = face.identity is not None and math.isfinite(face.identity)  # JSON has no NaN
-        entry: dict[str, Any] = {} if page is None else {"page": page}
-        if face.detected is not None:
-            entry |= {
-                "box": face.detected.box.round(2).tolist(),
-                "landmarks": face.detected.landmarks.round(2).tolist(),
-                "score": round(face.detected.score, 4),
-                "detector": face.detected.detector,
-            }
-        entry |= {"identity": face.identity if known else None}
-        if face.added_detail is not None:
-            entry |= {"added_detail": round(face.added_detail, 2), "weight": round(face.weight, 2)}
-        return cls({**entry, "skip_reason": face.skip_reason}, face.skip_reason)
-
-
-@dataclass
-class JobReport:
-    source: Path  # the input
-    target: Path | None  # the result; None for a folder that could not be read
-    faces: Sequence[FaceReport] = ()  # of a photograph or aligned image
-    video: dict[str, Any] | None = None  # fields of `VideoReport`
-    notes: Sequence[str] = ()  # for the user, e.g. that only the first frame was read
-    error: str | None = None  # why nothing was written
-
-    @property
-    def found(self) -> int:
-        """Number of faces; for a video, the sum over all frames."""
-        return self.video["faces"] if self.video else len(self.faces)
-
-    def to_dict(self) -> dict[str, Any]:
-        entry: dict[str, Any] = {"source": str(self.source), "target": self.target and str(self.target)}
-        if self.error is not None:
-            return {**entry, "error": self.error}
-        entry["notes"] = list(self.notes)
-        if self.video:
-            return {**entry, "video": self.video}
-        return {**entry, "faces": [face.entry for face in self.faces]}
-
-
-@dataclass
-class _Names:
-    count: int = 0
-    first: list[str] = field(default_factory=list)
-
-    def add(self, name: object) -> None:
-        self.count += 1
-        if self.count <= MAX_NAMES:
-            self.first.append(str(name))
-
-    def __str__(self) -> str:
-        return _join_names(self.first, self.count, ", ")
-
-
-@dataclass
-class Report:
-    """The report of a run: counts, a few names, and for the report file one line per input."""
-
-    model: str  # description of the network
-    settings: dict[str, Any]  # the options of the run
-    total: int  # number of inputs
-    aligned: bool = False  # whether the inputs are aligned faces
-    skipped_files: Sequence[str] = ()  # see `Inputs`
-    has_file: bool = True  # whether `to_json` will be called
-    seconds: float = 0.0  # duration
-    faces: int = field(default=0, init=False)
-    _done: int = field(default=0, init=False)
-    _failed: _Names = field(default_factory=_Names, init=False)
-    _empty: _Names = field(default_factory=_Names, init=False)
-    _with_skipped: _Names = field(default_factory=_Names, init=False)
-    _skipped: int = field(default=0, init=False)
-    _reasons: set[str] = field(default_factory=set, init=False)
-    _videos: list[str] = field(default_factory=list, init=False)
-    _entries: list[str] = field(default_factory=list, init=False)
-
-    def add(self, job: JobReport) -> None:
-        if self.has_file:
-            self._entries.append(json.dumps(job.to_dict(), default=str))
-        if job.error is not None:
-            self._failed.add(job.source)
-            return
-        self._done += 1
-        self.faces += job.found
-        if not job.found:
-            self._empty.add(job.source)
-        reasons = [face.skip_reason for face in job.faces if face.skip_reason]
-        if reasons:
-            self._skipped += len(reasons)
-            self._reasons.update(reasons)
-            self._with_skipped.add(job.source)
-        if job.video:
-            self._videos.append(f"{job.source.name}: {_count(job.video['frames'], 'frame')}")
-
-    @property
-    def status(self) -> int:
-        if self._failed.count or self._done < self.total:
-            return 1
-        return 3 if self._done and not self.aligned and not self.faces else 0
-
-    def summary(self) -> str:
-        written = f"{self._done} of {_count(self.total, 'input')} written"
-        lines = [f"{written}, {_count(self.faces, 'face')}, {self.seconds:.1f} s"]
-        if self._failed.count:
-            lines.append(f"not written: {self._failed}")
-        if rest := self.total - self._done - self._failed.count:
-            lines.append(f"not started: {_count(rest, 'input')}")
-        if self._empty.count and not self.aligned:
-            lines.append(f"no face in: {self._empty}")
-        if self._skipped:
-            reasons = sorted(self._reasons)
-            because = _join_names(reasons[:MAX_NAMES], len(reasons), "; ")
-            lines.append(f"{_count(self._skipped, 'face')} left unchanged ({because}) in: {self._with_skipped}")
-        if self.skipped_files:
-            names = _join_names(self.skipped_files[:MAX_NAMES], len(self.skipped_files), ", ")
-            lines.append(f"skipped: {_count(len(self.skipped_files), 'file')}: {names}")
-        return "\n".join([*lines, *self._videos])
-
-    def to_json(self) -> str:
-        head = {
-            "model": self.model,
-            "settings": self.settings,
-            "seconds": round(self.seconds, 3),
-            "skipped_files": list(self.skipped_files),
-        }
-        opened = json.dumps(head, indent=2, default=str).removesuffix("\n}")
-        return f'{opened},\n  "jobs": [\n    ' + ",\n    ".join(self._entries) + "\n  ]\n}\n"
-
-    def write(self, path: Path) -> None:
-        """Write it as JSON. DataError if that fails."""
-        write_whole(path, self.to_json().encode())
-
-
-def _count(number: int, what: str) -> str:
-    return f"{number} {what}{'s' * (number != 1)}"
-
-
-def _join_names(first: Iterable[str], count: int, between: str) -> str:
-    """The first of some texts, and the number of further ones."""
-    more = [f"and {count - MAX_NAMES} more"] if count > MAX_NAMES else []
-    return between.join([*first, *more])
 
 
 class Runner:
@@ -198,8 +44,11 @@ class Runner:
         variants: Mapping[str, Restorer],
         *,
         aligned: bool,  # whether each image shows one aligned face
+        manifest: Manifest | None = None,  # of the output folder; jobs that it lists as done are skipped
+        redo: bool = False,  # whether these are run again, and their results replaced
     ):
         self._restorer, self._outputs, self._aligned = restorer, outputs, aligned
+        self._manifest, self._redo = manifest, redo
         self._restorers = {"": restorer, **variants}
         self._variants = variants
         self._fatal: OutputError | None = None
@@ -216,36 +65,62 @@ class Runner:
             OutputError: nothing more can be written.
         """
 
-        def finish(report: JobReport) -> None:
+        def finish(job: Job, report: JobReport) -> None:
+            self._record(job, report)
             done(report)
             if self._fatal is not None:
                 raise self._fatal
 
         images = [job for job in jobs if job.kind == "image"]
         for group in self._groups(images, finish):
-            for report in self._restore_group(group):
-                finish(report)
+            for job, report in self._restore_group(group):
+                finish(job, report)
         for job in jobs:
             if job.kind == "video":
-                finish(self._restore_video(job))
+                finish(job, self._restore_video(job))
+
+    def _begin(self, job: Job) -> JobReport | None:
+        """Record that a job starts, or return its report if an earlier run has done it."""
+        self._outputs.check()
+        if self._manifest is not None:
+            line = None if self._redo else self._manifest.finished(job)
+            if line is not None:
+                return JobReport.of_earlier_run(job, line["report"])
+            if self._manifest.has_begun(job, done=self._redo):
+                self._outputs.allow_replacing(job, list(self._variants))
+        self._outputs.refuse_existing(job, list(self._variants))
+        if self._manifest is not None:
+            self._manifest.start(job)
+        return None
+
+    def _record(self, job: Job, report: JobReport) -> None:
+        if self._manifest is None or report.is_earlier:
+            return
+        try:
+            self._manifest.end(job, report.to_dict(), job.written(self._variants if job.kind == "image" else ()))
+        except DataError as error:
+            self._fatal = self._fatal or self._outputs.fatal_error(error)
+            report.notes = [*report.notes, plain_message(error)]
 
     def _groups(
-        self, jobs: Sequence[Job], finish: Callable[[JobReport], None]
+        self, jobs: Sequence[Job], finish: Callable[[Job, JobReport], None]
     ) -> Iterator[list[tuple[Job, Photograph]]]:
         """Photographs that share batches and fit into memory together; others are finished here."""
         group, pixels = [], 0
         results = len(self._restorers) * self._restorer.upscale**2
         for job in jobs:
-            self._outputs.check()
             try:
-                self._outputs.refuse_existing(job, list(self._variants))
+                earlier = self._begin(job)
+                if earlier is not None:
+                    finish(job, earlier)
+                    continue
                 pages = read_pages(job.source)
                 photograph = next(pages)
             except Exception as error:
-                finish(self._failure(job, error))
+                finish(job, self._failure(job, error))
                 continue
             if photograph.pages > 1:
-                finish(self._restore_pages(job, itertools.chain([photograph], pages)))
+                finish(job, self._restore_pages(job, itertools.chain([photograph], pages)))
                 continue
             size = photograph.pixels.shape[0] * photograph.pixels.shape[1] * (1 + results)
             if group and (len(group) == self._restorer.batch or pixels + size > MAX_PIXELS_AT_ONCE):
@@ -256,7 +131,7 @@ class Runner:
         if group:
             yield group
 
-    def _restore_group(self, group: Sequence[tuple[Job, Photograph]]) -> Iterator[JobReport]:
+    def _restore_group(self, group: Sequence[tuple[Job, Photograph]]) -> Iterator[tuple[Job, JobReport]]:
         """Restore together; if that fails, one by one, so that only the photograph that fails is lost."""
         try:
             results = self._detect_and_restore([photograph for _, photograph in group])
@@ -264,13 +139,13 @@ class Runner:
             raise
         except Exception as error:
             if len(group) == 1:
-                yield self._failure(group[0][0], error)
+                yield group[0][0], self._failure(group[0][0], error)
                 return
             for one in group:
                 yield from self._restore_group([one])
             return
         for (job, photograph), result in zip(group, results, strict=True):
-            yield self._write_results(job, photograph, result)
+            yield job, self._write_results(job, photograph, result)
 
     def _detect_and_restore(self, photographs: list[Photograph]) -> list[dict[str, Restoration]]:
         """Results of each photograph, by the endings of their names."""
@@ -347,8 +222,9 @@ class Runner:
         try:
             if self._aligned:
                 raise DataError(str(job.source), "is a video, but --aligned is for images of one face")
-            self._outputs.check()
-            self._outputs.refuse_existing(job, [])
+            earlier = self._begin(job)
+            if earlier is not None:
+                return earlier
             compare = self._outputs.compare_path(job) if self._outputs.compare else None
             for path in filter(None, (job.target, compare)):
                 self._outputs.make_parents(path)

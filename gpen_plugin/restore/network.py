@@ -111,6 +111,8 @@ class OnnxFaceNetwork:
         CheckpointError: the file is damaged, or that of another network.
     """
 
+    file: Path | None = None  # that `open_network` has read it from
+
     def __init__(
         self,
         path: Path,  # of the file
@@ -245,6 +247,7 @@ class TorchNetwork:
     net: torch.nn.Module  # in eval mode, on the device; fused, see `gpen_plugin.archs.inference`
     device: torch.device  # where it computes
     value_range: tuple[float, float]  # lowest and highest value that `net` takes and gives
+    file: Path | None = None  # that `open_network` has read it from
 
     def __init__(
         self,
@@ -331,6 +334,7 @@ def open_network(
         network = OnnxFaceNetwork(path, device, known)
     else:
         network = _open_weights(path, key, device, precision, known)
+    network.file = path
     if known is not None and not known.is_ours:
         zoo.print_license_once()
     return network

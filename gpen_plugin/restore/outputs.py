@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import glob
 import hashlib
 import os
 import tempfile
@@ -35,6 +36,7 @@ class Outputs:
     ):
         self.folder, self.faces, self.compare, self._overwrite = folder, faces, compare, overwrite
         self._created, self._device = [], None
+        self._replaceable: set[Path] = set()
 
     def check_names(self, jobs: Sequence[Job]) -> None:
         """Raise an OptionError if results would be written into the folders of faces or comparisons."""
@@ -77,6 +79,15 @@ class Outputs:
             got = "is not there any more, or is on another disk"
             raise OutputError(str(self.folder), got, "the folder of the start", "Connect the disk, and run again.")
 
+    def allow_replacing(self, job: Job, endings: Sequence[str]) -> None:
+        """Let a job replace the files that an earlier run has written for it."""
+        faces = self.side_path(FACES_FOLDER, job)
+        self._replaceable.update(
+            job.written(endings),
+            (self.compare_path(job, ending) for ending in ("", *endings)),
+            faces.parent.glob(glob.escape(faces.name) + "_*.png"),
+        )
+
     def refuse_existing(self, job: Job, endings: Sequence[str]) -> None:
         """Raise a DataError if a file that a job will write exists and must not be replaced."""
         if self._overwrite:
@@ -86,7 +97,7 @@ class Outputs:
             paths += [self.compare_path(job, ending) for ending in ("", *endings)]
         if self.faces:
             paths.append(self.side_path(FACES_FOLDER, job, "_00_before.png"))
-        there = next((path for path in paths if os.path.lexists(path)), None)
+        there = next((path for path in paths if os.path.lexists(path) and path not in self._replaceable), None)
         if there is not None:
             raise _exists_error(there)
 
@@ -103,10 +114,11 @@ class Outputs:
     def new_file(self, path: Path) -> Iterator[BinaryIO]:
         """A file that gets its name at the end of the block, unless an error occurs. See `write`."""
         self.make_parents(path)
-        if not self._overwrite and os.path.lexists(path):
+        if not self._overwrite and path not in self._replaceable and os.path.lexists(path):
             raise _exists_error(path)
         with whole_file(path) as file:
             yield file
+        self._replaceable.discard(path)
 
     def make_parents(self, path: Path) -> None:
         self.check()

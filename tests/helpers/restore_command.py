@@ -2,6 +2,7 @@
 
 import cv2
 
+from gpen_plugin.restore import manifest
 from helpers.restorer_parts import photograph
 
 
@@ -12,4 +13,6 @@ def write(path, seed=0):
 
 
 def files(folder):
-    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+    """All files of a folder, without the manifest."""
+    found = (path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+    return sorted(name for name in found if name.rpartition("/")[2] != manifest.NAME)

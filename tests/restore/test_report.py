@@ -1,12 +1,14 @@
 import json
 import math
+import signal
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from gpen_plugin.restore.batch import FaceReport, JobReport, Report
+from gpen_plugin.errors import DataError
+from gpen_plugin.restore.report import FaceReport, JobReport, Report, ReportFile
 from gpen_plugin.restore.restorer import RestoredFace
 
 TARGET = Path("out")
@@ -18,7 +20,7 @@ def face(kept: str | None = None) -> FaceReport:
 
 
 def report(*jobs: JobReport, aligned: bool = False, total: int | None = None) -> Report:
-    made = Report("network", {}, len(jobs) if total is None else total, aligned, seconds=2)
+    made = Report(len(jobs) if total is None else total, aligned, seconds=2)
     for job in jobs:
         made.add(job)
     return made
@@ -64,36 +66,60 @@ def test_the_status(jobs, aligned, status):
     assert report(*jobs, aligned=aligned).status == status
 
 
-def test_report_is_valid_json(tmp_path):
+def test_report_file_is_valid_json_after_each_job(tmp_path):
     crop = np.zeros((8, 8, 3), np.float32)
     unknown = FaceReport.of(RestoredFace(None, np.eye(2, 3), crop, crop, identity=math.nan))
-    made = report(
-        JobReport(Path("a.png"), TARGET, [unknown]), JobReport(Path("b.png"), TARGET, error="b.png: is empty")
-    )
-    made.settings = {"output": TARGET, "alpha": 0.5}
-    made.write(tmp_path / "report.json")
-    read = json.loads((tmp_path / "report.json").read_text(), parse_constant=pytest.fail)
-    assert read["jobs"][0]["faces"][0]["identity"] is None
-    assert [job["target"] for job in read["jobs"]] == ["out", "out"]
-    assert read["settings"] == {"output": "out", "alpha": 0.5}
+    path = tmp_path / "report.json"
+
+    def read():
+        return json.loads(path.read_text(), parse_constant=pytest.fail)
+
+    file = ReportFile(path, "network", {"output": TARGET, "alpha": 0.5}, ["in/IMG_1.DNG (raw)"])
+    assert read()["jobs"] == []
+    file.add(JobReport(Path("a.png"), TARGET, [unknown]))
+    assert [job["source"] for job in read()["jobs"]] == ["a.png"]
+    file.add(JobReport(Path("b.png"), TARGET, error="b.png: is empty"))
+    assert read()["jobs"][0]["faces"][0]["identity"] is None
+    assert [job["target"] for job in read()["jobs"]] == ["out", "out"]
+    assert read()["settings"] == {"output": "out", "alpha": 0.5}
+    assert read()["skipped_files"] == ["in/IMG_1.DNG (raw)"]
+    assert 0 <= read()["seconds"] < 60
+
+
+def test_report_file_on_a_full_disk_stays_valid(tmp_path):
+    path = tmp_path / "report.json"
+    file = ReportFile(path, "network", {}, [])
+    file.add(JobReport(Path("a.png"), TARGET))
+    before = path.read_bytes()
+    resource = pytest.importorskip("resource")
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # writing fails instead
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) + 20, limit[1]))
+        with pytest.raises(DataError, match=r"cannot be written .*without b\.png"):
+            file.add(JobReport(Path("b.png"), TARGET))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+        signal.signal(signal.SIGXFSZ, handler)
+    assert path.read_bytes() == before
+    file.add(JobReport(Path("c.png"), TARGET))
+    assert [job["source"] for job in json.loads(path.read_text())["jobs"]] == ["a.png", "c.png"]
 
 
 def test_skipped_and_unstarted_inputs_are_counted_and_named():
-    made = Report("network", {}, 3, skipped_files=["in/IMG_1.DNG (raw)", "in/x (no suffix)"])
+    made = Report(3, skipped_files=["in/IMG_1.DNG (raw)", "in/x (no suffix)"])
     made.add(JobReport(Path("a.png"), TARGET, [face()]))
     assert made.summary().splitlines()[1:] == [
         "not started: 2 inputs",
         "skipped: 2 files: in/IMG_1.DNG (raw), in/x (no suffix)",
     ]
     assert made.status == 1
-    assert json.loads(made.to_json())["skipped_files"] == ["in/IMG_1.DNG (raw)", "in/x (no suffix)"]
 
 
-def test_a_report_keeps_no_images_and_without_a_file_no_list():
+def test_a_report_keeps_no_images():
     crop = np.zeros((8, 8, 3), np.float32)
     references = sys.getrefcount(crop)
-    made = Report("network", {}, 1, has_file=False)
+    made = Report(1)
     made.add(JobReport(Path("a.png"), TARGET, [FaceReport.of(RestoredFace(None, np.eye(2, 3), crop, crop))] * 2))
     assert sys.getrefcount(crop) == references
     assert made.faces == 2
-    assert json.loads(made.to_json())["jobs"] == []

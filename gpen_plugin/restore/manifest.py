@@ -1,0 +1,230 @@
+"""The manifest of an output folder, ``manifest.jsonl``: it lets the same command continue where it was stopped.
+
+One JSON object per line. A job has a line when it starts and another when it ends; the last one counts. Lines are only
+appended, so a process that is killed loses at most the line that it was writing, and that job is run again.
+
+    source     absolute path of the input
+    status     ``started``, ``done`` or ``failed``
+    settings   digest of the options and weights, see `settings_digest`
+    size, mtime_ns, sha256   of the input when the job started
+    target     path of the result, relative to the folder
+    outputs    files of a job that is done, relative to the folder, with their sizes in bytes
+    seconds    since the job started; the jobs of a batch run together
+    report     the entry of the report file: faces, notes or the error
+"""
+
+import errno
+import hashlib
+import json
+import os
+import time
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, BinaryIO, NamedTuple
+
+from gpen_plugin.checkpoints.download import sha256_of
+from gpen_plugin.errors import DataError, OptionError
+from gpen_plugin.restore.inputs import Job
+
+try:
+    import fcntl
+except ImportError:  # on Windows
+    fcntl = None
+    import msvcrt
+
+NAME = "manifest.jsonl"
+_LOCKED_BYTE = 2**40  # beyond the end; Windows locks bytes, and a locked one cannot be read
+
+
+def settings_digest(
+    settings: Mapping[str, Any],  # what decides the results, besides the inputs
+    files: Iterable[str | os.PathLike | None],  # whose contents decide them; no file: skipped
+) -> str:
+    """Digest of settings and file contents, 16 hex digits."""
+    contents = [sha256_of(file) if file and os.path.isfile(file) else None for file in files]
+    text = json.dumps([settings, contents], sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+class _Known(NamedTuple):
+    """The last line of an input, in short."""
+
+    status: str
+    settings: str
+    target: str
+    start: int  # position of the line in the file
+
+
+class Manifest:
+    """The open manifest of an output folder. No other process can open it meanwhile.
+
+    Raises:
+        OptionError: another process is working in this folder.
+        DataError: the file cannot be read or written, or is damaged.
+    """
+
+    def __init__(
+        self,
+        folder: Path,  # the output folder, which exists
+        settings: str,  # of this run, from `settings_digest`
+    ):
+        self.path, self._folder, self._settings = folder / NAME, folder, settings
+        self._known: dict[str, _Known] = {}
+        self._started: dict[str, tuple[dict[str, Any], float]] = {}
+        self._file = _open_locked(self.path)
+        try:
+            self._read()
+        except BaseException:
+            self._file.close()
+            raise
+
+    def close(self) -> None:
+        """Release it. It is removed if there are no results."""
+        if not any(known.status == "done" or self._size(known.target) is not None for known in self._known.values()):
+            self.path.unlink(missing_ok=True)
+        self._file.close()
+
+    def has_begun(self, job: Job, *, done: bool) -> bool:
+        """Whether an earlier run has begun the job and has not finished it; with `done`, or has finished it.
+
+        Then its results, if there are any, are of that run.
+        """
+        known = self._known.get(_key(job))
+        return known is not None and (done or known.status != "done")
+
+    def finished(self, job: Job) -> dict[str, Any] | None:
+        """The line of a job that is done, if input, settings and results are still the same; otherwise None.
+
+        Raises: DataError: the job is done, but from another state of the input, or with other settings.
+        """
+        known = self._known.get(_key(job))
+        if known is None or known.status != "done":
+            return None
+        line = self._line(known)
+        there = {name: self._size(name) for name in line["outputs"]}
+        if line["target"] != self._relative(job.target) or None in there.values():
+            return None
+        hint = "Pass --redo to restore it again, or name another folder."
+        if known.settings != self._settings:
+            raise DataError(str(job.target), "was restored with other options or weights", "those of this run", hint)
+        if not _same_input(job.source, line):
+            raise DataError(str(job.target), f"was restored before {job.source} changed", "the same input", hint)
+        if there != line["outputs"]:
+            raise DataError(str(job.target), "has changed since it was written", "the result of an earlier run", hint)
+        return line
+
+    def start(self, job: Job) -> None:
+        """Record that a job starts. DataError if the input or the manifest cannot be accessed."""
+        line = {"source": _key(job), "settings": self._settings, "target": self._relative(job.target)}
+        line |= _state(job.source)
+        self._append({**line, "status": "started"})
+        self._started[_key(job)] = line, time.monotonic()
+
+    def end(self, job: Job, report: Mapping[str, Any], outputs: Iterable[Path]) -> None:
+        """Record how a job that has started ended: its entry of the report file, and the files that it has written."""
+        if _key(job) not in self._started:
+            return
+        line, since = self._started.pop(_key(job))
+        failed = "error" in report
+        line |= {
+            "status": "failed" if failed else "done",
+            "seconds": round(time.monotonic() - since, 3),
+            "report": dict(report),
+        }
+        if not failed:
+            line["outputs"] = {self._relative(path): path.stat().st_size for path in outputs}
+        self._append(line)
+
+    def _read(self) -> None:
+        whole = 0
+        with self.path.open("rb") as file:
+            for raw in file:
+                if not raw.endswith(b"\n"):
+                    break  # the process was killed while it wrote this line
+                try:
+                    line = json.loads(raw)
+                    self._known[line["source"]] = _Known(line["status"], line["settings"], line["target"], whole)
+                except (ValueError, KeyError, TypeError) as error:
+                    hint = "Move it away; results that are there are then refused, or replaced with --overwrite."
+                    raise DataError(
+                        str(self.path), f"is damaged at byte {whole}", "a JSON object per line", hint
+                    ) from error
+                whole += len(raw)
+        self._file.truncate(whole)
+
+    def _append(self, line: Mapping[str, Any]) -> None:
+        raw = json.dumps(line, default=str).encode() + b"\n"
+        start = self._file.seek(0, os.SEEK_END)
+        try:
+            if self._file.write(raw) < len(raw):
+                self._file.truncate(start)
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        except OSError as error:
+            got = f"cannot be written ({error.strerror})"
+            raise DataError(str(self.path), got, "a writable folder with space left") from error
+        self._known[line["source"]] = _Known(line["status"], line["settings"], line["target"], start)
+
+    def _line(self, known: _Known) -> dict[str, Any]:
+        with self.path.open("rb") as file:
+            file.seek(known.start)
+            return json.loads(file.readline())
+
+    def _relative(self, path: Path) -> str:
+        return path.relative_to(self._folder).as_posix()
+
+    def _size(self, name: str) -> int | None:
+        try:
+            return (self._folder / name).stat().st_size
+        except OSError:
+            return None
+
+
+def _key(job: Job) -> str:
+    return os.path.abspath(job.source)
+
+
+def _state(source: Path) -> dict[str, Any]:
+    try:
+        found = source.stat()
+        return {"size": found.st_size, "mtime_ns": found.st_mtime_ns, "sha256": sha256_of(source)}
+    except OSError as error:
+        raise DataError(str(source), f"cannot be read ({error.strerror})", "a readable file") from error
+
+
+def _same_input(source: Path, line: Mapping[str, Any]) -> bool:
+    found = source.stat()
+    if found.st_size != line["size"]:
+        return False
+    return found.st_mtime_ns == line["mtime_ns"] or sha256_of(source) == line["sha256"]
+
+
+def _open_locked(path: Path) -> BinaryIO:
+    while True:
+        try:
+            file = path.open("a+b", buffering=0)
+        except OSError as error:
+            got = f"cannot be opened ({error.strerror})"
+            raise DataError(str(path), got, "a manifest that can be read and written") from error
+        if not _lock(file):
+            file.close()
+            hint = "Wait for that run or stop it, or name another folder."
+            raise OptionError("--output", f"{path.parent} is in use by another gpen-restore", "a folder", hint)
+        # A process that ends removes an empty manifest: then this is a file without a name.
+        if path.exists() and os.path.samestat(path.stat(), os.fstat(file.fileno())):
+            return file
+        file.close()
+
+
+def _lock(file: BinaryIO) -> bool:
+    """Lock an open file until it is closed; False if another process has it."""
+    try:
+        if fcntl is not None:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        else:
+            file.seek(_LOCKED_BYTE)
+            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
+    except BlockingIOError:
+        return False
+    except OSError:
+        return fcntl is not None  # a file system without locks; on Windows this is how a locked byte is reported
+    return True
