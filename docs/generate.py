@@ -41,6 +41,7 @@ OPTION_SECTIONS: tuple[tuple[int, str, str, str, tuple[str, ...]], ...] = (
     (4, "PSP", "For comparison.", "PSP", ()),
     (4, "Pix2PixHD", "For comparison, as all networks below: `network_g` of a `RestorationGANModel`.", "Pix2PixHD", ()),
     (4, "Pix2PixHDDiscriminator", "`network_d` of a `RestorationGANModel`.", "Pix2PixHDDiscriminator", ()),
+    (4, "GFRNet", "With `ref`, a reference face.", "GFRNet", ()),
     (4, "GWAInet", "With `ref`, a reference face.", "GWAInet", ()),
     (4, "HiFaceGANPaper", "", "HiFaceGANPaper", ()),
     (4, "SuperFAN", "", "SuperFAN", ()),

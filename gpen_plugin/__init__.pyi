@@ -14,6 +14,7 @@ from .archs.gpen_arch import GPEN as GPEN
 from .archs.gpen_discriminator_arch import GPENDiscriminator as GPENDiscriminator
 from .archs.inference import fuse as fuse
 from .archs.psp_arch import PSP as PSP
+from .baselines.gfrnet_arch import GFRNet as GFRNet
 from .baselines.gwainet_arch import GWAInet as GWAInet
 from .baselines.hifacegan_arch import HiFaceGANPaper as HiFaceGANPaper
 from .baselines.pix2pixhd_arch import Pix2PixHD as Pix2PixHD

@@ -36,6 +36,7 @@ from gpen_plugin.config.train_options import (
     ValOptions,
     check_loggers,
 )
+from gpen_plugin.data.gpen_degradation_dataset import GPENDegradationDataset
 from gpen_plugin.data.gpen_face_dataset import GPENFaceDataset, normalized_range, stated_range
 from gpen_plugin.errors import CheckpointError, DataError, GPENError, OptionError, join_errors
 from gpen_plugin.host import is_our_own, is_ours, registered, resolve, state_to_resume, trains_ours
@@ -251,6 +252,10 @@ def _shapes_of_phase(opt: Mapping, phase: str, data: Mapping) -> Iterator[GPENEr
     lq = torch.empty(2, 3, in_size, in_size, device="meta")
     net = _meta_network(opt["network_g"])
     inputs = [lq, lq] if "ref" in inspect.signature(net.forward).parameters else [lq]
+    if len(inputs) > 1 and _is_a(_class_of("dataset", data), GPENDegradationDataset) and not data.get("references"):
+        got, hint = f"missing, and {type(net).__name__} restores with a reference face", "See docs/EVALUATION.md."
+        yield OptionError(f"datasets:{phase}:references", got, "identities, or a dataroot of references", hint)
+        return
     problems = [*schema.try_call(lambda: _check_image(net(*inputs), size, phase), "network_g")]
     yield from problems
     if phase == "train" and not problems and is_our_own(_class_of("arch", opt["network_d"])):

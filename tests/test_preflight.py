@@ -251,9 +251,17 @@ def test_weights_are_looked_at_unless_a_state_is_resumed(options, tmp_path, stri
     check_run({**parsed(options), "auto_resume": True})
 
 
+@pytest.fixture
+def one_person(tmp_path):
+    """A table of identities in which all faces show one person."""
+    path = tmp_path / "identities.csv"
+    path.write_text("image,identity\n" + "".join(f"face_{i},a\n" for i in range(8)))
+    return path
+
+
 @pytest.mark.usefixtures("each_metric_tried_once", "random_vgg", "random_fan")
 @pytest.mark.parametrize("file", OPTION_FILES, ids=lambda file: file.stem)
-def test_every_option_file_is_right_but_for_its_data(faces, file):
+def test_every_option_file_is_right_but_for_its_data(faces, one_person, file):
     """All YAML under options/: keys, types and values; networks are built at full size without memory."""
     first, *_ = file.read_text().splitlines()
     script = "test" if "test" in file.name else "train"
@@ -263,6 +271,8 @@ def test_every_option_file_is_right_but_for_its_data(faces, file):
         data |= {"dataroot_gt": str(faces), "io_backend": {"type": "disk"}}
         if "dataroot_lq" in data:
             data["dataroot_lq"] = str(faces)  # maps, which are not opened before the run
+        if "references" in data:
+            data["references"] = {"identities": str(one_person)}
     for key in options["path"]:
         if key.startswith("pretrain_"):
             options["path"][key] = None
