@@ -51,7 +51,7 @@ class RecNet(nn.Module):
             self.encoder.append(_down(6 if level == 0 else widths[level - 1], width, first=level == 0, norm=not plain))
         for level in reversed(range(depth)):
             joined = widths[level] * (1 if level == depth - 1 else 2)
-            dropout = 0 < level and depth - 1 - level < NUM_DROPOUT
+            dropout = level > 0 and depth - 1 - level < NUM_DROPOUT
             self.decoder.append(_up(joined, widths[level - 1] if level else 3, norm=level > 0, dropout=dropout))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -120,7 +120,8 @@ def sample(image: torch.Tensor, grid: torch.Tensor) -> torch.Tensor:
 
 def identity_grid(grid: torch.Tensor) -> torch.Tensor:
     """The grid of the shape of another, (N, H, W, 2), at which sampling returns the image itself: (H, W, 2)."""
-    x, y = (torch.linspace(-1, 1, side, dtype=grid.dtype, device=grid.device) for side in (grid.shape[2], grid.shape[1]))
+    _, height, width, _ = grid.shape
+    x, y = (torch.linspace(-1, 1, side, dtype=grid.dtype, device=grid.device) for side in (width, height))
     return torch.stack(torch.meshgrid(x, y, indexing="xy"), dim=-1)
 
 

@@ -29,6 +29,7 @@ SMALL_NETWORKS = {  # type -> arguments, and the input that they take
         {"ch": 32, "ch_mult": [1, 2], "resolution": 32, "n_embed": 8, "embed_dim": 32, "z_channels": 32},
         32,
     ),
+    "GFRNet": ({"out_size": 32, "num_feat": 2}, "native"),
     "GWAInet": ({"out_size": 32, "num_feat": 4, "warper_blocks": 1, "blocks": 1}, "native"),
 }
 SMALL_SEARCHES = {
@@ -104,7 +105,7 @@ def examples(text: str) -> dict[str, list[dict]]:
 
 def test_examples_in_comments_are_valid():
     found = examples((REPOSITORY / "options" / "evaluate" / "table2.yml").read_text())
-    assert {"CodeFormer", "VQFR", "RestoreFormer++", "GFRNet"} == set(found)
+    assert {"CodeFormer", "VQFR", "RestoreFormer++", "GFRNet-authors"} == set(found)
     for name, entries in found.items():
         for entry in entries:
             options_class, _ = TYPES[entry["type"]]
