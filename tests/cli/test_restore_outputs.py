@@ -6,18 +6,20 @@ import json
 import os
 import shutil
 import signal
-import subprocess
 import sys
+import time
 import weakref
 
 import cv2
 import pytest
 import tifffile
+from helpers.forks import fork, wait
 from helpers.restore_command import files, write
 from helpers.restorer_parts import FACES, Detector, photograph
 from helpers.tiff_files import PAGES, write_tiff
 from PIL import Image
 
+from gpen_plugin.cli.restore import main
 from gpen_plugin.errors import DataError
 from gpen_plugin.images.photograph import read_pages
 from gpen_plugin.restore import batch, outputs, restorer
@@ -254,42 +256,33 @@ def test_faces_below_min_face_are_reported(run, tmp_path):
     assert (tmp_path / "out/a.png").read_bytes() == source.read_bytes()
 
 
-SLOW = """
-import sys, time
-from helpers.restorer_parts import FACES, Detector
-from gpen_plugin.restore import restorer, outputs
-restorer.open_detector = lambda *a, **b: Detector(*FACES)
-whole = outputs.whole_file
-def slow(path):
-    print("writing", flush=True)
-    time.sleep(0.3)
-    return whole(path)
-outputs.whole_file = slow
-from gpen_plugin.cli.restore import main
-sys.exit(main(sys.argv[1:]))
-"""
-
-
 def test_sigterm_ends_as_ctrl_c_does(tmp_path, weights):
     for seed in range(8):
         write(tmp_path / f"in/{seed:02d}.png", seed)
     words = ["in", "-o", "out", "--batch", "1", "--report", "report.json", "--mask", "soft", "--device", "cpu"]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"}
-    with subprocess.Popen(
-        [sys.executable, "-c", SLOW, *words, "--model", str(weights)],
-        cwd=tmp_path,
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    ) as process:
-        lines = []
-        while sum("writing" in line for line in lines) < 3:
-            lines.append(process.stdout.readline())
-        process.send_signal(signal.SIGTERM)
-        _, err = process.communicate()
-    assert process.returncode == 143, err
-    assert "stopped; all written files are complete" in err
+    begun, writes = os.pipe()
+
+    def restore_slowly() -> int:
+        os.chdir(tmp_path)
+        restorer.open_detector = lambda *arguments, **options: Detector(*FACES)
+        whole_file = outputs.whole_file
+
+        def slow(path):
+            os.write(writes, b"1")
+            time.sleep(0.3)
+            return whole_file(path)
+
+        outputs.whole_file = slow
+        with open("printed.txt", "w", buffering=1) as sys.stderr:
+            return main([*words, "--model", str(weights)])
+
+    child = fork(restore_slowly, tmp_path / "error.txt")
+    os.close(writes)
+    assert [os.read(begun, 1) for _ in range(3)] == [b"1"] * 3
+    os.kill(child, signal.SIGTERM)
+    assert wait(child) == 128 + signal.SIGTERM
+    os.close(begun)
+    assert "stopped; all written files are complete" in (tmp_path / "printed.txt").read_text()
     written = files(tmp_path / "out")
     assert 2 <= len(written) < 8
     assert not [name for name in written if name.endswith(".part")]

@@ -2,15 +2,12 @@
 
 import json
 import shutil
-import subprocess
-import sys
 
 import cv2
 import make_eval_pairs
 import numpy as np
 import pytest
 import yaml
-from helpers import REPOSITORY
 
 from gpen_plugin.data.degradation import resize_bilinear
 from gpen_plugin.data.gpen_degradation_dataset import GPENDegradationDataset
@@ -238,11 +235,3 @@ def test_arguments_that_do_not_go_together(output, capsys, arguments, words):
     with pytest.raises(SystemExit, match="2"):
         make_eval_pairs.main([*arguments, "--output", str(output)])
     assert words in capsys.readouterr().err
-
-
-def test_as_a_command(gt, output):
-    command = [sys.executable, str(REPOSITORY / "datasets_prep" / "make_eval_pairs.py"), "--type", "bfr"]
-    arguments = ["-i", str(gt), "-s", "32", "--limit", "2", "-o", str(output)]
-    done = subprocess.run([*command, *arguments], cwd=REPOSITORY, capture_output=True, text=True, timeout=120)
-    assert done.returncode == 0, done.stderr
-    assert "2 images, 0 left out.\nbfr " in done.stdout

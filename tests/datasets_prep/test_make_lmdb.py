@@ -3,8 +3,6 @@
 import json
 import os
 import signal
-import subprocess
-import sys
 import time
 import zipfile
 from pathlib import Path
@@ -14,7 +12,7 @@ import lmdb
 import make_lmdb
 import numpy as np
 import pytest
-from helpers import REPOSITORY
+from helpers.forks import fork, wait
 
 from gpen_plugin.data.image_source import FolderSource, LmdbSource, resize_square
 from gpen_plugin.data.lmdb_file import check_lmdb
@@ -142,21 +140,19 @@ def test_finished_is_left_alone(faces, output):
     assert contents(output) == before
 
 
-def test_killed_and_run_again(tmp_path, output, capsys):
+def test_killed_and_run_again(tmp_path, output, monkeypatch, capsys):
     """Kill -9 in the middle, as soon as something is stored; then the result is that of a run that was not killed."""
-    faces = write_images(tmp_path / "many", 300, side=200)
-    script = REPOSITORY / "datasets_prep" / "make_lmdb.py"
-    command = [sys.executable, str(script), "--input", str(faces), "--output", str(output), "--size", "192"]
-    command += ["--workers", "1"]
-    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
-    process = subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL)
-    while process.poll() is None and not stored(output):
+    monkeypatch.setattr(make_lmdb, "BATCH", 10)
+    faces = write_images(tmp_path / "many", 120, side=100)
+    options = ["--input", str(faces), "--size", "96", "--output"]
+    child = fork(lambda: make_lmdb.main([*options, str(output), "--workers", "1"]), tmp_path / "error.txt")
+    while not stored(output):
+        assert os.waitpid(child, os.WNOHANG) == (0, 0), "it ended before it could be killed"
         time.sleep(0.001)
-    process.send_signal(signal.SIGKILL)
-    assert process.wait() == -signal.SIGKILL, "it ended before it could be killed"
-    assert 0 < stored(output) < 300
+    os.kill(child, signal.SIGKILL)
+    assert wait(child) == -signal.SIGKILL, "it ended before it could be killed"
+    assert 0 < stored(output) < 120
     assert not (output / "meta_info.txt").exists()
-    options = ["--input", str(faces), "--size", "192", "--output"]
     assert make_lmdb.main([*options, str(output), "--verify"]) == 0
     assert "Going on with" in capsys.readouterr().out
     assert make_lmdb.main([*options, str(tmp_path / "whole.lmdb")]) == 0

@@ -2,16 +2,14 @@
 
 import json
 import os
-import signal
 import socket
-import traceback
 from datetime import timedelta
-from pathlib import Path
+from functools import partial
 from types import SimpleNamespace
 
-import cv2
 import pytest
 import torch
+from helpers.forks import fork, wait
 from helpers.small_evaluation import MADE_FROM_RESULTS, given, run, weights, written  # noqa: F401 - fixtures
 
 from gpen_plugin.cli.evaluate import main
@@ -20,19 +18,11 @@ from gpen_plugin.evaluate import distributed
 from gpen_plugin.evaluate.distributed import Ranks, merge_dicts
 
 
-def run_as_rank(rank: int, port: int, command: list[str], log: Path) -> None:
-    """In a fork: the command as torchrun starts it. Does not return."""
+def run_as_rank(rank: int, port: int, command: list[str]) -> int:
+    """The command as torchrun starts it; returns its exit code."""
     os.environ |= {"RANK": str(rank), "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     os.environ["TORCHELASTIC_USE_AGENT_STORE"] = "True"  # the parent holds the store, as torchrun does
-    code = 1
-    try:
-        signal.alarm(240)
-        cv2.setNumThreads(0)  # its threads do not survive a fork
-        code = main(command)
-    except BaseException as error:
-        log.write_text("".join(traceback.format_exception(error)))
-    finally:
-        os._exit(code)
+    return main(command)
 
 
 def test_two_ranks_write_the_same_files_as_one(given, tmp_path):
@@ -40,13 +30,9 @@ def test_two_ranks_write_the_same_files_as_one(given, tmp_path):
     path = tmp_path / "two.yml"
     path.write_text(json.dumps({**given, "output": str(tmp_path / "two")}))
     store = torch.distributed.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
-    logs, children = [tmp_path / f"{rank}.log" for rank in range(2)], []
-    for rank in range(2):
-        children.append(os.fork())
-        if not children[-1]:
-            run_as_rank(rank, store.port, ["-opt", str(path), "--device", "cpu"], logs[rank])
-    codes = [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
-    assert codes == [0, 0], "".join(log.read_text() for log in logs if log.exists())
+    logs, command = [tmp_path / f"{rank}.log" for rank in range(2)], ["-opt", str(path), "--device", "cpu"]
+    children = [fork(partial(run_as_rank, rank, store.port, command), log) for rank, log in enumerate(logs)]
+    assert [wait(child) for child in children] == [0, 0], "".join(log.read_text() for log in logs if log.exists())
     for name in MADE_FROM_RESULTS:
         assert (tmp_path / "two" / name).read_bytes() == written(given)[name], name
     values = [path.name for path in (tmp_path / "two" / "methods" / "gpen").glob("values.*.jsonl")]

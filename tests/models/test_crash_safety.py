@@ -6,8 +6,6 @@ import random
 import re
 import resource
 import signal
-import traceback
-from collections.abc import Callable
 from copy import deepcopy
 from itertools import pairwise
 from pathlib import Path
@@ -17,27 +15,12 @@ import pytest
 import torch
 from basicsr.losses import gan_loss
 from basicsr.utils import misc
+from helpers.forks import fork, wait
 from models.test_gpen_model import assert_same
 
 from gpen_plugin.checkpoints import checkpoint
 from gpen_plugin.errors import CheckpointError, TrainingError
 from gpen_plugin.models.adversarial_model import AdversarialModel
-
-
-def in_a_child(action: Callable[[], object], message: Path) -> int:
-    """Call `action` in a forked process, which saves a fresh Python's imports; returns its exit code, -9 if killed."""
-    child = os.fork()
-    if child == 0:
-        code = 1
-        try:
-            signal.alarm(180)
-            action()
-            code = 0
-        except BaseException as error:
-            message.write_text("".join(traceback.format_exception(error)))
-        finally:
-            os._exit(code)
-    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
 class Fate:
@@ -108,7 +91,8 @@ class HalfWritten:
 def left_by(folder: Path) -> dict[str, object]:
     """All that a training leaves to those that come after it, by file."""
     paths = [*folder.glob("models/*"), *folder.glob("models/.*"), *folder.glob("training_states/*")]
-    return {path.name: torch.load(path, weights_only=True) for path in paths}
+    pages = {path.name: path.read_bytes() for path in folder.glob("visualization/*")}
+    return {path.name: torch.load(path, weights_only=True) for path in paths} | pages
 
 
 @pytest.fixture(scope="module")
@@ -160,10 +144,12 @@ def steps_draw_from_global_generators(monkeypatch):
     monkeypatch.setattr(torch.optim.Adam, "step", step)
 
 
+@pytest.mark.parametrize("each", ["prior_options"], indirect=True)
 def test_killed_again_and_again_ends_as_never_stopped(each, unstopped, train, tmp_path):
-    keep_last = each["logger"]["keep_last"] = 1 if each["model_type"] == "GPENPriorModel" else None
+    """Within an epoch of four iterations and at its end; only the newest checkpoint is kept."""
+    each["logger"]["keep_last"] = 1
     whole, message, diary = unstopped(each), tmp_path / "message", tmp_path / "diary"
-    code, number = None, 3 if keep_last else 1
+    code, number = None, 3
     while code != 0:
 
         def doomed(number=number):
@@ -171,12 +157,12 @@ def test_killed_again_and_again_ends_as_never_stopped(each, unstopped, train, tm
             misc.get_time_str = lambda: str(number)  # two archived folders of one second would have one name
             train(each, tmp_path / "killed", "--auto_resume")
 
-        code = in_a_child(doomed, message)
+        code = wait(fork(doomed, message))
         assert code in (0, -signal.SIGKILL), message.read_text()
         number += 6
     killed = tmp_path / "killed" / "experiments" / each["name"]
     assert_same(whole, left_by(killed))
-    assert len(whole) == (5 if keep_last else 11)  # each checkpoint has three files, the last networks two
+    assert len(whole) == 7  # a checkpoint has three files, the last networks two, and there are two pages
     assert len(diary.read_text().splitlines()) >= 6
 
 
@@ -196,7 +182,7 @@ def test_killed_inside_a_save(without_validation, event, number, unstopped, trai
         Fate(diary, number, event).rule()
         train(without_validation, tmp_path / "killed")
 
-    assert in_a_child(doomed, tmp_path / "message") == -signal.SIGKILL
+    assert wait(fork(doomed, tmp_path / "message")) == -signal.SIGKILL
     assert diary.read_text() == f"{event}\n"
     states = {path.name for path in tmp_path.glob("killed/*/*/*/*.state")}
     assert len(states) == (2 if (event, number) == ("after replace", 6) else 1)
@@ -209,7 +195,7 @@ def test_killed_in_the_last_validation_it_is_made_up_for(each, unstopped, train,
         Fate(tmp_path / "diary", 2, "before nondist_validation").rule()
         train(each, tmp_path / "killed")
 
-    assert in_a_child(doomed, tmp_path / "message") == -signal.SIGKILL
+    assert wait(fork(doomed, tmp_path / "message")) == -signal.SIGKILL
     assert_same(unstopped(each), left_by(train(each, tmp_path / "killed", "--auto_resume")))
 
 
@@ -223,7 +209,7 @@ def test_killed_in_a_validation_only_its_best_result_is_lost(each, unstopped, tr
         Fate(tmp_path / "diary", 1, "before nondist_validation").rule()
         train(each, tmp_path / "killed")
 
-    assert in_a_child(doomed, tmp_path / "message") == -signal.SIGKILL
+    assert wait(fork(doomed, tmp_path / "message")) == -signal.SIGKILL
     killed = left_by(train(each, tmp_path / "killed", "--auto_resume"))
     best = [run[state].pop("best_metric_results") for run in (whole, killed) for state in ("3.state", "6.state")]
     assert_same(whole, killed)
@@ -248,7 +234,7 @@ def test_a_full_disk_names_the_file_and_costs_nothing_else(without_validation, h
         checkpoint.open = lambda path, mode: Full(path, mode, Fate(tmp_path / "diary", 0))
         train(without_validation, tmp_path / "full")
 
-    assert in_a_child(doomed, tmp_path / "message") == 1
+    assert wait(fork(doomed, tmp_path / "message")) == 1
     message = (tmp_path / "message").read_text().splitlines()[-1]
     assert message.startswith(f"{CheckpointError.__module__}.CheckpointError: {tmp_path}")
     reason = os.strerror(errno.ENOSPC if how == "full" else errno.EFBIG)

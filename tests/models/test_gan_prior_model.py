@@ -1,7 +1,6 @@
 """GPENPriorModel inside the host's own `train_pipeline` and step by step, on the CPU."""
 
 import copy
-import shutil
 import sys
 
 import cv2
@@ -63,43 +62,14 @@ def test_a_run_leaves_networks_states_pages_and_scalars(prior_options, train, tm
     assert best["val"] == pytest.approx(min(event.value for event in events.Scalars("metrics/val/swd")))
 
 
-def test_stopped_and_resumed_is_the_same_as_not_stopped(prior_options, train, tmp_path):
-    """Within an epoch of four iterations, and at its end. R1 and path length come at every second iteration."""
-    prior_options["train"]["augment_opt"] = {"p": 0.4, "ramp_images": 100, "every": 3}
-    prior_options["logger"]["save_checkpoint_freq"] = 1
-    whole = train(prior_options, tmp_path / "whole")
-    for stop in (2, 4):
-        root = tmp_path / f"stopped at {stop}"
-        for folder in ("models", "training_states"):
-            (root / "experiments" / prior_options["name"] / folder).mkdir(parents=True)
-            for file in (whole / folder).glob(f"*{stop}.*"):
-                shutil.copy(file, root / "experiments" / prior_options["name"] / folder)
-        resumed = train(prior_options, root, "--auto_resume")
-        for file in ("models/net_g_6.pth", "models/net_d_6.pth", "training_states/5.state", "training_states/6.state"):
-            one, other = (torch.load(run / file, weights_only=True) for run in (whole, resumed))
-            assert repr_of(one) == repr_of(other), (stop, file)
-        pages = [(run / "visualization/grid_val_6.png").read_bytes() for run in (whole, resumed)]
-        assert pages[0] == pages[1], stop
-
-
-def repr_of(value: object) -> object:
-    """Nested values with tensors as bytes, so that they can be compared to the bit."""
-    if isinstance(value, dict):
-        return {key: repr_of(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [repr_of(item) for item in value]
-    if torch.is_tensor(value):
-        return str(value.dtype), tuple(value.shape), value.contiguous().numpy().tobytes()
-    return value
-
-
 def test_validations_with_unchanged_weights_give_the_same_page_and_metric(prior_options, train, tmp_path):
     pages, values = {}, {}
+    prior_options["train"]["total_iter"], prior_options["val"]["val_freq"] = 2, 1
     for name, rate in (("still", 1e-30), ("learning", 0.01)):
         for optim in ("optim_g", "optim_d"):
             prior_options["train"][optim] = {"lr": rate, "betas": [0, 0.99]}
         folder = train({**prior_options, "name": name})
-        pages[name] = [cv2.imread(str(folder / f"visualization/grid_val_{i}.png")) for i in (3, 6)]
+        pages[name] = [cv2.imread(str(folder / f"visualization/grid_val_{i}.png")) for i in (1, 2)]
         events = EventAccumulator(str(tmp_path / f"tb_logger/{name}")).Reload()
         values[name] = [event.value for event in events.Scalars("metrics/val/swd")]
     assert np.array_equal(*pages["still"])

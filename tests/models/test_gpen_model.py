@@ -167,16 +167,16 @@ def test_a_run_leaves_networks_states_grids_and_scalars(options, train, tmp_path
 
 
 def test_training_learns(options, train, tmp_path):
-    """Sixty iterations bring the validation's PSNR up by more than chance would."""
-    options["train"] |= {"total_iter": 60, "warmup_iter": -1}
+    """Thirty iterations bring the validation's PSNR up by more than chance would."""
+    options["train"] |= {"total_iter": 30, "warmup_iter": -1}
     options["train"]["scheduler"]["milestones"] = [1000]
     options["train"]["optim"]["lr"] = 0.02
-    options["val"]["val_freq"] = 20
+    options["val"]["val_freq"] = 10
     options["logger"] |= {"save_checkpoint_freq": 100, "print_freq": 20}
     train(options)
     events = EventAccumulator(str(tmp_path / "tb_logger" / "small")).Reload()
     values = [event.value for event in events.Scalars("metrics/val/psnr")]
-    assert values[-1] > values[0] + 0.5, values
+    assert values[-1] > values[0] + 1, values
 
 
 def test_an_unreadable_weight_file_names_its_key(options, tmp_path):
