@@ -3,34 +3,64 @@
 import os
 import shutil
 import sys
-import tempfile
 from contextlib import contextmanager
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
-import torch
 import yaml
 
 import gpen_plugin  # noqa: F401 - before BasicSR, which 1.4.2 cannot be imported without
 
-
-def pytest_configure(config):
-    # small networks: threads cost more than they bring, and results stay the same
-    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", 1)))
-    # kernels that torch.compile built on another processor, or before a change, may be wrong here
-    folder = os.environ["TORCHINDUCTOR_CACHE_DIR"] = tempfile.mkdtemp(prefix="gpen_plugin_kernels_")
-    config.add_cleanup(lambda: shutil.rmtree(folder, ignore_errors=True))
-
-
 # Files of the longest time come first, or one process would still be busy with them when all others have ended.
-SLOW = ("test_crash_safety", "test_host_checkouts", "test_distributed", "test_exporter", "test_foreign_runs")
-SLOW += ("test_start_up", "test_without_host", "test_bias_act", "test_precision", "test_web_serving", "test_doctor")
+SLOW = ("test_distributed", "test_host_checkouts", "test_crash_safety", "test_exporter", "test_precision")
+SLOW += ("test_web_browser", "test_foreign_runs", "test_start_up", "test_preflight", "test_doctor", "test_web_serving")
+SLOW += ("test_gan_prior_model", "test_embedding", "test_video_writer", "test_page_browser", "test_without_host")
 
 
 def pytest_collection_modifyitems(items):
     items.sort(key=lambda item: SLOW.index(item.path.stem) if item.path.stem in SLOW else len(SLOW))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_thread_and_own_caches(tmp_path_factory):
+    import torch  # here, because the process that hands out the files needs none
+
+    # small networks: threads cost more than they bring, and results stay the same
+    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", 1)))
+    # kernels that torch.compile built on another processor, or before a change, may be wrong here
+    os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(tmp_path_factory.mktemp("kernels"))
+    os.environ["GRADIO_TEMP_DIR"] = str(tmp_path_factory.mktemp("gradio"))  # or uploads stay behind
+
+
+@pytest.fixture(scope="session")
+def chromium(tmp_path_factory):
+    """A headless browser for the tests of all pages in one process; its logs hold everything."""
+    webdriver = pytest.importorskip("selenium.webdriver")
+    program, driver = shutil.which("chromium") or shutil.which("google-chrome"), shutil.which("chromedriver")
+    if not (program and driver):
+        pytest.skip("needs Chromium and chromedriver")
+    options = webdriver.ChromeOptions()
+    options.binary_location = program
+    for name in ("headless=new", "no-sandbox", "disable-gpu", "no-first-run", "disable-background-networking"):
+        options.add_argument(f"--{name}")
+    profile = tmp_path_factory.mktemp("browser")
+    for name in ("disable-component-update", "disable-sync", "hide-scrollbars", f"user-data-dir={profile}"):
+        options.add_argument(f"--{name}")
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
+    browser = webdriver.Chrome(options=options, service=webdriver.ChromeService(driver))
+    yield browser
+    browser.quit()
+
+
+@pytest.fixture(scope="module")
+def browser(request, chromium):
+    """The browser with a window of the size that the module's `WINDOW` names and empty logs."""
+    chromium.set_window_size(*request.module.WINDOW)
+    for log in ("browser", "performance"):
+        chromium.get_log(log)
+    return chromium
 
 
 @pytest.fixture(scope="session")

@@ -80,6 +80,7 @@ def test_help_and_refusals_import_no_pytorch(script, tmp_path):
 
 
 # Each order runs in a fork of one Python that has imported what BasicSR needs, but neither BasicSR nor this package.
+# Before that, a fork that has only imported PyTorch shows what restoring imports.
 ORDERS = [
     "import basicsr",
     "import gpen_plugin, basicsr",
@@ -93,6 +94,25 @@ ORDERS = [
 ]
 IN_EVERY_ORDER = """
 import os, sys, traceback
+import torch
+
+def in_a_fork(title, action):
+    if os.fork() == 0:
+        try:
+            action()
+            sys.stdout.flush()
+        except BaseException:
+            traceback.print_exc()
+            os._exit(1)
+        os._exit(0)
+    if os.wait()[1]:
+        sys.exit(title)
+
+def restore():
+    from gpen_plugin import GPEN, Restorer
+    print("restoring imports", *sorted({"torchvision", "basicsr", "scipy"} & sys.modules.keys()))
+
+in_a_fork("restoring", restore)
 import cv2, lmdb, scipy.ndimage, scipy.optimize, scipy.stats, setuptools, torch.utils.tensorboard, torchvision, yaml
 
 def check():
@@ -114,37 +134,30 @@ def forget_the_hook():
 
 forget_the_hook()
 assert not {"basicsr", "gpen_plugin"} & sys.modules.keys()
+def run(order):
+    if order.startswith("import basicsr"):  # 1.4.2 needs the hook for that
+        import gpen_plugin_hook
+        gpen_plugin_hook.install()
+    exec(order, {})
+    check()
+
 for order in eval(sys.argv[1]):
-    if os.fork() == 0:
-        try:
-            if order.startswith("import basicsr"):  # 1.4.2 needs the hook for that
-                import gpen_plugin_hook
-                gpen_plugin_hook.install()
-            exec(order, {})
-            check()
-            sys.stdout.flush()
-        except BaseException:
-            traceback.print_exc()
-            os._exit(1)
-        os._exit(0)
-    if os.wait()[1]:
-        sys.exit(f"in the order: {order}")
+    in_a_fork(f"in the order: {order}", lambda: run(order))
 """
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="one Python is copied for each order")
-def test_every_order_of_importing_registers_and_mends(tmp_path):
-    shown = python(IN_EVERY_ORDER, repr(ORDERS), cwd=tmp_path)
-    assert shown == "GPENError gpen_plugin.ops\ngpen_plugin.checkpoints\n"
+@pytest.fixture(scope="module")
+def imported(tmp_path_factory) -> list[str]:
+    """What that Python printed, by line."""
+    return python(IN_EVERY_ORDER, repr(ORDERS), cwd=tmp_path_factory.mktemp("orders")).splitlines()
 
 
-def test_restoring_needs_no_host(tmp_path):
-    program = """
-    import sys
-    from gpen_plugin import GPEN, Restorer
-    print(*sorted({"torchvision", "basicsr", "scipy"} & sys.modules.keys()))
-    """
-    assert python(program, cwd=tmp_path) == "\n"
+def test_every_order_of_importing_registers_and_patches(imported):
+    assert imported[1:] == ["GPENError gpen_plugin.ops", "gpen_plugin.checkpoints"]
+
+
+def test_restoring_needs_no_host(imported):
+    assert imported[0] == "restoring imports"
 
 
 def test_every_public_name_is_imported_from_where_the_stub_says():

@@ -2,7 +2,6 @@ import json
 import math
 import sys
 
-import numpy as np
 import pytest
 import torch
 from helpers.small_networks import NETWORKS, SMALL, built, rounding_error, same
@@ -34,14 +33,12 @@ def small(**arguments):
     return built(lambda: GPEN(16, **SMALL, **arguments)).eval()
 
 
-@pytest.mark.parametrize(
-    ("kind", "precision", "dtype"),
-    [*((kind, "fp32", torch.float32) for kind in KINDS), (KINDS[0], "fp16", torch.float16)],
-)
-def test_any_batch_size_matches_pytorch(kind, precision, dtype, tmp_path):
+@pytest.mark.parametrize("kind", KINDS)
+def test_any_batch_size_matches_pytorch(kind, tmp_path):
     net = built(NETWORKS[kind]).eval()
-    exported = export(net, tmp_path / "model.onnx", ExportOptions(precision=precision), METADATA)
-    largest, _ = rounding_error(net, torch.cat([images(net.in_size, 5), *make_test_inputs(net.in_size, None)]), dtype)
+    exported = export(net, tmp_path / "model.onnx", ExportOptions(), METADATA)
+    compared = torch.cat([images(net.in_size, 5), *make_test_inputs(net.in_size, None)])
+    largest, _ = rounding_error(net, compared, torch.float32)
     assert exported.difference.largest * RANGE < largest < 0.1
     for count in (1, 2, 5):
         batch = images(net.in_size, count)
@@ -67,24 +64,21 @@ def test_names_sizes_metadata_and_opset_of_the_file(opset, tmp_path):
         assert (run(tmp_path / "model.onnx", batch) - net(batch)).abs().max() < tolerance < 1e-3
 
 
-def test_network_is_unchanged_and_nothing_is_printed(tmp_path, capfd, recwarn):
+def test_network_in_training_with_another_range_is_exported_unchanged(tmp_path, capfd, recwarn):
+    """In half precision, whose scaling works on a copy. The file takes and gives -1 to 1."""
     net = small(value_range=(0, 1)).train()
     before = {name: tensor.clone() for name, tensor in net.state_dict().items()}
-    export(net, tmp_path / "model.onnx", ExportOptions(precision="fp16"), METADATA)
+    path = export(net, tmp_path / "model.onnx", ExportOptions(precision="fp16"), METADATA).path
     assert same(net.state_dict(), before)
     assert (net.training, net.value_range) == (True, (0, 1))
     assert all(parameter.requires_grad for parameter in net.parameters())
     assert capfd.readouterr() == ("", "")
     assert not [str(warning.message) for warning in recwarn]
-
-
-def test_value_range_of_the_file_is_minus_1_to_1(tmp_path):
-    net = small(value_range=(0, 1))
-    path = export(net, tmp_path / "model.onnx", ExportOptions(), METADATA).path
-    batch = images(16, 2)
-    with torch.no_grad():
-        tolerance = RANGE * rounding_error(net, (batch + 1) / 2, torch.float32)[0]
-        assert (run(path, batch) - (net((batch + 1) / 2) * 2 - 1)).abs().max() < tolerance < 1e-3
+    for count in (1, 3):
+        batch = images(16, count)
+        with torch.no_grad():
+            tolerance = RANGE * rounding_error(net, (batch + 1) / 2, torch.float16)[0]
+            assert (run(path, batch) - (net((batch + 1) / 2) * 2 - 1)).abs().max() < tolerance < 0.1
 
 
 def test_kernels_are_stored_once_and_constants_are_folded(tmp_path):
@@ -107,15 +101,6 @@ def test_file_that_differs_does_not_replace_an_earlier_one(tmp_path, precision):
     with pytest.raises(CheckpointError, match=r"model.onnx: differs from PyTorch by .* expected 1e-12 or less"):
         export(small(), path, ExportOptions(precision=precision, tolerance=1e-12), METADATA)
     assert [file.read_bytes() for file in tmp_path.iterdir()] == [b"an earlier file"]
-
-
-def test_nan_is_not_kept(tmp_path):
-    net = small()
-    with torch.no_grad():
-        net.encoder.to_z.bias[0] = np.nan
-    with pytest.raises(CheckpointError, match="differs from PyTorch by nan"):
-        export(net, tmp_path / "model.onnx", ExportOptions(), METADATA)
-    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("package", ["onnx", "onnxruntime", "onnxslim"])

@@ -1,19 +1,13 @@
 """ONNX files as face networks: conventions of other tools, metadata of our files, and wrong files."""
 
-import warnings
-
 import numpy as np
 import pytest
-import torch
 from helpers.published_folders import lonely_machine
-from helpers.small_networks import SMALL, built, saved
-from torch import nn
 
 pytest.importorskip("onnxruntime")
 pytest.importorskip("onnx")
 from helpers.onnx_face_networks import embedding, tiled
 
-from gpen_plugin.archs.gpen_arch import GPEN
 from gpen_plugin.errors import CheckpointError, DataError, OptionError, ShapeError
 from gpen_plugin.restore import zoo
 from gpen_plugin.restore.network import FaceNetwork, open_network
@@ -162,30 +156,3 @@ def test_options_that_onnx_files_do_not_have(arguments, message, tmp_path):
 def test_wrong_face_array_is_refused(tmp_path):
     with pytest.raises(ShapeError, match=r"faces: got \(8, 8\) float32"):
         opened(tiled(tmp_path / "net.onnx"))([face(0)[..., 0]])
-
-
-class _Exported(nn.Module):
-    """Torch's exporter passes keyword arguments, which `GPEN.forward` does not take by position."""
-
-    def __init__(self, net: nn.Module):
-        super().__init__()
-        self.net = net
-
-    def forward(self, lq):
-        return self.net(lq)
-
-
-def test_a_gpen_from_its_weights_and_from_onnx(tmp_path):
-    net = built(lambda: GPEN(32, in_size=16, **SMALL)).eval()
-    with warnings.catch_warnings():
-        warnings.simplefilter(
-            "ignore"
-        )  # of the tracer, and that there is a newer exporter, which needs another package
-        example = (torch.zeros(1, 3, 16, 16),)
-        torch.onnx.export(_Exported(net), example, str(tmp_path / "net.onnx"), input_names=["input"], dynamo=False)
-    faces = [face(seed, 16, 16) for seed in range(3)]
-    by_torch = opened(saved(tmp_path / "net.pth", net.state_dict()))(faces)
-    by_onnx = opened(tmp_path / "net.onnx")(faces)
-    assert np.ptp(by_torch[0]) > 0.1
-    for one, other in zip(by_torch, by_onnx, strict=True):
-        assert np.abs(one - other).max() < 1e-5

@@ -86,7 +86,7 @@ def test_colorization_keeps_the_shape():
 # --- inpaint
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", range(2))
 def test_only_strokes_are_filled(seed):
     crop, mask = scribbled(seed)
     whole, task = face(seed), Inpaint()
@@ -107,8 +107,7 @@ def test_strokes_of_training_are_found():
         assert not (found & ~mask).any()
 
 
-@pytest.mark.parametrize("seed", [3, 4, 5])
-@pytest.mark.parametrize("quality", [95, 75])
+@pytest.mark.parametrize(("quality", "seed"), [(95, 3), (75, 4), (75, 5)])
 def test_strokes_are_found_in_jpeg_files(quality, seed):
     crop, mask = scribbled(seed, 256)
     stored = cv2.imencode(".jpg", np.rint(crop * 255).astype(np.uint8), [cv2.IMWRITE_JPEG_QUALITY, quality])[1]
