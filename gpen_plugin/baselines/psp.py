@@ -7,6 +7,7 @@ import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -14,11 +15,13 @@ import torch.nn.functional as F
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from gpen_plugin.archs.psp_arch import PSP
+from gpen_plugin.archs.key_maps import from_authors
+from gpen_plugin.archs.psp_arch import PSP, sizes_of_published
 from gpen_plugin.baselines.inversion import Downscaler, FrozenPrior, check_at_least, check_positive
 from gpen_plugin.baselines.method import Sample, seeded
 from gpen_plugin.checkpoints import checkpoint
 from gpen_plugin.checkpoints.download import find_weights, sha256_of
+from gpen_plugin.checkpoints.network_spec import summarize_file
 from gpen_plugin.config import schema
 from gpen_plugin.data.gpen_face_dataset import GPENFaceDataset
 from gpen_plugin.data.rng import rng_from_key
@@ -138,7 +141,7 @@ class PSPTraining:
         return ((small.clamp(-1, 1) + 1) * 127.5).round() / 127.5 - 1
 
     def _train(self, state: Path, digest: str) -> None:
-        options, encoder = self.options, self.net.encoder
+        options, encoder = self.options, self.net.encoder.train()
         optimizer = torch.optim.Adam(encoder.parameters(), lr=options.lr)
         begun = _load_if_made_of(state, digest)
         first = 0
@@ -230,15 +233,34 @@ def _at_loss_size(image: torch.Tensor) -> torch.Tensor:
 class PSPOptions:
     """The keys of a ``type: psp`` entry; exactly one of `weights` and `train` is given."""
 
-    prior: str  # file of a GPENPrior
+    # file of a GPENPrior; ~ for a published file of pSp's authors (``psp_celebs_super_resolution.pt``), which holds the
+    # prior that it was trained for
+    prior: str | None = None
     prior_key: str | None = None  # entry of the file; ~ takes the EMA weights if there are any
-    # a trained encoder: ``encoder.pth`` of an earlier evaluation, or the file of a `PSP` that the host trained.
+    # a trained encoder: ``encoder.pth`` of an earlier evaluation, the file of a `PSP` that the host trained, or a
+    # published file
     weights: str | None = None
     train: Mapping | None = None  # how to train one, see `PSPTrainingOptions`
     in_size: int | None = None  # side of the encoder's input, see `PSP`
+    # the paper's encoder (``ir_se50``) or a smaller one (``pyramid``), see `PSP`; a published file determines it
+    encoder: Literal["pyramid", "ir_se50"] = "pyramid"
+    encoder_feat: int = 64  # channels of the first layer of ``ir_se50``
+    # file of IR-SE-50, trained for face recognition (``model_ir_se50.pth``), from which ``ir_se50`` starts; ~ starts
+    # from random weights
+    encoder_weights: str | None = None
     seed: int = 0  # of the encoder's initial weights and of its training
 
     def __post_init__(self):
+        if self.prior is None and self.weights is None:
+            hint = "Give prior, or weights with a published file."
+            raise OptionError("prior", "missing", "the prior that the encoder is trained for", hint)
+        if self.prior is None:
+            for name in ("prior_key", "in_size", "encoder", "encoder_feat"):
+                if getattr(self, name) != self.__dataclass_fields__[name].default:
+                    got, expected = "given without prior", "nothing: a published file determines it"
+                    raise OptionError(name, got, expected, f"Remove {name}, or give prior.")
+        if self.encoder_weights and (self.encoder != "ir_se50" or self.train is None):
+            raise OptionError("encoder_weights", f"got {self.encoder_weights}", "~ unless an ir_se50 is trained")
         if (self.weights is None) == (self.train is None):
             got = "neither is given" if self.weights is None else "both are given"
             raise OptionError("weights, train", got, "a trained encoder, or how to train one")
@@ -266,10 +288,15 @@ class PSPMethod:
             train = schema.build(PSPTrainingOptions, options.train, f"{where}:train")
             training = PSPTraining(self.net, train, options.seed, f"{where}:train")
             made_of = {**training.identity, "prior_sha256": self.prior.sha256, "in_size": self.net.in_size}
+            if options.encoder != "pyramid":  # encoders of earlier runs stay valid
+                made_of |= {"encoder": options.encoder, "encoder_feat": options.encoder_feat}
+                start = options.encoder_weights
+                made_of["encoder_sha256"] = sha256_of(start) if start else None
             training.ensure(folder / FILE, made_of)
             origin = training.description
         self.net.eval().requires_grad_(False)
-        self.description = f"pSp, input {self.net.in_size} px, {origin}, {self.prior.description}"
+        kind = "the paper's encoder" if options.encoder == "ir_se50" else "a smaller encoder than the paper's"
+        self.description = f"pSp, {kind}, input {self.net.in_size} px, {origin}, {self.prior.description}"
         self.identity = {"type": "psp", "prior_sha256": self.prior.sha256, "in_size": self.net.in_size, **made_of}
 
     @torch.inference_mode()
@@ -278,11 +305,14 @@ class PSPMethod:
             return self.prior.to_image(self.net(self.prior.to_tensor(sample.lq)), sample.size)
 
     def _network(self, options: PSPOptions, where: str) -> PSP:
+        own = {"in_size": options.in_size, "encoder": options.encoder, "encoder_feat": options.encoder_feat}
         with seeded(self.prior.device, options.seed, "encoder"):
             try:
-                net = PSP(in_size=options.in_size, **self.prior.arguments)
+                net = PSP(**own, **self.prior.arguments)
             except OptionError as error:
                 raise error.under(where) from None
+        if options.encoder_weights:
+            load_recognizer(net.encoder, options.encoder_weights, f"{where}:encoder_weights")
         net.decoder.load_state_dict(self.prior.net.state_dict())
         return net.to(self.prior.device)
 
@@ -299,3 +329,59 @@ def load_encoder(encoder: torch.nn.Module, path: str, where: str) -> None:
         expected, hint = "a pSp encoder for this prior and in_size", "Name the right file, or the right prior."
         raise CheckpointError(f"{where}: {path}", checkpoint.shown(problems, 4), expected, hint)
     encoder.load_state_dict(inside or given)
+
+
+def load_recognizer(encoder: torch.nn.Module, path: str, where: str) -> None:
+    """Start the body of an `IRSEEncoder` from a recognition network; CheckpointError if it is missing or another."""
+    try:
+        given = checkpoint.read(path)
+    except CheckpointError as error:
+        raise error.under(where) from None
+    inside = {name: tensor for name, tensor in given.items() if name.startswith(("input_layer.", "body."))}
+    own = {name: tensor for name, tensor in encoder.state_dict().items() if name.startswith(("input_layer.", "body."))}
+    problems = checkpoint.differences(inside, own)
+    if problems:
+        expected = "IR-SE-50 of face recognition, as wide as encoder_feat"
+        raise CheckpointError(f"{where}: {path}", checkpoint.shown(problems, 4), expected, "Name model_ir_se50.pth.")
+    encoder.load_state_dict(inside, strict=False)
+
+
+def load_published(path: str, where: str) -> tuple[PSP, str, dict]:
+    """The network of a published file of pSp, with its description and identity (see `Method`).
+
+    CheckpointError: the file cannot be read, or is not of pSp with the encoder of its paper.
+    """
+    try:
+        content = checkpoint.read_whole(path)
+        state = checkpoint.read(path, "state_dict" if "state_dict" in content else None)
+    except CheckpointError as error:
+        raise error.under(where) from None
+    parts = {
+        part: {name.removeprefix(f"{part}."): tensor for name, tensor in state.items() if name.startswith(f"{part}.")}
+        for part in ("encoder", "decoder")
+    }
+    mean, source = content.get("latent_avg"), f"{where}: {path}"
+    if not isinstance(mean, torch.Tensor) or "input_layer.0.weight" not in parts["encoder"] or not parts["decoder"]:
+        got = summarize_file(state)
+        expected = "encoder.*, decoder.* and latent_avg of pSp's authors"
+        raise CheckpointError(source, got, expected, "Name a published file of pSp, or give prior.")
+    spec = checkpoint.infer_spec(parts["decoder"], f"{source} [decoder]")
+    if spec.kind != "GPENPrior":
+        raise CheckpointError(source, f"holds a decoder that is {spec}", "StyleGAN2's generator")
+    net = PSP(encoder="ir_se50", **sizes_of_published(parts["encoder"]), **spec.arguments())
+    problems = checkpoint.differences(parts["encoder"], net.encoder.state_dict())
+    problems += checkpoint.differences(from_authors(parts["decoder"]), net.decoder.state_dict())
+    if mean.shape not in ((net.decoder.num_style_feat,), (net.decoder.num_latent, net.decoder.num_style_feat)):
+        problems.append(f"latent_avg is {tuple(mean.shape)}")
+    if problems:
+        expected = "pSp with the encoder of its paper, GradualStyleEncoder, for RGB images"
+        raise CheckpointError(source, f"holds other tensors ({checkpoint.shown(problems, 4)})", expected)
+    net.encoder.load_state_dict(parts["encoder"])
+    net.decoder.load_state_dict(from_authors(parts["decoder"]))
+    if dict(content.get("opts") or {}).get("start_from_latent_avg", True):
+        net.center = mean.reshape(-1, net.decoder.num_style_feat).clone()
+    else:
+        net.center = torch.zeros_like(net.center)
+    digest = sha256_of(path)
+    description = f"pSp of its authors, input {net.in_size} px, {spec}, {Path(path).name} {digest[:12]}; noise is zero"
+    return net, description, {"type": "psp", "weights_sha256": digest}

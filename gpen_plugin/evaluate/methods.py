@@ -30,7 +30,7 @@ from gpen_plugin.baselines.method import (
     to_uint8,
 )
 from gpen_plugin.baselines.mgan_prior import MGANPrior, MGANPriorOptions
-from gpen_plugin.baselines.psp import PSPMethod, PSPOptions
+from gpen_plugin.baselines.psp import PSPMethod, PSPOptions, load_published
 from gpen_plugin.baselines.pulse import Pulse, PulseOptions
 from gpen_plugin.checkpoints import checkpoint
 from gpen_plugin.checkpoints.download import sha256_of
@@ -276,6 +276,15 @@ def build_dfdnet(options: DFDNetOptions, where: str, device: torch.device) -> Ne
     return NetworkMethod(net, io, device, f"{description}; {io}", identity)
 
 
+def build_psp(options: PSPOptions, where: str, device: torch.device, folder: Path) -> Method:
+    """Build pSp: of a published file, or on a prior; errors as in `load_published` and `PSPMethod`."""
+    if options.prior is not None:
+        return PSPMethod(options, where, device, folder)
+    net, description, identity = load_published(options.weights, f"{where}:weights")
+    io = IOConvention(value_range=(-1, 1), input_size=net.in_size)
+    return NetworkMethod(net, io, device, f"{description}; {io}", identity)
+
+
 def _check_arguments(net: nn.Module, options: ArchOptions, where: str) -> None:
     """Raise an `OptionError` unless `forward` takes an image, the reference if one is given, and the arguments."""
     _, *others = inspect.signature(net.forward).parameters.values()
@@ -408,5 +417,5 @@ TYPES: dict[str, tuple[type, Builder]] = {
     "folder": (FolderOptions, lambda options, where, device, folder: PrecomputedResults(options, where)),
     "pulse": (PulseOptions, lambda options, where, device, folder: Pulse(options, where, device)),
     "mganprior": (MGANPriorOptions, lambda options, where, device, folder: MGANPrior(options, where, device)),
-    "psp": (PSPOptions, PSPMethod),
+    "psp": (PSPOptions, build_psp),
 }

@@ -280,3 +280,4 @@ def test_option_file_of_table_3():
     assert "iterations" in methods["PULSE"]
     assert training.iterations == methods["pSp"]["train"]["iterations"]
     assert len({options.prior for options in read.values()}) == 1
+    assert methods["pSp-authors"]["weights"].endswith("psp_celebs_super_resolution.pt")

@@ -10,6 +10,7 @@ import torch
 import yaml
 from helpers import REPOSITORY
 from helpers.faces_to_restore import degraded, method
+from helpers.published_psp import published
 from helpers.small_networks import SMALL, saved
 
 from gpen_plugin.archs.gan_prior_arch import GPENPrior
@@ -58,6 +59,8 @@ def in_small(entry: dict, folder: Path, faces: Path) -> dict:
         entry["network"] |= arguments
         entry |= {"weights": "random", "input_size": input_size}
         entry |= {"reference_size": 32} if "reference_size" in entry else {}
+    elif kind == "psp" and "prior" not in entry:
+        entry |= {"weights": str(saved(folder / "psp.pt", published()))}
     elif kind in SMALL_SEARCHES:
         torch.manual_seed(0)
         prior = saved(folder / "prior.pth", GPENPrior(32, **SMALL).state_dict())
