@@ -37,6 +37,8 @@ OPTION_SECTIONS: tuple[tuple[int, str, str, str, tuple[str, ...]], ...] = (
     (3, "network_g and network_d", "The class is the value of `type`.", "", ()),
     (4, "GPEN", "`network_g` of a `GPENModel`.", "GPEN", ()),
     (4, "GPENPrior", "`network_g` of a `GPENPriorModel`.", "GPENPrior", ()),
+    (4, "StyleGAN1Prior", "As `GPENPrior`, and `prior: type:` of `GPEN`.", "StyleGAN1Prior", ()),
+    (4, "PGGANPrior", "As `GPENPrior`, and `prior: type:` of `GPEN`.", "PGGANPrior", ()),
     (4, "GPENDiscriminator", "`network_d` of both.", "GPENDiscriminator", ()),
     (4, "PSP", "For comparison.", "PSP", ()),
     (4, "Pix2PixHD", "For comparison, as all networks below: `network_g` of a `RestorationGANModel`.", "Pix2PixHD", ()),

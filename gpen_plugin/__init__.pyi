@@ -10,10 +10,13 @@ from . import models as models
 from . import ops as ops
 from . import restore as restore
 from .archs.gan_prior_arch import GPENPrior as GPENPrior
+from .archs.gan_prior_arch import StyleGAN2Prior as StyleGAN2Prior
 from .archs.gpen_arch import GPEN as GPEN
 from .archs.gpen_discriminator_arch import GPENDiscriminator as GPENDiscriminator
 from .archs.inference import fuse as fuse
+from .archs.pggan_prior_arch import PGGANPrior as PGGANPrior
 from .archs.psp_arch import PSP as PSP
+from .archs.stylegan1_prior_arch import StyleGAN1Prior as StyleGAN1Prior
 from .baselines.gfrnet_arch import GFRNet as GFRNet
 from .baselines.gwainet_arch import GWAInet as GWAInet
 from .baselines.hifacegan_arch import HiFaceGANPaper as HiFaceGANPaper

@@ -44,7 +44,7 @@ from gpen_plugin.metrics.base import FEATURE_METRICS, NIQE_MIN_SIDE, check_direc
 from gpen_plugin.metrics.fid import read_statistics
 from gpen_plugin.models.adversarial_model import AdversarialModel, LinearDecayLR
 from gpen_plugin.models.augment import AugmentOptions
-from gpen_plugin.models.gan_prior_model import GPENPriorModel
+from gpen_plugin.models.gan_prior_model import GPENPriorModel, check_prior
 from gpen_plugin.models.gan_steps import logits_and_features
 from gpen_plugin.models.gpen_model import GPENModel
 from gpen_plugin.models.restoration_gan_model import RestorationGANModel
@@ -127,7 +127,14 @@ def check_run(opt: Mapping) -> None:
     ours = run.stage is not None
     stages: list[Callable[[Run], Iterator[GPENError]]] = [_model, _structure] if ours else [_model]
     stages += [lambda run: [*_networks(run), *_datasets(run), *([*_files(run), *_training(run)] if ours else [])]]
-    stages += [lambda run: [*(_weights(run) if ours else []), *_agreement(opt), *(_metrics(opt) if ours else [])]]
+    stages += [
+        lambda run: [
+            *(_weights(run) if ours else []),
+            *_prior_settings(run),
+            *_agreement(opt),
+            *(_metrics(opt) if ours else []),
+        ]
+    ]
     if ours and run.stage.model is RestorationGANModel:
         stages += [_shapes]
     for stage in stages:
@@ -190,6 +197,13 @@ def _training(run: Run) -> Iterator[GPENError]:
         if options:
             problems = [*_type_of("loss", options, where)]
             yield from problems or [*_keys_of_class("loss", options, where)] or _try_loss(opt, name, where)
+
+
+def _prior_settings(run: Run) -> Iterator[GPENError]:
+    """Settings that this kind of prior cannot have."""
+    if run.as_published and run.stage.model is GPENPriorModel and run.opt["is_train"]:
+        settings = run.model.options_class(**run.opt["train"])
+        yield from _try(lambda: check_prior(_meta_network(run.opt["network_g"]), settings, run.opt.get("val")))
 
 
 def _networks(run: Run) -> Iterator[GPENError]:

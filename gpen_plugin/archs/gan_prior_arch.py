@@ -63,7 +63,7 @@ class GANBlock(nn.Module):
             width = self.conv0.out_channels
         self.conv1 = StyledConv(width, out_channels, num_style_feat, noise_mode)
         self.to_rgb = ToRGB(self.conv1.out_channels, num_style_feat, None if first else resample_kernel)
-        self.noise_channels = out_channels
+        self.noise_channels = self.sampled_channels = out_channels
         self.out_channels = self.conv1.out_channels
 
     @property
@@ -95,9 +95,10 @@ class GANPrior(nn.Module):
     `GPEN` calls `to_latents` and `synthesize`, whose maps are the encoder's features. Training and inversion also
     sample noise for the maps, mix codes, and run some of the blocks. A subclass defines
 
-    - `blocks`: modules by resolution, "4" to `out_size`. Each has `noise_channels` (C of its map), `out_channels`,
-      `num_latent` (codes before those of the next block) and ``forward(x, latents, noise, earlier)``, which returns
-      features and image; `latents` are its codes and the next one, `earlier` is the image of the block before;
+    - `blocks`: modules by resolution, "4" to `out_size`. Each has `noise_channels` (C of its map), `sampled_channels`
+      (of sampled noise: C, or 1 for all channels), `out_channels`, `num_latent` (codes before those of the next block)
+      and ``forward(x, latents, noise, earlier)``, which returns features and image; `latents` are its codes and the
+      next one, `earlier` is the image of the block before;
     - `first_features`: what the first block takes;
     - `mapping`: z (N, F) -> w (N, F).
     """
@@ -136,7 +137,7 @@ class GANPrior(nn.Module):
         if self.noise_mode == "none":
             return [None] * len(self.blocks)
         return [
-            self._sample((batch, block.noise_channels, int(resolution), int(resolution)), generator)
+            self._sample((batch, block.sampled_channels, int(resolution), int(resolution)), generator)
             for resolution, block in self.blocks.items()
         ]
 
@@ -183,6 +184,8 @@ class GANPrior(nn.Module):
 
         ShapeError, or OptionError: more than two styles, truncation without its center, `inject_index` out of range.
         """
+        if truncation != 1.0 and not self.has_mean_latent:
+            raise OptionError("truncation", f"got {truncation}", f"1: {type(self).__name__} has no mean latent code")
         styles = [styles] if isinstance(styles, torch.Tensor) else list(styles)
         if not 1 <= len(styles) <= 2:
             raise OptionError("styles", f"got {len(styles)} codes", "one, or two to be mixed")
@@ -203,10 +206,14 @@ class GANPrior(nn.Module):
         # one map (N or 1, C, r, r) per resolution r from 4 to `out_size`; None is zeros
         noise: Sequence[torch.Tensor | None],
     ) -> list[torch.Tensor]:
-        """Images (N, 3, r, r), coarse to fine; the last is the result, about [-1, 1]. ShapeError, OptionError."""
+        """Images (N, 3, r, r), coarse to fine; the last is the result, about [-1, 1]. ShapeError, OptionError.
+
+        A prior whose image is no sum over resolutions gives only the last.
+        """
         check_shape("latents", latents, {"N": None, "codes": self.num_latent, "F": self.num_style_feat})
         self._check_noise(noise, latents.shape[0])
-        return self.run_blocks(0, None, self.first_features(latents), None, latents, noise)[1]
+        images = self.run_blocks(0, None, self.first_features(latents), None, latents, noise)[1]
+        return [image for image in images if image is not None]
 
     def run_blocks(
         self,
@@ -216,8 +223,8 @@ class GANPrior(nn.Module):
         image: torch.Tensor | None,  # of the block before it, (N, 3, r, r)
         latents: torch.Tensor,  # all codes, (N, num_latent, F)
         noise: Sequence[torch.Tensor | None],  # one map per block of the prior
-    ) -> tuple[torch.Tensor, list[torch.Tensor]]:
-        """Run some of the blocks. Returns the features and the image of each block."""
+    ) -> tuple[torch.Tensor, list[torch.Tensor | None]]:
+        """Run some of the blocks. Returns the features and the image of each block that has one."""
         blocks, images = list(self.blocks.values()), []
         start = sum(block.num_latent for block in blocks[:first])
         for block, shared in zip(blocks[first:end], noise[first:end], strict=True):
@@ -243,6 +250,8 @@ class GANPrior(nn.Module):
             check_shape("inject_index", inject_index, {"N": len(first)})
             index = torch.arange(self.num_latent, device=first.device)
             return torch.where((index < inject_index[:, None])[:, :, None], first, second)  # (N, num_latent, F)
+        if self.num_latent == 1:
+            raise OptionError("styles", "got 2 codes", f"one: {type(self).__name__} has a single latent code")
         if inject_index is None:
             inject_index = int(torch.randint(1, self.num_latent, ()))
         if not 1 <= inject_index < self.num_latent:
@@ -259,7 +268,8 @@ class GANPrior(nn.Module):
             if self.noise_mode == "none":
                 raise OptionError("noise", f"got a map of {resolution} px", "None, for noise_mode is 'none'")
             size, samples = int(resolution), 1 if shared.shape[0] == 1 else batch
-            check_shape(f"noise of {size} px", shared, {"N": samples, "C": block.noise_channels, "H": size, "W": size})
+            channels = 1 if shared.shape[1:2] == (block.sampled_channels,) == (1,) else block.noise_channels
+            check_shape(f"noise of {size} px", shared, {"N": samples, "C": channels, "H": size, "W": size})
 
 
 @register("arch")
@@ -300,7 +310,7 @@ class GPENPrior(GANPrior):
         return self.constant.expand(latents.shape[0], -1, -1, -1)
 
 
-register("arch", name="StyleGAN2Prior")(GPENPrior)
+StyleGAN2Prior = register("arch", name="StyleGAN2Prior")(GPENPrior)
 
 
 def build_prior(

@@ -29,7 +29,8 @@ class Restoration(NamedTuple):
 
     image: torch.Tensor  # (N, 3, out_size, out_size)
     latents: torch.Tensor | None = None  # (N, num_latent, F); None if not requested
-    # images (N, 3, r, r) of each resolution, coarse to fine, the last is `image`; None if not requested
+    # images (N, 3, r, r) of each resolution, coarse to fine, the last is `image`; None if not requested. Only StyleGAN2
+    # has more than the last
     rgbs: list[torch.Tensor] | None = None
 
 

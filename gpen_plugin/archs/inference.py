@@ -20,6 +20,7 @@ from gpen_plugin.archs.layers import (
     DownConv2d,
     EqualConv2d,
     EqualLinear,
+    FoldedKernel,
     StyledConv,
     ToRGB,
     group_by_noise,
@@ -61,6 +62,8 @@ def _fuse(module: nn.Module, dtype: torch.dtype, traceable: bool, overwrites: bo
     # what is registered with the copy, such as a hook, must not reach the network
     vars(shell).update({name: value.copy() for name, value in vars(module).items() if isinstance(value, (dict, set))})
     shell._parameters = {name: _freeze(parameter) for name, parameter in module._parameters.items()}
+    if isinstance(module, FoldedKernel) and getattr(module, "convolves", True):
+        shell._buffers["folded"], shell._parameters["weight"] = module.kernel_now.detach().clone(), None
     # only the second convolution of a block reads what the first one gives
     second = module.conv1 if type(module) is GANBlock and module.conv0 is not None else None
     shell._modules = {

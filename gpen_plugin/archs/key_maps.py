@@ -12,6 +12,7 @@ from typing import Literal, NamedTuple, TypeVar
 import torch
 from torch import nn
 
+from gpen_plugin.archs import prior_layouts
 from gpen_plugin.errors import CheckpointError
 from gpen_plugin.ops import fir_kernel
 
@@ -70,19 +71,24 @@ def fixed_noise(out_size: int) -> dict[str, torch.Tensor]:
     return {f"noises.noise{index}": torch.randn(1, 1, size, size, generator=source) for index, size in enumerate(sizes)}
 
 
-Kind = Literal["GPEN", "GPENPrior", "GPENDiscriminator"]
-Layout = Literal["ours", "authors", "stylegan2"]
+PriorKind = Literal["GPENPrior", "StyleGAN1Prior", "PGGANPrior"]
+Kind = Literal["GPEN", "GPENDiscriminator", PriorKind]
+Layout = Literal["ours", "authors", "stylegan2", "nvlabs", "genforce", "rosinality", "pulse", "mganprior", "gan_zoo"]
 
 # A pair of keys that no other network in no other layout has.
 _MARKS: dict[tuple[str, ...], tuple[Kind, Layout]] = {
     ("decoder.constant", "encoder.stem.weight"): ("GPEN", "ours"),
+    ("decoder.dense.weight", "encoder.stem.weight"): ("GPEN", "ours"),
     ("generator.input.input", "ecd0.0.0.weight"): ("GPEN", "authors"),
     ("constant", "blocks.4.to_rgb.weight"): ("GPENPrior", "ours"),
+    ("constant", "blocks.4.conv0.style.weight"): ("StyleGAN1Prior", "ours"),
     ("input.input", "to_rgb1.conv.weight"): ("GPENPrior", "authors"),
     ("stem.weight", "logit.weight"): ("GPENDiscriminator", "ours"),
     ("convs.0.0.weight", "final_linear.1.weight"): ("GPENDiscriminator", "authors"),
     ("constant_input.weight", "to_rgb1.modulated_conv.weight"): ("GPENPrior", "stylegan2"),
     ("conv_body.0.0.weight", "final_linear.1.weight"): ("GPENDiscriminator", "stylegan2"),
+    ("dense.weight", "blocks.4.conv1.weight"): ("PGGANPrior", "ours"),
+    **prior_layouts.MARKS,
 }
 
 
@@ -111,11 +117,20 @@ def detect_layout(keys: Collection[str]) -> tuple[Kind, Layout] | None:
 
 
 def from_authors(state_dict: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Rename and reshape tensors of any layout into ours, without FIR filters and fixed noise; unknown keys stay."""
+    """Bring tensors of any layout into ours, without FIR filters and fixed noise; unknown keys stay.
+
+    CheckpointError: tensors of another code base's layout are missing or misshapen.
+    """
     found = detect_layout(state_dict)
     if found is None or found[1] == "ours":
         return dict(state_dict)
     kind, layout = found
+    if found in prior_layouts.IMPORTERS:
+        try:
+            return prior_layouts.IMPORTERS[found](state_dict)
+        except (KeyError, IndexError, RuntimeError, ValueError) as error:
+            got = f"a {kind} in the layout of {layout} with tensors missing or misshapen ({error})"
+            raise CheckpointError("state dict", got, "all its tensors", "Download it again.") from error
     pairs = {pair.theirs: pair for pair in key_pairs(kind, state_dict, layout)}
     renamed = {}
     for key, tensor in state_dict.items():
@@ -129,9 +144,9 @@ def to_authors(
     state_dict: Mapping[str, torch.Tensor],
     resample_kernel: Sequence[float] = USUAL_TAPS,  # taps with which the network was built
 ) -> dict[str, torch.Tensor]:
-    """Rename and reshape our tensors or BasicSR's into the authors' layout; unknown keys stay."""
+    """Rename and reshape our tensors or BasicSR's into the authors' layout; unknown keys, and other priors, stay."""
     found = detect_layout(state_dict)
-    if found is None or found[1] == "authors":
+    if found is None or found[1] == "authors" or prior_kind(state_dict) not in (None, "GPENPrior"):
         return dict(state_dict)
     ours = from_authors(state_dict)
     return rename_keys(ours, key_pairs(found[0], ours), resample_kernel)
@@ -173,6 +188,16 @@ def _authors_pairs(kind: Kind, keys: Collection[str]) -> list[KeyPair]:
         return list(_prior(layers, octaves))
     inside = (p._replace(theirs=f"generator.{p.theirs}", ours=f"decoder.{p.ours}") for p in _prior(layers, octaves))
     return [*inside, *_encoder(_count(keys, r"(?:ecd\d+\.0\.1|encoder\.down\.\d+)\.weight"))]
+
+
+def prior_kind(keys: Collection[str]) -> PriorKind | None:
+    """Which prior these keys are of, or which the GPEN has; None for a discriminator or unknown keys."""
+    found = detect_layout(keys)
+    if found is None or found[0] != "GPEN":
+        return None if found is None or found[0] == "GPENDiscriminator" else found[0]
+    inside = "decoder." if found[1] == "ours" else "generator."
+    decoder = detect_layout({key.removeprefix(inside) for key in keys if key.startswith(inside)})
+    return "GPENPrior" if decoder is None else decoder[0]
 
 
 def extract_decoder(state_dict: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor] | None:
@@ -232,6 +257,9 @@ def filter_taps(state_dict: Mapping[str, torch.Tensor], where: str = "state dict
 
     Raises CheckpointError if the filters of the file differ from each other.
     """
+    found = detect_layout(state_dict)
+    if found is not None and found in prior_layouts.IMPORTERS:
+        return None  # its importer compares them
     stored = {key: tensor for key, tensor in state_dict.items() if key.endswith(".kernel")}
     if not stored:
         return None

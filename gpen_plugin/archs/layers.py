@@ -74,7 +74,7 @@ def channels_of(
 
 
 def normalize_2nd_moment(z: torch.Tensor) -> torch.Tensor:
-    """Bring each latent code to a mean square of 1: (N, F) -> (N, F)."""
+    """Bring each latent code (N, F), or each pixel of features (N, C, H, W), to a mean square of 1 (pixel norm)."""
     return z * torch.rsqrt(z.square().mean(dim=1, keepdim=True) + 1e-8)
 
 
@@ -238,6 +238,114 @@ def upsample2x(image: torch.Tensor, kernel: torch.Tensor) -> torch.Tensor:
     """Double an image's height and width: (N, 3, H, W) -> (N, 3, 2 H, 2 W); `kernel` is (K, K), its sum 4."""
     surplus = kernel.shape[0] - 2
     return upfirdn2d(image, kernel, up=2, pad=((surplus + 1) // 2 + 1, surplus // 2))
+
+
+class FoldedKernel(nn.Module):
+    """A convolution whose kernel is computed from its weight; for inference (`fuse`), once."""
+
+    weight: nn.Parameter | None
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("folded", None, persistent=False)
+
+    def make_kernel(self) -> torch.Tensor:
+        """The kernel that the weight stands for."""
+        raise NotImplementedError
+
+    @property
+    def kernel_now(self) -> torch.Tensor:
+        """The kernel computed before, or a new one."""
+        return self.make_kernel() if self.folded is None else self.folded
+
+
+class NormalizedConv(FoldedKernel):
+    """A layer of PGGAN and StyleGAN v1: convolution, bias, leaky ReLU, then the normalization of a subclass.
+
+    The map is added before the bias with a weight per channel (`add`), as StyleGAN v1 adds its noise; or it is
+    concatenated after the normalization (`concat`), where the next convolution reads it through columns of its own. So
+    the normalization sees what it saw in training, and weights of zero leave a published network's images unchanged.
+    """
+
+    def __init__(
+        self,
+        in_channels: int | None,  # I; None for no convolution, in the first layer
+        out_channels: int,  # O, before the map is concatenated
+        noise_mode: NoiseMode,
+        up: bool = False,  # double height and width (nearest neighbor) before the convolution
+        bias: bool = True,
+    ):
+        super().__init__()
+        self.noise_mode, self.up, self.convolves = noise_mode, up, in_channels is not None
+        self.out_channels = 2 * out_channels if noise_mode == "concat" else out_channels
+        self.weight = None
+        if in_channels is not None:
+            self.scale = 1 / math.sqrt(in_channels * 3**2)
+            self.weight = nn.Parameter(torch.randn(out_channels, in_channels, 3, 3))
+        self.bias = nn.Parameter(torch.zeros(out_channels)) if bias else None
+        shape = {"concat": 1, "add": out_channels}.get(noise_mode)
+        self.noise_weight = None if shape is None else nn.Parameter(torch.zeros(shape))
+
+    def make_kernel(self) -> torch.Tensor:
+        """(O, I, 3, 3), or (I, O, 4, 4) of a transposed convolution where the layer upsamples."""
+        weight = self.weight * self.scale
+        return upsampling_kernel(weight) if self.up else weight
+
+    def convolve(self, x: torch.Tensor) -> torch.Tensor:
+        """(N, I, H, W) -> (N, O, H', W'), without bias and activation."""
+        if not self.convolves:
+            return x
+        kernel = self.kernel_now
+        return F.conv_transpose2d(x, kernel, stride=2, padding=1) if self.up else F.conv2d(x, kernel, padding=1)
+
+    def normalize(self, x: torch.Tensor, latent: torch.Tensor) -> torch.Tensor:
+        """(N, O, H', W') and a code (N, F) -> (N, O, H', W')."""
+        raise NotImplementedError
+
+    def forward(
+        self,
+        x: torch.Tensor,  # (N, I, H, W)
+        latent: torch.Tensor,  # (N, F)
+        noise: torch.Tensor | None,  # (N or 1, O, H', W'); None is zeros
+    ) -> torch.Tensor:
+        """Features (N, I, H, W) -> (N, `self.out_channels`, H', W'); H' is 2 H where the layer upsamples."""
+        x = self.convolve(x)
+        if self.noise_weight is not None:
+            # zeros pass through the weight too: a parameter without a gradient would stop distributed training
+            noise = x.new_zeros(1, 1, 1, 1) if noise is None else noise.to(x.dtype)
+            noise = self.noise_weight.to(x.dtype)[:, None, None] * noise
+        if self.noise_mode == "add":
+            x = x + noise
+        x = bias_act(x, x.new_zeros(x.shape[1]) if self.bias is None else self.bias)
+        x = self.normalize(x, latent)
+        return torch.cat([x, noise.expand_as(x)], dim=1) if self.noise_mode == "concat" else x
+
+
+class LinearToRGB(FoldedKernel):
+    """1x1 convolution to an image, without style: (N, I, H, W) -> (N, 3, H, W)."""
+
+    def __init__(self, in_channels: int):
+        super().__init__()
+        self.scale = 1 / math.sqrt(in_channels)
+        self.weight = nn.Parameter(torch.randn(3, in_channels, 1, 1))
+        self.bias = nn.Parameter(torch.zeros(3))
+
+    def make_kernel(self) -> torch.Tensor:
+        """(3, I, 1, 1)."""
+        return self.weight * self.scale
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return F.conv2d(x, self.kernel_now) + self.bias[:, None, None]
+
+
+def upsampling_kernel(weight: torch.Tensor) -> torch.Tensor:
+    """Doubling by nearest neighbor and then convolving, as one kernel: (O, I, 3, 3) -> (I, O, 4, 4).
+
+    It is that of a transposed convolution of stride 2 and padding 1, which has fewer than half as many products: each
+    pixel spreads the sum of the flipped kernels of its four copies.
+    """
+    flipped = weight.flip(2, 3).transpose(0, 1)  # (I, O, 3, 3)
+    return sum(F.pad(flipped, (dx, 1 - dx, dy, 1 - dy)) for dx in (0, 1) for dy in (0, 1))  # (I, O, 4, 4)
 
 
 def check_in_size(in_size: int, out_size: int) -> None:

@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 import torch
 
-from gpen_plugin.archs.gan_prior_arch import GPENPrior
+from gpen_plugin.archs.gan_prior_arch import GANPrior
 from gpen_plugin.baselines.method import Sample
 from gpen_plugin.checkpoints.download import sha256_of
 from gpen_plugin.data.image_source import resize_square
@@ -27,7 +27,7 @@ class FrozenPrior:
 
     def __init__(
         self,
-        weights: str | PathLike,  # file of a GPENPrior
+        weights: str | PathLike,  # file of a GAN prior
         key: str | None,  # entry of the file; None takes the EMA weights if there are any
         device: str | torch.device,
         where: str,  # key path of the method's entry, for errors
@@ -36,7 +36,7 @@ class FrozenPrior:
             sampler = PriorSampler(weights, key, device, truncation=1.0)
         except GPENError as error:
             raise error.under(f"{where}:prior") from None
-        self.net: GPENPrior = sampler.net
+        self.net: GANPrior = sampler.net
         self.device, self.size = torch.device(device), sampler.spec.out_size
         self.arguments = sampler.spec.arguments()
         self.sha256 = sha256_of(weights)
@@ -57,7 +57,7 @@ def sample_generator(seed: int, sample: Sample) -> torch.Generator:
 
 
 def seeded_noise(
-    net: GPENPrior, generator: torch.Generator, beyond: OtherNoise, searched: int = 0
+    net: GANPrior, generator: torch.Generator, beyond: OtherNoise, searched: int = 0
 ) -> list[torch.Tensor | None]:
     """One map per resolution: the `searched` coarsest are sampled; the others too if `fixed`, else None (zeros)."""
     noise = net.make_noise(1, generator)

@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
+from gpen_plugin.archs.gan_prior_arch import GPENPrior
 from gpen_plugin.archs.key_maps import from_authors
 from gpen_plugin.archs.psp_arch import PSP, sizes_of_published
 from gpen_plugin.baselines.inversion import Downscaler, FrozenPrior, check_at_least, check_positive
@@ -305,6 +306,9 @@ class PSPMethod:
             return self.prior.to_image(self.net(self.prior.to_tensor(sample.lq)), sample.size)
 
     def _network(self, options: PSPOptions, where: str) -> PSP:
+        if not isinstance(self.prior.net, GPENPrior):
+            got = f"holds a {type(self.prior.net).__name__}"
+            raise OptionError(f"{where}:prior", got, "a GPENPrior: pSp is defined on StyleGAN2", "Name its file.")
         own = {"in_size": options.in_size, "encoder": options.encoder, "encoder_feat": options.encoder_feat}
         with seeded(self.prior.device, options.seed, "encoder"):
             try:

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from gpen_plugin.archs.gan_prior_arch import GPENPrior
+from gpen_plugin.archs.gan_prior_arch import GANPrior, GPENPrior
 from gpen_plugin.archs.gpen_arch import GPEN
 from gpen_plugin.archs.gpen_discriminator_arch import GPENDiscriminator
 from gpen_plugin.archs.key_maps import (
@@ -30,19 +30,27 @@ from gpen_plugin.archs.key_maps import (
     taps_equal,
     without_wrapper_prefixes,
 )
+from gpen_plugin.archs.pggan_prior_arch import PGGANPrior
+from gpen_plugin.archs.prior_layouts import LICENSES, refusal
+from gpen_plugin.archs.stylegan1_prior_arch import StyleGAN1Prior
+from gpen_plugin.checkpoints import nvlabs_pickle
 from gpen_plugin.checkpoints.network_spec import NetworkSpec, infer_spec, summarize_file
 from gpen_plugin.errors import CheckpointError
 
-SMOOTHED_FIRST = ("params_ema", "params", "g_ema", "g", "state_dict")
+SMOOTHED_FIRST = (
+    *("params_ema", "params", "g_ema", "g", "state_dict"),
+    *("G_ema", "G", "generator_smooth", "g_running", "generator", "avgG", "netG"),  # of other code bases
+)
 """Which entry of a nested file is read when none is named: the averaged generator before the raw one."""
-OF_DISCRIMINATOR = ("params_ema", "params", "d", "state_dict")
+OF_DISCRIMINATOR = ("params_ema", "params", "d", "state_dict", "D")
 _OF_A_STATE = {"iter", "optimizers", "schedulers"}  # of BasicSR's training states, which hold no weights
 
 StateDict = dict[str, torch.Tensor]
 
 
 def read(
-    path: str | os.PathLike,  # a file of torch.save's, a `.safetensors` one, or arrays by name in an `.npz` one
+    # a file of torch.save's, a `.safetensors` one, arrays by name in an `.npz` one, or NVlabs' networks in a `.pkl` one
+    path: str | os.PathLike,
     # entry of a nested file; None takes the first of `order` that it has, or a flat file itself
     key: str | None = None,
     order: Sequence[str] = SMOOTHED_FIRST,  # entries to look for
@@ -71,6 +79,8 @@ def read_whole(path: str | os.PathLike) -> Mapping:
     load = _reader(path)
     try:
         content = load(path)
+    except CheckpointError:
+        raise
     except Exception as error:  # damage shows as RuntimeError, EOFError, KeyError, OSError, struct.error and others
         raise _unreadable(path, error) from None
     if not isinstance(content, Mapping):
@@ -126,7 +136,7 @@ def load_into(
 ) -> list[str]:
     """Load a file into a network; if strictly, nothing of `net` changes unless all of it fits.
 
-    Returns the names of the network's tensors that the file did not fill. A `GPENPrior` takes the decoder of a file
+    Returns the names of the network's tensors that the file did not fill. A prior takes the decoder of a file
     that holds a whole `GPEN`; the log says so. Raises CheckpointError: as `read`; or the file is of another network (if
     not `strict`: shares no tensor with this one), and then the message names both.
     """
@@ -148,10 +158,13 @@ def read_for(
         state_dict = read(path, key, order)
     except CheckpointError as error:
         raise CheckpointError(source, error.got, error.expected, error.hint) from error
-    decoder = extract_decoder(state_dict) if type(net).__name__ == "GPENPrior" else None
+    decoder = extract_decoder(state_dict) if isinstance(net, GANPrior) else None
     state_dict = state_dict if decoder is None else decoder
     convert = getattr(net, "from_published", from_authors)
-    given, own = convert(state_dict), net.state_dict()
+    try:
+        given, own = convert(state_dict), net.state_dict()
+    except CheckpointError as error:
+        raise CheckpointError(source, error.got, error.expected, error.hint) from error
     problems = differences(given, own) or foreign_filters(net, state_dict)
     if not strict:
         given = {name: tensor for name, tensor in given.items() if name in own and tensor.shape == own[name].shape}
@@ -205,6 +218,8 @@ def _refuse_foreign(path) -> None:
 def _reader(path) -> Callable[[str | os.PathLike], Mapping]:
     if str(path).endswith(".npz"):
         return _load_arrays
+    if str(path).endswith(".pkl"):
+        return nvlabs_pickle.read
     return _safetensors(path).load_file if _is_safetensors(path) else _load_weights
 
 
@@ -214,9 +229,17 @@ def _load_arrays(path) -> StateDict:
 
 
 def _load_weights(path) -> object:
-    """Read what torch holds safe, and the parsed command line in StyleGAN2's files: attributes and no code."""
-    with torch.serialization.safe_globals([argparse.Namespace]):
-        return torch.load(path, map_location="cpu", weights_only=True)
+    """Read what torch holds safe, and objects that are attributes and no code: options in files of other code bases."""
+    options = (Attributes, "models.utils.config.BaseConfig")  # of pytorch_GAN_zoo
+    with torch.serialization.safe_globals([argparse.Namespace, options]):
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    # a training of genforce's keeps its networks one level deeper
+    models = content.get("models") if isinstance(content, Mapping) else None
+    return {**content, **models} if isinstance(models, Mapping) else content
+
+
+class Attributes:
+    """Stands for an object of another code base: takes its attributes."""
 
 
 def _writer(path, content: object) -> Callable[[BinaryIO], object]:
@@ -291,7 +314,7 @@ def _sync_folder(folder: Path) -> None:
             os.close(descriptor)
 
 
-_CLASSES = {"GPEN": GPEN, "GPENPrior": GPENPrior, "GPENDiscriminator": GPENDiscriminator}
+_CLASSES = {cls.__name__: cls for cls in (GPEN, GPENPrior, StyleGAN1Prior, PGGANPrior, GPENDiscriminator)}
 
 
 @dataclass(frozen=True, eq=False)
@@ -323,7 +346,7 @@ class Network:
         return "\n".join(lines + [f"  {name}: {value}" for name, value in arguments.items()])
 
 
-def build(spec: NetworkSpec) -> GPEN | GPENPrior | GPENDiscriminator:
+def build(spec: NetworkSpec) -> GPEN | GANPrior | GPENDiscriminator:
     """The network that a spec describes, with fresh weights."""
     return _CLASSES[spec.kind](**spec.arguments())
 
@@ -333,6 +356,15 @@ def entries(path: str | os.PathLike) -> dict[str | None, object]:
     content = read_whole(path)
     nested = any(isinstance(value, Mapping) for value in content.values())
     return dict(content) if nested else {None: content}
+
+
+def license_of(path: str | os.PathLike) -> str | None:
+    """The license that a file states, or under which its code base publishes weights. CheckpointError as in `read`."""
+    held = entries(path)
+    if isinstance(held.get("license"), str):
+        return held["license"]
+    layouts = [detect_layout(without_wrapper_prefixes(value)) for value in held.values() if is_network(value)]
+    return next((LICENSES[layout] for _, layout in layouts if layout in LICENSES), None)
 
 
 def is_network(value: object) -> bool:
@@ -362,7 +394,16 @@ def network_of(
 def report(path: str | os.PathLike) -> tuple[str, bool]:
     """Describe a file; True if it has networks, all whole and with finite values. CheckpointError as in `read`."""
     lines, besides, sound = [str(path)], [], []
+    license = license_of(path)
+    if license is not None:
+        lines.append(f"  license: {license}")
     for entry, value in entries(path).items():
+        if entry == "license":
+            continue
+        if isinstance(value, Mapping) and refusal(value):
+            lines.append(f"  {entry or 'flat'}: {refusal(value)}")
+            sound.append(False)
+            continue
         if not is_network(value):
             besides.append(summarize_file(value) if entry is None else f"{entry} ({_shape(value)})")
             continue

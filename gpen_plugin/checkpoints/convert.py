@@ -20,22 +20,23 @@ from gpen_plugin.archs.key_maps import (
     to_authors,
 )
 from gpen_plugin.archs.layers import check_taps
+from gpen_plugin.archs.prior_layouts import refusal
 from gpen_plugin.checkpoints import checkpoint
-from gpen_plugin.checkpoints.checkpoint import Network, entries, is_network, network_of, report
+from gpen_plugin.checkpoints.checkpoint import Network, entries, is_network, license_of, network_of, report
 from gpen_plugin.checkpoints.network_spec import NetworkSpec, infer_spec
 from gpen_plugin.errors import CheckpointError, GPENError, OptionError, plain_message
 
 if TYPE_CHECKING:
     from gpen_plugin.checkpoints import Target
 
-AVERAGED = ("params_ema", "g_ema")
+AVERAGED = ("params_ema", "g_ema", "G_ema", "generator_smooth", "g_running", "avgG")
 """Entries that hold a running average of the weights; all others hold the weights themselves."""
 _MAX_STYLEGAN2_SIZE = 1024  # of BasicSR's table of channels
 
 
 def convert_file(options: argparse.Namespace, target: "Target") -> None:
     """Write one file; print its content and what was left out."""
-    source, left_out = read_networks(options.input[0], options.key)
+    source, left_out = read_networks(options.input[0], options.key, options.mapping)
     discriminator = None if options.discriminator is None else _read_discriminator(options.discriminator)
     chosen = select_networks(source, target, discriminator)
     left_out += [f"{one.entry} ({one.spec})" for one in source if one not in chosen.values()]
@@ -45,10 +46,15 @@ def convert_file(options: argparse.Namespace, target: "Target") -> None:
             chosen, select_networks(read_networks(options.blend, options.key)[0], target, discriminator), weight
         )
     content = convert(chosen, target.layout, options.resample_kernel, half=options.half)
+    license = license_of(options.input[0]) if options.license is None else options.license
+    if license is not None and target.raw:  # a flat file holds tensors only
+        content["license"] = license
     make_folder(options.output.parent)
     checkpoint.write(options.output, content)
     print(f"{options.output}: written as {options.to}")
-    _print_summary(target, chosen, left_out)
+    _print_summary(target, chosen, [name for name in left_out if name != "license"])
+    if license is not None:
+        print(f"  license: {license}" + ("" if target.raw else " (a flat file cannot state it)"))
 
 
 def inspect_file(path: Path) -> bool:
@@ -143,6 +149,9 @@ def to_layout(
     spec, ours = infer_spec(state_dict, where), from_authors(state_dict)
     if layout == "ours":
         return ours
+    if spec.prior not in (None, "GPENPrior"):
+        expected = "a StyleGAN2: other priors have no names in this layout"
+        raise CheckpointError(where, f"holds {spec}", expected, "Use --to ours or basicsr.")
     if layout == "authors":
         return to_authors(ours, resample_kernel)
     _check_stylegan2(spec, where)
@@ -167,12 +176,21 @@ def _to_fp16(tensors: checkpoint.StateDict, where: str) -> checkpoint.StateDict:
     return halved
 
 
-def read_networks(path: Path, key: str | None) -> tuple[list[Network], list[str]]:
-    """Networks of a file, or of its entry `key`, and names of its other entries. CheckpointError: no network."""
+def read_networks(path: Path, key: str | None, more: Path | None = None) -> tuple[list[Network], list[str]]:
+    """Networks of a file, or of its entry `key`, and names of its other entries. CheckpointError: no network.
+
+    `more` is a flat file with the rest of a flat file's tensors: PULSE's mapping network.
+    """
     held = {key: checkpoint.read(path, key)} if key else entries(path)
+    if more is not None:
+        held = {None: {**checkpoint.read(path, key), **checkpoint.read(more)}}
+    for value in held.values():
+        if isinstance(value, Mapping) and refusal(value):
+            expected, hint = "a StyleGAN2, StyleGAN v1 or PGGAN", "Name another file."
+            raise CheckpointError(str(path), refusal(value), expected, hint)
     networks = [network_of(path, entry, value) for entry, value in held.items() if is_network(value)]
     if not networks:
-        expected = "weights of a GPEN, GPENPrior, GPENDiscriminator or StyleGAN2"
+        expected = "weights of a GPEN, GAN prior, GPENDiscriminator or StyleGAN"
         got = checkpoint.summarize_file(held.get(None, held))
         raise CheckpointError(str(path), got, expected, "Name the right file or --key.")
     return networks, [str(entry) for entry, value in held.items() if not is_network(value)]

@@ -31,7 +31,9 @@ def grow_file(options: argparse.Namespace) -> None:
         target = grown_spec(network.spec, options.out_size, options.noise_mode, options.channel_multiplier)
         grown[entry] = replace(network, spec=target, tensors=grow(network.tensors, target, options.seed))
     make_folder(options.output.parent)
-    checkpoint.write(options.output, {entry: network.tensors for entry, network in grown.items()})
+    license = checkpoint.license_of(options.input)
+    stated = {} if license is None else {"license": license}
+    checkpoint.write(options.output, {entry: network.tensors for entry, network in grown.items()} | stated)
     for entry, network in grown.items():
         print(f"{options.output} [{entry}]: {network.spec}, from {network.where}")
     print(network.option_lines())
@@ -61,6 +63,10 @@ def grown_spec(
             raise OptionError("--channel-multiplier", got, expected, "Leave it out.")
     if multiplier is None and out_size > 32:
         multiplier = 2 if channel_multiplier is None else channel_multiplier
+    if out_size > spec.out_size and spec.prior not in (None, "GPENPrior"):
+        got, expected = f"got {out_size} for a {spec.prior}", f"{spec.out_size}: its image comes from its last block"
+        hint = "Train it at this size from the start. --noise-mode can be changed."
+        raise OptionError("--out-size", got, expected, hint)
     in_size = None if spec.in_size is None else spec.in_size * out_size // spec.out_size
     target = replace(
         spec,
@@ -90,14 +96,16 @@ def grow(
     what the old stem did, so that the inputs of the old blocks stay: at first the outputs of a larger `GPEN` or
     discriminator are those of the smaller one. That needs six channels; narrower ones start at random.
     """
-    before = checkpoint.infer_spec(tensors)
+    before, demodulates = checkpoint.infer_spec(tensors), target.prior in (None, "GPENPrior")
     with torch.random.fork_rng([]):
         torch.manual_seed(seed)
         grown = build(target).state_dict()
     for name, fresh in grown.items():
         old = tensors[name].to(fresh.dtype) if name in tensors else None
         if name.endswith("to_rgb.weight"):
-            grown[name] = torch.zeros_like(fresh) if old is None else _resized_to_rgb(old, fresh)
+            grown[name] = torch.zeros_like(fresh) if old is None else _resized_kernel(old, fresh)
+        elif old is not None and not demodulates and "blocks." in name and fresh.ndim == 4:
+            grown[name] = _resized_kernel(old, fresh, size=1)  # nothing that shrinks the old columns
         elif old is not None and not _is_reset(name, before, target):
             grown[name] = _resized(old, fresh)
     if before.out_size != target.out_size and target.kind != "GPENPrior":
@@ -153,16 +161,19 @@ def _is_reset(name: str, before: NetworkSpec, target: NetworkSpec) -> bool:
     return "stem." in name and before.out_size != target.out_size
 
 
-def _resized(old: torch.Tensor, fresh: torch.Tensor) -> torch.Tensor:
-    """`old` in the shape of `fresh`, both (A, ...) of equal rank: cropped, or with the end of `fresh` behind it."""
+def _resized(old: torch.Tensor, fresh: torch.Tensor, size: float = QUIET) -> torch.Tensor:
+    """`old` in the shape of `fresh`, both (A, ...) of equal rank: cropped, or with the end of `fresh` behind it.
+
+    `size` multiplies that end of a kernel.
+    """
     if old.shape == fresh.shape:
         return old.clone()
-    new = fresh.clone() * (QUIET if fresh.ndim == 4 else 1)
+    new = fresh.clone() * (size if fresh.ndim == 4 else 1)
     common = tuple(slice(min(sizes)) for sizes in zip(old.shape, fresh.shape, strict=True))
     new[common] = old[common]
     return new
 
 
-def _resized_to_rgb(old: torch.Tensor, fresh: torch.Tensor) -> torch.Tensor:
-    """The kernel of an image, (3, I, 1, 1), whose layer divides by the root of I and does not demodulate."""
-    return _resized(old * math.sqrt(fresh.shape[1] / old.shape[1]), fresh)
+def _resized_kernel(old: torch.Tensor, fresh: torch.Tensor, size: float = QUIET) -> torch.Tensor:
+    """A kernel (O, I, k, k) whose layer divides by the root of I and does not demodulate."""
+    return _resized(old * math.sqrt(fresh.shape[1] / old.shape[1]), fresh, size)

@@ -7,8 +7,9 @@ from collections.abc import Callable, Mapping
 
 import torch
 
-from gpen_plugin.archs.key_maps import Kind, Layout, detect_layout, from_authors
+from gpen_plugin.archs.key_maps import Kind, Layout, PriorKind, detect_layout, from_authors, prior_kind
 from gpen_plugin.archs.layers import NoiseMode, channels_of, check_size, resolutions
+from gpen_plugin.archs.prior_layouts import refusal
 from gpen_plugin.archs.published_files import published_network
 from gpen_plugin.errors import CheckpointError
 
@@ -25,20 +26,30 @@ class NetworkSpec:
     channel_multiplier: float | None  # None up to 32 px, where it changes nothing
     narrow: float  # factor of all channels
     num_style_feat: int | None  # length of the latent code; None for a discriminator
-    num_mlp: int | None  # layers of the mapping network; None for a discriminator
+    num_mlp: int | None  # layers of the mapping network; None for a discriminator, and a prior without one
     noise_mode: NoiseMode | None  # None for a discriminator
     layout: Layout  # `authors` is GPEN's and the StyleGAN2 that they built upon, `stylegan2` BasicSR's
+    prior: PriorKind | None = "GPENPrior"  # of a `GPEN`, or the network itself; None for a discriminator
+    bias_before_blur: bool | None = None  # of a `StyleGAN1Prior`, else None
 
-    def arguments(self) -> dict[str, int | float | str]:
+    def arguments(self) -> dict[str, int | float | str | dict]:
         """Keyword arguments of the network's class; what no shape shows is left to the defaults."""
-        return {
+        own = () if self.kind == "StyleGAN1Prior" else ("bias_before_blur",)
+        arguments = {
             field.name: getattr(self, field.name)
             for field in dataclasses.fields(self)
-            if field.name not in ("kind", "layout") and getattr(self, field.name) is not None
+            if field.name not in ("kind", "layout", "prior", *own) and getattr(self, field.name) is not None
         }
+        if self.kind == "GPEN" and self.prior != "GPENPrior":
+            arguments["prior"] = {"type": self.prior}
+            if self.bias_before_blur is not None:
+                arguments["prior"]["bias_before_blur"] = self.bias_before_blur
+        return arguments
 
     def __str__(self) -> str:
         parts = [f"{self.kind} {self.out_size} px"]
+        if self.kind == "GPEN" and self.prior != "GPENPrior":
+            parts.append(f"prior {self.prior}")
         if self.in_size not in (None, self.out_size):
             parts.append(f"input {self.in_size} px")
         if self.channel_multiplier is not None:
@@ -46,7 +57,9 @@ class NetworkSpec:
         parts.append(f"narrow {self.narrow:g}")
         if self.noise_mode is not None:
             parts.append(f"noise {self.noise_mode}")
-        if (self.num_style_feat or 512, self.num_mlp or 8) != (512, 8):
+        if self.num_mlp is None and (self.num_style_feat or 512) != 512:
+            parts.append(f"latent code of {self.num_style_feat}")
+        elif (self.num_style_feat or 512, self.num_mlp or 8) != (512, 8):
             parts.append(f"{self.num_mlp} mapping layers of {self.num_style_feat}")
         return ", ".join(parts)
 
@@ -61,10 +74,16 @@ def infer_spec(
     """
     found = detect_layout(state_dict)
     if found is None:
+        reason = refusal(state_dict)
+        if reason is not None:
+            raise CheckpointError(where, reason, "a StyleGAN2, StyleGAN v1 or PGGAN", "Name another file.")
         expected = "the weights of a GPEN, GPENPrior or GPENDiscriminator"
         raise CheckpointError(where, summarize_file(state_dict), expected, "Name the right entry or file.")
     kind, layout = found
-    shapes = {key: tuple(tensor.shape) for key, tensor in from_authors(state_dict).items()}
+    try:
+        shapes = {key: tuple(tensor.shape) for key, tensor in from_authors(state_dict).items()}
+    except CheckpointError as error:
+        raise CheckpointError(where, error.got, error.expected, error.hint) from error
     try:
         return _spec(kind, layout, shapes)
     except (KeyError, IndexError, ValueError) as error:
@@ -88,20 +107,29 @@ def _spec(kind: Kind, layout: Layout, shapes: Shapes) -> NetworkSpec:
         widths[4] = shapes["final_conv.weight"][0]
     narrow, channel_multiplier = _factors(widths)
     encoder = _by_resolution(shapes, r"encoder\.down\.(\d+)\.weight")
-    generator = kind != "GPENDiscriminator"
+    prior = prior_kind(shapes)
+    num_mlp = sum(re.fullmatch(rf"{inside}mapping\.\d+\.weight", key) is not None for key in shapes)
     return NetworkSpec(
         kind=kind,
         out_size=max(widths),
         in_size=2 * max(encoder) if kind == "GPEN" else None,
         channel_multiplier=channel_multiplier,
         narrow=narrow,
-        num_style_feat=shapes[f"{inside}blocks.4.conv1.modulation.weight"][1] if generator else None,
-        num_mlp=sum(re.fullmatch(rf"{inside}mapping\.\d+\.weight", key) is not None for key in shapes)
-        if generator
-        else None,
-        noise_mode=_noise_mode(shapes, f"{inside}blocks.4.conv1") if generator else None,
+        num_style_feat=shapes[f"{inside}{_READS_CODE[prior]}.weight"][1] if prior else None,
+        num_mlp=num_mlp or None,
+        noise_mode=_noise_mode(shapes, f"{inside}blocks.4.conv1", prior) if prior else None,
         layout=layout,
+        prior=prior,
+        bias_before_blur=f"{inside}blocks.8.conv0.blurred_bias" in shapes if prior == "StyleGAN1Prior" else None,
     )
+
+
+_READS_CODE = {
+    "GPENPrior": "blocks.4.conv1.modulation",
+    "StyleGAN1Prior": "blocks.4.conv1.style",
+    "PGGANPrior": "dense",
+}
+"""A layer that takes a latent code."""
 
 
 def _by_resolution(shapes: Shapes, pattern: str) -> dict[int, int]:
@@ -110,8 +138,9 @@ def _by_resolution(shapes: Shapes, pattern: str) -> dict[int, int]:
     return {int(match[1]): shapes[key][0] for key, match in matches.items() if match}
 
 
-def _noise_mode(shapes: Shapes, conv: str) -> NoiseMode:
-    if shapes[f"{conv}.bias"][0] == 2 * shapes[f"{conv}.weight"][0]:
+def _noise_mode(shapes: Shapes, conv: str, prior: PriorKind) -> NoiseMode:
+    own, taken = shapes[f"{conv}.weight"][:2]
+    if (shapes[f"{conv}.bias"][0] if prior == "GPENPrior" else taken) == 2 * own:
         return "concat"
     return "add" if f"{conv}.noise_weight" in shapes else "none"
 

@@ -18,10 +18,13 @@ from gpen_plugin.errors import OptionError, handle_errors
 def parser() -> argparse.ArgumentParser:
     """The command's options."""
     parser = argparse.ArgumentParser(prog="python -m gpen_plugin.convert", description=__doc__.partition("\n")[0])
-    parser.add_argument("input", type=Path, nargs="+", help="weight file: .pth, .pt or .safetensors")
+    parser.add_argument("input", type=Path, nargs="+", help="weight file: .pth, .pt, .safetensors or NVlabs' .pkl")
     parser.add_argument("-o", "--output", type=Path, help="file to write: .pth, .pt, or .safetensors if it is flat")
     parser.add_argument("--to", choices=TARGETS, help="kind of file to write")
     parser.add_argument("--key", help="entry of the input, e.g. params; default: all that the output can hold")
+    parser.add_argument("--mapping", type=Path, metavar="FILE", help="mapping.pt beside PULSE's synthesis.pt")
+    license_help = "license of the weights; default: the input's, or that of its code base's published weights"
+    parser.add_argument("--license", metavar="TEXT", help=license_help)
     parser.add_argument("--discriminator", type=Path, help="file of the d that authors-training needs")
     taps_help = "taps of the FIR filters to write, default: the input's, or 1 3 3 1"
     parser.add_argument("--resample-kernel", type=float, nargs="+", metavar="TAP", help=taps_help)
@@ -52,7 +55,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             command.error(f"--discriminator: --to {options.to} holds one network; convert the discriminator on its own")
         if options.weight is not None and options.blend is None:
             command.error("--weight needs --blend")
-        inputs = [path for path in (*options.input, options.discriminator, options.blend) if path is not None]
+        inputs = [
+            path for path in (*options.input, options.discriminator, options.mapping, options.blend) if path is not None
+        ]
         check_output(options.output, inputs, options.force)
 
     from gpen_plugin.checkpoints.convert import convert_file, inspect_file

@@ -76,8 +76,10 @@ def _export(options: argparse.Namespace, how: ExportOptions) -> None:
 
 def _metadata(options: argparse.Namespace, path: Path, network: "TorchNetwork", spec: "NetworkSpec") -> dict[str, str]:
     """Stored in the file. Tools that crop faces read their alignment and value range here."""
+    from gpen_plugin.checkpoints.checkpoint import license_of
     from gpen_plugin.checkpoints.download import sha256_of
 
+    license = license_of(path)
     low, high = network.value_range
     return {
         "gpen_version": __version__,
@@ -88,6 +90,7 @@ def _metadata(options: argparse.Namespace, path: Path, network: "TorchNetwork", 
         "gpen_template": options.template or network.template,
         "gpen_alpha": f"{network.alpha:g}",
         "gpen_value_range": f"[{low:g}, {high:g}]",
+        **({} if license is None else {"gpen_license": license}),
     }
 
 

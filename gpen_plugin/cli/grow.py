@@ -20,7 +20,7 @@ NOISE_MODES = ("concat", "add", "none")
 def parser() -> argparse.ArgumentParser:
     """The command's options."""
     parser = argparse.ArgumentParser(prog="python -m gpen_plugin.grow", description=__doc__.partition("\n")[0])
-    parser.add_argument("input", type=Path, help="weights of a GPEN, GPENPrior, GPENDiscriminator or StyleGAN2")
+    parser.add_argument("input", type=Path, help="weights of a GPEN, GAN prior, GPENDiscriminator or StyleGAN")
     parser.add_argument("-o", "--output", type=Path, required=True, help="file to write: .pth or .pt")
     parser.add_argument("--out-size", type=int, help="height and width of the images, a power of two up to 2048")
     parser.add_argument("--noise-mode", choices=NOISE_MODES, help="of a generator")

@@ -38,7 +38,7 @@ def parser() -> argparse.ArgumentParser:
         description="Generate images with a GAN prior. Each depends on its seed only, and can be generated again.",
         argument_default=argparse.SUPPRESS,
     )
-    parser.add_argument("-m", "--model", type=Path, required=True, help="weights of a GPENPrior")
+    parser.add_argument("-m", "--model", type=Path, required=True, help="weights of a GAN prior")
     parser.add_argument("-o", "--output", type=Path, required=True, help="image file; see also interpolate")
     parser.add_argument("--mode", choices=list(MODES), default="grid", help="what to generate (default grid)")
     parser.add_argument("--key", default=None, help="entry of the weight file; default: the averaged weights")

@@ -18,10 +18,11 @@ import numpy as np
 import torch
 from torch import nn
 
+from gpen_plugin.archs.gan_prior_arch import GPENPrior
 from gpen_plugin.archs.gpen_arch import GPEN
 from gpen_plugin.archs.inference import fuse
 from gpen_plugin.archs.layers import EqualConv2d, StyledConv, ToRGB
-from gpen_plugin.errors import CheckpointError
+from gpen_plugin.errors import CheckpointError, OptionError
 from gpen_plugin.export.options import TOLERANCES, ExportOptions
 from gpen_plugin.nets.loading import OnnxNetwork
 from gpen_plugin.restore.network import to_network
@@ -80,7 +81,10 @@ def export(
     than the tolerance, or cannot be written. Raises MissingFileError: a package is not installed.
     """
     options.check_packages()
-    path, device = Path(path), net.decoder.constant.device
+    if options.precision == "fp16" and not isinstance(net.decoder, GPENPrior):
+        got = f"got fp16 for a network on {type(net.decoder).__name__}"
+        raise OptionError("--precision", got, "fp32: only StyleGAN2's layers are scaled to half precision")
+    path, device = Path(path), next(net.parameters()).device
     tolerance = TOLERANCES[options.precision] if options.tolerance is None else options.tolerance
     exact = _prepare(net)
     batches = make_test_inputs(net.in_size, options.batch)
@@ -163,7 +167,7 @@ def _fuse_in_half(
     exact: GPEN, expected: Network, batches: list[torch.Tensor], tolerance: float, path: Path
 ) -> nn.Module:
     """The fused network in half precision, checked here too: on a CPU, onnxruntime may compute it in float32."""
-    device = exact.decoder.constant.device
+    device = next(exact.parameters()).device
     calibration = [batch.to(device) for batch in make_test_inputs(exact.in_size, None, _CALIBRATION_SEED)]
     half = fuse(scale_for_half(exact, calibration), torch.float16, traceable=True)
     difference = measure_difference(expected, _runner(half, device), batches)

@@ -180,6 +180,7 @@ class AdversarialModel(SRModel):
     def __init__(self, opt: dict):
         self.validated: set[tuple] = set()  # (data set, iteration)
         self.last_state: dict | None = None  # the training state that was written or read last
+        self.licenses: dict[str, dict] = {}  # entries of the files to write, by network: those of what it started from
         self.num_skipped = 0  # unreadable images that the data set replaced, since the start of this process
         self.settings = self.options_class(**opt["train"]) if opt["is_train"] else None
         # for the training state; now, because the host removes the scheduler's type when it builds it
@@ -242,6 +243,11 @@ class AdversarialModel(SRModel):
         if paths.get("pretrain_network_g"):
             # without a key: the averaged weights if the file has any
             self.load_network(self.net_g_ema, paths["pretrain_network_g"], paths.get("strict_load_g", True), None)
+        # a prior's file is not read, and may be gone, where a whole generator is loaded
+        sources = {"net_g": paths.get("pretrain_network_g") or paths.get("pretrain_prior")}
+        sources["net_d"] = paths.get("pretrain_network_d")
+        stated = {label: checkpoint.license_of(path) for label, path in sources.items() if path}
+        self.licenses = {label: {"license": text} for label, text in stated.items() if text is not None}
 
     def build_loss(self, options: Mapping | None) -> torch.nn.Module | None:
         """A registered loss on this device, or None."""
@@ -409,6 +415,7 @@ class AdversarialModel(SRModel):
         nets, keys = (net, param_key) if isinstance(net, list) else ([net], [param_key])
         states = {key: self.get_bare_model(one).state_dict() for one, key in zip(nets, keys, strict=True)}
         states = {key: {name: tensor.cpu() for name, tensor in state.items()} for key, state in states.items()}
+        states |= self.licenses.get(net_label, {})
         number = "latest" if current_iter == -1 else current_iter
         path = osp.join(self.opt["path"]["models"], f"{net_label}_{number}.pth")
         checkpoint.write(path, states, hint=train_state.AFTER_A_FULL_DISK)

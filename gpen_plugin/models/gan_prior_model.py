@@ -7,8 +7,9 @@ import numpy as np
 import torch
 from basicsr.utils import tensor2img
 
-from gpen_plugin.archs.gan_prior_arch import GPENPrior
+from gpen_plugin.archs.gan_prior_arch import GANPrior
 from gpen_plugin.config.train_options import AdamOptions, PriorTrainOptions
+from gpen_plugin.errors import OptionError
 from gpen_plugin.host import register
 from gpen_plugin.host.distributed import all_reduce_mean
 from gpen_plugin.images.grid import mosaic, sheet
@@ -23,7 +24,7 @@ MAX_TILE = 256  # pixels of a sample in the grid: TensorBoard takes half a minut
 
 @register("model")
 class GPENPriorModel(AdversarialModel):
-    """Trains `GPENPrior` against `GPENDiscriminator`: non-saturating logistic loss, lazy R1, path length, mixing.
+    """Trains a `GANPrior` against `GPENDiscriminator`: non-saturating logistic loss, lazy R1, path length, mixing.
 
     A validation generates one EMA sample per image of its set, from fixed latent codes, and compares the two sets.
     """
@@ -32,6 +33,7 @@ class GPENPriorModel(AdversarialModel):
     grid_shows_images = False  # but samples
 
     def init_training_settings(self) -> None:
+        check_prior(self.get_bare_model(self.net_g), self.settings, self.opt.get("val"))
         super().init_training_settings()
         self.mean_path_length = torch.zeros((), device=self.device)
         self.last_path = torch.zeros((), device=self.device)
@@ -134,7 +136,8 @@ class GPENPriorModel(AdversarialModel):
         averaged = self.net_g_ema if self.is_train else self.net_g
         panels = {"raw": self._samples(self.net_g, indices)} if self.is_train else {}
         panels["average (EMA)"] = self._samples(averaged, indices)
-        panels[f"average, truncation {truncation:g}"] = self._samples(averaged, indices, truncation)
+        if self.get_bare_model(averaged).has_mean_latent:
+            panels[f"average, truncation {truncation:g}"] = self._samples(averaged, indices, truncation)
         mosaics = [mosaic([_shrink(sample, MAX_TILE) for sample in samples]) for samples in panels.values()]
         return sheet([mosaics], list(panels), tile=max(mosaics[0].shape[:2]))
 
@@ -169,6 +172,19 @@ class GPENPriorModel(AdversarialModel):
             self.augmentation.load_state_dict({k: v for k, v in saved.items() if not k.startswith("sign_")})
 
 
+def check_prior(prior: GANPrior, train: PriorTrainOptions, val: Mapping | None) -> None:
+    """Raise an `OptionError` for a setting that this prior cannot have."""
+    kind = type(prior).__name__
+    if prior.num_latent == 1:
+        for name in ("mixing_prob", "path_reg_weight"):
+            if getattr(train, name):
+                got, expected = f"got {getattr(train, name):g}", f"0: {kind} has a single latent code, and no space w"
+                raise OptionError(f"train:{name}", got, expected, "Set it to 0.")
+    truncation = (val or {}).get("truncation", 0.7)
+    if val and truncation != 1 and not prior.has_mean_latent:
+        raise OptionError("val:truncation", f"got {truncation:g}", f"1: {kind} has no mean latent code", "Set it to 1.")
+
+
 def _shrink(image: np.ndarray, side: int) -> np.ndarray:
     if image.shape[0] <= side:
         return image
@@ -180,14 +196,14 @@ def normal(shape: Sequence[int], generators: Sequence[torch.Generator]) -> torch
     return torch.stack([torch.randn(tuple(shape), generator=g, device=g.device) for g in generators])
 
 
-def noise_maps(prior: GPENPrior, generators: Sequence[torch.Generator]) -> list[torch.Tensor | None]:
-    """As `GPENPrior.make_noise`, each sample from its own generator."""
+def noise_maps(prior: GANPrior, generators: Sequence[torch.Generator]) -> list[torch.Tensor | None]:
+    """As `GANPrior.make_noise`, each sample from its own generator."""
     maps_of_samples = zip(*(prior.make_noise(1, generator) for generator in generators), strict=True)
     return [None if maps[0] is None else torch.cat(maps) for maps in maps_of_samples]
 
 
 def mix_styles(
-    prior: GPENPrior, generators: Sequence[torch.Generator], mixing_prob: float
+    prior: GANPrior, generators: Sequence[torch.Generator], mixing_prob: float
 ) -> tuple[list[torch.Tensor], torch.Tensor]:
     """Style mixing (StyleGAN2): two codes, (N, F), and the index of the first layer that takes the second, (N,).
 

@@ -10,7 +10,7 @@ from dataclasses import replace
 from os import PathLike
 from pathlib import Path
 from types import ModuleType
-from typing import Literal, Protocol, runtime_checkable
+from typing import Literal, Protocol, get_args, runtime_checkable
 
 import numpy as np
 import torch
@@ -18,7 +18,7 @@ from torch import nn
 
 from gpen_plugin.archs.gpen_arch import GPEN
 from gpen_plugin.archs.inference import fuse
-from gpen_plugin.archs.key_maps import foreign_filters, from_authors
+from gpen_plugin.archs.key_maps import PriorKind, foreign_filters, from_authors
 from gpen_plugin.archs.published_files import published_network, to_basicsr
 from gpen_plugin.checkpoints import checkpoint
 from gpen_plugin.checkpoints.download import find_weights
@@ -209,8 +209,9 @@ def _value_range(text: str, where: str) -> tuple[float, float]:
 Precision = Literal["fp32", "bf16"]
 
 EXPECTED_GPEN = "a whole GPEN, encoder and decoder"
+OF_A_PRIOR = "gpen-sample generates faces with it. To restore faces, name a net_g_*.pth of a GPEN's training."
 HINTS_BY_KIND = {
-    "GPENPrior": "gpen-sample generates faces with it. To restore faces, name a net_g_*.pth of a GPEN's training.",
+    **dict.fromkeys(get_args(PriorKind), OF_A_PRIOR),
     "GPENDiscriminator": "It is for training only. To restore faces, name a net_g_*.pth of a training.",
 }
 

@@ -10,7 +10,6 @@ from typing import Literal
 import numpy as np
 import torch
 
-from gpen_plugin.archs.gan_prior_arch import GPENPrior
 from gpen_plugin.checkpoints import checkpoint
 from gpen_plugin.errors import CheckpointError, OptionError
 
@@ -30,13 +29,13 @@ class PriorSampler:
     """A GAN prior with its weights. An image depends on its seed, the weights and the arguments only.
 
     Raises:
-        CheckpointError: the file cannot be read, or holds something else than a GPENPrior.
+        CheckpointError: the file cannot be read, or holds something else than a GAN prior.
         OptionError: `truncation` is outside [0, 1].
     """
 
     def __init__(
         self,
-        weights: str | PathLike,  # of a GPENPrior, whose tensors determine its sizes
+        weights: str | PathLike,  # of a GAN prior of any kind, whose tensors determine its sizes
         # entry of the file, e.g. ``params``; None prefers the averaged weights
         key: str | None = None,
         device: str | torch.device = "cpu",  # where to compute
@@ -49,10 +48,10 @@ class PriorSampler:
             expected = "a number from 0, the mean face, to 1, all variety"
             raise OptionError("truncation", f"got {truncation:g}", expected)
         self.spec = checkpoint.infer_spec(checkpoint.read(weights, key), str(weights))
-        if self.spec.kind != "GPENPrior":
+        if self.spec.kind != self.spec.prior:
             hint = "Name a net_g_*.pth of a prior's training."
-            raise CheckpointError(str(weights), f"holds {self.spec}", "a GPENPrior", hint)
-        self.net = GPENPrior(**self.spec.arguments())
+            raise CheckpointError(str(weights), f"holds {self.spec}", "a GPENPrior or another GAN prior", hint)
+        self.net = checkpoint.build(self.spec)
         checkpoint.load_into(self.net, weights, key)
         self.net.to(device).eval().requires_grad_(False)
         self.device, self.truncation, self.noise, self.batch = device, truncation, noise, batch
@@ -88,6 +87,9 @@ class PriorSampler:
 
         Raises: OptionError: there is no such block.
         """
+        if self.net.num_latent == 1:
+            kind = type(self.net).__name__
+            raise OptionError("mode", "got mix", f"another mode: {kind} has a single latent code", "Use interpolate.")
         if str(from_resolution) not in self.net.blocks:
             raise OptionError("from_resolution", f"got {from_resolution}", f"one of {', '.join(self.net.blocks)}")
         below = [block for size, block in self.net.blocks.items() if int(size) < from_resolution]

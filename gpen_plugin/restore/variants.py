@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from gpen_plugin.archs.gan_prior_arch import GPENPrior
+from gpen_plugin.archs.gan_prior_arch import GANPrior
 from gpen_plugin.archs.gpen_arch import GPEN
 from gpen_plugin.data.rng import rng_from_key
 from gpen_plugin.errors import OptionError, ShapeError
@@ -168,6 +168,12 @@ class _RestyledGPEN(nn.Module):
 @torch.inference_mode()
 def _restyle_network(network: TorchNetwork, variation: Variation, index: int) -> _RestyledGPEN:
     net, strength = network.net, variation.strength
+    if not net.decoder.has_mean_latent:
+        got, expected = (
+            f"got a network on {type(net.decoder).__name__}",
+            "one on a StyleGAN, with a latent code per layer",
+        )
+        raise OptionError("variants", got, expected, "Use another model.")
     indices = variation.layers.of(net.decoder.num_latent)
     if variation.reference is None:
         return _RestyledGPEN(net, indices, 1, strength * _sample_offset(net.decoder, variation.seed, index))
@@ -175,11 +181,11 @@ def _restyle_network(network: TorchNetwork, variation: Variation, index: int) ->
     return _RestyledGPEN(net, indices, 1 - strength, strength * code)
 
 
-def _sample_offset(prior: GPENPrior, seed: int, index: int) -> torch.Tensor:
+def _sample_offset(prior: GANPrior, seed: int, index: int) -> torch.Tensor:
     """Difference of a sample of the prior and its mean, (1, F)."""
     number = int(rng_from_key(seed, index).integers(2**63))
     generator = torch.Generator().manual_seed(number)  # on the CPU, where a seed means the same on every machine
-    z = torch.randn(1, prior.num_style_feat, generator=generator).to(prior.constant)
+    z = torch.randn(1, prior.num_style_feat, generator=generator).to(next(prior.parameters()))
     return prior.mapping(z) - prior.mean_latent(MEAN_SAMPLES, torch.Generator().manual_seed(SHARED_SEED))
 
 
