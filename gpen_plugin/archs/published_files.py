@@ -15,6 +15,8 @@ _MARKS: dict[tuple[str, ...], str] = {
     ("encoder.input_layer.0.weight", "decoder.input.input"): "pSp, of its authors",
     ("encoder.input_layer.0.weight", "encoder.styles.0.linear.weight"): "pSp without its decoder",
     ("input_layer.0.weight", "body.0.res_layer.1.weight"): "IR-SE-50, a network of face recognition",
+    ("VggExtract.RGB_mean", "MSDilate.convi.weight_orig"): "DFDNet, of its authors",
+    ("vgg_extractor.mean", "multi_scale_dilation.conv_fusion.weight_orig"): "DFDNet, of BasicSR",
     ("scale0_layer0.0.weight", "scale1_layer0.0.weight"): "Pix2PixHD's discriminator",
     ("warper/flow_decoder/conv1/weight", "generator/conv_final/weight"): "GWAInet, as TensorFlow names its variables",
     ("warper.flow_decoder.conv1.weight", "generator.conv_final.weight"): "GWAInet",
@@ -27,9 +29,30 @@ _MARKS: dict[tuple[str, ...], str] = {
     ("g_middle_0.norm_0.mlp_gamma.weight", "encoder.head.0.weight"): "HiFaceGANPaper",
 }
 
+# VGG-19's layers in torchvision's order, as BasicSR names them
+_VGG19 = [
+    name
+    for stage, count in enumerate((2, 2, 4, 4, 4), 1)
+    for name in [f"{kind}{stage}_{i}" for i in range(1, count + 1) for kind in ("conv", "relu")] + [f"pool{stage}"]
+]
+_PARTS = {"le": "left_eye", "re": "right_eye", "no": "nose", "mo": "mouth"}
+
 # BasicSR's network -> patterns of the authors' names, and their names in it; None leaves a tensor out.
 _RENAMINGS: dict[str, tuple[tuple[str, str | None], ...]] = {
     "HiFaceGAN": ((r"^G_middle_", "g_middle_"),),
+    "DFDNet": (
+        # a second name of the same layers; what training used alone; and the blur, which is constant
+        (r"^VggExtract\.(features|model\.classifier)\.|^to_rgb\d\.|^up\d\.conv1\.0\.", None),
+        *((rf"^VggExtract\.model\.features\.{i}\.", f"vgg_extractor.vgg_net.{name}.") for i, name in enumerate(_VGG19)),
+        (r"^VggExtract\.RGB_", "vgg_extractor."),
+        *((rf"^{theirs}_(\d+)\.", rf"attn_blocks.{ours}_\1.") for theirs, ours in _PARTS.items()),
+        *((rf"^MSDilate\.conv{i}\.", f"multi_scale_dilation.conv_blocks.{i - 1}.") for i in (1, 2, 3, 4)),
+        (r"^MSDilate\.convi\.", "multi_scale_dilation.conv_fusion."),
+        (r"^up(\d)\.", r"upsample\1."),
+        (r"\.ScaleModel1\.", ".scale_block."),
+        (r"\.ShiftModel1\.", ".shift_block."),
+        (r"^(upsample4\.\d)\.Model\.", r"\1.body."),
+    ),
 }
 _UNUSED = {"HiFaceGAN": r"fc\.|to_rgbs\.[012]\."}  # tensors of BasicSR's network that do not act on the image
 

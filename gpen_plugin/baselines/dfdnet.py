@@ -1,5 +1,7 @@
 """DFDNet (Li et al., ECCV 2020), which needs the positions of eyes, nose and mouth."""
 
+import hashlib
+import math
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -18,7 +20,8 @@ from gpen_plugin.restore.network import build_network, load_network_weights, see
 
 SIZE = 512  # of the trained weights
 CHANNELS = {256: 128, 128: 256, 64: 512, 32: 512}  # of the dictionary, by the size of the features
-PARTS = ("left_eye", "right_eye", "nose", "mouth")
+PART_SIDES = {"left_eye": 80, "right_eye": 80, "nose": 50, "mouth": 110}  # of the dictionary, in pixels of the face
+PARTS = tuple(PART_SIDES)
 
 FFHQ_POINTS = ((193.0, 239.9), (318.9, 240.2), (256.6, 314.0), (201.3, 371.4), (313.1, 371.2))
 """Eyes, tip of the nose and corners of the mouth of an FFHQ face of 512 px, (x, y)."""
@@ -38,8 +41,10 @@ _BOXES = {
 class DFDNetOptions:
     """The keys of a method of type ``dfdnet``."""
 
-    weights: str  # the file; ``random`` for a test run
-    dictionary: str  # the file of parts; ``random`` for a test run
+    weights: str  # BasicSR's file or the authors' (``latest_net_G.pth``); ``random`` for a test run
+    # BasicSR's file of parts, or the authors' folder (``DictionaryCenter512``) of ``PART_SIZE_center.npy``; ``random``
+    # for a test run
+    dictionary: str
     param_key: str | None = None  # entry of the file of weights; ~ takes params
     # left eye, right eye, tip of the nose, left and right corner of the mouth of the aligned faces, (x, y) in pixels of
     # a face of 512 px; left in the image.
@@ -66,15 +71,20 @@ def load_dfdnet(options: DFDNetOptions, where: str) -> tuple[AlignedDFDNet, str,
     """
     boxes = part_boxes(options.points, f"{where}:points")
     identity = {"type": "dfdnet", "param_key": options.param_key, "boxes": boxes.tolist()}
+    dictionary, dictionary_origin, identity["dictionary"] = _dictionary(options.dictionary, where)
     with tempfile.TemporaryDirectory() as folder, vgg_offline():
-        dictionary, dictionary_origin, identity["dictionary"] = _dictionary(options.dictionary, where, Path(folder))
-        section = {"type": "DFDNet", "num_feat": 64, "dict_path": str(dictionary)}
+        empty = Path(folder) / "dictionary.pth"  # which the network's own reader, of any pickle, may open
+        torch.save({}, empty)
+        section = {"type": "DFDNet", "num_feat": 64, "dict_path": str(empty)}
         net = seeded_init(lambda: build_network(section, where))
+    net.dict = dictionary
     origin, identity["weights"] = RANDOM_NOTE, RANDOM
     if options.weights != RANDOM:
         load_network_weights(net, options.weights, options.param_key, f"{where}:weights")
         identity["weights"] = sha256_of(options.weights)
         origin = describe_file(options.weights, identity["weights"])
+    if options.weights != RANDOM:
+        origin += "; weights of the method's authors"
     description = f"DFDNet; {origin}; dictionary {dictionary_origin}; parts where an aligned face has them"
     return AlignedDFDNet(net, boxes), description, identity
 
@@ -100,19 +110,45 @@ def part_boxes(
     return torch.from_numpy(np.array(boxes, dtype=np.int64))
 
 
-def _dictionary(given: str, where: str, folder: Path) -> tuple[Path, str, str]:
-    """The file of the dictionary, its description, and its digest."""
+Dictionary = dict[str, dict[str, torch.Tensor]]  # size of the features -> part -> (K, C, h, w)
+
+
+def _dictionary(given: str, where: str) -> tuple[Dictionary, str, str]:
+    """A dictionary, its description, and its digest."""
     if given == RANDOM:
-        path = folder / "dictionary.pth"
-        torch.save(_random_dictionary(), path)
-        return path, RANDOM_NOTE, RANDOM
-    content = checkpoint.read_whole(given)  # also so that the network's own reader meets nothing but tensors
+        return _random_dictionary(), RANDOM_NOTE, RANDOM
+    if Path(given).is_dir():
+        return _read_folder(Path(given), where)
+    content = checkpoint.read_whole(given)
     missing = [f"{size} {part}" for size in CHANNELS for part in PARTS if not _fits(content, size, part)]
     if missing:
         got, expected = f"lacks {checkpoint.shown(missing)}", "DFDNet's dictionary: size -> part -> (K, C, h, w)"
         raise CheckpointError(f"{where}:dictionary: {given}", got, expected, "Name the right file.")
     digest = sha256_of(given)
-    return Path(given), describe_file(given, digest), digest
+    dictionary = {str(size): {part: content[str(size)][part] for part in PARTS} for size in CHANNELS}
+    return dictionary, describe_file(given, digest), digest
+
+
+def _read_folder(folder: Path, where: str) -> tuple[Dictionary, str, str]:
+    """The authors' dictionary: PART_SIZE_center.npy, a row for each entry. Errors as of `_dictionary`."""
+    found: Dictionary = {}
+    digest = hashlib.sha256()
+    for size, channels in CHANNELS.items():
+        for part, side in PART_SIDES.items():
+            path, shape = folder / f"{part}_{size}_center.npy", (channels, side * size // SIZE, side * size // SIZE)
+            source, expected = f"{where}:dictionary: {path}", f"an array (K, {math.prod(shape)}), K entries of {shape}"
+            try:
+                entries = np.load(path, allow_pickle=False)
+            except FileNotFoundError:
+                raise CheckpointError(source, "is not there", expected, "Name DFDNet's DictionaryCenter512.") from None
+            except (OSError, ValueError) as error:
+                raise CheckpointError(source, f"cannot be read ({error})", expected, "Download it again.") from error
+            if entries.ndim < 2 or not len(entries) or math.prod(entries.shape[1:]) != math.prod(shape):
+                raise CheckpointError(source, f"holds an array {entries.shape}", expected, "Name the right folder.")
+            tensor = torch.from_numpy(np.ascontiguousarray(entries, np.float32))
+            found.setdefault(str(size), {})[part] = tensor.reshape(-1, *shape)
+            digest.update(f"{path.name} {sha256_of(path)}\n".encode())
+    return found, f"{folder.name} of its authors (sha256 {digest.hexdigest()[:12]})", digest.hexdigest()
 
 
 def _fits(content: Mapping, size: int, part: str) -> bool:
@@ -121,7 +157,7 @@ def _fits(content: Mapping, size: int, part: str) -> bool:
     return isinstance(tensor, torch.Tensor) and tensor.ndim == 4 and tensor.shape[1] == CHANNELS[size]
 
 
-def _random_dictionary() -> dict[str, dict[str, torch.Tensor]]:
+def _random_dictionary() -> Dictionary:
     """Two entries of each part, a sixteenth of a feature map wide."""
     generator = torch.Generator().manual_seed(0)
     return {

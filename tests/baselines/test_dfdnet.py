@@ -10,7 +10,7 @@ from basicsr.archs import vgg_arch
 from helpers.faces_to_restore import degraded, method
 from helpers.small_networks import saved
 
-from gpen_plugin.baselines.dfdnet import CHANNELS, FFHQ_POINTS, PARTS, AlignedDFDNet, part_boxes
+from gpen_plugin.baselines.dfdnet import CHANNELS, FFHQ_POINTS, PART_SIDES, PARTS, AlignedDFDNet, part_boxes
 from gpen_plugin.errors import CheckpointError, OptionError
 from gpen_plugin.host.patches import vgg_offline
 from gpen_plugin.restore.network import load_network_weights
@@ -122,6 +122,75 @@ def test_wrong_dictionary_is_an_error(tmp_path):
         method({**RANDOM, "dictionary": str(path)})
     with pytest.raises(CheckpointError, match="no such file"):
         method({**RANDOM, "dictionary": str(tmp_path / "nowhere.pth")})
+
+
+def authors_name(name: str) -> str:
+    """The authors' name of a tensor of BasicSR's network, the renaming read backwards."""
+    kind, _, rest = name.partition(".")
+    if kind == "vgg_extractor":
+        if rest in ("mean", "std"):
+            return f"VggExtract.RGB_{rest}"
+        layer, _, tensor = rest.removeprefix("vgg_net.").partition(".")
+        return f"VggExtract.model.features.{vgg_arch.NAMES['vgg19'].index(layer)}.{tensor}"
+    if kind == "attn_blocks":
+        short = {"left_eye": "le", "right_eye": "re", "nose": "no", "mouth": "mo"}
+        part, _, size = rest.partition(".")[0].rpartition("_")
+        return f"{short[part]}_{size}.{rest.partition('.')[2]}"
+    if kind == "multi_scale_dilation":
+        if rest.startswith("conv_fusion"):
+            return f"MSDilate.{rest.replace('conv_fusion', 'convi')}"
+        number, _, tensor = rest.removeprefix("conv_blocks.").partition(".")
+        return f"MSDilate.conv{int(number) + 1}.{tensor}"
+    rest = rest.replace("scale_block", "ScaleModel1").replace("shift_block", "ShiftModel1").replace("body", "Model")
+    return f"{kind.replace('upsample', 'up')}.{rest}"
+
+
+def authors_file(net: torch.nn.Module) -> dict[str, torch.Tensor]:
+    """A file as the authors', each tensor with one value of its own, and what BasicSR's network has no use for."""
+    own = net.state_dict()
+    values = {authors_name(name): (i, tensor.shape) for i, (name, tensor) in enumerate(own.items())}
+    assert len(values) == len(own)
+    state = {f"module.{name}": torch.tensor(float(i)).expand(shape) for name, (i, shape) in values.items()}
+    surplus = ("VggExtract.features.0.0.weight", "VggExtract.model.classifier.0.bias", "to_rgb0.0.bias")
+    surplus += ("up0.conv1.0.weight", "up0.conv1.0.weight_flip")
+    return state | {f"module.{name}": torch.zeros(1) for name in surplus}
+
+
+def test_authors_files_load(untrained, tmp_path):
+    net = untrained.net.net
+    folder = tmp_path / "DictionaryCenter512"
+    folder.mkdir()
+    rows = {}
+    for size, channels in CHANNELS.items():
+        for part, side in PART_SIDES.items():
+            length = channels * (side * size // 512) ** 2
+            rows[size, part] = np.random.default_rng(0).random((2, length), np.float32)
+            np.save(folder / f"{part}_{size}_center.npy", rows[size, part])
+    weights = saved(tmp_path / "latest_net_G.pth", authors_file(net))
+    restore = method({**RANDOM, "weights": str(weights), "dictionary": str(folder)})
+    loaded = restore.net.net
+    assert all((tensor == i).all() for i, tensor in enumerate(loaded.state_dict().values()))
+    assert loaded.dict["256"]["mouth"].shape == (2, 128, 55, 55)
+    assert loaded.dict["32"]["nose"].shape == (2, 512, 3, 3)
+    assert np.array_equal(loaded.dict["64"]["nose"].flatten(1).numpy(), rows[64, "nose"])
+    assert "DictionaryCenter512 of its authors (sha256" in restore.description
+    assert "weights of the method's authors" in restore.description
+
+    np.save(folder / "nose_64_center.npy", np.zeros((2, 3), np.float32))
+    with pytest.raises(CheckpointError, match=r"nose_64_center\.npy: holds an array \(2, 3\); exp.*\(K, 18432\)"):
+        method({**RANDOM, "dictionary": str(folder)})
+    np.save(folder / "nose_64_center.npy", np.array([print], object), allow_pickle=True)
+    with pytest.raises(CheckpointError, match=r"nose_64_center\.npy: cannot be read \(Object arrays cannot be loaded"):
+        method({**RANDOM, "dictionary": str(folder)})
+    (folder / "nose_64_center.npy").unlink()
+    with pytest.raises(CheckpointError, match=r"methods:M:dictionary: .*nose_64_center\.npy: is not there"):
+        method({**RANDOM, "dictionary": str(folder)})
+
+
+def test_other_files_are_refused_with_what_they_are(tmp_path):
+    path = saved(tmp_path / "g.pth", {"model.1.weight": torch.ones(1), "model.38.weight": torch.ones(1)})
+    with pytest.raises(CheckpointError, match=r"methods:M:weights: .*holds Pix2PixHD's global generator"):
+        method({**RANDOM, "weights": str(path)})
 
 
 def test_no_weights_are_downloaded():
