@@ -59,6 +59,7 @@ OPTION_SECTIONS: tuple[tuple[int, str, str, str, tuple[str, ...]], ...] = (
     (4, "augment_opt", "", "AugmentOptions", ()),
     (4, "feature_matching_opt", "", "DiscriminatorFeatureMatchingLoss", ()),
     (4, "heatmap_opt", "", "HeatmapLoss", ()),
+    (4, "identity_opt", "", "IdentityLoss", ()),
     (3, "val", "", "ValOptions", ()),
     (4, "val of GPENPriorModel", "", "PriorValOptions", ()),
     (3, "logger", "", "LoggerOptions", ()),

@@ -31,6 +31,7 @@ from .data.gpen_task_dataset import GPENInpaintingDataset as GPENInpaintingDatas
 from .data.gpen_task_dataset import GPENSegmentationDataset as GPENSegmentationDataset
 from .losses import DiscriminatorFeatureMatchingLoss as DiscriminatorFeatureMatchingLoss
 from .losses import HeatmapLoss as HeatmapLoss
+from .losses import IdentityLoss as IdentityLoss
 from .metrics.fid import calculate_fid as calculate_fid
 from .metrics.identity import calculate_identity as calculate_identity
 from .metrics.kid import calculate_kid as calculate_kid

@@ -1,4 +1,4 @@
-"""Losses and penalties: R1, gradient penalty, path length, feature matching (paper, Eq. 2), landmarks."""
+"""Losses and penalties: R1, gradient penalty, path length, feature matching (paper, Eq. 2), landmarks, identity."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -10,7 +10,7 @@ from torch import nn
 
 from gpen_plugin.errors import OptionError
 from gpen_plugin.host import register
-from gpen_plugin.nets import fan
+from gpen_plugin.nets import arcface, fan
 
 
 def r1_penalty(
@@ -140,6 +140,37 @@ class HeatmapLoss(nn.Module):
             images = F.interpolate(images, (fan.SIDE, fan.SIDE), mode="bilinear", antialias=True)
         found = self.fan(images.float())
         return {"all": found, "first": found[:1], "last": found[-1:]}[self.stacks]
+
+
+@register("loss")
+class IdentityLoss(nn.Module):
+    """One minus the cosine of the embeddings of two faces by gfpgan's ArcFace; as `calculate_identity` sees them.
+
+    MissingFileError: the file or the package gfpgan is missing. CheckpointError: the file is another.
+    """
+
+    def __init__(
+        self,
+        loss_weight: float = 1.0,  # factor on the mean
+        weights: str | None = None,  # path of ArcFace's weights; ~ searches for arcface_resnet18.pth
+    ):
+        super().__init__()
+        self.loss_weight = loss_weight
+        self.recognizer = arcface.load_recognizer(None, weights)
+        self.register_buffer("luma", torch.tensor(arcface.LUMA[::-1].copy()).view(1, 3, 1, 1), persistent=False)
+
+    def forward(self, fake: torch.Tensor, real: torch.Tensor) -> torch.Tensor:
+        """The weighted loss, a scalar, of two batches of faces, (N, 3, H, W) RGB in [0, 1]."""
+        with torch.no_grad():
+            expected = self.embed(real)
+        return self.loss_weight * (1 - F.cosine_similarity(self.embed(fake), expected)).mean()
+
+    def embed(self, images: torch.Tensor) -> torch.Tensor:
+        """Embeddings of images as in `forward`: (N, D)."""
+        side = arcface.GFPGAN_INPUT.side
+        if images.shape[2:] != (side, side):  # no antialiasing, as in its training
+            images = F.interpolate(images, (side, side), mode="bilinear", align_corners=False)
+        return self.recognizer(((images.float() * 2 - 1) * self.luma).sum(dim=1, keepdim=True))
 
 
 def _wide(features: torch.Tensor) -> torch.Tensor:

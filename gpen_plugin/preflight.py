@@ -90,7 +90,7 @@ STAGES = (
         ValOptions,
         {"network_g": torch.nn.Module, "network_d": torch.nn.Module},
         {"optim_g": AdamOptions, "optim_d": AdamOptions},
-        ("pixel_opt", "perceptual_opt", "gan_opt", "feature_matching_opt", "heatmap_opt"),
+        ("pixel_opt", "perceptual_opt", "gan_opt", "feature_matching_opt", "heatmap_opt", "identity_opt"),
         "options/rivals/pix2pixhd_512.yml",
     ),
 )

@@ -222,6 +222,15 @@ def random_fan(monkeypatch):
 
 
 @pytest.fixture
+def random_arcface(monkeypatch):
+    """Lets `IdentityLoss` be built with a random network."""
+    import torch
+
+    network = torch.nn.Sequential(torch.nn.Conv2d(1, 4, 8, stride=8), torch.nn.Flatten()).requires_grad_(False)
+    monkeypatch.setattr("gpen_plugin.losses.arcface.load_recognizer", lambda *_: network)
+
+
+@pytest.fixture
 def test_options(options) -> dict:
     """Options of a test of the network that `options` trains."""
     return {

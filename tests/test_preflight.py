@@ -259,7 +259,7 @@ def one_person(tmp_path):
     return path
 
 
-@pytest.mark.usefixtures("each_metric_tried_once", "random_vgg", "random_fan")
+@pytest.mark.usefixtures("each_metric_tried_once", "random_vgg", "random_fan", "random_arcface")
 @pytest.mark.parametrize("file", OPTION_FILES, ids=lambda file: file.stem)
 def test_every_option_file_is_right_but_for_its_data(faces, one_person, file):
     """All YAML under options/: keys, types and values; networks are built at full size without memory."""

@@ -149,6 +149,8 @@ class RestorationOptions(AdversarialOptions):
     feature_matching_opt: Mapping | None = None
     # loss of the heat maps of landmarks, see `HeatmapLoss`; ~ for none. It gets images in [0, 1]
     heatmap_opt: Mapping | None = None
+    # loss of the embeddings of faces, see `IdentityLoss`; ~ for none. It gets images in [0, 1]
+    identity_opt: Mapping | None = None
     conditional_d: bool = False  # give the discriminator the degraded image as well, in the first three channels
     gp_weight: float = 0.0  # weight lambda of WGAN-GP's gradient penalty (10 in its paper); 0 for none
     # number of first iterations on `pixel_opt` and `perceptual_opt` only, without a discriminator

@@ -39,7 +39,10 @@ class RestorationGANModel(AdversarialModel):
             "l_g_pix": self.build_loss(settings.pixel_opt),
             "l_g_percep": self.build_loss(settings.perceptual_opt),
         }
-        self.loss_heatmap = self.build_loss(settings.heatmap_opt)
+        self.face_losses = {  # of images in [0, 1]
+            "l_g_heatmap": self.build_loss(settings.heatmap_opt),
+            "l_g_identity": self.build_loss(settings.identity_opt),
+        }
         self.content_only = False
         self.loss_feature_matching = self.build_loss(settings.feature_matching_opt)
 
@@ -111,9 +114,10 @@ class RestorationGANModel(AdversarialModel):
         Images are (N, 3, H, W), in `value_range`.
         """
         terms = {name: loss_value(loss, fake, real) for name, loss in self.content.items() if loss is not None}
-        if self.loss_heatmap is not None and not self.content_only:
+        if not self.content_only:
             low, high = self.value_range
-            terms["l_g_heatmap"] = self.loss_heatmap((fake - low) / (high - low), (real - low) / (high - low))
+            pair = (fake - low) / (high - low), (real - low) / (high - low)
+            terms |= {name: loss_value(loss, *pair) for name, loss in self.face_losses.items() if loss is not None}
         return {name: term for name, term in terms.items() if term is not None}
 
     def auxiliary_losses(self, outputs: object) -> Losses:

@@ -104,23 +104,27 @@ def _recognizer(settings: RecognitionSettings) -> Callable[[np.ndarray], np.ndar
     return lambda image: network(network_input(image, settings, face))
 
 
-def registered_recognizer(options: Mapping | None, weights: str | None, device: str) -> Recognizer:
-    """A registered network, by default gfpgan's ArcFace, with its weights. Errors as in `embedding`."""
+def load_recognizer(options: Mapping | None, weights: str | None, device: str = "cpu") -> torch.nn.Module:
+    """A registered network, by default gfpgan's ArcFace, with its weights, frozen. Errors as in `embedding`."""
     file = WeightFile(Path(weights).name, "for identity", None, None) if options else GFPGAN_WEIGHTS
     options = dict(options or GFPGAN_NETWORK)
     cls = _registered_class(options.pop("type", None))
     path = str(find_weights(file, weights))
     check(cls, options, "network")
-    chosen = select_device(device)
     with torch.random.fork_rng(devices=[]):  # its initial weights must not change the random numbers of a training
-        network = load_frozen(cls(**options), load_tensors(path), path, chosen)
+        return load_frozen(cls(**options), load_tensors(path), path, select_device(device))
+
+
+def registered_recognizer(options: Mapping | None, weights: str | None, device: str) -> Recognizer:
+    """`load_recognizer`'s network as a function of images. OptionError: it does not take them."""
+    network, chosen = load_recognizer(options, weights, device), select_device(device)
 
     def recognize(images: np.ndarray) -> np.ndarray:
         try:
             with torch.inference_mode():
                 return network(torch.from_numpy(images).to(chosen)).cpu().numpy()
         except (RuntimeError, AttributeError) as error:  # an output that is no tensor has no `cpu`
-            got = f"{cls.__name__} makes no embedding of images of shape {images.shape}"
+            got = f"{type(network).__name__} makes no embedding of images of shape {images.shape}"
             hint = f"Change input_size or channels. ({str(error).splitlines()[0][:200]})"
             raise OptionError("network", got, hint=hint) from error
 

@@ -13,6 +13,7 @@ from torch import nn
 
 from gpen_plugin.errors import CheckpointError, MissingFileError, OptionError, ShapeError
 from gpen_plugin.host import register, registered
+from gpen_plugin.losses import IdentityLoss
 from gpen_plugin.metrics import identity
 from gpen_plugin.metrics.identity import angle_degrees, calculate_identity, cosine_similarity
 from gpen_plugin.nets import arcface
@@ -249,3 +250,19 @@ def test_gfpgans_network_with_random_weights(tmp_path):
     assert calculate_identity(noise(0), noise(0), weights=str(path), device="cpu") == pytest.approx(1, abs=1e-12)
     assert arcface._recognizer.cache_info().currsize
     assert "gfpgan" in sys.modules
+
+
+def test_identity_loss_is_one_minus_the_metric(tmp_path):
+    pytest.importorskip("gfpgan")
+    from gfpgan.archs.arcface_arch import ResNetArcFace
+
+    torch.manual_seed(0)
+    weights = str(tmp_path / "arcface_resnet18.pth")
+    torch.save(ResNetArcFace("IRBlock", [2, 2, 2, 2], use_se=False).state_dict(), weights)
+    faces = [noise(seed, side=128) for seed in (0, 1)]
+    fake, real = (torch.from_numpy(face[..., ::-1].copy()).permute(2, 0, 1)[None] / 255 for face in faces)
+    loss = IdentityLoss(2.0, weights)
+    assert loss(fake, real).item() == pytest.approx(2 * (1 - raising(*faces, weights=weights)), abs=1e-5)
+    fake.requires_grad_()
+    loss(fake, real).backward()
+    assert fake.grad.abs().sum() > 0

@@ -4,7 +4,9 @@ import logging
 
 import pytest
 import torch
+from basicsr.models import build_model
 from helpers.small_evaluation import given, run, weights  # noqa: F401 - fixtures
+from test_gpen_model import batch, ready
 from test_preflight import parsed
 
 from gpen_plugin.errors import GPENError
@@ -60,6 +62,20 @@ def test_method_is_trained_and_its_weights_are_evaluated(reference_options, give
     results = run(given)
     assert (results.restored(name, ""), results.skipped(name, "")) == (4, 0)
     assert "trained by us" in results.rows[1].description
+
+
+def test_identity_loss_is_part_of_the_generators_loss(reference_options, random_arcface):
+    reference_options["train"] |= {"content_only_iter": 0, "identity_opt": {"type": "IdentityLoss", "loss_weight": 3.0}}
+    torch.manual_seed(0)
+    model = build_model(ready(reference_options))
+    model.feed_data(batch())
+    model.optimize_parameters(1)
+    loss = model.face_losses["l_g_identity"]
+    unit = [(images.detach() + 1) / 2 for images in (model.output, model.gt)]
+    torch.testing.assert_close(model.losses["l_g_identity"], loss(*unit))
+    assert 0 < model.losses["l_g_identity"] < 6
+    assert loss(unit[0], unit[0]) == pytest.approx(0, abs=1e-5)
+    assert loss.recognizer[0].weight.grad is None
 
 
 @pytest.mark.parametrize("name", NETWORKS)
