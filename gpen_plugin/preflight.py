@@ -249,8 +249,16 @@ def _datasets(run: Run) -> Iterator[GPENError]:
 def _shapes(run: Run) -> Iterator[GPENError]:
     """Sizes and channels that the networks of a `RestorationGANModel` do not take, tried on the meta device.
 
-    Networks of other packages are not tried: their constructors may read files.
+    Also modules of ``freeze_iter`` that the generator lacks. Networks of other packages are not tried: their
+    constructors may read files.
     """
+    frozen = (run.opt.get("train") or {}).get("freeze_iter") or {}
+    if frozen and is_our_own(_class_of("arch", run.opt["network_g"])):
+        net = _meta_network(run.opt["network_g"])
+        known = [name for name, _ in net.named_modules() if name]
+        for name in frozen:
+            if name not in known:
+                yield schema.unknown_key(name, [child for child, _ in net.named_children()], "train:freeze_iter")
     for phase, data in run.opt["datasets"].items():
         problems = [*_shapes_of_phase(run.opt, phase, data)]
         if problems:

@@ -1,7 +1,7 @@
 """The sections of an option file as dataclasses: their fields are the schema, under the host's names."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 import torch
@@ -155,6 +155,9 @@ class RestorationOptions(AdversarialOptions):
     gp_weight: float = 0.0  # weight lambda of WGAN-GP's gradient penalty (10 in its paper); 0 for none
     # number of first iterations on `pixel_opt` and `perceptual_opt` only, without a discriminator
     content_only_iter: int = 0
+    # modules of the generator by name, with the number of first iterations in which they do not learn, e.g.
+    # `{model: 50000}` for the global generator of a Pix2PixHD with its enhancer
+    freeze_iter: Mapping = field(default_factory=dict)
     r1_reg_weight: float = 0.0  # weight gamma of R1, at every `net_d_reg_every`-th iteration; 0 for none
 
     def __post_init__(self):
@@ -164,6 +167,9 @@ class RestorationOptions(AdversarialOptions):
             raise OptionError("gp_weight", f"got {self.gp_weight}", "0 or more", "WGAN-GP's is 10.")
         if self.content_only_iter < 0:
             raise OptionError("content_only_iter", f"got {self.content_only_iter}", "0 or more iterations")
+        if not all(isinstance(count, int) and count >= 0 for count in self.freeze_iter.values()):
+            expected = "modules with numbers of iterations"
+            raise OptionError("freeze_iter", f"got {dict(self.freeze_iter)}", expected, "Write e.g. {model: 50000}.")
         if self.content_only_iter and not (self.pixel_opt or self.perceptual_opt):
             got = f"got {self.content_only_iter}, but neither pixel_opt nor perceptual_opt is given"
             raise OptionError("content_only_iter", got, "a loss to train on", "Give pixel_opt, or set it to 0.")

@@ -59,6 +59,18 @@ class RestorationGANModel(AdversarialModel):
         first = groups[0]
         self.optimizer = self.get_optimizer("Adam", groups, first["lr"], betas=first["betas"], eps=first["eps"])
         self.optimizers.append(self.optimizer)
+        self.frozen = [
+            (count, list(self.get_bare_model(self.net_g).get_submodule(name).parameters()))
+            for name, count in self.settings.freeze_iter.items()
+        ]
+        self.optimizer.register_step_pre_hook(self._drop_frozen)
+
+    def _drop_frozen(self, optimizer: torch.optim.Optimizer, *_: object) -> None:
+        """Drop the gradients of modules that do not learn yet; DDP wants them computed."""
+        for count, parameters in self.frozen:
+            if self.iteration <= count:
+                for parameter in parameters:
+                    parameter.grad = None
 
     @property
     def value_range(self) -> tuple[float, float]:
@@ -68,6 +80,7 @@ class RestorationGANModel(AdversarialModel):
 
     def optimize_parameters(self, current_iter: int) -> None:
         """One iteration: a step of G, a step of D on the same images, at times R1, then the average."""
+        self.iteration = current_iter
         with self.autocast():
             self.output, outputs = self.restore(self.net_g)
         auxiliary = self.auxiliary_losses(outputs)

@@ -103,6 +103,24 @@ def test_content_only_iterations_leave_the_discriminator(rival_options):
         assert ("l_g_gan" in model.losses) == (iteration == 2)
 
 
+def test_frozen_module_learns_after_its_iterations(rival_options):
+    rival_options["network_g"] |= {"enhancer": True}
+    rival_options["train"]["freeze_iter"] = {"model": 1}
+    check_run(parsed(rival_options))
+    torch.manual_seed(0)
+    model = build_model(ready(rival_options))
+    before = copy.deepcopy(model.net_g.state_dict())
+    for iteration in (1, 2):
+        model.feed_data(batch())
+        model.optimize_parameters(iteration)
+        moved = {
+            name.partition(".")[0]
+            for name, one in model.net_g.state_dict().items()
+            if not torch.equal(one, before[name])
+        }
+        assert moved == ({"model1_1", "model1_2"} if iteration == 1 else {"model", "model1_1", "model1_2"})
+
+
 def test_perceptual_loss_is_a_term_of_its_own(rival_options, random_vgg):
     perceptual = {"type": "PerceptualLoss", "layer_weights": LAYERS, "use_input_norm": False, "perceptual_weight": 10.0}
     rival_options["train"]["perceptual_opt"] = perceptual
@@ -210,6 +228,8 @@ def test_networks_of_the_host_train_in_the_range_of_the_data(rival_options):
         ("train:optim_g:lr", 0, "train:optim_g:lr: got 0"),
         ("train:gp_weight", -1, "train:gp_weight: got -1; expected 0 or more"),
         ("train:content_only_iter", 3, "train:content_only_iter: got 3, but neither pixel_opt nor perceptual_opt"),
+        ("train:freeze_iter", {"modl": 3}, "train:freeze_iter:modl: unknown key.*Did you mean 'model'"),
+        ("train:freeze_iter", {"model": "a"}, "train:freeze_iter: got {'model': 'a'}; expected modules with numbers"),
         ("train:lr_ratio", [1, 1, 1], "train:lr_ratio: unknown key"),
         ("train:conditional_d", False, "network_d:x: got C=3 .*C=6"),
         ("network_d:num_feet", 4, "network_d:num_feet: unknown key.*Did you mean 'num_feat'"),
