@@ -27,8 +27,9 @@ def put(options: dict, path: str, value: object) -> None:
     options[last] = value
 
 
-def test_right_options_pass(options, test_options):
+def test_right_options_pass(options, prior_options, test_options):
     check_run(parsed(options))
+    check_run(parsed(prior_options))
     check_run(parsed(test_options, is_train=False))
 
 
@@ -131,7 +132,6 @@ def test_each_mistake_names_key_value_and_hint(options, path, value, message):
     ],
 )
 def test_each_mistake_of_a_priors_training_is_named(prior_options, path, value, message):
-    check_run(parsed(prior_options))
     put(prior_options, path, value)
     with pytest.raises(GPENError, match=message):
         check_run(parsed(prior_options))

@@ -1,5 +1,7 @@
 """An evaluation of four 32 px faces by three methods, for the tests of what is done with it."""
 
+from functools import cache
+
 import pytest
 import torch
 
@@ -13,10 +15,15 @@ ONE = Ranks(0, 1, torch.device("cpu"))
 MADE_FROM_RESULTS = ("results.json", "table.md", "table.csv", "table.tex", "per_image.csv", "report.html")
 
 
+@cache
+def state_dict() -> dict[str, torch.Tensor]:
+    return built(NETWORKS["GPEN concat"]).state_dict()
+
+
 @pytest.fixture
 def weights(tmp_path):
     path = tmp_path / "net_g.pth"
-    torch.save({"params_ema": built(NETWORKS["GPEN concat"]).state_dict()}, path)
+    torch.save({"params_ema": state_dict()}, path)
     return path
 
 

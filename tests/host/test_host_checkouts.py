@@ -37,6 +37,7 @@ def test_scripts_of_checkouts_of_master_and_of_1_4_2(options, test_options, writ
     master, release = (make_checkout(tmp_path / name, name == "master") for name in ("master", "1.4.2"))
     before = sources(master, release)
     options["train"]["total_iter"] = 3
+    options["logger"]["use_tb_logger"] = False
     trained = run("basicsr/train.py", "-opt", str(write_options(options)), cwd=master, checkout=master)
     assert trained.returncode == 0, trained.stderr
     weights = master / "experiments" / "small" / "models" / "net_g_latest.pth"
