@@ -233,6 +233,24 @@ class GANPrior(nn.Module):
             start += block.num_latent
         return x, images
 
+    def features_to_sum(
+        self,
+        end: int,  # number of blocks to run
+        latents: torch.Tensor,  # (N, num_latent, F)
+        noise: Sequence[torch.Tensor | None],  # one map per block of the prior
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Features (N, C, r, r) of the first blocks, and their image, that can be summed over codes (mGANprior)."""
+        x, images = self.run_blocks(0, end, self.first_features(latents), None, latents, noise)
+        return x, images[-1]
+
+    def finish_sum(self, end: int, x: torch.Tensor, noise: Sequence[torch.Tensor | None]) -> torch.Tensor:
+        """A sum of `features_to_sum` in the form that the next block takes."""
+        return x
+
+    def channels_to_sum(self, resolution: int) -> int:
+        """C of `features_to_sum` where the last block is that of `resolution`."""
+        return self.blocks[str(resolution)].out_channels
+
     def _sample(self, shape, generator):
         like = next(self.parameters())
         source = like.device if generator is None else generator.device

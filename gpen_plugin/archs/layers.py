@@ -309,16 +309,24 @@ class NormalizedConv(FoldedKernel):
         noise: torch.Tensor | None,  # (N or 1, O, H', W'); None is zeros
     ) -> torch.Tensor:
         """Features (N, I, H, W) -> (N, `self.out_channels`, H', W'); H' is 2 H where the layer upsamples."""
+        return self.finish(self.activate(x, noise), latent, noise)
+
+    def activate(self, x: torch.Tensor, noise: torch.Tensor | None) -> torch.Tensor:
+        """The layer up to its activation: (N, I, H, W) -> (N, O, H', W')."""
         x = self.convolve(x)
-        if self.noise_weight is not None:
-            # zeros pass through the weight too: a parameter without a gradient would stop distributed training
-            noise = x.new_zeros(1, 1, 1, 1) if noise is None else noise.to(x.dtype)
-            noise = self.noise_weight.to(x.dtype)[:, None, None] * noise
         if self.noise_mode == "add":
-            x = x + noise
-        x = bias_act(x, x.new_zeros(x.shape[1]) if self.bias is None else self.bias)
+            x = x + self._weighted(noise, x)
+        return bias_act(x, x.new_zeros(x.shape[1]) if self.bias is None else self.bias)
+
+    def finish(self, x: torch.Tensor, latent: torch.Tensor, noise: torch.Tensor | None) -> torch.Tensor:
+        """The rest: (N, O, H', W') -> (N, `self.out_channels`, H', W')."""
         x = self.normalize(x, latent)
-        return torch.cat([x, noise.expand_as(x)], dim=1) if self.noise_mode == "concat" else x
+        return torch.cat([x, self._weighted(noise, x).expand_as(x)], dim=1) if self.noise_mode == "concat" else x
+
+    def _weighted(self, noise, x):
+        # zeros pass through the weight too: a parameter without a gradient would stop distributed training
+        noise = x.new_zeros(1, 1, 1, 1) if noise is None else noise.to(x.dtype)
+        return self.noise_weight.to(x.dtype)[:, None, None] * noise
 
 
 class LinearToRGB(FoldedKernel):

@@ -1,5 +1,7 @@
 """PGGAN's generator as a GAN prior (Karras et al., ICLR 2018; section 3.2 of GPEN's paper names it)."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import nn
 
@@ -99,6 +101,22 @@ class PGGANPrior(GANPrior):
         """Codes (N, 1, F) -> features (N, C, 4, 4)."""
         # -1 is the batch: a traced shape may be a constant of the graph
         return self.dense(latents[:, 0]).reshape(-1, self.blocks["4"].noise_channels, 4, 4)  # (N, C, 4, 4)
+
+    def features_to_sum(
+        self, end: int, latents: torch.Tensor, noise: Sequence[torch.Tensor | None]
+    ) -> tuple[torch.Tensor, None]:
+        """As in `GANPrior`; before the last pixel norm, which normalizes the sum."""
+        x, _ = self.run_blocks(0, end - 1, self.first_features(latents), None, latents, noise)
+        block, own = list(self.blocks.values())[end - 1], noise[end - 1]
+        return block.conv1.activate(block.conv0(x, latents, own), own), None
+
+    def finish_sum(self, end: int, x: torch.Tensor, noise: Sequence[torch.Tensor | None]) -> torch.Tensor:
+        """The last pixel norm."""
+        return list(self.blocks.values())[end - 1].conv1.finish(x, x, noise[end - 1])
+
+    def channels_to_sum(self, resolution: int) -> int:
+        """The channels before a map is concatenated."""
+        return self.blocks[str(resolution)].noise_channels
 
     def mean_latent(self, n: int, generator: torch.Generator | None = None) -> torch.Tensor:
         """Raise an OptionError: the mean of normalized z is 0, which is no face."""

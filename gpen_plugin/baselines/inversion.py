@@ -1,5 +1,6 @@
 """What the GAN inversions share: the frozen prior that they search, its noise, and the downscaling of the protocol."""
 
+import dataclasses
 from collections.abc import Mapping
 from functools import lru_cache
 from os import PathLike
@@ -8,6 +9,7 @@ from typing import Literal
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 
 from gpen_plugin.archs.gan_prior_arch import GANPrior
 from gpen_plugin.baselines.method import Sample
@@ -51,6 +53,14 @@ class FrozenPrior:
         return resize_square(from_network(output.detach()[0]), size)
 
 
+def apply_preset(options: object, settings: Mapping[str, object]) -> None:
+    """Set each option that has its default to the value of a preset. For ``__post_init__`` of a frozen data class."""
+    defaults = {field.name: field.default for field in dataclasses.fields(options)}
+    for name, value in settings.items():
+        if getattr(options, name) == defaults[name]:
+            object.__setattr__(options, name, value)
+
+
 def sample_generator(seed: int, sample: Sample) -> torch.Generator:
     """The generator of a sample, on the CPU, where a seed gives the same numbers on every machine."""
     return torch.Generator().manual_seed(int(rng_from_key(seed, sample.key, sample.condition).integers(2**63)))
@@ -81,8 +91,8 @@ def check_positive(options: object, *names: str) -> None:
 
 
 # ``bicubic`` is the host's antialiased `imresize` (as in ``fsr``), ``area`` the mean over the pixels that fall together
-# (as in ``bfr`` before noise and JPEG).
-Kernel = Literal["bicubic", "area"]
+# (as in ``bfr`` before noise and JPEG), ``bilinear`` PyTorch's, which is not antialiased (mGANprior's program).
+Kernel = Literal["bicubic", "area", "bilinear"]
 
 
 class Downscaler:
@@ -107,7 +117,11 @@ class Downscaler:
 @lru_cache(maxsize=64)
 def resize_matrix(kernel: Kernel, size: int, wanted: int) -> torch.Tensor:
     """The matrix (wanted, size) float32 that resizes a row of `size` pixels to `wanted`; its rows sum to 1."""
-    return (_bicubic if kernel == "bicubic" else _area)(size, wanted)
+    return {"bicubic": _bicubic, "area": _area, "bilinear": _bilinear}[kernel](size, wanted)
+
+
+def _bilinear(size: int, wanted: int) -> torch.Tensor:
+    return F.interpolate(torch.eye(size)[None], size=wanted, mode="linear", align_corners=False)[0].T.contiguous()
 
 
 def _bicubic(size: int, wanted: int) -> torch.Tensor:

@@ -4,16 +4,18 @@ import dataclasses
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import torch
 
-from gpen_plugin.archs.gan_prior_arch import GPENPrior
+from gpen_plugin.archs.gan_prior_arch import GANPrior
 from gpen_plugin.baselines.inversion import (
     Downscaler,
     FrozenPrior,
     Kernel,
     OtherNoise,
+    apply_preset,
     check_at_least,
     check_positive,
     sample_generator,
@@ -28,11 +30,14 @@ SLOPE = 0.2  # of the leaky ReLU that ends the mapping network
 GAIN = math.sqrt(2)  # of the same activation
 
 
+AUTHORS = {"eps": 2e-3, "gaussian": "diagonal", "cross": "mean", "other_noise": "fixed"}
+
+
 @dataclass(frozen=True)
 class PulseOptions:
     """The keys of a ``type: pulse`` entry."""
 
-    prior: str  # file of a GPENPrior
+    prior: str  # file of a GAN prior; the authors' is StyleGAN v1 for FFHQ at 1024 px
     prior_key: str | None = None  # entry of the file; ~ takes the EMA weights if there are any
     iterations: int = 100  # steps of the search
     lr: float = 0.4  # of Adam; coordinates on the sphere are about 1
@@ -43,25 +48,35 @@ class PulseOptions:
     # the other maps: ``zero``, or ``fixed`` as sampled, which leaves grain that the search cannot remove.
     other_noise: OtherNoise = "zero"
     eps: float = 1e-4  # the search ends once the mean squared difference is below it
+    # the Gaussian before the mapping network's last activation: ``full`` covariance (the paper), or ``diagonal``
+    gaussian: Literal["full", "diagonal"] = "full"
+    # the geodesic cross loss: the ``sum`` of squared angles on the sphere (the paper), or F / 8 times the ``mean`` over
+    # all pairs of codes w
+    cross: Literal["sum", "mean"] = "sum"
+    # ``authors``: what their program does, for each key that has its default: eps, gaussian, cross, other_noise
+    preset: Literal["authors"] | None = None
     seed: int = 0  # of the starting point
 
     def __post_init__(self):
+        if self.preset == "authors":
+            apply_preset(self, AUTHORS)
         check_at_least(self, {"iterations": 1, "cross_weight": 0, "noise_maps": 0, "eps": 0})
         check_positive(self, "lr", "downscale_weight")
 
 
 class Pulse:
-    """PULSE on GPEN's prior."""
+    """PULSE on a GAN prior."""
 
     # As in the paper: one latent code per layer, each on the sphere of a Gaussian that is fitted to the outputs of the
     # mapping network before its last leaky ReLU; Adam, projected back to the sphere after every step; the loss is that
     # of downscaling plus the geodesic cross loss, which keeps the codes together.
     # Differences: the noise of GPEN's prior is one map of many channels per resolution, so the three coarsest maps
     # stand for the five of StyleGAN that the authors search, and all others are zero (the authors: the finest only).
-    # The Gaussian has the full covariance (the authors' program: the deviation of each coordinate). The cross loss is
-    # the paper's sum over pairs on the sphere (that program: a scaled mean of pairs after the mapping). Downscaling is
-    # the protocol's. The learning rate follows our own curve. The best step is returned even if it is not near the
-    # input, because an evaluation must not drop hard faces. The search ends early within `eps`.
+    # `gaussian` and `cross` follow the paper where the authors' program differs. On StyleGAN v1 a map has one channel
+    # as there, but both layers of a resolution share it. A prior without a mapping network (PGGAN) is searched on the
+    # sphere of z itself. Downscaling is the protocol's. The learning rate follows our own curve. The best step is
+    # returned even if it is not near the input, because an evaluation must not drop hard faces. The search ends early
+    # within `eps`.
 
     def __init__(self, options: PulseOptions, where: str, device: torch.device):
         self.options = options
@@ -69,7 +84,7 @@ class Pulse:
         if options.noise_maps > len(self.prior.net.blocks):
             expected = f"at most {len(self.prior.net.blocks)}, all that the prior has"
             raise OptionError(f"{where}:noise_maps", f"got {options.noise_maps}", expected)
-        self.sphere = LatentSphere(self.prior.net)
+        self.sphere = LatentSphere(self.prior.net, options.gaussian)
         self.description = f"PULSE, {options.iterations} steps at {options.lr:g}, {self.prior.description}"
         self.identity = {
             "type": "pulse",
@@ -95,9 +110,10 @@ class Pulse:
         best, lowest, differences = None, math.inf, []
         for step in range(options.iterations):
             optimizer.set_rate(options.lr * lr_factor(step / options.iterations))
-            image = net.synthesize(self.sphere.to_latents(codes)[None], noise)[-1]
+            latents = self.sphere.to_latents(codes)
+            image = net.synthesize(latents[None], noise)[-1]
             difference = (downscaler(image) - target).square().mean() / 4  # of [0, 1]: half the range of [-1, 1]
-            loss = options.downscale_weight * difference + options.cross_weight * geodesic_cross(codes)
+            loss = options.downscale_weight * difference + options.cross_weight * self._cross(codes, latents)
             differences.append(float(difference.detach()))
             if float(loss.detach()) < lowest:
                 best, lowest = image.detach(), float(loss.detach())
@@ -108,6 +124,14 @@ class Pulse:
             optimizer.step()
         return best, differences
 
+    def _cross(self, codes: torch.Tensor, latents: torch.Tensor) -> torch.Tensor:
+        if self.options.cross == "sum":
+            return geodesic_cross(codes)
+        number, length = latents.shape
+        return (
+            2 * geodesic_cross(latents) / number**2 * length / 8
+        )  # each pair twice, and the pairs of a code with itself
+
     def _leaf(self, start: torch.Tensor) -> torch.Tensor:
         return start.to(self.prior.device).requires_grad_()
 
@@ -115,26 +139,34 @@ class Pulse:
 class LatentSphere:
     """The Gaussian that whitens the latent codes of a prior, and the map from its sphere to them."""
 
-    def __init__(self, net: GPENPrior):
+    def __init__(self, net: GANPrior, gaussian: Literal["full", "diagonal"] = "full"):
+        self.maps = next(net.mapping.parameters(), None) is not None
+        if not self.maps:
+            return
         sums = self._before_activation(net)
         self.mean = sums.mean(dim=0)
-        values, vectors = torch.linalg.eigh(torch.cov(sums.T))
-        # the symmetric root: the one that does not depend on the signs that a solver gives to the vectors
-        self.root = (vectors * values.clamp(min=0).sqrt()) @ vectors.T
-        device = net.constant.device
+        if gaussian == "diagonal":
+            self.root = torch.diag(sums.std(dim=0))
+        else:
+            values, vectors = torch.linalg.eigh(torch.cov(sums.T))
+            # the symmetric root: the one that does not depend on the signs that a solver gives to the vectors
+            self.root = (vectors * values.clamp(min=0).sqrt()) @ vectors.T
+        device = next(net.parameters()).device
         self.mean, self.root = self.mean.float().to(device), self.root.float().to(device)
 
     def to_latents(self, codes: torch.Tensor) -> torch.Tensor:
-        """Whitened codes, (K, F) -> latent codes w, (K, F)."""
+        """Whitened codes, (K, F) -> latent codes w, (K, F). Without a mapping network they are the codes themselves."""
+        if not self.maps:
+            return codes
         return torch.nn.functional.leaky_relu(codes @ self.root + self.mean, SLOPE) * GAIN
 
     @staticmethod
     @torch.no_grad()
-    def _before_activation(net: GPENPrior) -> torch.Tensor:
+    def _before_activation(net: GANPrior) -> torch.Tensor:
         """Inputs of the last activation for random z, (GAUSSIAN_SAMPLES, F) float64 on the CPU."""
         generator, parts = torch.Generator().manual_seed(0), []
         for _ in range(GAUSSIAN_SAMPLES // MAPPING_BATCH):
-            z = torch.randn(MAPPING_BATCH, net.num_style_feat, generator=generator).to(net.constant.device)
+            z = torch.randn(MAPPING_BATCH, net.num_style_feat, generator=generator).to(next(net.parameters()).device)
             parts.append(net.mapping(z).cpu().double())
         return torch.nn.functional.leaky_relu(torch.cat(parts) / GAIN, 1 / SLOPE)
 
