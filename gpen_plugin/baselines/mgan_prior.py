@@ -100,7 +100,7 @@ class MGANPriorOptions:
     iterations: int = 3000  # steps of the search
     codes: int = 10  # number of latent codes, N
     compose_at: int = 16  # resolution after whose block the features are composed, below that of the prior
-    optimizer: Literal["adam", "sgd"] = "adam"
+    optimizer: Literal["adam", "sgd"] = "adam"  # of the search; ``sgd`` has no momentum
     lr: float = 0.02  # learning rate of the codes, which are sampled from N(0, 1)
     lr_importance: float = 0.005  # learning rate of the importances, which start at 1 / N
     downscale: Kernel = "bicubic"  # kernel that made the degraded image small, ``bicubic``, ``area`` or ``bilinear``
