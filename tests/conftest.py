@@ -3,6 +3,7 @@
 import os
 import shutil
 import sys
+import tempfile
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -12,6 +13,14 @@ import pytest
 import yaml
 
 import gpen_plugin  # noqa: F401 - before BasicSR, which 1.4.2 cannot be imported without
+
+
+def pytest_configure(config):
+    # Kernels that torch.compile built on another processor, or before a change, may be wrong here. PyTorch makes the
+    # folder when it is imported.
+    folder = os.environ["TORCHINDUCTOR_CACHE_DIR"] = tempfile.mkdtemp(prefix="gpen_plugin_kernels_")
+    config.add_cleanup(lambda: shutil.rmtree(folder, ignore_errors=True))
+
 
 # Files of the longest time come first, or one process would still be busy with them when all others have ended.
 SLOW = ("test_distributed", "test_host_checkouts", "test_crash_safety", "test_exporter", "test_precision")
@@ -24,13 +33,11 @@ def pytest_collection_modifyitems(items):
 
 
 @pytest.fixture(scope="session", autouse=True)
-def one_thread_and_own_caches(tmp_path_factory):
+def one_thread_and_own_uploads(tmp_path_factory):
     import torch  # here, because the process that hands out the files needs none
 
     # small networks: threads cost more than they bring, and results stay the same
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", 1)))
-    # kernels that torch.compile built on another processor, or before a change, may be wrong here
-    os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(tmp_path_factory.mktemp("kernels"))
     os.environ["GRADIO_TEMP_DIR"] = str(tmp_path_factory.mktemp("gradio"))  # or uploads stay behind
 
 

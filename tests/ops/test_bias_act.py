@@ -73,7 +73,10 @@ def test_compiled_op_after_a_matrix_product():
     def layer(x):
         return bias_act(torch.nn.functional.linear(x * 0.25, weight), bias)
 
-    # trying out vector instructions takes seconds, and so does each process that compiles
-    with torch._inductor.config.patch({"cpp.vec_isa_ok": False, "compile_threads": 1}):
+    # Trying out vector instructions takes seconds, and so does each process that compiles.
+    quick = {"cpp.vec_isa_ok": False, "compile_threads": 1}
+    if hasattr(torch._inductor.config, "cpp_cache_precompile_headers"):
+        quick["cpp_cache_precompile_headers"] = False  # 129 MB in the temporary folder, which stay there
+    with torch._inductor.config.patch(quick):
         compiled = torch.compile(layer, backend="inductor")(x)
     torch.testing.assert_close(compiled, layer(x))
