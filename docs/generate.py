@@ -38,6 +38,7 @@ OPTION_SECTIONS: tuple[tuple[int, str, str, str, tuple[str, ...]], ...] = (
     (4, "GPEN", "`network_g` of a `GPENModel`.", "GPEN", ()),
     (4, "GPENPrior", "`network_g` of a `GPENPriorModel`.", "GPENPrior", ()),
     (4, "StyleGAN1Prior", "As `GPENPrior`, and `prior: type:` of `GPEN`.", "StyleGAN1Prior", ()),
+    (4, "BigGANPrior", "Experimental. As `GPENPrior`, and `prior: type:` of `GPEN`.", "BigGANPrior", ()),
     (4, "PGGANPrior", "As `GPENPrior`, and `prior: type:` of `GPEN`.", "PGGANPrior", ()),
     (4, "GPENDiscriminator", "`network_d` of both.", "GPENDiscriminator", ()),
     (4, "PSP", "For comparison.", "PSP", ()),

@@ -9,6 +9,7 @@ from . import metrics as metrics
 from . import models as models
 from . import ops as ops
 from . import restore as restore
+from .archs.biggan_prior_arch import BigGANPrior as BigGANPrior
 from .archs.gan_prior_arch import GPENPrior as GPENPrior
 from .archs.gan_prior_arch import StyleGAN2Prior as StyleGAN2Prior
 from .archs.gpen_arch import GPEN as GPEN

@@ -71,7 +71,7 @@ def fixed_noise(out_size: int) -> dict[str, torch.Tensor]:
     return {f"noises.noise{index}": torch.randn(1, 1, size, size, generator=source) for index, size in enumerate(sizes)}
 
 
-PriorKind = Literal["GPENPrior", "StyleGAN1Prior", "PGGANPrior"]
+PriorKind = Literal["GPENPrior", "StyleGAN1Prior", "PGGANPrior", "BigGANPrior"]
 Kind = Literal["GPEN", "GPENDiscriminator", PriorKind]
 Layout = Literal["ours", "authors", "stylegan2", "nvlabs", "genforce", "rosinality", "pulse", "mganprior", "gan_zoo"]
 
@@ -79,6 +79,7 @@ Layout = Literal["ours", "authors", "stylegan2", "nvlabs", "genforce", "rosinali
 _MARKS: dict[tuple[str, ...], tuple[Kind, Layout]] = {
     ("decoder.constant", "encoder.stem.weight"): ("GPEN", "ours"),
     ("decoder.dense.weight", "encoder.stem.weight"): ("GPEN", "ours"),
+    ("decoder.linear.weight", "encoder.stem.weight"): ("GPEN", "ours"),
     ("generator.input.input", "ecd0.0.0.weight"): ("GPEN", "authors"),
     ("constant", "blocks.4.to_rgb.weight"): ("GPENPrior", "ours"),
     ("constant", "blocks.4.conv0.style.weight"): ("StyleGAN1Prior", "ours"),
@@ -88,6 +89,7 @@ _MARKS: dict[tuple[str, ...], tuple[Kind, Layout]] = {
     ("constant_input.weight", "to_rgb1.modulated_conv.weight"): ("GPENPrior", "stylegan2"),
     ("conv_body.0.0.weight", "final_linear.1.weight"): ("GPENDiscriminator", "stylegan2"),
     ("dense.weight", "blocks.4.conv1.weight"): ("PGGANPrior", "ours"),
+    ("linear.weight", "blocks.8.conv_sc.weight"): ("BigGANPrior", "ours"),
     **prior_layouts.MARKS,
 }
 

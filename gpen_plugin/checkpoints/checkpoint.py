@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from gpen_plugin.archs.biggan_prior_arch import BigGANPrior
 from gpen_plugin.archs.gan_prior_arch import GANPrior, GPENPrior
 from gpen_plugin.archs.gpen_arch import GPEN
 from gpen_plugin.archs.gpen_discriminator_arch import GPENDiscriminator
@@ -314,7 +315,7 @@ def _sync_folder(folder: Path) -> None:
             os.close(descriptor)
 
 
-_CLASSES = {cls.__name__: cls for cls in (GPEN, GPENPrior, StyleGAN1Prior, PGGANPrior, GPENDiscriminator)}
+_CLASSES = {cls.__name__: cls for cls in (GPEN, GPENPrior, StyleGAN1Prior, PGGANPrior, BigGANPrior, GPENDiscriminator)}
 
 
 @dataclass(frozen=True, eq=False)

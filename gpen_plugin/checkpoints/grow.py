@@ -63,6 +63,9 @@ def grown_spec(
             raise OptionError("--channel-multiplier", got, expected, "Leave it out.")
     if multiplier is None and out_size > 32:
         multiplier = 2 if channel_multiplier is None else channel_multiplier
+    if noise_mode != spec.noise_mode and spec.prior == "BigGANPrior":
+        got, hint = f"got {noise_mode} for a BigGANPrior", "Train it in this mode from the start."
+        raise OptionError("--noise-mode", got, "another prior: spectral normalization would scale its kernels", hint)
     if out_size > spec.out_size and spec.prior not in (None, "GPENPrior"):
         got, expected = f"got {out_size} for a {spec.prior}", f"{spec.out_size}: its image comes from its last block"
         hint = "Train it at this size from the start. --noise-mode can be changed."

@@ -105,6 +105,8 @@ def _spec(kind: Kind, layout: Layout, shapes: Shapes) -> NetworkSpec:
     widths = _by_resolution(shapes, rf"{inside}blocks\.(\d+)\.conv1\.weight")
     if kind == "GPENDiscriminator":
         widths[4] = shapes["final_conv.weight"][0]
+    if f"{inside}linear.weight" in shapes:  # a BigGANPrior, which has no convolution at 4 px
+        widths[4] = shapes[f"{inside}linear.weight"][0] // 16
     narrow, channel_multiplier = _factors(widths)
     encoder = _by_resolution(shapes, r"encoder\.down\.(\d+)\.weight")
     prior = prior_kind(shapes)
@@ -117,7 +119,7 @@ def _spec(kind: Kind, layout: Layout, shapes: Shapes) -> NetworkSpec:
         narrow=narrow,
         num_style_feat=shapes[f"{inside}{_READS_CODE[prior]}.weight"][1] if prior else None,
         num_mlp=num_mlp or None,
-        noise_mode=_noise_mode(shapes, f"{inside}blocks.4.conv1", prior) if prior else None,
+        noise_mode=_noise_mode(shapes, inside, prior) if prior else None,
         layout=layout,
         prior=prior,
         bias_before_blur=f"{inside}blocks.8.conv0.blurred_bias" in shapes if prior == "StyleGAN1Prior" else None,
@@ -128,6 +130,7 @@ _READS_CODE = {
     "GPENPrior": "blocks.4.conv1.modulation",
     "StyleGAN1Prior": "blocks.4.conv1.style",
     "PGGANPrior": "dense",
+    "BigGANPrior": "linear",
 }
 """A layer that takes a latent code."""
 
@@ -138,7 +141,11 @@ def _by_resolution(shapes: Shapes, pattern: str) -> dict[int, int]:
     return {int(match[1]): shapes[key][0] for key, match in matches.items() if match}
 
 
-def _noise_mode(shapes: Shapes, conv: str, prior: PriorKind) -> NoiseMode:
+def _noise_mode(shapes: Shapes, inside: str, prior: PriorKind) -> NoiseMode:
+    if prior == "BigGANPrior":
+        own, taken = shapes[f"{inside}blocks.8.conv2.weight"][:2]
+        return "concat" if taken == 2 * own else "add" if f"{inside}blocks.8.noise1.noise_weight" in shapes else "none"
+    conv = f"{inside}blocks.4.conv1"
     own, taken = shapes[f"{conv}.weight"][:2]
     if (shapes[f"{conv}.bias"][0] if prior == "GPENPrior" else taken) == 2 * own:
         return "concat"

@@ -168,7 +168,7 @@ class _RestyledGPEN(nn.Module):
 @torch.inference_mode()
 def _restyle_network(network: TorchNetwork, variation: Variation, index: int) -> _RestyledGPEN:
     net, strength = network.net, variation.strength
-    if not net.decoder.has_mean_latent:
+    if net.decoder.num_latent == 1:
         got, expected = (
             f"got a network on {type(net.decoder).__name__}",
             "one on a StyleGAN, with a latent code per layer",

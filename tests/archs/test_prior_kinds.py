@@ -5,6 +5,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from gpen_plugin.archs.biggan_prior_arch import BigGANPrior, ConditionalNorm, SpectralConv2d
 from gpen_plugin.archs.gpen_arch import GPEN
 from gpen_plugin.archs.inference import fuse
 from gpen_plugin.archs.layers import upsampling_kernel
@@ -23,6 +24,7 @@ SMALL = {"num_style_feat": 12, "channel_multiplier": 1, "narrow": 0.02}
 PRIORS = {
     "PGGANPrior": lambda **more: PGGANPrior(32, **SMALL, **more),
     "StyleGAN1Prior": lambda **more: StyleGAN1Prior(32, num_mlp=2, **SMALL, **more),
+    "BigGANPrior": lambda **more: BigGANPrior(32, **SMALL, **more),
 }
 MODES = ["concat", "add", "none"]
 each_prior = pytest.mark.parametrize("kind", PRIORS)
@@ -58,14 +60,14 @@ def test_prior_gives_one_image_and_its_codes(kind, noise_mode):
     prior = built(kind, noise_mode)
     drawn, latents = prior(torch.randn(2, 12), return_latents=True)
     assert drawn.shape == (2, 3, 32, 32)
-    assert latents.shape == (2, {"PGGANPrior": 1, "StyleGAN1Prior": 8}[kind], 12)
+    assert latents.shape == (2, {"StyleGAN1Prior": 8}.get(kind, 1), 12)
     assert [image.shape[-1] for image in prior.synthesize(latents, [None] * 4)] == [32]
 
 
 @pytest.mark.parametrize("noise_mode", ["concat", "add"])
 @each_prior
 def test_features_of_a_fresh_encoder_leave_the_prior_as_it_is(kind, noise_mode):
-    net = gpen(kind, noise_mode)
+    net = gpen(kind, noise_mode).eval()
     z, features = net.encoder(image())
     assert all(feature.abs().max() > 0.01 for feature in features)
     torch.testing.assert_close(net(image()), net.decoder(z, [None] * 4), rtol=0, atol=0)
@@ -88,11 +90,12 @@ def test_every_parameter_learns_once_the_noise_weights_have_moved(kind):
     net = gpen(kind, noise=0.5, in_size=16)  # the finest block has no features
     net(image()).square().sum().backward()
     still = [name for name, parameter in net.named_parameters() if parameter.grad is None or not parameter.grad.any()]
-    assert still == ["decoder.blocks.32.conv0.noise_weight", "decoder.blocks.32.conv1.noise_weight"]
+    layers = ("noise1", "noise2") if kind == "BigGANPrior" else ("conv0", "conv1")
+    assert still == [f"decoder.blocks.32.{layer}.noise_weight" for layer in layers]
 
 
 @pytest.mark.parametrize("before", ["none", "add"])
-@each_prior
+@pytest.mark.parametrize("kind", ["PGGANPrior", "StyleGAN1Prior"])
 def test_grown_to_concat_a_prior_draws_its_own_images(kind, before):
     small, z = built(kind, before), torch.randn(2, 12)
     tensors = small.state_dict()
@@ -187,7 +190,7 @@ def test_restorer_opens_a_gpen_on_it_and_varies_it_if_it_can(kind, tmp_path):
     if kind == "StyleGAN1Prior":
         assert not np.array_equal(VariedNetwork(network, variation_of(), 1)([face])[0], network([face])[0])
     else:
-        with pytest.raises(OptionError, match="variants: got a network on PGGANPrior"):
+        with pytest.raises(OptionError, match=f"variants: got a network on {kind}"):
             VariedNetwork(network, variation_of(), 1)
 
 
@@ -233,3 +236,32 @@ def test_one_channel_of_noise_stands_for_all_of_stylegan1():
         map_.expand(-1, block.noise_channels, -1, -1) for map_, block in zip(noise, prior.blocks.values(), strict=True)
     ]
     torch.testing.assert_close(prior(z, noise), prior(z, wide), rtol=1e-5, atol=1e-5)
+
+
+def test_spectral_convolution_has_a_largest_singular_value_of_1():
+    torch.manual_seed(0)
+    layer = SpectralConv2d(4, 6, 3)
+    layer.weight.data = torch.randn_like(layer.weight)
+    for _ in range(200):
+        kernel = layer.make_kernel()
+    assert float(torch.linalg.matrix_norm(kernel.flatten(1), 2)) == pytest.approx(1, rel=1e-3)
+    before = layer.u.clone()
+    layer.eval().make_kernel()
+    assert torch.equal(layer.u, before)
+
+
+def test_noise_mode_of_biggan_cannot_change():
+    with pytest.raises(OptionError, match="--noise-mode: got add for a BigGANPrior"):
+        grown_spec(infer_spec(built("BigGANPrior").state_dict()), noise_mode="add")
+
+
+def test_norm_of_biggan_is_group_norm():
+    norm, x = ConditionalNorm(16, 12), torch.randn(2, 16, 4, 4)
+    torch.nn.init.zeros_(norm.style.weight)
+    torch.testing.assert_close(norm(x, torch.randn(2, 12)), F.group_norm(x, norm.groups).relu(), rtol=1e-4, atol=1e-5)
+
+
+def test_truncation_of_biggan_scales_z():
+    prior, z, noise = built("BigGANPrior").eval(), torch.randn(1, 12), [None] * 4
+    truncated = prior(z, noise, truncation=0.5, truncation_latent=prior.mean_latent(1))
+    torch.testing.assert_close(truncated, prior(0.5 * z, noise))

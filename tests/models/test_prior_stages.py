@@ -12,8 +12,8 @@ from gpen_plugin.cli.export import main as export_main
 from gpen_plugin.errors import GPENError
 from gpen_plugin.preflight import check_run
 
-KINDS = {"PGGANPrior": {}, "StyleGAN1Prior": {"num_mlp": 2}}
-SINGLE_CODE = ("PGGANPrior",)
+KINDS = {"PGGANPrior": {}, "StyleGAN1Prior": {"num_mlp": 2}, "BigGANPrior": {}}
+SINGLE_CODE = ("PGGANPrior", "BigGANPrior")
 
 
 def of_kind(prior_options: dict, kind: str) -> dict:
