@@ -143,8 +143,8 @@ class BigGANPrior(GANPrior):
     """Experimental: residual blocks, spectral normalization and one code for all norms, as in BigGAN. OptionError.
 
     Differences from BigGAN: group norm in place of batch norm, because GPEN trains with batches of one; the widths of
-    GPEN; neither classes, nor attention, nor the tanh at the end. No weights for faces were published, so it is trained from
-    scratch, with ``mixing_prob: 0`` and ``path_reg_weight: 0``. Truncation scales z.
+    GPEN; neither classes, nor attention, nor the tanh at the end. No weights for faces were published, so it is trained
+    from scratch, with ``mixing_prob: 0`` and ``path_reg_weight: 0``. Truncation scales z.
     """
 
     def __init__(
