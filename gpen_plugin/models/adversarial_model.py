@@ -175,6 +175,7 @@ class AdversarialModel(SRModel):
     """A generator, its EMA and a discriminator. Options, loaders, logging, metrics and schedulers are BasicSR's."""
 
     options_class: ClassVar[type[AdversarialOptions]]  # keys of ``train``
+    cpu_layout: ClassVar[torch.memory_format] = torch.channels_last  # faster on a CPU; a GPU keeps its own
     grid_shows_images: ClassVar[bool] = True  # whether `image_grid` needs the images of a validation
 
     def __init__(self, opt: dict):
@@ -191,9 +192,9 @@ class AdversarialModel(SRModel):
             get_root_logger().warning("path:pretrain_network_g names no weights: the network is untrained.")
 
     def model_to_device(self, net: torch.nn.Module) -> torch.nn.Module:
-        """BasicSR's, and compiled if ``train:compile`` says so. A CPU is faster with channels last, a GPU is not."""
+        """BasicSR's, in the layout of the device, and compiled if ``train:compile`` says so."""
         if self.device.type == "cpu":
-            net = net.to(memory_format=torch.channels_last)
+            net = net.to(memory_format=self.cpu_layout)
         if self.settings and self.settings.compile:
             separate_kernel_caches()
             get_root_logger().info("The networks are compiled in the first steps, which takes minutes.")
@@ -271,7 +272,7 @@ class AdversarialModel(SRModel):
         for name in ("lq", "gt", "ref"):
             self.__dict__.pop(name, None)  # BasicSR would show and measure the last batch's
             if name in data:
-                layout = torch.channels_last if self.device.type == "cpu" else torch.preserve_format
+                layout = self.cpu_layout if self.device.type == "cpu" else torch.preserve_format
                 setattr(self, name, data[name].to(self.device, memory_format=layout))
         if "skipped" in data:
             self.num_skipped += int(data["skipped"].sum())

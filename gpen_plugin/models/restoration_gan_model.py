@@ -8,6 +8,7 @@ from gpen_plugin.config.train_options import AdamOptions, RestorationOptions
 from gpen_plugin.data.gpen_face_dataset import normalized_range, stated_range
 from gpen_plugin.errors import OptionError
 from gpen_plugin.host import register
+from gpen_plugin.host.distributed import all_reduce_mean
 from gpen_plugin.losses import gradient_penalty
 from gpen_plugin.models.adversarial_model import AdversarialModel, loss_value
 from gpen_plugin.models.gan_steps import (
@@ -31,6 +32,8 @@ class RestorationGANModel(AdversarialModel):
     """
 
     options_class = RestorationOptions
+    # The gradient of an instance norm is wrong for one image in channels last (PyTorch 2.14).
+    cpu_layout = torch.contiguous_format
 
     def init_training_settings(self) -> None:
         super().init_training_settings()
@@ -105,7 +108,16 @@ class RestorationGANModel(AdversarialModel):
                 autocast=self.autocast,
             )
             losses |= self.lazy_r1(current_iter, self.optimizer, self.gt, discriminate)
+        self._average_statistics()
         self.end_of_iteration(losses, self.settings.ema_decay)
+
+    def _average_statistics(self) -> None:
+        """Average the running statistics of batch norm over the ranks, so that all validate and save the same."""
+        if self.opt["dist"]:
+            for module in (*self.net_g.modules(), *self.net_d.modules()):
+                if isinstance(module, torch.nn.modules.batchnorm._BatchNorm) and module.running_mean is not None:
+                    for statistics in (module.running_mean, module.running_var):
+                        statistics.copy_(all_reduce_mean(statistics))
 
     def restore(self, net: torch.nn.Module) -> tuple[torch.Tensor, object]:
         """A network's image of the batch, and its further outputs or None. OptionError: it needs a reference."""

@@ -98,6 +98,29 @@ def test_two_ranks_of_one_image_are_one_rank_of_two(model, options, prior_option
                 assert shared[name] == pytest.approx(log[name], rel=1e-4, abs=1e-5), name
 
 
+def test_two_ranks_train_another_method_as_one_does(rival_options, run):
+    """Pix2PixHD with R1, a gradient penalty, and iterations without its discriminator."""
+    rival_options["train"] |= {"total_iter": 4, "warmup_iter": -1, "gp_weight": 1.0, "content_only_iter": 1}
+    rival_options["train"] |= {"r1_reg_weight": 1, "net_d_reg_every": 2, "pixel_opt": {"type": "L1Loss"}}
+    for name in ("optim_g", "optim_d"):
+        rival_options["train"][name]["eps"] = EPS
+    del rival_options["val"], rival_options["datasets"]["val"]
+    (one,) = run(1, "train", with_batch(rival_options, 2))
+    both = run(2, "train", with_batch(rival_options, 1))
+    assert_in_step(both)
+    # biases before a norm have no gradient but rounding, by which Adam moves them by up to 2e-6 at each step
+    assert_close(one, both[0], rtol=1e-4, atol=2e-5)
+
+
+def test_ranks_share_the_statistics_of_batch_norm(rival_options, run):
+    rival_options["network_g"] = {"type": "SuperFAN", "out_size": 32, "num_feat": 4, "blocks": [1, 1, 1]}
+    rival_options["train"] |= {"total_iter": 2, "content_only_iter": 2, "pixel_opt": {"type": "L1Loss"}}
+    del rival_options["val"], rival_options["datasets"]["val"]
+    records = run(2, "train", with_batch(rival_options, 1))
+    assert_in_step(records)
+    assert records[0]["networks"]["net_g"]["res1.0.bn1.running_mean"].abs().sum() > 0
+
+
 VARIANTS = {
     "input smaller than output": ("GPENModel", {"in_size": 16}, {}),
     "no noise": ("GPENModel", {"noise_mode": "none"}, {}),

@@ -66,6 +66,20 @@ def test_generator_gradient_is_that_of_the_sum_of_its_losses(rival_options):
     assert model.losses["grad_norm_g"].item() == pytest.approx(norm, rel=1e-4)
 
 
+def test_gradient_of_one_image_is_right(rival_options):
+    """PyTorch's instance norm has a wrong gradient of one image in channels last, the layout of the other models."""
+    rival_options["train"]["feature_matching_opt"] = None
+    torch.manual_seed(0)
+    model = build_model(ready(rival_options))
+    model.feed_data({name: images[:1] for name, images in batch().items()})
+    exact = copy.deepcopy(model.net_g).double()
+    logits = copy.deepcopy(model.net_d).double()(torch.cat([model.lq.double(), exact(model.lq.double())], dim=1))
+    sum((each - 1).square().mean() for each in logits).backward()
+    expected = torch.nn.utils.get_total_norm([parameter.grad for parameter in exact.parameters()])
+    model.optimize_parameters(1)
+    assert model.losses["grad_norm_g"].item() == pytest.approx(expected.item(), rel=1e-4)
+
+
 @pytest.mark.parametrize("gan_type", ["lsgan", "hinge", "vanilla", "wgan", "wgan_softplus"])
 def test_each_gan_type_moves_both_networks_and_is_logged(rival_options, gan_type):
     rival_options["train"]["gan_opt"]["gan_type"] = gan_type
