@@ -108,8 +108,8 @@ def test_two_ranks_train_another_method_as_one_does(rival_options, run):
     (one,) = run(1, "train", with_batch(rival_options, 2))
     both = run(2, "train", with_batch(rival_options, 1))
     assert_in_step(both)
-    # biases before a norm have no gradient but rounding, by which Adam moves them by up to 2e-6 at each step
-    assert_close(one, both[0], rtol=1e-4, atol=2e-5)
+    # The weights move by up to 8e-3. Instance norms of few pixels amplify roundings: measured 3e-5.
+    assert_close(one, both[0], rtol=0, atol=3e-4)
 
 
 def test_ranks_share_the_statistics_of_batch_norm(rival_options, run):
