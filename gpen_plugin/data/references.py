@@ -17,7 +17,7 @@ from gpen_plugin.errors import DataError, OptionError
 
 COLUMNS = ("image", "identity")
 THUMBNAIL = 16  # side at which two images are compared, pixels
-MAX_DIFFERENCE = 3.0  # mean of two copies of an image, levels of 255: more than a JPEG file or another size changes
+MAX_DIFFERENCE = 4.0  # mean of two copies of an image, levels of 255; no two of 3,000 faces in the wild are within 12
 
 
 @dataclass(frozen=True)
