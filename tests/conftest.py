@@ -67,7 +67,8 @@ def browser(request, chromium):
     chromium.set_window_size(*request.module.WINDOW)
     for log in ("browser", "performance"):
         chromium.get_log(log)
-    return chromium
+    yield chromium
+    chromium.get("about:blank")  # a page that has lost its server would go on looking for it
 
 
 @pytest.fixture(scope="session")
