@@ -29,7 +29,7 @@ class NetworkSpec:
     num_mlp: int | None  # layers of the mapping network; None for a discriminator, and a prior without one
     noise_mode: NoiseMode | None  # None for a discriminator
     layout: Layout  # `authors` is GPEN's and the StyleGAN2 that they built upon, `stylegan2` BasicSR's
-    prior: PriorKind | None = "GPENPrior"  # of a `GPEN`, or the network itself; None for a discriminator
+    prior: PriorKind | None  # of a `GPEN`, or the network itself; None for a discriminator
     bias_before_blur: bool | None = None  # of a `StyleGAN1Prior`, else None
 
     def arguments(self) -> dict[str, int | float | str | dict]:

@@ -63,6 +63,7 @@ class ReleasedModel:
             num_mlp=self.num_mlp if whole else None,
             noise_mode="concat" if whole else None,
             layout="authors",
+            prior="GPENPrior" if whole else None,
         )
 
     def check(self, spec: NetworkSpec, where: str) -> None:
