@@ -2,6 +2,7 @@
 
 import argparse
 import contextlib
+import json
 import os
 import signal
 import sys
@@ -234,7 +235,8 @@ def _run(arguments: argparse.Namespace, inputs: "Inputs", runner: "Runner", netw
                 file.add(job)
             except DataError as error:
                 lost = True
-                progress.write(f"gpen_plugin: {plain_message(error)} {job.to_dict()}", file=sys.stderr)
+                entry = json.dumps(job.to_dict(), default=str)
+                progress.write(f"gpen_plugin: {plain_message(error)} Its entry: {entry}", file=sys.stderr)
 
     try:
         with tqdm(total=total, unit="input") as progress:

@@ -86,7 +86,7 @@ class Runner:
             line = None if self._redo else self._manifest.finished(job)
             if line is not None:
                 return JobReport.of_earlier_run(job, line["report"])
-            if self._manifest.has_begun(job, done=self._redo):
+            if self._manifest.owns(job):  # redone, interrupted, failed, or a result is lost
                 self._outputs.allow_replacing(job, list(self._variants))
         self._outputs.refuse_existing(job, list(self._variants))
         if self._manifest is not None:

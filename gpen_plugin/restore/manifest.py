@@ -84,13 +84,10 @@ class Manifest:
             self.path.unlink(missing_ok=True)
         self._file.close()
 
-    def has_begun(self, job: Job, *, done: bool) -> bool:
-        """Whether an earlier run has begun the job and has not finished it; with `done`, or has finished it.
-
-        Then its results, if there are any, are of that run.
-        """
+    def owns(self, job: Job) -> bool:
+        """Whether an earlier run has begun the job: then results that are there are of that run."""
         known = self._known.get(_key(job))
-        return known is not None and (done or known.status != "done")
+        return known is not None and known.target == self._relative(job.target)
 
     def finished(self, job: Job) -> dict[str, Any] | None:
         """The line of a job that is done, if input, settings and results are still the same; otherwise None.
