@@ -1,13 +1,10 @@
 """Find the inputs of a run, and name the target of each."""
 
 import glob
-import hashlib
 import os
 import unicodedata
-from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import product
 from pathlib import Path
 from typing import Literal
 
@@ -24,6 +21,7 @@ VIDEO_SUFFIXES = (*_FILMS, *_STREAMED, *_OF_CAMCORDERS, *_OF_DISCS)
 WRITTEN_VIDEOS = tuple(CONTAINERS)
 _MACOS_FOLDER = "__MACOSX"  # added by macOS to archives, without images
 _EXPECTED = "an image, a video, a folder of them, or a pattern such as 'in/*.jpg'"
+MAX_COLLISIONS = 12  # in an error message
 
 Kind = Literal["image", "video"]
 Identity = tuple[int, int]
@@ -65,7 +63,7 @@ class _Skipped:
 
 @dataclass(frozen=True)
 class _Found:
-    """An input file, and its path below the folder that was given."""
+    """An input file, and its path below the folder or the fixed part of the pattern that was given."""
 
     source: Path
     relative: Path
@@ -88,15 +86,16 @@ def expand(
     """Find the input files and name their targets. Nothing is written.
 
     An input is a file with any suffix; a folder, which is searched for images and videos by suffix; or a pattern, if no
-    such file exists. Hidden files are ignored. Targets mirror the subfolders of a folder. They keep the suffix of PNG,
-    JPEG, WebP, TIFF, BMP, MP4, MOV and MKV files; other images become PNG, other videos MP4. Targets that would have
-    the same name, on any file system, get their origin into the name: ``x_jpg.png`` and ``x_png.png``, ``a_x.png`` and
-    ``b_x.png``, or a digest of the path.
+    such file exists. Hidden files are ignored. A target has the name of its file; below it, the path below the folder,
+    or below the part of the pattern before the first wildcard: ``a/b.jpg`` of ``in/a/b.jpg`` for ``in`` and ``in/*/*``.
+    PNG, JPEG, WebP, TIFF, BMP, MP4, MOV and MKV files keep their names; other images become ``a.heic.png``, and other
+    videos ``b.avi.mp4``. So a target does not depend on the other inputs.
 
     Returns: Files in the order of the inputs, those of a folder or pattern sorted.
     Raises:
         DataError: inputs that do not exist, or contain nothing to restore; all of them are named.
-        OptionError: an output among the inputs, a file name for several inputs, or a suffix that cannot be written.
+        OptionError: an output among the inputs, a file name for several inputs, a suffix that cannot be written, two
+            inputs with one target, or one input with two targets.
     """
     output = Path(output).expanduser()
     if suffix is not None:
@@ -111,10 +110,7 @@ def expand(
         return Inputs(jobs, skipped_files, skipped.unreadable)
     if output.exists() and not output.is_dir():
         raise OptionError("--output", f"got {output}, which is a file", "a folder", "Name another one.")
-    targets = _resolve_collisions(
-        {file.source: file.relative.with_suffix(_target_suffix(file, suffix)) for file in found}
-    )
-    jobs = [Job(file.source, file.kind, output / targets[file.source]) for file in found]
+    jobs = [Job(file.source, file.kind, output / _target(file, suffix)) for file in found]
     _check_folders(inputs, jobs, output)
     _check_files(jobs, endings)
     return Inputs(jobs, skipped_files, skipped.unreadable)
@@ -122,20 +118,31 @@ def expand(
 
 def _found(inputs: Sequence[str | os.PathLike], recursive: bool, skipped: _Skipped) -> list[_Found]:
     found: dict[object, _Found] = {}
+    two: list[str] = []
     problems: list[GPENError] = []
     for given in inputs:
         try:
             for file in _files(os.fspath(given), recursive, skipped):
-                found.setdefault(_file_key(file.source), file)
+                known = found.setdefault(_file_key(file.source), file)
+                if known.relative != file.relative:
+                    two.append(f"{file.source} would become {known.relative} and {file.relative}")
         except DataError as problem:
             problems.append(problem)
     if not inputs:
         problems.append(DataError("INPUT", "is missing", _EXPECTED))
     if not found:
         problems += [error for _, error in skipped.unreadable]
+    if two:
+        hint = "Leave one of the two inputs out, or restore them into two folders."
+        problems.append(OptionError("INPUT", _join_few(two), "each file in one input", hint))
     if problems:
         raise join_errors(problems)
     return list(found.values())
+
+
+def _join_few(texts: Sequence[str]) -> str:
+    more = [f"{len(texts) - MAX_COLLISIONS} more"] if len(texts) > MAX_COLLISIONS else []
+    return "; ".join([*texts[:MAX_COLLISIONS], *more])
 
 
 def _files(given: str, recursive: bool, skipped: _Skipped) -> list[_Found]:
@@ -150,11 +157,19 @@ def _files(given: str, recursive: bool, skipped: _Skipped) -> list[_Found]:
         return found
     if not glob.has_magic(given):
         raise DataError(given, "is not there", _EXPECTED, "Check the path.")
-    matches = _matches(str(path), skipped)
-    found = [file for match in matches for file in _of_path(match, recursive, skipped)]
+    base, found = _fixed_part(path), []
+    for match in _matches(str(path), skipped):
+        for file in _of_path(match, recursive, skipped):
+            found.append(_Found(file.source, file.source.relative_to(base), file.searched))
     if not found:
         raise DataError(given, "matches no image and no video", _EXPECTED, "Check the pattern.")
     return found
+
+
+def _fixed_part(pattern: Path) -> Path:
+    """The folder above the first wildcard."""
+    parts = pattern.parts
+    return Path(*parts[: next(i for i, part in enumerate(parts) if glob.has_magic(part))])
 
 
 def _matches(pattern: str, skipped: _Skipped) -> list[Path]:
@@ -229,6 +244,15 @@ def _fold(name: str) -> str:
     return unicodedata.normalize("NFC", name).casefold()
 
 
+def _ignores_case(path: Path) -> bool:
+    """Whether the file system of a path does, as far as names of folders above it show."""
+    for folder in Path(os.path.abspath(path)).parents:
+        other = folder.with_name(folder.name.swapcase())
+        if folder.exists() and other.name != folder.name:
+            return _identity(other) == _identity(folder)
+    return False
+
+
 def _is_file_name(output: Path) -> bool:
     known = output.suffix.lower() in (*_searched_suffixes(), *WRITTEN_SUFFIXES)
     return known and not output.is_dir()
@@ -241,11 +265,12 @@ def _check_suffix(where: str, suffix: str, kind: Kind) -> None:
         raise OptionError(where, got, "one of " + ", ".join(written), f"Use {written[0]} if in doubt.")
 
 
-def _target_suffix(file: _Found, suffix: str | None) -> str:
-    own = file.source.suffix
-    if file.kind == "video":
-        return own if own.lower() in WRITTEN_VIDEOS else WRITTEN_VIDEOS[0]
-    return suffix or (own if own.lower() in WRITTEN_SUFFIXES else WRITTEN_SUFFIXES[0])
+def _target(file: _Found, suffix: str | None) -> Path:
+    if file.kind == "image" and suffix is not None:
+        return file.relative.with_suffix(suffix)
+    written = WRITTEN_SUFFIXES if file.kind == "image" else WRITTEN_VIDEOS
+    is_written = file.source.suffix.lower() in written
+    return file.relative if is_written else file.relative.with_name(file.relative.name + written[0])
 
 
 def _single_job(found: list[_Found], output: Path, suffix: str | None) -> Job:
@@ -257,37 +282,6 @@ def _single_job(found: list[_Found], output: Path, suffix: str | None) -> Job:
     if suffix not in (None, output.suffix.lower()) and file.kind == "image":
         raise OptionError("--suffix", f"got {suffix}, but {output} for the output", "one of them", "Leave one out.")
     return Job(file.source, file.kind, output)
-
-
-def _resolve_collisions(targets: dict[Path, Path]) -> dict[Path, Path]:
-    groups = defaultdict(list)
-    for source, relative in targets.items():
-        groups[_fold(relative.as_posix())].append(source)
-    taken = {folded for folded, sources in groups.items() if len(sources) == 1}
-    distinct = dict(targets)
-    for folded in sorted(groups.keys() - taken):
-        names = _names_from_origin(groups[folded], targets, taken)
-        distinct.update(names)
-        taken |= {_fold(relative.as_posix()) for relative in names.values()}
-    return distinct
-
-
-def _names_from_origin(sources: list[Path], targets: dict[Path, Path], taken: set[str]) -> dict[Path, Path]:
-    """Add as much of the origin as is needed: first the suffix, then more and more folders."""
-    full = {source: Path(os.path.abspath(source)) for source in sources}
-    depth = max(len(path.parts) for path in full.values())
-    for folders, with_suffix in [(0, True), *product(range(1, depth), (False, True))]:
-        named = {}
-        for source, path in full.items():
-            parts = [*path.parts[max(len(path.parts) - 1 - folders, 1) : -1], path.stem]
-            parts += [path.suffix[1:].lower()] if with_suffix and path.suffix else []
-            named[source] = targets[source].with_name("_".join(parts) + targets[source].suffix)
-        folded = {_fold(relative.as_posix()) for relative in named.values()}
-        if len(folded) == len(sources) and not folded & taken:
-            return named
-    # As same.png and SAME.PNG in one folder, which are one file on many disks.
-    digests = {source: hashlib.sha256(os.fsencode(path)).hexdigest()[:8] for source, path in full.items()}
-    return {source: targets[source].with_stem(f"{targets[source].stem}_{digest}") for source, digest in digests.items()}
 
 
 def _check_folders(inputs: Sequence[str | os.PathLike], jobs: list[Job], output: Path) -> None:
@@ -306,15 +300,18 @@ def _check_folders(inputs: Sequence[str | os.PathLike], jobs: list[Job], output:
 
 def _check_files(jobs: list[Job], endings: Sequence[str]) -> None:
     """Refuse results that would replace inputs, under any link or spelling, or each other."""
-    sources, taken = _identities(job.source for job in jobs), {}
+    sources, taken, collisions = _identities(job.source for job in jobs), {}, []
+    key = _fold if jobs and _ignores_case(jobs[0].target) else str
     for job in jobs:
         for path in job.written(endings):
             if _identities([path]) & sources:
                 got = f"got {path}, which is one of the inputs"
                 raise OptionError("--output", got, "another name", "Originals are never changed.")
-            if (other := taken.setdefault(_fold(path.as_posix()), job)) is not job:
-                got = f"{path} would be a result of {other.source} and of {job.source}"
-                raise OptionError("--variants", got, "inputs with different names", "Restore them into two folders.")
+            if (other := taken.setdefault(key(path.as_posix()), job)) is not job:
+                collisions.append(f"{path} would be the result of {other.source} and of {job.source}")
+    if collisions:
+        hint = "Give their common folder or a quoted pattern, leave --suffix out, or restore them into two folders."
+        raise OptionError("INPUT", _join_few(collisions), "results with different names", hint)
 
 
 def _identities(paths: Iterable[Path]) -> set[Identity]:

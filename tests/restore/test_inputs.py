@@ -1,11 +1,11 @@
 import errno
 import os
-import re
 from pathlib import Path
 
 import pytest
 
 from gpen_plugin.errors import DataError, OptionError
+from gpen_plugin.restore import inputs
 from gpen_plugin.restore.inputs import Job, expand
 
 
@@ -46,10 +46,10 @@ def test_targets_mirror_the_folder_tree(tree):
     assert pairs(jobs) == [
         ("in/a.png", "out/a.png"),
         ("in/b.JPG", "out/b.JPG"),
-        ("in/deep/c.heic", "out/deep/c.png"),
+        ("in/deep/c.heic", "out/deep/c.heic.png"),
         ("in/deep/er/d.tiff", "out/deep/er/d.tiff"),
         ("in/deep/film.MOV", "out/deep/film.MOV"),
-        ("in/film.avi", "out/film.mp4"),
+        ("in/film.avi", "out/film.avi.mp4"),
     ]
     assert [job.kind for job in jobs] == ["image"] * 4 + ["video"] * 2
     assert not (tree / "out").exists()
@@ -71,7 +71,7 @@ def test_recursive_false_skips_subfolders(tree):
 def test_a_suffix_for_all_images(tree, suffix):
     targets = [target for _, target in pairs(jobs_of(["in"], "out", suffix))]
     assert targets[:4] == ["out/a.webp", "out/b.webp", "out/deep/c.webp", "out/deep/er/d.webp"]
-    assert targets[4:] == ["out/deep/film.MOV", "out/film.mp4"]
+    assert targets[4:] == ["out/deep/film.MOV", "out/film.avi.mp4"]
 
 
 def test_files_are_listed_once_by_name(tree):
@@ -79,19 +79,19 @@ def test_files_are_listed_once_by_name(tree):
     assert pairs(jobs) == [
         ("in/deep/er/d.tiff", "out/d.tiff"),
         ("in/deep/../a.png", "out/a.png"),
-        ("in/notes.txt", "out/notes.png"),
+        ("in/notes.txt", "out/notes.txt.png"),
     ]
 
 
 def test_file_and_its_folder_give_one_job(tree):
-    assert len(jobs_of(["in/a.png", "in"], "out")) == 6
+    assert len(jobs_of(["in/a.png", "in", "in/*"], "out")) == 6
 
 
 def test_two_links_to_one_image_are_two_images(tree):
     os.link("in/a.png", "in/hard.png")
     (tree / "in/soft.png").symlink_to(tree / "in/a.png")
     targets = [target for _, target in pairs(jobs_of(["in"], "out", recursive=False))]
-    assert targets == ["out/a.png", "out/b.JPG", "out/film.mp4", "out/hard.png", "out/soft.png"]
+    assert targets == ["out/a.png", "out/b.JPG", "out/film.avi.mp4", "out/hard.png", "out/soft.png"]
 
 
 def test_folders_that_lead_in_a_circle_are_searched_once(tree):
@@ -105,7 +105,10 @@ def test_folders_that_lead_in_a_circle_are_searched_once(tree):
 def test_patterns_are_expanded(tree):
     assert pairs(jobs_of(["in/*.png", "in/**/*.tiff"], "out")) == [
         ("in/a.png", "out/a.png"),
-        ("in/deep/er/d.tiff", "out/d.tiff"),
+        ("in/deep/er/d.tiff", "out/deep/er/d.tiff"),
+    ]
+    assert pairs(jobs_of([str(tree / "in/d*p/er/*")], "out")) == [
+        (f"{tree}/in/deep/er/d.tiff", "out/deep/er/d.tiff"),
     ]
     assert [source for source, _ in pairs(jobs_of(["in/*"], "out"))] == [
         "in/a.png",
@@ -184,40 +187,40 @@ def test_outputs_that_do_not_fit(tree, inputs, output, suffix, message):
         expand(inputs, output, suffix)
 
 
-def test_targets_of_one_name_get_their_origin(tree):
+def test_names_do_not_depend_on_other_inputs(tree):
+    for name in ("in/a.heic", "in/a.jpg", "in/film.mpg"):
+        (tree / name).write_text(name)
+    targets = dict(pairs(jobs_of(["in/*.*", "in"], "out")))
+    assert len(set(targets.values())) == len(targets)
+    for source, target in targets.items():
+        assert pairs(jobs_of([source], "out")) == [(source, f"out/{Path(target).name}")]
+
+
+@pytest.mark.parametrize(
+    ("inputs", "suffix", "message"),
+    [
+        (["in/a.png", "other/a.png"], None, r"out/a\.png would be the result of in/a\.png and of other/a\.png; .*"),
+        (["in", "other"], None, r"out/a\.png would be the result of in/a\.png and of other/a\.png; .*common folder"),
+        (["in/a.jpg", "in/a.png"], "png", r"out/a\.png would be .* leave --suffix out"),
+        (["in", "in/deep"], None, r"in/deep/c\.heic would become deep/c\.heic and c\.heic; .* each file in one input"),
+    ],
+)
+def test_results_of_one_name_are_an_error(tree, inputs, suffix, message):
     (tree / "in/a.jpg").write_text("a")
-    assert pairs(jobs_of(["in/a.png", "other/a.png", "in/b.JPG"], "out")) == [
-        ("in/a.png", "out/in_a.png"),
-        ("other/a.png", "out/other_a.png"),
-        ("in/b.JPG", "out/b.JPG"),
-    ]
-    assert pairs(jobs_of(["in"], "out", "png", recursive=False))[:2] == [
-        ("in/a.jpg", "out/a_jpg.png"),
-        ("in/a.png", "out/a_png.png"),
-    ]
-    assert pairs(jobs_of(["in/a.jpg", "in/a.png", "other/a.png"], "out", "png")) == [
-        ("in/a.jpg", "out/in_a_jpg.png"),
-        ("in/a.png", "out/in_a_png.png"),
-        ("other/a.png", "out/other_a_png.png"),
-    ]
+    with pytest.raises(OptionError, match=message):
+        expand(inputs, "out", suffix)
 
 
-def test_targets_differ_without_case(tree):
-    (tree / "in/A.PNG").write_text("another")
-    (tree / "other/é.png").write_text("one spelling")
-    (tree / "in/é.png").write_text("another spelling")
-    targets = [target for _, target in pairs(jobs_of(["in/A.PNG", "other/a.png", "in/é.png", "other/é.png"], "out"))]
-    assert targets == ["out/in_A.PNG", "out/other_a.png", "out/in_é.png", "out/other_é.png"]
-
-
-def test_names_that_differ_only_in_case_get_a_digest(tree):
-    for name in ("same.png", "SAME.PNG"):
-        (tree / "other" / name).write_text(name)
-    targets = dict(pairs(jobs_of(["other"], "out")))
-    assert len({target.casefold() for target in targets.values()}) == 3
-    assert re.fullmatch(r"out/same_[0-9a-f]{8}\.png", targets["other/same.png"])
-    assert re.fullmatch(r"out/SAME_[0-9a-f]{8}\.PNG", targets["other/SAME.PNG"])
-    assert dict(pairs(jobs_of(["other", "in"], "out")))["other/same.png"] == targets["other/same.png"]
+def test_names_that_differ_in_case_need_a_file_system_that_tells_them_apart(tree, monkeypatch):
+    names = ["in/a.png", "other/A.PNG", "in/\u00e9.png", "other/e\u0301.png"]
+    for name in names:
+        (tree / name).write_text(name)
+    assert [target for _, target in pairs(jobs_of(names, "out"))] == [f"out/{Path(name).name}" for name in names]
+    monkeypatch.setattr(inputs, "_ignores_case", lambda path: True)
+    with pytest.raises(
+        OptionError, match=r"result of in/a\.png and of other/A\.PNG; .* of in/\u00e9\.png and of other/e"
+    ):
+        expand(names, "out")
 
 
 def test_skipped_files_are_listed(tree):
@@ -250,20 +253,6 @@ def test_a_folder_that_cannot_be_read_is_named(tree, monkeypatch):
     assert "in/deep: is a folder that cannot be read (Permission denied)" in str(error)
     with pytest.raises(DataError, match=r"in/deep: is a folder that cannot be read"):
         expand(["in/deep"], "out")
-
-
-def test_names_by_origin_do_not_hit_others(tree):
-    (tree / "in/a.jpg").write_text("a")
-    (tree / "in/a_jpg.png").write_text("named like the origin")
-    targets = [target for _, target in pairs(jobs_of(["in"], "out", "png", recursive=False))]
-    assert len({target.lower() for target in targets}) == len(targets) == 5
-    assert "out/a_jpg.png" in targets
-
-
-def test_names_do_not_depend_on_the_order_of_the_inputs(tree):
-    there, back = (dict(pairs(jobs_of(inputs, "out"))) for inputs in (["in", "other"], ["other", "in"]))
-    assert there == back
-    assert there["other/a.png"] == "out/other_a.png"
 
 
 @pytest.mark.parametrize(
@@ -316,9 +305,7 @@ def test_an_output_in_a_folder_that_is_searched_must_be_new(tree, given):
 
 def test_further_results_hit_no_input_and_no_other_result(tree):
     (tree / "in/a_1.png").write_text("named like a further result")
-    with pytest.raises(
-        OptionError, match=r"--variants: out/a_1\.png would be a result of in/a\.png and of in/a_1\.png"
-    ):
+    with pytest.raises(OptionError, match=r"INPUT: out/a_1\.png would be the result of in/a\.png and of in/a_1\.png"):
         expand(["in"], "out", endings=["_1", "_2"])
     with pytest.raises(OptionError, match=r"in/a_1\.png, which is one of the inputs"):
         expand(["in/a_1.png"], "in/a.png", endings=["_1"])
