@@ -52,7 +52,7 @@ class FaceOptions:
     prefetch_mode: Literal["cpu", "cuda"] | None = None
     num_prefetch_queue: int = 1  # data loader: batches in the queue of `prefetch_mode: cpu`
     pin_memory: bool = False  # data loader: load into page-locked memory, which a GPU copies faster
-    persistent_workers: bool = False  # data loader: reuse the worker processes in the next epoch
+    persistent_workers: bool = False  # data loader: reuse the worker processes, if any, in the next epoch
 
     def value_problems(self, where: str) -> list[GPENError]:
         """Errors in the values, by key path; opens nothing."""

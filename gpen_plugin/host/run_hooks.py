@@ -100,6 +100,9 @@ def _check_options(original: Callable) -> Callable:
         train_set = opt["datasets"].get("train") or {}
         if opt["num_gpu"] == 0 and train_set.get("prefetch_mode") == "cuda":
             train_set["prefetch_mode"] = None  # a CUDA stream cannot exist here; the same file serves a GPU
+        for data in opt["datasets"].values():
+            if data["phase"] != "train" or data.get("num_worker_per_gpu") == 0:
+                data.pop("persistent_workers", None)  # PyTorch refuses it without workers, which validation never has
         if supports_resume_index(resolve("dataset", train_set.get("type"))):
             train_set.setdefault("seed", opt["manual_seed"])  # else another manual_seed would change nothing there
         for check in _checks:

@@ -197,3 +197,19 @@ def test_one_lmdb_environment_per_file(tmp_path):
     Backend.__init__ = data_cursor._share_environments(Backend.__init__)
     first, second = Backend(path), Backend([path], ["gt"])
     assert first._client["default"] is second._client["gt"]
+
+
+@pytest.mark.parametrize(("workers", "persistent"), [(0, False), (1, True)])
+def test_workers_persist_where_there_are_any(tmp_path, monkeypatch, write_options, options, workers, persistent):
+    from basicsr.data import build_dataloader, build_dataset
+
+    options["datasets"]["train"] |= {"persistent_workers": True, "num_worker_per_gpu": workers}
+    options["datasets"]["val"] |= {"persistent_workers": True}
+    monkeypatch.setattr(sys, "argv", ["train.py", "-opt", str(write_options(options))])
+    monkeypatch.setattr(sys, "excepthook", sys.excepthook)
+    opt, _ = basicsr.train.parse_options(str(tmp_path), is_train=True)
+    train, val = (
+        build_dataloader(build_dataset(opt["datasets"][name]), opt["datasets"][name], 0) for name in opt["datasets"]
+    )
+    assert (train.num_workers, train.persistent_workers) == (workers, persistent)
+    assert len(next(iter(val))["lq"]) == 1
