@@ -47,6 +47,7 @@ setup(
         "evaluate": ["lpips", "onnxruntime"],
         "heic": ["pillow-heif"],
         "export": ["onnx", "onnxruntime", "onnxslim"],
+        "remote": ["aiohttp", "fsspec"],  # tars at http(s)://; fsspec names the package for another protocol
         "test": ["gfpgan", "pytest", "pytest-xdist", "ruff", "selenium", "setuptools", "wheel"],
         "train": [
             "basicsr>=1.4.2",

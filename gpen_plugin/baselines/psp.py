@@ -40,7 +40,7 @@ class PSPTrainingOptions:
     """The keys of ``train:`` of a ``type: psp`` entry."""
 
     dataroot_gt: str  # folder or LMDB of faces; none of them may be measured
-    # ``{type: disk}`` or ``{type: lmdb}``, as for the host's data sets.
+    # ``{type: disk}``, ``{type: lmdb}`` or ``{type: tar}``, as for the data sets of a training.
     io_backend: Mapping = field(default_factory=dict)
     num_images: int | None = None  # use only this many images, the first in order of their keys
     use_hflip: bool = True  # mirror half of them

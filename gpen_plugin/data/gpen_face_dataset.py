@@ -12,21 +12,23 @@ import torch
 from torch.utils.data import Dataset
 
 from gpen_plugin.config.schema import validate
-from gpen_plugin.data.image_source import FolderSource, ImageSource, LmdbSource, resize_square
+from gpen_plugin.data.image_source import FolderSource, ImageSource, LmdbSource, TarSource, resize_square
 from gpen_plugin.data.rng import rng_from_key
 from gpen_plugin.errors import DataError, GPENError, OptionError, join_errors
 from gpen_plugin.host import register, resolve
 from gpen_plugin.host.data_cursor import SampleIndex
 
 MAX_UPSCALE = 2  # of ground truth without a warning
-_SOURCES = {"disk": FolderSource, "lmdb": LmdbSource}
+_SOURCES = {"disk": FolderSource, "lmdb": LmdbSource, "tar": TarSource}
 
 
 @dataclass(frozen=True)
 class IoBackend:
     """The section ``io_backend``."""
 
-    type: Literal["disk", "lmdb"] = "disk"  # `disk`: a folder of images, `lmdb`: an LMDB in BasicSR's format
+    # `disk`: a folder of images, `lmdb`: an LMDB in BasicSR's format, `tar`: tars in WebDataset's layout
+    type: Literal["disk", "lmdb", "tar"] = "disk"
+    cache_dir: str | None = None  # `tar`: folder for copies of remote tars; ~ for ~/.cache/gpen_plugin/tar
 
 
 @dataclass(frozen=True)
@@ -64,7 +66,8 @@ class FaceOptions:
         if self.value_range[0] >= self.value_range[1]:
             got, hint = f"got {list(self.value_range)}", "Write [-1, 1] or [0, 1]."
             problems.append(OptionError(f"{where}:value_range", got, "the smaller number first", hint))
-        return [*problems, *validate(IoBackend, self.io_backend, f"{where}:io_backend")]
+        problems += validate(IoBackend, self.io_backend, f"{where}:io_backend")
+        return problems
 
     def check_sources(self, where: str) -> None:
         """Open the dataroots of valid options; DataError if one is missing."""
@@ -74,16 +77,19 @@ class FaceOptions:
         return self.open_root(getattr(self, key), f"{where}:{key}")
 
     def open_root(self, root: str, where: str) -> ImageSource:
-        """Open a folder or LMDB as `io_backend` says."""
-        return _SOURCES[IoBackend(**self.io_backend).type](root, where)
+        """Open a folder, LMDB or tars as `io_backend` says."""
+        backend = IoBackend(**self.io_backend)
+        options = {"cache": backend.cache_dir} if backend.type == "tar" else {}
+        return _SOURCES[backend.type](root, where, **options)
 
 
 @register("dataset")
 class GPENFaceDataset(Dataset):
-    """Faces from a folder or LMDB.
+    """Faces from a folder, an LMDB or tars.
 
     An item is a mapping: ``gt`` (3, out_size, out_size), float32 RGB in `value_range`; ``gt_path``, the file, or the
-    LMDB key with ``.png``; with ``on_error: skip`` also ``skipped``, the number of unreadable images before this one.
+    key in an LMDB with ``.png`` or in a tar with its suffix; with ``on_error: skip`` also ``skipped``, the number of
+    unreadable images before this one.
 
     The random numbers of an item are a function of the seed and of its position in the training (see `SampleIndex`), or
     in validation of its key. With indices of another sampler they depend on torch's generator of the process.

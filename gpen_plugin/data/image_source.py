@@ -1,15 +1,18 @@
-"""Image sources: a folder, an LMDB or a zip file behind one interface.
+"""Image sources: a folder, an LMDB, a zip file or tars behind one interface.
 
 Keys are sorted. A key is the path below the root, with '/' between folders and without the suffix, so an image has the
-same key in a folder and in the LMDB made of it. In all sources, `where` is the key path or argument that names the
-path, for error messages.
+same key in a folder and in the LMDB or the tars made of it. In all sources, `where` is the key path or argument that
+names the path, for error messages.
 """
 
+import logging
 import os
+import threading
 import warnings
 import zipfile
 import zlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Protocol
 
@@ -17,6 +20,7 @@ import cv2
 import numpy as np
 
 from gpen_plugin.data.lmdb_file import check_lmdb, key_of, read_meta_info
+from gpen_plugin.data.tar_file import Member, Shard, index_path, list_shards, read_member
 from gpen_plugin.errors import DataError
 from gpen_plugin.host import host_module
 from gpen_plugin.images.decode import decode
@@ -24,6 +28,7 @@ from gpen_plugin.images.decode import decode
 _COMMON = (".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".bmp", ".tif", ".tiff", ".ppm", ".pgm")
 IMAGE_SUFFIXES = (*_COMMON, ".gif", ".heic", ".heif", ".avif", ".jp2")
 _ZIP_ERRORS = (OSError, RuntimeError, NotImplementedError, EOFError, ValueError, zipfile.BadZipFile, zlib.error)
+MAX_OPEN_TARS = 64  # per process
 _WHOLE_FILE = "a whole image file of " + ", ".join(IMAGE_SUFFIXES)
 
 
@@ -115,6 +120,85 @@ class ZipSource:
 
     def name(self, key: str) -> str:
         return f"{self._path}: {self._files[key]}"
+
+
+class TarSource:
+    """The images of tars in WebDataset's layout, for several threads and processes. Errors as in `tar_file`.
+
+    Roots as in `list_shards`; remote tars are copied to `cache`. Members that are no images are ignored, and counted in
+    the log. DataError if there are no images, or if two share a key.
+    """
+
+    # A tar is opened at the first read in each process: an open one survives neither a fork nor being pickled.
+
+    def __init__(self, root: str | os.PathLike | Sequence[str], where: str, cache: str | None = None):
+        root = os.fspath(root) if isinstance(root, os.PathLike) else root
+        self._shards = [Shard(path, where, cache) for path in list_shards(root, where)]
+        self._members: dict[str, tuple[int, Member]] = {}
+        ignored: Counter[str] = Counter()
+        for number, shard in enumerate(self._shards):
+            for member in shard.members:
+                path = PurePosixPath(member.name)
+                if path.suffix.lower() not in IMAGE_SUFFIXES or any(map(_is_ignored, path.parts)) or path.is_absolute():
+                    ignored[path.suffix] += 1
+                    continue
+                key = key_of(str(PurePosixPath(member.key)))
+                if key in self._members:
+                    first, other = self._members[key]
+                    got = (
+                        f"{self._shards[first].path}: {other.name} and {shard.path}: {member.name} share a key, '{key}'"
+                    )
+                    hint = "A key ends at the first dot of a file name. Rename one, or use datasets_prep/make_tar.py."
+                    raise DataError(where, got, "one image per sample, each key once in all tars", hint)
+                self._members[key] = number, member
+            del shard.members
+        if not self._members:
+            raise DataError(where, f"{root} holds no images", "files " + ", ".join(IMAGE_SUFFIXES))
+        self.keys = sorted(self._members)
+        self._opened = None
+        self._log(ignored)
+
+    def _log(self, ignored: Counter[str]) -> None:
+        log, tars = logging.getLogger("basicsr"), f"{self._shards[0].path}, {len(self._shards)} in all"
+        if ignored:
+            kinds = ", ".join(sorted(ignored))
+            log.info(f"{tars}: {len(self.keys)} images; {ignored.total()} other members ({kinds}) are ignored.")
+        without = [shard.path for shard in self._shards if not shard.has_index]
+        if without:
+            index = index_path(Path(without[0]))
+            hint = "They are made again at every start. Make the folder writable once."
+            log.warning(f"{index} and {len(without) - 1} other indexes cannot be written. {hint}")
+
+    def read(self, key: str) -> np.ndarray:
+        number, member = self._members[key]
+        label = f"{self._shards[number].path}: {member.name}"
+        try:
+            data = self._read(number, member)
+        except OSError as error:
+            raise DataError(label, f"cannot be read ({error.strerror})", _WHOLE_FILE) from error
+        except ValueError as error:
+            hint = "Remove the index; it is made again. Make it again beside a remote tar."
+            raise DataError(label, f"is not where the index says ({error})", "an index of this tar", hint) from error
+        return decode_image(data, label)
+
+    def _read(self, number: int, member: Member) -> bytes:
+        path = self._shards[number].local()
+        opened = self._opened
+        if opened is None or opened[0] != os.getpid():
+            opened = self._opened = os.getpid(), threading.Lock(), {}
+        _, lock, files = opened
+        with lock:
+            if number not in files:
+                if len(files) == MAX_OPEN_TARS:
+                    files.pop(next(iter(files))).close()
+                files[number] = path.open("rb")
+            return read_member(files[number], member)
+
+    def name(self, key: str) -> str:
+        return key + PurePosixPath(self._members[key][1].name).suffix
+
+    def __getstate__(self) -> dict:
+        return {**self.__dict__, "_opened": None}
 
 
 def open_folder_or_zip(path: str | os.PathLike, where: str) -> FolderSource | ZipSource:
