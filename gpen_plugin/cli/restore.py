@@ -2,6 +2,7 @@
 
 import argparse
 import contextlib
+import dataclasses
 import json
 import os
 import signal
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gpen_plugin.errors import DataError, OptionError, handle_errors, plain_message
+from gpen_plugin.restore.ranks import Ranks
 from gpen_plugin.version import __version__
 
 if TYPE_CHECKING:
@@ -53,8 +55,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser().parse_args(argv)
     try:
         with _raise_keyboard_interrupt(signal.SIGTERM):
-            inputs, folder, endings = check(arguments)  # before PyTorch is imported, which takes seconds
-            return restore(arguments, inputs, folder, endings)
+            ranks = Ranks.of_environment()
+            inputs, folder, endings = check(arguments, ranks)  # before PyTorch is imported, which takes seconds
+            with ranks.ending_together():
+                return restore(arguments, inputs, folder, endings, ranks)
     except KeyboardInterrupt as stop:
         print("\ngpen_plugin: stopped; all written files are complete", file=sys.stderr)
         return 128 + (stop.args[0] if stop.args else signal.SIGINT)
@@ -132,18 +136,18 @@ def parser() -> argparse.ArgumentParser:
     return parser
 
 
-def check(arguments: argparse.Namespace) -> tuple["Inputs", Path, list[str]]:
+def check(arguments: argparse.Namespace, ranks: Ranks) -> tuple["Inputs", Path, list[str]]:
     """Check the command line as far as that needs no PyTorch.
 
     Returns:
-        The inputs; the output folder; and the endings of the names of further results.
+        The inputs of this rank; the output folder; and the endings of the names of further results.
     Raises:
         OptionError: options that do not go together, or an output among the inputs.
         DataError: inputs that are not there, or hold nothing to restore.
     """
     from gpen_plugin.restore.inputs import expand
 
-    report = arguments.report
+    report = arguments.report = arguments.report and ranks.own_file(arguments.report)
     if report and report.suffix.lower() != ".json":  # which might be a photograph
         raise OptionError("--report", f"got {report}", "a name that ends in .json")
     if report and not arguments.overwrite and os.path.lexists(report):
@@ -155,7 +159,14 @@ def check(arguments: argparse.Namespace) -> tuple["Inputs", Path, list[str]]:
     _check_aligned(arguments)
     output = arguments.output.expanduser()
     is_file = any(output == job.target for job in inputs.jobs)
-    return inputs, output.parent if is_file else output, endings
+    return _part(inputs, ranks), output.parent if is_file else output, endings
+
+
+def _part(inputs: "Inputs", ranks: Ranks) -> "Inputs":
+    """What this rank restores; the first one reports what is skipped."""
+    jobs = [job for job in inputs.jobs if ranks.owns(job.source)]
+    skipped = {} if ranks.rank == 0 else {"skipped_files": [], "unreadable": []}
+    return dataclasses.replace(inputs, jobs=jobs, **skipped)
 
 
 def _variant_endings(arguments: argparse.Namespace) -> list[str]:
@@ -183,14 +194,18 @@ def _check_aligned(arguments: argparse.Namespace) -> None:
         raise OptionError(f"--{given[0]}", got, "whole photographs", "Leave one of the two out.")
 
 
-def restore(arguments: argparse.Namespace, inputs: "Inputs", folder: Path, endings: Sequence[str]) -> int:
+def restore(arguments: argparse.Namespace, inputs: "Inputs", folder: Path, endings: Sequence[str], ranks: Ranks) -> int:
     """Restore the inputs of a command line that `check` has passed, and return the exit status."""
+    import torch
+
     from gpen_plugin.checkpoints import download
     from gpen_plugin.restore.batch import Runner
     from gpen_plugin.restore.outputs import Outputs
 
     if arguments.weights_dir:
         download.add_search_dir(arguments.weights_dir)
+    if ranks.count > 1 and arguments.device == "auto" and torch.cuda.is_available():
+        arguments.device = f"cuda:{ranks.local_rank % torch.cuda.device_count()}"
     outputs = Outputs(folder, faces=arguments.save_faces, compare=arguments.compare, overwrite=arguments.overwrite)
     outputs.check_names(inputs.jobs)
     outputs.open()
@@ -201,15 +216,16 @@ def restore(arguments: argparse.Namespace, inputs: "Inputs", folder: Path, endin
         print(f"network: {restorer.network.description}")
         if not arguments.aligned:
             print(f"faces: {restorer.detector.notice}\nmasks: {restorer.mask.notice}")
-        with _manifest(arguments, restorer, folder) as manifest:
+        with _manifest(arguments, restorer, folder, ranks) as manifest:
             redo = arguments.redo or arguments.overwrite
             runner = Runner(restorer, outputs, variants, aligned=arguments.aligned, manifest=manifest, redo=redo)
-            return _run(arguments, inputs, runner, restorer.network.description)
+            return _run(arguments, inputs, runner, restorer.network.description, ranks)
     finally:
-        outputs.close()
+        if ranks.count == 1:  # other ranks may be about to write
+            outputs.close()
 
 
-def _run(arguments: argparse.Namespace, inputs: "Inputs", runner: "Runner", network: str) -> int:
+def _run(arguments: argparse.Namespace, inputs: "Inputs", runner: "Runner", network: str, ranks: Ranks) -> int:
     """Run the jobs, print notes and errors of each when it is done, and return the exit status."""
     from tqdm import tqdm
 
@@ -239,18 +255,19 @@ def _run(arguments: argparse.Namespace, inputs: "Inputs", runner: "Runner", netw
                 progress.write(f"gpen_plugin: {plain_message(error)} Its entry: {entry}", file=sys.stderr)
 
     try:
-        with tqdm(total=total, unit="input") as progress:
+        with tqdm(total=total, unit="input", disable=ranks.rank > 0) as progress:
             for folder, error in inputs.unreadable:
                 done(JobReport(folder, None, error=plain_message(error)))
             runner(inputs.jobs, done)
     finally:
         report.seconds = time.monotonic() - started
-        print(report.summary(), flush=True)
-    return 1 if lost else report.status
+        print(ranks.label + report.summary(), flush=True)
+    # a rank does not know whether others have found a face
+    return 1 if lost else report.status if ranks.count == 1 else report.status % 3
 
 
 def _manifest(
-    arguments: argparse.Namespace, restorer: "Restorer", folder: Path
+    arguments: argparse.Namespace, restorer: "Restorer", folder: Path, ranks: Ranks
 ) -> "contextlib.AbstractContextManager[Manifest | None]":
     """The manifest of the output folder; none for a single input with an output file of its own."""
     from gpen_plugin.restore.manifest import Manifest, settings_digest
@@ -261,7 +278,7 @@ def _manifest(
     settings = {name: value for name, value in vars(arguments).items() if name not in _WITHOUT_EFFECT}
     if not arguments.aligned:
         settings |= {"detector": restorer.detector.notice, "mask": restorer.mask.notice}
-    return contextlib.closing(Manifest(folder, settings_digest({**settings, "version": __version__}, files)))
+    return contextlib.closing(Manifest(folder, settings_digest({**settings, "version": __version__}, files), ranks))
 
 
 def _restorer(arguments: argparse.Namespace) -> "Restorer":

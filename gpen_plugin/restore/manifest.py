@@ -1,18 +1,21 @@
 """The manifest of an output folder, ``manifest.jsonl``: it lets the same command continue where it was stopped.
 
 One JSON object per line. A job has a line when it starts and another when it ends; the last one counts. Lines are only
-appended, so a process that is killed loses at most the line that it was writing, and that job is run again.
+appended, so a process that is killed loses at most the line that it was writing, and that job is run again. Each rank
+of torchrun or srun appends to a file of its own, ``manifest-0-of-4.jsonl``; all of them are read.
 
     source     absolute path of the input
     status     ``started``, ``done`` or ``failed``
     settings   digest of the options and weights, see `settings_digest`
     size, mtime_ns, sha256   of the input when the job started
+    time       when the line was written, in seconds since 1970; of several files, the latest line of an input counts
     target     path of the result, relative to the folder
     outputs    files of a job that is done, relative to the folder, with their sizes in bytes
     seconds    since the job started; the jobs of a batch run together
     report     the entry of the report file: faces, notes or the error
 """
 
+import contextlib
 import errno
 import hashlib
 import json
@@ -25,6 +28,7 @@ from typing import Any, BinaryIO, NamedTuple
 from gpen_plugin.checkpoints.download import sha256_of
 from gpen_plugin.errors import DataError, OptionError
 from gpen_plugin.restore.inputs import Job
+from gpen_plugin.restore.ranks import ALONE, Ranks
 
 try:
     import fcntl
@@ -32,7 +36,7 @@ except ImportError:  # on Windows
     fcntl = None
     import msvcrt
 
-NAME = "manifest.jsonl"
+NAME, _OF_RANKS = "manifest.jsonl", "manifest-*-of-*.jsonl"
 _LOCKED_BYTE = 2**40  # beyond the end; Windows locks bytes, and a locked one cannot be read
 
 
@@ -52,11 +56,13 @@ class _Known(NamedTuple):
     status: str
     settings: str
     target: str
-    start: int  # position of the line in the file
+    time: float
+    path: Path  # the file of the line
+    start: int  # its position there
 
 
 class Manifest:
-    """The open manifest of an output folder. No other process can open it meanwhile.
+    """The open manifest of an output folder. No process but the other ranks can open it meanwhile.
 
     Raises:
         OptionError: another process is working in this folder.
@@ -67,20 +73,28 @@ class Manifest:
         self,
         folder: Path,  # the output folder, which exists
         settings: str,  # of this run, from `settings_digest`
+        ranks: Ranks = ALONE,
     ):
-        self.path, self._folder, self._settings = folder / NAME, folder, settings
+        self.path, self._folder, self._settings = ranks.own_file(folder / NAME), folder, settings
         self._known: dict[str, _Known] = {}
         self._started: dict[str, tuple[dict[str, Any], float]] = {}
         self._file = _open_locked(self.path)
+        others = [path for path in (folder / NAME, *folder.glob(_OF_RANKS)) if path != self.path and path.exists()]
         try:
-            self._read()
+            for path in others:
+                with contextlib.suppress(FileNotFoundError):  # the other rank had no inputs
+                    if not path.match(f"*-of-{ranks.count}.jsonl"):
+                        _refuse_locked(path)
+                    self._read(path)
+            self._file.truncate(self._read(self.path))
         except BaseException:
             self._file.close()
             raise
 
     def close(self) -> None:
         """Release it. It is removed if there are no results."""
-        if not any(known.status == "done" or self._size(known.target) is not None for known in self._known.values()):
+        own = [known for known in self._known.values() if known.path == self.path]
+        if not any(known.status == "done" or self._size(known.target) is not None for known in own):
             self.path.unlink(missing_ok=True)
         self._file.close()
 
@@ -132,24 +146,29 @@ class Manifest:
             line["outputs"] = {self._relative(path): path.stat().st_size for path in outputs}
         self._append(line)
 
-    def _read(self) -> None:
+    def _read(self, path: Path) -> int:
+        """Read a file, and return the size of its whole lines."""
         whole = 0
-        with self.path.open("rb") as file:
+        with path.open("rb") as file:
             for raw in file:
                 if not raw.endswith(b"\n"):
-                    break  # the process was killed while it wrote this line
+                    break  # the process was killed while it wrote this line, or another rank is writing it
                 try:
-                    line = json.loads(raw)
-                    self._known[line["source"]] = _Known(line["status"], line["settings"], line["target"], whole)
+                    self._remember(json.loads(raw), path, whole)
                 except (ValueError, KeyError, TypeError) as error:
                     hint = "Move it away; results that are there are then refused, or replaced with --overwrite."
-                    raise DataError(
-                        str(self.path), f"is damaged at byte {whole}", "a JSON object per line", hint
-                    ) from error
+                    raise DataError(str(path), f"is damaged at byte {whole}", "a JSON object per line", hint) from error
                 whole += len(raw)
-        self._file.truncate(whole)
+        return whole
+
+    def _remember(self, line: Mapping[str, Any], path: Path, start: int) -> None:
+        known = _Known(line["status"], line["settings"], line["target"], line["time"], path, start)
+        before = self._known.get(line["source"])
+        if before is None or before.path == path or before.time <= known.time:
+            self._known[line["source"]] = known
 
     def _append(self, line: Mapping[str, Any]) -> None:
+        line = {**line, "time": round(time.time(), 3)}
         raw = json.dumps(line, default=str).encode() + b"\n"
         start = self._file.seek(0, os.SEEK_END)
         try:
@@ -159,10 +178,10 @@ class Manifest:
         except OSError as error:
             got = f"cannot be written ({error.strerror})"
             raise DataError(str(self.path), got, "a writable folder with space left") from error
-        self._known[line["source"]] = _Known(line["status"], line["settings"], line["target"], start)
+        self._remember(line, self.path, start)
 
     def _line(self, known: _Known) -> dict[str, Any]:
-        with self.path.open("rb") as file:
+        with known.path.open("rb") as file:
             file.seek(known.start)
             return json.loads(file.readline())
 
@@ -204,19 +223,30 @@ def _open_locked(path: Path) -> BinaryIO:
             raise DataError(str(path), got, "a manifest that can be read and written") from error
         if not _lock(file):
             file.close()
-            hint = "Wait for that run or stop it, or name another folder."
-            raise OptionError("--output", f"{path.parent} is in use by another gpen-restore", "a folder", hint)
+            raise _in_use(path)
         # A process that ends removes an empty manifest: then this is a file without a name.
         if path.exists() and os.path.samestat(path.stat(), os.fstat(file.fileno())):
             return file
         file.close()
 
 
-def _lock(file: BinaryIO) -> bool:
+def _refuse_locked(path: Path) -> None:
+    """Raise an OptionError if another process has locked the file."""
+    with path.open("rb") as file:
+        if not _lock(file, shared=True):
+            raise _in_use(path)
+
+
+def _in_use(path: Path) -> OptionError:
+    hint = "Wait for that run or stop it, or name another folder."
+    return OptionError("--output", f"{path.parent} is in use by another gpen-restore", "a folder", hint)
+
+
+def _lock(file: BinaryIO, shared: bool = False) -> bool:
     """Lock an open file until it is closed; False if another process has it."""
     try:
         if fcntl is not None:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
         else:
             file.seek(_LOCKED_BYTE)
             msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)

@@ -1,8 +1,9 @@
 """Files for and of `gpen-restore`."""
 
+from fnmatch import fnmatch
+
 import cv2
 
-from gpen_plugin.restore import manifest
 from helpers.restorer_parts import photograph
 
 
@@ -13,6 +14,6 @@ def write(path, seed=0):
 
 
 def files(folder):
-    """All files of a folder, without the manifest."""
+    """All files of a folder, without the manifests."""
     found = (path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
-    return sorted(name for name in found if name.rpartition("/")[2] != manifest.NAME)
+    return sorted(name for name in found if not fnmatch(name.rpartition("/")[2], "manifest*.jsonl"))

@@ -1,0 +1,136 @@
+"""Several processes of torchrun or srun that share the inputs: `gpen_plugin.restore.ranks`."""
+
+import contextlib
+import itertools
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+from helpers.restore_command import files, write
+
+from gpen_plugin.errors import OptionError
+from gpen_plugin.restore.manifest import Manifest
+from gpen_plugin.restore.ranks import ALONE, Ranks
+
+NAMES = ["a.png", "b.png", "c.png", "d.png", "e.png"]
+
+
+@pytest.fixture
+def album(tmp_path):
+    for seed, name in enumerate(NAMES):
+        write(tmp_path / "in" / name, seed)
+    return tmp_path / "in"
+
+
+@pytest.fixture
+def run_rank(run, monkeypatch):
+    """Run the command as one rank of torchrun's, without waiting for the others."""
+
+    def run_rank(rank, count, *words):
+        with monkeypatch.context() as patch:
+            patch.setenv("RANK", str(rank))
+            patch.setenv("WORLD_SIZE", str(count))
+            return run("in", "-o", "out", *words)
+
+    return run_rank
+
+
+def manifests(folder):
+    return sorted(path.name for path in folder.glob("manifest*.jsonl"))
+
+
+def test_every_input_belongs_to_one_rank(album):
+    for count in (1, 2, 3, 50):
+        for path in album.iterdir():
+            assert sum(Ranks(rank, count).owns(path) for rank in range(count)) == 1
+    paths = [album / f"{number}.png" for number in range(1000)]
+    assert 400 < sum(Ranks(0, 2).owns(path) for path in paths) < 600
+
+
+@pytest.mark.parametrize(
+    ("variables", "expected"),
+    [
+        ({}, ALONE),
+        ({"RANK": "1", "WORLD_SIZE": "4", "LOCAL_RANK": "1"}, Ranks(1, 4, 1)),
+        ({"SLURM_PROCID": "5", "SLURM_NTASKS": "8", "SLURM_LOCALID": "1"}, Ranks(5, 8, 1)),
+        ({"SLURM_JOB_ID": "1", "SLURM_STEP_ID": "0", "SLURM_PROCID": "5", "SLURM_NTASKS": "8"}, Ranks(5, 8, 0)),
+        ({"SLURM_JOB_ID": "1", "SLURM_PROCID": "0", "SLURM_NTASKS": "8"}, ALONE),  # the script of sbatch
+        ({"RANK": "0", "WORLD_SIZE": "1", "SLURM_PROCID": "1", "SLURM_NTASKS": "2"}, ALONE),
+    ],
+)
+def test_ranks_of_the_environment(variables, expected):
+    assert Ranks.of_environment(variables) == expected
+
+
+def test_impossible_ranks_are_refused():
+    with pytest.raises(OptionError, match="RANK: got 2 of 2; expected a number below that of all ranks"):
+        Ranks.of_environment({"RANK": "2", "WORLD_SIZE": "2"})
+
+
+def test_ranks_share_the_inputs_and_each_has_its_own_files(run_rank, tmp_path, album):
+    said = [run_rank(rank, 2, "--report", "report.json") for rank in range(2)]
+    assert [status for status, _ in said] == [0, 0]
+    assert files(tmp_path / "out") == NAMES
+    assert manifests(tmp_path / "out") == ["manifest-0-of-2.jsonl", "manifest-1-of-2.jsonl"]
+    reports = [json.loads((tmp_path / f"report-{rank}-of-2.json").read_text())["jobs"] for rank in range(2)]
+    assert sorted(os.path.basename(job["source"]) for jobs in reports for job in jobs) == NAMES
+    for rank, jobs in enumerate(reports):
+        assert f"rank {rank} of 2: {len(jobs)} of {len(jobs)} inputs written" in said[rank][1].out
+
+
+def test_another_number_of_ranks_continues(run, run_rank, tmp_path, album):
+    run_rank(0, 2)
+    done = len(files(tmp_path / "out"))
+    assert 0 < done < 5
+    before = {name: (tmp_path / "out" / name).stat().st_mtime_ns for name in files(tmp_path / "out")}
+    outputs = [run_rank(rank, 3)[1].out for rank in range(3)]
+    assert sum(f"({number} of them by an earlier run)" in text for text in outputs for number in (1, 2, 3)) > 0
+    status, said = run("in", "-o", "out", "--report", "report.json")
+    assert status == 0
+    assert "5 of 5 inputs written (5 of them by an earlier run), 10 faces" in said.out
+    assert len(json.loads((tmp_path / "report.json").read_text())["jobs"]) == 5
+    assert {name: (tmp_path / "out" / name).stat().st_mtime_ns for name in before} == before
+
+
+def test_the_latest_line_of_all_manifests_counts(run, run_rank, tmp_path, album):
+    for rank in range(2):
+        run_rank(rank, 2)
+    assert run("in", "-o", "out", "--alpha", 0.5, "--redo")[0] == 0
+    for rank in range(2):
+        status, said = run_rank(rank, 2, "--alpha", 0.5)
+        assert status == 0
+        assert "by an earlier run" in said.out
+
+
+@pytest.mark.parametrize("working", [ALONE, Ranks(0, 3)])
+def test_ranks_are_refused_while_another_run_works(run_rank, tmp_path, album, working):
+    (tmp_path / "out").mkdir()
+    with contextlib.closing(Manifest(tmp_path / "out", "settings", working)):
+        status, said = run_rank(1, 2)
+        assert status == 1
+        assert "out is in use by another gpen-restore" in said.err
+    assert run_rank(1, 2)[0] == 0
+
+
+def test_ranks_of_one_run_work_at_the_same_time(run_rank, tmp_path, album):
+    (tmp_path / "out").mkdir()
+    with contextlib.closing(Manifest(tmp_path / "out", "settings", Ranks(0, 2))):
+        assert run_rank(1, 2)[0] == 0
+
+
+def test_a_failed_input_of_one_rank_does_not_stop_the_others_of_torchrun(tmp_path, album, weights):
+    names = (f"broken_{number}.png" for number in itertools.count())
+    broken = next(name for name in names if Ranks(0, 2).owns(album / name))
+    (album / broken).write_bytes(b"no image")
+    code = "import sys, time; from gpen_plugin.restore.ranks import Ranks; from gpen_plugin.cli.restore import main\n"
+    code += "time.sleep(2 * Ranks.of_environment().rank)\nsys.exit(main(sys.argv[1:]))"
+    (tmp_path / "restore.py").write_text(code)
+    words = ["in", "-o", "out", "--aligned", "--device", "cpu", "--model", str(weights)]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "restore.py", *words]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=240)
+    assert done.returncode == 1, done.stderr
+    assert files(tmp_path / "out") == NAMES, done.stderr
+    assert f"not written: in/{broken}" in done.stdout
