@@ -207,7 +207,9 @@ def open_folder_or_zip(path: str | os.PathLike, where: str) -> FolderSource | Zi
 
 
 def open_source(path: str | os.PathLike, where: str) -> ImageSource:
-    """An LMDB if the name ends in ``.lmdb``, else a zip file or a folder; ``~`` is the home folder."""
+    """Tars, an LMDB, or a zip file or folder, by the end of the name: ``.tar``, ``.lmdb``. ``~`` is the home folder."""
+    if os.fspath(path).endswith(".tar"):
+        return TarSource(path, where)
     path = Path(path).expanduser()
     return LmdbSource(path, where) if path.suffix == ".lmdb" else open_folder_or_zip(path, where)
 

@@ -47,6 +47,12 @@ class Member(NamedTuple):
         return folder + slash + file.partition(".")[0]
 
 
+def member_name(key: str, suffix: str) -> str:
+    """The name of an image in a tar, from which `Member` makes the key again: a dot in the file name becomes %2E."""
+    folder, slash, file = quote(key, safe=_UNQUOTED.replace("%", ""), errors="surrogateescape").rpartition("/")
+    return f"{folder}{slash}{file.replace('.', '%2E')}{suffix}"
+
+
 def is_remote(path: str) -> bool:
     """Whether a path is a URL that fsspec opens."""
     return "://" in path

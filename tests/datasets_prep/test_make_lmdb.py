@@ -12,6 +12,7 @@ import lmdb
 import make_lmdb
 import numpy as np
 import pytest
+from encoded_images import deblock, sharpen
 from helpers.forks import fork, wait
 
 from gpen_plugin.data.image_source import FolderSource, LmdbSource, resize_square
@@ -299,7 +300,7 @@ def test_deblocking_lowers_the_grid_and_keeps_the_face():
     smooth = cv2.GaussianBlur(np.random.default_rng(0).normal(128, 300, (96, 96, 3)), (0, 0), 6)
     truth = np.clip(smooth, 0, 255).astype(np.uint8)
     blocked = cv2.imdecode(cv2.imencode(".jpg", truth, [cv2.IMWRITE_JPEG_QUALITY, 20])[1], cv2.IMREAD_COLOR)
-    deblocked = make_lmdb.deblock(blocked, 20)
+    deblocked = deblock(blocked, 20)
 
     def grid(image):
         """Mean step across the edges of the blocks, over the mean step elsewhere."""
@@ -318,7 +319,7 @@ def test_deblocking_lowers_the_grid_and_keeps_the_face():
 def test_sharpening_raises_contrast_only_at_an_edge():
     edge = np.full((16, 16, 3), 100, np.uint8)
     edge[:, 8:] = 150
-    sharp = make_lmdb.sharpen(edge, 0.8)
+    sharp = sharpen(edge, 0.8)
     assert sharp[8, 7, 0] < 100
     assert sharp[8, 8, 0] > 150
     np.testing.assert_array_equal(sharp[:, [0, -1]], edge[:, [0, -1]])
@@ -327,7 +328,7 @@ def test_sharpening_raises_contrast_only_at_an_edge():
 def test_deblocking_and_sharpening_are_recorded(faces, output, capsys):
     assert run(faces, output, "--deblock", "75", "--sharpen", "0.5") == 0
     made, source = LmdbSource(output, "here"), FolderSource(faces, "here")
-    expected = make_lmdb.sharpen(resize_square(make_lmdb.deblock(source.read("000"), 75), 32), 0.5)
+    expected = sharpen(resize_square(deblock(source.read("000"), 75), 32), 0.5)
     np.testing.assert_array_equal(made.read("000"), expected)
     assert run(faces, output) == 1
     assert "deblock 75, not None" in capsys.readouterr().err
