@@ -52,3 +52,11 @@ def lmdb_folder(form: str) -> Path:
     folder = Path(_folder().name) / f"{form}.lmdb"
     _run("make_lmdb.py", "-i", png_folder(), "-o", folder, "--size", SIZE, "--format", form)
     return folder
+
+
+@functools.cache
+def tar_folder(form: str) -> Path:
+    """The same faces in a tar of ``datasets_prep/make_tar.py``; its folder."""
+    folder = Path(_folder().name) / f"{form}_shards"
+    _run("make_tar.py", "-i", png_folder(), "-o", folder, "--size", SIZE, "--format", form)
+    return folder

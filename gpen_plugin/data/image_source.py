@@ -191,7 +191,7 @@ class TarSource:
             if number not in files:
                 if len(files) == MAX_OPEN_TARS:
                     files.pop(next(iter(files))).close()
-                files[number] = path.open("rb")
+                files[number] = path.open("rb", buffering=0)
             return read_member(files[number], member)
 
     def name(self, key: str) -> str:

@@ -80,7 +80,7 @@ def test_the_page():
     ]
     plot = Plot("plots/latency.png", "It bends at 256 px.")
     faces = Part("inference", "One face", {"processor": "P"}, "threads 2", rows, [plot], ["Winograd gave 0.9."])
-    written = page([faces, Part("lmdb_reading", failure="no disk")], date(2026, 11, 23), 12.4)
+    written = page([faces, Part("face_reading", failure="no disk")], date(2026, 11, 23), 12.4)
     assert "on 2026-11-23, in 12 minutes." in written
     assert "- met (1 of 3): 256 px\n- NOT met (1 of 3): 512 px\n- not measured (1 of 3): H200\n" in written
     assert "- processor: P\n" in written
@@ -94,7 +94,7 @@ def test_the_page():
     assert [row[4] for row in cells[3:]] == ["3x: NOT met", "4x: not measured", ""]
     assert "- 256 px: Same.\n- 512 px: The bus.\n- H200: Not measured: no GPU here.\n" in written
     assert "![latency](plots/latency.png)\n\nIt bends at 256 px." in written
-    assert "**lmdb_reading.py failed:** no disk" in written
+    assert "**face_reading.py failed:** no disk" in written
     assert written.endswith("## Tried without gain\n\n- Winograd gave 0.9.\n")
 
 
