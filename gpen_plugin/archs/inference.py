@@ -53,7 +53,7 @@ def _fuse(module: nn.Module, dtype: torch.dtype, traceable: bool, overwrites: bo
     if type(module) is EqualLinear:
         return FusedLinear(module)
     if type(module) in (EqualConv2d, DownConv2d):
-        return FusedConv2d(module, dtype)
+        return FusedConv2d(module, dtype, traceable)
     if type(module) is StyledConv:
         return FusedStyledConv(module, dtype, traceable, overwrites)
     if type(module) is ToRGB:
@@ -110,8 +110,9 @@ class FusedLinear(nn.Module):
 class FusedConv2d(nn.Module):
     """`EqualConv2d` or `DownConv2d`, with or without activation: (N, I, H, W) -> (N, O, H, W) or half of it."""
 
-    def __init__(self, layer: EqualConv2d, dtype: torch.dtype):
+    def __init__(self, layer: EqualConv2d, dtype: torch.dtype, traceable: bool):
         super().__init__()
+        self.conv = F.conv2d if traceable else conv2d
         self.activate, self.down = layer.bias is not None, isinstance(layer, DownConv2d)
         gain = GAIN if self.activate else 1
         self.register_buffer("weight", (layer.weight.detach() * (layer.scale * gain)).to(dtype), persistent=False)
@@ -125,9 +126,9 @@ class FusedConv2d(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         x, size = x.to(self.weight.dtype), self.weight.shape[2]
         if not self.down:
-            x = F.conv2d(x, self.weight, self.bias, padding=size // 2)
+            x = self.conv(x, self.weight, self.bias, padding=size // 2)
         elif size == 1:
-            x = F.conv2d(upfirdn2d(x, self.kernel, down=2, pad=self.pad), self.weight, self.bias)
+            x = self.conv(upfirdn2d(x, self.kernel, down=2, pad=self.pad), self.weight, self.bias)
         else:
             x = F.conv2d(upfirdn2d(x, self.kernel, pad=self.pad), self.weight, self.bias, stride=2)
         return F.leaky_relu_(x, SLOPE) if self.activate else x
@@ -264,7 +265,7 @@ class FusedToRGB(nn.Module):
         shape = (len(x), len(self.bias), *x.shape[2:])
         image = torch.empty(shape, dtype=torch.float32, device=x.device, memory_format=memory_format_of(x))
         for n in range(len(x)):
-            image[n : n + 1] = F.conv2d(x[n : n + 1], own[n].to(x.dtype))
+            image[n : n + 1] = conv2d(x[n : n + 1], own[n].to(x.dtype))
         return image
 
     def _project_groups(self, groups: Groups, style: torch.Tensor) -> torch.Tensor:
@@ -276,6 +277,17 @@ class FusedToRGB(nn.Module):
         pixels = [group.reshape(-1, group.shape[1], height * width) for group in groups]
         image = sum(kernel @ group for kernel, group in zip(kernels, pixels, strict=True))  # (N, 3, H * W)
         return image.reshape(-1, len(self.bias), height, width).float()
+
+
+def conv2d(
+    x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None, *, padding: int = 0
+) -> torch.Tensor:
+    """`F.conv2d`, of which the result on a CPU does not depend on the number of threads.
+
+    In one thread, PyTorch computes 1 x 1 convolutions by another library than in several, unless they are dilated.
+    """
+    dilation = 2 if weight.shape[2] == 1 and x.device.type == "cpu" else 1
+    return F.conv2d(x, weight, bias, padding=padding, dilation=dilation)
 
 
 def memory_format_of(x: torch.Tensor) -> torch.memory_format:

@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,8 +24,10 @@ if TYPE_CHECKING:
     from gpen_plugin.restore.batch import Runner
     from gpen_plugin.restore.inputs import Inputs, Job
     from gpen_plugin.restore.manifest import Manifest
+    from gpen_plugin.restore.outputs import Outputs
     from gpen_plugin.restore.restorer import Restorer
     from gpen_plugin.restore.tasks import Inpaint
+    from gpen_plugin.restore.workers import Facts, Inline, Workers
 
 DESCRIPTION = "Restore the faces of photographs and videos. Input files are never changed."
 EPILOG = """
@@ -41,7 +44,8 @@ exit status: 0 all inputs restored, 1 an input failed (the others are restored),
 """
 
 # options that do not change what is restored; and files whose contents do
-_WITHOUT_EFFECT = ("inputs", "output", "overwrite", "redo", "report", "device", "batch", "weights_dir")
+_WITHOUT_EFFECT = ("inputs", "output", "overwrite", "redo", "report", "device", "batch", "jobs", "weights_dir")
+MEMORY_PER_JOB = 2 << 30  # bytes, for --jobs auto
 _FILES = ("detector_file", "reference", "inpaint_mask", "identity_model", "background")
 
 
@@ -92,6 +96,8 @@ def parser() -> argparse.ArgumentParser:
     add("--device", default="auto", help="auto, cpu, cuda, cuda:1 or mps (default %(default)s)")
     add("--precision", default="fp32", choices=("fp32", "bf16"), help="of the network (default %(default)s)")
     add("--batch", type=int, default=8, help="faces per batch (default %(default)s)")
+    jobs_help = "processes that restore photographs at the same time, or auto: one per core (default %(default)s)"
+    add("--jobs", type=_job_count, default=1, metavar="N", help=jobs_help)
     add("--weights-dir", type=Path, help="folder that is searched first for published weights")
 
     add = parser.add_argument_group("faces").add_argument
@@ -134,6 +140,14 @@ def parser() -> argparse.ArgumentParser:
     add("--compare", action="store_true", help="write inputs and results side by side to OUTPUT/compare")
     add("--report", type=Path, metavar="FILE.json", help="write faces, results and errors of each input")
     return parser
+
+
+def _job_count(text: str) -> int | str:
+    if text == "auto":
+        return text
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"got {text}; expected a number from 1, or auto")
+    return int(text)
 
 
 def check(arguments: argparse.Namespace, ranks: Ranks) -> tuple["Inputs", Path, list[str]]:
@@ -196,45 +210,108 @@ def _check_aligned(arguments: argparse.Namespace) -> None:
 
 def restore(arguments: argparse.Namespace, inputs: "Inputs", folder: Path, endings: Sequence[str], ranks: Ranks) -> int:
     """Restore the inputs of a command line that `check` has passed, and return the exit status."""
-    import torch
-
-    from gpen_plugin.checkpoints import download
-    from gpen_plugin.restore.batch import Runner
     from gpen_plugin.restore.outputs import Outputs
 
-    if arguments.weights_dir:
-        download.add_search_dir(arguments.weights_dir)
-    if ranks.count > 1 and arguments.device == "auto" and torch.cuda.is_available():
-        arguments.device = f"cuda:{ranks.local_rank % torch.cuda.device_count()}"
+    if ranks.count > 1 and arguments.device == "auto":
+        arguments.device = _device_of(ranks)
     outputs = Outputs(folder, faces=arguments.save_faces, compare=arguments.compare, overwrite=arguments.overwrite)
     outputs.check_names(inputs.jobs)
     outputs.open()
     try:
-        restorer = _restorer(arguments)
-        restorer.check_aligned(arguments.aligned)
-        variants = _variants(arguments, restorer, endings)
-        print(f"network: {restorer.network.description}")
-        if not arguments.aligned:
-            print(f"faces: {restorer.detector.notice}\nmasks: {restorer.mask.notice}")
-        with _manifest(arguments, restorer, folder, ranks) as manifest:
-            redo = arguments.redo or arguments.overwrite
-            runner = Runner(restorer, outputs, variants, aligned=arguments.aligned, manifest=manifest, redo=redo)
-            return _run(arguments, inputs, runner, restorer.network.description, ranks)
+        with _workers(arguments, outputs, endings, len(inputs.jobs)) as workers:
+            facts = workers.facts
+            print(f"network: {facts.network}")
+            if not arguments.aligned:
+                print(f"faces: {facts.detector}\nmasks: {facts.mask}")
+            with _manifest(arguments, facts, folder, ranks) as manifest:
+                return _run(arguments, inputs, outputs, endings, manifest, workers, ranks)
     finally:
         if ranks.count == 1:  # other ranks may be about to write
             outputs.close()
 
 
-def _run(arguments: argparse.Namespace, inputs: "Inputs", runner: "Runner", network: str, ranks: Ranks) -> int:
+def _device_of(ranks: Ranks) -> str:
+    import torch
+
+    return f"cuda:{ranks.local_rank % torch.cuda.device_count()}" if torch.cuda.is_available() else "auto"
+
+
+def _workers(
+    arguments: argparse.Namespace, outputs: "Outputs", endings: Sequence[str], total: int
+) -> "Inline | Workers":
+    from gpen_plugin.restore.workers import Inline, Workers
+
+    cores = _usable_cores()
+    count = min(_default_jobs(cores) if arguments.jobs == "auto" else arguments.jobs, total)
+    if count < 2:
+        return Inline(open_runner(arguments, outputs, endings))
+    threads = max(1, cores // count)
+    openers = [partial(open_runner, arguments, outputs, endings, index, threads) for index in range(count)]
+    return Workers(openers, fit_gpus=arguments.jobs == "auto")
+
+
+def _default_jobs(cores: int) -> int:
+    """For ``--jobs auto``: a process per core, if memory suffices."""
+    try:
+        memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, ValueError, OSError):  # Windows
+        return cores
+    return max(1, min(cores, memory // MEMORY_PER_JOB))
+
+
+def _usable_cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def open_runner(
+    arguments: argparse.Namespace,
+    outputs: "Outputs",
+    endings: Sequence[str],
+    index: int | None = None,  # of this process among those of --jobs; None if it is the only one
+    threads: int | None = None,  # that this process uses; None: as many as there are cores
+) -> "Runner":
+    """What restores the inputs of a command line in a process."""
+    import cv2
+    import torch
+
+    from gpen_plugin.checkpoints import download
+    from gpen_plugin.restore.batch import Runner
+
+    if threads is not None:
+        torch.set_num_threads(threads)
+        cv2.setNumThreads(threads)
+    if index is not None and arguments.device in ("auto", "cuda") and torch.cuda.device_count() > 1:
+        arguments = argparse.Namespace(**vars(arguments) | {"device": f"cuda:{index % torch.cuda.device_count()}"})
+    if arguments.weights_dir:
+        download.add_search_dir(arguments.weights_dir)
+    restorer = _restorer(arguments)
+    restorer.check_aligned(arguments.aligned)
+    variants = _variants(arguments, restorer, endings)
+    return Runner(restorer, outputs, variants, aligned=arguments.aligned, shows_frames=index is None)
+
+
+def _run(
+    arguments: argparse.Namespace,
+    inputs: "Inputs",
+    outputs: "Outputs",
+    endings: Sequence[str],
+    manifest: "Manifest | None",
+    workers: "Inline | Workers",
+    ranks: Ranks,
+) -> int:
     """Run the jobs, print notes and errors of each when it is done, and return the exit status."""
     from tqdm import tqdm
 
     from gpen_plugin.restore.report import JobReport, Report, ReportFile
+    from gpen_plugin.restore.schedule import Schedule
 
     started = time.monotonic()
     total = len(inputs.jobs) + len(inputs.unreadable)
     report = Report(total, arguments.aligned, skipped_files=inputs.skipped_files)
-    file = arguments.report and ReportFile(arguments.report, network, vars(arguments), inputs.skipped_files)
+    file = arguments.report and ReportFile(
+        arguments.report, workers.facts.network, vars(arguments), inputs.skipped_files
+    )
     lost = False
 
     def done(job: JobReport) -> None:
@@ -254,11 +331,20 @@ def _run(arguments: argparse.Namespace, inputs: "Inputs", runner: "Runner", netw
                 entry = json.dumps(job.to_dict(), default=str)
                 progress.write(f"gpen_plugin: {plain_message(error)} Its entry: {entry}", file=sys.stderr)
 
+    schedule = Schedule(
+        inputs.jobs,
+        outputs,
+        endings,
+        done,
+        chunk=workers.facts.batch,
+        manifest=manifest,
+        redo=arguments.redo or arguments.overwrite,
+    )
     try:
         with tqdm(total=total, unit="input", disable=ranks.rank > 0) as progress:
             for folder, error in inputs.unreadable:
                 done(JobReport(folder, None, error=plain_message(error)))
-            runner(inputs.jobs, done)
+            workers.run(schedule)
     finally:
         report.seconds = time.monotonic() - started
         print(ranks.label + report.summary(), flush=True)
@@ -267,17 +353,17 @@ def _run(arguments: argparse.Namespace, inputs: "Inputs", runner: "Runner", netw
 
 
 def _manifest(
-    arguments: argparse.Namespace, restorer: "Restorer", folder: Path, ranks: Ranks
+    arguments: argparse.Namespace, facts: "Facts", folder: Path, ranks: Ranks
 ) -> "contextlib.AbstractContextManager[Manifest | None]":
     """The manifest of the output folder; none for a single input with an output file of its own."""
     from gpen_plugin.restore.manifest import Manifest, settings_digest
 
     if arguments.output.expanduser() != folder:
         return contextlib.nullcontext()
-    files = [getattr(restorer.network, "file", None), *(getattr(arguments, name) for name in _FILES)]
+    files = [facts.network_file, *(getattr(arguments, name) for name in _FILES)]
     settings = {name: value for name, value in vars(arguments).items() if name not in _WITHOUT_EFFECT}
     if not arguments.aligned:
-        settings |= {"detector": restorer.detector.notice, "mask": restorer.mask.notice}
+        settings |= {"detector": facts.detector, "mask": facts.mask}
     return contextlib.closing(Manifest(folder, settings_digest({**settings, "version": __version__}, files), ranks))
 
 

@@ -1,6 +1,7 @@
 """Write files, images above all, completely or not at all."""
 
 import contextlib
+import glob
 import os
 import threading
 from collections.abc import Iterator
@@ -11,6 +12,8 @@ import cv2
 import numpy as np
 
 from gpen_plugin.errors import DataError
+
+MAX_STEM = 180  # bytes of a file's name in that of its temporary file, which has less than 255
 
 
 def write_image(
@@ -56,8 +59,7 @@ def write_whole(
 @contextlib.contextmanager
 def whole_file(path: Path) -> Iterator[BinaryIO]:
     """A file in an existing folder that gets its name at the end of the block. DataError as in `write_whole`."""
-    # Not after the image, whose name may be as long as the disk allows.
-    temporary = path.with_name(f".{os.getpid()}.{threading.get_ident()}.part")
+    temporary = path.with_name(f"{_temporary_stem(path.name)}.{os.getpid()}.{threading.get_ident()}.part")
     try:
         with temporary.open("w+b") as file:
             yield file
@@ -67,6 +69,19 @@ def whole_file(path: Path) -> Iterator[BinaryIO]:
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
+
+
+def remove_temporary(folder: Path, name: str) -> None:
+    """Remove the temporary files that killed processes have left for files whose names begin with `name`."""
+    for path in folder.glob(f"{glob.escape(_temporary_stem(name))}*.part"):
+        with contextlib.suppress(OSError):
+            path.unlink(missing_ok=True)
+
+
+def _temporary_stem(name: str) -> str:
+    while len(os.fsencode(name)) > MAX_STEM:  # the name may be as long as the disk allows
+        name = name[:-1]
+    return f".{name}"
 
 
 def _write_error(path: Path, reason: object) -> DataError:

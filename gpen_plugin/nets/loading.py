@@ -58,6 +58,10 @@ def load_frozen(
         got = f"its tensors are not those of {type(network).__name__} ({names}{more})"
         raise CheckpointError(path, got, "all tensors of this network and no others", "Name the right file.")
     network.load_state_dict(tensors, assign=True)
+    if device.type == "cpu":
+        for module in network.modules():
+            if isinstance(module, nn.Conv2d) and module.kernel_size == (1, 1):
+                module.dilation = (2, 2)  # the same for any number of threads: see `gpen_plugin.archs.inference.conv2d`
     return network.float().eval().requires_grad_(False).to(device)
 
 

@@ -2,16 +2,14 @@
 
 import contextlib
 import itertools
-import traceback
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
-from pathlib import Path
 
-import cv2
 import numpy as np
+import torch
 from tqdm import tqdm
 
-from gpen_plugin.errors import DataError, GPENError, MissingFileError, plain_message
+from gpen_plugin.errors import DataError, MissingFileError
 from gpen_plugin.images.grid import side_by_side
 from gpen_plugin.images.photograph import (
     Photograph,
@@ -24,18 +22,22 @@ from gpen_plugin.images.photograph import (
 from gpen_plugin.restore.alignment import side_in_photograph
 from gpen_plugin.restore.detection import DetectedFace
 from gpen_plugin.restore.inputs import Job
-from gpen_plugin.restore.manifest import Manifest
 from gpen_plugin.restore.outputs import FACES_FOLDER, OutputError, Outputs
 from gpen_plugin.restore.report import FaceReport, JobReport
 from gpen_plugin.restore.restorer import Restoration, RestoredFace, Restorer
+from gpen_plugin.restore.schedule import failure
 from gpen_plugin.restore.video import restore_video
 from gpen_plugin.restore.video_reader import VideoSource
+from gpen_plugin.restore.workers import Facts
 
 MAX_PIXELS_AT_ONCE = 64_000_000  # of photographs and results in memory; a larger one is restored by itself
+GPU_MEMORY = 4 << 30  # bytes for each process that shares a GPU
 MIN_SIZE_RATIO = 2  # of a face to the network's input, from which a larger network is recommended
 
 
 class Runner:
+    """Runs jobs in this process."""
+
     def __init__(
         self,
         restorer: Restorer,  # for all jobs
@@ -44,92 +46,60 @@ class Runner:
         variants: Mapping[str, Restorer],
         *,
         aligned: bool,  # whether each image shows one aligned face
-        manifest: Manifest | None = None,  # of the output folder; jobs that it lists as done are skipped
-        redo: bool = False,  # whether these are run again, and their results replaced
+        shows_frames: bool = True,  # whether a video has a progress bar
     ):
         self._restorer, self._outputs, self._aligned = restorer, outputs, aligned
-        self._manifest, self._redo = manifest, redo
         self._restorers = {"": restorer, **variants}
-        self._variants = variants
+        self._variants, self._shows_frames = variants, shows_frames
         self._fatal: OutputError | None = None
 
-    def __call__(
-        self,
-        jobs: Sequence[Job],  # see `expand`
-        done: Callable[[JobReport], None],  # called for each job after its result is written
-    ) -> None:
-        """Run the jobs, photographs first.
+    @property
+    def facts(self) -> Facts:
+        restorer = self._restorer
+        notices = ("", "") if self._aligned else (restorer.detector.notice, restorer.mask.notice)
+        file = getattr(restorer.network, "file", None)
+        # on a CPU each face has a thread of its own
+        batch = 1 if restorer.device.type == "cpu" and torch.get_num_threads() == 1 else restorer.batch
+        return Facts(restorer.network.description, file, batch, *notices, _max_processes(restorer.device))
+
+    def __call__(self, jobs: Sequence[Job]) -> Iterator[tuple[Job, JobReport]]:
+        """Run jobs; photographs share batches. Each result is written when its report comes, in any order.
 
         Raises:
             MissingFileError: weights that all photographs need are missing.
             OutputError: nothing more can be written.
         """
-
-        def finish(job: Job, report: JobReport) -> None:
-            self._record(job, report)
-            done(report)
+        for job, report in self._run(jobs):
+            yield job, report
             if self._fatal is not None:
                 raise self._fatal
 
-        images = [job for job in jobs if job.kind == "image"]
-        for group in self._groups(images, finish):
-            for job, report in self._restore_group(group):
-                finish(job, report)
-        for job in jobs:
-            if job.kind == "video":
-                finish(job, self._restore_video(job))
-
-    def _begin(self, job: Job) -> JobReport | None:
-        """Record that a job starts, or return its report if an earlier run has done it."""
-        self._outputs.check()
-        if self._manifest is not None:
-            line = None if self._redo else self._manifest.finished(job)
-            if line is not None:
-                return JobReport.of_earlier_run(job, line["report"])
-            if self._manifest.owns(job):  # redone, interrupted, failed, or a result is lost
-                self._outputs.allow_replacing(job, list(self._variants))
-        self._outputs.refuse_existing(job, list(self._variants))
-        if self._manifest is not None:
-            self._manifest.start(job)
-        return None
-
-    def _record(self, job: Job, report: JobReport) -> None:
-        if self._manifest is None or report.is_earlier:
-            return
-        try:
-            self._manifest.end(job, report.to_dict(), job.written(self._variants if job.kind == "image" else ()))
-        except DataError as error:
-            self._fatal = self._fatal or self._outputs.fatal_error(error)
-            report.notes = [*report.notes, plain_message(error)]
-
-    def _groups(
-        self, jobs: Sequence[Job], finish: Callable[[Job, JobReport], None]
-    ) -> Iterator[list[tuple[Job, Photograph]]]:
-        """Photographs that share batches and fit into memory together; others are finished here."""
+    def _run(self, jobs: Sequence[Job]) -> Iterator[tuple[Job, JobReport]]:
         group, pixels = [], 0
         results = len(self._restorers) * self._restorer.upscale**2
         for job in jobs:
+            if job.replaces:
+                self._outputs.allow_replacing(job, list(self._variants))
+            if job.kind == "video":
+                yield job, self._restore_video(job)
+                continue
             try:
-                earlier = self._begin(job)
-                if earlier is not None:
-                    finish(job, earlier)
-                    continue
                 pages = read_pages(job.source)
                 photograph = next(pages)
             except Exception as error:
-                finish(job, self._failure(job, error))
+                yield job, self._failure(job, error)
                 continue
             if photograph.pages > 1:
-                finish(job, self._restore_pages(job, itertools.chain([photograph], pages)))
+                yield job, self._restore_pages(job, itertools.chain([photograph], pages))
                 continue
             size = photograph.pixels.shape[0] * photograph.pixels.shape[1] * (1 + results)
             if group and (len(group) == self._restorer.batch or pixels + size > MAX_PIXELS_AT_ONCE):
-                yield group
+                yield from self._restore_group(group)
                 group, pixels = [], 0
             group.append((job, photograph))
             pixels += size
         if group:
-            yield group
+            yield from self._restore_group(group)
 
     def _restore_group(self, group: Sequence[tuple[Job, Photograph]]) -> Iterator[tuple[Job, JobReport]]:
         """Restore together; if that fails, one by one, so that only the photograph that fails is lost."""
@@ -222,13 +192,11 @@ class Runner:
         try:
             if self._aligned:
                 raise DataError(str(job.source), "is a video, but --aligned is for images of one face")
-            earlier = self._begin(job)
-            if earlier is not None:
-                return earlier
             compare = self._outputs.compare_path(job) if self._outputs.compare else None
             for path in filter(None, (job.target, compare)):
                 self._outputs.make_parents(path)
-            with tqdm(total=VideoSource(job.source).expected, desc=job.source.name, unit="frame", leave=False) as bar:
+            total, hidden = VideoSource(job.source).expected, not self._shows_frames
+            with tqdm(total=total, desc=job.source.name, unit="frame", leave=False, disable=hidden) as bar:
                 report = restore_video(
                     job.source,
                     job.target,
@@ -245,9 +213,14 @@ class Runner:
 
     def _failure(self, job: Job, error: Exception) -> JobReport:
         self._fatal = self._fatal or self._outputs.fatal_error(error)
-        if not isinstance(error, GPENError):
-            error = _to_data_error(job.source, error)
-        return JobReport(job.source, job.target, error=plain_message(error))
+        return failure(job, error)
+
+
+def _max_processes(device: torch.device) -> int | None:
+    if device.type != "cuda":
+        return None
+    memory = torch.cuda.get_device_properties(device).total_memory
+    return torch.cuda.device_count() * max(1, memory // GPU_MEMORY)
 
 
 def _size_notes(faces: Sequence[RestoredFace]) -> list[str]:
@@ -258,14 +231,3 @@ def _size_notes(faces: Sequence[RestoredFace]) -> list[str]:
         return []
     seen = found[0][1]
     return [f"a face has {max(large)} px, but the network only {seen} px: a larger network would give a sharper result"]
-
-
-def _to_data_error(source: Path, error: Exception) -> DataError:
-    """The error for the user: out of memory, or a bug of this program."""
-    text = " ".join(str(error).split())
-    if isinstance(error, MemoryError | cv2.error) or "out of memory" in text:
-        got = f"cannot be restored ({text or 'out of memory'})"
-        return DataError(str(source), got, hint="Reduce its size or --upscale.")
-    frame = traceback.extract_tb(error.__traceback__)[-1]
-    got = f"cannot be restored ({type(error).__name__}: {text}, in {Path(frame.filename).name}, line {frame.lineno})"
-    return DataError(str(source), got, hint="The other inputs are restored. Please report this error with the file.")

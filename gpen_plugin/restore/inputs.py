@@ -32,6 +32,7 @@ class Job:
     source: Path  # the input
     kind: Kind  # of the input
     target: Path  # the result
+    replaces: bool = False  # whether results of an earlier attempt may be replaced
 
     def written(self, endings: Iterable[str] = ()) -> list[Path]:
         """Paths of all results: ``x.png``, and ``x_1.png`` for the ending ``_1``."""

@@ -13,7 +13,7 @@ from typing import BinaryIO
 import numpy as np
 
 from gpen_plugin.errors import DataError, OptionError
-from gpen_plugin.images.files import encode_image, whole_file
+from gpen_plugin.images.files import encode_image, remove_temporary, whole_file
 from gpen_plugin.restore.inputs import Job
 
 FACES_FOLDER, COMPARE_FOLDER = "faces", "compare"  # subfolders of the output folder
@@ -80,13 +80,12 @@ class Outputs:
             raise OutputError(str(self.folder), got, "the folder of the start", "Connect the disk, and run again.")
 
     def allow_replacing(self, job: Job, endings: Sequence[str]) -> None:
-        """Let a job replace the files that an earlier run has written for it."""
+        """Let a job replace the files that an earlier attempt has written for it, and remove its temporary files."""
         faces = self.side_path(FACES_FOLDER, job)
-        self._replaceable.update(
-            job.written(endings),
-            (self.compare_path(job, ending) for ending in ("", *endings)),
-            faces.parent.glob(glob.escape(faces.name) + "_*.png"),
-        )
+        paths = {*job.written(endings), *(self.compare_path(job, ending) for ending in ("", *endings))}
+        self._replaceable.update(paths, faces.parent.glob(glob.escape(faces.name) + "_*.png"))
+        for path in (*paths, faces):
+            remove_temporary(path.parent, path.name)
 
     def refuse_existing(self, job: Job, endings: Sequence[str]) -> None:
         """Raise a DataError if a file that a job will write exists and must not be replaced."""

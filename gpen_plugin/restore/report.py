@@ -8,12 +8,14 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from gpen_plugin.errors import DataError
 from gpen_plugin.images.files import write_whole
 from gpen_plugin.restore.inputs import Job
-from gpen_plugin.restore.restorer import RestoredFace
+
+if TYPE_CHECKING:
+    from gpen_plugin.restore.restorer import RestoredFace
 
 MAX_NAMES = 12  # in a line of the summary; the report file has all
 
@@ -26,7 +28,7 @@ class FaceReport:
     skip_reason: str | None  # see `RestoredFace`
 
     @classmethod
-    def of(cls, face: RestoredFace, page: int | None = None) -> "FaceReport":
+    def of(cls, face: "RestoredFace", page: int | None = None) -> "FaceReport":
         """`page`: number of the page in a file of several, from 1."""
         known = face.identity is not None and math.isfinite(face.identity)  # JSON has no NaN
         entry: dict[str, Any] = {} if page is None else {"page": page}

@@ -17,7 +17,7 @@ from gpen_plugin.images.encode import ENCODERS
 from gpen_plugin.restore.batch import Runner
 from gpen_plugin.restore.inputs import Job
 from gpen_plugin.restore.outputs import Outputs
-from gpen_plugin.restore.report import FaceReport, JobReport
+from gpen_plugin.restore.report import FaceReport
 from gpen_plugin.restore.restorer import Restorer
 
 REPORT = "report"  # the column that is added
@@ -92,20 +92,6 @@ class RestoreBatch:
         results: dict[int, tuple[bytes | None, dict[str, Any]]] = {}
         jobs: dict[Path, tuple[Job, int]] = {}
         with tempfile.TemporaryDirectory(prefix="gpen_plugin_") as parent:
-
-            def done(job_report: JobReport) -> None:
-                job, key = jobs[job_report.source]
-                report = job_report.to_dict()
-                del report["source"], report["target"]
-                data = None
-                if "error" in report:
-                    for path in (job.source, job.target):
-                        report["error"] = report["error"].replace(str(path), files[key][0])
-                else:
-                    data = job.target.read_bytes()
-                    job.target.unlink()
-                results[key] = data, report
-
             for key, (name, data) in files.items():
                 source = Path(parent, f"{key}{PurePath(name).suffix}")
                 source.write_bytes(data)
@@ -113,7 +99,17 @@ class RestoreBatch:
                 jobs[source] = Job(source, "image", source.with_name(f"{key}_restored{suffix}")), key
             outputs = Outputs(Path(parent))
             outputs.open()
-            Runner(self.restorer, outputs, {}, aligned=self._aligned)([job for job, _ in jobs.values()], done)
+            run = Runner(self.restorer, outputs, {}, aligned=self._aligned)
+            for job, job_report in run([job for job, _ in jobs.values()]):
+                key, report, data = jobs[job.source][1], job_report.to_dict(), None
+                del report["source"], report["target"]
+                if "error" in report:
+                    for path in (job.source, job.target):
+                        report["error"] = report["error"].replace(str(path), files[key][0])
+                else:
+                    data = job.target.read_bytes()
+                    job.target.unlink()
+                results[key] = data, report
         return results
 
 

@@ -1,5 +1,6 @@
 import json
 import sys
+import types
 from pathlib import Path
 
 import cv2
@@ -9,6 +10,7 @@ import torch
 from helpers.restore_command import files, write
 from helpers.restorer_parts import Detector, face_at, photograph
 
+from gpen_plugin.cli import restore as cli
 from gpen_plugin.restore import batch, outputs, restorer
 
 
@@ -127,6 +129,7 @@ def test_memory_limit_counts_results(run, tmp_path, monkeypatch):
     together = []
     whole = restorer.Restorer.restore_all
     monkeypatch.setattr(restorer.Restorer, "restore_all", lambda *a, **b: together.append(len(a[1])) or whole(*a, **b))
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)  # with one, there is nothing to do at once
     height, width = photograph().shape[:2]
     for upscale, variants, groups in ((1, 0, [4]), (2, 0, [1] * 4), (1, 1, [2, 2, 2, 2])):
         monkeypatch.setattr(batch, "MAX_PIXELS_AT_ONCE", 8 * height * width)
@@ -153,6 +156,59 @@ def test_aligned_faces(run, tmp_path):
         write(tmp_path / "faces" / name)
     assert run("faces", "-o", "out", "--aligned", detector=None)[0] == 0
     assert cv2.imread(str(tmp_path / "out/a.png")).shape == (32, 32, 3)
+
+
+def test_jobs_in_processes_write_the_same_files(run, tmp_path):
+    for seed, name in enumerate(["a.png", "b.jpg", "c.png"]):
+        write(tmp_path / "faces" / name, seed)
+    (tmp_path / "faces/broken.png").write_text("not an image")
+    words = ("--aligned", "--variants", 1, "--save-faces", "--report")
+    inline, said = run("faces", "-o", "one", *words, "one.json", detector=None)
+    assert (inline, run("faces", "-o", "two", *words, "two.json", "--jobs", 2, detector=None)[0]) == (1, 1)
+    assert len(files(tmp_path / "one")) == 3 * (2 + 4)
+    assert files(tmp_path / "one") == files(tmp_path / "two")
+    for name in files(tmp_path / "one"):
+        assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
+    one, two = (json.loads((tmp_path / name).read_text())["jobs"] for name in ("one.json", "two.json"))
+    assert [{**job, "target": None} for job in one] == [{**job, "target": None} for job in two]
+
+
+def test_processes_share_cores_and_gpus(monkeypatch, tmp_path):
+    opened = []
+    monkeypatch.setattr(torch, "set_num_threads", lambda number: None)
+    monkeypatch.setattr(cv2, "setNumThreads", lambda number: None)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(restorer, "Restorer", lambda *a, device, **b: opened.append(device) or Stop())
+    for index, device in ((0, "auto"), (1, "auto"), (2, "cuda"), (1, "cuda:0"), (1, "cpu"), (None, "auto")):
+        arguments = cli.parser().parse_args(["x.png", "--device", device])
+        cli.open_runner(arguments, None, [], index, 1)
+    assert opened == ["cuda:0", "cuda:1", "cuda:0", "cuda:0", "cpu", "auto"]
+
+
+class Stop:
+    def check_aligned(self, aligned): ...
+
+
+@pytest.mark.parametrize(
+    ("words", "cores", "gigabytes", "count"),
+    [([], 8, 32, 1), (["--jobs", "3"], 2, 32, 3), (["--jobs", "auto"], 8, 64, 8), (["--jobs", "auto"], 8, 7, 3)],
+)
+def test_number_of_processes(monkeypatch, words, cores, gigabytes, count):
+    monkeypatch.setattr(cli, "_usable_cores", lambda: cores)
+    monkeypatch.setattr(cli.os, "sysconf", {"SC_PHYS_PAGES": gigabytes << 20, "SC_PAGE_SIZE": 1024}.get)
+    monkeypatch.setattr(cli, "open_runner", lambda *a: types.SimpleNamespace(facts=None))
+    workers = cli._workers(cli.parser().parse_args(["x.png", *words]), None, [], total=100)
+    openers = getattr(workers, "_openers", [None])
+    assert len(openers) == count
+    if count > 1:
+        assert openers[0].args[-1] == max(1, cores // count)  # threads of each
+
+
+@pytest.mark.parametrize("number", ["0", "many", "-1", "1.5"])
+def test_wrong_numbers_of_processes(number, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        cli.parser().parse_args(["x.png", "--jobs", number])
+    assert f"got {number}; expected a number from 1, or auto" in capsys.readouterr().err
 
 
 def test_faces_are_saved(run, tmp_path):

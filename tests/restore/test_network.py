@@ -70,6 +70,19 @@ def test_default_is_the_averaged_network_on_rgb(name, tmp_path):
     assert not isinstance(str(path), FaceNetwork)
 
 
+def test_results_do_not_depend_on_the_number_of_threads(tmp_path):
+    """PyTorch computes some convolutions by other libraries in one thread than in several."""
+    torch.manual_seed(0)
+    net = GPEN(128, in_size=64, num_style_feat=16, num_mlp=2, narrow=0.25).eval()
+    path = saved(tmp_path / "net_g.pth", {"params_ema": net.state_dict()})
+    results = []
+    for threads in (1, 2, 3):
+        with torch_threads(threads):
+            results.append(opened(path)([face(0, 64, 64)])[0])
+    np.testing.assert_array_equal(results[0], results[1])
+    np.testing.assert_array_equal(results[0], results[2])
+
+
 def test_key_chooses(tmp_path):
     states = [weights(NETWORKS["GPEN concat"], seed) for seed in (1, 2)]
     path = saved(tmp_path / "net_g.pth", dict(zip(("params", "params_ema"), states, strict=True)))

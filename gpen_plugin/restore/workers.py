@@ -1,0 +1,226 @@
+"""Run a schedule in this process or in several. A process that is killed costs at most the input that killed it."""
+
+import _thread
+import contextlib
+import multiprocessing
+import os
+import signal
+import sys
+import threading
+import time
+import traceback
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from multiprocessing.connection import wait
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+from gpen_plugin.errors import DataError, GPENError, OptionError
+
+if TYPE_CHECKING:
+    from gpen_plugin.restore.inputs import Job
+    from gpen_plugin.restore.report import JobReport
+    from gpen_plugin.restore.schedule import Schedule
+
+STOP_SECONDS = 30  # that a process has for ending its computation when the run is stopped
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What a run prints of its networks, and what decides its results besides the options."""
+
+    network: str  # one line for the user
+    network_file: Path | None = None
+    batch: int = 1  # photographs that are best restored together
+    detector: str = ""  # one line; empty for aligned faces
+    mask: str = ""  # one line; empty for aligned faces
+    max_processes: int | None = None  # that fit into the memory of the GPUs; None without a GPU
+
+
+class JobRunner(Protocol):
+    """Runs jobs: `gpen_plugin.restore.batch.Runner`."""
+
+    facts: Facts
+
+    def __call__(self, jobs: Sequence["Job"]) -> Iterator[tuple["Job", "JobReport"]]: ...
+
+
+class Inline:
+    """Runs jobs in this process."""
+
+    def __init__(self, runner: JobRunner):
+        self._runner, self.facts = runner, runner.facts
+
+    def __enter__(self) -> "Inline":
+        return self
+
+    def __exit__(self, *error: object) -> None: ...
+
+    def run(self, schedule: "Schedule") -> None:
+        """Run all jobs. Errors: those of the runner and the schedule."""
+        try:
+            while jobs := schedule.take():
+                for job, report in self._runner(jobs):
+                    schedule.finish(job, report)
+        finally:
+            schedule.stop()
+
+
+class Workers:
+    """Runs jobs in processes, which end with this context.
+
+    Raises:
+        GPENError: of the opener, e.g. missing weights.
+        OptionError: the processes are killed at their start.
+    """
+
+    def __init__(
+        self,
+        # picklable, called in one process each. The others start when the first is ready: then downloads are done
+        openers: Sequence[Callable[[], JobRunner]],
+        *,
+        fit_gpus: bool = False,  # whether there are fewer processes if not all fit into the memory of the GPUs
+    ):
+        self._openers, self._fit_gpus = openers, fit_gpus
+        self._workers: list[_Worker] = []
+        self._killed: set[Path] = set()  # targets of jobs whose process was killed
+        self._again: deque[Job] = deque()  # those that are still to be run again
+
+    def __enter__(self) -> "Workers":
+        try:
+            self._workers = [_Worker(self._openers[0])]
+            while not self._workers[0].is_ready:
+                self._receive(None)
+            most = self.facts.max_processes if self._fit_gpus else None
+            self._workers += [_Worker(opener) for opener in self._openers[1:most]]
+        except BaseException:
+            self._end()
+            raise
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._end()
+
+    def run(self, schedule: "Schedule") -> None:
+        """Run all jobs. Errors: those of the runners and the schedule."""
+        try:
+            while self._hand_out(schedule):
+                self._receive(schedule)
+        except BaseException:
+            self._end()
+            self._drain(schedule)
+            raise
+        finally:
+            schedule.stop()
+
+    def _hand_out(self, schedule: "Schedule") -> bool:
+        """Give jobs to the workers that have none. False if all jobs have ended."""
+        idle = [worker for worker in self._workers if worker.is_ready and not worker.jobs]
+        while idle and (jobs := schedule.take()):
+            idle.pop().give(jobs)
+        if idle and not any(worker.jobs for worker in self._workers):
+            if not self._again:
+                return False
+            idle.pop().give([self._again.popleft()])  # alone, with all memory for itself
+        return True
+
+    def _receive(self, schedule: "Schedule | None") -> None:
+        """Wait for messages, and handle one of each worker that has sent some."""
+        for worker in wait([worker.connection for worker in self._workers]):
+            worker = next(each for each in self._workers if each.connection is worker)
+            try:
+                message = worker.connection.recv()
+            except (EOFError, OSError):
+                self._replace(worker, schedule)
+                continue
+            if isinstance(message, BaseException):
+                raise message
+            if isinstance(message, Facts):
+                worker.is_ready, self.facts = True, message
+                continue
+            job, report = message
+            worker.jobs.remove(job)
+            schedule.finish(job, report)
+
+    def _replace(self, worker: "_Worker", schedule: "Schedule | None") -> None:
+        """Start another process instead of one that was killed. Its jobs are run again one by one, once."""
+        worker.process.join()
+        code = worker.process.exitcode
+        reason = f"signal {-code}" if code < 0 else f"exit status {code}"
+        self._workers.remove(worker)
+        if worker.is_ready:
+            self._workers.append(_Worker(worker.opener))
+        elif not self._workers:
+            got = f"the processes end at their start ({reason})"
+            raise OptionError("--jobs", got, hint="Use fewer, or free some memory.")
+        for job in worker.jobs:
+            if job.target not in self._killed:
+                self._killed.add(job.target)
+                self._again.append(schedule.retry(job))
+                continue
+            got = f"ended the process that restored it, twice ({reason})"
+            schedule.fail(job, DataError(str(job.source), got, hint="If memory is short, use fewer --jobs."))
+
+    def _end(self) -> None:
+        for worker in self._workers:
+            worker.process.terminate()
+        deadline = time.monotonic() + STOP_SECONDS
+        for worker in self._workers:
+            worker.process.join(max(0, deadline - time.monotonic()))
+            worker.process.kill()
+            worker.process.join()
+
+    def _drain(self, schedule: "Schedule") -> None:
+        """Record what workers have finished before they ended."""
+        for worker in self._workers:
+            with contextlib.suppress(EOFError, OSError, GPENError):
+                while worker.connection.poll():
+                    message = worker.connection.recv()
+                    if isinstance(message, tuple):
+                        schedule.finish(*message)
+
+
+class _Worker:
+    """A process, and the jobs that it has not reported yet."""
+
+    def __init__(self, opener: Callable[[], JobRunner]):
+        self.opener, self.jobs, self.is_ready = opener, [], False
+        context = multiprocessing.get_context("spawn")  # a fork would copy the threads of PyTorch, and CUDA's state
+        self.connection, remote = context.Pipe()
+        self.process = context.Process(target=_work, args=(remote, opener), daemon=True)
+        self.process.start()
+        remote.close()  # so that reading fails when the process has ended
+
+    def give(self, jobs: list["Job"]) -> None:
+        self.jobs = list(jobs)
+        with contextlib.suppress(OSError):  # it was killed: then reading fails, too
+            self.connection.send(jobs)
+
+
+def _work(connection: multiprocessing.connection.Connection, opener: Callable[[], JobRunner]) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes; the first one ends the others
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))  # removes temporary files
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    try:
+        runner = opener()
+        connection.send(runner.facts)
+        while True:
+            for result in runner(connection.recv()):
+                connection.send(result)
+    except (EOFError, BrokenPipeError, ConnectionResetError):
+        return  # the first process has ended
+    except GPENError as error:
+        connection.send(error)
+    except Exception:
+        connection.send(RuntimeError(f"in a process of --jobs:\n{traceback.format_exc()}"))
+
+
+def _end_with_parent() -> None:
+    multiprocessing.parent_process().join()
+    if hasattr(signal, "pthread_kill"):  # which also wakes the main thread
+        signal.pthread_kill(threading.main_thread().ident, signal.SIGTERM)
+    else:  # Windows
+        _thread.interrupt_main(signal.SIGTERM)
+    time.sleep(STOP_SECONDS)
+    os._exit(1)
