@@ -163,7 +163,7 @@ def test_jobs_in_processes_write_the_same_files(run, tmp_path):
         write(tmp_path / "faces" / name, seed)
     (tmp_path / "faces/broken.png").write_text("not an image")
     words = ("--aligned", "--variants", 1, "--save-faces", "--report")
-    inline, said = run("faces", "-o", "one", *words, "one.json", detector=None)
+    inline, _ = run("faces", "-o", "one", *words, "one.json", detector=None)
     assert (inline, run("faces", "-o", "two", *words, "two.json", "--jobs", 2, detector=None)[0]) == (1, 1)
     assert len(files(tmp_path / "one")) == 3 * (2 + 4)
     assert files(tmp_path / "one") == files(tmp_path / "two")
