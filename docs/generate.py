@@ -25,6 +25,13 @@ OPTION_SECTIONS: tuple[tuple[int, str, str, str, tuple[str, ...]], ...] = (
     (3, "Top level", "", "FileOptions", ()),
     (3, "datasets", "`datasets: train:` and `datasets: val:`. The class is the value of `type`.", "", ()),
     (4, "GPENFaceDataset", "Faces only: for the prior. The other data sets take these keys, too.", "FaceOptions", ()),
+    (
+        4,
+        "Several roots",
+        "Entries of a list as `dataroot_gt` or `dataroot_lq`; a path alone may stand for an entry.",
+        "Root",
+        (),
+    ),
     (4, "io_backend", "", "IoBackend", ()),
     (4, "Pairs", "What all data sets below take.", "PairOptions", ()),
     (4, "GPENDegradationDataset", "Blind face restoration.", "DegradationOptions", ()),
@@ -268,7 +275,8 @@ def _type(hint: object) -> str:
     if kind is tuple and arguments and arguments[-1] is not Ellipsis:
         return f"[{', '.join(map(_type, arguments))}]"
     if kind in (tuple, list, Sequence):
-        return f"list of {_type(arguments[0])}" if arguments else "list"
+        item = _type(arguments[0]) if arguments else ""
+        return f"list of ({item})" if " or " in item else f"list of {item}" if item else "list"
     return "mapping" if kind in (dict, Mapping) else kind.__name__
 
 

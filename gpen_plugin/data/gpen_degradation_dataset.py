@@ -13,6 +13,7 @@ from gpen_plugin.data.degradation import DegradationRanges, degrade_lowres, samp
 from gpen_plugin.data.gpen_face_dataset import GPENPairDataset, PairOptions, check_pairs, collect_errors
 from gpen_plugin.data.image_source import resize_square
 from gpen_plugin.data.references import ReferenceOptions, References
+from gpen_plugin.data.roots import Dataroot
 from gpen_plugin.errors import DataError, GPENError, OptionError
 from gpen_plugin.host import register
 
@@ -25,7 +26,8 @@ TINTS = ((1.0, 0.9, 0.65), (1.6, 1.1, 1.0))
 class DegradationOptions(PairOptions):
     """The keys of a `GPENDegradationDataset` in an option file: those of `PairOptions`, and these."""
 
-    dataroot_lq: str | None = None  # folder or LMDB of degraded images, paired by key, in place of Eq. 4
+    # degraded images, paired by key, in place of Eq. 4; as many roots as dataroot_gt has
+    dataroot_lq: Dataroot | None = None
     degradation: Mapping = field(default_factory=dict)  # ranges of Eq. 4, see `DegradationRanges`
     # fraction of pairs with `mild_degradation`, from which the network learns to leave good faces unchanged
     mild_prob: float = 0.0
@@ -63,6 +65,9 @@ class DegradationOptions(PairOptions):
     def reference_options(self, where: str) -> ReferenceOptions:
         """The section ``references``, checked; OptionError by key path."""
         options = build(ReferenceOptions, self.references, f"{where}:references")
+        if not isinstance(self.dataroot_gt, str):
+            got, hint = "given together with a list of roots", "Put the images into one root."
+            raise OptionError(f"{where}:references", got, "one path as dataroot_gt", hint)
         options.check(self.dataroot_gt, f"{where}:references")
         return options
 

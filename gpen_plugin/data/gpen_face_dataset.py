@@ -14,11 +14,13 @@ from torch.utils.data import Dataset
 from gpen_plugin.config.schema import validate
 from gpen_plugin.data.image_source import FolderSource, ImageSource, LmdbSource, TarSource, resize_square
 from gpen_plugin.data.rng import rng_from_key
+from gpen_plugin.data.roots import Dataroot, Root, SeveralSources, WeightedEpoch, first_keys, read_roots
 from gpen_plugin.errors import DataError, GPENError, OptionError, join_errors
 from gpen_plugin.host import register, resolve
 from gpen_plugin.host.data_cursor import SampleIndex
 
 MAX_UPSCALE = 2  # of ground truth without a warning
+ROOTS = ("dataroot_gt", "dataroot_lq")
 _SOURCES = {"disk": FolderSource, "lmdb": LmdbSource, "tar": TarSource}
 
 
@@ -35,7 +37,8 @@ class IoBackend:
 class FaceOptions:
     """The keys of a `GPENFaceDataset` in an option file."""
 
-    dataroot_gt: str  # folder or LMDB of faces
+    # faces: a folder, LMDB or tars; or a list of such roots, in a training with weights, see `Root`
+    dataroot_gt: Dataroot
     out_size: int  # side of a face in pixels; other images are cropped to the central square and resized
     name: str = ""  # name of the set in BasicSR's log; required in every option file
     type: str = ""  # class of the set; required in every option file
@@ -44,7 +47,8 @@ class FaceOptions:
     use_hflip: bool = False  # mirror half of the images (training only)
     value_range: tuple[float, float] = (-1.0, 1.0)  # range of the pixel values; [0, 1] for BasicSR's own models
     seed: int = 0  # seed of the set's random numbers
-    num_images: int | None = None  # use only this many images, the first in the order of their keys; ~ for all
+    # use only this many images of each root, the first in the order of their keys; ~ for all
+    num_images: int | None = None
     on_error: Literal["raise", "skip"] = "raise"  # `skip` logs, counts and replaces unreadable images; `raise` stops
     scale: float = 1  # not used; BasicSR copies the top-level `scale` here
     num_worker_per_gpu: int = 0  # data loader: worker processes per GPU
@@ -66,8 +70,26 @@ class FaceOptions:
         if self.value_range[0] >= self.value_range[1]:
             got, hint = f"got {list(self.value_range)}", "Write [-1, 1] or [0, 1]."
             problems.append(OptionError(f"{where}:value_range", got, "the smaller number first", hint))
-        problems += validate(IoBackend, self.io_backend, f"{where}:io_backend")
-        return problems
+        of_backend = validate(IoBackend, self.io_backend, f"{where}:io_backend")
+        if not of_backend:
+            problems += [error for key in ROOTS for error in collect_errors(lambda: self.roots(key, where))]  # noqa: B023
+        return problems + of_backend
+
+    def roots(self, key: str, where: str) -> list[Root]:
+        """The roots of a dataroot; OptionError if an entry is wrong or has a weight that is not used."""
+        where = f"{where}:{key}"
+        if getattr(self, key, None) is None:
+            return []
+        roots = read_roots(getattr(self, key), where, of_tars=self._backend.type == "tar")
+        if roots[0].weight is not None and (self.phase != "train" or key != "dataroot_gt"):
+            got = f"got {roots[0].weight:g}" + (f" in {self.phase}" if self.phase != "train" else "")
+            hint = "Remove it." if self.phase != "train" else "Remove it; that of dataroot_gt counts."
+            raise OptionError(f"{where}:0:weight", got, "weights in dataroot_gt of a training only", hint)
+        return roots
+
+    @property
+    def _backend(self) -> IoBackend:
+        return IoBackend(**self.io_backend)
 
     def check_sources(self, where: str) -> None:
         """Open the dataroots of valid options; DataError if one is missing."""
@@ -76,11 +98,20 @@ class FaceOptions:
     def source(self, key: str, where: str) -> ImageSource:
         return self.open_root(getattr(self, key), f"{where}:{key}")
 
-    def open_root(self, root: str, where: str) -> ImageSource:
-        """Open a folder, LMDB or tars as `io_backend` says."""
-        backend = IoBackend(**self.io_backend)
+    def open_root(self, root: Dataroot, where: str) -> ImageSource:
+        """Open folders, LMDBs or tars as `io_backend` says."""
+        backend = self._backend
         options = {"cache": backend.cache_dir} if backend.type == "tar" else {}
-        return _SOURCES[backend.type](root, where, **options)
+        paths = [root.path for root in read_roots(root, where, of_tars=backend.type == "tar")]
+        sources = [_SOURCES[backend.type](path, where, **options) for path in paths]
+        return sources[0] if len(sources) == 1 else SeveralSources(sources)
+
+    def weighted_epoch(self, source: ImageSource, where: str) -> WeightedEpoch | None:
+        """The epoch of roots with weights, opened as `source`; None without them. Errors as in `WeightedEpoch`."""
+        weights = [root.weight for root in self.roots("dataroot_gt", where)]
+        if len(weights) == 1 or weights[0] is None:
+            return None
+        return WeightedEpoch(first_keys(source, self.num_images), weights, f"{where}:dataroot_gt")
 
 
 @register("dataset")
@@ -106,7 +137,8 @@ class GPENFaceDataset(Dataset):
         self.opt = opt
         self.options = self.options_class(**opt)
         self._gt = self.options.source("dataroot_gt", where)
-        self.keys = self._gt.keys[: self.options.num_images]
+        self.keys = first_keys(self._gt, self.options.num_images)  # each image once
+        self._epoch = self.options.weighted_epoch(self._gt, where)
         self._warned: set[str] = set()
         self._warned_of_small = False
 
@@ -117,17 +149,23 @@ class GPENFaceDataset(Dataset):
         if not problems:
             options = cls.options_class(**opt)
             problems = options.value_problems(where) or collect_errors(lambda: options.check_sources(where))
+            if not problems and len(options.roots("dataroot_gt", where)) > 1:
+                source = options.source("dataroot_gt", where)
+                problems = collect_errors(lambda: options.weighted_epoch(source, where))
         if problems:
             raise join_errors(problems)
 
     def __len__(self) -> int:
-        return len(self.keys)
+        return len(self.keys) if self._epoch is None else len(self._epoch)
 
     def __getitem__(self, index: int) -> dict:
-        first = range(len(self.keys))[index]  # an IndexError past the end, which ends a loop over the data set
+        first = range(len(self))[index]  # an IndexError past the end, which ends a loop over the data set
         rng = self._rng(index)
-        for step in range(len(self.keys)):
-            key = self.keys[(first + step) % len(self.keys)]
+        for step in range(len(self)):
+            image = (first + step) % len(self)
+            if self._epoch is not None:
+                image = self._epoch.image(image, getattr(index, "epoch", 0))
+            key = self.keys[image]
             try:
                 item = self._item(key, rng if rng is not None else rng_from_key(self.options.seed, key))
                 # workers cannot count for the run: the number is part of the batch, and the model adds it up
@@ -249,9 +287,13 @@ class GPENPairDataset(GPENFaceDataset, ABC):
 
 def check_pairs(options: PairOptions, where: str) -> None:
     """Raise a DataError unless each face of ``dataroot_gt`` has an image of its key in ``dataroot_lq``."""
+    numbers = [len(options.roots(key, where)) for key in ROOTS]
+    if numbers[0] != numbers[1]:
+        got = f"got {numbers[1]} roots, and dataroot_gt has {numbers[0]}"
+        raise OptionError(f"{where}:dataroot_lq", got, "a root for each of dataroot_gt, in the same order")
     truth = options.source("dataroot_gt", where)
     available = set(options.source("dataroot_lq", where).keys)
-    missing = [key for key in truth.keys[: options.num_images] if key not in available]
+    missing = [key for key in first_keys(truth, options.num_images) if key not in available]
     if missing:
         got = f"{options.dataroot_lq} has no '{missing[0]}'" + (f" and {len(missing) - 1} more" * (len(missing) > 1))
         raise DataError(f"{where}:dataroot_lq", got, "an image of the same name for each image of dataroot_gt")

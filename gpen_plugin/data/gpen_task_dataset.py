@@ -12,6 +12,7 @@ import torch
 from gpen_plugin.config.schema import build
 from gpen_plugin.data.degradation import DegradationRanges, degrade, resize_bilinear, sample_recipe
 from gpen_plugin.data.gpen_face_dataset import GPENPairDataset, PairOptions, check_pairs, collect_errors
+from gpen_plugin.data.roots import Dataroot
 from gpen_plugin.data.segmentation_labels import (
     PALETTE,
     check_palette,
@@ -180,8 +181,9 @@ class GPENInpaintingDataset(GPENPairDataset):
 class SegmentationOptions(PairOptions):
     """The keys of a `GPENSegmentationDataset` in an option file: those of `PairOptions`, and these."""
 
-    # folder or LMDB of segmentation maps, as label indices or in colors of `palette`, paired with the faces by key
-    dataroot_lq: str
+    # segmentation maps, as label indices or in colors of `palette`, paired with the faces by key; as many roots as
+    # dataroot_gt has
+    dataroot_lq: Dataroot
     palette: Sequence[Sequence[int]] = PALETTE  # RGB of the 19 labels, in the maps and in the network's input
 
     def value_problems(self, where: str) -> list[GPENError]:

@@ -13,6 +13,7 @@ from pathlib import Path
 import yaml
 
 from gpen_plugin.errors import GPENError, OptionError, join_errors
+from gpen_plugin.host.registry import is_ours, resolve
 
 MAX_SEED = 2**32 - 2**16  # NumPy takes less than 2**32; the host adds the numbers of ranks and workers
 MAX_NAME_BYTES = 200  # BasicSR adds to it, and file names have at most 255: train_NAME_20261129_235959.log
@@ -94,10 +95,15 @@ class OptionText:
             where = f"datasets:{phase}"
             if not isinstance(data, yaml.MappingNode):
                 yield OptionError(where, f"got {_shown(data)}", "a section with keys")
+            kind = _entries(data).get("type")
+            ours = kind is not None and is_ours(resolve("dataset", kind.value))  # which take lists, too
             for key in ("dataroot_gt", "dataroot_lq"):
                 root = _entries(data).get(key)
+                if ours and isinstance(root, yaml.SequenceNode):
+                    continue
                 if root is not None and not _is_text(root) and not _is_nothing(root):
-                    yield OptionError(f"{where}:{key}", f"got {_shown(root)}", "one path", "BasicSR takes one a set.")
+                    hint = "" if ours else "BasicSR takes one a set."
+                    yield OptionError(f"{where}:{key}", f"got {_shown(root)}", "a path" + " or a list" * ours, hint)
 
 
 def read_command_line() -> OptionText | None:

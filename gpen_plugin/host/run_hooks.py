@@ -15,6 +15,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from functools import wraps
+from types import SimpleNamespace
 
 import yaml
 
@@ -76,8 +77,9 @@ def _check_options(original: Callable) -> Callable:
             return original(root_path, is_train=is_train)
         _print_errors_without_traceback()
         text.check()
-        forced_values = host_options._postprocess_yml_value
+        forced_values, paths = host_options._postprocess_yml_value, host_options.osp
         host_options._postprocess_yml_value = _read_as_yaml(forced_values, text.forced)
+        host_options.osp = SimpleNamespace(**{**vars(paths), "expanduser": _expand_user})
         try:
             opt, arguments = original(_outside_site_packages(root_path), is_train=is_train)
         except (*READING_ERRORS, ValueError, LookupError, yaml.YAMLError) as error:
@@ -88,7 +90,7 @@ def _check_options(original: Callable) -> Callable:
                 raise  # of the environment, say: --launcher pytorch without torchrun
             raise _explain(error) from error
         finally:
-            host_options._postprocess_yml_value = forced_values
+            host_options._postprocess_yml_value, host_options.osp = forced_values, paths
         opt = _Options(opt)
         opt["manual_seed"] = broadcast_object(
             _checked_seed(opt["manual_seed"])
@@ -111,6 +113,15 @@ def _check_options(original: Callable) -> Callable:
         return opt, arguments
 
     return parse_options
+
+
+def _expand_user(root: object) -> object:
+    """``~`` in a path, or in the paths of a list of roots, which BasicSR does not know."""
+    if isinstance(root, list):
+        return [_expand_user(entry) for entry in root]
+    if isinstance(root, Mapping):
+        return {**root, "path": _expand_user(root["path"])} if "path" in root else root
+    return os.path.expanduser(root) if isinstance(root, str) else root
 
 
 def _checked_seed(given: object) -> int:
@@ -174,7 +185,10 @@ def _read_as_yaml(original: Callable[[str], object], entries: Sequence[str]) -> 
     def _postprocess_yml_value(value: str) -> object:
         if next(keys, None) == "name":
             return value  # always a text, even 512
-        read = original(value)
+        try:
+            read = original(value)
+        except (SyntaxError, NameError):  # it evaluates lists as Python
+            read = value
         if isinstance(read, str):
             read = yaml.safe_load(read)
         with suppress(ValueError, TypeError):

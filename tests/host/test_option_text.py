@@ -105,8 +105,8 @@ def test_an_anchor_that_is_used_again_is_no_key_written_twice(options, parse):
     ("change", "message"),
     [
         (
-            {"datasets": {"train": {"type": "GPENFaceDataset", "dataroot_gt": ["a", "b"]}}},
-            "train:dataroot_gt: got a list",
+            {"datasets": {"train": {"type": "GPENFaceDataset", "dataroot_gt": {"path": "a"}}}},
+            "train:dataroot_gt: got a section with keys; expected a path or a list",
         ),
         ({"datasets": {"train": None}}, "datasets:train: got nothing; expected a section with keys"),
         ({"path": None}, "path: got nothing; expected a section with keys"),
@@ -125,3 +125,18 @@ def test_reading_the_outline_executes_nothing(options, parse, tmp_path):
     with pytest.raises(OptionError, match="extra: is written twice"):
         parse(content)
     assert not (tmp_path / "made").exists()
+
+
+def test_lists_of_roots_are_for_our_data_sets(options, parse, faces, monkeypatch):
+    monkeypatch.setenv("HOME", str(faces.parent))
+    roots = [{"path": f"~/{faces.name}", "weight": weight} for weight in (1, 3)]
+    options["datasets"]["train"]["dataroot_gt"] = roots
+    read = parse(text_of(options), "--force_yml", f"datasets:val:dataroot_gt=[~/{faces.name}]")["datasets"]
+    assert [dict(root) for root in read["train"]["dataroot_gt"]] == [{"path": str(faces), "weight": w} for w in (1, 3)]
+    assert read["val"]["dataroot_gt"] == [str(faces)]
+    roots[1]["weight"] = -1
+    with pytest.raises(OptionError, match="datasets:train:dataroot_gt:1:weight: got -1; expected a number above 0"):
+        parse(text_of(options))
+    options["datasets"]["train"]["type"] = "PairedImageDataset"
+    with pytest.raises(OptionError, match=r"dataroot_gt: got a list; expected a path\. BasicSR takes one a set"):
+        parse(text_of(options))

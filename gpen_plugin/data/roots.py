@@ -1,0 +1,112 @@
+"""Data sets of several roots: their entries in an option file, their images, and how often an epoch has each."""
+
+import math
+from bisect import bisect_right
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import accumulate
+from pathlib import PurePosixPath
+
+import numpy as np
+
+from gpen_plugin.config.schema import build
+from gpen_plugin.data.image_source import ImageSource
+from gpen_plugin.errors import OptionError
+
+Dataroot = str | Sequence[str | Mapping]
+MAX_REPEATS = 1000  # of an image in an epoch
+
+
+@dataclass(frozen=True)
+class Root:
+    """An entry of a list of roots, such as ``dataroot_gt: [{path: ffhq, weight: 3}, {path: mine, weight: 1}]``."""
+
+    path: str | Sequence[str]  # as a single dataroot; a list of tars with `io_backend: {type: tar}`
+    weight: float | None = None  # part of an epoch's images that are of this root, relative to the other weights
+
+    def __post_init__(self):
+        if self.weight is not None and not 0 < self.weight < math.inf:
+            raise OptionError("weight", f"got {self.weight}", "a number above 0")
+
+
+def read_roots(
+    given: Dataroot,
+    where: str,  # key path of the dataroot
+    *,
+    of_tars: bool,  # then a list of texts is one root: its tars
+) -> list[Root]:
+    """The roots of a data set; OptionError if there are none, or if an entry is wrong."""
+    if isinstance(given, str):
+        return [Root(given)]
+    if not given:
+        raise OptionError(where, "got an empty list", "a path, or a list of paths", "Add one.")
+    if of_tars and all(isinstance(entry, str) for entry in given):
+        return [Root(given)]
+    entries = [entry if isinstance(entry, Mapping) else {"path": entry} for entry in given]
+    roots = [build(Root, entry, f"{where}:{number}") for number, entry in enumerate(entries)]
+    lists = [number for number, root in enumerate(roots) if not of_tars and not isinstance(root.path, str)]
+    if lists:
+        raise OptionError(f"{where}:{lists[0]}:path", "got a list", "one path; only tars may be listed here")
+    without = [number for number, root in enumerate(roots) if root.weight is None]
+    if 0 < len(without) < len(roots):
+        got = "missing, and other roots have one"
+        raise OptionError(f"{where}:{without[0]}:weight", got, "a weight for each root, or for none", "Add it.")
+    return roots
+
+
+class SeveralSources:
+    """The images of several roots, in order. A key begins with the number of its root: ``1/00042``."""
+
+    def __init__(self, sources: Sequence[ImageSource]):
+        self.sources = sources
+        self.keys = self.first_keys(None)
+
+    def first_keys(self, number: int | None) -> list[str]:
+        """The first keys of each root."""
+        return [f"{index}/{key}" for index, source in enumerate(self.sources) for key in source.keys[:number]]
+
+    def read(self, key: str) -> np.ndarray:
+        index, _, inner = key.partition("/")
+        return self.sources[int(index)].read(inner)
+
+    def name(self, key: str) -> str:
+        index, _, inner = key.partition("/")
+        return key + PurePosixPath(self.sources[int(index)].name(inner)).suffix
+
+
+def first_keys(source: ImageSource, number: int | None) -> list[str]:
+    """The first keys of a source, or of each of several."""
+    return source.first_keys(number) if isinstance(source, SeveralSources) else source.keys[:number]
+
+
+class WeightedEpoch:
+    """The images of an epoch in which each root has its weight: which image is at which index.
+
+    Every image is there at least once: the root with the most images per weight is passed through once, and others as
+    often as their weights demand. Of a part of a pass, the next epoch takes the images that follow, so that all images
+    of a root are used equally often. OptionError if an image would be there more than `MAX_REPEATS` times.
+    """
+
+    def __init__(self, keys: Sequence[str], weights: Sequence[float], where: str):
+        of_root = Counter(int(key.partition("/")[0]) for key in keys)
+        self._images = [of_root[number] for number in range(len(weights))]
+        per_weight = max(images / weight for images, weight in zip(self._images, weights, strict=True))
+        self._entries = [round(weight * per_weight) for weight in weights]
+        for number, (entries, images) in enumerate(zip(self._entries, self._images, strict=True)):
+            if entries > MAX_REPEATS * images:
+                times = f"{entries // images:,} times an epoch"
+                got = f"got {weights[number]:g}, which repeats each of {images} images {times}"
+                raise OptionError(f"{where}:{number}:weight", got, f"at most {MAX_REPEATS:,} times", "Lower it.")
+        self._ends = [*accumulate(self._entries)]
+        self._first = [0, *accumulate(self._images)]
+
+    def __len__(self) -> int:
+        return self._ends[-1]
+
+    def image(self, index: int, epoch: int) -> int:
+        """The image at an index of an epoch, as its index in `keys`."""
+        root = bisect_right(self._ends, index)
+        images, entries = self._images[root], self._entries[root]
+        position = index - (self._ends[root] - entries) + epoch * (entries % images)
+        return self._first[root] + position % images
