@@ -79,6 +79,22 @@ def soft_mask(
     return (inside * inside * (3 - 2 * inside)).astype(np.float32)
 
 
+def replace_border(
+    restored: np.ndarray,  # (T, U, 3) float32 in [0, 1]
+    crop: np.ndarray,  # (H, W, 3) float32 in [0, 1], the input before resizing
+) -> np.ndarray:
+    """Replace the outermost columns and rows of a restored face, which zero padding spoils, by those of the input.
+
+    Returns: (T, U, 3) float32 in [0, 1].
+    """
+    height, width = restored.shape[:2]
+    rows, columns = (np.abs((np.arange(side) + 0.5) * (2 / side) - 1) for side in (height, width))
+    inside = ((1 - np.maximum(rows[:, None], columns)) / UNUSED_BORDER - 1).clip(0, 1)
+    weight = (inside * inside * (3 - 2 * inside)).astype(np.float32)[:, :, None]
+    shown = cv2.resize(crop, (width, height), interpolation=cv2.INTER_LINEAR)
+    return shown + weight * (restored - shown)
+
+
 def _distance(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     """0 in the middle, 1 at the border of the rounded square."""
     return (x**ROUNDNESS + y**ROUNDNESS) ** (1 / ROUNDNESS)

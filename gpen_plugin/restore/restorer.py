@@ -22,7 +22,7 @@ from gpen_plugin.restore.detection import DetectedFace, open_detector
 from gpen_plugin.restore.identity_gate import open_gate
 from gpen_plugin.restore.network import FaceNetwork, open_network
 from gpen_plugin.restore.parallel import parallel_map
-from gpen_plugin.restore.paste import Piece, normalize_overlaps, open_mask, paste_all
+from gpen_plugin.restore.paste import Piece, normalize_overlaps, open_mask, paste_all, replace_border
 from gpen_plugin.restore.tasks import Task, get_task
 from gpen_plugin.restore.zoo import DEFAULT
 
@@ -127,6 +127,7 @@ class Restorer:
         self.alpha = self.network.alpha if alpha is None else alpha
         self.upscale, self.batch = upscale, batch
         self.keep_color = is_default if keep_color is None else keep_color
+        self._replaces_border = is_default
         self.max_face = max_face
         self.skip_sharp = is_default and max_face is None if skip_sharp is None else skip_sharp
         self._gate = open_gate(identity, identity_model, self.device)
@@ -233,6 +234,8 @@ class Restorer:
                 restored = self.task.postprocess(face.crop, output)
                 if self.keep_color:
                     restored = keep_color(restored, face.crop)
+                if self._replaces_border:
+                    restored = replace_border(restored, face.crop)
                 if self.task.keeps_gray and photograph.has_no_color:
                     restored = to_gray(restored) if photograph.is_gray else keep_tint(restored, face.crop)
                 skip_reason = self.task.skip_reason(face.crop)

@@ -9,7 +9,7 @@ import torch
 from gpen_plugin.errors import CheckpointError, MissingFileError, OptionError
 from gpen_plugin.restore import paste
 from gpen_plugin.restore.alignment import TEMPLATES, scale_template, template_to_template, warp
-from gpen_plugin.restore.paste import normalize_overlaps, open_mask, soft_mask
+from gpen_plugin.restore.paste import normalize_overlaps, open_mask, replace_border, soft_mask
 
 FFHQ = TEMPLATES["ffhq"]
 FACE = np.full((64, 64, 3), 0.5, np.float32)
@@ -43,6 +43,18 @@ def test_soft_mask_is_one_over_the_face_and_zero_at_the_border(name, size):
     assert not mask[0, 0]
     assert np.array_equal(mask, mask.T)
     assert np.array_equal(mask, mask[::-1, ::-1])
+
+
+@pytest.mark.parametrize("size", [64, 256, 512])
+def test_border_is_replaced_where_soft_masks_are_zero(size):
+    restored, crop = np.ones((size, size, 3), np.float32), np.zeros((64, 64, 3), np.float32)
+    found = replace_border(restored, crop)
+    assert found.dtype == np.float32
+    unused = soft_mask(TEMPLATES["dlib"], size)[size // 2] == 0
+    assert np.array_equal(found[size // 2, :, 0] == 0, unused)
+    assert np.array_equal(found, found.transpose(1, 0, 2))
+    inner = round(0.04 * size)
+    assert found[inner:-inner, inner:-inner].min() == 1
 
 
 @pytest.mark.parametrize("name", TEMPLATES)

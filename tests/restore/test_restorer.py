@@ -294,6 +294,14 @@ def test_aligned_faces_are_restored_whatever_their_detail():
     assert result.faces[0].skip_reason is None
 
 
+def test_an_aligned_face_of_the_default_model_has_the_border_of_its_input():
+    crop = cv2.GaussianBlur(sharp(), (0, 0), 3)
+    default, other = (Restorer(model, device="cpu").restore(crop, aligned=True).image for model in (None, DEFAULT))
+    shown = cv2.resize(crop, default.shape[1::-1], interpolation=cv2.INTER_LINEAR)
+    assert np.abs(default[:4].astype(float) - shown[:4]).max() <= 1
+    assert np.abs(other[:4].astype(float) - shown[:4]).max() > 1
+
+
 def test_the_default_model_skips_sharp_faces_unless_the_size_decides():
     default = Restorer(device="cpu")
     assert (default.skip_sharp, default.keep_color, default.max_face) == (True, True, None)
