@@ -261,12 +261,12 @@ def test_a_video(run, tmp_path):
     write_film(tmp_path / "film.avi")
     status, said = run("film.avi", "-o", "out", "--report", "report.json")
     assert status == 0
-    assert files(tmp_path / "out") == ["film.mp4"]
+    assert files(tmp_path / "out") == ["film.avi.mp4"]
     (job,) = json.loads((tmp_path / "report.json").read_text())["jobs"]
     assert job["video"]["frames"] == 4
     assert job["video"]["faces"] == 8
     assert "film.avi: 4 frames" in said.out
-    reader = cv2.VideoCapture(str(tmp_path / "out" / "film.mp4"))
+    reader = cv2.VideoCapture(str(tmp_path / "out" / "film.avi.mp4"))
     assert reader.get(cv2.CAP_PROP_FRAME_COUNT) == 4
 
 
@@ -277,7 +277,7 @@ def test_photograph_options_do_not_apply_to_videos(run, tmp_path, option):
     write(tmp_path / "album" / "a.png")
     status, said = run("album", "-o", "out", *option)
     assert status == 0
-    assert {"a.png", "film.mp4"} <= set(files(tmp_path / "out"))
+    assert {"a.png", "film.avi.mp4"} <= set(files(tmp_path / "out"))
     assert f"{option[0]} does not apply to videos" in said.err
 
 
