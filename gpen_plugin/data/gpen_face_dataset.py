@@ -4,6 +4,7 @@ import logging
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Literal
 
 import cv2
@@ -103,8 +104,10 @@ class FaceOptions:
         backend = self._backend
         options = {"cache": backend.cache_dir} if backend.type == "tar" else {}
         paths = [root.path for root in read_roots(root, where, of_tars=backend.type == "tar")]
-        sources = [_SOURCES[backend.type](path, where, **options) for path in paths]
-        return sources[0] if len(sources) == 1 else SeveralSources(sources)
+        open_one = partial(_SOURCES[backend.type], **options)
+        if len(paths) == 1:
+            return open_one(paths[0], where)
+        return SeveralSources([open_one(path, f"{where}:{number}") for number, path in enumerate(paths)])
 
     def weighted_epoch(self, source: ImageSource, where: str) -> WeightedEpoch | None:
         """The epoch of roots with weights, opened as `source`; None without them. Errors as in `WeightedEpoch`."""

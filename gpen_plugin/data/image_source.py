@@ -138,11 +138,14 @@ class TarSource:
         ignored: Counter[str] = Counter()
         for number, shard in enumerate(self._shards):
             for member in shard.members:
-                path = PurePosixPath(member.name)
-                if path.suffix.lower() not in IMAGE_SUFFIXES or any(map(_is_ignored, path.parts)) or path.is_absolute():
-                    ignored[path.suffix] += 1
+                # as PurePosixPath does it, which takes seconds for 100,000 names
+                suffix = f".{member.name.rpartition('.')[2]}"
+                parts = [part for part in member.key.split("/") if part not in ("", ".")]
+                is_outside = member.name.startswith("/")  # ".." counts as hidden
+                if suffix.lower() not in IMAGE_SUFFIXES or is_outside or any(map(_is_ignored, parts)):
+                    ignored[suffix] += 1
                     continue
-                key = key_of(str(PurePosixPath(member.key)))
+                key = key_of("/".join(parts))
                 if key in self._members:
                     first, other = self._members[key]
                     got = (

@@ -190,6 +190,8 @@ def read_member(file: object, member: Member) -> bytes:
 
 
 def _quoted(name: str) -> str:
+    if name.isascii() and name.isprintable() and " " not in name:
+        return name  # `quote` takes far longer
     return quote(name, safe=_UNQUOTED, errors="surrogateescape")
 
 

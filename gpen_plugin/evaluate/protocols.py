@@ -58,7 +58,7 @@ class ListOptions:
 
 
 def open_root(path: str, where: str) -> ImageSource:
-    """Open a folder, zip file or LMDB, whose keys become file names of the evaluation.
+    """Open a folder, zip file, LMDB or tars, whose keys become file names of the evaluation.
 
     DataError: it cannot be opened, is empty, or has a key that is not text or leaves the folder.
     """
@@ -156,7 +156,7 @@ def _cubic(x: np.ndarray) -> np.ndarray:
 class FacesOptions(ListOptions):
     """The keys of ``bfr`` and ``fsr``."""
 
-    dataroot_gt: str  # folder, zip file or LMDB of faces; each is cropped to its central square and resized
+    dataroot_gt: str  # folder, zip file, LMDB or tars of faces; each is cropped to its central square and resized
     out_size: int  # side of the ground truth, in pixels
 
 
@@ -324,7 +324,7 @@ class SuperResolution(_DegradedFaces):
 class WildOptions(ListOptions):
     """The keys of ``wild``."""
 
-    dataroot_lq: str  # folder, zip file or LMDB of degraded faces of any size
+    dataroot_lq: str  # folder, zip file, LMDB or tars of degraded faces of any size
     out_size: int  # side of the results, in pixels
 
 
@@ -332,7 +332,7 @@ class WildOptions(ListOptions):
 class PairsOptions(ListOptions):
     """The keys of ``pairs``."""
 
-    dataroot_lq: str  # folder, zip file or LMDB of degraded faces of any size
+    dataroot_lq: str  # folder, zip file, LMDB or tars of degraded faces of any size
     dataroot_gt: str  # the same faces, undegraded, under the same names
     out_size: int | None = None  # side that the ground truth is resized to; ~ keeps it, and then all must have one size
 

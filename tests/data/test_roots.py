@@ -112,7 +112,7 @@ A, B = {"path": "a", "weight": 1}, {"path": "b", "weight": 1}
         ({"dataroot_gt": [A, {"paht": "b", "weight": 1}]}, "dataroot_gt:1:paht: unknown key.*Did you mean 'path'"),
         ({"dataroot_gt": [A, 3]}, "dataroot_gt: got .*expected a text or a list of a text or a mapping"),
         ({"dataroot_gt": [A, {"path": ["b"], "weight": 1}]}, "dataroot_gt:1:path: got a list; expected one path"),
-        ({"dataroot_gt": [A, {"path": "none", "weight": 1}]}, "dataroot_gt: none is not there"),
+        ({"dataroot_gt": [A, {"path": "none", "weight": 1}]}, "dataroot_gt:1: none is not there"),
         (
             {"dataroot_gt": [A, {"path": "b", "weight": 2000}]},
             r"dataroot_gt:1:weight: got 2000, which repeats .* 3,333 times",

@@ -16,7 +16,7 @@ from helpers.training_images import color_image, write_faces
 
 from gpen_plugin.data import image_source, tar_file
 from gpen_plugin.data.gpen_degradation_dataset import GPENDegradationDataset
-from gpen_plugin.data.image_source import FolderSource, TarSource
+from gpen_plugin.data.image_source import FolderSource, TarSource, open_source
 from gpen_plugin.errors import DataError
 
 
@@ -288,3 +288,7 @@ def test_a_missing_package_is_named(monkeypatch, tmp_path):
     monkeypatch.setattr("fsspec.core.url_to_fs", fail)
     with pytest.raises(DataError, match=r"s3://b/a\.tar cannot be opened \(Install s3fs to access S3\).*remote"):
         TarSource("s3://b/a.tar", "here", str(tmp_path))
+
+
+def test_a_name_that_ends_in_tar_is_opened_as_tars(shards):
+    np.testing.assert_array_equal(read_all(open_source(shards, "here")), read_all(TarSource(shards, "here")))
