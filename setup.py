@@ -47,6 +47,7 @@ setup(
         "evaluate": ["lpips", "onnxruntime"],
         "heic": ["pillow-heif"],
         "export": ["onnx", "onnxruntime", "onnxslim"],
+        "ray": ["ray[data]>=2.51"],  # gpen-restore --engine ray; tested with 2.60
         "remote": ["aiohttp", "fsspec"],  # tars at http(s)://; fsspec names the package for another protocol
         "test": ["gfpgan", "pytest", "pytest-xdist", "ruff", "selenium", "setuptools", "wheel"],
         "train": [

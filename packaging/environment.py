@@ -13,7 +13,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 SUPPORTED = ((3, 10), (3, 13))
 HOST = "basicsr==1.4.2"
-EXTRAS = "demo,evaluate,export,heic,test,train,video,web"  # all
+EXTRAS = "demo,evaluate,export,heic,test,train,video,web"  # all but remote, and ray: 70 MB for one test
 CONSTRAINTS = ROOT / "constraints.txt"
 
 

@@ -9,13 +9,13 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from gpen_plugin.errors import DataError, OptionError, handle_errors, plain_message
-from gpen_plugin.restore.ranks import Ranks
+from gpen_plugin.restore.ranks import ALONE, Ranks
 from gpen_plugin.version import __version__
 
 if TYPE_CHECKING:
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from gpen_plugin.restore.inputs import Inputs, Job
     from gpen_plugin.restore.manifest import Manifest
     from gpen_plugin.restore.outputs import Outputs
+    from gpen_plugin.restore.report import JobReport
     from gpen_plugin.restore.restorer import Restorer
     from gpen_plugin.restore.tasks import Inpaint
     from gpen_plugin.restore.workers import Facts, Inline, Workers
@@ -44,8 +45,12 @@ exit status: 0 all inputs restored, 1 an input failed (the others are restored),
 """
 
 # options that do not change what is restored; and files whose contents do
+_OF_RAY = ("address", "workers", "num_cpus", "num_gpus", "shard_size")
+_NOT_OF_RAY = ("jobs", "variants", "reference", "save_faces", "compare")
 _WITHOUT_EFFECT = ("inputs", "output", "overwrite", "redo", "report", "device", "batch", "jobs", "weights_dir")
+_WITHOUT_EFFECT += ("engine", *_OF_RAY)
 MEMORY_PER_JOB = 2 << 30  # bytes, for --jobs auto
+SHARD_SIZE = 200  # of --engine ray
 _FILES = ("detector_file", "reference", "inpaint_mask", "identity_model", "background")
 
 
@@ -60,6 +65,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         with _raise_keyboard_interrupt(signal.SIGTERM):
             ranks = Ranks.of_environment()
+            _check_engine(arguments, ranks)
+            if arguments.engine == "ray":
+                return restore_with_ray(arguments)
             inputs, folder, endings = check(arguments, ranks)  # before PyTorch is imported, which takes seconds
             with ranks.ending_together():
                 return restore(arguments, inputs, folder, endings, ranks)
@@ -79,7 +87,7 @@ def parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("inputs", nargs="+", metavar="INPUT", help="photographs, videos, folders, globs")
     output_help = "a folder; or a file name for a single photograph or video (default: the folder %(default)s)"
-    add("-o", "--output", type=Path, default=Path("restored"), help=output_help)
+    add("-o", "--output", type=_output, default=Path("restored"), help=output_help)
     add("--overwrite", action="store_true", help="replace existing files (default: an existing file is an error)")
     redo_help = (
         "restore everything again, and replace what earlier runs of this command have written (default: continue)"
@@ -134,6 +142,17 @@ def parser() -> argparse.ArgumentParser:
     add("--reference", type=Path, help="write one more result that mixes in latent codes of this face")
     add("--seed", type=int, default=0, help="random seed of the variants (default %(default)s)")
 
+    add = parser.add_argument_group("clusters (see docs/SCALE.md)").add_argument
+    engine_help = (
+        "ray: Ray Data on a cluster or on this machine. Then INPUT can be tars and URLs, too, and OUTPUT a URL"
+    )
+    add("--engine", default="local", choices=("local", "ray"), help=f"{engine_help} or shard-%%06d.tar")
+    add("--address", help="of a Ray cluster; auto finds the one of this machine (default: start Ray on this machine)")
+    add("--workers", type=int, help="most processes that restore (default: as many as the cluster has room for)")
+    add("--num-cpus", type=float, help="CPUs of each of them (default 1)")
+    add("--num-gpus", type=float, help="GPUs of each of them, e.g. 0.25 (default: 1 if the cluster has any)")
+    add("--shard-size", type=int, metavar="N", help="photographs in a written tar (default 200)")
+
     add = parser.add_argument_group("output files").add_argument
     add("--suffix", help="format of the written images, e.g. .png (default: that of the input)")
     add("--save-faces", action="store_true", help="write each face before and after to OUTPUT/faces")
@@ -150,6 +169,28 @@ def _job_count(text: str) -> int | str:
     return int(text)
 
 
+def _output(text: str) -> Path | str:
+    return text if "://" in text else Path(text)
+
+
+def _check_engine(arguments: argparse.Namespace, ranks: Ranks) -> None:
+    """Refuse options of the other engine."""
+    is_ray = arguments.engine == "ray"
+    for name in _NOT_OF_RAY if is_ray else _OF_RAY:
+        if getattr(arguments, name) != parser().get_default(name):
+            hint = "Leave one of the two out." if is_ray else "Add it."
+            got = f"got it {'with' if is_ray else 'without'} --engine ray"
+            raise OptionError(f"--{name.replace('_', '-')}", got, hint=hint)
+    for name in ("workers", "num_cpus", "num_gpus", "shard_size"):
+        if getattr(arguments, name) is not None and getattr(arguments, name) <= 0:
+            raise OptionError(f"--{name.replace('_', '-')}", f"got {getattr(arguments, name)}", "a number above 0")
+    if is_ray and ranks.count > 1:
+        got = f"got it in {ranks.count} processes of torchrun or srun"
+        raise OptionError("--engine ray", got, "one process", "Run the command without torchrun or srun.")
+    if not is_ray and (isinstance(arguments.output, str) or arguments.output.suffix == ".tar"):
+        raise OptionError("--output", f"got {arguments.output}", "a local folder", "For others add --engine ray.")
+
+
 def check(arguments: argparse.Namespace, ranks: Ranks) -> tuple["Inputs", Path, list[str]]:
     """Check the command line as far as that needs no PyTorch.
 
@@ -161,12 +202,8 @@ def check(arguments: argparse.Namespace, ranks: Ranks) -> tuple["Inputs", Path, 
     """
     from gpen_plugin.restore.inputs import expand
 
-    report = arguments.report = arguments.report and ranks.own_file(arguments.report)
-    if report and report.suffix.lower() != ".json":  # which might be a photograph
-        raise OptionError("--report", f"got {report}", "a name that ends in .json")
-    if report and not arguments.overwrite and os.path.lexists(report):
-        hint = "Pass --overwrite to replace it, or name another file."
-        raise OptionError("--report", f"{report} is there already", "a new file", hint)
+    arguments.report = arguments.report and ranks.own_file(arguments.report)
+    _check_report(arguments)
     endings = _variant_endings(arguments)
     inputs = expand(arguments.inputs, arguments.output, arguments.suffix, endings=endings)
     _check_videos(arguments, inputs.jobs)
@@ -174,6 +211,15 @@ def check(arguments: argparse.Namespace, ranks: Ranks) -> tuple["Inputs", Path, 
     output = arguments.output.expanduser()
     is_file = any(output == job.target for job in inputs.jobs)
     return _part(inputs, ranks), output.parent if is_file else output, endings
+
+
+def _check_report(arguments: argparse.Namespace) -> None:
+    report = arguments.report
+    if report and report.suffix.lower() != ".json":  # which might be a photograph
+        raise OptionError("--report", f"got {report}", "a name that ends in .json")
+    if report and not arguments.overwrite and os.path.lexists(report):
+        hint = "Pass --overwrite to replace it, or name another file."
+        raise OptionError("--report", f"{report} is there already", "a new file", hint)
 
 
 def _part(inputs: "Inputs", ranks: Ranks) -> "Inputs":
@@ -211,6 +257,7 @@ def _check_aligned(arguments: argparse.Namespace) -> None:
 def restore(arguments: argparse.Namespace, inputs: "Inputs", folder: Path, endings: Sequence[str], ranks: Ranks) -> int:
     """Restore the inputs of a command line that `check` has passed, and return the exit status."""
     from gpen_plugin.restore.outputs import Outputs
+    from gpen_plugin.restore.schedule import Schedule
 
     if ranks.count > 1 and arguments.device == "auto":
         arguments.device = _device_of(ranks)
@@ -224,7 +271,16 @@ def restore(arguments: argparse.Namespace, inputs: "Inputs", folder: Path, endin
             if not arguments.aligned:
                 print(f"faces: {facts.detector}\nmasks: {facts.mask}")
             with _manifest(arguments, facts, folder, ranks) as manifest:
-                return _run(arguments, inputs, outputs, endings, manifest, workers, ranks)
+                schedule = partial(
+                    Schedule,
+                    inputs.jobs,
+                    outputs,
+                    endings,
+                    chunk=facts.batch,
+                    manifest=manifest,
+                    redo=arguments.redo or arguments.overwrite,
+                )
+                return _run(arguments, inputs, facts.network, lambda done: workers.run(schedule(done)), ranks)
     finally:
         if ranks.count == 1:  # other ranks may be about to write
             outputs.close()
@@ -241,7 +297,7 @@ def _workers(
 ) -> "Inline | Workers":
     from gpen_plugin.restore.workers import Inline, Workers
 
-    cores = _usable_cores()
+    cores = max(1, _usable_cores() // int(os.environ.get("LOCAL_WORLD_SIZE", 1)))  # torchrun's
     count = min(_default_jobs(cores) if arguments.jobs == "auto" else arguments.jobs, total)
     if count < 2:
         return Inline(open_runner(arguments, outputs, endings))
@@ -291,27 +347,63 @@ def open_runner(
     return Runner(restorer, outputs, variants, aligned=arguments.aligned, shows_frames=index is None)
 
 
+def restore_with_ray(arguments: argparse.Namespace) -> int:
+    """Restore the inputs of a command line on a cluster, and return the exit status."""
+    from gpen_plugin.restore import ray_engine
+    from gpen_plugin.restore.inputs import Inputs
+    from gpen_plugin.restore.manifest import Manifest
+    from gpen_plugin.restore.outputs import Outputs
+
+    _check_report(arguments)
+    output, shards = ray_engine.split_output(str(arguments.output))
+    items, skipped_files = ray_engine.list_items(arguments.inputs, output, arguments.suffix)
+    folder = Path(output).expanduser()
+    outputs = Outputs(folder, overwrite=arguments.overwrite)
+    # finds wrong options before Ray starts
+    facts = open_runner(argparse.Namespace(**vars(arguments) | {"device": "cpu"}), outputs, ()).facts
+    print(f"network: {facts.network}")
+    settings, redo = _settings(arguments, facts), arguments.redo or arguments.overwrite
+    with contextlib.ExitStack() as stack:
+        if shards or isinstance(arguments.output, str):
+            records = ray_engine.SegmentRecords(output, settings, shards=shards, redo=redo)
+        else:
+            outputs.open()
+            stack.callback(outputs.close)
+            manifest = Manifest(folder, settings)
+            records = ray_engine.ManifestRecords(folder, manifest, redo=redo, overwrite=arguments.overwrite)
+        stack.callback(records.close)
+        runner = ray_engine.RayRunner(
+            {**_restorer_options(arguments), "aligned": arguments.aligned, "weights_dir": arguments.weights_dir},
+            records,
+            output,
+            suffix=arguments.suffix,
+            address=arguments.address,
+            workers=arguments.workers,
+            num_cpus=arguments.num_cpus or 1,
+            num_gpus=arguments.num_gpus,
+            batch=arguments.batch,
+            shard_size=(arguments.shard_size or SHARD_SIZE) if shards else None,
+        )
+        inputs = Inputs(items, skipped_files, [])
+        return _run(arguments, inputs, facts.network, lambda done: runner(items, done), ALONE)
+
+
 def _run(
     arguments: argparse.Namespace,
     inputs: "Inputs",
-    outputs: "Outputs",
-    endings: Sequence[str],
-    manifest: "Manifest | None",
-    workers: "Inline | Workers",
+    network: str,
+    run: Callable[[Callable[["JobReport"], None]], None],  # runs the jobs, and reports each
     ranks: Ranks,
 ) -> int:
     """Run the jobs, print notes and errors of each when it is done, and return the exit status."""
     from tqdm import tqdm
 
     from gpen_plugin.restore.report import JobReport, Report, ReportFile
-    from gpen_plugin.restore.schedule import Schedule
 
     started = time.monotonic()
     total = len(inputs.jobs) + len(inputs.unreadable)
     report = Report(total, arguments.aligned, skipped_files=inputs.skipped_files)
-    file = arguments.report and ReportFile(
-        arguments.report, workers.facts.network, vars(arguments), inputs.skipped_files
-    )
+    file = arguments.report and ReportFile(arguments.report, network, vars(arguments), inputs.skipped_files)
     lost = False
 
     def done(job: JobReport) -> None:
@@ -331,20 +423,11 @@ def _run(
                 entry = json.dumps(job.to_dict(), default=str)
                 progress.write(f"gpen_plugin: {plain_message(error)} Its entry: {entry}", file=sys.stderr)
 
-    schedule = Schedule(
-        inputs.jobs,
-        outputs,
-        endings,
-        done,
-        chunk=workers.facts.batch,
-        manifest=manifest,
-        redo=arguments.redo or arguments.overwrite,
-    )
     try:
         with tqdm(total=total, unit="input", disable=ranks.rank > 0) as progress:
             for folder, error in inputs.unreadable:
                 done(JobReport(folder, None, error=plain_message(error)))
-            workers.run(schedule)
+            run(done)
     finally:
         report.seconds = time.monotonic() - started
         print(ranks.label + report.summary(), flush=True)
@@ -356,42 +439,54 @@ def _manifest(
     arguments: argparse.Namespace, facts: "Facts", folder: Path, ranks: Ranks
 ) -> "contextlib.AbstractContextManager[Manifest | None]":
     """The manifest of the output folder; none for a single input with an output file of its own."""
-    from gpen_plugin.restore.manifest import Manifest, settings_digest
+    from gpen_plugin.restore.manifest import Manifest
 
     if arguments.output.expanduser() != folder:
         return contextlib.nullcontext()
+    return contextlib.closing(Manifest(folder, _settings(arguments, facts), ranks))
+
+
+def _settings(arguments: argparse.Namespace, facts: "Facts") -> str:
+    """Digest of all that decides the results, besides the inputs."""
+    from gpen_plugin.restore.manifest import settings_digest
+
     files = [facts.network_file, *(getattr(arguments, name) for name in _FILES)]
     settings = {name: value for name, value in vars(arguments).items() if name not in _WITHOUT_EFFECT}
     if not arguments.aligned:
         settings |= {"detector": facts.detector, "mask": facts.mask}
-    return contextlib.closing(Manifest(folder, settings_digest({**settings, "version": __version__}, files), ranks))
+    return settings_digest({**settings, "version": __version__}, files)
 
 
 def _restorer(arguments: argparse.Namespace) -> "Restorer":
     from gpen_plugin.restore.restorer import Restorer
 
-    return Restorer(
-        arguments.model,
-        key=arguments.key,
-        device=arguments.device,
-        precision=arguments.precision,
-        task=_task(arguments),
-        detector=arguments.detector,
-        detector_file=arguments.detector_file,
-        min_face=arguments.min_face,
-        max_face=arguments.max_face,
-        skip_sharp=None if arguments.sharp_faces is None else arguments.sharp_faces == "keep",
-        template=arguments.template,
-        mask=arguments.mask,
-        alpha=arguments.alpha,
-        upscale=arguments.upscale,
-        background=arguments.background,
-        tile=arguments.tile,
-        batch=arguments.batch,
-        keep_color=arguments.keep_color,
-        identity=arguments.identity,
-        identity_model=arguments.identity_model,
-    )
+    return Restorer(**_restorer_options(arguments))
+
+
+def _restorer_options(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Arguments of `Restorer`."""
+    return {
+        "model": arguments.model,
+        "key": arguments.key,
+        "device": arguments.device,
+        "precision": arguments.precision,
+        "task": _task(arguments),
+        "detector": arguments.detector,
+        "detector_file": arguments.detector_file,
+        "min_face": arguments.min_face,
+        "max_face": arguments.max_face,
+        "skip_sharp": None if arguments.sharp_faces is None else arguments.sharp_faces == "keep",
+        "template": arguments.template,
+        "mask": arguments.mask,
+        "alpha": arguments.alpha,
+        "upscale": arguments.upscale,
+        "background": arguments.background,
+        "tile": arguments.tile,
+        "batch": arguments.batch,
+        "keep_color": arguments.keep_color,
+        "identity": arguments.identity,
+        "identity_model": arguments.identity_model,
+    }
 
 
 def _task(arguments: argparse.Namespace) -> "str | Inpaint | None":

@@ -5,7 +5,7 @@ import os
 import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Literal
 
 from gpen_plugin.data.image_source import IMAGE_SUFFIXES
@@ -29,7 +29,7 @@ Identity = tuple[int, int]
 
 @dataclass(frozen=True)
 class Job:
-    source: Path  # the input
+    source: Path | str  # the input; a URL is a str
     kind: Kind  # of the input
     target: Path  # the result
     replaces: bool = False  # whether results of an earlier attempt may be replaced
@@ -272,6 +272,11 @@ def _target(file: _Found, suffix: str | None) -> Path:
     written = WRITTEN_SUFFIXES if file.kind == "image" else WRITTEN_VIDEOS
     is_written = file.source.suffix.lower() in written
     return file.relative if is_written else file.relative.with_name(file.relative.name + written[0])
+
+
+def target_name(name: PurePath, suffix: str | None) -> PurePath:
+    """The name of the result of an image; `suffix` as for `expand`."""
+    return _target(_Found(name, name, searched=True), suffix)
 
 
 def _single_job(found: list[_Found], output: Path, suffix: str | None) -> Job:

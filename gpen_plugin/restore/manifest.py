@@ -4,7 +4,7 @@ One JSON object per line. A job has a line when it starts and another when it en
 appended, so a process that is killed loses at most the line that it was writing, and that job is run again. Each rank
 of torchrun or srun appends to a file of its own, ``manifest-0-of-4.jsonl``; all of them are read.
 
-    source     absolute path of the input
+    source     absolute path or URL of the input
     status     ``started``, ``done`` or ``failed``
     settings   digest of the options and weights, see `settings_digest`
     size, mtime_ns, sha256   of the input when the job started
@@ -118,16 +118,23 @@ class Manifest:
         hint = "Pass --redo to restore it again, or name another folder."
         if known.settings != self._settings:
             raise DataError(str(job.target), "was restored with other options or weights", "those of this run", hint)
-        if not _same_input(job.source, line):
+        if isinstance(job.source, Path) and not _same_input(job.source, line):
             raise DataError(str(job.target), f"was restored before {job.source} changed", "the same input", hint)
         if there != line["outputs"]:
             raise DataError(str(job.target), "has changed since it was written", "the result of an earlier run", hint)
         return line
 
-    def start(self, job: Job) -> None:
-        """Record that a job starts. DataError if the input or the manifest cannot be accessed."""
+    def targets(self) -> dict[str, Path]:
+        """Paths of the results of all inputs that have a line."""
+        return {source: self._folder / known.target for source, known in self._known.items()}
+
+    def start(self, job: Job, state: Mapping[str, Any] | None = None) -> None:
+        """Record that a job starts. DataError if the input or the manifest cannot be accessed.
+
+        `state`: size, mtime_ns and sha256 of the input; None to find them.
+        """
         line = {"source": _key(job), "settings": self._settings, "target": self._relative(job.target)}
-        line |= _state(job.source)
+        line |= _state(job.source) if state is None else state
         self._append({**line, "status": "started"})
         self._started[_key(job)] = line, time.monotonic()
 
@@ -136,15 +143,15 @@ class Manifest:
         if _key(job) not in self._started:
             return
         line, since = self._started.pop(_key(job))
-        failed = "error" in report
-        line |= {
-            "status": "failed" if failed else "done",
-            "seconds": round(time.monotonic() - since, 3),
-            "report": dict(report),
-        }
-        if not failed:
+        line |= {"seconds": round(time.monotonic() - since, 3), "report": dict(report)}
+        if "error" not in report:
             line["outputs"] = {self._relative(path): path.stat().st_size for path in outputs}
-        self._append(line)
+        self.record(job, line)
+
+    def record(self, job: Job, entry: Mapping[str, Any]) -> None:
+        """Record a job that ended elsewhere. `entry`: fields of its line, from size to report."""
+        line = {"settings": self._settings, **entry, "source": _key(job), "target": self._relative(job.target)}
+        self._append({**line, "status": "failed" if "error" in entry["report"] else "done"})
 
     def _read(self, path: Path) -> int:
         """Read a file, and return the size of its whole lines."""
@@ -196,7 +203,7 @@ class Manifest:
 
 
 def _key(job: Job) -> str:
-    return os.path.abspath(job.source)
+    return os.path.abspath(job.source) if isinstance(job.source, Path) else job.source
 
 
 def _state(source: Path) -> dict[str, Any]:

@@ -98,7 +98,7 @@ class Outputs:
             paths.append(self.side_path(FACES_FOLDER, job, "_00_before.png"))
         there = next((path for path in paths if os.path.lexists(path) and path not in self._replaceable), None)
         if there is not None:
-            raise _exists_error(there)
+            raise exists_error(there)
 
     def write(self, path: Path, data: bytes) -> None:
         """Write a file completely or not at all. DataError if that fails, or the file exists."""
@@ -114,7 +114,7 @@ class Outputs:
         """A file that gets its name at the end of the block, unless an error occurs. See `write`."""
         self.make_parents(path)
         if not self._overwrite and path not in self._replaceable and os.path.lexists(path):
-            raise _exists_error(path)
+            raise exists_error(path)
         with whole_file(path) as file:
             yield file
         self._replaceable.discard(path)
@@ -164,6 +164,6 @@ def shorten_name(name: str, ending: str) -> str:
     return name + digest + ending
 
 
-def _exists_error(path: Path) -> DataError:
+def exists_error(path: Path) -> DataError:
     hint = "Pass --overwrite to replace it, or name another folder."
     return DataError(str(path), "is there already", "a new file", hint)

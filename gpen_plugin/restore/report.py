@@ -109,6 +109,7 @@ class Report:
     _videos: list[str] = field(default_factory=list, init=False)
 
     def add(self, job: JobReport) -> None:
+        self.total = max(self.total, self._done + self._failed.count + 1)  # a tar is one input until it is read
         if job.error is not None:
             self._failed.add(job.source)
             return
