@@ -5,6 +5,7 @@ import json
 import math
 import os
 import time
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -103,9 +104,8 @@ class Report:
     _earlier: int = field(default=0, init=False)
     _failed: _Names = field(default_factory=_Names, init=False)
     _empty: _Names = field(default_factory=_Names, init=False)
-    _with_skipped: _Names = field(default_factory=_Names, init=False)
-    _skipped: int = field(default=0, init=False)
-    _reasons: set[str] = field(default_factory=set, init=False)
+    _unchanged: dict[str, _Names] = field(default_factory=dict, init=False)  # inputs by reason
+    _reasons: Counter[str] = field(default_factory=Counter, init=False)  # numbers of faces
     _videos: list[str] = field(default_factory=list, init=False)
 
     def add(self, job: JobReport) -> None:
@@ -118,11 +118,10 @@ class Report:
         self.faces += job.found
         if not job.found:
             self._empty.add(job.source)
-        reasons = [face.skip_reason for face in job.faces if face.skip_reason]
-        if reasons:
-            self._skipped += len(reasons)
-            self._reasons.update(reasons)
-            self._with_skipped.add(job.source)
+        reasons = Counter(face.skip_reason for face in job.faces if face.skip_reason)
+        self._reasons += reasons
+        for reason in reasons:
+            self._unchanged.setdefault(reason, _Names()).add(job.source)
         if job.video:
             self._videos.append(f"{job.source.name}: {_count(job.video['frames'], 'frame')}")
 
@@ -136,17 +135,18 @@ class Report:
         written = f"{self._done} of {_count(self.total, 'input')} written"
         if self._earlier:
             written += f" ({self._earlier} of them by an earlier run)"
-        lines = [f"{written}, {_count(self.faces, 'face')}, {self.seconds:.1f} s"]
+        faces = f"{_count(self.faces, 'face')} found"
+        if unchanged := self._reasons.total():
+            faces += f", {self.faces - unchanged} restored"
+        lines = [f"{written}, {faces}, {self.seconds:.1f} s"]
         if self._failed.count:
-            lines.append(f"not written: {self._failed}")
+            lines.append(f"{self._failed.count} not written: {self._failed}")
         if rest := self.total - self._done - self._failed.count:
             lines.append(f"not started: {_count(rest, 'input')}")
         if self._empty.count and not self.aligned:
-            lines.append(f"no face in: {self._empty}")
-        if self._skipped:
-            reasons = sorted(self._reasons)
-            because = _join_names(reasons[:MAX_NAMES], len(reasons), "; ")
-            lines.append(f"{_count(self._skipped, 'face')} left unchanged ({because}) in: {self._with_skipped}")
+            lines.append(f"no face in {_count(self._empty.count, 'input')}: {self._empty}")
+        for reason, number in self._reasons.most_common():
+            lines.append(f"{_count(number, 'face')} left unchanged, {reason}: {self._unchanged[reason]}")
         if self.skipped_files:
             names = _join_names(self.skipped_files[:MAX_NAMES], len(self.skipped_files), ", ")
             lines.append(f"skipped: {_count(len(self.skipped_files), 'file')}: {names}")

@@ -255,7 +255,7 @@ class Restorer:
         if self._gate is None:
             return face
         similarity = self._gate(face.crop, face.restored, self.template)
-        reason = f"identity {similarity:.2f} is below {self._gate.threshold:g}"
+        reason = f"identity below {self._gate.threshold:g} (--identity)"
         return replace(
             face, identity=similarity, skip_reason=reason if self._gate.rejects(similarity) else face.skip_reason
         )

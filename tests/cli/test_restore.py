@@ -70,7 +70,7 @@ def test_photograph_without_faces_is_copied_with_status_3(run, tmp_path):
     status, said = run("a.png", "-o", "out", detector=Detector())
     assert status == 3
     assert (cv2.imread(str(tmp_path / "out/a.png")) == photograph()).all()
-    assert "no face in: a.png" in said.out
+    assert "no face in 1 input: a.png" in said.out
 
 
 @pytest.mark.parametrize("error", [MemoryError(), cv2.error("Insufficient memory")])

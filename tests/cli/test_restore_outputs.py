@@ -252,7 +252,7 @@ def test_faces_below_min_face_are_reported(run, tmp_path):
     source = write(tmp_path / "a.png")
     status, said = run("a.png", "-o", "out", "--min-face", 500)
     assert status == 0
-    assert "2 faces left unchanged (smaller than 500 px (--min-face)) in: a.png" in said.out
+    assert "2 faces left unchanged, smaller than 500 px (--min-face): a.png" in said.out
     assert (tmp_path / "out/a.png").read_bytes() == source.read_bytes()
 
 

@@ -27,30 +27,35 @@ def report(*jobs: JobReport, aligned: bool = False, total: int | None = None) ->
 
 
 def test_summary_names_skipped_files():
-    unlike = [face("identity 0.25 is below 0.5"), face("identity 0.40 is below 0.5")]
+    unlike, small = face("identity below 0.5 (--identity)"), face("smaller than 16 px (--min-face)")
     jobs = [
-        JobReport(Path("a.png"), TARGET, [face(), *unlike]),
+        JobReport(Path("a.png"), TARGET, [face(), unlike, small]),
         JobReport(Path("b.png"), TARGET),
         JobReport(Path("c.png"), TARGET, error="c.png: is empty"),
-        JobReport(Path("d.png"), TARGET, unlike[:1]),
+        JobReport(Path("d.png"), TARGET, [unlike]),
     ]
     assert report(*jobs, total=5).summary().splitlines() == [
-        "3 of 5 inputs written, 4 faces, 2.0 s",
-        "not written: c.png",
+        "3 of 5 inputs written, 4 faces found, 1 restored, 2.0 s",
+        "1 not written: c.png",
         "not started: 1 input",
-        "no face in: b.png",
-        "3 faces left unchanged (identity 0.25 is below 0.5; identity 0.40 is below 0.5) in: a.png, d.png",
+        "no face in 1 input: b.png",
+        "2 faces left unchanged, identity below 0.5 (--identity): a.png, d.png",
+        "1 face left unchanged, smaller than 16 px (--min-face): a.png",
     ]
 
 
 def test_one_is_no_plural_and_aligned_images_are_not_searched():
-    assert report(JobReport(Path("a.png"), TARGET, [face()])).summary() == "1 of 1 input written, 1 face, 2.0 s"
-    assert report(JobReport(Path("a.png"), TARGET), aligned=True).summary() == "1 of 1 input written, 0 faces, 2.0 s"
+    assert report(JobReport(Path("a.png"), TARGET, [face()])).summary() == "1 of 1 input written, 1 face found, 2.0 s"
+    assert (
+        report(JobReport(Path("a.png"), TARGET), aligned=True).summary() == "1 of 1 input written, 0 faces found, 2.0 s"
+    )
 
 
 def test_long_lists_are_cut():
     summary = report(*(JobReport(Path(f"{number}.png"), TARGET) for number in range(20))).summary()
-    assert summary.endswith("no face in: " + ", ".join(f"{number}.png" for number in range(12)) + ", and 8 more")
+    assert summary.endswith(
+        "no face in 20 inputs: " + ", ".join(f"{number}.png" for number in range(12)) + ", and 8 more"
+    )
 
 
 @pytest.mark.parametrize(
