@@ -1,6 +1,7 @@
 import errno
 import io
 import os
+import zlib
 from pathlib import Path
 
 import cv2
@@ -11,6 +12,7 @@ from helpers.photographs import MODES, bgr, exif_bytes, image, noise, png
 from PIL import Image
 
 from gpen_plugin.errors import DataError, OptionError, ShapeError
+from gpen_plugin.images import encode
 from gpen_plugin.images.photograph import Photograph, read_photograph, write_photograph
 
 
@@ -69,6 +71,21 @@ def test_16_bit_round_trip(tmp_path, suffix, channels):
     np.testing.assert_array_equal(again.pixels, photograph.pixels)
     if channels == 4:
         np.testing.assert_array_equal(again.alpha, samples[:, :, 3])
+
+
+@pytest.mark.parametrize("suffix", [".png", ".tif"])
+@pytest.mark.parametrize("dtype", ["uint8", "uint16"])
+@pytest.mark.parametrize("grain", [True, False])
+def test_grain_is_compressed_without_a_search_for_repetitions(tmp_path, monkeypatch, suffix, dtype, grain):
+    rows = np.random.default_rng(0).normal(128, 9, (1000, 64, 3) if grain else (10, 64, 3))
+    scale = np.iinfo(dtype).max // 255
+    pixels = np.tile(scale * rows, (1 if grain else 100, 1, 1)).astype(dtype)
+    write_photograph(tmp_path / f"new{suffix}", Photograph.of(pixels))
+    monkeypatch.setattr(encode, "_zlib_strategy", lambda samples: zlib.Z_DEFAULT_STRATEGY)
+    write_photograph(tmp_path / f"usual{suffix}", Photograph.of(pixels))
+    new, usual = ((tmp_path / f"{name}{suffix}").stat().st_size for name in ("new", "usual"))
+    assert new < usual if grain else new == usual
+    assert (read_photograph(tmp_path / f"new{suffix}").pixels == pixels).all()
 
 
 @pytest.mark.parametrize("suffix", [".png", ".tif"])
