@@ -160,23 +160,28 @@ def check(album: Path, output: Path, options: argparse.Namespace) -> list[str]:
     done = Counter(line["source"] for line in lines if line["status"] == "done")
     twice = sum(number > 1 for number in done.values())
     problems += [f"{twice} photographs are recorded as done more than once"] * bool(twice)
-    sample = sorted(random.Random(options.seed).sample(sorted(inputs), min(options.sample, len(inputs))))
-    again = options.work / "again"
-    files = [str((album / name).with_suffix(".jpg")) for name in sample]
-    command = [*RESTORE, *files, "--suffix", SUFFIX, "-o", str(again), "--redo"]
-    subprocess.run(command, check=True, capture_output=True)
-    different = [name for name in sample if (again / Path(name).name).read_bytes() != (output / name).read_bytes()]
-    problems += [f"{len(different)} of {len(sample)} results differ from those of one process"] * bool(different)
+    if different := differing(sorted(random.Random(options.seed).sample(sorted(inputs), options.sample)), options):
+        problems.append(f"{len(different)} of {options.sample} results differ from those of one process")
     started = Counter(line["source"] for line in lines if line["status"] == "started")
     print(f"{sum(number > 1 for number in started.values())} photographs were begun more than once")
     return problems
 
 
+def differing(sample: list[str], options: argparse.Namespace) -> list[str]:
+    """The results that are not what one process writes."""
+    if not sample:
+        return []
+    album, output, again = (options.work / name for name in ("album", "restored", "again"))
+    files = [str((album / name).with_suffix(".jpg")) for name in sample]
+    command = [*RESTORE, *files, "--suffix", SUFFIX, "-o", str(again), "--redo"]
+    subprocess.run(command, check=True, capture_output=True)
+    return [name for name in sample if (again / Path(name).name).read_bytes() != (output / name).read_bytes()]
+
+
 def write_figures(runs: list[dict], problems: list[str], options: argparse.Namespace) -> None:
     seconds = sum(run["seconds"] for run in runs)
-    print(
-        f"{options.count} photographs, {len(runs) - 1} kills, {seconds:.0f} s in all: {options.count / seconds:.1f} a second"
-    )
+    rate = options.count / seconds
+    print(f"{options.count} photographs, {len(runs) - 1} kills, {seconds:.0f} s in all: {rate:.1f} a second")
     print(f"memory at most {max(m for run in runs for _, _, m in run['memory']) / MIB:.0f} MiB")
     print("\n".join(problems) or "Each photograph has one result, and the sample has the bytes of one process.")
     (options.work / "collection.json").write_text(json.dumps({"runs": runs, "problems": problems}))
