@@ -349,6 +349,7 @@ def open_runner(
 
 def restore_with_ray(arguments: argparse.Namespace) -> int:
     """Restore the inputs of a command line on a cluster, and return the exit status."""
+    from gpen_plugin.data.tar_file import is_remote
     from gpen_plugin.restore import ray_engine
     from gpen_plugin.restore.inputs import Inputs
     from gpen_plugin.restore.manifest import Manifest
@@ -363,6 +364,10 @@ def restore_with_ray(arguments: argparse.Namespace) -> int:
     facts = open_runner(argparse.Namespace(**vars(arguments) | {"device": "cpu"}), outputs, ()).facts
     print(f"network: {facts.network}")
     settings, redo = _settings(arguments, facts), arguments.redo or arguments.overwrite
+    options = {**_restorer_options(arguments), "weights_dir": arguments.weights_dir}
+    for name in ("model", "weights_dir", *_FILES):  # the workers of a cluster have another folder
+        if options.get(name) and os.path.exists(options[name]):
+            options[name] = os.path.abspath(options[name])
     with contextlib.ExitStack() as stack:
         if shards or isinstance(arguments.output, str):
             records = ray_engine.SegmentRecords(output, settings, shards=shards, redo=redo)
@@ -373,9 +378,9 @@ def restore_with_ray(arguments: argparse.Namespace) -> int:
             records = ray_engine.ManifestRecords(folder, manifest, redo=redo, overwrite=arguments.overwrite)
         stack.callback(records.close)
         runner = ray_engine.RayRunner(
-            {**_restorer_options(arguments), "aligned": arguments.aligned, "weights_dir": arguments.weights_dir},
+            {**options, "aligned": arguments.aligned},
             records,
-            output,
+            output if is_remote(output) else os.path.abspath(folder),
             suffix=arguments.suffix,
             address=arguments.address,
             workers=arguments.workers,

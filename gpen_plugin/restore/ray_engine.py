@@ -14,6 +14,7 @@ import os
 import pickle
 import signal
 import tarfile
+import threading
 import time
 import uuid
 import warnings
@@ -22,6 +23,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from fnmatch import fnmatch
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple, Protocol
+
+import cv2
+import torch
 
 from gpen_plugin.checkpoints import download
 from gpen_plugin.data.image_source import IMAGE_SUFFIXES
@@ -412,8 +416,9 @@ def _report(source: str, target: str | Path, report: Mapping[str, Any]) -> JobRe
 class RestoreRows(RestoreBatch):
     """`RestoreBatch` for the rows of `ReadItem`, on any machine of a cluster."""
 
-    def __init__(self, weights_dir: Path | None, **options: Any):
+    def __init__(self, weights_dir: str | None, **options: Any):
         super().__init__("image", "name", **options)
+        cv2.setNumThreads(torch.get_num_threads())  # which Ray limits to the worker's CPUs
         if weights_dir:
             download.add_search_dir(weights_dir)
 
@@ -466,7 +471,8 @@ class RayRunner:
             warnings.simplefilter("ignore")  # Ray's, on a number of blocks that is small
             stop = signal.getsignal(signal.SIGTERM)
             ray.init(self._address, ignore_reinit_error=True, log_to_driver=False, logging_level=logging.ERROR)
-            signal.signal(signal.SIGTERM, stop)  # which Ray has replaced
+            if threading.current_thread() is threading.main_thread():
+                signal.signal(signal.SIGTERM, stop)  # which Ray has replaced
             import ray.data
 
             ray.data.DataContext.get_current().enable_progress_bars = False
