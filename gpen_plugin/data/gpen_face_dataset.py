@@ -142,6 +142,8 @@ class GPENFaceDataset(Dataset):
         self._gt = self.options.source("dataroot_gt", where)
         self.keys = first_keys(self._gt, self.options.num_images)  # each image once
         self._epoch = self.options.weighted_epoch(self._gt, where)
+        if self._epoch is not None:
+            logging.getLogger("basicsr").info(f"{where}:dataroot_gt: {self._epoch}")
         self._warned: set[str] = set()
         self._warned_of_small = False
 

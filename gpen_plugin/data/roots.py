@@ -104,6 +104,10 @@ class WeightedEpoch:
     def __len__(self) -> int:
         return self._ends[-1]
 
+    def __str__(self) -> str:
+        parts = (f"{entries:,} from {images:,}" for entries, images in zip(self._entries, self._images, strict=True))
+        return f"an epoch of {len(self):,} images, by root {', '.join(parts)}"
+
     def image(self, index: int, epoch: int) -> int:
         """The image at an index of an epoch, as its index in `keys`."""
         root = bisect_right(self._ends, index)

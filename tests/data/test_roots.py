@@ -56,8 +56,10 @@ def test_weights_are_frequencies_and_images_of_a_root_are_used_equally(images, w
 
 
 @pytest.mark.parametrize("ratio", [1, 2])
-def test_ranks_of_the_hosts_sampler_share_an_epoch(roots, ratio):
-    data = dataset(weighted(roots), dataset_enlarge_ratio=ratio)
+def test_ranks_of_the_hosts_sampler_share_an_epoch(roots, ratio, caplog):
+    with caplog.at_level("INFO", "basicsr"):
+        data = dataset(weighted(roots), dataset_enlarge_ratio=ratio)
+    assert "datasets:train:dataroot_gt: an epoch of 28 images, by root 16 from 5, 8 from 3, 4 from 4" in caplog.text
     assert (len(data), len(data.keys)) == (28, 12)
     found = Counter()
     for rank in range(2):
