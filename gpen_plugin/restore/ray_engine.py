@@ -39,7 +39,7 @@ from gpen_plugin.restore.report import FaceReport, JobReport
 from gpen_plugin.restore.restore_batch import REPORT, RestoreBatch
 
 MAX_TASKS = 10_000  # of reading
-FILES_PER_TASK = 16  # that are read together, and restored again if a worker is lost
+FILES_PER_TASK = 8  # that are read together, and restored again if a worker is lost
 _NOWHERE = Path(os.devnull, "results")  # a folder that cannot be among the inputs
 _PART = ".gpen-{}.part"
 LINES_PER_SEGMENT = 500
