@@ -12,8 +12,7 @@ import torch
 from torch import nn
 
 from gpen_plugin.baselines.method import RANDOM, RANDOM_NOTE, describe_file
-from gpen_plugin.checkpoints import checkpoint
-from gpen_plugin.checkpoints.download import sha256_of
+from gpen_plugin.checkpoints import checkpoint, sha256_of
 from gpen_plugin.errors import CheckpointError, OptionError
 from gpen_plugin.host.patches import vgg_offline
 from gpen_plugin.restore.network import build_network, load_network_weights, seeded_init

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 
 from gpen_plugin.archs.gan_prior_arch import GANPrior
 from gpen_plugin.baselines.method import Sample
-from gpen_plugin.checkpoints.download import sha256_of
+from gpen_plugin.checkpoints import sha256_of
 from gpen_plugin.data.image_source import resize_square
 from gpen_plugin.data.rng import rng_from_key
 from gpen_plugin.errors import GPENError, OptionError

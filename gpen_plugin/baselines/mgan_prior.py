@@ -24,7 +24,8 @@ from gpen_plugin.baselines.inversion import (
     seeded_noise,
 )
 from gpen_plugin.baselines.method import Sample, seeded
-from gpen_plugin.checkpoints.download import find_weights, sha256_of
+from gpen_plugin.checkpoints import sha256_of
+from gpen_plugin.checkpoints.download import find_weights
 from gpen_plugin.errors import MissingFileError, OptionError
 from gpen_plugin.metrics.lpips import BACKBONES
 from gpen_plugin.nets.loading import load_frozen, load_tensors

@@ -20,8 +20,8 @@ from gpen_plugin.archs.key_maps import from_authors
 from gpen_plugin.archs.psp_arch import PSP, sizes_of_published
 from gpen_plugin.baselines.inversion import Downscaler, FrozenPrior, check_at_least, check_positive
 from gpen_plugin.baselines.method import Sample, seeded
-from gpen_plugin.checkpoints import checkpoint
-from gpen_plugin.checkpoints.download import find_weights, sha256_of
+from gpen_plugin.checkpoints import checkpoint, sha256_of
+from gpen_plugin.checkpoints.download import find_weights
 from gpen_plugin.checkpoints.network_spec import summarize_file
 from gpen_plugin.config import schema
 from gpen_plugin.data.gpen_face_dataset import GPENFaceDataset

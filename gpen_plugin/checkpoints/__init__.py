@@ -1,13 +1,17 @@
 """Weight files: read, write, convert, grow, download.
 
-Here, without PyTorch, so that a command can list them: the kinds of file that conversion writes.
+Here is what needs no PyTorch: the kinds of file that conversion writes, and digests.
 """
 
+import hashlib
+import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from gpen_plugin.archs.key_maps import Layout
+
+_CHUNK = 1 << 20  # bytes
 
 
 @dataclass(frozen=True)
@@ -28,3 +32,12 @@ TARGETS = {
     "modelscope": Target("authors"),
     "stylegan2": Target("stylegan2", "params", "params_ema"),
 }
+
+
+def sha256_of(path: str | os.PathLike) -> str:
+    """The digest of a file in 64 hex digits."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as stream:
+        while chunk := stream.read(_CHUNK):
+            digest.update(chunk)
+    return digest.hexdigest()

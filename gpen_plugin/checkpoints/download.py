@@ -5,7 +5,6 @@ this package. If ``$GPEN_PLUGIN_OFFLINE`` is set, nothing is downloaded.
 """
 
 import contextlib
-import hashlib
 import http.client
 import os
 import queue
@@ -30,7 +29,6 @@ PACKAGE = Path(__file__).parents[1] / "weights"  # files that come with this pac
 CONNECT_TIMEOUT = 2  # seconds to find the server's address and to connect
 READ_TIMEOUT = 30  # seconds that a connected server may be silent
 MIN_DIGEST_PREFIX = 8  # hex digits
-_CHUNK = 1 << 20  # bytes
 
 
 @dataclass(frozen=True)
@@ -121,15 +119,6 @@ def read_weights(path: str | os.PathLike) -> Mapping:
     if not isinstance(content, Mapping):
         raise CheckpointError(str(path), f"holds a {type(content).__name__}", "tensors by name", "Download it again.")
     return content
-
-
-def sha256_of(path: str | os.PathLike) -> str:
-    """The digest of a file in 64 hex digits."""
-    digest = hashlib.sha256()
-    with open(path, "rb") as stream:
-        while chunk := stream.read(_CHUNK):
-            digest.update(chunk)
-    return digest.hexdigest()
 
 
 _failures: dict[WeightFile, str] = {}  # a metric asks again at each image, and each time could wait for the network

@@ -76,8 +76,8 @@ def _export(options: argparse.Namespace, how: ExportOptions) -> None:
 
 def _metadata(options: argparse.Namespace, path: Path, network: "TorchNetwork", spec: "NetworkSpec") -> dict[str, str]:
     """Stored in the file. Tools that crop faces read their alignment and value range here."""
+    from gpen_plugin.checkpoints import sha256_of
     from gpen_plugin.checkpoints.checkpoint import license_of
-    from gpen_plugin.checkpoints.download import sha256_of
 
     license = license_of(path)
     low, high = network.value_range

@@ -32,8 +32,7 @@ from gpen_plugin.baselines.method import (
 from gpen_plugin.baselines.mgan_prior import MGANPrior, MGANPriorOptions
 from gpen_plugin.baselines.psp import PSPMethod, PSPOptions, load_published
 from gpen_plugin.baselines.pulse import Pulse, PulseOptions
-from gpen_plugin.checkpoints import checkpoint
-from gpen_plugin.checkpoints.download import sha256_of
+from gpen_plugin.checkpoints import checkpoint, sha256_of
 from gpen_plugin.config import schema
 from gpen_plugin.data.image_source import FolderSource, resize_square
 from gpen_plugin.errors import DataError, OptionError, ShapeError

@@ -25,7 +25,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
-from gpen_plugin.checkpoints.download import sha256_of
+from gpen_plugin.checkpoints import sha256_of
 from gpen_plugin.errors import DataError, OptionError
 from gpen_plugin.restore.inputs import Job
 from gpen_plugin.restore.ranks import ALONE, Ranks
