@@ -4,12 +4,11 @@ import contextlib
 import json
 import os
 import signal
-import subprocess
-import sys
 import time
 
 import cv2
 import pytest
+from helpers.forks import fork, wait
 from helpers.restore_command import files, write
 
 from gpen_plugin.restore.batch import Runner
@@ -151,20 +150,16 @@ def test_a_second_process_is_refused(run, tmp_path, album):
     assert run("in", "-o", "out")[0] == 0
 
 
-def test_after_sigkill_the_command_continues(run, tmp_path, album, weights, restored):
+def test_after_sigkill_the_command_continues(run, tmp_path, album, restored):
     for seed in range(3, 8):
         write(album / f"{seed}.png", seed)
     run("in", "-o", "whole", "--save-faces", "--batch", 2)
-    code = "import sys; from gpen_plugin.cli.restore import main; from gpen_plugin.restore import restorer; "
-    code += "from helpers.restorer_parts import FACES, Detector; "
-    code += "restorer.open_detector = lambda *a, **k: Detector(*FACES); sys.exit(main())"
-    words = ["in", "-o", "out", "--save-faces", "--batch", "2", "--mask", "soft", "--device", "cpu", "--model", weights]
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
-    with subprocess.Popen([sys.executable, "-c", code, *map(str, words)], cwd=tmp_path, env=environment) as process:
-        while process.poll() is None and not (tmp_path / "out/5.png").exists():
-            time.sleep(0.001)
-        process.kill()
-    assert process.returncode == -signal.SIGKILL
+    child = fork(lambda: run("in", "-o", "out", "--save-faces", "--batch", 2)[0], tmp_path / "error.txt")
+    ended = os.WEXITED | os.WNOHANG | os.WNOWAIT
+    while not (tmp_path / "out/5.png").exists() and not os.waitid(os.P_PID, child, ended):
+        time.sleep(0.001)
+    os.kill(child, signal.SIGKILL)
+    assert wait(child) == -signal.SIGKILL, "ended before it was killed"
     restored.clear()
     assert run("in", "-o", "out", "--save-faces", "--batch", 2)[0] == 0
     assert 0 < len(restored) < 8

@@ -2,13 +2,15 @@
 
 import os
 import re
-import subprocess
+import resource
+import signal
 import sys
 from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers.forks import fork, wait
 from helpers.video_files import (
     HEIGHT,
     RATE,
@@ -258,23 +260,15 @@ def test_interruption_keeps_an_earlier_file(tmp_path, error):
     assert left_in(tmp_path) == ["in.avi", "out.mp4"]
 
 
-KILLED = """
-import os, signal, sys
-from fractions import Fraction
-from pathlib import Path
-import numpy as np
-from gpen_plugin.restore.video_writer import VideoTarget
-with VideoTarget(Path(sys.argv[1]), None, Fraction(25)) as target:
-    target.write(np.zeros((64, 64, 3), np.uint8), Fraction(0), Fraction(1, 25))
-    os.kill(os.getpid(), signal.SIGKILL)
-"""
-
-
 @pytest.mark.skipif(sys.platform == "win32", reason="there is no SIGKILL")
 def test_temporary_file_of_a_killed_run_is_removed(tmp_path):
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    def killed(name):
+        with VideoTarget(tmp_path / name, None, Fraction(RATE)) as target:
+            target.write(frame(0), Fraction(0), STEP)
+            os.kill(os.getpid(), signal.SIGKILL)
+
     for name in ("out.mp4", "other.mp4"):
-        subprocess.run([sys.executable, "-c", KILLED, str(tmp_path / name)], env=environment, check=False)
+        assert wait(fork(lambda name=name: killed(name), tmp_path / "error.txt")) == -signal.SIGKILL
     assert len(left_in(tmp_path)) == 2
     copied(write_avi(tmp_path / "in.avi"), tmp_path / "out.mp4")
     assert len(left_in(tmp_path)) == 3  # the input, the result, and what was left of the other one
@@ -289,31 +283,19 @@ def test_temporary_file_of_a_running_process_stays(tmp_path):
     assert left_in(tmp_path) == sorted([parent, "out.mp4"])
 
 
-FULL = """
-import resource, sys
-from fractions import Fraction
-from pathlib import Path
-import numpy as np
-from gpen_plugin.errors import DataError
-from gpen_plugin.restore.video_writer import VideoTarget
-resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
-try:
-    with VideoTarget(Path(sys.argv[1]), None, Fraction(25)) as target:
-        for number in range(30):
-            noise = np.random.default_rng(number).integers(0, 255, (64, 64, 3), dtype=np.uint8)
-            target.write(noise, Fraction(number, 25), Fraction(1, 25))
-except DataError as error:
-    print(error)
-"""
-
-
 @pytest.mark.skipif(sys.platform == "win32", reason="the size of files cannot be limited")
 def test_full_disk_leaves_no_file(tmp_path):
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-    command = [sys.executable, "-c", FULL, str(tmp_path / "out.mp4")]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
-    assert "out.mp4: cannot be written (" in done.stdout
-    assert left_in(tmp_path) == []
+    def write():
+        resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
+        with VideoTarget(tmp_path / "out.mp4", None, Fraction(RATE)) as target:
+            for number in range(30):
+                noise = np.random.default_rng(number).integers(0, 255, (64, 64, 3), dtype=np.uint8)
+                target.write(noise, number * STEP, STEP)
+
+    assert wait(fork(write, tmp_path / "error.txt")) == 1
+    assert "DataError: " in (tmp_path / "error.txt").read_text()
+    assert "out.mp4: cannot be written (" in (tmp_path / "error.txt").read_text()
+    assert left_in(tmp_path) == ["error.txt"]
 
 
 def test_names_that_are_refused(tmp_path):
