@@ -132,13 +132,17 @@ def test_ranks_of_one_run_work_at_the_same_time(run_rank, tmp_path, album):
         assert run_rank(1, 2)[0] == 0
 
 
-def test_a_failed_input_of_one_rank_does_not_stop_the_others_of_torchrun(tmp_path, album, weights, names):
-    broken = name_for(0, album, names)
-    (album / broken).write_bytes(b"no image")
-    code = "import sys, time; from gpen_plugin.restore.ranks import Ranks; from gpen_plugin.cli.restore import main\n"
-    code += "time.sleep(2 * Ranks.of_environment().rank)\nsys.exit(main(sys.argv[1:]))"
+def test_a_failed_input_of_one_rank_does_not_stop_the_others_of_torchrun(tmp_path, names):
+    (tmp_path / "in").mkdir()
+    for name in names:
+        (tmp_path / "in" / name).write_text("an order")
+    broken = name_for(0, tmp_path / "in", names)
+    (tmp_path / "in" / broken).write_text("fail")
+    code = "import sys, time; from gpen_plugin.restore.ranks import Ranks; from gpen_plugin.cli import restore\n"
+    code += "from helpers.job_runners import open_runner; restore.open_runner = open_runner\n"
+    code += "time.sleep(2 * Ranks.of_environment().rank)\nsys.exit(restore.main(sys.argv[1:]))"
     (tmp_path / "restore.py").write_text(code)
-    words = ["in", "-o", "out", "--aligned", "--device", "cpu", "--model", str(weights)]
+    words = ["in", "-o", "out"]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "restore.py", *words]
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=240)

@@ -1,16 +1,19 @@
 """``gpen-web`` as a process: login, upload limit, output, cleanup."""
 
+import contextlib
 import os
 import re
 import signal
-import subprocess
 import sys
+import tempfile
 import time
 from importlib.util import find_spec
 
 import pytest
+from helpers.forks import fork, wait
 from helpers.restorer_parts import photograph
 
+from gpen_plugin.cli.web import main
 from gpen_plugin.images.photograph import Photograph, write_photograph
 
 httpx = pytest.importorskip("httpx")  # comes with Gradio
@@ -23,35 +26,29 @@ LOGIN = ("ann", "se cret")
 @pytest.fixture(scope="module")
 def served(tmp_path_factory):
     """A page with a login and a small limit: the process, its address, its folder of temporary files and its output."""
+    import gradio  # noqa: F401 - slow; other tests of this process need it too
+
     folder = tmp_path_factory.mktemp("temporary")
-    environment = {**os.environ, "TMPDIR": str(folder), "GPEN_WEB_PASSWORD": LOGIN[1]}
-    options = [
-        "--host",
-        "0.0.0.0",
-        "--login",
-        LOGIN[0],
-        "--max-upload",
-        "0.5",
-        "--device",
-        "cpu",
-        "--detector",
-        "yunet",
-    ]
-    with open(folder / "printed.txt", "w") as printed:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "gpen_plugin.web", *options],
-            env=environment,
-            stdout=printed,
-            stderr=subprocess.STDOUT,
-        )
+    options = ["--host", "0.0.0.0", "--login", LOGIN[0], "--max-upload", "0.5"]
+    options += ["--device", "cpu", "--detector", "yunet"]
+
+    def serve():
+        os.environ |= {"TMPDIR": str(folder), "GPEN_WEB_PASSWORD": LOGIN[1]}
+        tempfile.tempdir = None
+        sys.stdout = sys.stderr = open(folder / "printed.txt", "w", buffering=1)  # noqa: SIM115 - to its end
+        return main(options)
+
+    (folder / "printed.txt").touch()
+    process = fork(serve, folder / "error.txt")
     ends = time.monotonic() + PATIENCE
     while not (found := re.search(r"page: http://\S+?:(\d+)", (folder / "printed.txt").read_text())):
-        assert process.poll() is None, (folder / "printed.txt").read_text()
-        assert time.monotonic() < ends
+        assert not (folder / "error.txt").exists(), (folder / "error.txt").read_text()
+        assert time.monotonic() < ends, (folder / "printed.txt").read_text()
         time.sleep(0.2)
     yield process, f"http://127.0.0.1:{found[1]}", folder
-    process.kill()
-    process.wait()
+    with contextlib.suppress(ProcessLookupError, ChildProcessError):  # it has ended
+        os.kill(process, signal.SIGKILL)
+        wait(process)
 
 
 def uploaded(client: httpx.Client, address: str, data: bytes) -> httpx.Response:
@@ -78,8 +75,8 @@ def test_uploads_are_limited_and_deleted_at_the_end(served, tmp_path):
         (path,) = uploaded(client, address, (tmp_path / "uncle.png").read_bytes()).json()
         assert path.startswith(str(folder)), "uploads are not in the folder that is deleted"
         assert [each.name for each in folder.rglob("*") if each.is_file()] == ["printed.txt", "uncle.png"]
-        process.send_signal(signal.SIGTERM)
-        assert process.wait(PATIENCE) == 0
+        os.kill(process, signal.SIGTERM)
+        assert wait(process) == 0
     assert os.listdir(folder) == ["printed.txt"]
     printed = (folder / "printed.txt").read_text()
     assert "share" not in printed
