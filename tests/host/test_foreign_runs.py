@@ -1,8 +1,6 @@
 """Runs of BasicSR that have nothing to do with GPEN are the same with this package and without it."""
 
-import os
 import re
-import shutil
 import sys
 from pathlib import Path
 
@@ -121,34 +119,62 @@ def project(tmp_path_factory) -> Path:
     return folder
 
 
-def outcome(project: Path, folder: Path, script: str, *words: str) -> tuple[str, list[str], dict]:
-    """Run a script of the project; its log without times, the files that it wrote, and the weights."""
-    folder.mkdir()
-    options = options_of_another_project(f"{project}/f-{{}}.npy", "samples")
-    text = yaml.safe_dump(options, sort_keys=False) + "num_gpu: 0\n"  # the host takes the last of two
-    (folder / "options.yml").write_text(text)
-    ended = run(str(project / script), "-opt", "options.yml", *words, cwd=folder, checkout=project)
-    assert ended.returncode == 0, ended.stderr
-    assert f"plugin: {os.environ.get('GPEN_PLUGIN') != '0'}" in ended.stdout
-    root = folder if (folder / "experiments").is_dir() else project
-    (experiment,) = (root / "experiments").iterdir()
+# The script runs in two forks, with the hook and without, of a Python that has imported what is slow and not BasicSR.
+BOTH = """
+import os, runpy, sys, traceback
+import cv2, lmdb, scipy.ndimage, scipy.special, torch.utils.tensorboard, torchvision, yaml
+
+cv2.setNumThreads(0)  # its threads do not survive a fork
+assert not {"basicsr", "gpen_plugin"} & sys.modules.keys()
+sys.argv = sys.argv[1:]
+sys.path[0] = os.path.dirname(sys.argv[0])
+for folder in "with", "without":
+    if os.fork() == 0:
+        try:
+            os.chdir(folder)
+            sys.stdout = sys.stderr = open("printed.txt", "w")
+            if folder == "with":
+                del os.environ["GPEN_PLUGIN"]
+                import gpen_plugin_hook
+                gpen_plugin_hook.install()
+            runpy.run_path(sys.argv[0], run_name="__main__")
+        except BaseException:
+            traceback.print_exc()
+        sys.stdout.flush()
+        os._exit(0)
+    os.wait()
+"""
+
+
+def outcome(folder: Path) -> tuple[str, list[str], dict]:
+    """Of a run in a folder: its log without times, the files that it wrote, and the weights."""
+    (experiment,) = (folder / "experiments").iterdir()
     log = next(experiment.glob("*.log")).read_text()
     log = re.sub(r"(?m)^.*?(INFO|WARNING): |, time \(data\).*?\]|eta: [\d:]+|Time consumed: .*", "", log)
-    files = [path.relative_to(root) for top in ("experiments", "samples") for path in (root / top).rglob("*")]
-    files += [path.relative_to(folder) for path in folder.rglob("*")]
+    files = [path.relative_to(folder) for path in folder.rglob("*")]
     names = sorted({re.sub(r"\d{8}_\d{6}", "TIME", str(path)) for path in files})
     states = {path.name: torch.load(path, weights_only=True) for path in experiment.rglob("net_g_*.pth")}
-    shutil.rmtree(root / "experiments")
     return log, names, states
 
 
 def test_a_run_of_another_project_is_the_same_to_the_last_digit(project, tmp_path, monkeypatch):
     """Five images in batches of two, with which the host ends early; a date is a text to it; its seed is the file's."""
-    command = ("own_train.py", "--force_yml", "manual_seed=5", "name=2026-11-29")
-    monkeypatch.delenv("GPEN_PLUGIN", raising=False)
-    log, names, states = outcome(project, tmp_path / "with", *command)
+    options = options_of_another_project(f"{project}/f-{{}}.npy", "samples")
+    for name in ("with", "without"):
+        (tmp_path / name).mkdir()
+        text = yaml.safe_dump(options, sort_keys=False) + "num_gpu: 0\n"  # the host takes the last of two
+        (tmp_path / name / "options.yml").write_text(text)
     monkeypatch.setenv("GPEN_PLUGIN", "0")
-    log_without, names_without, states_without = outcome(project, tmp_path / "without", *command)
+    words = ("-opt", "options.yml", "--force_yml", "manual_seed=5", "name=2026-11-29")
+    ended = run("-c", BOTH, str(project / "own_train.py"), *words, cwd=tmp_path, checkout=project)
+    assert ended.returncode == 0, ended.stderr
+    for name in ("with", "without"):
+        printed = (tmp_path / name / "printed.txt").read_text()
+        assert f"plugin: {name == 'with'}" in printed, printed
+        assert "Traceback" not in printed, printed
+    assert not (project / "experiments").exists()
+    log, names, states = outcome(tmp_path / "with")
+    log_without, names_without, states_without = outcome(tmp_path / "without")
     assert log == log_without
     assert len(re.findall(r"l_pix: \d", log)) > 5
     assert names == names_without
