@@ -142,7 +142,7 @@ def test_a_failed_input_of_one_rank_does_not_stop_the_others_of_torchrun(tmp_pat
     code += "from helpers.job_runners import open_runner; restore.open_runner = open_runner\n"
     code += "time.sleep(2 * Ranks.of_environment().rank)\nsys.exit(restore.main(sys.argv[1:]))"
     (tmp_path / "restore.py").write_text(code)
-    words = ["in", "-o", "out"]
+    words = ["in", "-o", "out", "--device", "cpu"]  # no device is assigned, so that no rank imports PyTorch
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "restore.py", *words]
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=240)
