@@ -464,8 +464,11 @@ class RayRunner:
     def _written(self, rows: list[dict[str, str]], finished: dict[str, list[str]]) -> Iterator[tuple[str, list]]:
         try:
             import ray
+            import ray.data
         except ImportError as error:
-            raise MissingFileError("ray", "is not installed", hint='Run `pip install "gpen_plugin[ray]"`.') from error
+            raise MissingFileError(
+                "ray", f"cannot be imported ({error})", hint='Run `pip install "gpen_plugin[ray]"`.'
+            ) from error
 
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Ray's, on a number of blocks that is small
@@ -473,8 +476,6 @@ class RayRunner:
             ray.init(self._address, ignore_reinit_error=True, log_to_driver=False, logging_level=logging.ERROR)
             if threading.current_thread() is threading.main_thread():
                 signal.signal(signal.SIGTERM, stop)  # which Ray has replaced
-            import ray.data
-
             ray.data.DataContext.get_current().enable_progress_bars = False
             logging.getLogger("ray.data").setLevel(logging.ERROR)
             for row in self._dataset(ray, rows, finished).iter_rows():
