@@ -44,14 +44,15 @@ exit status: 0 all inputs restored, 1 an input failed (the others are restored),
 3 no face in any photograph, 130 stopped by Ctrl-C, 143 stopped by SIGTERM (no file is left half written)
 """
 
-# options that do not change what is restored; and files whose contents do
+# options that one engine has and the other has not
 _OF_RAY = ("address", "workers", "num_cpus", "num_gpus", "shard_size")
 _NOT_OF_RAY = ("jobs", "variants", "reference", "save_faces", "compare")
+# options that do not change what is restored; and files whose contents do
 _WITHOUT_EFFECT = ("inputs", "output", "overwrite", "redo", "report", "device", "batch", "jobs", "weights_dir")
 _WITHOUT_EFFECT += ("engine", *_OF_RAY)
+_FILES = ("detector_file", "reference", "inpaint_mask", "identity_model", "background")
 MEMORY_PER_JOB = 2 << 30  # bytes, for --jobs auto
 SHARD_SIZE = 200  # of --engine ray
-_FILES = ("detector_file", "reference", "inpaint_mask", "identity_model", "background")
 
 
 @handle_errors
@@ -403,7 +404,7 @@ def _run(
     """Run the jobs, print notes and errors of each when it is done, and return the exit status."""
     from tqdm import tqdm
 
-    from gpen_plugin.restore.report import JobReport, Report, ReportFile
+    from gpen_plugin.restore.report import NO_FACES, JobReport, Report, ReportFile
 
     started = time.monotonic()
     total = len(inputs.jobs) + len(inputs.unreadable)
@@ -436,8 +437,11 @@ def _run(
     finally:
         report.seconds = time.monotonic() - started
         print(ranks.label + report.summary(), flush=True)
-    # a rank does not know whether others have found a face
-    return 1 if lost else report.status if ranks.count == 1 else report.status % 3
+    if lost:
+        return 1
+    if ranks.count > 1 and report.status == NO_FACES:  # other ranks may have found some
+        return 0
+    return report.status
 
 
 def _manifest(

@@ -6,8 +6,8 @@ import cv2
 import numpy as np
 
 COARSE_SIGMA = 1 / 16  # of the side: standard deviation of the Gaussian that leaves stains and no features
-# Those of a face's light and chroma that stay as in the input. The shadow of an eye is larger, and an iris, too; noise
-# of strongly degraded faces is smaller.
+# The same for what stays of the input: its light, where a 32nd leaves the shadow around an eye, and its chroma, where a
+# 48th leaves the color of an iris. Smaller ones would leave the blocks and the noise of degraded faces, too.
 LIGHT_SIGMA, CHROMA_SIGMA = 1 / 32, 1 / 48
 LUMA = np.array([0.114, 0.587, 0.299], np.float32)  # of blue, green and red, Rec. 601
 LEVELS = 17  # of luma, between which the tint is interpolated

@@ -18,6 +18,7 @@ from gpen_plugin.restore.inputs import Job
 if TYPE_CHECKING:
     from gpen_plugin.restore.restorer import RestoredFace
 
+NO_FACES = 3  # exit status: no face in any photograph
 MAX_NAMES = 12  # in a line of the summary; the report file has all
 
 
@@ -129,7 +130,7 @@ class Report:
     def status(self) -> int:
         if self._failed.count or self._done < self.total:
             return 1
-        return 3 if self._done and not self.aligned and not self.faces else 0
+        return NO_FACES if self._done and not self.aligned and not self.faces else 0
 
     def summary(self) -> str:
         written = f"{self._done} of {_count(self.total, 'input')} written"
