@@ -2,15 +2,15 @@
 
 import os
 import re
-import resource
 import signal
+import subprocess
 import sys
+import textwrap
 from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers.forks import fork, wait
 from helpers.video_files import (
     HEIGHT,
     RATE,
@@ -53,6 +53,23 @@ def times(path) -> list[float]:
 
 def left_in(folder) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
+
+
+PREAMBLE = """
+import os, resource, signal
+from fractions import Fraction
+import numpy as np
+from gpen_plugin.restore.video_writer import VideoTarget
+
+RATE = 25
+"""
+
+
+def run_program(program: str, folder: Path) -> subprocess.CompletedProcess:
+    """Run it in a process of its own. A fork of this one could wait for ever for a lock that FFmpeg's threads held."""
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    command = [sys.executable, "-c", PREAMBLE + textwrap.dedent(program)]
+    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=200)
 
 
 def faces(count: int = 12, **more) -> Track:
@@ -262,13 +279,13 @@ def test_interruption_keeps_an_earlier_file(tmp_path, error):
 
 @pytest.mark.skipif(sys.platform == "win32", reason="there is no SIGKILL")
 def test_temporary_file_of_a_killed_run_is_removed(tmp_path):
-    def killed(name):
-        with VideoTarget(tmp_path / name, None, Fraction(RATE)) as target:
-            target.write(frame(0), Fraction(0), STEP)
-            os.kill(os.getpid(), signal.SIGKILL)
-
     for name in ("out.mp4", "other.mp4"):
-        assert wait(fork(lambda name=name: killed(name), tmp_path / "error.txt")) == -signal.SIGKILL
+        program = f"""
+            with VideoTarget({name!r}, None, Fraction(RATE)) as target:
+                target.write(np.zeros((64, 96, 3), np.uint8), Fraction(0), 1 / Fraction(RATE))
+                os.kill(os.getpid(), signal.SIGKILL)
+            """
+        assert run_program(program, tmp_path).returncode == -signal.SIGKILL
     assert len(left_in(tmp_path)) == 2
     copied(write_avi(tmp_path / "in.avi"), tmp_path / "out.mp4")
     assert len(left_in(tmp_path)) == 3  # the input, the result, and what was left of the other one
@@ -285,17 +302,18 @@ def test_temporary_file_of_a_running_process_stays(tmp_path):
 
 @pytest.mark.skipif(sys.platform == "win32", reason="the size of files cannot be limited")
 def test_full_disk_leaves_no_file(tmp_path):
-    def write():
+    program = """
         resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
-        with VideoTarget(tmp_path / "out.mp4", None, Fraction(RATE)) as target:
+        with VideoTarget("out.mp4", None, Fraction(RATE)) as target:
             for number in range(30):
                 noise = np.random.default_rng(number).integers(0, 255, (64, 64, 3), dtype=np.uint8)
-                target.write(noise, number * STEP, STEP)
-
-    assert wait(fork(write, tmp_path / "error.txt")) == 1
-    assert "DataError: " in (tmp_path / "error.txt").read_text()
-    assert "out.mp4: cannot be written (" in (tmp_path / "error.txt").read_text()
-    assert left_in(tmp_path) == ["error.txt"]
+                target.write(noise, number / Fraction(RATE), 1 / Fraction(RATE))
+        """
+    ended = run_program(program, tmp_path)
+    assert ended.returncode == 1
+    assert "DataError: " in ended.stderr
+    assert "out.mp4: cannot be written (" in ended.stderr
+    assert left_in(tmp_path) == []
 
 
 def test_names_that_are_refused(tmp_path):
