@@ -1,20 +1,26 @@
 """Comparison sheets, as in Figures 4 to 7 of the paper, and the curve of each metric over the conditions."""
 
+import contextlib
+import io
 import itertools
 import math
 import string
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import cv2
 import numpy as np
 
 from gpen_plugin.data.image_source import decode_image
 from gpen_plugin.errors import DataError
+from gpen_plugin.evaluate.options import VECTOR_FORMATS
 from gpen_plugin.evaluate.results import NO_REFERENCE, Column, Results, Row, input_path, restored_path, truth_path
 from gpen_plugin.evaluate.stats import CellIndex, Summary, attempted
 from gpen_plugin.images.grid import sheet
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 # Okabe and Ito's palette, distinct for color-blind readers.
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#8C6D1F")
@@ -23,6 +29,11 @@ LINES = ("-", "--", ":")  # for further rounds of the colors
 MAX_TITLE = 18
 PANEL = (4.2, 3.2)  # inches
 LEGEND_WIDTH = 30  # characters that fit below a panel
+SHEET_TILE = 1.1  # inches
+SHEET_GAP, SHEET_HEADER = 0.03, 0.2  # inches
+# nothing in a file depends on its time; fonts in PDF are TrueType, as publishers ask
+METADATA = {"pdf": {"CreationDate": None, "Producer": None, "Creator": None}, "svg": {"Date": None, "Creator": None}}
+STYLE = {"text.parse_math": False, "pdf.fonttype": 42, "svg.hashsalt": "gpen_plugin"}
 
 
 class Choice(NamedTuple):
@@ -69,9 +80,13 @@ def _letter(index: int) -> str:
     return (_letter(more - 1) if more else "") + string.ascii_lowercase[last]
 
 
-def comparison_sheet(root: Path, results: Results, condition: str, keys: Sequence[str], tile: int) -> np.ndarray:
-    """One row per image, BGR uint8: the input at its own pixels, every method, and the ground truth if there is one."""
-    # A gray tile with a cross stands for a missing image.
+def sheet_images(
+    root: Path, results: Results, condition: str, keys: Sequence[str], tile: int
+) -> list[list[np.ndarray]]:
+    """One row per image, BGR uint8: the input at its own pixels, every method, and the ground truth if there is one.
+
+    A gray tile with a cross, `tile` pixels wide, stands for a missing image.
+    """
     rows = []
     for key in keys:
         images = [read_or_missing_tile(input_path(root, condition, key), tile, "missing")]
@@ -79,7 +94,62 @@ def comparison_sheet(root: Path, results: Results, condition: str, keys: Sequenc
         if results.has_truth:
             images.append(read_or_missing_tile(truth_path(root, key), tile, "missing"))
         rows.append(images)
-    return sheet(rows, [_short(name) for name in column_names(results)], tile)
+    return rows
+
+
+def comparison_sheet(rows: Sequence[Sequence[np.ndarray]], names: Sequence[str], tile: int) -> np.ndarray:
+    """The images of `sheet_images` with a title per column, BGR uint8."""
+    return sheet(rows, [_short(name) for name in names], tile)
+
+
+def vector_sheet(
+    rows: Sequence[Sequence[np.ndarray]], names: Sequence[str], formats: Sequence[str]
+) -> dict[str, bytes]:
+    """The same sheet as files by format: titles are text, images have all their pixels."""
+    if not formats:
+        return {}
+    from matplotlib.figure import Figure
+
+    pitch = SHEET_TILE + SHEET_GAP
+    width, height = len(names) * pitch, len(rows) * pitch + SHEET_HEADER
+    with _plain_style():
+        figure = Figure(figsize=(width, height))
+        for column, name in enumerate(names):
+            title = _fitting_text(name)
+            figure.text(
+                (column * pitch + SHEET_TILE / 2) / width, 1 - 0.06 / height, title, ha="center", va="top", size=7
+            )
+            for number, images in enumerate(rows):
+                bottom = height - SHEET_HEADER - (number + 1) * pitch + SHEET_GAP
+                box = column * pitch / width, bottom / height, SHEET_TILE / width, SHEET_TILE / height
+                axes = figure.add_axes(box)
+                axes.imshow(cv2.cvtColor(images[column], cv2.COLOR_BGR2RGB), interpolation="none")
+                axes.set_axis_off()
+        return _saved(figure, formats)
+
+
+def _fitting_text(name: str) -> str:
+    return name if len(name) <= MAX_TITLE else f"{name[: MAX_TITLE - 1]}…"
+
+
+@contextlib.contextmanager
+def _plain_style() -> Iterator[None]:
+    """matplotlib's own style, whatever the user's files say."""
+    import matplotlib
+
+    plain = {key: value for key, value in matplotlib.rcParamsDefault.items() if key != "backend"}
+    with matplotlib.rc_context({**plain, **STYLE}):
+        yield
+
+
+def _saved(figure: "Figure", formats: Sequence[str]) -> dict[str, bytes]:
+    """The figure as files by format; the same figure gives the same bytes."""
+    files = {}
+    for name in formats:
+        file = io.BytesIO()
+        figure.savefig(file, format=name, metadata=METADATA[name])
+        files[name] = file.getvalue()
+    return files
 
 
 def _restored(root: Path, results: Results, row: Row, condition: str, key: str, tile: int) -> np.ndarray:
@@ -120,13 +190,12 @@ def missing_tile(tile: int, word: str) -> np.ndarray:
     return image
 
 
-def curves(summary: Summary) -> np.ndarray:
-    """Plot each metric over the conditions, with 95 % intervals, one panel per metric: (H, W, 3) BGR uint8.
+def curves(summary: Summary, formats: Sequence[str] = VECTOR_FORMATS) -> tuple[np.ndarray, dict[str, bytes]]:
+    """Plot each metric over the conditions, with 95 % intervals, one panel per metric.
 
-    The axis is logarithmic if conditions are factors (``8x``). A hollow mark is a value that lacks images. The same
-    summary gives the same pixels.
+    Return (H, W, 3) BGR uint8, and files by format. The axis is logarithmic if conditions are factors (``8x``). A
+    hollow mark is a value that lacks images. The same summary gives the same pixels and bytes.
     """
-    import matplotlib
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -138,8 +207,7 @@ def curves(summary: Summary) -> np.ndarray:
     legend_columns = across if max(map(len, names)) < LEGEND_WIDTH else 1
     legend_height = 0.24 * math.ceil(len(names) / legend_columns) + 0.2
     height = PANEL[1] * down + legend_height
-    plain = {key: value for key, value in matplotlib.rcParamsDefault.items() if key != "backend"}
-    with matplotlib.rc_context({**plain, "text.parse_math": False}):
+    with _plain_style():
         figure = Figure(figsize=(PANEL[0] * across, height), dpi=120)
         canvas = FigureCanvasAgg(figure)
         for index, column in enumerate(plotted):
@@ -149,7 +217,8 @@ def curves(summary: Summary) -> np.ndarray:
         figure.tight_layout(rect=(0, legend_height / height, 1, 1))
         figure.legend(handles, names, loc="lower left", frameon=False, ncols=legend_columns)
         canvas.draw()
-    return cv2.cvtColor(np.asarray(canvas.buffer_rgba()), cv2.COLOR_RGBA2BGR)
+        image = cv2.cvtColor(np.asarray(canvas.buffer_rgba()), cv2.COLOR_RGBA2BGR)
+        return image, _saved(figure, formats)
 
 
 def columns_with_values(summary: Summary) -> list[Column]:

@@ -5,7 +5,6 @@ import inspect
 import json
 import math
 import typing
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,7 +16,15 @@ from gpen_plugin.config.schema import unknown_name, validate
 from gpen_plugin.data.image_source import decode_image
 from gpen_plugin.errors import CheckpointError, DataError, GPENError, MissingFileError, join_errors
 from gpen_plugin.evaluate.distributed import Ranks, merge_dicts
-from gpen_plugin.evaluate.results import Column, Prepared, Restored, format_error, restored_path, upsample_input
+from gpen_plugin.evaluate.results import (
+    Column,
+    Prepared,
+    Restored,
+    format_error,
+    restored_path,
+    upsample_input,
+    with_unique_labels,
+)
 from gpen_plugin.host import registered, resolve
 from gpen_plugin.metrics.base import LOWER_IS_BETTER, NIQE_MIN_SIDE, SetAccumulator, check_metric_keys
 
@@ -84,19 +91,8 @@ def metric_columns(metrics: Mapping) -> list[MetricColumn]:
             columns.append(_column(str(name), function, entry))
     if problems:
         raise join_errors(problems)
-    return _disambiguate_labels(columns)
-
-
-def _disambiguate_labels(columns: Sequence[MetricColumn]) -> list[MetricColumn]:
-    """Append the names of the option file to labels that occur more than once."""
-    counts = Counter(column.column.label for column in columns)
-
-    def named(column: MetricColumn) -> MetricColumn:
-        if counts[column.column.label] == 1:
-            return column
-        return replace(column, column=replace(column.column, label=f"{column.column.label} ({column.name})"))
-
-    return [named(column) for column in columns]
+    labeled = with_unique_labels([each.column for each in columns])
+    return [replace(each, column=column) for each, column in zip(columns, labeled, strict=True)]
 
 
 def _column(name: str, function: Callable, entry: Mapping) -> MetricColumn:

@@ -12,6 +12,7 @@ from gpen_plugin.evaluate.methods import read_entry
 from gpen_plugin.evaluate.results import slugify
 
 RUN = "{run}"
+VECTOR_FORMATS = ("pdf", "svg")
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,7 @@ class ReportOptions:
     bootstrap_resamples: int = 10_000  # number of resamples of the 95 % intervals
     bootstrap_seed: int = 0  # seed of the resamples
     curves: bool = True  # whether to plot the metrics if there are several conditions
+    vector_figures: Sequence[str] = ("pdf", "svg")  # formats of sheets and curves besides PNG: `pdf`, `svg`
     # a CSV file of labels, by which the means are grouped: a head line, then an image per line, its key or file name
     # first; ~ for no groups.
     labels: str | None = None
@@ -47,6 +49,9 @@ class ReportOptions:
             if not self.sheet_images:
                 raise OptionError("sheet_images", "got an empty list", "a number from 1, or a list of image keys")
 
+        unknown = sorted({*self.vector_figures} - {*VECTOR_FORMATS})
+        if unknown:
+            raise OptionError("vector_figures", f"got {', '.join(unknown)}", "some of " + ", ".join(VECTOR_FORMATS))
         if self.label_columns is not None:
             self._check_label_columns(list(self.label_columns))
 

@@ -29,14 +29,16 @@ from gpen_plugin.evaluate.results import (
     write_text,
 )
 from gpen_plugin.evaluate.stats import Summary, one_line
-from gpen_plugin.images.files import write_image
+from gpen_plugin.images.files import write_image, write_whole
 
 QUALITY = 90
 LOSSLESS_SIDE = 128  # images up to this side stay as they are
 EVENLY_ONE_IN = 3  # one image in three is evenly spaced, the others are extremes
 HERE = Path(__file__).parent
-OPTIONAL_FILES = ("breakdown.md", "breakdown.csv", "against.md", "against.csv", "curves.png")
-"""Files that only some reports have."""
+OPTIONAL_FILES = (  # that only some reports have
+    *(f"{name}.{suffix}" for name in ("breakdown", "against") for suffix in ("md", "tex", "csv")),
+    *(f"curves.{suffix}" for suffix in ("png", *figures.VECTOR_FORMATS)),
+)
 
 
 class Card(NamedTuple):
@@ -150,6 +152,7 @@ class Figure(NamedTuple):
     caption: str
     file: str
     uri: str
+    vector_files: list[str]  # the same as PDF and SVG
 
 
 def page(
@@ -256,8 +259,8 @@ def _require_packages() -> None:
 def write_report(root: Path, results: Results, options: ReportOptions) -> list[Path]:
     """Write every table, figure and page of an evaluation below `root`, and return the files.
 
-    These are table.md, .tex, .csv and .json, per_image.csv, breakdown.md and .csv with labels, against.md and .csv with
-    a reference method, sheets/*.png, curves.png for several conditions, and report.html last.
+    These are table.md, .tex, .csv and .json, per_image.csv, breakdown.md, .tex and .csv with labels, against.md, .tex
+    and .csv with a reference method, sheets, curves for several conditions, and report.html last.
 
     OptionError: a package is missing, or the options name an image, label or method that does not exist.
     DataError: a file cannot be written, or the labels cannot be read.
@@ -277,9 +280,11 @@ def write_report(root: Path, results: Results, options: ReportOptions) -> list[P
     breakdown = GroupMeans.of(summary, labels) if labels else None
     if breakdown:
         texts["breakdown.md"] = tables.groups_markdown(breakdown)
+        texts["breakdown.tex"] = tables.groups_latex(breakdown)
         texts["breakdown.csv"] = tables.groups_csv(breakdown)
     if options.against:
         texts["against.md"] = tables.compare_markdown(summary, options.against)
+        texts["against.tex"] = tables.compare_latex(summary, options.against)
         texts["against.csv"] = tables.compare_csv(summary, options.against)
     for name in OPTIONAL_FILES:
         delete_file(root / name)  # of an earlier report
@@ -287,7 +292,8 @@ def write_report(root: Path, results: Results, options: ReportOptions) -> list[P
         write_text(root / name, text)
     shown = [*_curves(root, summary, options), *_sheets(root, summary.results, options)]
     write_text(root / "report.html", page(root, summary, shown, options, breakdown))
-    return [root / name for name in (*texts, *(figure.file for figure in shown), "report.html")]
+    images = [name for figure in shown for name in (figure.file, *figure.vector_files)]
+    return [root / name for name in (*texts, *images, "report.html")]
 
 
 def _check_keys(results: Results, options: ReportOptions) -> None:
@@ -302,18 +308,28 @@ def _check_keys(results: Results, options: ReportOptions) -> None:
 def _curves(root: Path, summary: Summary, options: ReportOptions) -> Iterator[Figure]:
     if not (options.curves and summary.has_conditions and figures.columns_with_values(summary)):
         return
-    image = figures.curves(summary)
+    image, files = figures.curves(summary, options.vector_figures)
     write_image(root / "curves.png", image)
     caption = "Each metric over the conditions. Bars are 95 % intervals. Hollow marks lack images."
-    yield Figure(caption, "curves.png", lossless_uri(image))
+    yield Figure(caption, "curves.png", lossless_uri(image), _write_vectors(root, "curves", files))
+
+
+def _write_vectors(root: Path, stem: str, files: dict[str, bytes]) -> list[str]:
+    for suffix, content in files.items():
+        write_whole(root / f"{stem}.{suffix}", content)
+    return [f"{stem}.{suffix}" for suffix in files]
 
 
 def _sheets(root: Path, results: Results, options: ReportOptions) -> Iterator[Figure]:
     choice = figures.choose_images(results, options.sheet_images)
-    columns = ", ".join(figures.column_names(results))
+    names = figures.column_names(results)
     for condition in results.conditions:
-        image = figures.comparison_sheet(root, results, condition, choice.keys, options.sheet_tile)
-        file = f"sheets/{condition.replace('/', '_') or 'sheet'}.png"
+        rows = figures.sheet_images(root, results, condition, choice.keys, options.sheet_tile)
+        image = figures.comparison_sheet(rows, names, options.sheet_tile)
+        stem = f"sheets/{condition.replace('/', '_') or 'sheet'}"
+        file = f"{stem}.png"
         write_image(root / file, image)
+        vectors = _write_vectors(root, stem, figures.vector_sheet(rows, names, options.vector_figures))
         prefix = f"Condition {condition}. " if condition else ""
-        yield Figure(f"{prefix}{columns}. Rows, {choice.how}: {', '.join(choice.keys)}.", file, encode_image(image))
+        caption = f"{prefix}{', '.join(names)}. Rows, {choice.how}: {', '.join(choice.keys)}."
+        yield Figure(caption, file, encode_image(image), vectors)

@@ -1,13 +1,15 @@
 """Results of an evaluation: the folder layout, results.json, and merging several evaluations."""
 
 import dataclasses
+import itertools
 import json
 import math
 import os
 import re
 import shutil
 import traceback
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -74,6 +76,19 @@ class Column:
     def head(self) -> str:
         """The label with an arrow: ↓ if lower is better."""
         return f"{self.label} {'↓' if self.lower_is_better else '↑'}"
+
+
+def with_unique_labels(columns: Sequence["Column"]) -> list["Column"]:
+    """Columns of one label, with their names behind it, so that no two of a table share a head."""
+    counts = Counter(column.label for column in columns)
+    labeled: list[Column] = []
+    for column in columns:
+        label = column.label if counts[column.label] == 1 else f"{column.label} ({column.name})"
+        taken = {*counts, *(each.label for each in labeled)} - {column.label}
+        numbered = (f"{label}, {number}" for number in itertools.count(2))
+        unique = label if label not in taken else next(each for each in numbered if each not in taken)
+        labeled.append(dataclasses.replace(column, label=unique))
+    return labeled
 
 
 @dataclass(frozen=True)
@@ -373,6 +388,7 @@ def merge_results(
     for root, part in zip(roots, parts, strict=True):
         _check_protocol(total, roots[0], part, root, other_versions)
         _append(total, part, root)
+    total.columns = with_unique_labels(total.columns)
     for root, part in zip(roots, parts, strict=True):
         for row in part.rows:
             _link_tree(root / "methods" / row.folder / "restored", output / "methods" / row.folder / "restored")
@@ -400,6 +416,11 @@ def _check_protocol(total: Results, first: Path, part: Results, root: Path, othe
 
 
 def _append(total: Results, part: Results, root: Path) -> None:
+    held = {column.name: column for column in total.columns}
+    for column in part.columns:
+        clash = column.name in held and settings_clash(held[column.name], column)
+        if clash:
+            raise clash
     taken = {row.folder for row in total.rows}
     twins = [row for row in part.rows if _same_row(total, part, row)]  # a baseline that both have measured
     for row in part.rows:
@@ -407,28 +428,50 @@ def _append(total: Results, part: Results, root: Path) -> None:
             got = f"holds another '{row.name}' than the folders before it"
             raise OptionError(str(root), got, "names of their own", "Rename the method in one of the option files.")
     check_run_kinds([*total.rows, *part.rows], str(root))
-    held = {column.name: column for column in total.columns}
     for column in part.columns:
-        clash = column.name in held and settings_clash(held[column.name], column)
-        if clash:
-            raise clash
         if column.name not in held:
             total.columns.append(column)
         elif column.note and column.note not in held[column.name].note:
             note = "; ".join(filter(None, (held[column.name].note, column.note)))
             total.columns[total.columns.index(held[column.name])] = dataclasses.replace(column, note=note)
     total.rows.extend(row for row in part.rows if row not in twins)
-    total.images.update(part.images)
-    total.sets.update(part.sets)
+    for row in part.rows:
+        for mine, theirs in ((total.images, part.images), (total.sets, part.sets)):
+            if row.name in theirs:
+                mine[row.name] = _merged(mine.get(row.name, {}), theirs[row.name])
     total.notes.extend(note for note in part.notes if note not in total.notes)
 
 
 def _same_row(total: Results, part: Results, row: Row) -> bool:
-    """Whether `total` has this row already: one method with the same value of every image and set."""
+    """Whether `total` has this row already: one method with equal values of the metrics that both have measured."""
+    if row not in total.rows:
+        return False
+    both = {column.name for column in total.columns} & {column.name for column in part.columns}
+    both |= {"failure", "skipped"}
     values = [
-        json.dumps([found.images.get(row.name), found.sets.get(row.name)], sort_keys=True) for found in (total, part)
+        json.dumps([_only(both, found.images.get(row.name)), _only(both, found.sets.get(row.name))], sort_keys=True)
+        for found in (total, part)
     ]
-    return row in total.rows and values[0] == values[1]
+    return values[0] == values[1]
+
+
+def _only(names: Set[str], content: object) -> object:
+    """Nested values, without those of other names; a mapping of values has no mappings in it."""
+    if not isinstance(content, Mapping):
+        return content
+    if any(isinstance(value, Mapping) for value in content.values()):
+        return {key: _only(names, value) for key, value in content.items()}
+    return {key: value for key, value in content.items() if key in names}
+
+
+def _merged(one: Mapping, other: Mapping) -> dict:
+    """Nested values of both."""
+    shared = {
+        key: _merged(one[key], value) if isinstance(value, Mapping) else value
+        for key, value in other.items()
+        if key in one
+    }
+    return {**one, **other, **shared}
 
 
 def _link_tree(source: Path, target: Path) -> None:

@@ -368,7 +368,16 @@ class Summary:
 
     def is_incomplete(self, row: Row, head: Head) -> bool:
         """Whether the cell gets a dagger: it lacks images that others have."""
-        return not self.cell(row, head).complete and attempted(self.results, row, head.condition)
+        if self.cell(row, head).complete or not attempted(self.results, row, head.condition):
+            return False
+        return not is_complete(self.results, row, head.condition) or self._is_measured(row, head)
+
+    def _is_measured(self, row: Row, head: Head) -> bool:
+        """Whether the results have this metric of the row; of merged evaluations, one may have measured others."""
+        if head.column.of_sets:
+            return head.column.name in self.results.sets.get(row.name, {}).get(head.condition, {})
+        entries = self.results.images.get(row.name, {}).get(head.condition, {})
+        return any(head.column.name in entry for entry in entries.values())
 
     def is_near_best(self, row: Row, head: Head) -> bool:
         """Whether the method is not clearly worse than the best one."""
@@ -381,14 +390,18 @@ class Summary:
         restored, wanted = self.results.restored(row.name, self.results.conditions[0]), len(self.results.keys)
         return str(restored) if restored == wanted else f"{restored}/{wanted}"
 
-    def notes(self) -> list[str]:
-        """The notes below a table, as plain text."""
+    def notes(self, left_out: Sequence[Column] = ()) -> list[str]:
+        """The notes below a table, as plain text; metrics that the table has `left_out` share one."""
+        shown = [column for column in self.results.columns if column not in left_out]
+        lacking = "; ".join(f"{column.label} ({self._note_of(column).rstrip('.')})" for column in left_out)
         return [
             f"Protocol: {self.results.fingerprint['line']}",
-            *self._general_notes(),
+            *self._general_notes(shown),
             *self._run_notes(),
-            *(f"{column.head}: {note}" for column in self.results.columns if (note := self._note_of(column))),
+            *(f"{column.head}: {note}" for column in shown if (note := self._note_of(column))),
+            *([f"Left out, without values: {lacking}."] if lacking else []),
             *self._unranked_notes(),
+            *self._unmeasured_notes(shown),
             *self._skipped_notes(),
             *self._failure_notes(),
             *(one_line(note) for note in self.results.notes),
@@ -398,7 +411,7 @@ class Summary:
         valued = any(index.column == column.name and cell.images for index, cell in self.cells.items())
         return one_line(column.note) or ("" if valued else "no value on any image.")
 
-    def _general_notes(self) -> Iterator[str]:
+    def _general_notes(self, columns: Sequence[Column]) -> Iterator[str]:
         images = len(self.results.keys)
         counted = "1 image" if images == 1 else f"{images} images"
         yield f"{counted}. Best in bold, second underlined. Values that print alike share a mark."
@@ -408,7 +421,7 @@ class Summary:
         if images < 2:
             yield "No intervals: they need two images or more."
             return
-        of_sets = [column.label for column in self.results.columns if column.of_sets]
+        of_sets = [column.label for column in columns if column.of_sets]
         if of_sets:
             listed = ", ".join(of_sets)
             yield f"No intervals for {listed}: resampling with repetitions biases a distance between sets."
@@ -448,6 +461,14 @@ class Summary:
         for label, methods in valueless.items():
             if methods:
                 yield f"† Not ranked by {label}, which has no value on some images: {', '.join(methods)}."
+
+    def _unmeasured_notes(self, columns: Sequence[Column]) -> Iterator[str]:
+        for column in columns:
+            heads = [Head(column, condition) for condition in self.results.conditions]
+            whole = [row for row in self.results.rows if all(is_complete(self.results, row, each[1]) for each in heads)]
+            lacking = [row.name for row in whole if not any(self._is_measured(row, head) for head in heads)]
+            if lacking and len(lacking) < len(self.results.rows):
+                yield f"{column.label} was not measured for {', '.join(lacking)}."
 
     def _skipped_notes(self) -> Iterator[str]:
         """What the values of a method without all images can be compared with: the others on the same images."""

@@ -5,10 +5,11 @@ Tables by groups of images, and tables of every method against one reference, ar
 
 import csv
 import io
+import itertools
 import json
 import math
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -44,7 +45,12 @@ LATEX = {
     "±": r"$\pm$",
     "…": r"\dots{}",
     "°": r"$^\circ$",
+    "|": r"\textbar{}",
+    "`": r"\textasciigrave{}",
+    "▲": r"$\blacktriangle$",
+    "▼": r"$\blacktriangledown$",
 }
+MAX_LATEX_COLUMNS = 24  # of numbers, side by side; further metrics stand below
 SIGNS = {"better": "▲", "worse": "▼", "": ""}
 NO_INTERVAL = (math.nan, math.nan)
 
@@ -92,26 +98,59 @@ def _markdown_table(summary: Summary, titles: list[str], heads: list[Head], ends
 
 
 def latex(summary: Summary) -> str:
-    """The table as a LaTeX float; it needs the package booktabs, and graphicx if it is wider than a page."""
+    """The table as a LaTeX float. Metrics without any value are left out, and named in one note."""
     # With several conditions, they stand below their metric, as in Table 3 of the paper.
-    results = summary.results
-    body = [_line([latex_text(row.name), *_latex_cells(summary, row)]) for row in results.rows]
+    heads, left_out = _latex_columns(summary)
+    tabulars = [_latex_tabular(summary, part) for part in _side_by_side(heads, summary.has_conditions)]
+    return _latex_float(summary.results, summary.results.title, "", tabulars, summary.notes(left_out))
+
+
+def _latex_columns(summary: Summary) -> tuple[list[Head], list[Column]]:
+    """The heads with a value, or all if there is none; and the metrics that are left out."""
+    valued = [head for head in summary.heads if any(summary.cell(row, head).images for row in summary.results.rows)]
+    if not valued:
+        return summary.heads, []
+    names = {head.column.name for head in valued}
+    return valued, [column for column in summary.results.columns if column.name not in names]
+
+
+def _side_by_side(heads: Sequence[Head], has_conditions: bool) -> Iterator[list[Head]]:
+    """Split the heads into tabulars of at most `MAX_LATEX_COLUMNS`, each with whole metrics."""
+    part: list[Head] = []
+    for _, group in itertools.groupby(heads, lambda head: head.column.name):
+        metric = list(group)
+        if has_conditions and part and len(part) + len(metric) > MAX_LATEX_COLUMNS:
+            yield part
+            part = []
+        part += metric
+    yield part
+
+
+def _latex_tabular(summary: Summary, heads: Sequence[Head]) -> list[str]:
+    body = [_line([latex_text(row.name), *_latex_cells(summary, row, heads)]) for row in summary.results.rows]
+    alignment = f"l{'r' * len(heads)}{'' if summary.has_conditions else 'r'}"
+    return [*_tabular(alignment, _latex_heads(summary, heads), body)]
+
+
+def _tabular(alignment: str, heads: Iterable[str], body: Iterable[str]) -> Iterator[str]:
+    yield r"\resizebox{\ifdim\width>\linewidth \linewidth\else\width\fi}{!}{%"
+    yield rf"\begin{{tabular}}{{{alignment}}}"
+    yield from (r"\toprule", *heads, r"\midrule", *body, r"\bottomrule", r"\end{tabular}}")
+
+
+def _latex_float(results: Results, caption: str, suffix: str, tabulars: Iterable[Iterable[str]], notes) -> str:
+    """Tabulars below each other, with a caption, a label and notes."""
+    label = "-".join(filter(None, (re.sub(r"[^A-Za-z0-9]+", "-", results.name), suffix)))
+    below = r"\par\medskip"
     lines = [
-        r"% Needs \usepackage{booktabs,graphicx}; \usepackage[utf8]{inputenc} with an old LaTeX.",
+        r"% Needs \usepackage{amssymb,booktabs,graphicx}; \usepackage[utf8]{inputenc} with an old LaTeX.",
         r"\begin{table*}[t]",
         r"\centering",
-        rf"\caption{{{latex_text(results.title)}}}",
-        rf"\label{{tab:{re.sub(r'[^A-Za-z0-9]+', '-', results.name)}}}",
-        r"\resizebox{\ifdim\width>\linewidth \linewidth\else\width\fi}{!}{%",
-        rf"\begin{{tabular}}{{l{'r' * len(summary.heads)}{'' if summary.has_conditions else 'r'}}}",
-        r"\toprule",
-        *_latex_heads(summary),
-        r"\midrule",
-        *body,
-        r"\bottomrule",
-        r"\end{tabular}}",
+        rf"\caption{{{latex_text(caption)}}}",
+        rf"\label{{tab:{label}}}",
+        *itertools.chain.from_iterable([*([below] if number else []), *each] for number, each in enumerate(tabulars)),
         r"\par\smallskip\begin{minipage}{\linewidth}\footnotesize\raggedright",
-        *(rf"{latex_text(note)}\par" for note in summary.notes()),
+        *(rf"{latex_text(note)}\par" for note in notes),
         r"\end{minipage}",
         r"\end{table*}",
     ]
@@ -139,25 +178,33 @@ def _line(cells: list[str]) -> str:
     return " & ".join(cells) + r" \\"
 
 
-def _latex_cells(summary: Summary, row: Row) -> list[str]:
+def _latex_number(text: str) -> str:
+    """A number with a minus in place of the hyphen."""
+    return f"$-${text[1:]}" if text.startswith("-") and len(text) > 1 else text
+
+
+def _latex_cells(summary: Summary, row: Row, heads: Sequence[Head]) -> list[str]:
     cells = []
-    for head in summary.heads:
+    for head in heads:
         cell = summary.cell(row, head)
-        text = {"best": rf"\textbf{{{cell.text}}}", "second": rf"\underline{{{cell.text}}}"}.get(cell.mark, cell.text)
+        number = _latex_number(cell.text)
+        text = {"best": rf"\textbf{{{number}}}", "second": rf"\underline{{{number}}}"}.get(cell.mark, number)
         signs = _signs(summary, row, head)
         cells.append(text + (" " if signs.startswith(" ") else "") + latex_text(signs))
     return cells if summary.has_conditions else [*cells, latex_text(summary.images_of(row))]
 
 
-def _latex_heads(summary: Summary) -> list[str]:
-    columns, conditions = summary.results.columns, summary.results.conditions
+def _latex_heads(summary: Summary, heads: Sequence[Head]) -> list[str]:
     if not summary.has_conditions:
-        return [_line(["Method", *(latex_text(column.head) for column in columns), "Images"])]
-    width = len(conditions)
-    groups = [rf"\multicolumn{{{width}}}{{c}}{{{latex_text(column.head)}}}" for column in columns]
-    starts = [2 + width * index for index in range(len(columns))]
-    rules = " ".join(rf"\cmidrule(lr){{{start}-{start + width - 1}}}" for start in starts)
-    return [_line(["", *groups]), rules, _line(["Method", *(latex_text(head.condition) for head in summary.heads)])]
+        return [_line(["Method", *(latex_text(head.column.head) for head in heads), "Images"])]
+    groups, rules, start = [], [], 2
+    for title, members in itertools.groupby(heads, lambda head: head.column.head):
+        width = len(list(members))
+        groups.append(rf"\multicolumn{{{width}}}{{c}}{{{latex_text(title)}}}")
+        rules.append(rf"\cmidrule(lr){{{start}-{start + width - 1}}}")
+        start += width
+    below = _line(["Method", *(latex_text(head.condition) for head in heads)])
+    return [_line(["", *groups]), " ".join(rules), below]
 
 
 def wide_csv(summary: Summary) -> str:
@@ -277,20 +324,44 @@ def format_part(part: GroupMean, line: GroupRow, column: Column) -> str:
     return text if part.images == line.group.images else f"{text} (n = {part.images})"
 
 
-def _table(breakdown: GroupMeans, column: Column, condition: str) -> str:
+def _group_lines(breakdown: GroupMeans, column: Column, condition: str) -> Iterator[list[str]]:
+    """The table of a metric as plain text: heads, all images, and a line per group."""
     summary = breakdown.summary
     rows = summary.results.rows
+    yield ["Label", "Group", "Images", *(row.name for row in rows)]
     whole = [summary.cell(row, Head(column, condition)).text for row in rows]
-    lines = [
-        ["Label", "Group", "Images", *(markdown_text(row.name) for row in rows)],
-        ["---", "---", *["---:"] * (1 + len(rows))],
-        ["all", "", str(len(summary.results.keys)), *whole],
-    ]
+    yield ["all", "", str(len(summary.results.keys)), *whole]
     for line in breakdown.lines(column, condition):
-        group = line.group
         cells = [f"{format_part(part, line, column)} {SIGNS[part.mark]}".rstrip() for part in line.parts]
-        lines.append([markdown_text(group.column), markdown_text(group.name), str(group.images), *cells])
+        yield [line.group.column, line.group.name, str(line.group.images), *cells]
+
+
+def _table(breakdown: GroupMeans, column: Column, condition: str) -> str:
+    heads, *lines = (
+        [*map(markdown_text, line[:2]), line[2], *(map(markdown_text, line[3:]) if number == 0 else line[3:])]
+        for number, line in enumerate(_group_lines(breakdown, column, condition))
+    )
+    lines = [heads, ["---", "---", *["---:"] * (len(heads) - 2)], *lines]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def groups_latex(breakdown: GroupMeans) -> str:
+    """The tables of `groups_markdown` as LaTeX floats, one per metric and condition."""
+    results, floats = breakdown.summary.results, []
+    for column, condition in itertools.product(breakdown.columns if breakdown.groups else (), results.conditions):
+        heads, *lines = _group_lines(breakdown, column, condition)
+        body = [_line([*map(latex_text, line[:3]), *map(_latex_signed, line[3:])]) for line in lines]
+        tabular = _tabular("ll" + "r" * (len(heads) - 2), [_line([*map(latex_text, heads)])], body)
+        caption = f"{results.title}: {table_heading(column, condition)}, by labels"
+        suffix = "-".join(filter(None, ("breakdown", column.name, condition)))
+        floats.append(_latex_float(results, caption, re.sub(r"[^A-Za-z0-9-]+", "-", suffix), [tabular], []))
+    notes = "\n".join(f"% {note}" for note in breakdown.notes())
+    return "\n".join([*floats, notes]) + "\n"
+
+
+def _latex_signed(text: str) -> str:
+    """Text with numbers for LaTeX: a minus for each hyphen before a digit."""
+    return re.sub(r"-(?=\d)", "$-$", latex_text(text))
 
 
 def groups_csv(breakdown: GroupMeans) -> str:
@@ -346,18 +417,39 @@ def compare_markdown(summary: Summary, reference: str) -> str:
     heads = ["Method", *(column.head for column in results.columns)]
     for condition in results.conditions:
         lines = [[*map(markdown_text, heads)], ["---", *["---:"] * len(results.columns)]]
-        for row in _others(summary, reference):
-            steps = (
-                (Head(column, condition), compare(summary, row, reference, Head(column, condition)))
-                for column in results.columns
-            )
-            lines.append(
-                [markdown_text(row.name), *(_format_comparison(each, head.column.decimals) for head, each in steps)]
-            )
+        for name, cells in _comparisons(summary, reference, [Head(column, condition) for column in results.columns]):
+            lines.append([markdown_text(name), *cells])
         parts += [f"## {markdown_text(condition)}"] if condition else []
         parts.append("\n".join(f"| {' | '.join(line)} |" for line in lines))
     parts.append("\n".join(f"- {markdown_text(note)}" for note in _comparison_notes(summary, reference)))
     return "\n\n".join(parts) + "\n"
+
+
+def _comparisons(summary: Summary, reference: str, heads: Sequence[Head]) -> Iterator[tuple[str, list[str]]]:
+    """Each other method, and its difference under each head as text."""
+    for row in _others(summary, reference):
+        cells = [_format_comparison(compare(summary, row, reference, head), head.column.decimals) for head in heads]
+        yield row.name, cells
+
+
+def compare_latex(summary: Summary, reference: str) -> str:
+    """The tables of `compare_markdown` as one LaTeX float. Metrics without any value are left out."""
+    results, tabulars = summary.results, []
+    heads, _ = _latex_columns(summary)
+    for condition, members in itertools.groupby(sorted(heads, key=_by_condition(results)), lambda head: head.condition):
+        held = list(members)
+        titles = [condition or "Method", *(head.column.head for head in held)]
+        body = [
+            _line([latex_text(name), *map(_latex_signed, cells)])
+            for name, cells in _comparisons(summary, reference, held)
+        ]
+        tabulars.append(_tabular("l" + "r" * len(held), [_line([*map(latex_text, titles)])], body))
+    caption = f"{results.title}: minus {reference}"
+    return _latex_float(results, caption, "against", tabulars, _comparison_notes(summary, reference))
+
+
+def _by_condition(results: Results) -> Callable[[Head], int]:
+    return lambda head: results.conditions.index(head.condition)
 
 
 def compare_csv(summary: Summary, reference: str) -> str:

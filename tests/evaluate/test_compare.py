@@ -131,9 +131,9 @@ def test_report_replaces_an_earlier_comparison(tmp_path):
     results: Results = made_results({"Bilinear": [20.0, 21.0], "GPEN": [22.0, 23.0]})
     draw_images(tmp_path, results)
     against = {tmp_path / "against.md", tmp_path / "against.csv"}
-    assert against <= set(write_report(tmp_path, results, ReportOptions(against="GPEN")))
+    assert against <= set(write_report(tmp_path, results, ReportOptions(against="GPEN", vector_figures=())))
     assert all(file.is_file() for file in against)
-    assert not against & set(write_report(tmp_path, results, ReportOptions()))
+    assert not against & set(write_report(tmp_path, results, ReportOptions(vector_figures=())))
     assert not any(file.exists() for file in against)
 
 

@@ -1,8 +1,21 @@
+import base64
+import re
+
+import cv2
 import numpy as np
 import pytest
 from helpers.results_for_report import LPIPS, PSNR, SIZE, draw_images, made_results, nasty_results
 
-from gpen_plugin.evaluate.figures import choose_images, column_names, comparison_sheet, curves, line_style, missing_tile
+from gpen_plugin.evaluate.figures import (
+    choose_images,
+    column_names,
+    comparison_sheet,
+    curves,
+    line_style,
+    missing_tile,
+    sheet_images,
+    vector_sheet,
+)
 from gpen_plugin.evaluate.report import choose_cards, embed_cards, encode_image
 from gpen_plugin.evaluate.results import restored_path
 from gpen_plugin.evaluate.stats import Summary
@@ -18,11 +31,15 @@ def tiles(page: np.ndarray, rows: int, columns: int) -> np.ndarray:
     return grid.transpose(0, 2, 1, 3, 4)[:, :, :TILE, :TILE]
 
 
+def sheet_of(root, results, condition: str) -> np.ndarray:
+    return comparison_sheet(sheet_images(root, results, condition, results.keys, TILE), column_names(results), TILE)
+
+
 @pytest.mark.parametrize(("kind", "columns"), [("bfr", 5), ("wild", 4)])
 def test_sheet_shows_all_columns_and_missing_tiles(tmp_path, kind, columns):
     results = made_results({"a": [1, None], "b": [3, 4], "c": [3, 4]}, conditions=["8x", "16x"], kind=kind)
     draw_images(tmp_path, results)
-    page = comparison_sheet(tmp_path, results, "16x", results.keys, TILE)
+    page = sheet_of(tmp_path, results, "16x")
     found = tiles(page, 2, columns)
     assert (found[1, 0, :, :, :2] == (1, 10)).all()  # the input, 4 px enlarged
     assert (found[1, 2, :, :, :2] == (1, 110)).all()
@@ -37,7 +54,7 @@ def test_missing_tile_shows_the_reason(tmp_path):
     draw_images(tmp_path, results)
     del results.images["a"]["16x"]
     restored_path(tmp_path, results.rows[1], "16x", "face_0").unlink()
-    found = tiles(comparison_sheet(tmp_path, results, "16x", results.keys, TILE), 1, 4)
+    found = tiles(sheet_of(tmp_path, results, "16x"), 1, 4)
     assert np.array_equal(found[0, 1], missing_tile(TILE, "none"))
     assert np.array_equal(found[0, 2], missing_tile(TILE, "missing"))
     assert not np.array_equal(missing_tile(TILE, "none"), missing_tile(TILE, "missing"))
@@ -69,22 +86,36 @@ def test_failed_method_does_not_choose_images():
 
 
 def test_curves_are_deterministic():
-    def drawn(last: float | None) -> np.ndarray:
+    def drawn(last: float | None, formats=()) -> tuple[np.ndarray, dict[str, bytes]]:
         results = made_results({"_a$x$": [20, 22], "b" * 200: [30, last]}, conditions=["8x", "16x", "64x"])
-        return curves(Summary.of(results, 100, 0))
+        return curves(Summary.of(results, 100, 0), formats)
 
-    first = drawn(33)
+    (first, files), (again, same_files) = drawn(33, ["pdf", "svg"]), drawn(33, ["pdf", "svg"])
     assert first.shape[2] == 3
-    assert np.array_equal(first, drawn(33))
-    assert not np.array_equal(first, drawn(60))
-    assert not np.array_equal(first, drawn(None))
+    assert np.array_equal(first, again)
+    assert files == same_files
+    assert (files["pdf"][:5], b"<svg" in files["svg"]) == (b"%PDF-", True)
+    assert not np.array_equal(first, drawn(60)[0])
+    assert not np.array_equal(first, drawn(None)[0])
+
+
+def test_vector_sheet_has_every_pixel_and_the_titles():
+    rows = [[np.random.default_rng(side).integers(0, 256, (side, side, 3), np.uint8) for side in (4, 16)]]
+    files = vector_sheet(rows, ["(a) input", "(b) Ü"], ["pdf", "svg"])
+    assert files == vector_sheet(rows, ["(a) input", "(b) Ü"], ["pdf", "svg"])
+    encoded = re.findall(rb'href="data:image/png;base64,([^"]+)"', files["svg"])
+    sides = {cv2.imdecode(np.frombuffer(base64.b64decode(image), np.uint8), 1).shape[0] for image in encoded}
+    assert sides == {4, 16}
+    assert "(b) Ü" in files["svg"].decode()  # as a comment, above its outlines
+    assert files["pdf"].count(b"/Subtype /Image") == 2
+    assert vector_sheet(rows, ["(a)", "(b)"], []) == {}
 
 
 def test_metric_without_values_has_no_panel():
     values = {"a": [20, 22], "b": [30, 31]}
-    one = curves(Summary.of(made_results(values, conditions=["8x", "16x"], columns=(PSNR,)), 100, 0))
-    two = curves(Summary.of(made_results(values, conditions=["8x", "16x"], columns=(PSNR, LPIPS)), 100, 0))
-    assert np.array_equal(one, two)
+    one = curves(Summary.of(made_results(values, conditions=["8x", "16x"], columns=(PSNR,)), 100, 0), [])
+    two = curves(Summary.of(made_results(values, conditions=["8x", "16x"], columns=(PSNR, LPIPS)), 100, 0), [])
+    assert np.array_equal(one[0], two[0])
 
 
 def test_more_methods_than_colors_have_different_lines():

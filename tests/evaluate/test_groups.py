@@ -138,7 +138,7 @@ def labels_file(tmp_path):
 def test_report_has_group_tables_with_labels(tmp_path, labels_file):
     results = made_results({"a": [20, 22, 24], "b": [30, 31, None]}, conditions=["8x", "16x"])
     draw_images(tmp_path, results)
-    options = ReportOptions(bootstrap_resamples=100, sheet_tile=16, labels=str(labels_file))
+    options = ReportOptions(bootstrap_resamples=100, sheet_tile=16, vector_figures=(), labels=str(labels_file))
     names = [file.name for file in write_report(tmp_path, results, options)]
     assert {"breakdown.md", "breakdown.csv"} <= set(names)
     page = (tmp_path / "report.html").read_text(encoding="utf-8")
@@ -146,7 +146,7 @@ def test_report_has_group_tables_with_labels(tmp_path, labels_file):
     assert page.count("<details") == 2 + 1  # and what the methods are
     assert '<th scope="row">&lt;i&gt;0|</th>' in page
     assert "&lt;i&gt;1\\|" in (tmp_path / "breakdown.md").read_text(encoding="utf-8")
-    plain = ReportOptions(bootstrap_resamples=100, sheet_tile=16)
+    plain = ReportOptions(bootstrap_resamples=100, sheet_tile=16, vector_figures=())
     assert "breakdown.md" not in [file.name for file in write_report(tmp_path, results, plain)]
     assert "By labels" not in (tmp_path / "report.html").read_text(encoding="utf-8")
 

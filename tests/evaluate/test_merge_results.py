@@ -10,6 +10,7 @@ from gpen_plugin.errors import DataError, OptionError
 from gpen_plugin.evaluate.fingerprint import Fingerprint
 from gpen_plugin.evaluate.options import EvaluationOptions
 from gpen_plugin.evaluate.results import merge_results, read_results, restored_path, write_results
+from gpen_plugin.evaluate.stats import Summary
 
 
 @pytest.fixture
@@ -75,6 +76,20 @@ def test_shared_baseline_is_merged_once(given, halves, tmp_path):
     merged = merge_results([halves[0], tmp_path / "whole"], tmp_path / "both")
     assert [row.name for row in merged.rows] == [row.name for row in whole.rows]
     assert merged.images == whole.images
+
+
+def test_shared_baseline_may_have_other_metrics(given, halves, tmp_path):
+    del given["metrics"]["swd"]
+    given["metrics"]["ssim"] = {"type": "calculate_ssim", "crop_border": 0, "label": "SWD ×10³ (GT)"}
+    run({**given, "output": str(tmp_path / "whole")})
+    merged = merge_results([halves[0], tmp_path / "whole"], tmp_path / "both")
+    assert [row.name for row in merged.rows] == list(given["methods"])
+    assert [column.label for column in merged.columns] == ["PSNR", "SWD ×10³ (GT) (swd)", "SWD ×10³ (GT) (ssim)"]
+    assert {*merged.images["Bilinear"][""][merged.keys[0]]} == {"psnr", "ssim"}
+    assert {*merged.sets["Bilinear"][""]} == {"swd"}
+    notes = Summary.of(merged, 100, 0).notes()
+    assert "SWD ×10³ (GT) (swd) was not measured for Bicubic, GPEN." in notes
+    assert not any(note.startswith("†") for note in notes)
 
 
 def test_two_methods_of_one_name_are_refused(given, halves, tmp_path):

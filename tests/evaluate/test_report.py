@@ -10,7 +10,7 @@ from gpen_plugin.evaluate.options import ReportOptions
 from gpen_plugin.evaluate.report import write_report
 from gpen_plugin.evaluate.results import read_results, write_results
 
-QUICK = ReportOptions(bootstrap_resamples=100, sheet_tile=16, sheet_images=2)
+QUICK = ReportOptions(bootstrap_resamples=100, sheet_tile=16, sheet_images=2, vector_figures=())
 
 
 @pytest.fixture
@@ -37,6 +37,15 @@ def test_report_is_deterministic(tmp_path, scales):
     assert [file.read_bytes() for file in files] == first
 
 
+def test_figures_are_also_pdf_and_svg(tmp_path, scales):
+    options = ReportOptions(bootstrap_resamples=100, sheet_tile=16, sheet_images=1)
+    files = write_report(tmp_path, scales, options)
+    figures = {f"{stem}.{suffix}" for stem in ("sheets/8x", "sheets/16x", "curves") for suffix in ("pdf", "svg")}
+    assert figures <= {str(file.relative_to(tmp_path)) for file in files}
+    page = (tmp_path / "report.html").read_text()
+    assert all(f'href="{file}"' in page and (tmp_path / file).is_file() for file in figures)
+
+
 def test_metrics_of_several_conditions_are_separated(tmp_path, scales):
     write_report(tmp_path, scales, QUICK)
     page = (tmp_path / "report.html").read_text()
@@ -53,7 +62,7 @@ def test_one_condition_has_no_curves(tmp_path):
 
 
 def test_curves_can_be_left_out(tmp_path, scales):
-    options = ReportOptions(bootstrap_resamples=100, sheet_tile=16, curves=False)
+    options = ReportOptions(bootstrap_resamples=100, sheet_tile=16, curves=False, vector_figures=())
     assert "curves.png" not in [file.name for file in write_report(tmp_path, scales, options)]
 
 
@@ -80,7 +89,7 @@ def test_names_are_escaped_in_the_page(tmp_path):
 
 
 def test_images_beyond_the_limit_are_not_embedded(tmp_path, scales):
-    options = ReportOptions(bootstrap_resamples=100, sheet_tile=16, embedded_images=2)
+    options = ReportOptions(bootstrap_resamples=100, sheet_tile=16, embedded_images=2, vector_figures=())
     page = write_report(tmp_path, scales, options)[-1].read_text(encoding="utf-8")
     assert "This page contains 2 of 6 images" in page
     assert len({path.rpartition("/")[2] for path in data_of(page)["images"] if path.startswith("inputs")}) <= 2

@@ -16,7 +16,7 @@ from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.ui import Select, WebDriverWait
 
 WINDOW = (1600, 1000)
-QUICK = ReportOptions(bootstrap_resamples=100, sheet_tile=16, sheet_images=2, embedded_images=3)
+QUICK = ReportOptions(bootstrap_resamples=100, sheet_tile=16, sheet_images=2, embedded_images=3, vector_figures=())
 
 
 @pytest.fixture(scope="module")
@@ -200,7 +200,9 @@ def test_group_tables_have_their_own_intervals_switch(browser, tmp_path):
     labels = tmp_path / "labels.csv"
     lines = "".join(f"{key},{'low' if place < 12 else 'high'}\n" for place, key in enumerate(results.keys))
     labels.write_text(f"file,place\n{lines}", encoding="utf-8")
-    options = ReportOptions(bootstrap_resamples=100, sheet_tile=16, sheet_images=2, labels=str(labels))
+    options = ReportOptions(
+        bootstrap_resamples=100, sheet_tile=16, sheet_images=2, vector_figures=(), labels=str(labels)
+    )
     opened(browser, write_report(tmp_path, results, options)[-1])
     tables = all_of(browser, "#breakdown .numbers")
     assert [table.is_displayed() for table in tables] == [True]

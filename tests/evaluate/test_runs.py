@@ -121,7 +121,7 @@ def test_every_form_of_the_table_has_the_spread(three, tmp_path):
     cells = {(cell["row"], cell["column"]): cell for cell in json.loads(table_json(summary))["cells"]}
     assert cells["GPEN", "psnr"]["runs"] == {"values": [21, 24, 27], "deviation": 3}
     assert cells["Other", "psnr"]["runs"] is None
-    options = ReportOptions(bootstrap_resamples=100, sheet_tile=16)
+    options = ReportOptions(bootstrap_resamples=100, sheet_tile=16, vector_figures=())
     page = write_report(tmp_path, three, options)[-1].read_text(encoding="utf-8")
     assert ">± 3.00</span>" in page
     notes = [note for note in summary.notes() if note.startswith("± is the standard deviation (n - 1)")]

@@ -6,7 +6,7 @@ import math
 import pytest
 from helpers.results_for_report import FID, LPIPS, NASTY_NAME, PSNR, made_results, nasty_results
 
-from gpen_plugin.evaluate.results import Column
+from gpen_plugin.evaluate.results import Column, with_unique_labels
 from gpen_plugin.evaluate.stats import Summary, format_cells
 from gpen_plugin.evaluate.tables import latex, markdown, per_image_csv, table_json, wide_csv
 
@@ -108,10 +108,34 @@ def test_names_are_escaped():
     assert "<script" not in markdown(summary)
     assert len({line.replace("\\|", "").count("|") for line in lines if line.startswith("| ")}) == 1
     page = latex(summary)
-    assert r"\& \_50\%\_ | \$x\$" in page
+    assert r"\& \_50\%\_ \textbar{} \$x\$" in page
     rows = page[page.index(r"\midrule") : page.index(r"\bottomrule")].strip().splitlines()[1:]
-    assert [row.replace(r"\&", "").count("&") for row in rows] == [4] * 4
+    assert [row.replace(r"\&", "").count("&") for row in rows] == [3] * 4
     assert page.count("{") - page.count(r"\{") == page.count("}") - page.count(r"\}")
+
+
+def test_latex_leaves_out_a_metric_without_values():
+    page = latex(summary_of(made_results({"a": [1, 2], "b": [3, 4]}, columns=(PSNR, LPIPS, FID))))
+    assert r"Method & PSNR $\uparrow$ & FID (GT) $\downarrow$ & Images \\" in page
+    assert page.count("LPIPS") == 1
+    assert r"Left out, without values: LPIPS (weights\_100\%.pth is missing).\par" in page
+
+
+def test_wide_latex_stands_below_itself():
+    results = made_results({"a": [1, 2], "b": [3, 4]}, conditions=[f"{number}x" for number in range(2, 22)])
+    page = latex(summary_of(results))
+    assert page.count(r"\begin{tabular}{l" + "r" * 20 + "}") == 2
+    assert page.count(r"\begin{table*}") == page.count(r"\par\medskip") == 1
+
+
+def test_latex_numbers_have_a_minus():
+    assert r"a & \textbf{$-$1.50}" in latex(summary_of(made_results({"a": [-1, -2], "b": [-3, -4]}, columns=(PSNR,))))
+
+
+def test_labels_of_columns_differ():
+    labels = [("a", "FID"), ("b", "FID"), ("c", "FID (a)"), ("d", "KID")]
+    columns = with_unique_labels([Column(name, label, lower_is_better=True) for name, label in labels])
+    assert [column.label for column in columns] == ["FID (a), 2", "FID (b)", "FID (a)", "KID"]
 
 
 def test_bracket_is_escaped_for_latex():

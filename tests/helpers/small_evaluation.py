@@ -49,7 +49,7 @@ def given(faces, tmp_path, weights):
             "psnr": {"type": "calculate_psnr", "crop_border": 0},
             "swd": {"type": "calculate_swd", "better": "lower", "patches": 16, "directions": 16},
         },
-        "report": {"embedded_images": 4},
+        "report": {"embedded_images": 4, "vector_figures": []},
     }
 
 
