@@ -111,8 +111,8 @@ class PlainTraining:
         logits, features = self.d(fake, return_features=True)
         with torch.no_grad():
             _, real_features = self.d(self.gt, return_features=True)
-        loss = F.softplus(-logits).mean() + self.model.loss_pixel(fake, self.gt)
-        move(self.optimizer_g, loss + self.model.loss_feature_matching(features, real_features))
+        loss = F.softplus(-logits).mean() + self.model.loss_terms["pix"].loss(fake, self.gt)
+        move(self.optimizer_g, loss + self.model.loss_terms["feat"].loss(features, real_features))
         self.d.requires_grad_(True)
 
 

@@ -59,6 +59,8 @@ OPTION_SECTIONS: tuple[tuple[int, str, str, str, tuple[str, ...]], ...] = (
     (3, "path", "", "PathOptions", ()),
     (3, "train", "", "", ()),
     (4, "train of all models", "", "AdversarialOptions", ()),
+    (4, "losses of the generator", "Of `GPENModel` and `RestorationGANModel`.", "GeneratorLossOptions", ()),
+    (4, "losses", "An entry of the list.", "LossOptions", ()),
     (4, "train of GPENModel", "", "TrainOptions", ()),
     (4, "train of GPENPriorModel", "", "PriorTrainOptions", ()),
     (4, "train of RestorationGANModel", "", "RestorationOptions", ()),

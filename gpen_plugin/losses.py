@@ -1,15 +1,16 @@
 """Losses and penalties: R1, gradient penalty, path length, feature matching (paper, Eq. 2), landmarks, identity."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
+from gpen_plugin.config.schema import unknown_name
 from gpen_plugin.errors import OptionError
-from gpen_plugin.host import register
+from gpen_plugin.host import register, registered, resolve
 from gpen_plugin.nets import arcface, fan
 
 
@@ -65,6 +66,8 @@ class DiscriminatorFeatureMatchingLoss(nn.Module):
     at the first call, a layer that the discriminator lacks.
     """
 
+    on = "feature"  # it gets the lists of features
+
     def __init__(
         self,
         loss_weight: float = 1.0,  # factor on the sum; the paper's beta is 0.02
@@ -114,6 +117,8 @@ class HeatmapLoss(nn.Module):
     MissingFileError: FAN's file is not on this machine and cannot be downloaded. CheckpointError: it is another file.
     """
 
+    value_range = (0, 1)  # of the images that it gets
+
     def __init__(
         self,
         loss_weight: float = 1.0,  # factor on the mean
@@ -144,25 +149,37 @@ class HeatmapLoss(nn.Module):
 
 @register("loss")
 class IdentityLoss(nn.Module):
-    """One minus the cosine of the embeddings of two faces by gfpgan's ArcFace; as `calculate_identity` sees them.
+    """Distance of the embeddings of two faces, which a recognition network sees as `calculate_identity` shows them.
 
     MissingFileError: the file or the package gfpgan is missing. CheckpointError: the file is another.
     """
 
+    value_range = (0, 1)  # of the images that it gets
+
     def __init__(
         self,
         loss_weight: float = 1.0,  # factor on the mean
-        weights: str | None = None,  # path of ArcFace's weights; ~ searches for arcface_resnet18.pth
+        weights: str | None = None,  # path of the network's weights; ~ searches for arcface_resnet18.pth
+        # registered network of gray images of 128 px, as GFPGAN's `network_identity`; ~ for gfpgan's ArcFace
+        network: Mapping | None = None,
+        # registered loss of two batches of embeddings, as GFPGAN's `L1_opt`; ~ for one minus their cosine
+        criterion: Mapping | None = None,
     ):
         super().__init__()
         self.loss_weight = loss_weight
-        self.recognizer = arcface.load_recognizer(None, weights)
+        self.recognizer = arcface.load_recognizer(network, weights)
+        self.criterion = None
+        if criterion is not None:
+            options = {key: value for key, value in criterion.items() if key != "type"}
+            self.criterion = _registered_loss(criterion.get("type"))(**options)
         self.register_buffer("luma", torch.tensor(arcface.LUMA[::-1].copy()).view(1, 3, 1, 1), persistent=False)
 
     def forward(self, fake: torch.Tensor, real: torch.Tensor) -> torch.Tensor:
         """The weighted loss, a scalar, of two batches of faces, (N, 3, H, W) RGB in [0, 1]."""
         with torch.no_grad():
             expected = self.embed(real)
+        if self.criterion is not None:
+            return self.loss_weight * self.criterion(self.embed(fake), expected)
         return self.loss_weight * (1 - F.cosine_similarity(self.embed(fake), expected)).mean()
 
     def embed(self, images: torch.Tensor) -> torch.Tensor:
@@ -171,6 +188,13 @@ class IdentityLoss(nn.Module):
         if images.shape[2:] != (side, side):  # no antialiasing, as in its training
             images = F.interpolate(images, (side, side), mode="bilinear", align_corners=False)
         return self.recognizer(((images.float() * 2 - 1) * self.luma).sum(dim=1, keepdim=True))
+
+
+def _registered_loss(name: object) -> Callable:
+    found = resolve("loss", name)
+    if found is None:
+        raise unknown_name(name, list(registered("loss")), "criterion:type")
+    return found
 
 
 def _wide(features: torch.Tensor) -> torch.Tensor:

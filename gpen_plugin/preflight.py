@@ -47,7 +47,9 @@ from gpen_plugin.models.augment import AugmentOptions
 from gpen_plugin.models.gan_prior_model import GPENPriorModel, check_prior
 from gpen_plugin.models.gan_steps import logits_and_features
 from gpen_plugin.models.gpen_model import GPENModel
+from gpen_plugin.models.loss_terms import LossEntry, list_losses
 from gpen_plugin.models.restoration_gan_model import RestorationGANModel
+from gpen_plugin.models.train_state import preserve_rng_state
 from gpen_plugin.nets.arcface import RecognitionSettings
 from gpen_plugin.nets.vgg import vgg19_of
 
@@ -64,7 +66,6 @@ class Stage:
     val: type  # data class of ``val:``; that of ``train:`` is the model's `options_class`
     networks: Mapping[str, type]  # the classes that the model needs
     sections: Mapping[str, type]  # data classes of the sections of ``train:``
-    losses: tuple[str, ...]  # sections of ``train:`` that name a loss
     example: str  # an option file for the hints
 
 
@@ -74,7 +75,6 @@ STAGES = (
         PriorValOptions,
         {"network_g": GANPrior, "network_d": GPENDiscriminator},
         {"optim_g": AdamOptions, "optim_d": AdamOptions, "augment_opt": AugmentOptions},
-        ("gan_opt",),
         "options/gpen_prior_512.yml",
     ),
     Stage(
@@ -82,7 +82,6 @@ STAGES = (
         ValOptions,
         {"network_g": GPEN, "network_d": GPENDiscriminator},
         {"optim": OptimOptions},
-        ("pixel_opt", "gan_opt", "feature_matching_opt"),
         "options/gpen_finetune.yml",
     ),
     Stage(
@@ -90,7 +89,6 @@ STAGES = (
         ValOptions,
         {"network_g": torch.nn.Module, "network_d": torch.nn.Module},
         {"optim_g": AdamOptions, "optim_d": AdamOptions},
-        ("pixel_opt", "perceptual_opt", "gan_opt", "feature_matching_opt", "heatmap_opt", "identity_opt"),
         "options/rivals/pix2pixhd_512.yml",
     ),
 )
@@ -192,11 +190,13 @@ def _training(run: Run) -> Iterator[GPENError]:
             yield from _section(target, train[name], f"train:{name}")
     if run.model.setup_schedulers is stage.model.setup_schedulers:
         yield from _scheduler(train["scheduler"], train["total_iter"], "train:scheduler")
-    for name in stage.losses:
-        options, where = train.get(name), f"train:{name}"
-        if options:
-            problems = [*_type_of("loss", options, where)]
-            yield from problems or [*_keys_of_class("loss", options, where)] or _try_loss(opt, name, where)
+    try:
+        entries = list_losses(opt)
+    except GPENError as error:
+        yield error
+        return
+    for entry in entries:
+        yield from [*_keys_of_class("loss", entry.options, entry.where)] or _try_loss(opt, entry)
 
 
 def _prior_settings(run: Run) -> Iterator[GPENError]:
@@ -632,33 +632,34 @@ def _turning_points(options: Mapping, total_iter: int) -> list[int]:
     return sorted(point for point in around if 1 <= point < total_iter)
 
 
-def _try_loss(opt: Mapping, name: str, where: str) -> Iterator[GPENError]:
-    """Build the loss of the section ``train:NAME`` as the model will, and call it, unless it is of another package."""
-    options = opt["train"][name]
+def _try_loss(opt: Mapping, entry: LossEntry) -> Iterator[GPENError]:
+    """Build a loss as the model will, and call it if it is one of BasicSR's plain ones."""
+    options, where = entry.options, entry.where
     cls = resolve("loss", options["type"])
     arguments = {key: value for key, value in options.items() if key != "type"}
-    if cls is PerceptualLoss and name not in ("pixel_opt", "perceptual_opt"):
+    if _is_a(cls, PerceptualLoss) and entry.on != "pixel":
         yield OptionError(f"{where}:type", "got PerceptualLoss, which returns two losses", "a loss that returns one")
-    elif cls is PerceptualLoss:
-        low = (opt["network_g"].get("value_range") or (-1, 1))[0]
+    elif _is_a(cls, PerceptualLoss):
+        low = (entry.value_range or opt["network_g"].get("value_range") or (-1, 1))[0]
         # without ImageNet's normalization images may enter in any range
         if options.get("use_input_norm", True) and bool(options.get("range_norm")) != (low < 0):
             expected = f"{str(low < 0).lower()}, for images from {low:g} to 1"
             yield OptionError(f"{where}:range_norm", f"got {options.get('range_norm', False)}", expected)
         else:
-            yield from _perceptual(options, arguments, where)
-    elif is_our_own(cls):
-        yield from schema.try_call(lambda: _check_layers(cls(**arguments), opt), where)
+            yield from _perceptual(cls, options, arguments, where)
     elif cls.__module__ in LOSS_MODULES:
         problems = [*schema.numbers_as_text(options, where)]
-        yield from problems or schema.try_call(lambda: _call_loss(cls(**arguments), name), where)
+        yield from problems or schema.try_call(lambda: _call_loss(cls(**arguments), entry.on), where)
+    else:  # weights that it does not find, for example
+        with preserve_rng_state():
+            yield from schema.try_call(lambda: _check_layers(cls(**arguments), opt), where)
 
 
-def _perceptual(options: Mapping, arguments: Mapping, where: str) -> Iterator[GPENError]:
+def _perceptual(cls: type, options: Mapping, arguments: Mapping, where: str) -> Iterator[GPENError]:
     """Build BasicSR's PerceptualLoss; it is not called, because its layers need larger images than 4 px."""
     try:
         with vgg19_of(options, where):
-            yield from schema.try_call(lambda: PerceptualLoss(**arguments), where)
+            yield from schema.try_call(lambda: cls(**arguments), where)
     except GPENError as error:
         yield error
 
@@ -669,9 +670,10 @@ def _check_layers(loss: torch.nn.Module, opt: Mapping) -> None:
         loss.chosen_layers(size.bit_length() - 2)  # as many as D has: log2(size) - 1
 
 
-def _call_loss(loss: torch.nn.Module, name: str) -> None:
+def _call_loss(loss: torch.nn.Module, on: str) -> None:
     given = torch.full((2, 3, 4, 4), 0.5, requires_grad=True)
-    value = loss(given, True, is_disc=False) if name == "gan_opt" else loss(given, torch.zeros(2, 3, 4, 4))
+    more = {"logits": (True, False), "output": ()}.get(on, (torch.zeros(2, 3, 4, 4),))
+    value = loss(given, *more)
     if not isinstance(value, torch.Tensor) or value.ndim:
         shape = list(value.shape) if isinstance(value, torch.Tensor) else type(value).__name__
         raise OptionError("reduction", f"the loss has the shape {shape}", "one number", "Set reduction to mean.")

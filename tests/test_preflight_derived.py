@@ -36,7 +36,7 @@ def enter():
 
 @dataclass(frozen=True, kw_only=True)
 class OwnOptions(TrainOptions):
-    perceptual_opt: Mapping | None = None
+    teacher_opt: Mapping | None = None
 
 
 class OwnModel(GPENModel):
@@ -65,7 +65,7 @@ def test_a_derived_model_is_checked_as_ours_and_may_have_keys_of_its_own(options
     options |= {"network_teacher": {"repeats": 3}, "own": 1}
     options["path"] |= {"pretrain_teacher": "hf://me/teacher", "pretrain_prior": None}
     options["val"]["own"] = 2
-    options["train"]["perceptual_opt"] = {"type": "PerceptualLoss"}
+    options["train"]["teacher_opt"] = {"type": "PerceptualLoss"}
     check_run(parsed(options))
     prior_options["model_type"] = enter("model", OwnPrior)
     check_run(parsed(prior_options))
@@ -123,13 +123,27 @@ def test_a_data_set_derived_of_ours_is_compared_and_not_opened(options, enter):
         check_run(parsed(options))
 
 
-def test_a_loss_of_the_users_has_types_and_keys_of_its_own(options, enter):
+def test_own_loss_has_types_and_keys_of_its_own(options, enter):
     class OwnLoss(torch.nn.Module):
         def __init__(self, weight: int = 1, names: "Unknown" = None, **more):  # noqa: F821
-            raise AssertionError("built by the model alone")
+            super().__init__()
 
     options["train"]["pixel_opt"] = {"type": enter("loss", OwnLoss), "weight": 0.5, "temperature": "1e-2"}
     check_run(parsed(options))
+
+
+def test_own_loss_without_its_weights_is_found(options, enter, tmp_path):
+    class OwnLoss(torch.nn.Module):
+        def __init__(self, file: str):
+            super().__init__()
+            torch.rand(1)
+            torch.load(file)
+
+    options["train"]["losses"] = [{"type": enter("loss", OwnLoss), "file": str(tmp_path / "x.pth")}]
+    state = torch.get_rng_state()
+    with pytest.raises(GPENError, match=r"train:losses:0: FileNotFoundError: .*x\.pth"):
+        check_run(parsed(options))
+    assert torch.equal(torch.get_rng_state(), state)
 
 
 def test_what_range_a_foreign_model_reads_is_claimed_of_the_hosts_alone(options, enter):

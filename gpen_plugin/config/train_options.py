@@ -111,14 +111,52 @@ class AdversarialOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainOptions(AdversarialOptions):
+class LossOptions:
+    """An entry of ``train:losses``. Its other keys are the arguments of the class that `type` names."""
+
+    type: str  # a registered loss: of this package, of BasicSR or your own
+    # factor of what the loss returns. A class that takes `weight` itself gets it instead
+    weight: float = 1.0
+    # what the loss gets: `pixel` (output, ground truth), images (N, 3, H, W); `feature` the discriminator's features of
+    # both: layer by layer, the results are added up, or, if the class has the attribute `on = "feature"`, as two lists;
+    # `output` the output alone, as for a total variation. ~: by the class's attribute `on`, else `output` if its
+    # `forward` requires one input, else `pixel`
+    on: Literal["pixel", "feature", "output"] | None = None
+    # name in the log: `l_g_NAME` and `share_NAME`. ~: `type` in lower case without "Loss"
+    name: str | None = None
+    # lowest and highest value of the images that the loss gets. ~: the class's attribute `value_range`, else the
+    # generator's, [-1, 1]
+    value_range: tuple[float, float] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class GeneratorLossOptions(AdversarialOptions):
+    """The losses of G besides L_A, of `GPENModel` and `RestorationGANModel`. Images are in G's range, [-1, 1]."""
+
+    pixel_opt: Mapping | None = None  # loss of the images, such as BasicSR's L1Loss; the paper's L_C (Eq. 3). ~: none
+    # BasicSR's PerceptualLoss, on VGG-19, with `range_norm: true` for images in [-1, 1]; ~ for none. Logged as
+    # `l_g_percep` and `l_g_style`
+    perceptual_opt: Mapping | None = None
+    # loss of the discriminator's features, see `DiscriminatorFeatureMatchingLoss`; the paper's L_F (Eq. 2). ~: none
+    feature_matching_opt: Mapping | None = None
+    # loss of the heat maps of landmarks, see `HeatmapLoss`; ~ for none. It gets images in [0, 1]
+    heatmap_opt: Mapping | None = None
+    # loss of the embeddings of faces, see `IdentityLoss`; ~ for none. It gets images in [0, 1]
+    identity_opt: Mapping | None = None
+    # GFPGAN's form of an `identity_opt`: the weight, with the top level's `network_identity` and
+    # `path: pretrain_network_identity`
+    identity_weight: float | None = None
+    L1_opt: Mapping | None = None  # GFPGAN's loss of two embeddings; ~ for one minus their cosine
+    losses: Sequence[Mapping] | None = None  # any number of further losses, see `LossOptions`
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainOptions(GeneratorLossOptions):
     """``train:`` of an option file with ``model_type: GPENModel``."""
 
     optim: Mapping  # optimizers, see `OptimOptions`
     # decay of the averaged generator, which is validated and saved as `params_ema`; 0 to below 1
     ema_decay: float = 0.999
-    pixel_opt: Mapping | None = None  # content loss L_C with its weight alpha (Eq. 3); ~ for none
-    feature_matching_opt: Mapping | None = None  # feature-matching loss L_F (Eq. 2) with its weight beta; ~ for none
     freeze_decoder: bool = False  # train only the encoder and keep the embedded prior as it is (GPEN-w/o-ft, Table 1)
 
     def __post_init__(self):
@@ -133,7 +171,7 @@ def check_decay(ema_decay: float) -> None:
 
 
 @dataclass(frozen=True, kw_only=True)
-class RestorationOptions(AdversarialOptions):
+class RestorationOptions(GeneratorLossOptions):
     """``train:`` of an option file with ``model_type: RestorationGANModel``: the methods that GPEN is compared with."""
 
     optim_g: Mapping  # optimizer of the generator, see `AdamOptions`
@@ -143,14 +181,6 @@ class RestorationOptions(AdversarialOptions):
     gan_opt: Mapping
     # decay of the averaged generator, which is validated and saved as `params_ema`; 0 to below 1
     ema_decay: float = 0.999
-    pixel_opt: Mapping | None = None  # loss of the images, such as BasicSR's L1Loss or MSELoss; ~ for none
-    perceptual_opt: Mapping | None = None  # BasicSR's PerceptualLoss, on VGG-19; ~ for none
-    # loss of the discriminator's features of all scales, see `DiscriminatorFeatureMatchingLoss`; ~ for none
-    feature_matching_opt: Mapping | None = None
-    # loss of the heat maps of landmarks, see `HeatmapLoss`; ~ for none. It gets images in [0, 1]
-    heatmap_opt: Mapping | None = None
-    # loss of the embeddings of faces, see `IdentityLoss`; ~ for none. It gets images in [0, 1]
-    identity_opt: Mapping | None = None
     conditional_d: bool = False  # give the discriminator the degraded image as well, in the first three channels
     gp_weight: float = 0.0  # weight lambda of WGAN-GP's gradient penalty (10 in its paper); 0 for none
     # number of first iterations on `pixel_opt` and `perceptual_opt` only, without a discriminator
@@ -311,6 +341,7 @@ class PathOptions:
     pretrain_network_d: str | None = None  # weights of the discriminator
     param_key_d: str | None = "params"  # entry of that file; ~ for a flat file
     strict_load_d: bool = True  # require that the names and shapes of all its tensors match
+    pretrain_network_identity: str | None = None  # weights of `network_identity`; ~ searches for arcface_resnet18.pth
     resume_state: str | None = None  # training state (`.state`) to resume from
     # networks that do not load their weights on resume, e.g. [network_d]
     ignore_resume_networks: Sequence[str] | None = None
@@ -332,6 +363,8 @@ class FileOptions:
     scale: int = 1  # always 1; BasicSR requires the key
     manual_seed: int | None = None  # seed of all random numbers; ~ samples one
     network_d: Mapping | None = None  # type and arguments of the discriminator (training only)
+    # GFPGAN's recognition network, for `train: identity_weight`: type and arguments. Images are gray, of 128 px
+    network_identity: Mapping | None = None
     train: Mapping | None = None  # losses, learning rates and schedule (training only)
     val: Mapping | None = None  # validation
     logger: Mapping | None = None  # log and checkpoints (training only)

@@ -80,7 +80,9 @@ def _load_resume_state_on_cpu(original: Callable) -> Callable:
                 "Name an earlier one of the same folder; or delete this one, and --auto_resume takes the previous one.",
             ) from error
         _check_total_iter(state["iter"], opt["train"]["total_iter"], path)
+        identity = opt["path"].get("pretrain_network_identity")
         check_resume(opt, state["iter"])
+        opt["path"]["pretrain_network_identity"] = identity  # never saved: it does not learn
         for name in _saved_networks(opt):
             # check_resume changes params_ema alone; a run that began with a flat file (~) now resumes from ours
             opt["path"][name.replace("network_", "param_key_")] = "params"

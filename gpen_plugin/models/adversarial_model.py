@@ -6,7 +6,7 @@ import platform
 import time
 import warnings
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from os import path as osp
 from pathlib import Path
@@ -27,7 +27,8 @@ from gpen_plugin.host import batch_index, data_wait_seconds
 from gpen_plugin.host.distributed import all_gather_object
 from gpen_plugin.images.grid import sheet
 from gpen_plugin.models import train_state
-from gpen_plugin.models.gan_steps import Discriminate, Losses, NaNGuard, r1_step
+from gpen_plugin.models.gan_steps import Discriminate, NaNGuard, r1_step
+from gpen_plugin.models.loss_terms import CONTENT, Features, Losses, LossTerm, list_losses
 from gpen_plugin.models.train_state import changes_between, load_optimizers, recorded_options
 from gpen_plugin.models.validation import ImageNames, Images, MetricSums, compute_metrics, image_path
 from gpen_plugin.nets.vgg import vgg19_of
@@ -46,18 +47,6 @@ STREAMS = (
     "gradient penalty",
 )
 FUSED_ADAM = {"fused": True, "foreach": None}  # arguments that choose the kernel
-
-
-def loss_value(loss: Callable, fake: torch.Tensor, real: torch.Tensor) -> torch.Tensor | None:
-    """The sum of the scalars that ``loss(fake, real)`` returns, None if all are None. OptionError: no scalars."""
-    returned = loss(fake, real)  # BasicSR's PerceptualLoss: (content, style)
-    terms = [term for term in (returned if isinstance(returned, (tuple, list)) else [returned]) if term is not None]
-    for term in terms:
-        if not torch.is_tensor(term) or term.numel() != 1:
-            got = f"a tensor of shape {tuple(term.shape)}" if torch.is_tensor(term) else f"{type(term).__name__}"
-            expected = "a scalar tensor, or several of which each may be None"
-            raise OptionError(f"{type(loss).__name__}", f"returned {got}", expected, "Use reduction: mean.")
-    return sum(term.reshape(()) for term in terms) if terms else None
 
 
 class DataWaitMonitor:
@@ -219,7 +208,11 @@ class AdversarialModel(SRModel):
         self.net_g.train()
         self.net_d.train()
         self.net_g_ema.eval()
-        self.loss_gan = self.build_loss(self.settings.gan_opt)
+        entries = list_losses(self.opt)
+        self.loss_gan = self.build_loss(next(entry.options for entry in entries if entry.on == "logits"))
+        self.loss_terms = {
+            entry.name: LossTerm(entry, self.build_loss(entry.options)) for entry in entries if entry.on != "logits"
+        }
         self.guard = NaNGuard(self.settings.nonfinite_patience)
         self.data_wait = DataWaitMonitor(self.opt["datasets"]["train"].get("num_worker_per_gpu", 0))
         self.last_r1 = torch.zeros((), device=self.device)
@@ -250,12 +243,25 @@ class AdversarialModel(SRModel):
         stated = {label: checkpoint.license_of(path) for label, path in sources.items() if path}
         self.licenses = {label: {"license": text} for label, text in stated.items() if text is not None}
 
-    def build_loss(self, options: Mapping | None) -> torch.nn.Module | None:
-        """A registered loss on this device, or None."""
-        if not options:
-            return None
+    def build_loss(self, options: Mapping) -> torch.nn.Module:
+        """A registered loss on this device."""
         with vgg19_of(options):
-            return build_loss(options).to(self.device)
+            loss = build_loss(options)
+        return loss.to(self.device) if isinstance(loss, torch.nn.Module) else loss
+
+    def generator_losses(self, fake: torch.Tensor, real: torch.Tensor, features: Features | None) -> Losses:
+        """G's weighted losses besides L_A, by their names in the log (``l_g_...``); a subclass adds its own.
+
+        Args:
+            fake: G's images, (N, 3, H, W), float32, in `value_range`.
+            real: the ground truth, likewise.
+            features: D's of fake and of real images, a list of layers each; None in a step without D.
+        """
+        terms = {}
+        for term in self.loss_terms.values():
+            if features is not None or term.entry.where in CONTENT:
+                terms |= term(fake, real, features, self.value_range)
+        return terms
 
     def get_optimizer(self, optim_type: str, params: list[dict], lr: float, *, betas, eps: float):
         """BasicSR's, with the fused kernel."""

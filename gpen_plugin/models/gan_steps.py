@@ -28,8 +28,8 @@ from torch import nn
 from gpen_plugin.errors import TrainingError
 from gpen_plugin.host.distributed import all_gather_object, all_reduce_mean
 from gpen_plugin.losses import path_lengths, r1_penalty
+from gpen_plugin.models.loss_terms import Features, Losses
 
-Losses = dict[str, torch.Tensor]
 Precision = Callable[[], AbstractContextManager]
 Discriminate = Callable[[torch.Tensor], tuple[list[torch.Tensor], list[torch.Tensor]]]
 
@@ -59,9 +59,8 @@ def generator_and_discriminator_step(
     *,
     gan: Callable,
     guard: "NaNGuard",
-    # (fake, real) -> further weighted terms of G's loss, such as L_C
-    content: Callable[[torch.Tensor, torch.Tensor], Losses] | None = None,
-    feature_matching: Callable | None = None,  # L_F of (features of fake, features of real)
+    # (fake, real, D's features of both) -> the other weighted terms of G's loss, such as L_C and L_F
+    losses: Callable[[torch.Tensor, torch.Tensor, Features], Losses] | None = None,
     # further weighted terms of G's loss with graphs of their own, which do not pass through the images
     auxiliary: Losses | None = None,
     penalty: Callable[[Discriminate], Losses] | None = None,  # weighted terms of D's loss besides the adversarial one
@@ -83,10 +82,8 @@ def generator_and_discriminator_step(
 
     # G: minimize L_A + alpha L_C + beta L_F
     terms = {"l_g_gan": _sum_of_scales(gan, fake_logits, True, is_disc=False)}
-    if content is not None:
-        terms |= content(images.float(), real)
-    if feature_matching is not None:
-        terms["l_g_feat"] = feature_matching(fake_features, real_features)
+    if losses is not None:
+        terms |= losses(images.float(), real, (fake_features, real_features))
     (gradient,) = torch.autograd.grad(sum(terms.values()), images, retain_graph=True)
     terms = {name: term.detach() for name, term in terms.items()}
     del fake_features, real_features  # frees them and the graphs of the losses

@@ -5,8 +5,8 @@ from torch._functorch import config as compiled
 
 from gpen_plugin.config.train_options import OptimOptions, TrainOptions
 from gpen_plugin.host import register
-from gpen_plugin.models.adversarial_model import AdversarialModel, loss_value
-from gpen_plugin.models.gan_steps import Losses, generator_and_discriminator_step
+from gpen_plugin.models.adversarial_model import AdversarialModel
+from gpen_plugin.models.gan_steps import generator_and_discriminator_step
 
 
 @register("model")
@@ -23,11 +23,6 @@ class GPENModel(AdversarialModel):
             # `generator_and_discriminator_step` goes back through D's graph twice
             compiled.donated_buffer = False
         return super().model_to_device(net)
-
-    def init_training_settings(self) -> None:
-        super().init_training_settings()
-        self.loss_pixel = self.build_loss(self.settings.pixel_opt)
-        self.loss_feature_matching = self.build_loss(self.settings.feature_matching_opt)
 
     def start_from_files(self) -> None:
         """Load the prior as the decoder, unless a whole generator is loaded (as on resume)."""
@@ -68,17 +63,8 @@ class GPENModel(AdversarialModel):
             self.gt,
             gan=self.loss_gan,
             guard=self.guard,
-            content=self.content_losses,
-            feature_matching=self.loss_feature_matching,
+            losses=self.generator_losses,
             autocast=self.autocast,
         )
         losses |= self.lazy_r1(current_iter, self.optimizer, self.gt)
         self.end_of_iteration(losses, self.settings.ema_decay)
-
-    def content_losses(self, fake: torch.Tensor, real: torch.Tensor) -> Losses:
-        """G's weighted losses besides Eq. 1 and 2, by their names in the log (``l_g_...``); a subclass adds its own.
-
-        Images are (N, 3, H, W), in the value range of the generator.
-        """
-        term = loss_value(self.loss_pixel, fake, real) if self.loss_pixel is not None else None
-        return {} if term is None else {"l_g_pix": term}

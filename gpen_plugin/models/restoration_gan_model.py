@@ -10,14 +10,14 @@ from gpen_plugin.errors import OptionError
 from gpen_plugin.host import register
 from gpen_plugin.host.distributed import all_reduce_mean
 from gpen_plugin.losses import gradient_penalty
-from gpen_plugin.models.adversarial_model import AdversarialModel, loss_value
+from gpen_plugin.models.adversarial_model import AdversarialModel
 from gpen_plugin.models.gan_steps import (
     Discriminate,
-    Losses,
     content_step,
     generator_and_discriminator_step,
     logits_and_features,
 )
+from gpen_plugin.models.loss_terms import Losses
 
 
 @register("model")
@@ -34,20 +34,6 @@ class RestorationGANModel(AdversarialModel):
     options_class = RestorationOptions
     # The gradient of an instance norm is wrong for one image in channels last (PyTorch 2.14).
     cpu_layout = torch.contiguous_format
-
-    def init_training_settings(self) -> None:
-        super().init_training_settings()
-        settings = self.settings
-        self.content = {
-            "l_g_pix": self.build_loss(settings.pixel_opt),
-            "l_g_percep": self.build_loss(settings.perceptual_opt),
-        }
-        self.face_losses = {  # of images in [0, 1]
-            "l_g_heatmap": self.build_loss(settings.heatmap_opt),
-            "l_g_identity": self.build_loss(settings.identity_opt),
-        }
-        self.content_only = False
-        self.loss_feature_matching = self.build_loss(settings.feature_matching_opt)
 
     def setup_optimizers(self) -> None:
         """One Adam, two groups: generator and discriminator."""
@@ -87,9 +73,8 @@ class RestorationGANModel(AdversarialModel):
         with self.autocast():
             self.output, outputs = self.restore(self.net_g)
         auxiliary = self.auxiliary_losses(outputs)
-        self.content_only = current_iter <= self.settings.content_only_iter
-        if self.content_only:
-            terms = self.content_losses(self.output.float(), self.gt) | auxiliary
+        if current_iter <= self.settings.content_only_iter:
+            terms = self.generator_losses(self.output.float(), self.gt, None) | auxiliary
             losses = content_step(self.optimizer, terms, guard=self.guard)
         else:
             discriminate = self.discriminate(self.output.shape[2:])
@@ -100,8 +85,7 @@ class RestorationGANModel(AdversarialModel):
                 self.gt,
                 gan=self.loss_gan,
                 guard=self.guard,
-                content=self.content_losses,
-                feature_matching=self.loss_feature_matching,
+                losses=self.generator_losses,
                 auxiliary=auxiliary,
                 penalty=lambda discriminate: self.gradient_penalty(discriminate, current_iter),
                 discriminate=discriminate,
@@ -132,18 +116,6 @@ class RestorationGANModel(AdversarialModel):
                 raise OptionError("datasets", got, expected, f"{name} restores with a reference.")
         answer = net(*inputs)
         return answer if isinstance(answer, tuple) else (answer, None)
-
-    def content_losses(self, fake: torch.Tensor, real: torch.Tensor) -> Losses:
-        """G's weighted losses of the image, by their names in the log (``l_g_...``); a subclass adds its own.
-
-        Images are (N, 3, H, W), in `value_range`.
-        """
-        terms = {name: loss_value(loss, fake, real) for name, loss in self.content.items() if loss is not None}
-        if not self.content_only:
-            low, high = self.value_range
-            pair = (fake - low) / (high - low), (real - low) / (high - low)
-            terms |= {name: loss_value(loss, *pair) for name, loss in self.face_losses.items() if loss is not None}
-        return {name: term for name, term in terms.items() if term is not None}
 
     def auxiliary_losses(self, outputs: object) -> Losses:
         """The losses that the generator defines for its own further outputs."""

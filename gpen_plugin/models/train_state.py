@@ -18,7 +18,7 @@ from gpen_plugin.config.train_options import AdversarialOptions
 from gpen_plugin.errors import CheckpointError
 from gpen_plugin.host import before_first_batch
 
-SECTIONS = ("model_type", "manual_seed", "datasets", "network_g", "network_d", "val")
+SECTIONS = ("model_type", "manual_seed", "datasets", "network_g", "network_d", "network_identity", "val")
 WITHOUT_EFFECT = {  # on what is learnt and measured
     "num_worker_per_gpu",
     "prefetch_mode",

@@ -106,7 +106,7 @@ def _recognizer(settings: RecognitionSettings) -> Callable[[np.ndarray], np.ndar
 
 def load_recognizer(options: Mapping | None, weights: str | None, device: str = "cpu") -> torch.nn.Module:
     """A registered network, by default gfpgan's ArcFace, with its weights, frozen. Errors as in `embedding`."""
-    file = WeightFile(Path(weights).name, "for identity", None, None) if options else GFPGAN_WEIGHTS
+    file = WeightFile(Path(weights).name, "for identity", None, None) if options and weights else GFPGAN_WEIGHTS
     options = dict(options or GFPGAN_NETWORK)
     cls = _registered_class(options.pop("type", None))
     path = str(find_weights(file, weights))

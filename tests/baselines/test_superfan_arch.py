@@ -112,4 +112,4 @@ def test_tiny_training_with_heat_maps_and_gradient_penalty(rival_options, tmp_pa
     model = tiny_training(rival_options, size=64)
     assert {"l_g_pix", "l_g_heatmap", "l_g_gan", "l_d_gp"} <= set(model.losses)
     low, high = (model.output.detach() + 1) / 2, (model.gt + 1) / 2
-    assert model.face_losses["l_g_heatmap"](low, high) > 0
+    assert model.loss_terms["heatmap"].loss(low, high) > 0

@@ -5,15 +5,13 @@ from dataclasses import dataclass
 import pytest
 import torch
 from basicsr.models import build_model
-from basicsr.utils.registry import ARCH_REGISTRY, LOSS_REGISTRY, MODEL_REGISTRY
+from basicsr.utils.registry import ARCH_REGISTRY, MODEL_REGISTRY
 from models.test_gpen_model import batch, ready
 from torch import nn
 
 from gpen_plugin.archs.gpen_arch import GPEN
 from gpen_plugin.archs.gpen_discriminator_arch import GPENDiscriminator
 from gpen_plugin.config.train_options import TrainOptions
-from gpen_plugin.errors import OptionError
-from gpen_plugin.models.adversarial_model import loss_value
 from gpen_plugin.models.gpen_model import GPENModel
 
 
@@ -49,21 +47,9 @@ class GPENModelWithTotalVariation(GPENModel):
 
     options_class = OptionsWithTotalVariation
 
-    def content_losses(self, fake, real):
+    def generator_losses(self, fake, real, features):
         variation = fake.diff(dim=3).abs().mean() + fake.diff(dim=2).abs().mean()
-        return super().content_losses(fake, real) | {"l_g_tv": self.settings.smoothness * variation}
-
-
-class PairLoss(nn.Module):
-    """Returns what BasicSR's PerceptualLoss does: content and style, either of which may be None."""
-
-    def __init__(self, content: float | None = 1.0, style: float | None = 1.0):
-        super().__init__()
-        self.weights = (content, style)
-
-    def forward(self, fake, real):
-        values = (fake - real).abs().mean(), (fake.mean() - real.mean()).abs()
-        return tuple(None if w is None else w * value for w, value in zip(self.weights, values, strict=True))
+        return super().generator_losses(fake, real, features) | {"l_g_tv": self.settings.smoothness * variation}
 
 
 @pytest.fixture(autouse=True)
@@ -72,7 +58,6 @@ def registered():
         (ARCH_REGISTRY, GPENWithHead),
         (ARCH_REGISTRY, DiscriminatorWithFixedLayer),
         (MODEL_REGISTRY, GPENModelWithTotalVariation),
-        (LOSS_REGISTRY, PairLoss),
     ]
     for registry, cls in entries:
         registry.register(cls)
@@ -130,32 +115,3 @@ def test_a_subclass_of_the_model_adds_a_loss_term_with_a_key_of_its_own(options)
     log = model.get_current_log()
     assert log["l_g_tv"] > 0
     assert {"l_g_pix", "share_tv"} <= set(log)
-
-
-def test_a_pixel_loss_may_return_several_terms(options):
-    options["train"]["pixel_opt"] = {"type": "PairLoss"}
-    model = build_model(ready(options))
-    model.feed_data(batch())
-    model.optimize_parameters(1)
-    fake, real = model.output.detach(), model.gt
-    expected = (fake - real).abs().mean() + (fake.mean() - real.mean()).abs()
-    assert model.losses["l_g_pix"].item() == pytest.approx(expected.item(), rel=1e-5)
-
-
-def test_terms_that_are_none_do_not_count(options):
-    fake, real = torch.zeros(1, 3, 4, 4), torch.full((1, 3, 4, 4), 0.25)
-    assert loss_value(PairLoss(style=None), fake, real).item() == 0.25
-    assert loss_value(PairLoss(content=None, style=None), fake, real) is None
-    options["train"]["pixel_opt"] = {"type": "PairLoss", "content": None, "style": None}
-    model = build_model(ready(options))
-    model.feed_data(batch())
-    model.optimize_parameters(1)
-    assert "l_g_pix" not in model.get_current_log()
-
-
-@pytest.mark.parametrize(
-    ("returned", "got"), [(torch.ones(2, 3), r"a tensor of shape \(2, 3\)"), ("text", "str"), ([1.0], "float")]
-)
-def test_a_loss_that_returns_no_scalar_is_refused(returned, got):
-    with pytest.raises(OptionError, match=f"function: returned {got}; expected a scalar tensor, or several"):
-        loss_value(lambda fake, real: returned, torch.zeros(1), torch.zeros(1))

@@ -39,8 +39,10 @@ def test_both_steps_by_hand(gan, images):
         real,
         gan=gan,
         guard=NaNGuard(),
-        content=lambda a, b: {"l_g_pix": 0.7 * F.l1_loss(a, b)},
-        feature_matching=lambda a, b: 0.02 * sum((p - q).abs().sum() for p, q in zip(a, b, strict=True)),
+        losses=lambda a, b, features: {
+            "l_g_pix": 0.7 * F.l1_loss(a, b),
+            "l_g_feat": 0.02 * sum((p - q).abs().sum() for p, q in zip(*features, strict=True)),
+        },
     )
     fake_logits, real_logits = (0.3 * image.sum(dim=(1, 2, 3)) + 0.1 for image in images)
     assert losses["l_g_gan"].item() == pytest.approx(F.softplus(-fake_logits).mean().item(), rel=1e-5)
@@ -106,8 +108,11 @@ class Setting:
         self.optimizer.step()
 
     def paired(self, lq: torch.Tensor, real: torch.Tensor) -> None:
-        content = lambda fake, real: {"l_g_pix": self.pixel(fake, real)}  # noqa: E731
-        how = {"content": content, "feature_matching": self.feature_matching, "autocast": self.autocast}
+        def losses(fake, real, features):
+            of_features = {"l_g_feat": self.feature_matching(*features)} if self.feature_matching else {}
+            return {"l_g_pix": self.pixel(fake, real), **of_features}
+
+        how = {"losses": losses, "autocast": self.autocast}
         generator_and_discriminator_step(
             self.net_d, self.optimizer, self.draw(lq), real, gan=self.gan, guard=self.guard, **how
         )

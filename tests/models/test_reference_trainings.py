@@ -70,7 +70,7 @@ def test_identity_loss_is_part_of_the_generators_loss(reference_options, random_
     model = build_model(ready(reference_options))
     model.feed_data(batch())
     model.optimize_parameters(1)
-    loss = model.face_losses["l_g_identity"]
+    loss = model.loss_terms["identity"].loss
     unit = [(images.detach() + 1) / 2 for images in (model.output, model.gt)]
     torch.testing.assert_close(model.losses["l_g_identity"], loss(*unit))
     assert 0 < model.losses["l_g_identity"] < 6

@@ -140,7 +140,7 @@ def test_perceptual_loss_is_a_term_of_its_own(rival_options, random_vgg):
     rival_options["train"]["perceptual_opt"] = perceptual
     check_run(parsed(rival_options))
     model = step(rival_options)
-    expected = model.content["l_g_percep"](model.output.detach(), model.gt)[0]
+    expected = model.loss_terms["percep"].loss(model.output.detach(), model.gt)[0]
     assert model.losses["l_g_percep"].item() == pytest.approx(expected.item(), rel=1e-5)
 
 
