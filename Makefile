@@ -34,6 +34,8 @@ tables: $(READY)
 		$(if $(FACES),--force_yml protocol:dataroot_gt="$(FACES)")
 
 # A file stays on one process: its tests share what is slow to make. tests/conftest.py puts the slow files first.
+# Without bytecode each of the many processes would compile this package anew, and each run all tests.
+test: export PYTHONDONTWRITEBYTECODE =
 test: $(READY)
 	$(PY) -m pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder $(ARGS)
 

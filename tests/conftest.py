@@ -42,6 +42,15 @@ def one_thread_and_own_uploads(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
+def clean_python():
+    """Starts fresh Pythons at once."""
+    from helpers.clean_python import CleanPython
+
+    with CleanPython() as python:
+        yield python
+
+
+@pytest.fixture(scope="session")
 def chromium(tmp_path_factory):
     """A headless browser for the tests of all pages in one process; its logs hold everything."""
     webdriver = pytest.importorskip("selenium.webdriver")

@@ -79,8 +79,8 @@ def test_help_and_refusals_import_no_pytorch(script, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-# Each order runs in a fork of one Python that has imported what BasicSR needs, but neither BasicSR nor this package.
-# Before that, a fork that has only imported PyTorch shows what restoring imports.
+# Each order runs in a fork of a Python that has imported what BasicSR needs, but neither BasicSR nor this package.
+# Before that, a fork that has forgotten all but PyTorch shows what restoring imports.
 ORDERS = [
     "import basicsr",
     "import gpen_plugin, basicsr",
@@ -94,7 +94,6 @@ ORDERS = [
 ]
 IN_EVERY_ORDER = """
 import os, sys, traceback
-import torch
 
 def in_a_fork(title, action):
     if os.fork() == 0:
@@ -109,11 +108,12 @@ def in_a_fork(title, action):
         sys.exit(title)
 
 def restore():
+    for name in [name for name in sys.modules if name.partition(".")[0] in {"torchvision", "scipy"}]:
+        del sys.modules[name]
     from gpen_plugin import GPEN, Restorer
     print("restoring imports", *sorted({"torchvision", "basicsr", "scipy"} & sys.modules.keys()))
 
 in_a_fork("restoring", restore)
-import cv2, lmdb, scipy.ndimage, scipy.optimize, scipy.stats, setuptools, torch.utils.tensorboard, torchvision, yaml
 
 def check():
     import gpen_plugin_hook
@@ -147,9 +147,12 @@ for order in eval(sys.argv[1]):
 
 
 @pytest.fixture(scope="module")
-def imported(tmp_path_factory) -> list[str]:
+def imported(clean_python, tmp_path_factory) -> list[str]:
     """What that Python printed, by line."""
-    return python(IN_EVERY_ORDER, repr(ORDERS), cwd=tmp_path_factory.mktemp("orders")).splitlines()
+    folder = tmp_path_factory.mktemp("orders")
+    run = clean_python.run("-c", IN_EVERY_ORDER, repr(ORDERS), cwd=folder, PYTHONPATH=str(REPOSITORY))
+    assert run.returncode == 0, run.stderr
+    return run.stdout.splitlines()
 
 
 def test_every_order_of_importing_registers_and_patches(imported):

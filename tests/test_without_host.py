@@ -1,14 +1,11 @@
 """Restoring, evaluating, exporting and converting without BasicSR, facexlib, LMDB and onnxruntime."""
 
 import json
-import os
-import subprocess
-import sys
 
 import pytest
 from helpers import REPOSITORY
 
-# One Python that refuses these packages and has imported what is slow and not ours; each program runs in a fork of it.
+# A Python that refuses these packages and has imported what is slow and not ours; each program runs in a fork of it.
 WITHOUT = """
 import importlib.abc, sys
 
@@ -25,10 +22,9 @@ importlib.util.find_spec = lambda name, package=None: (
 )
 
 import json, os, traceback
-import cv2, scipy.linalg, scipy.optimize, scipy.stats, torch, torchvision, yaml
 
-cv2.setNumThreads(0)  # its threads do not survive a fork
-assert "gpen_plugin" not in sys.modules
+for name in [name for name in sys.modules if name.partition(".")[0] == "lmdb"]:
+    del sys.modules[name]
 for name, program in json.load(sys.stdin).items():
     if os.fork() == 0:
         sys.stdout = sys.stderr = open(name, "w")
@@ -85,7 +81,7 @@ for program in {[*NEEDING_THE_HOST]}:
 
 
 @pytest.fixture(scope="module")
-def printed(tmp_path_factory) -> dict[str, str]:
+def printed(clean_python, tmp_path_factory) -> dict[str, str]:
     """What each program printed; it ends with "done" if nothing was raised."""
     folder = tmp_path_factory.mktemp("without_host")
     programs = {
@@ -93,9 +89,8 @@ def printed(tmp_path_factory) -> dict[str, str]:
         "restore and measure": RESTORE_AND_MEASURE,
         "need the host": NEED_THE_HOST,
     }
-    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY), "GPEN_PLUGIN_OFFLINE": "1", "HOME": str(folder)}
-    pipes = {"input": json.dumps(programs), "stderr": subprocess.PIPE, "text": True}
-    run = subprocess.run([sys.executable, "-c", WITHOUT], **pipes, timeout=300, cwd=folder, env=environment)
+    variables = {"PYTHONPATH": str(REPOSITORY), "GPEN_PLUGIN_OFFLINE": "1", "HOME": str(folder)}
+    run = clean_python.run("-c", WITHOUT, cwd=folder, stdin=json.dumps(programs), **variables)
     assert run.returncode == 0, run.stderr
     return {name: (folder / name).read_text() for name in programs}
 

@@ -4,6 +4,7 @@ import json
 import re
 import shutil
 from pathlib import Path
+from subprocess import CompletedProcess
 
 import pytest
 from helpers.fresh_python import REAL_HOST, ROOT, FreshPython, write
@@ -31,7 +32,11 @@ def test_usage_names_the_command(capsys):
 
 
 def ask(python: FreshPython, expected_code: int, **options: object) -> dict[str, dict]:
-    result = python.start("-m", "gpen_plugin.doctor", "--json", **options)
+    return answer(python.start("-m", "gpen_plugin.doctor", "--json", **options), expected_code)
+
+
+def answer(result: CompletedProcess, expected_code: int) -> dict[str, dict]:
+    """The findings, by their names."""
     assert result.returncode == expected_code, result.stdout + result.stderr
     assert result.stderr == ""
     report = json.loads(result.stdout)
@@ -188,16 +193,13 @@ def test_failed_import_names_the_doctor(site):
     assert "Run `python -m gpen_plugin.doctor`" in result.stderr
 
 
-def test_healthy_installation_and_ignored_checkout(tmp_path):
-    """The only test here that imports the real host, which is slow."""
-    python = FreshPython(tmp_path / "venv")
-    python.sees_this_installation()
-
+def test_healthy_installation_and_ignored_checkout(clean_python, tmp_path):
+    """With the real host."""
     checkout = tmp_path / "checkout"
     write(checkout, SETUP)
     shutil.copytree(REAL_HOST, checkout / "basicsr")
 
-    found = ask(python, 0, cwd=checkout)
+    found = answer(clean_python.run("-m", "gpen_plugin.doctor", "--json", cwd=checkout), 0)
     assert found["imported from"]["value"] == str(checkout / "basicsr")
     assert found["python basicsr/train.py imports"]["value"] == str(REAL_HOST)
     assert "--editable ." in found["python basicsr/train.py imports"]["remedy"]

@@ -4,7 +4,6 @@ import contextlib
 import itertools
 import json
 import os
-import subprocess
 import sys
 
 import pytest
@@ -132,7 +131,7 @@ def test_ranks_of_one_run_work_at_the_same_time(run_rank, tmp_path, album):
         assert run_rank(1, 2)[0] == 0
 
 
-def test_a_failed_input_of_one_rank_does_not_stop_the_others_of_torchrun(tmp_path, names):
+def test_a_failed_input_of_one_rank_does_not_stop_the_others_of_torchrun(clean_python, tmp_path, names):
     (tmp_path / "in").mkdir()
     for name in names:
         (tmp_path / "in" / name).write_text("an order")
@@ -143,9 +142,8 @@ def test_a_failed_input_of_one_rank_does_not_stop_the_others_of_torchrun(tmp_pat
     code += "time.sleep(2 * Ranks.of_environment().rank)\nsys.exit(restore.main(sys.argv[1:]))"
     (tmp_path / "restore.py").write_text(code)
     words = ["in", "-o", "out", "--device", "cpu"]  # no device is assigned, so that no rank imports PyTorch
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "restore.py", *words]
-    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=240)
+    launch = ("-m", "torch.distributed.run", "--nproc-per-node", "2", "restore.py")
+    done = clean_python.run(*launch, *words, cwd=tmp_path, PYTHONPATH=os.pathsep.join(sys.path))
     assert done.returncode == 1, done.stderr
     assert files(tmp_path / "out") == names, done.stderr
     assert f"not written: in/{broken}" in done.stdout

@@ -3,7 +3,6 @@
 import os
 import shutil
 import subprocess
-import sysconfig
 import textwrap
 import venv
 from importlib.util import find_spec
@@ -33,11 +32,6 @@ class FreshPython:
         self.packages = next(folder.glob("lib/python*/site-packages"))
         shutil.copy(ROOT / "gpen_plugin_hook.py", self.packages)
         write(self.packages, STARTUP_FILES)
-
-    def sees_this_installation(self) -> None:
-        """Put this repository and what the running Python has installed on the path, the real BasicSR included."""
-        places = (str(ROOT), sysconfig.get_path("purelib"), str(REAL_HOST.parent))
-        (self.packages / "__editable__.this.pth").write_text("\n".join(places))
 
     def run(self, *arguments: object, **options: Path | str) -> str:
         """Run Python; its standard output. An error, or a word on standard error, is a failure."""

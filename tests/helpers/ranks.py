@@ -1,4 +1,4 @@
-"""A clean process that has imported everything and forks ranks on request; joined over gloo, they run BasicSR.
+"""A process that has imported everything and nothing else, and forks ranks; joined over gloo, they run BasicSR.
 
 Each rank keeps a record of what it did. A fork of the test process would inherit the threads and hooks of other tests;
 a fresh process for every rank would spend most of its time on imports.
@@ -6,7 +6,7 @@ a fresh process for every rank would spend most of its time on imports.
 
 import json
 import os
-import subprocess
+import signal
 import sys
 import time
 import traceback
@@ -16,24 +16,36 @@ from pathlib import Path
 
 import torch
 
+from helpers.clean_python import CleanPython
+
 TIME_LIMIT = 180  # seconds; a rank that waits for another one for ever is what it is for
 
 
 class Ranks:
-    """Starts that process; to be used as a context manager."""
+    """Starts that process, from the clean one; to be used as a context manager.
+
+    Args:
+        python: the clean one.
+        folder: for the pipes that lead to the process.
+    """
+
+    def __init__(self, python: CleanPython, folder: Path):
+        self._python, self._folder = python, folder
 
     def __enter__(self) -> "Ranks":
-        path = os.pathsep.join([str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")])
-        environment = {**os.environ, "PYTHONPATH": path, "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
-        self._server = subprocess.Popen(
-            [sys.executable, __file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
-        )
+        pipes = {name: self._folder / name for name in ("stdin", "stdout")}
+        for pipe in pipes.values():
+            os.mkfifo(pipe)
+        path = os.pathsep.join([*map(str, Path(__file__).parents[1:3]), os.environ.get("PYTHONPATH", "")])
+        words, errors = ("-m", "helpers.ranks"), self._folder / "stderr"
+        self._server = self._python.start(*words, cwd=self._folder, **pipes, stderr=errors, PYTHONPATH=path)
+        self._requests, self._answers = open(pipes["stdin"], "w"), open(pipes["stdout"])
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._server.stdin.close()
-        self._server.wait(TIME_LIMIT)
-        self._server.stdout.close()
+        self._requests.close()
+        self._answers.close()
+        self._python.wait(self._server)
 
     def run(
         self,
@@ -60,8 +72,8 @@ class Ranks:
         folder = options.parent
         request = {"count": count, "job": job, "folder": str(folder), "spoilt": list(spoilt), "apart": apart}
         request["arguments"] = ["-opt", str(options), *(["--launcher", "pytorch"] if count > 1 else []), *arguments]
-        print(json.dumps(request), file=self._server.stdin, flush=True)
-        answer = self._server.stdout.readline()
+        print(json.dumps(request), file=self._requests, flush=True)
+        answer = self._answers.readline()
         assert answer, "the process that forks ranks has died"
         states = json.loads(answer)
         output = (folder / "output.txt").read_text()[-8000:]
@@ -219,11 +231,8 @@ def serve() -> None:
     import gpen_plugin  # noqa: F401, I001 - before BasicSR
     import basicsr.test
     import basicsr.train  # noqa: F401 - for the ranks
-    import torch.utils.tensorboard  # or every rank would import it anew
-    from PIL import Image
 
-    Image.init()
-
+    signal.alarm(0)  # the ranks have a limit, not this process
     torch.set_num_threads(1)
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)

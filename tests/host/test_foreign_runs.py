@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from test_host_checkouts import make_checkout, run
+from test_host_checkouts import make_checkout
 
 from gpen_plugin.errors import OptionError
 from gpen_plugin.host import names_ours, resolve, trains_ours
@@ -119,30 +119,14 @@ def project(tmp_path_factory) -> Path:
     return folder
 
 
-# The script runs in two forks, with the hook and without, of a Python that has imported what is slow and not BasicSR.
-BOTH = """
-import os, runpy, sys, traceback
-import cv2, lmdb, scipy.ndimage, scipy.special, torch.utils.tensorboard, torchvision, yaml
+# Without the package: as a Python without its start-up hook.
+WITHOUT_HOOK = """
+import os, runpy, sys
 
-cv2.setNumThreads(0)  # its threads do not survive a fork
-assert not {"basicsr", "gpen_plugin"} & sys.modules.keys()
+sys.meta_path[:] = [finder for finder in sys.meta_path if type(finder).__module__ != "gpen_plugin_hook"]
 sys.argv = sys.argv[1:]
 sys.path[0] = os.path.dirname(sys.argv[0])
-for folder in "with", "without":
-    if os.fork() == 0:
-        try:
-            os.chdir(folder)
-            sys.stdout = sys.stderr = open("printed.txt", "w")
-            if folder == "with":
-                del os.environ["GPEN_PLUGIN"]
-                import gpen_plugin_hook
-                gpen_plugin_hook.install()
-            runpy.run_path(sys.argv[0], run_name="__main__")
-        except BaseException:
-            traceback.print_exc()
-        sys.stdout.flush()
-        os._exit(0)
-    os.wait()
+runpy.run_path(sys.argv[0], run_name="__main__")
 """
 
 
@@ -157,21 +141,17 @@ def outcome(folder: Path) -> tuple[str, list[str], dict]:
     return log, names, states
 
 
-def test_a_run_of_another_project_is_the_same_to_the_last_digit(project, tmp_path, monkeypatch):
+def test_a_run_of_another_project_is_the_same_to_the_last_digit(project, tmp_path, clean_python):
     """Five images in batches of two, with which the host ends early; a date is a text to it; its seed is the file's."""
     options = options_of_another_project(f"{project}/f-{{}}.npy", "samples")
-    for name in ("with", "without"):
+    words = (str(project / "own_train.py"), "-opt", "options.yml", "--force_yml", "manual_seed=5", "name=2026-11-29")
+    for name, code in {"with": (), "without": ("-c", WITHOUT_HOOK)}.items():
         (tmp_path / name).mkdir()
         text = yaml.safe_dump(options, sort_keys=False) + "num_gpu: 0\n"  # the host takes the last of two
         (tmp_path / name / "options.yml").write_text(text)
-    monkeypatch.setenv("GPEN_PLUGIN", "0")
-    words = ("-opt", "options.yml", "--force_yml", "manual_seed=5", "name=2026-11-29")
-    ended = run("-c", BOTH, str(project / "own_train.py"), *words, cwd=tmp_path, checkout=project)
-    assert ended.returncode == 0, ended.stderr
-    for name in ("with", "without"):
-        printed = (tmp_path / name / "printed.txt").read_text()
-        assert f"plugin: {name == 'with'}" in printed, printed
-        assert "Traceback" not in printed, printed
+        ended = clean_python.run(*code, *words, cwd=tmp_path / name, PYTHONPATH=str(project))
+        assert ended.returncode == 0, ended.stderr
+        assert f"plugin: {name == 'with'}" in ended.stdout
     assert not (project / "experiments").exists()
     log, names, states = outcome(tmp_path / "with")
     log_without, names_without, states_without = outcome(tmp_path / "without")

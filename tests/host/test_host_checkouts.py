@@ -1,9 +1,6 @@
 """The host's own scripts, unmodified, in processes of their own: they must find GPEN and run it."""
 
-import os
 import shutil
-import subprocess
-import sys
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -20,31 +17,24 @@ def make_checkout(folder: Path, master: bool) -> Path:
     return folder
 
 
-def run(*command: str, cwd: Path, checkout: Path | None = None) -> subprocess.CompletedProcess:
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-    if checkout:
-        environment["PYTHONPATH"] = str(checkout)
-    return subprocess.run(
-        [sys.executable, *command], cwd=cwd, env=environment, text=True, capture_output=True, timeout=300, check=False
-    )
-
-
 def sources(*checkouts: Path) -> dict[Path, bytes]:
     return {path: path.read_bytes() for folder in checkouts for path in folder.rglob("*.py")}
 
 
-def test_scripts_of_checkouts_of_master_and_of_1_4_2(options, test_options, write_options, tmp_path):
+def test_scripts_of_checkouts_of_master_and_of_1_4_2(clean_python, options, test_options, write_options, tmp_path):
     master, release = (make_checkout(tmp_path / name, name == "master") for name in ("master", "1.4.2"))
     before = sources(master, release)
     options["train"]["total_iter"] = 3
     options["logger"]["use_tb_logger"] = False
-    trained = run("basicsr/train.py", "-opt", str(write_options(options)), cwd=master, checkout=master)
+    words = ("basicsr/train.py", "-opt", str(write_options(options)))
+    trained = clean_python.run(*words, cwd=master, PYTHONPATH=str(master))
     assert trained.returncode == 0, trained.stderr
     weights = master / "experiments" / "small" / "models" / "net_g_latest.pth"
     assert torch.load(weights, weights_only=True)["params_ema"]
 
     test_options["path"]["pretrain_network_g"] = str(weights)
-    tested = run("basicsr/test.py", "-opt", str(write_options(test_options)), cwd=release, checkout=release)
+    words = ("basicsr/test.py", "-opt", str(write_options(test_options)))
+    tested = clean_python.run(*words, cwd=release, PYTHONPATH=str(release))
     assert tested.returncode == 0, tested.stderr
     results = release / "results" / "small_test"
     assert len(list((results / "visualization" / "test").glob("*.png"))) == 2
@@ -52,12 +42,12 @@ def test_scripts_of_checkouts_of_master_and_of_1_4_2(options, test_options, writ
     assert before == sources(master, release)
 
 
-def test_installed_host_under_torchrun_writes_below_the_current_folder(options, write_options, tmp_path):
+def test_installed_host_under_torchrun_writes_below_the_current_folder(clean_python, options, write_options, tmp_path):
     """`basicsr.train` of an installed 1.4.2 would write into site-packages. Several ranks: test_distributed.py."""
     options["train"]["total_iter"] = 3
     launcher = ("torch.distributed.run", "--nproc_per_node=1", "--rdzv-backend=c10d", "--rdzv-endpoint=127.0.0.1:0")
     command = ("-m", "basicsr.train", "-opt", str(write_options(options)), "--launcher", "pytorch")
-    result = run("-m", *launcher, *command, cwd=tmp_path)
+    result = clean_python.run("-m", *launcher, *command, cwd=tmp_path)
     assert result.returncode == 0, result.stderr
     folder = tmp_path / "experiments" / "small"
     assert (folder / "models/net_g_latest.pth").is_file()

@@ -17,8 +17,8 @@ EPS = 1e-3
 
 
 @pytest.fixture(scope="module")
-def ranks():
-    with Ranks() as ranks:
+def ranks(clean_python, tmp_path_factory):
+    with Ranks(clean_python, tmp_path_factory.mktemp("ranks")) as ranks:
         yield ranks
 
 
