@@ -18,7 +18,7 @@ setup(
     package_data={
         "gpen_plugin": ["py.typed", "*.pyi", "weights/*"],
         "gpen_plugin.cli": ["*.png"],
-        **{f"gpen_plugin.{folder}": ["*.html", "*.css", "*.js"] for folder in ("evaluate", "evaluate.study")},
+        **{f"gpen_plugin.{folder}": ["*.html", "*.css", "*.js", "*.json"] for folder in ("evaluate", "evaluate.study")},
     },
     py_modules=["gpen_plugin_hook"],
     # Said outright, an editable installation is one line on the path; otherwise setuptools adds a finder of its own,
@@ -49,7 +49,7 @@ setup(
         "export": ["onnx", "onnxruntime", "onnxslim"],
         "ray": ["ray[data]>=2.51"],  # gpen-restore --engine ray; tested with 2.60
         "remote": ["aiohttp", "fsspec"],  # tars at http(s)://; fsspec names the package for another protocol
-        "test": ["gfpgan", "pytest", "pytest-xdist", "ruff", "selenium", "setuptools", "wheel"],
+        "test": ["gfpgan", "jsonschema", "pytest", "pytest-xdist", "ruff", "selenium", "setuptools", "wheel"],
         "train": [
             "basicsr>=1.4.2",
             "facexlib>=0.3.0",  # the 98 landmarks of calculate_lmd; RetinaFace, ParseNet

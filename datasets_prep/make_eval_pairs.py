@@ -74,7 +74,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser().parse_args(argv)
     options = _protocol_options(arguments)
     protocol = build_protocol(options)
-    if not protocol.has_truth:
+    if not all(map(protocol.has_truth_of, protocol.keys)):
         raise OptionError("protocol:type", f"got '{protocol.kind}', which has no ground truth", "bfr, fsr or pairs")
     _spare_originals(options, arguments.output)
     try:

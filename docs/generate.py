@@ -88,6 +88,7 @@ OPTION_SECTIONS: tuple[tuple[int, str, str, str, tuple[str, ...]], ...] = (
     (4, "fsr", "", "ScalesOptions", ()),
     (4, "pairs", "", "PairsOptions", ()),
     (4, "wild", "", "WildOptions", ()),
+    (4, "sets", "", "SetsOptions", ()),
     (3, "methods", "The method is the value of `type`. `bilinear` and `bicubic` have no other keys.", "", ()),
     (4, "gpen", "", "GPENOptions", ()),
     (4, "arch", "", "ArchOptions", ()),

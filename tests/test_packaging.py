@@ -21,7 +21,7 @@ from packaging.requirements import Requirement
 SOURCES = ("gpen_plugin", "packaging", "gpen_plugin_hook.py", "setup.py", "pyproject.toml", "LICENSE", "MANIFEST.in")
 
 
-DATA = (".html", ".css", ".js", ".png")
+DATA = (".html", ".css", ".js", ".json", ".png")
 REQUIREMENT = r"^Requires-Dist: ([\w-]+)([^;\n]*)(.*)"
 
 

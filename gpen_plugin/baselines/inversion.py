@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 
 from gpen_plugin.archs.gan_prior_arch import GANPrior
-from gpen_plugin.baselines.method import Sample
+from gpen_plugin.baselines.method import Sample, count_parameters
 from gpen_plugin.checkpoints import sha256_of
 from gpen_plugin.data.image_source import resize_square
 from gpen_plugin.data.rng import rng_from_key
@@ -39,6 +39,7 @@ class FrozenPrior:
         except GPENError as error:
             raise error.under(f"{where}:prior") from None
         self.net: GANPrior = sampler.net
+        self.parameters = count_parameters(sampler.net)
         self.device, self.size = torch.device(device), sampler.spec.out_size
         self.arguments = sampler.spec.arguments()
         self.sha256 = sha256_of(weights)

@@ -15,6 +15,7 @@ from gpen_plugin.data.rng import rng_from_key
 
 if TYPE_CHECKING:
     import torch
+    from torch import nn
 
 RANDOM = "random"  # in place of a weight file
 RANDOM_NOTE = "RANDOM WEIGHTS: not trained"
@@ -40,6 +41,7 @@ class Method(typing.Protocol):
     description: str  # for the reader of the tables
     identity: dict  # all that determines a restored image besides the sample, for JSON
     # A method with the attribute ``needs_reference = True`` is called only for samples that have a `ref`.
+    # ``parameters``, if a method has it, is the number of parameters of its networks.
 
     def __call__(self, sample: Sample) -> np.ndarray:
         """Return the restored face, (size, size, 3) BGR uint8."""
@@ -58,6 +60,11 @@ def resize(
         return resize_bilinear(image, size)
     unit = image.astype(np.float32) / 255 if image.dtype == np.uint8 else image
     return np.clip(cv2.resize(unit, (size, size), interpolation=cv2.INTER_CUBIC), 0, 1)
+
+
+def count_parameters(net: "nn.Module") -> int:
+    """The number of parameters of a network."""
+    return sum(parameter.numel() for parameter in net.parameters())
 
 
 def to_uint8(image: np.ndarray) -> np.ndarray:

@@ -149,6 +149,7 @@ class MGANPrior:
     def __init__(self, options: MGANPriorOptions, where: str, device: torch.device):
         self.options = options
         self.prior = FrozenPrior(options.prior, options.prior_key, device, where)
+        self.parameters = self.prior.parameters
         names = list(self.prior.net.blocks)
         if str(options.compose_at) not in names[:-1]:
             expected = "one of " + ", ".join(names[:-1])

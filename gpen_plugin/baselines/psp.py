@@ -19,7 +19,7 @@ from gpen_plugin.archs.gan_prior_arch import GPENPrior
 from gpen_plugin.archs.key_maps import from_authors
 from gpen_plugin.archs.psp_arch import PSP, sizes_of_published
 from gpen_plugin.baselines.inversion import Downscaler, FrozenPrior, check_at_least, check_positive
-from gpen_plugin.baselines.method import Sample, seeded
+from gpen_plugin.baselines.method import Sample, count_parameters, seeded
 from gpen_plugin.checkpoints import checkpoint, sha256_of
 from gpen_plugin.checkpoints.download import find_weights
 from gpen_plugin.checkpoints.network_spec import summarize_file
@@ -281,6 +281,7 @@ class PSPMethod:
     ):
         self.prior = FrozenPrior(options.prior, options.prior_key, device, where)
         self.net = self._network(options, where)
+        self.parameters = count_parameters(self.net)
         if options.weights is not None:
             load_encoder(self.net.encoder, options.weights, f"{where}:weights")
             made_of = {"weights_sha256": sha256_of(options.weights)}

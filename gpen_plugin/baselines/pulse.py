@@ -84,6 +84,7 @@ class Pulse:
         if options.noise_maps > len(self.prior.net.blocks):
             expected = f"at most {len(self.prior.net.blocks)}, all that the prior has"
             raise OptionError(f"{where}:noise_maps", f"got {options.noise_maps}", expected)
+        self.parameters = self.prior.parameters
         self.sphere = LatentSphere(self.prior.net, options.gaussian)
         self.description = f"PULSE, {options.iterations} steps at {options.lr:g}, {self.prior.description}"
         self.identity = {

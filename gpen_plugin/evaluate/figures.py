@@ -92,7 +92,8 @@ def sheet_images(
         images = [read_or_missing_tile(input_path(root, condition, key), tile, "missing")]
         images += [_restored(root, results, row, condition, key, tile) for row in results.rows]
         if results.has_truth:
-            images.append(read_or_missing_tile(truth_path(root, key), tile, "missing"))
+            word = "missing" if results.has_truth_of(key) else "none"
+            images.append(read_or_missing_tile(truth_path(root, key), tile, word))
         rows.append(images)
     return rows
 
@@ -224,7 +225,7 @@ def curves(summary: Summary, formats: Sequence[str] = VECTOR_FORMATS) -> tuple[n
 def columns_with_values(summary: Summary) -> list[Column]:
     """The metrics that have a value to plot."""
     valued = {index.column for index, cell in summary.cells.items() if np.isfinite(cell.value)}
-    return [column for column in summary.results.columns if column.name in valued]
+    return [column for column in summary.results.columns if column.name in valued and column.ranked]
 
 
 def _curve(axes, summary: Summary, number: int, column: str):

@@ -238,6 +238,8 @@ class MetricRunner:
     def note(self, column: MetricColumn) -> str:
         """The note of a column for the reader, or nothing."""
         notes = [self.missing[column.name]] if column.name in self.missing else []
+        if not notes and not self._is_defined(column, self.prepared.keys):
+            notes.append("only of the test sets with ground truth")
         for found_in, what in ((self.troubles, "without a value"), (self.infinite, "are infinite")):
             images = found_in[column.name]
             notes += [f"{len(images)} {what}, the first {images[0]}"] if images else []
@@ -250,21 +252,23 @@ class MetricRunner:
     def _tasks(self, restored: Restored) -> Iterator[tuple[str, str, list[MetricColumn]]]:
         """This rank's part: single images with all their metrics, and whole sets metric by metric."""
         each = [column for column in self.columns if not column.of_sets]
-        tasks = [
-            (condition, key, each)
-            for condition in self.prepared.conditions
-            for key in restored.restored_keys(self.prepared, condition)
-            if each
-        ]
-        tasks += [
-            (condition, WHOLE_SET, [column])
-            for condition in self.prepared.conditions
-            for column in self.columns
-            if column.of_sets and restored.restored_keys(self.prepared, condition)
-        ]
+        tasks = []
+        for condition in self.prepared.conditions:
+            for key in restored.restored_keys(self.prepared, condition):
+                columns = [column for column in each if self._is_defined(column, [key])]
+                tasks += [(condition, key, columns)] if columns else []
+        for condition in self.prepared.table_conditions:
+            keys = restored.restored_keys(self.prepared, condition)
+            columns = [column for column in self.columns if column.of_sets and self._is_defined(column, keys)]
+            tasks += [(condition, WHOLE_SET, [column]) for column in columns if keys]
         yield from tqdm(
             self.ranks.shard(tasks), f"{restored.row.name}: metrics", unit="task", disable=not self.ranks.is_main
         )
+
+    def _is_defined(self, column: MetricColumn, keys: Sequence[str]) -> bool:
+        """Whether the images have the ground truth that a metric needs; True of one that is missing."""
+        needs = column.needs_reference and column.against == "gt" and column.name not in self.missing
+        return not needs or all(key in self.prepared.with_truth for key in keys)
 
     def _measure_task(self, cache, file, restored, condition, key, columns) -> MetricValues:
         found, images = {}, None
@@ -295,6 +299,7 @@ class MetricRunner:
 
     def _set_value(self, column: MetricColumn, restored: Restored, condition: str) -> float:
         keys = restored.restored_keys(self.prepared, condition)
+        degraded = "" if condition in self.prepared.test_sets else condition
         total = 0
         for key in tqdm(
             keys,
@@ -303,7 +308,7 @@ class MetricRunner:
             leave=False,
             disable=not self.ranks.is_main,
         ):
-            total += self._call(column, *self._images(restored, condition, key))
+            total += self._call(column, *self._images(restored, degraded, key))
         return float(total / len(keys))
 
     def _images(self, restored: Restored, condition: str, key: str):
@@ -326,7 +331,8 @@ class MetricRunner:
         inputs = self.prepared.fingerprint.inputs
         input_hashes = inputs.get(key)
         if column.of_sets:
-            by_condition = [restored.restored_keys(self.prepared, condition) for condition in self.prepared.conditions]
+            conditions = self.prepared.table_conditions
+            by_condition = [restored.restored_keys(self.prepared, condition) for condition in conditions]
             input_hashes = [{key: inputs[key] for key in keys} for keys in by_condition]
         text = json.dumps([column.column.settings, restored.digest, input_hashes])
         return hashlib.sha256(text.encode()).hexdigest()[:16]
@@ -334,7 +340,7 @@ class MetricRunner:
 
 def _unavailable_reason(column: MetricColumn, prepared: Prepared) -> str:
     """Why a metric cannot have a value under this protocol, or nothing."""
-    if column.needs_reference and column.against == "gt" and not prepared.has_truth:
+    if column.needs_reference and column.against == "gt" and not prepared.with_truth:
         return "needs ground truth, which this protocol has not; against: input compares with the input"
     if column.function.__name__ == "calculate_niqe" and prepared.size < NIQE_MIN_SIDE:
         return f"needs images of {NIQE_MIN_SIDE} px and more, and these have {prepared.size}"

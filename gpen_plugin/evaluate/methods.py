@@ -24,6 +24,7 @@ from gpen_plugin.baselines.method import (
     Interpolation,
     Method,
     Sample,
+    count_parameters,
     describe_file,
     resize,
     seeded,
@@ -99,6 +100,7 @@ class NetworkMethod:
         description: str,
         identity: Mapping,  # `io` is added
     ):
+        self.parameters = count_parameters(net)  # before a GPEN is fused
         self.net, self.io, self.device = prepare_for_inference(net, device), io, device
         self.net.train(io.mode == "train")
         self.description = description

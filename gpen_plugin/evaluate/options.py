@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from gpen_plugin.config.schema import build, check, matches_type
 from gpen_plugin.errors import GPENError, OptionError, join_errors
+from gpen_plugin.evaluate.cost import cost_columns
 from gpen_plugin.evaluate.measure import MetricColumn, metric_columns
 from gpen_plugin.evaluate.methods import read_entry
 from gpen_plugin.evaluate.results import slugify
@@ -130,6 +131,9 @@ class EvaluationOptions:
     methods: Mapping
     # in the host's form of ``val: metrics:``, with the keys of `ColumnOptions`.
     metrics: Mapping = field(default_factory=dict)
+    # columns that say what a method costs, besides the metrics: `parameters` (millions), `multiply_adds` (billions) and
+    # `seconds` (per face, on this machine)
+    cost: Sequence[str] = ()
     title: str = ""  # of tables and pages; the name by default
     output: str | None = None  # folder; ``results/evaluate/<name>`` by default
     report: Mapping = field(default_factory=dict)  # see `ReportOptions`
@@ -141,6 +145,7 @@ class EvaluationOptions:
         options = cls(**given)
         problems = _errors_of(lambda: ReportOptions.from_options(options.report))
         problems += _errors_of(lambda: metric_columns(options.metrics))
+        problems += _errors_of(lambda: cost_columns(options.cost))
         if not options.methods:
             problems.append(OptionError("methods", "got none", "a mapping of names to entries"))
         runs: list[Run] = []
@@ -192,10 +197,7 @@ def _check_folders(runs: Sequence[Run]) -> Iterator[OptionError]:
 
 def _check_inputs_outside_output(options: EvaluationOptions) -> Iterator[OptionError]:
     """Inputs inside the output, where they would be deleted, or around it, where they would grow."""
-    read = {f"protocol:{key}": path for key, path in options.protocol.items() if str(key).startswith("dataroot_")}
-    references = options.protocol.get("references")
-    if isinstance(references, Mapping):
-        read["protocol:references:dataroot"] = references.get("dataroot")
+    read = dict(_roots(options.protocol, "protocol"))
     for name, entry in options.methods.items():
         if isinstance(entry, Mapping) and entry.get("type") == "folder":
             read[f"methods:{name}:path"] = entry.get("path")
@@ -205,6 +207,15 @@ def _check_inputs_outside_output(options: EvaluationOptions) -> Iterator[OptionE
         if place and (place.is_relative_to(root) or root.is_relative_to(place)):
             got = f"got {path}, and the output is {options.root}"
             yield OptionError(where, got, "folders that lie apart", "Name another output.")
+
+
+def _roots(section: Mapping, where: str) -> Iterator[tuple[str, object]]:
+    """The paths of a protocol and of the sections inside it, by key path."""
+    for key, value in section.items():
+        if isinstance(value, Mapping):
+            yield from _roots(value, f"{where}:{key}")
+        elif str(key).startswith("dataroot"):
+            yield f"{where}:{key}", value
 
 
 def _errors_of(check: Callable[[], object]) -> list[GPENError]:

@@ -1,9 +1,10 @@
 """The protocols: which faces are restored and how they are degraded. Methods are compared under one protocol."""
 
+import re
 import typing
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import lru_cache
 from pathlib import PurePosixPath
 
@@ -18,6 +19,7 @@ from gpen_plugin.data.rng import rng_from_key
 from gpen_plugin.errors import DataError, GPENError, OptionError, join_errors
 
 MAX_LISTED_KEYS = 20  # keys in a message
+ALL_SETS = "All"  # the column of all images, beside those of the test sets
 _GUARD_DIGITS = 6  # 127.5 is rounded up whatever the order of its sum
 
 
@@ -88,13 +90,17 @@ def join_keys(keys: Iterable[str], most: int = MAX_LISTED_KEYS) -> str:
 class Protocol(typing.Protocol):
     """A set of degraded faces."""
 
-    kind: str  # ``bfr``, ``fsr``, ``pairs`` or ``wild``
+    kind: str  # ``bfr``, ``fsr``, ``pairs``, ``wild`` or ``sets``
     size: int  # side of the results and of the ground truth, in pixels
     keys: list[str]  # of the images, sorted: the path below the root without suffix
     conditions: list[str]  # degradations of every image, e.g. ``8x``; one empty text if there is only one
     notes: list[str]  # for the reader of the results, a sentence each
-    has_truth: bool  # whether there is a ground truth
+    has_truth: bool  # whether any image has a ground truth
+    test_sets: dict[str, list[str]]  # name -> keys, of a protocol of several sets; else empty
     has_references: bool  # whether faces may have a reference
+
+    def has_truth_of(self, key: str) -> bool:
+        """Whether an image has a ground truth."""
 
     def options(self) -> dict:
         """The options that affect the images: plain values for JSON, with defaults, without paths."""
@@ -197,6 +203,8 @@ class _Faces(ABC):
     """The common part of all protocols: the choice of the images, and their references."""
 
     size: int
+    has_truth: bool
+    test_sets: typing.ClassVar[dict[str, list[str]]] = {}
     _references: References | None = None
     _last: tuple[str | None, np.ndarray | None] = (None, None)  # key and reference
 
@@ -218,6 +226,9 @@ class _Faces(ABC):
     @property
     def has_references(self) -> bool:
         return self._references is not None
+
+    def has_truth_of(self, key: str) -> bool:
+        return self.has_truth
 
     def options(self) -> dict:
         """The options that all protocols have; an absent key leaves earlier fingerprints as they are."""
@@ -428,7 +439,87 @@ def _check_partners(lq: ImageSource, gt: ImageSource, where: str) -> None:
         raise join_errors(problems)
 
 
-_PROTOCOLS = {protocol.kind: protocol for protocol in (BlindRestoration, SuperResolution, Pairs, Wild)}
+@dataclass(frozen=True, kw_only=True)
+class SetsOptions:
+    """The keys of ``sets``."""
+
+    # name in the tables -> a protocol of type ``bfr``, ``pairs`` or ``wild``, with its own keys but `out_size`
+    sets: Mapping
+    out_size: int  # side of the ground truth and of the results, in pixels
+
+    def value_problems(self, where: str) -> list[GPENError]:
+        """Errors of the names and kinds, by key path; the sections are checked when their sets are opened."""
+        kinds = ", ".join(Sets.KINDS)
+        problems: list[GPENError] = (
+            [] if self.sets else [OptionError(f"{where}:sets", "got none", "names and sections")]
+        )
+        for name, section in self.sets.items():
+            at = f"{where}:sets:{name}"
+            if not re.fullmatch(r"[\w. -]+", str(name)) or name == ALL_SETS or str(name).startswith("."):
+                problems.append(OptionError(at, "is no name of a set", f"letters, digits, - and _; not {ALL_SETS}"))
+            elif not isinstance(section, Mapping) or section.get("type") not in Sets.KINDS:
+                problems.append(OptionError(at, f"got {section!r}", f"a section with a type: {kinds}"))
+            elif "out_size" in section:
+                problems.append(OptionError(f"{at}:out_size", "given in a set", "one size for all", "Move it up."))
+        return problems
+
+
+class Sets:
+    """``sets``: several test sets in one table, with or without ground truth. Keys begin with the name of their set."""
+
+    kind = "sets"
+    options_class = SetsOptions
+    KINDS = ("bfr", "pairs", "wild")
+
+    def __init__(self, options: SetsOptions, where: str):
+        self.size, self.conditions = options.out_size, [""]
+        self._protocols: dict[str, Protocol] = {
+            str(name): build_protocol({**section, "out_size": self.size}, f"{where}:sets:{name}")
+            for name, section in options.sets.items()
+        }
+        self.test_sets = {
+            name: [f"{name}/{key}" for key in protocol.keys] for name, protocol in self._protocols.items()
+        }
+        self.keys = [key for keys in self.test_sets.values() for key in keys]
+        self.notes = [f"{name}: {note}" for name, protocol in self._protocols.items() for note in protocol.notes]
+
+    @property
+    def has_truth(self) -> bool:
+        return any(protocol.has_truth for protocol in self._protocols.values())
+
+    @property
+    def has_references(self) -> bool:
+        return any(protocol.has_references for protocol in self._protocols.values())
+
+    def has_truth_of(self, key: str) -> bool:
+        return self._find(key)[0].has_truth
+
+    def options(self) -> dict:
+        sets = {name: {"type": each.kind, **each.options()} for name, each in self._protocols.items()}
+        return {"out_size": self.size, "sets": sets}
+
+    def degradation(self, key: str, condition: str) -> str:
+        protocol, own_key = self._find(key)
+        return protocol.degradation(own_key, condition)
+
+    def originals(self, key: str) -> tuple[np.ndarray | None, np.ndarray | None]:
+        protocol, own_key = self._find(key)
+        return protocol.originals(own_key)
+
+    def reference(self, key: str) -> np.ndarray | None:
+        protocol, own_key = self._find(key)
+        return protocol.reference(own_key)
+
+    def sample(self, key: str, condition: str) -> Sample:
+        protocol, own_key = self._find(key)  # the degradation is that of the set alone
+        return replace(protocol.sample(own_key, condition), key=key)
+
+    def _find(self, key: str) -> tuple[Protocol, str]:
+        name, _, own_key = key.partition("/")
+        return self._protocols[name], own_key
+
+
+_PROTOCOLS = {protocol.kind: protocol for protocol in (BlindRestoration, SuperResolution, Pairs, Wild, Sets)}
 
 
 def build_protocol(

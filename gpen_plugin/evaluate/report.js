@@ -71,6 +71,7 @@
     const none = (text) => make("span", { class: "image none", role: "img", "aria-label": `${alt}: ${text}` }, text);
     const failure = failureOf(who, condition, image);
     if (failure) return none(wordOf(failure));
+    if (who === TRUTH && data.without_truth.includes(image)) return none("none");
     const path = pathOf(who, condition, image);
     const source = isInside(path) ? data.images[path] : address(path);
     const style = who === INPUT ? "image own-pixels" : "image";

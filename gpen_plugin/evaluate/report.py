@@ -1,6 +1,7 @@
 """The report of an evaluation: tables, sheets, curves and an offline report.html; equal results give equal bytes."""
 
 import base64
+import dataclasses
 import importlib.util
 import json
 from collections.abc import Iterable, Iterator, Sequence
@@ -28,7 +29,7 @@ from gpen_plugin.evaluate.results import (
     truth_path,
     write_text,
 )
-from gpen_plugin.evaluate.stats import Summary, one_line
+from gpen_plugin.evaluate.stats import Summary, average_runs, one_line
 from gpen_plugin.images.files import write_image, write_whole
 
 QUALITY = 90
@@ -156,21 +157,21 @@ class Figure(NamedTuple):
 
 
 def page(
-    root: Path, summary: Summary, figures: list[Figure], options: ReportOptions, breakdown: GroupMeans | None = None
+    root: Path, summary: Summary, shown: Results, figures: list[Figure], options: ReportOptions, breakdown=None
 ) -> str:
     """Fill the template of the page; the HTML loads nothing from outside its folder."""
-    results = summary.results
+    results = shown  # a row per method, and the conditions of the images
     cards = choose_cards(results, options.embedded_images)
     limit = round(options.embedded_megabytes * 1e6)
     images = embed_cards(root, results, cards, options.embedded_size, limit)
     uris = [*images.uris.values(), *(figure.uri for figure in figures)]
     return _template().render(
         summary=summary,
-        results=results,
+        results=summary.results,
         figures=figures,
         breakdown=breakdown,
         heading=tables.table_heading,
-        shown=tables.format_part,
+        format_part=tables.format_part,
         signs=tables.SIGNS,
         embedded_size=options.embedded_size,
         inside=images.cards,
@@ -201,6 +202,7 @@ def _browser_data(results: Results) -> dict:
         "keys": results.keys,
         "conditions": results.conditions,
         "truth": results.has_truth,
+        "without_truth": [index for index, key in enumerate(results.keys) if not results.has_truth_of(key)],
         "metrics": [
             {"label": column.label, "head": column.head, "lower": column.lower_is_better, "decimals": column.decimals}
             for column in columns
@@ -277,7 +279,8 @@ def write_report(root: Path, results: Results, options: ReportOptions) -> list[P
         "table.json": tables.table_json(summary),
         "per_image.csv": tables.per_image_csv(results),
     }
-    breakdown = GroupMeans.of(summary, labels) if labels else None
+    whole = dataclasses.replace(results, test_sets={})  # labels group the images of all test sets
+    breakdown = GroupMeans.of(Summary.of(whole, summary.resamples, summary.seed), labels) if labels else None
     if breakdown:
         texts["breakdown.md"] = tables.groups_markdown(breakdown)
         texts["breakdown.tex"] = tables.groups_latex(breakdown)
@@ -290,9 +293,10 @@ def write_report(root: Path, results: Results, options: ReportOptions) -> list[P
         delete_file(root / name)  # of an earlier report
     for name, text in texts.items():
         write_text(root / name, text)
-    shown = [*_curves(root, summary, options), *_sheets(root, summary.results, options)]
-    write_text(root / "report.html", page(root, summary, shown, options, breakdown))
-    images = [name for figure in shown for name in (figure.file, *figure.vector_files)]
+    shown = average_runs(results)
+    drawn = [*_curves(root, summary, options), *_sheets(root, shown, options)]
+    write_text(root / "report.html", page(root, summary, shown, drawn, options, breakdown))
+    images = [name for figure in drawn for name in (figure.file, *figure.vector_files)]
     return [root / name for name in (*texts, *images, "report.html")]
 
 
@@ -306,7 +310,8 @@ def _check_keys(results: Results, options: ReportOptions) -> None:
 
 
 def _curves(root: Path, summary: Summary, options: ReportOptions) -> Iterator[Figure]:
-    if not (options.curves and summary.has_conditions and figures.columns_with_values(summary)):
+    is_curve = summary.has_conditions and not summary.results.test_sets
+    if not (options.curves and is_curve and figures.columns_with_values(summary)):
         return
     image, files = figures.curves(summary, options.vector_figures)
     write_image(root / "curves.png", image)

@@ -20,13 +20,14 @@ from gpen_plugin.baselines.method import Sample
 from gpen_plugin.data.image_source import decode_image
 from gpen_plugin.errors import DataError, GPENError, OptionError
 from gpen_plugin.evaluate.fingerprint import Fingerprint, differences
+from gpen_plugin.evaluate.protocols import ALL_SETS
 from gpen_plugin.images.files import write_whole
 
 MAX_MESSAGE = 200
 NO_IMAGE = "no image"
 NO_REFERENCE = "has no reference face"
 FILE = "results.json"
-FORMAT = 1
+FORMAT = 2  # of results.json, see results.schema.json
 PROTOCOL_FILE = "protocol.json"
 FOLDERS = ("inputs", "truth", "references", "methods", "sheets")
 
@@ -71,11 +72,12 @@ class Column:
     decimals: int = 2  # how many are printed
     note: str = ""  # what a reader has to know, e.g. the file that is missing where there are no values; or empty
     settings: str = ""  # how it was measured, as JSON; columns whose settings differ cannot stand side by side
+    ranked: bool = True  # False for the cost of a method, which is no quality
 
     @property
     def head(self) -> str:
-        """The label with an arrow: ↓ if lower is better."""
-        return f"{self.label} {'↓' if self.lower_is_better else '↑'}"
+        """The label with an arrow: ↓ if lower is better; none if the column is not ranked."""
+        return f"{self.label} {'↓' if self.lower_is_better else '↑'}" if self.ranked else self.label
 
 
 def with_unique_labels(columns: Sequence["Column"]) -> list["Column"]:
@@ -130,16 +132,30 @@ class Results:
     # row name -> condition -> {column name -> value} of metrics of whole sets
     sets: dict[str, dict[str, dict[str, float]]] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)  # for the reader, e.g. conditions that the size does not allow
+    # name -> keys, of an evaluation of several test sets; else empty. `sets` then has their values besides those of all
+    # images, and the tables have a column per test set (see `split_test_sets`)
+    test_sets: dict[str, list[str]] = field(default_factory=dict)
 
     @property
     def has_truth(self) -> bool:
         """Whether there is ground truth to show."""
-        return self.fingerprint["kind"] != "wild"
+        return any(map(self.has_truth_of, self.keys))
+
+    def has_truth_of(self, key: str) -> bool:
+        """Whether an image has a ground truth."""
+        of_sets = self.fingerprint.get("options", {}).get("sets", {}) if self.test_sets else {}
+        kind = of_sets[key.partition("/")[0]]["type"] if of_sets else self.fingerprint["kind"]
+        return kind != "wild"
+
+    def keys_of(self, condition: str) -> list[str]:
+        """The images of a condition: all, or those of the test set of this name."""
+        return self.test_sets.get(condition, self.keys)
 
     def image_values(self, row: str, condition: str, column: str) -> np.ndarray:
-        """The metric of each image in the order of `keys`, (N,) float64; NaN if there is none."""
+        """The metric of each image in the order of `keys_of(condition)`, (N,) float64; NaN if there is none."""
         found = self.images.get(row, {}).get(condition, {})
-        values = np.array([found.get(key, {}).get(column, math.nan) for key in self.keys], dtype=np.float64)
+        values = [found.get(key, {}).get(column, math.nan) for key in self.keys_of(condition)]
+        values = np.array(values, dtype=np.float64)
         return np.where(np.isfinite(values), values, math.nan)
 
     def value(self, row: str, condition: str, column: Column) -> float:
@@ -160,19 +176,21 @@ class Results:
 
     def restored(self, row: str, condition: str) -> int:
         """The number of images that the method restored."""
-        return sum(self.has_image(row, condition, key) for key in self.keys)
+        return sum(self.has_image(row, condition, key) for key in self.keys_of(condition))
 
     def skipped(self, row: str, condition: str) -> int:
         """The number of images that the method was not called for."""
         found = self.images.get(row, {}).get(condition, {})
-        return sum("skipped" in found.get(key, {}) for key in self.keys)
+        return sum("skipped" in found.get(key, {}) for key in self.keys_of(condition))
 
     def failures(self) -> Iterator[Failure]:
         """Each image that a method failed on."""
         for row in self.rows:
             for condition in self.conditions:
+                if condition == ALL_SETS and self.test_sets:
+                    continue  # counted in its test set
                 found = self.images.get(row.name, {}).get(condition, {})
-                for key in self.keys:
+                for key in self.keys_of(condition):
                     if "failure" in found.get(key, {}):
                         yield Failure(row.name, condition, key, found[key]["failure"])
 
@@ -217,8 +235,9 @@ def read_results(root: Path) -> Results:
         raise DataError(str(path), "not there", "the results of an evaluation", hint)
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-        if content.pop("format") != FORMAT:
-            raise ValueError("another format")
+        written = content.pop("format")
+        if written != FORMAT:
+            raise ValueError(f"it has format {written}, and this version reads format {FORMAT}")
         content["columns"] = [Column(**column) for column in content["columns"]]
         content["rows"] = [Row(**row) for row in content["rows"]]
         content["images"] = _with_nan(content["images"])
@@ -304,14 +323,24 @@ class Prepared:
     size: int  # side of the results
     keys: list[str]  # images that could be read
     conditions: list[str]  # of the protocol
-    has_truth: bool  # whether there is ground truth
+    with_truth: Set[str]  # keys of the images that have a ground truth
     has_references: bool  # whether faces may have a reference
     fingerprint: Fingerprint  # of these very images
     notes: list[str]  # on the protocol, and on images that could not be read
+    test_sets: dict[str, list[str]] = field(default_factory=dict)  # see `Results`
 
     def sample(self, key: str, condition: str) -> Sample:
         """One sample, read from disk: all methods, runs and ranks get the same bytes."""
-        return read_sample(self.root, key, condition, self.size, self.has_truth, self.has_references)
+        return read_sample(self.root, key, condition, self.size, key in self.with_truth, self.has_references)
+
+    def keys_of(self, condition: str) -> list[str]:
+        """As `Results.keys_of`."""
+        return self.test_sets.get(condition, self.keys)
+
+    @property
+    def table_conditions(self) -> list[str]:
+        """The conditions, and the names of the test sets: a metric of sets has a value for each."""
+        return [*self.conditions, *self.test_sets]
 
     @property
     def sample_ids(self) -> list[tuple[str, str]]:
@@ -360,13 +389,15 @@ class Restored:
     digest: str = ""  # of all that decides its images besides the inputs
     failures: dict[SampleId, str] = field(default_factory=dict)  # why there is no image
     skipped: dict[SampleId, str] = field(default_factory=dict)  # why the method was not called
+    cost: dict[str, float] = field(default_factory=dict)  # by column, see `gpen_plugin.evaluate.cost`
 
     def restored_keys(self, prepared: Prepared, condition: str) -> list[str]:
-        """Keys of the images that were restored in a condition."""
+        """Keys of the images that were restored in a condition, or of a test set."""
         if self.row.failure:
             return []
         missing = self.failures.keys() | self.skipped.keys()
-        return [key for key in prepared.keys if (condition, key) not in missing]
+        degraded = "" if condition in prepared.test_sets else condition
+        return [key for key in prepared.keys_of(condition) if (degraded, key) not in missing]
 
 
 def merge_results(
@@ -446,7 +477,7 @@ def _same_row(total: Results, part: Results, row: Row) -> bool:
     """Whether `total` has this row already: one method with equal values of the metrics that both have measured."""
     if row not in total.rows:
         return False
-    both = {column.name for column in total.columns} & {column.name for column in part.columns}
+    both = {column.name for column in total.columns if column.ranked} & {column.name for column in part.columns}
     both |= {"failure", "skipped"}
     values = [
         json.dumps([_only(both, found.images.get(row.name)), _only(both, found.sets.get(row.name))], sort_keys=True)
@@ -465,13 +496,9 @@ def _only(names: Set[str], content: object) -> object:
 
 
 def _merged(one: Mapping, other: Mapping) -> dict:
-    """Nested values of both."""
-    shared = {
-        key: _merged(one[key], value) if isinstance(value, Mapping) else value
-        for key, value in other.items()
-        if key in one
-    }
-    return {**one, **other, **shared}
+    """Nested values of both; `one` has the first word."""
+    both = {key: _merged(one[key], other[key]) for key in one.keys() & other.keys() if isinstance(one[key], Mapping)}
+    return {**one, **{key: value for key, value in other.items() if key not in one}, **both}
 
 
 def _link_tree(source: Path, target: Path) -> None:

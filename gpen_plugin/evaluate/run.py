@@ -2,6 +2,7 @@
 
 import dataclasses
 import hashlib
+import itertools
 import json
 import logging
 from collections.abc import Iterator, Mapping, Sequence
@@ -13,6 +14,7 @@ from tqdm import tqdm
 from gpen_plugin.baselines.method import Method, Sample
 from gpen_plugin.data.image_source import decode_image
 from gpen_plugin.errors import DataError, OptionError
+from gpen_plugin.evaluate.cost import cost_columns, cost_note, measure_cost
 from gpen_plugin.evaluate.distributed import Ranks, merge_dicts
 from gpen_plugin.evaluate.fingerprint import MAX_KEYS, compute_fingerprint
 from gpen_plugin.evaluate.measure import WHOLE_SET, MetricRunner, MetricValues
@@ -40,6 +42,7 @@ from gpen_plugin.evaluate.results import (
     restored_path_in,
     slugify,
     truth_path,
+    with_unique_labels,
     write_results,
     write_text,
 )
@@ -64,7 +67,7 @@ def evaluate(
         _clear(options)
     ranks.barrier()
     prepared = prepare(protocol, options.root, ranks)
-    all_restored = [restore_all(run, prepared, ranks) for run in options.runs]
+    all_restored = [restore_all(run, prepared, ranks, options.cost) for run in options.runs]
     metrics = MetricRunner(options.columns, prepared, ranks)
     values = [{} if restored.row.failure else metrics.measure(restored) for restored in all_restored]
     results = _to_results(options, prepared, metrics, list(zip(all_restored, values, strict=True)))
@@ -107,8 +110,20 @@ def prepare(protocol: Protocol, root: Path, ranks: Ranks) -> Prepared:
     readable = _ReadableProtocol(protocol, keys)
     fingerprint = compute_fingerprint(readable, _read_all_samples(root, readable)) if ranks.is_main else None
     fingerprint = ranks.gather(fingerprint)[0]
-    has = protocol.has_truth, protocol.has_references
-    return Prepared(root, protocol.size, keys, protocol.conditions, *has, fingerprint, notes)
+    with_truth = frozenset(filter(protocol.has_truth_of, keys))
+    there = set(keys)
+    test_sets = {name: [key for key in held if key in there] for name, held in protocol.test_sets.items()}
+    return Prepared(
+        root,
+        protocol.size,
+        keys,
+        protocol.conditions,
+        with_truth,
+        protocol.has_references,
+        fingerprint,
+        notes,
+        {name: held for name, held in test_sets.items() if held},
+    )
 
 
 class _ReadableProtocol:
@@ -176,7 +191,7 @@ def _write(protocol: Protocol, root: Path, ranks: Ranks) -> dict[str, str]:
             delete_file(reference_path(root, key))  # of an earlier run
         elif not file_holds(reference_path(root, key), reference):
             write_image(reference_path(root, key), reference)
-        if samples and protocol.has_truth:  # last, because it shows from which images the inputs were made
+        if samples and samples[0].gt is not None:  # last, because it shows from which images the inputs were made
             write_image(truth_path(root, key), samples[0].gt)
     return unreadable
 
@@ -207,7 +222,7 @@ def _read_all_samples(root: Path, protocol: Protocol) -> Iterator[Sample]:
     total = len(protocol.keys) * len(protocol.conditions)
     with tqdm(total=total, desc="fingerprint", unit="image") as progress:
         for key in protocol.keys:
-            has = protocol.has_truth, protocol.has_references
+            has = protocol.has_truth_of(key), protocol.has_references
             for sample in read_samples(root, key, protocol.conditions, protocol.size, *has):
                 yield sample
                 progress.update()
@@ -223,8 +238,8 @@ def _json(path: Path) -> Mapping:
         raise DataError(str(path), f"is damaged ({error})", "JSON", "Give --restart to start again.") from error
 
 
-def restore_all(run: Run, prepared: Prepared, ranks: Ranks) -> Restored:
-    """Restore what is not restored yet, each rank its part; every rank must call this."""
+def restore_all(run: Run, prepared: Prepared, ranks: Ranks, cost: Sequence[str] = ()) -> Restored:
+    """Restore what is not restored yet, each rank its part, and measure the `cost`; every rank must call this."""
     # Images of an earlier run are kept if method and input are the same.
     folder = prepared.root / "methods" / slugify(run.name)
     method, failure = _build(run, folder, ranks)
@@ -246,7 +261,26 @@ def restore_all(run: Run, prepared: Prepared, ranks: Ranks) -> Restored:
     failures, skipped = (
         merge_dicts(parts) for parts in zip(*ranks.gather(_restore_share(method, row, prepared, ranks)), strict=True)
     )
-    return Restored(row, digest, failures, skipped)
+    # all ranks have restored, so that none computes while the method is timed
+    found = _measure_cost(method, row, prepared, ranks, cost, digest) if ranks.is_main and cost else {}
+    return Restored(row, digest, failures, skipped, ranks.gather(found)[0])
+
+
+def _measure_cost(
+    method: Method, row: Row, prepared: Prepared, ranks: Ranks, names: Sequence[str], digest: str
+) -> dict[str, float]:
+    """The cost of a method; empty, with a line in the log, if it fails on the faces that it is measured on."""
+    condition = prepared.conditions[0]
+    keys = [key for key in prepared.keys if restored_path(prepared.root, row, condition, key).exists()]
+    if not keys:
+        return {}
+    faces = (prepared.sample(key, condition) for key in itertools.cycle(keys))
+    folder, digest = prepared.root / "methods" / row.folder, f"{digest} {prepared.fingerprint.digest}"
+    try:
+        return measure_cost(method, lambda: next(faces), names, ranks.device, folder, digest)
+    except Exception as error:  # a foreign network may raise anything
+        logging.getLogger("basicsr").warning(f"{row.name}: the cost is not measured. {format_error(error)}")
+        return {}
 
 
 def _needs_reference(method: Method) -> bool:
@@ -328,11 +362,23 @@ def _check(image: object, size: int) -> None:
 
 def in_order(values: MetricValues, results: Results) -> MetricValues:
     """Sort values by condition, image and column, independent of the ranks."""
-    orders = (results.conditions, [WHOLE_SET, *results.keys], [column.name for column in results.columns])
+    orders = (
+        [*results.conditions, *results.test_sets],
+        [WHOLE_SET, *results.keys],
+        [column.name for column in results.columns],
+    )
     positions = [{name: position for position, name in enumerate(order)} for order in orders]
     return dict(
         sorted(values.items(), key=lambda item: [of[name] for of, name in zip(positions, item[0], strict=True)])
     )
+
+
+def _cost_notes(
+    options: EvaluationOptions, prepared: Prepared, metrics: MetricRunner, found: Sequence[Restored]
+) -> list[str]:
+    names = [restored.row.name for restored in found if restored.cost]
+    condition = prepared.conditions[0] if len(prepared.conditions) > 1 else ""
+    return [cost_note(options.cost, names, metrics.ranks.device, condition)] if names else []
 
 
 def _to_results(
@@ -345,9 +391,13 @@ def _to_results(
         size=prepared.size,
         keys=prepared.keys,
         conditions=prepared.conditions,
-        columns=[dataclasses.replace(column.column, note=metrics.note(column)) for column in options.columns],
+        columns=with_unique_labels(
+            [dataclasses.replace(column.column, note=metrics.note(column)) for column in options.columns]
+            + cost_columns(options.cost)
+        ),
         rows=[restored.row for restored, _ in found],
-        notes=prepared.notes,
+        test_sets=prepared.test_sets,
+        notes=prepared.notes + _cost_notes(options, prepared, metrics, [restored for restored, _ in found]),
     )
     for restored, values in found:
         name = restored.row.name
@@ -361,6 +411,8 @@ def _to_results(
         for (condition, key, column), value in in_order(values, results).items():
             sets = results.sets.setdefault(name, {}).setdefault(condition, {})
             (sets if key == WHOLE_SET else results.images[name][condition][key])[column] = value
+        if restored.cost:
+            results.sets.setdefault(name, {}).setdefault(prepared.conditions[0], {}).update(restored.cost)
     for failure in results.failures():
         image = " ".join(filter(None, (failure.condition, failure.key)))
         logging.getLogger("basicsr").warning(f"{failure.method} failed on {image}: {failure.reason}")

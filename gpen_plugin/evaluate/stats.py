@@ -8,12 +8,41 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
+from gpen_plugin.evaluate.protocols import ALL_SETS
 from gpen_plugin.evaluate.results import Column, Results, Row, group_by_method
 
 LEVEL = 0.95
 CHUNK = 2_000_000  # indices in memory at once
 MAX_LISTED_FAILURES = 20
 MAX_REASON = 600  # characters
+
+
+def split_test_sets(results: Results) -> Results:
+    """Results with a condition per test set and one of all images, as the tables show them; others are unchanged.
+
+    A metric that some test set has no values of, for want of ground truth, has none over all images.
+    """
+    if not results.test_sets:
+        return results
+    images: dict = {}
+    for row, by_condition in results.images.items():
+        entries = by_condition[""]
+        images[row] = {name: {key: entries[key] for key in keys} for name, keys in results.test_sets.items()}
+    columns = {column.name for column in results.columns if not column.of_sets}
+    for name in results.test_sets:
+        found = (entry for by_set in images.values() for entry in by_set[name].values())
+        columns &= {column for entry in found for column in entry}
+    columns |= {"failure", "skipped"}
+    for row, by_set in images.items():
+        entries = results.images[row][""]
+        by_set[ALL_SETS] = {
+            key: {name: value for name, value in entry.items() if name in columns} for key, entry in entries.items()
+        }
+    sets = {
+        row: {(condition or ALL_SETS): values for condition, values in by_condition.items()}
+        for row, by_condition in results.sets.items()
+    }
+    return dataclasses.replace(results, conditions=[*results.test_sets, ALL_SETS], images=images, sets=sets)
 
 
 def average_runs(results: Results) -> Results:
@@ -58,7 +87,7 @@ def _run(row: Row) -> str:
 def _average_images(results: Results, rows: Sequence[Row]) -> dict:
     columns = [column for column in results.columns if not column.of_sets]
     return {
-        condition: {key: _average_image(results, rows, condition, key, columns) for key in results.keys}
+        condition: {key: _average_image(results, rows, condition, key, columns) for key in results.keys_of(condition)}
         for condition in results.conditions
         if all(condition in results.images.get(row.name, {}) for row in rows)
     }
@@ -116,7 +145,8 @@ def format_cells(results: Results) -> Cells:
     cells = {}
     for condition in results.conditions:
         for column in results.columns:
-            cells |= _ranked(_format_column(results, condition, column), column)
+            found = _format_column(results, condition, column)
+            cells |= _ranked(found, column) if column.ranked else found
     return cells
 
 
@@ -138,7 +168,8 @@ def _has_value(results: Results, row: Row, condition: str, column: Column) -> np
     if not column.of_sets:
         return np.isfinite(results.image_values(row.name, condition, column.name))
     has_value = bool(np.isfinite(results.value(row.name, condition, column)))
-    return np.array([has_value and results.has_image(row.name, condition, key) for key in results.keys])
+    keys = results.keys_of(condition)
+    return np.array([has_value and results.has_image(row.name, condition, key) for key in keys])
 
 
 def _ranked(cells: Mapping[CellIndex, Cell], column: Column) -> dict[CellIndex, Cell]:
@@ -152,7 +183,7 @@ def _ranked(cells: Mapping[CellIndex, Cell], column: Column) -> dict[CellIndex, 
 
 def is_complete(results: Results, row: Row, condition: str) -> bool:
     """Whether the method restored every image: neither failed on one nor was skipped."""
-    return not row.failure and results.restored(row.name, condition) == len(results.keys)
+    return not row.failure and results.restored(row.name, condition) == len(results.keys_of(condition))
 
 
 def attempted(results: Results, row: Row, condition: str) -> bool:
@@ -174,7 +205,7 @@ def run_std(results: Results, table: Results) -> dict[CellIndex, Spread]:
         if len(rows) < 2:
             continue
         for condition in results.conditions:
-            for column in results.columns:
+            for column in (column for column in results.columns if column.ranked):
                 values = _values(results, table, method, rows, condition, column)
                 if values and np.isfinite(values).all():
                     index = CellIndex(method, condition, column.name)
@@ -341,6 +372,7 @@ class Summary:
     @classmethod
     def of(cls, results: Results, resamples: int, seed: int) -> "Summary":
         """Average the runs of each method, rank the methods and compute the intervals."""
+        results = split_test_sets(results)
         table = average_runs(results)
         cells = format_cells(table)
         intervals = bootstrap_ci(table, resamples, seed)
@@ -349,7 +381,7 @@ class Summary:
 
     @property
     def has_conditions(self) -> bool:
-        """Whether each metric has a column per condition, as in Table 3 of the paper."""
+        """Whether each metric has a column per condition, as in Table 3 of the paper, or per test set."""
         return len(self.results.conditions) > 1
 
     @property
@@ -368,7 +400,7 @@ class Summary:
 
     def is_incomplete(self, row: Row, head: Head) -> bool:
         """Whether the cell gets a dagger: it lacks images that others have."""
-        if self.cell(row, head).complete or not attempted(self.results, row, head.condition):
+        if not head.column.ranked or self.cell(row, head).complete or not attempted(self.results, row, head.condition):
             return False
         return not is_complete(self.results, row, head.condition) or self._is_measured(row, head)
 
@@ -414,6 +446,8 @@ class Summary:
     def _general_notes(self, columns: Sequence[Column]) -> Iterator[str]:
         images = len(self.results.keys)
         counted = "1 image" if images == 1 else f"{images} images"
+        if self.results.test_sets:
+            counted += f" ({', '.join(f'{name} {len(keys)}' for name, keys in self.results.test_sets.items())})"
         yield f"{counted}. Best in bold, second underlined. Values that print alike share a mark."
         if any(self.is_near_best(row, head) for row in self.results.rows for head in self.heads):
             how = f"{self.resamples} bootstrap resamples of the images, seed {self.seed}"
@@ -421,7 +455,7 @@ class Summary:
         if images < 2:
             yield "No intervals: they need two images or more."
             return
-        of_sets = [column.label for column in columns if column.of_sets]
+        of_sets = [column.label for column in columns if column.of_sets and column.ranked]
         if of_sets:
             listed = ", ".join(of_sets)
             yield f"No intervals for {listed}: resampling with repetitions biases a distance between sets."
@@ -448,7 +482,7 @@ class Summary:
                 restored, skipped = (
                     count(row.name, condition) for count in (self.results.restored, self.results.skipped)
                 )
-                if restored + skipped < len(self.results.keys):
+                if restored + skipped < len(self.results.keys_of(condition)):
                     unrestored.append(self._counted(row, condition, restored))
                     continue
                 if skipped:
@@ -463,7 +497,7 @@ class Summary:
                 yield f"† Not ranked by {label}, which has no value on some images: {', '.join(methods)}."
 
     def _unmeasured_notes(self, columns: Sequence[Column]) -> Iterator[str]:
-        for column in columns:
+        for column in (column for column in columns if column.ranked):
             heads = [Head(column, condition) for condition in self.results.conditions]
             whole = [row for row in self.results.rows if all(is_complete(self.results, row, each[1]) for each in heads)]
             lacking = [row.name for row in whole if not any(self._is_measured(row, head) for head in heads)]
@@ -503,7 +537,7 @@ class Summary:
 
     def _counted(self, row: Row, condition: str, images: int) -> str:
         name = f"{row.name}, {condition}" if condition else row.name
-        return f"{name} (n = {images}/{len(self.results.keys)})"
+        return f"{name} (n = {images}/{len(self.results.keys_of(condition))})"
 
     def _failure_notes(self) -> Iterator[str]:
         for row in self.results.rows:

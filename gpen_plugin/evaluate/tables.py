@@ -217,7 +217,7 @@ def wide_csv(summary: Summary) -> str:
     lines = []
     for row in results.rows:
         for condition in results.conditions:
-            line = [row.name, condition, results.restored(row.name, condition), len(results.keys)]
+            line = [row.name, condition, results.restored(row.name, condition), len(results.keys_of(condition))]
             for column in results.columns:
                 cell = summary.cell(row, Head(column, condition))
                 interval = summary.intervals.get(CellIndex(row.name, condition, column.name), (math.nan, math.nan))
@@ -414,10 +414,11 @@ def compare(summary: Summary, row: Row, reference: str, head: Head) -> Compariso
 def compare_markdown(summary: Summary, reference: str) -> str:
     """Per condition a table: methods as rows, metrics as columns; the difference, its interval, and the runs."""
     results, parts = summary.results, [f"# {markdown_text(summary.results.title)}: minus {markdown_text(reference)}"]
-    heads = ["Method", *(column.head for column in results.columns)]
+    columns = [column for column in results.columns if column.ranked]
     for condition in results.conditions:
-        lines = [[*map(markdown_text, heads)], ["---", *["---:"] * len(results.columns)]]
-        for name, cells in _comparisons(summary, reference, [Head(column, condition) for column in results.columns]):
+        heads = ["Method", *(column.head for column in columns)]
+        lines = [[*map(markdown_text, heads)], ["---", *["---:"] * len(columns)]]
+        for name, cells in _comparisons(summary, reference, [Head(column, condition) for column in columns]):
             lines.append([markdown_text(name), *cells])
         parts += [f"## {markdown_text(condition)}"] if condition else []
         parts.append("\n".join(f"| {' | '.join(line)} |" for line in lines))
@@ -435,7 +436,7 @@ def _comparisons(summary: Summary, reference: str, heads: Sequence[Head]) -> Ite
 def compare_latex(summary: Summary, reference: str) -> str:
     """The tables of `compare_markdown` as one LaTeX float. Metrics without any value are left out."""
     results, tabulars = summary.results, []
-    heads, _ = _latex_columns(summary)
+    heads = [head for head in _latex_columns(summary)[0] if head.column.ranked]
     for condition, members in itertools.groupby(sorted(heads, key=_by_condition(results)), lambda head: head.condition):
         held = list(members)
         titles = [condition or "Method", *(head.column.head for head in held)]
@@ -455,7 +456,7 @@ def _by_condition(results: Results) -> Callable[[Head], int]:
 def compare_csv(summary: Summary, reference: str) -> str:
     """One line per condition, method and metric."""
     lines = []
-    for head in summary.heads:
+    for head in (head for head in summary.heads if head.column.ranked):
         for row in _others(summary, reference):
             found = compare(summary, row, reference, head)
             ends = found.interval or (math.nan, math.nan)
