@@ -10,6 +10,7 @@ import os
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
+from functools import partial
 from itertools import accumulate
 from pathlib import Path
 
@@ -24,17 +25,18 @@ from gpen_plugin.archs.gpen_discriminator_arch import GPENDiscriminator
 from gpen_plugin.checkpoints import checkpoint
 from gpen_plugin.config import schema
 from gpen_plugin.config.train_options import (
-    AdamOptions,
     CosineOptions,
     FileOptions,
     LinearDecayOptions,
     LoggerOptions,
     MultiStepOptions,
+    OptimizerOptions,
     OptimOptions,
     PathOptions,
     PriorValOptions,
     ValOptions,
     check_loggers,
+    optimizer_class,
 )
 from gpen_plugin.data.gpen_degradation_dataset import GPENDegradationDataset
 from gpen_plugin.data.gpen_face_dataset import GPENFaceDataset, normalized_range, stated_range
@@ -42,7 +44,7 @@ from gpen_plugin.errors import CheckpointError, DataError, GPENError, OptionErro
 from gpen_plugin.host import is_our_own, is_ours, registered, resolve, state_to_resume, trains_ours
 from gpen_plugin.metrics.base import FEATURE_METRICS, NIQE_MIN_SIDE, check_direction, check_metric_keys, try_metric
 from gpen_plugin.metrics.fid import read_statistics
-from gpen_plugin.models.adversarial_model import AdversarialModel, LinearDecayLR
+from gpen_plugin.models.adversarial_model import TORCH_SCHEDULERS, AdversarialModel, LinearDecayLR, scheduler_class
 from gpen_plugin.models.augment import AugmentOptions
 from gpen_plugin.models.gan_prior_model import GPENPriorModel, check_prior
 from gpen_plugin.models.gan_steps import logits_and_features
@@ -73,14 +75,14 @@ STAGES = (
     Stage(
         GPENPriorModel,
         PriorValOptions,
-        {"network_g": GANPrior, "network_d": GPENDiscriminator},
-        {"optim_g": AdamOptions, "optim_d": AdamOptions, "augment_opt": AugmentOptions},
+        {"network_g": GANPrior, "network_d": torch.nn.Module},
+        {"optim_g": OptimizerOptions, "optim_d": OptimizerOptions, "augment_opt": AugmentOptions},
         "options/gpen_prior_512.yml",
     ),
     Stage(
         GPENModel,
         ValOptions,
-        {"network_g": GPEN, "network_d": GPENDiscriminator},
+        {"network_g": GPEN, "network_d": torch.nn.Module},
         {"optim": OptimOptions},
         "options/gpen_finetune.yml",
     ),
@@ -88,7 +90,7 @@ STAGES = (
         RestorationGANModel,
         ValOptions,
         {"network_g": torch.nn.Module, "network_d": torch.nn.Module},
-        {"optim_g": AdamOptions, "optim_d": AdamOptions},
+        {"optim_g": OptimizerOptions, "optim_d": OptimizerOptions},
         "options/rivals/pix2pixhd_512.yml",
     ),
 )
@@ -133,8 +135,8 @@ def check_run(opt: Mapping) -> None:
             *(_metrics(opt) if ours else []),
         ]
     ]
-    if ours and run.stage.model is RestorationGANModel:
-        stages += [_shapes]
+    if ours:
+        stages += [_shapes if run.stage.model is RestorationGANModel else _discriminator]
     for stage in stages:
         problems = [*stage(run)]
         if problems:
@@ -187,7 +189,10 @@ def _training(run: Run) -> Iterator[GPENError]:
     train = opt["train"]
     for name, target in stage.sections.items():
         if train.get(name) is not None:
-            yield from _section(target, train[name], f"train:{name}")
+            problems = _section(target, train[name], f"train:{name}")
+            if not problems and issubclass(target, OptimizerOptions):
+                problems = [*_try_optimizer(target, train[name], f"train:{name}")]
+            yield from problems
     if run.model.setup_schedulers is stage.model.setup_schedulers:
         yield from _scheduler(train["scheduler"], train["total_iter"], "train:scheduler")
     try:
@@ -280,10 +285,49 @@ def _shapes_of_phase(opt: Mapping, phase: str, data: Mapping) -> Iterator[GPENEr
         return
     problems = [*schema.try_call(lambda: _check_image(net(*inputs), size, phase), "network_g")]
     yield from problems
-    if phase == "train" and not problems and is_our_own(_class_of("arch", opt["network_d"])):
-        images = torch.empty(2, 6 if train.get("conditional_d") else 3, size, size, device="meta")
-        net_d = _meta_network(opt["network_d"])
-        yield from schema.try_call(lambda: logits_and_features(net_d, images), "network_d")
+    if phase == "train" and not problems:
+        yield from _try_discriminator(opt, 6 if train.get("conditional_d") else 3, size)
+
+
+def _discriminator(run: Run) -> Iterator[GPENError]:
+    """Images and losses that the discriminator does not take."""
+    if run.opt["is_train"] and run.opt["network_g"].get("out_size"):
+        yield from _try_discriminator(run.opt, 3, run.opt["network_g"]["out_size"])
+
+
+def _try_discriminator(opt: Mapping, channels: int, size: int) -> Iterator[GPENError]:
+    """Call a discriminator of ours or of BasicSR on the meta device, and compare its features with the losses.
+
+    Those of other packages are not tried: their constructors may read files.
+    """
+    cls = _class_of("arch", opt["network_d"])
+    if not (is_our_own(cls) or cls.__module__.startswith("basicsr.")):
+        return
+    images, found = torch.empty(2, channels, size, size, device="meta"), []
+    yield from schema.try_call(
+        lambda: found.append(_check_logits(logits_and_features(_meta_network(opt["network_d"]), images))), "network_d"
+    )
+    for entry in list_losses(opt) if found else ():
+        if entry.on == "feature":
+            yield from _try(lambda entry=entry: _check_features(opt, entry, len(found[0])), entry.where)
+
+
+def _check_logits(answer: tuple[Sequence[torch.Tensor], Sequence[torch.Tensor]]) -> Sequence[torch.Tensor]:
+    """The features of a discriminator. OptionError: its logits are none."""
+    logits, features = answer
+    for each in logits:
+        if each.ndim not in (2, 4) or each.shape[1] != 1:
+            raise OptionError("type", f"gives a tensor of shape {tuple(each.shape)}", "logits, (N, 1) or (N, 1, h, w)")
+    return features
+
+
+def _check_features(opt: Mapping, entry: LossEntry, count: int) -> None:
+    recorded = "return_features" not in inspect.signature(_class_of("arch", opt["network_d"]).forward).parameters
+    if not count or (recorded and opt["train"].get("compile")):  # compiled networks run without later hooks
+        raise OptionError("type", "needs features, and network_d gives none", "a discriminator that gives some")
+    cls = resolve("loss", entry.options["type"])
+    if hasattr(cls, "chosen_layers"):
+        cls(**_without(entry.options, {"type"})).chosen_layers(count)
 
 
 def _check_image(answer: object, size: int, phase: str) -> None:
@@ -582,12 +626,13 @@ def _is_a(cls: object, *bases: type) -> bool:
 # Values that BasicSR takes without a check: scheduler and losses.
 
 LOSS_MODULES = ("basicsr.losses.basic_loss", "basicsr.losses.gan_loss")
-SCHEDULERS = {
+HOST_SCHEDULERS = {
     "MultiStepLR": (MultiStepOptions, lr_scheduler.MultiStepRestartLR),
     "MultiStepRestartLR": (MultiStepOptions, lr_scheduler.MultiStepRestartLR),
     "CosineAnnealingRestartLR": (CosineOptions, lr_scheduler.CosineAnnealingRestartLR),
     "LinearDecayLR": (LinearDecayOptions, LinearDecayLR),
 }
+SCHEDULERS = (*HOST_SCHEDULERS, *TORCH_SCHEDULERS)
 
 
 def _scheduler(section: Mapping, total_iter: int, where: str) -> Iterator[GPENError]:
@@ -598,10 +643,26 @@ def _scheduler(section: Mapping, total_iter: int, where: str) -> Iterator[GPENEr
     if not isinstance(section["type"], str) or section["type"] not in SCHEDULERS:
         yield schema.unknown_name(section["type"], list(SCHEDULERS), f"{where}:type")
         return
-    keys, scheduler = SCHEDULERS[section["type"]]
     options = {key: value for key, value in section.items() if key != "type"}
-    problems = schema.validate(keys, options, where)
+    if section["type"] in TORCH_SCHEDULERS:
+        scheduler = scheduler_class(section["type"])
+        problems = schema.validate(partial(scheduler, None), options, where, typed=False)
+        problems += schema.numbers_as_text(options, where)
+    else:
+        keys, scheduler = HOST_SCHEDULERS[section["type"]]
+        problems = schema.validate(keys, options, where)
     yield from problems or _step_scheduler(scheduler, options, total_iter, where)
+
+
+def _try_optimizer(target: type, section: Mapping, where: str) -> Iterator[GPENError]:
+    """Build an optimizer and let it step, on parameters of the shapes that networks have."""
+    optim = target(**section)
+    parameters = [torch.nn.Parameter(torch.ones(shape)) for shape in ((2, 2, 1, 1), (2, 2), (2,), (1,))]
+    for parameter in parameters:
+        parameter.grad = torch.ones_like(parameter)
+    problems = [*schema.numbers_as_text(optim.arguments, where)]
+    build = partial(optimizer_class(optim.type), parameters, lr=optim.lr, **optim.arguments)
+    yield from problems or schema.try_call(lambda: build().step(), where)
 
 
 def _step_scheduler(scheduler: type, options: Mapping, total_iter: int, where: str) -> Iterator[GPENError]:
@@ -652,7 +713,7 @@ def _try_loss(opt: Mapping, entry: LossEntry) -> Iterator[GPENError]:
         yield from problems or schema.try_call(lambda: _call_loss(cls(**arguments), entry.on), where)
     else:  # weights that it does not find, for example
         with preserve_rng_state():
-            yield from schema.try_call(lambda: _check_layers(cls(**arguments), opt), where)
+            yield from schema.try_call(lambda: cls(**arguments), where)
 
 
 def _perceptual(cls: type, options: Mapping, arguments: Mapping, where: str) -> Iterator[GPENError]:
@@ -662,12 +723,6 @@ def _perceptual(cls: type, options: Mapping, arguments: Mapping, where: str) -> 
             yield from schema.try_call(lambda: cls(**arguments), where)
     except GPENError as error:
         yield error
-
-
-def _check_layers(loss: torch.nn.Module, opt: Mapping) -> None:
-    size = opt["network_d"].get("out_size")
-    if hasattr(loss, "chosen_layers") and isinstance(size, int) and size > 0:
-        loss.chosen_layers(size.bit_length() - 2)  # as many as D has: log2(size) - 1
 
 
 def _call_loss(loss: torch.nn.Module, on: str) -> None:

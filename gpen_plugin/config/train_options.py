@@ -1,12 +1,15 @@
 """The sections of an option file as dataclasses: their fields are the schema, under the host's names."""
 
+import inspect
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
+from importlib import import_module
 from typing import Literal
 
 import torch
 
-from gpen_plugin.config.schema import one_line
+from gpen_plugin.config.schema import one_line, unknown_key
 from gpen_plugin.errors import GPENError, OptionError
 
 
@@ -17,23 +20,51 @@ def at_least_one(options: object, *names: str, unit: str = "iterations") -> None
             raise OptionError(name, f"got {getattr(options, name)}", f"1 or more {unit}", "Count in " + unit + ".")
 
 
-@dataclass(frozen=True)
-class AdamOptions:
-    """An Adam: ``train:optim_g`` and ``train:optim_d`` of a prior."""
+ADAN_PACKAGES = ("adan", "adan_pytorch")  # of its authors, and of lucidrains
 
-    type: Literal["Adam"] = "Adam"  # optimizer; the paper's is Adam
-    lr: float = 0.002  # learning rate; 0.002 in the paper and in StyleGAN2
-    betas: tuple[float, float] = (0.0, 0.99)  # betas of Adam; 0 and 0.99 in StyleGAN2, not given in the paper
-    eps: float = 1e-8  # epsilon of Adam
 
-    def __post_init__(self):
-        object.__setattr__(self, "betas", tuple(float(beta) for beta in self.betas))  # Adam takes no whole numbers
-        if not all(0 <= beta < 1 for beta in self.betas):
-            raise OptionError("betas", f"got {list(self.betas)}", "two numbers from 0 up to 1", "Try [0, 0.99].")
-        if self.lr <= 0:
-            raise OptionError("lr", f"got {self.lr}", "a rate above 0", "The paper's is 0.002.")
+def optimizer_class(name: str) -> type[torch.optim.Optimizer]:
+    """A class of torch.optim, ``Adan`` of an installed package, or ``module.Class``. OptionError: there is none."""
+    found = getattr(torch.optim, name, None)
+    if inspect.isclass(found) and issubclass(found, torch.optim.Optimizer):
+        return found
+    module, _, attribute = name.rpartition(".")
+    for package in ADAN_PACKAGES if name == "Adan" else (module,) if module else ():
+        with suppress(ImportError, AttributeError):
+            return getattr(import_module(package), attribute)
+    hint = "Run: pip install adan-pytorch." if name == "Adan" else "AdamW and SGD are of torch.optim."
+    raise OptionError("type", f"got {name!r}", "an optimizer of torch.optim, Adan if installed, or module.Class", hint)
 
-    def for_lazy(self, every: int, lr: float | None = None) -> dict[str, float | tuple[float, float]]:
+
+class OptimizerOptions:
+    """An optimizer: ``train:optim_g`` and ``train:optim_d``. Further keys are arguments of its class."""
+
+    def __init__(
+        self,
+        # optimizer: a class of torch.optim such as `AdamW`; `Adan`, if its package is installed; or `module.Class`. The
+        # paper's is Adam
+        type: str = "Adam",
+        lr: float = 0.002,  # learning rate; 0.002 in the paper and in StyleGAN2
+        # betas of the optimizer. ~: 0 and 0.99, StyleGAN2's, where it has two; the paper does not give them
+        betas: Sequence[float] | None = None,
+        **arguments: object,  # further arguments of the class
+    ):
+        known = inspect.signature(optimizer_class(type)).parameters
+        if betas is None and "betas" in known and len(known["betas"].default) == 2:
+            betas = (0.0, 0.99)
+        if betas is not None:
+            betas = tuple(float(beta) for beta in betas)  # Adam takes no whole numbers
+            if not all(0 <= beta < 1 for beta in betas):
+                raise OptionError("betas", f"got {list(betas)}", "numbers from 0 up to 1", "Try [0, 0.99].")
+            arguments["betas"] = betas
+        if lr <= 0:
+            raise OptionError("lr", f"got {lr}", "a rate above 0", "The paper's is 0.002.")
+        for key in arguments:
+            if key not in known or key == "params":
+                raise unknown_key(key, [name for name in known if name != "params"], "")
+        self.type, self.lr, self.arguments = type, lr, arguments
+
+    def for_lazy(self, every: int, lr: float | None = None) -> dict[str, float | tuple[float, ...]]:
         """Rate and betas of StyleGAN2's correction: a penalty at every k-th step adds one step in k (appendix B).
 
         Args:
@@ -41,34 +72,49 @@ class AdamOptions:
             lr: the rate to correct, where it is not `self.lr`.
         """
         ratio = every / (every + 1)
-        return {"lr": (self.lr if lr is None else lr) * ratio, "betas": tuple(beta**ratio for beta in self.betas)}
+        corrected = {"lr": (self.lr if lr is None else lr) * ratio}
+        if "betas" in self.arguments:
+            corrected["betas"] = tuple(beta**ratio for beta in self.arguments["betas"])
+        return corrected
 
 
-@dataclass(frozen=True)
-class OptimOptions(AdamOptions):
-    """``train:optim``: one Adam with three groups (paper, section 4.2). The rate is that of the encoder."""
+PARTS = ("encoder", "decoder", "discriminator")
 
-    # learning rates of encoder : decoder : discriminator; 100 : 10 : 1 in the paper
-    lr_ratio: tuple[float, float, float] = (100, 10, 1)
-    # StyleGAN2's correction for lazy R1: with a penalty at every k-th step and c = k / (k + 1), multiply the
-    # discriminator's rate by c and raise its betas to the power c. Off by default, so that the log shows the ratio
-    # above
-    lazy_lr_scaling: bool = False
 
-    def __post_init__(self):
-        if len(self.lr_ratio) != 3 or any(part < 0 for part in self.lr_ratio) or not self.lr_ratio[0]:
+class OptimOptions(OptimizerOptions):
+    """``train:optim``: one optimizer with a group per part of the networks (paper, section 4.2)."""
+
+    def __init__(
+        self,
+        type: str = "Adam",
+        lr: float = 0.002,  # learning rate of the encoder; 0.002 in the paper
+        betas: Sequence[float] | None = None,
+        # learning rates of encoder : decoder : discriminator; 100 : 10 : 1 in the paper. Parameters of a `network_g` of
+        # your own outside encoder and decoder need a rate by the name of their module:
+        # `{encoder: 100, decoder: 10, discriminator: 1, head: 50}`
+        lr_ratio: Sequence[float] | Mapping = (100, 10, 1),
+        # StyleGAN2's correction for lazy R1: with a penalty at every k-th step and c = k / (k + 1), multiply the
+        # discriminator's rate by c and raise its betas to the power c. Off by default, so that the log shows the ratio
+        # above
+        lazy_lr_scaling: bool = False,
+        **arguments: object,  # further arguments of the class
+    ):
+        super().__init__(type, lr, betas, **arguments)
+        ratio = dict(lr_ratio) if isinstance(lr_ratio, Mapping) else dict(zip(PARTS, lr_ratio, strict=False))
+        listed = isinstance(lr_ratio, Mapping) or len(lr_ratio) == len(PARTS)
+        numbers = all(isinstance(part, int | float) and part >= 0 for part in ratio.values())
+        if not (listed and {*PARTS} <= {*ratio} and numbers and ratio["encoder"]):
             raise OptionError(
                 "lr_ratio",
-                f"got {list(self.lr_ratio)}",
+                f"got {ratio if isinstance(lr_ratio, Mapping) else list(lr_ratio)}",
                 "three numbers, encoder : decoder : discriminator, none below 0 and the first above it",
                 "The paper's is [100, 10, 1].",
             )
-        super().__post_init__()
+        self.lr_ratio, self.lazy_lr_scaling = ratio, lazy_lr_scaling
 
-    def rates(self) -> tuple[float, float, float]:
-        """Learning rates of encoder, decoder and discriminator."""
-        first = self.lr_ratio[0]
-        return tuple(self.lr * part / first for part in self.lr_ratio)
+    def rates(self) -> dict[str, float]:
+        """Learning rates by part: encoder, decoder, discriminator, and modules of a network of the user's."""
+        return {name: self.lr * part / self.lr_ratio["encoder"] for name, part in self.lr_ratio.items()}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,11 +122,20 @@ class AdversarialOptions:
     """What ``train:`` holds in both stages."""
 
     total_iter: int  # iterations of the whole training
-    # learning-rate scheduler of BasicSR with its keys, for all groups of the optimizers; or `LinearDecayLR` with
-    # `start` and `end`, between which the rates fall to 0
+    # learning-rate scheduler with its keys, for all groups of the optimizers; it steps at each iteration. BasicSR's;
+    # torch's StepLR, ExponentialLR, CosineAnnealingLR, CosineAnnealingWarmRestarts, ConstantLR, LinearLR, PolynomialLR;
+    # or `LinearDecayLR` with `start` and `end`, between which the rates fall to 0
     scheduler: Mapping
     gan_opt: Mapping  # adversarial loss L_A (Eq. 1): BasicSR's GANLoss with `gan_type: wgan_softplus`
-    warmup_iter: int = -1  # iterations of BasicSR's linear warm-up; -1 for none
+    warmup_iter: int = -1  # iterations of BasicSR's linear warm-up; -1 for none. After it the rate is the scheduler's
+    # images per forward and backward pass of a rank: the gradients of a batch are added up over its parts, with the
+    # memory of one part. ~: the whole batch. D's minibatch deviation is taken within a part
+    micro_batch: int | None = None
+    # largest norm of the gradients of a step of G or D; larger ones are scaled down to it. ~: no limit
+    max_grad_norm: float | None = None
+    # warm-up of the averaged generator: the half-life is at most this fraction of the images so far; 0.05 in
+    # StyleGAN2-ADA. It needs `ema_half_life`. ~: none
+    ema_rampup: float | None = None
     r1_reg_weight: float = 10.0  # weight gamma of StyleGAN2's R1 penalty; 0 for none
     net_d_reg_every: int = 16  # interval of R1 in iterations, by which its weight is multiplied
     # precision of the networks' forward passes: `fp32`, or `bf16` for bfloat16 where it does no harm. Weights, losses,
@@ -101,6 +156,12 @@ class AdversarialOptions:
                 "a whole number from 1",
                 "StyleGAN2's is 16; r1_reg_weight: 0 switches the penalty off.",
             )
+        if self.micro_batch is not None:
+            at_least_one(self, "micro_batch", unit="images")
+        for name in ("max_grad_norm", "ema_rampup"):
+            value = getattr(self, name)
+            if value is not None and value <= 0:
+                raise OptionError(name, f"got {value:g}", "a number above 0, or ~", "Write ~ for none.")
         if self.nonfinite_patience < 0:
             raise OptionError("nonfinite_patience", f"got {self.nonfinite_patience}", "0 or more steps", "Try 10.")
         if self.compile is not None:
@@ -130,8 +191,11 @@ class LossOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
-class GeneratorLossOptions(AdversarialOptions):
-    """The losses of G besides L_A, of `GPENModel` and `RestorationGANModel`. Images are in G's range, [-1, 1]."""
+class GeneratorOptions(AdversarialOptions):
+    """Losses of G besides L_A, and its average, of `GPENModel` and `RestorationGANModel`.
+
+    Losses get images in G's range, [-1, 1].
+    """
 
     pixel_opt: Mapping | None = None  # loss of the images, such as BasicSR's L1Loss; the paper's L_C (Eq. 3). ~: none
     # BasicSR's PerceptualLoss, on VGG-19, with `range_norm: true` for images in [-1, 1]; ~ for none. Logged as
@@ -148,39 +212,48 @@ class GeneratorLossOptions(AdversarialOptions):
     identity_weight: float | None = None
     L1_opt: Mapping | None = None  # GFPGAN's loss of two embeddings; ~ for one minus their cosine
     losses: Sequence[Mapping] | None = None  # any number of further losses, see `LossOptions`
-
-
-@dataclass(frozen=True, kw_only=True)
-class TrainOptions(GeneratorLossOptions):
-    """``train:`` of an option file with ``model_type: GPENModel``."""
-
-    optim: Mapping  # optimizers, see `OptimOptions`
-    # decay of the averaged generator, which is validated and saved as `params_ema`; 0 to below 1
-    ema_decay: float = 0.999
-    freeze_decoder: bool = False  # train only the encoder and keep the embedded prior as it is (GPEN-w/o-ft, Table 1)
+    # decay per iteration of the averaged generator, which is validated and saved as `params_ema`; 0 to below 1.
+    # ~: 0.999, or by `ema_half_life`
+    ema_decay: float | None = None
+    # the decay as the half-life of a network's weight in the average, in images over all ranks; 10000 in StyleGAN2.
+    # ~: `ema_decay` counts
+    ema_half_life: float | None = None
 
     def __post_init__(self):
         super().__post_init__()
-        check_decay(self.ema_decay)
-
-
-def check_decay(ema_decay: float) -> None:
-    """Raise an `OptionError` unless `ema_decay` is from 0 to below 1."""
-    if not 0 <= ema_decay < 1:
-        raise OptionError("ema_decay", f"got {ema_decay}", "a number from 0 up to 1", "Try 0.999.")
+        check_ema(self)
 
 
 @dataclass(frozen=True, kw_only=True)
-class RestorationOptions(GeneratorLossOptions):
+class TrainOptions(GeneratorOptions):
+    """``train:`` of an option file with ``model_type: GPENModel``."""
+
+    optim: Mapping  # optimizers, see `OptimOptions`
+    freeze_decoder: bool = False  # train only the encoder and keep the embedded prior as it is (GPEN-w/o-ft, Table 1)
+
+
+def check_ema(options: GeneratorOptions) -> None:
+    """Raise an `OptionError` unless the average is defined by one of decay and half-life."""
+    decay, half_life = options.ema_decay, options.ema_half_life
+    if decay is not None and not 0 <= decay < 1:
+        raise OptionError("ema_decay", f"got {decay}", "a number from 0 up to 1", "Try 0.999.")
+    if half_life is not None:
+        at_least_one(options, "ema_half_life", unit="images")
+        if decay is not None:
+            raise OptionError("ema_half_life", "given beside ema_decay", "one of the two", "Remove one of them.")
+    elif options.ema_rampup is not None:
+        raise OptionError("ema_rampup", "given without ema_half_life", "both", "Give ema_half_life: 10000.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RestorationOptions(GeneratorOptions):
     """``train:`` of an option file with ``model_type: RestorationGANModel``: the methods that GPEN is compared with."""
 
-    optim_g: Mapping  # optimizer of the generator, see `AdamOptions`
-    optim_d: Mapping  # optimizer of the discriminator, see `AdamOptions`
+    optim_g: Mapping  # optimizer of the generator, see `OptimizerOptions`
+    optim_d: Mapping  # optimizer of the discriminator, see `OptimizerOptions`
     # adversarial loss: BasicSR's GANLoss with `gan_type` `lsgan`, `hinge`, `vanilla`, `wgan` or `wgan_softplus`. The
     # losses of the discriminator's scales are added up
     gan_opt: Mapping
-    # decay of the averaged generator, which is validated and saved as `params_ema`; 0 to below 1
-    ema_decay: float = 0.999
     conditional_d: bool = False  # give the discriminator the degraded image as well, in the first three channels
     gp_weight: float = 0.0  # weight lambda of WGAN-GP's gradient penalty (10 in its paper); 0 for none
     # number of first iterations on `pixel_opt` and `perceptual_opt` only, without a discriminator
@@ -192,7 +265,6 @@ class RestorationOptions(GeneratorLossOptions):
 
     def __post_init__(self):
         super().__post_init__()
-        check_decay(self.ema_decay)
         if self.gp_weight < 0:
             raise OptionError("gp_weight", f"got {self.gp_weight}", "0 or more", "WGAN-GP's is 10.")
         if self.content_only_iter < 0:
@@ -212,8 +284,8 @@ class PriorTrainOptions(AdversarialOptions):
     The mapping network's lower rate is ``network_g: lr_mlp``.
     """
 
-    optim_g: Mapping  # optimizer of the generator, see `AdamOptions`
-    optim_d: Mapping  # optimizer of the discriminator, see `AdamOptions`
+    optim_g: Mapping  # optimizer of the generator, see `OptimizerOptions`
+    optim_d: Mapping  # optimizer of the discriminator, see `OptimizerOptions`
     lazy_lr_scaling: bool = True  # StyleGAN2's correction of learning rates and betas for lazy regularization
     mixing_prob: float = 0.9  # fraction of the samples whose style is mixed from two codes, 0 to 1
     path_reg_weight: float = 2.0  # weight of the path length penalty; 0 for none

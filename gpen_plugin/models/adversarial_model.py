@@ -6,8 +6,8 @@ import platform
 import time
 import warnings
 from collections import OrderedDict
-from collections.abc import Mapping
-from contextlib import AbstractContextManager
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, ExitStack
 from os import path as osp
 from pathlib import Path
 from typing import ClassVar
@@ -21,13 +21,13 @@ from basicsr.utils import get_root_logger, imwrite, tensor2img
 from basicsr.utils.dist_util import master_only
 
 from gpen_plugin.checkpoints import checkpoint
-from gpen_plugin.config.train_options import AdversarialOptions
+from gpen_plugin.config.train_options import AdversarialOptions, optimizer_class
 from gpen_plugin.errors import OptionError
 from gpen_plugin.host import batch_index, data_wait_seconds
 from gpen_plugin.host.distributed import all_gather_object
 from gpen_plugin.images.grid import sheet
 from gpen_plugin.models import train_state
-from gpen_plugin.models.gan_steps import Discriminate, NaNGuard, r1_step
+from gpen_plugin.models.gan_steps import NaNGuard, Part, r1_step
 from gpen_plugin.models.loss_terms import CONTENT, Features, Losses, LossTerm, list_losses
 from gpen_plugin.models.train_state import changes_between, load_optimizers, recorded_options
 from gpen_plugin.models.validation import ImageNames, Images, MetricSums, compute_metrics, image_path
@@ -46,6 +46,7 @@ STREAMS = (
     "mean",
     "gradient penalty",
 )
+BATCH = ("lq", "gt", "ref")
 FUSED_ADAM = {"fused": True, "foreach": None}  # arguments that choose the kernel
 
 
@@ -137,6 +138,24 @@ class LinearDecayLR(torch.optim.lr_scheduler.LRScheduler):
         return [rate * left for rate in self.base_lrs]
 
 
+TORCH_SCHEDULERS = (  # those that scale each group's own rate and step without a metric
+    "StepLR",
+    "ExponentialLR",
+    "CosineAnnealingLR",
+    "CosineAnnealingWarmRestarts",
+    "ConstantLR",
+    "LinearLR",
+    "PolynomialLR",
+)
+
+
+def scheduler_class(name: str) -> type[torch.optim.lr_scheduler.LRScheduler] | None:
+    """A scheduler that is not BasicSR's; None for BasicSR's."""
+    if name in TORCH_SCHEDULERS:
+        return getattr(torch.optim.lr_scheduler, name)
+    return LinearDecayLR if name == LinearDecayLR.__name__ else None
+
+
 class StepRNG:
     """The random generators of a run, on `device`. Images of the ranks are numbered as by BasicSR's sampler.
 
@@ -149,9 +168,10 @@ class StepRNG:
         own_gpu = device.type == "cuda" and device.index is None
         self.device = torch.device("cuda", torch.cuda.current_device()) if own_gpu else device
 
-    def generators(self, purpose: str, iteration: int, batch: int) -> list[torch.Generator]:
-        """One generator for each of this rank's `batch` images."""
-        return [self.generator(purpose, iteration, self.rank + n * self.world_size) for n in range(batch)]
+    def generators(self, purpose: str, iteration: int, batch: int | range) -> list[torch.Generator]:
+        """One generator for each of this rank's `batch` images, or for those of these indices."""
+        indices = range(batch) if isinstance(batch, int) else batch
+        return [self.generator(purpose, iteration, self.rank + n * self.world_size) for n in indices]
 
     def generator(self, purpose: str, *index: int) -> torch.Generator:
         """The generator of one index, the same on every rank."""
@@ -213,19 +233,27 @@ class AdversarialModel(SRModel):
         self.loss_terms = {
             entry.name: LossTerm(entry, self.build_loss(entry.options)) for entry in entries if entry.on != "logits"
         }
-        self.guard = NaNGuard(self.settings.nonfinite_patience)
+        self.guard = NaNGuard(self.settings.nonfinite_patience, self.settings.max_grad_norm)
         self.data_wait = DataWaitMonitor(self.opt["datasets"]["train"].get("num_worker_per_gpu", 0))
         self.last_r1 = torch.zeros((), device=self.device)
         self.setup_optimizers()
         self.setup_schedulers()
 
     def setup_schedulers(self) -> None:
-        """BasicSR's schedulers, and `LinearDecayLR`."""
-        options = self.opt["train"]["scheduler"]
-        if options["type"] != "LinearDecayLR":
+        """BasicSR's schedulers, torch's, and `LinearDecayLR`."""
+        options = dict(self.opt["train"]["scheduler"])
+        cls = scheduler_class(options.pop("type"))
+        if cls is None:
             return super().setup_schedulers()
-        arguments = {key: value for key, value in options.items() if key != "type"}
-        self.schedulers += [LinearDecayLR(optimizer, **arguments) for optimizer in self.optimizers]
+        self.schedulers += [cls(optimizer, **options) for optimizer in self.optimizers]
+
+    def update_learning_rate(self, current_iter: int, warmup_iter: int = -1) -> None:
+        """BasicSR's, except that a scheduler does not continue from the rates of the warm-up but from its own."""
+        if 1 < current_iter <= warmup_iter:
+            for scheduler in self.schedulers:
+                for group, rate in zip(scheduler.optimizer.param_groups, scheduler.get_last_lr(), strict=True):
+                    group["lr"] = rate
+        super().update_learning_rate(current_iter, warmup_iter)
 
     def start_from_files(self) -> None:
         """Load the weights that ``path:`` names, except the generator's, which BasicSR has loaded."""
@@ -263,11 +291,24 @@ class AdversarialModel(SRModel):
                 terms |= term(fake, real, features, self.value_range)
         return terms
 
-    def get_optimizer(self, optim_type: str, params: list[dict], lr: float, *, betas, eps: float):
-        """BasicSR's, with the fused kernel."""
-        optimizer = super().get_optimizer(optim_type, params, lr, betas=betas, eps=eps, **FUSED_ADAM)
+    def get_optimizer(self, optim_type: str, params: list[dict], lr: float, **arguments: object):
+        """An optimizer of any class that `optimizer_class` finds; of Adam and AdamW the fused kernel."""
+        cls = optimizer_class(optim_type)
+        if cls not in (torch.optim.Adam, torch.optim.AdamW) or {"fused", "foreach"} & {*arguments}:
+            return cls(params, lr=lr, **arguments)
+        optimizer = cls(params, lr=lr, **arguments, **FUSED_ADAM)
         optimizer.register_load_state_dict_post_hook(restore_fused_state)
         return optimizer
+
+    def ema_decay(self, current_iter: int) -> float:
+        """The decay of the average in this iteration."""
+        settings, images = self.settings, len(self.gt) * self.opt["world_size"]
+        if settings.ema_half_life is None:
+            return 0.999 if settings.ema_decay is None else settings.ema_decay
+        half_life = settings.ema_half_life
+        if settings.ema_rampup is not None:
+            half_life = min(half_life, settings.ema_rampup * current_iter * images)
+        return 0.5 ** (images / half_life)
 
     def model_ema(self, decay: float = 0.999) -> None:
         """An update of the EMA, under BasicSR's name."""
@@ -275,7 +316,7 @@ class AdversarialModel(SRModel):
 
     def feed_data(self, data: dict) -> None:
         """Take a batch: ``gt`` and, if present, ``lq`` and ``ref``, (N, 3, H, W), in the networks' value range."""
-        for name in ("lq", "gt", "ref"):
+        for name in BATCH:
             self.__dict__.pop(name, None)  # BasicSR would show and measure the last batch's
             if name in data:
                 layout = self.cpu_layout if self.device.type == "cpu" else torch.preserve_format
@@ -283,27 +324,45 @@ class AdversarialModel(SRModel):
         if "skipped" in data:
             self.num_skipped += int(data["skipped"].sum())
 
-    def lazy_r1(
-        self,
-        current_iter: int,
-        optimizer: torch.optim.Optimizer,
-        real: torch.Tensor,
-        discriminate: Discriminate | None = None,
-    ) -> Losses:
+    def split(self, count: int) -> Iterator[range]:
+        """Indices of the parts of `count` images. DDP exchanges gradients in the last part only."""
+        size = self.settings.micro_batch or count
+        for start in range(0, count, size):
+            part = range(start, min(start + size, count))
+            with ExitStack() as stack:
+                for net in (self.net_g, self.net_d):
+                    if part.stop < count and hasattr(net, "no_sync"):
+                        stack.enter_context(net.no_sync())
+                yield part
+
+    def micro_batches(self) -> Iterator[tuple[range, float]]:
+        """Indices of the images of each part of the batch, and its fraction of it.
+
+        Meanwhile ``lq``, ``gt`` and ``ref`` are those of the part.
+        """
+        whole = {name: getattr(self, name) for name in BATCH if hasattr(self, name)}
+        count = len(self.gt)
+        try:
+            for part in self.split(count):
+                for name, images in whole.items():
+                    setattr(self, name, images[part.start : part.stop])
+                yield part, len(part) / count
+        finally:
+            for name, images in whole.items():
+                setattr(self, name, images)
+
+    def lazy_r1(self, current_iter: int, optimizer: torch.optim.Optimizer, parts: Iterable[Part]) -> Losses:
         """R1 at every ``net_d_reg_every``-th iteration; in between its last value, for the log."""
         gamma, every = self.settings.r1_reg_weight, self.settings.net_d_reg_every
         if gamma <= 0:
             return {}
         if current_iter % every == 0:
-            losses = r1_step(
-                self.net_d, optimizer, real, gamma=gamma, every=every, guard=self.guard, discriminate=discriminate
-            )
-            self.last_r1 = losses["l_d_r1"]
+            self.last_r1 = r1_step(self.net_d, optimizer, parts, gamma=gamma, every=every, guard=self.guard)["l_d_r1"]
         return {"l_d_r1": self.last_r1}
 
-    def end_of_iteration(self, losses: Losses, ema_decay: float) -> None:
+    def end_of_iteration(self, losses: Losses, current_iter: int) -> None:
         """Update the EMA and the log."""
-        self.model_ema(decay=ema_decay)
+        self.model_ema(decay=self.ema_decay(current_iter))
         self.losses = losses  # not read yet: that would synchronise with the GPU at each iteration
         self.data_wait.update()
 
@@ -433,6 +492,7 @@ class AdversarialModel(SRModel):
             "epoch": epoch,
             "iter": current_iter,
             "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
+            "optimizer_classes": train_state.class_names(self.optimizers),
             "schedulers": [scheduler.state_dict() for scheduler in self.schedulers],
             "best_metric_results": train_state.to_builtin(getattr(self, "best_metric_results", {})),
             "sampler": batch_index(),
@@ -465,7 +525,7 @@ class AdversarialModel(SRModel):
             where=f"path:resume_state: {path}",
             same_warmup=held["train"]["warmup_iter"] == self.settings.warmup_iter,
         )
-        for change in changes or applied:
+        for change in changes if "options" in resume_state else applied:
             get_root_logger().warning(f"The option file was changed since the state was saved: {change}")
         self.last_state = resume_state  # an interrupted validation is added to it
         if self.opt["rank"] == 0:

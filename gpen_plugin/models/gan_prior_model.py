@@ -1,6 +1,7 @@
 """Training the GAN prior, as StyleGAN2 (paper, sections 3.3 and 4.2)."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 
 import cv2
 import numpy as np
@@ -8,14 +9,14 @@ import torch
 from basicsr.utils import tensor2img
 
 from gpen_plugin.archs.gan_prior_arch import GANPrior
-from gpen_plugin.config.train_options import AdamOptions, PriorTrainOptions
+from gpen_plugin.config.train_options import OptimizerOptions, PriorTrainOptions
 from gpen_plugin.errors import OptionError
 from gpen_plugin.host import register
 from gpen_plugin.host.distributed import all_reduce_mean
 from gpen_plugin.images.grid import mosaic, sheet
 from gpen_plugin.models.adversarial_model import AdversarialModel
 from gpen_plugin.models.augment import Augmentation, AugmentOptions
-from gpen_plugin.models.gan_steps import discriminator_step, generator_step, path_length_step
+from gpen_plugin.models.gan_steps import Part, discriminator_step, generator_step, path_length_step
 from gpen_plugin.models.validation import Images, MetricSums
 
 MEAN_LATENT_SAMPLES = 4096  # for the center of truncation
@@ -48,9 +49,9 @@ class GPENPriorModel(AdversarialModel):
             ("generator", self.net_g, settings.optim_g, settings.path_reg_weight, settings.net_g_reg_every),
             ("discriminator", self.net_d, settings.optim_d, settings.r1_reg_weight, settings.net_d_reg_every),
         ):
-            optim = AdamOptions(**options)
+            optim = OptimizerOptions(**options)
             scaled = optim.for_lazy(every) if settings.lazy_lr_scaling and weight > 0 else {}
-            arguments = {"lr": optim.lr, "betas": optim.betas, "eps": optim.eps} | scaled
+            arguments = {"lr": optim.lr, **optim.arguments} | scaled
             group = {"name": name, "params": list(net.parameters())}
             self.optimizers.append(self.get_optimizer(optim.type, [group], **arguments))
         self.optimizer_g, self.optimizer_d = self.optimizers
@@ -59,47 +60,54 @@ class GPENPriorModel(AdversarialModel):
         """One iteration: D step, lazy R1, G step, lazy path length, EMA."""
         batch = len(self.gt)
         common = {"gan": self.loss_gan, "guard": self.guard, "autocast": self.autocast}
-        with torch.no_grad(), self.autocast():
-            fake = self._generate("discriminator", current_iter, batch)
-        augment = self._augment("augmentation of D", current_iter)
-        losses = discriminator_step(self.net_d, self.optimizer_d, fake, self.gt, augment=augment, **common)
+        losses = discriminator_step(self.net_d, self.optimizer_d, self._parts_for_d(current_iter), **common)
         # R1 with respect to the images as D sees them. StyleGAN2-ADA takes it with respect to those before the
         # augmentation, which would have to be differentiated twice.
-        losses |= self.lazy_r1(current_iter, self.optimizer_d, augment(self.gt) if augment else self.gt)
-        with self.autocast():
-            fake = self._generate("generator", current_iter, batch)
-        augment = self._augment("augmentation of G", current_iter)
-        losses |= generator_step(self.net_d, self.optimizer_g, fake, augment=augment, **common)
+        real_parts = (
+            Part(self._augment("augmentation of D", current_iter, indices)(self.gt), fraction=fraction)
+            for indices, fraction in self.micro_batches()
+        )
+        losses |= self.lazy_r1(current_iter, self.optimizer_d, real_parts)
+        losses |= generator_step(self.net_d, self.optimizer_g, self._parts_for_g(current_iter), **common)
         losses |= self._lazy_path_length(current_iter, batch)
         losses = self._adapt(current_iter, batch, losses)
-        images = batch * self.opt["world_size"]
-        self.end_of_iteration(losses, 0.5 ** (images / self.settings.ema_half_life))
+        self.end_of_iteration(losses, current_iter)
 
-    def _generate(self, purpose: str, iteration: int, batch: int, return_latents: bool = False):
+    def _parts_for_d(self, current_iter: int) -> Iterator[Part]:
+        for indices, fraction in self.micro_batches():
+            with torch.no_grad(), self.autocast():
+                fake = self._generate("discriminator", current_iter, indices)
+            augment = self._augment("augmentation of D", current_iter, indices)
+            yield Part(augment(self.gt), augment(fake), fraction)
+
+    def _parts_for_g(self, current_iter: int) -> Iterator[Part]:
+        for indices, fraction in self.micro_batches():
+            with self.autocast():
+                fake = self._generate("generator", current_iter, indices)
+                fake = self._augment("augmentation of G", current_iter, indices)(fake)
+            yield Part(self.gt, fake, fraction)
+
+    def _generate(self, purpose: str, iteration: int, indices: range, return_latents: bool = False):
         """Images of the training generator, with style mixing and new noise."""
-        prior, generators = self.get_bare_model(self.net_g), self.step_rng.generators(purpose, iteration, batch)
+        prior, generators = self.get_bare_model(self.net_g), self.step_rng.generators(purpose, iteration, indices)
         styles, indices = mix_styles(prior, generators, self.settings.mixing_prob)
         noise = noise_maps(prior, generators)
         return self.net_g(styles, noise, inject_index=indices, return_latents=return_latents)
 
-    def _augment(self, purpose: str, iteration: int) -> Callable | None:
-        """The augmentation of what D sees; repeated calls use the same random numbers."""
+    def _augment(self, purpose: str, iteration: int, indices: range) -> Callable[[torch.Tensor], torch.Tensor]:
+        """The augmentation of what D sees, of these images of the batch; repeated calls use the same random numbers."""
         if self.augmentation is None:
-            return None
-        return lambda images: self.augmentation(images, self.step_rng.generators(purpose, iteration, len(images)))
+            return lambda images: images
+        return lambda images: self.augmentation(images, self.step_rng.generators(purpose, iteration, indices))
 
     def _lazy_path_length(self, current_iter: int, batch: int) -> dict[str, torch.Tensor]:
         weight, every = self.settings.path_reg_weight, self.settings.net_g_reg_every
         if weight <= 0:
             return {}
         if current_iter % every == 0:
-            fewer = max(1, batch // self.settings.path_batch_shrink)
-            prior = self.get_bare_model(self.net_g)
-            generators = self.step_rng.generators("direction", current_iter, fewer)
             losses, self.mean_path_length = path_length_step(
-                lambda: self._generate("path length", current_iter, fewer, return_latents=True),
+                self._parts_for_path_length(current_iter, max(1, batch // self.settings.path_batch_shrink)),
                 self.optimizer_g,
-                normal((3, prior.out_size, prior.out_size), generators),
                 self.mean_path_length,
                 weight=weight,
                 every=every,
@@ -107,6 +115,13 @@ class GPENPriorModel(AdversarialModel):
             )
             self.last_path = losses["l_g_path"]
         return {"l_g_path": self.last_path, "mean_path_length": self.mean_path_length}
+
+    def _parts_for_path_length(self, current_iter: int, count: int) -> Iterator[tuple[Callable, torch.Tensor, float]]:
+        side = self.get_bare_model(self.net_g).out_size
+        for indices in self.split(count):
+            generate = partial(self._generate, "path length", current_iter, indices, return_latents=True)
+            directions = normal((3, side, side), self.step_rng.generators("direction", current_iter, indices))
+            yield generate, directions, len(indices) / count
 
     def _adapt(self, current_iter: int, batch: int, losses: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """Adapt p of the augmentation to the signs of D's logits of real images, over all ranks."""

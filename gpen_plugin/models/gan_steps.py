@@ -4,13 +4,13 @@
   and at every k-th iteration `r1_step`; `content_step` for a training without a discriminator.
 - Prior (`GPENPriorModel`): `discriminator_step`, `generator_step`, and lazily `r1_step` and `path_length_step`.
 
-Images are (N, 3, H, W), logits (N, 1), or (N, 1, h, w) for the patches of an image. Every step returns its losses and
-statistics by their names in the log, and takes
+Images are (N, 3, H, W), logits (N, 1), or (N, 1, h, w) for the patches of an image. Every step adds up the gradients of
+the parts of its batch (``train:micro_batch``), returns its losses and statistics by their names in the log, and takes
 
+- ``parts``: an iterator of `Part`, so that the graph of one part is freed before the next is made;
 - ``gan``: BasicSR's GANLoss, ``gan(logits, target_is_real, is_disc)``: softplus(-D(x)) for a target that is real,
   softplus(D(x)) for one that is not (Eq. 1);
 - ``guard``: a `NaNGuard`, which calls ``optimizer.step()`` if all losses and gradients are finite;
-- ``discriminate``: images -> D's logits, one tensor per scale, and its features (see `logits_and_features`);
 - ``autocast``: the precision of D's forward pass; losses are computed in float32.
 
 Elsewhere: G's forward pass and the order of the steps (`optimize_parameters` of each model), the average of gradients
@@ -19,8 +19,9 @@ over GPUs (DistributedDataParallel, inside ``backward``), EMA and logging (`Adve
 
 import inspect
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
 
 import torch
 from torch import nn
@@ -32,39 +33,88 @@ from gpen_plugin.models.loss_terms import Features, Losses
 
 Precision = Callable[[], AbstractContextManager]
 Discriminate = Callable[[torch.Tensor], tuple[list[torch.Tensor], list[torch.Tensor]]]
+LAYERS = (nn.modules.conv._ConvNd, nn.Linear)
 
 
-def logits_and_features(net_d: nn.Module, images: torch.Tensor) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
+def logits_and_features(
+    net_d: nn.Module, images: torch.Tensor, want_features: bool = True
+) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
     """Logits of each scale of a discriminator, and its features.
 
-    Our discriminators return both with ``return_features=True``. BasicSR's return logits, or for each scale a list of
-    features that ends with the logits.
+    A discriminator takes images, (N, 3, H, W), and returns one of these:
+
+    - logits, (N, 1) or (N, 1, h, w), or a list of them, one per scale; with ``return_features=True``, if its `forward`
+      has that parameter, a pair of them and a list of features, (N, C, h, w) each;
+    - logits alone: its features are the outputs of its convolutions and linear layers but the last;
+    - for each scale a list of features that ends with the logits, as BasicSR's HiFaceGANDiscriminator.
     """
     bare = getattr(net_d, "module", net_d)
     if "return_features" in inspect.signature(bare.forward).parameters:
+        if not want_features:
+            return _as_list(net_d(images)), []
         logits, features = net_d(images, return_features=True)
-        return (logits if isinstance(logits, list) else [logits]), features
-    answer = net_d(images)
+        return _as_list(logits), list(features)
+    with _record_layers(bare if want_features else None) as outputs:
+        answer = net_d(images)
     if torch.is_tensor(answer):
-        return [answer], []
+        return [answer], outputs[:-1]
     scales = [scale if isinstance(scale, list | tuple) else [scale] for scale in answer]
     return [scale[-1] for scale in scales], [features for scale in scales for features in scale[:-1]]
 
 
+def _as_list(logits: torch.Tensor | Sequence[torch.Tensor]) -> list[torch.Tensor]:
+    return [logits] if torch.is_tensor(logits) else list(logits)
+
+
+@contextmanager
+def _record_layers(net: nn.Module | None) -> Iterator[list[torch.Tensor]]:
+    """The outputs of the layers of `net` in the order of their calls, while it runs inside."""
+    outputs: list[torch.Tensor] = []
+    layers = [module for module in net.modules() if isinstance(module, LAYERS)] if net is not None else []
+    # An activation in place, as in BasicSR's UNetDiscriminatorSN, changes the recorded output: it is a feature as well.
+    hooks = [layer.register_forward_hook(lambda _, given, output: outputs.append(output)) for layer in layers]
+    try:
+        yield outputs
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+@dataclass
+class Part:
+    """A part of a batch. A step adds up the gradients of all parts, then moves the weights once."""
+
+    real: torch.Tensor  # images as D sees them
+    fake: torch.Tensor | None = None  # G's images, with their graph where G learns
+    fraction: float = 1.0  # of the batch: the factor of the losses of this part
+    discriminate: Discriminate | None = None  # images -> D's logits and features; None: `logits_and_features`
+    # further weighted terms of G's loss with graphs of their own, which do not pass through the images
+    auxiliary: Losses | None = None
+    penalty: Callable[[Discriminate], Losses] | None = None  # weighted terms of D's loss besides the adversarial one
+
+    def discriminator(self, net_d: nn.Module, want_features: bool = False) -> Discriminate:
+        """D as this part calls it."""
+        return self.discriminate or (lambda images: logits_and_features(net_d, images, want_features))
+
+
+class _Sum(dict):
+    """Detached numbers by name, added up over the parts with their fractions."""
+
+    def add(self, numbers: Losses, fraction: float) -> None:
+        for name, number in numbers.items():
+            self[name] = self[name] + fraction * number.detach() if name in self else fraction * number.detach()
+
+
 def generator_and_discriminator_step(
     net_d: nn.Module,
-    optimizer: torch.optim.Optimizer,  # of both networks
-    fake: torch.Tensor,  # G's images with their graph
-    real: torch.Tensor,
+    optimizer_g: torch.optim.Optimizer,
+    optimizer_d: torch.optim.Optimizer,  # may be the same, of both networks
+    parts: Iterable[Part],
     *,
     gan: Callable,
     guard: "NaNGuard",
     # (fake, real, D's features of both) -> the other weighted terms of G's loss, such as L_C and L_F
     losses: Callable[[torch.Tensor, torch.Tensor, Features], Losses] | None = None,
-    # further weighted terms of G's loss with graphs of their own, which do not pass through the images
-    auxiliary: Losses | None = None,
-    penalty: Callable[[Discriminate], Losses] | None = None,  # weighted terms of D's loss besides the adversarial one
-    discriminate: Discriminate | None = None,  # None: D of the images alone
     autocast: Precision = nullcontext,
 ) -> Losses:
     """A step of G on L_A + alpha L_C + beta L_F (Eq. 3; the losses hold the weights) and a step of D on Eq. 1.
@@ -74,51 +124,68 @@ def generator_and_discriminator_step(
     weights. This saves D's forward passes, and under DDP one exchange of D's gradients. It costs memory: the graphs of
     G and of D for both images exist at once.
     """
-    discriminate = discriminate or (lambda images: logits_and_features(net_d, images))
-    images = fake.detach().requires_grad_()
-    with autocast():
-        fake_logits, fake_features = discriminate(images)
-        real_logits, real_features = discriminate(real)
+    _zero_grad(optimizer_g, optimizer_d)
+    learning = [parameter for parameter in net_d.parameters() if parameter.requires_grad]
+    terms, of_d, stats = _Sum(), _Sum(), _Sum()
+    for part in parts:
+        discriminate = part.discriminator(net_d, want_features=True)
+        images = part.fake.detach().requires_grad_()
+        with autocast():
+            fake_logits, fake_features = discriminate(images)
+            real_logits, real_features = discriminate(part.real)
 
-    # G: minimize L_A + alpha L_C + beta L_F
-    terms = {"l_g_gan": _sum_of_scales(gan, fake_logits, True, is_disc=False)}
-    if losses is not None:
-        terms |= losses(images.float(), real, (fake_features, real_features))
-    (gradient,) = torch.autograd.grad(sum(terms.values()), images, retain_graph=True)
-    terms = {name: term.detach() for name, term in terms.items()}
-    del fake_features, real_features  # frees them and the graphs of the losses
-    optimizer.zero_grad(set_to_none=True)
-    others = list((auxiliary or {}).values())
-    torch.autograd.backward([fake, *others], [gradient, *[None] * len(others)])
-    terms |= {name: term.detach() for name, term in (auxiliary or {}).items()}
-    norm_g = guard.step("g", optimizer, terms)
+        # G: minimize L_A + alpha L_C + beta L_F
+        own = {"l_g_gan": _sum_of_scales(gan, fake_logits, True, is_disc=False)}
+        if losses is not None:
+            own |= losses(images.float(), part.real, (fake_features, real_features))
+        (gradient,) = torch.autograd.grad(part.fraction * sum(own.values()), images, retain_graph=True)
+        terms.add(own, part.fraction)
+        del fake_features, real_features, own  # frees them and the graphs of the losses
+        auxiliary = part.auxiliary or {}
+        scaled = [part.fraction * term for term in auxiliary.values()]
+        torch.autograd.backward([part.fake, *scaled], [gradient, *[None] * len(scaled)])
+        terms.add(auxiliary, part.fraction)
 
-    # D: minimize softplus(-D(real)) + softplus(D(fake))
-    optimizer.zero_grad(set_to_none=True)
-    loss_d = _sum_of_scales(gan, real_logits, True, is_disc=True)
-    loss_d = loss_d + _sum_of_scales(gan, fake_logits, False, is_disc=True)
-    penalties = penalty(discriminate) if penalty is not None else {}
-    loss_d = sum(penalties.values(), loss_d)
-    loss_d.backward(inputs=[parameter for parameter in net_d.parameters() if parameter.requires_grad])
-    norm_d = guard.step("d", optimizer, {"l_d": loss_d.detach()})
+        # D: minimize softplus(-D(real)) + softplus(D(fake))
+        loss_d = _sum_of_scales(gan, real_logits, True, is_disc=True)
+        loss_d = loss_d + _sum_of_scales(gan, fake_logits, False, is_disc=True)
+        penalties = part.penalty(discriminate) if part.penalty is not None else {}
+        loss_d = sum(penalties.values(), loss_d)
+        (part.fraction * loss_d).backward(inputs=learning)
+        of_d.add({"l_d": loss_d, **penalties}, part.fraction)
+        stats.add(d_logit_stats(_flat(real_logits), _flat(fake_logits)), part.fraction)
 
-    norms = {"grad_norm_g": norm_g, "grad_norm_d": norm_d}
-    stats = d_logit_stats(_flat(real_logits), _flat(fake_logits))
-    penalties = {name: term.detach() for name, term in penalties.items()}
-    return {**terms, **_fractions(terms), "l_d": loss_d.detach(), **penalties, **stats, **norms}
+    gradients = [parameter.grad for parameter in learning]
+    for parameter in learning:  # the step of G must not move D, where one optimizer holds both
+        parameter.grad = None
+    norm_g = guard.step("g", optimizer_g, terms)
+    _zero_grad(optimizer_g, optimizer_d)
+    for parameter, gradient in zip(learning, gradients, strict=True):
+        parameter.grad = gradient
+    norm_d = guard.step("d", optimizer_d, {"l_d": of_d["l_d"]})
+    return {**terms, **_fractions(terms), **of_d, **stats, "grad_norm_g": norm_g, "grad_norm_d": norm_d}
 
 
 def content_step(
     optimizer: torch.optim.Optimizer,
-    terms: Losses,  # G's weighted losses with their graphs
+    parts: Iterable[Part],
     *,
     guard: "NaNGuard",
+    losses: Callable[[torch.Tensor, torch.Tensor], Losses],  # (fake, real) -> G's weighted losses
 ) -> Losses:
     """A step of G on losses that need no discriminator."""
     optimizer.zero_grad(set_to_none=True)
-    sum(terms.values()).backward()
-    terms = {name: term.detach() for name, term in terms.items()}
+    terms = _Sum()
+    for part in parts:
+        own = losses(part.fake.float(), part.real) | (part.auxiliary or {})
+        (part.fraction * sum(own.values())).backward()
+        terms.add(own, part.fraction)
     return {**terms, **_fractions(terms), "grad_norm_g": guard.step("g", optimizer, terms)}
+
+
+def _zero_grad(*optimizers: torch.optim.Optimizer) -> None:
+    for optimizer in optimizers:
+        optimizer.zero_grad(set_to_none=True)
 
 
 def _sum_of_scales(gan: Callable, logits: Sequence[torch.Tensor], target: bool, *, is_disc: bool) -> torch.Tensor:
@@ -132,80 +199,81 @@ def _flat(logits: Sequence[torch.Tensor]) -> torch.Tensor:
 def generator_step(
     net_d: nn.Module,
     optimizer: torch.optim.Optimizer,
-    fake: torch.Tensor,
+    parts: Iterable[Part],
     *,
     gan: Callable,
     guard: "NaNGuard",
-    augment: Callable | None = None,
     autocast: Precision = nullcontext,
 ) -> Losses:
-    """A step of a prior G on Eq. 1. `fake` has its graph; `augment` is applied to what D sees; D is frozen."""
+    """A step of a prior G on Eq. 1. D is frozen."""
+    optimizer.zero_grad(set_to_none=True)
+    losses = _Sum()
     with no_param_grad(net_d):
-        with autocast():
-            logits = net_d(augment(fake) if augment else fake)
-        loss = gan(logits.float(), True, is_disc=False)
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        losses = {"l_g_gan": loss.detach()}
-        return losses | {"grad_norm_g": guard.step("g", optimizer, losses)}
+        for part in parts:
+            with autocast():
+                logits, _ = part.discriminator(net_d)(part.fake)
+            loss = _sum_of_scales(gan, logits, True, is_disc=False)
+            (part.fraction * loss).backward()
+            losses.add({"l_g_gan": loss}, part.fraction)
+        return {**losses, "grad_norm_g": guard.step("g", optimizer, losses)}
 
 
 def discriminator_step(
     net_d: nn.Module,
     optimizer: torch.optim.Optimizer,
-    fake: torch.Tensor,
-    real: torch.Tensor,
+    parts: Iterable[Part],
     *,
     gan: Callable,
     guard: "NaNGuard",
-    augment: Callable | None = None,
     autocast: Precision = nullcontext,
 ) -> Losses:
     """A step of D on Eq. 1. Real and fake images go back one after the other, which halves the memory."""
-    real, fake = (augment(images) if augment else images for images in (real, fake.detach()))
     optimizer.zero_grad(set_to_none=True)
-    with autocast():
-        real_logits = net_d(real)
-    loss_real = gan(real_logits.float(), True, is_disc=True)
-    loss_real.backward()
-    with autocast():
-        fake_logits = net_d(fake)
-    loss_fake = gan(fake_logits.float(), False, is_disc=True)
-    loss_fake.backward()
-    losses = {"l_d": (loss_real + loss_fake).detach()}
-    norm = guard.step("d", optimizer, losses)
-    return losses | d_logit_stats(real_logits, fake_logits) | {"grad_norm_d": norm}
+    losses, stats = _Sum(), _Sum()
+    for part in parts:
+        scores = []
+        for images, is_real in ((part.real, True), (part.fake.detach(), False)):
+            with autocast():
+                logits, _ = part.discriminator(net_d)(images)
+            loss = _sum_of_scales(gan, logits, is_real, is_disc=True)
+            (part.fraction * loss).backward()
+            losses.add({"l_d": loss} if is_real else {"of fake": loss}, part.fraction)
+            scores.append(_flat(logits))
+        stats.add(d_logit_stats(*scores), part.fraction)
+    losses["l_d"] = losses["l_d"] + losses.pop("of fake")
+    return {**losses, **stats, "grad_norm_d": guard.step("d", optimizer, losses)}
 
 
 def r1_step(
     net_d: nn.Module,
     optimizer: torch.optim.Optimizer,
-    real: torch.Tensor,  # as D sees them
+    parts: Iterable[Part],
     *,
     gamma: float,
     every: int,
     guard: "NaNGuard",
-    discriminate: Discriminate | None = None,  # None: D of the images alone
 ) -> Losses:
     """A step of D on lazy R1, ``every * gamma / 2 * E |grad D(x)|^2`` (StyleGAN2, appendix B)."""
-    images = real.detach().requires_grad_(True)
-    with torch.compiler.set_stance("force_eager"):  # compiled networks cannot be differentiated twice
-        scales = [net_d(images)] if discriminate is None else discriminate(images)[0]
-    # of several patches the mean, and of several scales the sum: (N, 1)
-    logits = sum(scale if scale.ndim == 2 else scale.flatten(1).mean(1, keepdim=True) for scale in scales)
-    penalty = r1_penalty(logits, images)
     optimizer.zero_grad(set_to_none=True)
-    # 0 * logits: D's last bias has no gradient in the penalty, and DDP would wait for it
-    (every * gamma / 2 * penalty + 0 * logits.sum()).backward()
-    losses = {"l_d_r1": penalty.detach()}
+    losses = _Sum()
+    for part in parts:
+        images = part.real.detach().requires_grad_(True)
+        with torch.compiler.set_stance("force_eager"):  # compiled networks cannot be differentiated twice
+            scales, _ = part.discriminator(net_d)(images)
+        # of several patches the mean, and of several scales the sum: (N, 1)
+        logits = sum(scale if scale.ndim == 2 else scale.flatten(1).mean(1, keepdim=True) for scale in scales)
+        penalty = r1_penalty(logits, images)
+        # 0 * logits: D's last bias has no gradient in the penalty, and DDP would wait for it
+        (part.fraction * (every * gamma / 2 * penalty + 0 * logits.sum())).backward()
+        losses.add({"l_d_r1": penalty}, part.fraction)
     guard.step("r1", optimizer, losses)
     return {"l_d_r1": all_reduce_mean(losses["l_d_r1"])}  # unweighted
 
 
 def path_length_step(
-    generate: Callable[[], tuple[torch.Tensor, torch.Tensor]],  # G's images and their latents, (N, codes, F)
+    # per part: G's images with their latents, (N, codes, F), N(0, 1) in the shape of the images, the fraction
+    parts: Iterable[tuple[Callable[[], tuple[torch.Tensor, torch.Tensor]], torch.Tensor, float]],
     optimizer: torch.optim.Optimizer,
-    directions: torch.Tensor,  # N(0, 1) in the shape of the images
     mean: torch.Tensor,  # moving average of the lengths, a scalar
     *,
     weight: float,
@@ -215,20 +283,23 @@ def path_length_step(
 ) -> tuple[Losses, torch.Tensor]:
     """A step of G on the lazy path length penalty, ``every * weight * E (length - mean)^2`` (StyleGAN2, Eq. 4).
 
-    Returns the unweighted penalty and the mean length, averaged over the ranks; and the new moving average.
+    Returns the unweighted penalty and the mean length, averaged over the ranks; and the new moving average. Each part
+    moves the average by its fraction, and is compared with the average so far.
     """
-    with torch.compiler.set_stance("force_eager"):
-        images, latents = generate()
-    lengths = path_lengths(images, latents, directions)  # [N]
-    length = all_reduce_mean(lengths.detach().mean())
-    mean = torch.where(length.isfinite(), torch.lerp(mean, length, decay), mean)
-    penalty = (lengths - mean).square().mean()
     optimizer.zero_grad(set_to_none=True)
-    # 0 * images: the biases of the RGB layers have no gradient in the penalty; see `r1_step`
-    (every * weight * penalty + 0 * images.sum()).backward()
-    losses = {"l_g_path": penalty.detach()}
-    guard.step("path", optimizer, losses)
-    return {"l_g_path": all_reduce_mean(losses["l_g_path"]), "path_length": length}, mean
+    losses = _Sum()
+    for generate, directions, fraction in parts:
+        with torch.compiler.set_stance("force_eager"):
+            images, latents = generate()
+        lengths = path_lengths(images, latents, directions)  # [N]
+        length = all_reduce_mean(lengths.detach().mean())
+        mean = torch.where(length.isfinite(), torch.lerp(mean, length, decay * fraction), mean)
+        penalty = (lengths - mean).square().mean()
+        # 0 * images: the biases of the RGB layers have no gradient in the penalty; see `r1_step`
+        (fraction * (every * weight * penalty + 0 * images.sum())).backward()
+        losses.add({"l_g_path": penalty, "path_length": length}, fraction)
+    guard.step("path", optimizer, {"l_g_path": losses["l_g_path"]})
+    return {"l_g_path": all_reduce_mean(losses["l_g_path"]), "path_length": losses["path_length"]}, mean
 
 
 def d_logit_stats(real_logits: torch.Tensor, fake_logits: torch.Tensor) -> Losses:
@@ -261,8 +332,9 @@ class NaNGuard:
     All ranks skip the same steps, so their weights stay equal.
     """
 
-    def __init__(self, patience: int = 10):
+    def __init__(self, patience: int = 10, max_norm: float | None = None):
         self.patience = patience  # so many skipped steps of one name in a row end the training; 0 sets no limit
+        self.max_norm = max_norm  # larger gradients are scaled down to this norm; None: never
         self.skipped = 0
         self._in_a_row: dict[str, int] = {}  # by name: good steps of D must not hide a diverged G
         self._first: dict[str, str] = {}
@@ -270,13 +342,15 @@ class NaNGuard:
     def step(self, name: str, optimizer: torch.optim.Optimizer, losses: Mapping[str, torch.Tensor]) -> torch.Tensor:
         """Call ``optimizer.step()`` after ``backward``, if `losses` (scalars) and gradients are finite on all ranks.
 
-        Returns the norm of all gradients, a scalar. TrainingError: `patience` is exhausted; names the first number that
-        was not finite.
+        Returns the norm of all gradients before they are clipped, a scalar. TrainingError: `patience` is exhausted;
+        names the first number that was not finite.
         """
-        gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
-        norm = torch.nn.utils.get_total_norm(gradients)
+        moved = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+        norm = torch.nn.utils.get_total_norm([parameter.grad for parameter in moved])
         numbers = {**losses, f"the gradient of step {name}": norm}
         if self._finite_on_all_ranks(torch.stack([number.detach().float().reshape(()) for number in numbers.values()])):
+            if self.max_norm is not None:
+                torch.nn.utils.clip_grads_with_norm_(moved, self.max_norm, norm)
             optimizer.step()
             self._in_a_row[name] = 0
             return norm

@@ -1,10 +1,12 @@
 """Training of the methods that GPEN is compared with, on GPEN's data, with the losses of their authors."""
 
 import inspect
+from collections.abc import Iterator
+from functools import partial
 
 import torch
 
-from gpen_plugin.config.train_options import AdamOptions, RestorationOptions
+from gpen_plugin.config.train_options import OptimizerOptions, RestorationOptions
 from gpen_plugin.data.gpen_face_dataset import normalized_range, stated_range
 from gpen_plugin.errors import OptionError
 from gpen_plugin.host import register
@@ -13,6 +15,7 @@ from gpen_plugin.losses import gradient_penalty
 from gpen_plugin.models.adversarial_model import AdversarialModel
 from gpen_plugin.models.gan_steps import (
     Discriminate,
+    Part,
     content_step,
     generator_and_discriminator_step,
     logits_and_features,
@@ -36,23 +39,21 @@ class RestorationGANModel(AdversarialModel):
     cpu_layout = torch.contiguous_format
 
     def setup_optimizers(self) -> None:
-        """One Adam, two groups: generator and discriminator."""
-        groups = []
+        """An optimizer each of generator and discriminator."""
         for name, net, options in (
             ("generator", self.net_g, self.settings.optim_g),
             ("discriminator", self.net_d, self.settings.optim_d),
         ):
-            optim = AdamOptions(**options)
+            optim = OptimizerOptions(**options)
             learning = [parameter for parameter in net.parameters() if parameter.requires_grad]
-            groups.append({"name": name, "params": learning, "lr": optim.lr, "betas": optim.betas, "eps": optim.eps})
-        first = groups[0]
-        self.optimizer = self.get_optimizer("Adam", groups, first["lr"], betas=first["betas"], eps=first["eps"])
-        self.optimizers.append(self.optimizer)
+            group = {"name": name, "params": learning}
+            self.optimizers.append(self.get_optimizer(optim.type, [group], optim.lr, **optim.arguments))
+        self.optimizer_g, self.optimizer_d = self.optimizers
         self.frozen = [
             (count, list(self.get_bare_model(self.net_g).get_submodule(name).parameters()))
             for name, count in self.settings.freeze_iter.items()
         ]
-        self.optimizer.register_step_pre_hook(self._drop_frozen)
+        self.optimizer_g.register_step_pre_hook(self._drop_frozen)
 
     def _drop_frozen(self, optimizer: torch.optim.Optimizer, *_: object) -> None:
         """Drop the gradients of modules that do not learn yet; DDP wants them computed."""
@@ -70,30 +71,41 @@ class RestorationGANModel(AdversarialModel):
     def optimize_parameters(self, current_iter: int) -> None:
         """One iteration: a step of G, a step of D on the same images, at times R1, then the average."""
         self.iteration = current_iter
-        with self.autocast():
-            self.output, outputs = self.restore(self.net_g)
-        auxiliary = self.auxiliary_losses(outputs)
+        parts = self._restored_parts(current_iter)
         if current_iter <= self.settings.content_only_iter:
-            terms = self.generator_losses(self.output.float(), self.gt, None) | auxiliary
-            losses = content_step(self.optimizer, terms, guard=self.guard)
+            content = partial(self.generator_losses, features=None)
+            losses = content_step(self.optimizer_g, parts, guard=self.guard, losses=content)
         else:
-            discriminate = self.discriminate(self.output.shape[2:])
             losses = generator_and_discriminator_step(
                 self.net_d,
-                self.optimizer,
-                self.output,
-                self.gt,
+                self.optimizer_g,
+                self.optimizer_d,
+                parts,
                 gan=self.loss_gan,
                 guard=self.guard,
                 losses=self.generator_losses,
-                auxiliary=auxiliary,
-                penalty=lambda discriminate: self.gradient_penalty(discriminate, current_iter),
-                discriminate=discriminate,
                 autocast=self.autocast,
             )
-            losses |= self.lazy_r1(current_iter, self.optimizer, self.gt, discriminate)
+            real_parts = (
+                Part(self.gt, fraction=fraction, discriminate=self.discriminate(self.gt.shape[2:]))
+                for _, fraction in self.micro_batches()
+            )
+            losses |= self.lazy_r1(current_iter, self.optimizer_d, real_parts)
         self._average_statistics()
-        self.end_of_iteration(losses, self.settings.ema_decay)
+        self.end_of_iteration(losses, current_iter)
+
+    def _restored_parts(self, current_iter: int) -> Iterator[Part]:
+        for indices, fraction in self.micro_batches():
+            with self.autocast():
+                self.output, outputs = self.restore(self.net_g)
+            yield Part(
+                self.gt,
+                self.output,
+                fraction,
+                self.discriminate(self.output.shape[2:]),
+                self.auxiliary_losses(outputs),
+                partial(self.gradient_penalty, current_iter=current_iter, indices=indices),
+            )
 
     def _average_statistics(self) -> None:
         """Average the running statistics of batch norm over the ranks, so that all validate and save the same."""
@@ -131,11 +143,11 @@ class RestorationGANModel(AdversarialModel):
             condition = torch.nn.functional.interpolate(condition, size, mode="bilinear", align_corners=False)
         return lambda images: logits_and_features(self.net_d, torch.cat([condition, images], dim=1))
 
-    def gradient_penalty(self, discriminate: Discriminate, current_iter: int) -> Losses:
-        """WGAN-GP's penalty, weighted; nothing if its weight is 0."""
+    def gradient_penalty(self, discriminate: Discriminate, current_iter: int, indices: range) -> Losses:
+        """WGAN-GP's penalty of these images of the batch, weighted; nothing if its weight is 0."""
         if not self.settings.gp_weight:
             return {}
-        generators = self.step_rng.generators("gradient penalty", current_iter, len(self.gt))
+        generators = self.step_rng.generators("gradient penalty", current_iter, indices)
         fractions = [torch.rand(1, 1, 1, generator=each, device=each.device) for each in generators]
         with torch.compiler.set_stance("force_eager"):  # compiled networks cannot be differentiated twice
             penalty = gradient_penalty(

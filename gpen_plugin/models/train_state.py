@@ -27,8 +27,9 @@ WITHOUT_EFFECT = {  # on what is learnt and measured
     "persistent_workers",
     "pbar",
 }
-GROUP_KEYS = ("initial_lr", "betas", "eps")
-POSITION = ("last_epoch", "base_lrs")  # of a schedule; the other public entries of its state are its settings
+NO_SETTINGS = ("params", "name", "lr", "fused", "foreach", "capturable")  # of a group of an optimizer
+# of a schedule; the other public entries of its state are its settings
+POSITION = ("last_epoch", "base_lrs", "T_cur", "T_i")
 
 Optimizers = Sequence[torch.optim.Optimizer]
 Schedulers = Sequence[torch.optim.lr_scheduler.LRScheduler]
@@ -69,7 +70,8 @@ def load_optimizers(
 ) -> list[Change]:
     """Load a training state into optimizers and schedulers that were built from the option file.
 
-    Groups and parameters that the state lacks start without moments; those that only the state has are dropped.
+    Groups and parameters that the state lacks start without moments; those that only the state has are dropped. So are
+    all moments if the optimizer is of another class.
     Returns the settings that the state has otherwise. CheckpointError: the state is of another model or network.
     """
     saved_optimizers, saved_schedulers = state["optimizers"], state["schedulers"]
@@ -77,15 +79,21 @@ def load_optimizers(
         got = f"holds {len(saved_optimizers)} optimizers"
         raise CheckpointError(where, got, f"a training state of this model, which has {len(optimizers)}")
     pairs = [*zip(optimizers, saved_optimizers, strict=True)]
-    of_groups = [change for own, saved in pairs for change in _diff_groups(saved["param_groups"], own.param_groups)]
+    classes = state.get("optimizer_classes", class_names(optimizers))  # states of earlier versions are of Adam
+    same_class = [old == new for old, new in zip(classes, class_names(optimizers), strict=True)]
+    of_groups = [
+        change
+        for (own, saved), same in zip(pairs, same_class, strict=True)
+        for change in _diff_groups(saved["param_groups"], own.param_groups, same)
+    ]
     of_schedules = [
         change
         for scheduler, saved in zip(schedulers, saved_schedulers, strict=True)
         for change in _diff(saved, _settings(scheduler.state_dict()), "scheduler:{}")
     ]
     same_rates = all(_rates(saved["param_groups"]) == _rates(own.param_groups) for own, saved in pairs)
-    for optimizer, saved in pairs:
-        optimizer.load_state_dict(_fit_state(saved, optimizer, where))
+    for (optimizer, saved), same in zip(pairs, same_class, strict=True):
+        optimizer.load_state_dict(_fit_state(saved if same else {**saved, "state": {}}, optimizer, where))
     if of_schedules or not same_rates or not same_warmup:
         advance()
     else:
@@ -97,19 +105,33 @@ def load_optimizers(
     return of_groups + of_schedules
 
 
+def class_names(optimizers: Optimizers) -> list[str]:
+    """For the training state."""
+    return [type(optimizer).__name__ for optimizer in optimizers]
+
+
 def _rates(groups: Sequence[Mapping]) -> list[tuple[str, float]]:
     return [(group["name"], group["initial_lr"]) for group in groups]
 
 
-def _diff_groups(saved: Sequence[Mapping], groups: Sequence[Mapping]) -> list[Change]:
+def _diff_groups(saved: Sequence[Mapping], groups: Sequence[Mapping], same_class: bool) -> list[Change]:
     names = [[group["name"] for group in one] for one in (saved, groups)]
     if names[0] != names[1]:
         return [Change("groups of the optimizer", *names)]
     return [
         change
         for old, new in zip(saved, groups, strict=True)
-        for change in _diff(old, {key: new[key] for key in GROUP_KEYS}, f"{{}} of {new['name']}")
+        for change in _diff(old, _group_settings(old, new, same_class), f"{{}} of {new['name']}")
     ]
+
+
+def _group_settings(old: Mapping, new: Mapping, same_class: bool) -> dict:
+    """Settings of a group that a state holds, too; of another class of optimizer only the rate."""
+    return {
+        key: value
+        for key, value in new.items()
+        if key == "initial_lr" or (same_class and key in old and key not in NO_SETTINGS)
+    }
 
 
 def _fit_state(saved: Mapping, optimizer: torch.optim.Optimizer, where: str) -> dict:
@@ -122,10 +144,10 @@ def _fit_state(saved: Mapping, optimizer: torch.optim.Optimizer, where: str) -> 
         for number, old_number, parameter in zip(described["params"], known, group["params"], strict=False):
             if old_number in saved["state"]:
                 moments[number] = saved["state"][old_number]
-                shape = moments[number].get("exp_avg", parameter).shape
-                if shape != parameter.shape:
-                    got = f"a moment of shape {tuple(shape)} in group {group['name']}"
-                    raise CheckpointError(where, got, f"{tuple(parameter.shape)}, as the parameter has")
+                for moment in moments[number].values():
+                    if torch.is_tensor(moment) and moment.ndim and moment.shape != parameter.shape:
+                        got = f"a moment of shape {tuple(moment.shape)} in group {group['name']}"
+                        raise CheckpointError(where, got, f"{tuple(parameter.shape)}, as the parameter has")
     return {**own, "state": moments}
 
 

@@ -12,6 +12,7 @@ from torch import nn
 from gpen_plugin.archs.gpen_arch import GPEN
 from gpen_plugin.archs.gpen_discriminator_arch import GPENDiscriminator
 from gpen_plugin.config.train_options import TrainOptions
+from gpen_plugin.errors import OptionError
 from gpen_plugin.models.gpen_model import GPENModel
 
 
@@ -70,6 +71,8 @@ def registered():
 def test_every_parameter_of_a_subclass_of_gpen_learns(options, freeze_decoder):
     options["network_g"]["type"] = "GPENWithHead"
     options["train"]["freeze_decoder"] = freeze_decoder
+    rates = {"encoder": 100, "decoder": 10, "discriminator": 1, "head": 50, "gain": 5}
+    options["train"]["optim"]["lr_ratio"] = rates
     model = build_model(ready(options))
     (optimizer,) = model.optimizers
     groups = {group["name"]: group for group in optimizer.param_groups}
@@ -77,12 +80,35 @@ def test_every_parameter_of_a_subclass_of_gpen_learns(options, freeze_decoder):
     frozen = {id(parameter) for parameter in model.net_g.decoder.parameters()} if freeze_decoder else set()
     expected = [id(p) for net in (model.net_g, model.net_d) for p in net.parameters() if id(p) not in frozen]
     assert sorted(held) == sorted(expected)
-    assert len(list(model.net_g.encoder.parameters())) + 3 == len(groups["encoder"]["params"])
+    assert {name: len(groups[name]["params"]) for name in ("head", "gain")} == {"head": 2, "gain": 1}
+    expected = {name: 2e-5 * rate for name, rate in rates.items() if not (freeze_decoder and name == "decoder")}
+    assert {name: group["lr"] for name, group in groups.items()} == pytest.approx(expected)
     before = [p.detach().clone() for p in (*model.net_g.head.parameters(), model.net_g.gain)]
     model.feed_data(batch())
     model.optimize_parameters(1)
     after = [*model.net_g.head.parameters(), model.net_g.gain]
     assert not any(torch.equal(old, new) for old, new in zip(before, after, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("rates", "message"),
+    [
+        (
+            [100, 10, 1],
+            r"lr_ratio: got none for gain, head\.weight, head\.bias; .*gain: 100, head",
+        ),
+        (
+            {"encoder": 1, "decoder": 1, "discriminator": 1, "head": 1, "gain": 1, "haed": 1},
+            "haed: .*Did you mean 'head'",
+        ),
+        ({"encoder": 1, "decoder": 1, "head": 1, "gain": 1}, r"lr_ratio: got .* expected three numbers"),
+    ],
+)
+def test_parameters_without_a_rate_are_refused(options, rates, message):
+    options["network_g"]["type"] = "GPENWithHead"
+    options["train"]["optim"]["lr_ratio"] = rates
+    with pytest.raises(OptionError, match=message):
+        build_model(ready(options))
 
 
 def test_parameter_groups_match_earlier_states(options):

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from gpen_plugin.archs.gpen_arch import GPEN
 from gpen_plugin.archs.gpen_discriminator_arch import GPENDiscriminator
 from gpen_plugin.losses import DiscriminatorFeatureMatchingLoss
-from gpen_plugin.models.gan_steps import NaNGuard, generator_and_discriminator_step
+from gpen_plugin.models.gan_steps import NaNGuard, Part, generator_and_discriminator_step
 
 
 @pytest.fixture
@@ -34,9 +34,8 @@ def test_both_steps_by_hand(gan, images):
     net_d, parameter = LinearDiscriminator(), nn.Parameter(torch.zeros(()))
     losses = generator_and_discriminator_step(
         net_d,
-        torch.optim.SGD([parameter, *net_d.parameters()], lr=1.0),
-        fake + parameter,
-        real,
+        *[torch.optim.SGD([parameter, *net_d.parameters()], lr=1.0)] * 2,
+        [Part(real, fake + parameter)],
         gan=gan,
         guard=NaNGuard(),
         losses=lambda a, b, features: {
@@ -113,8 +112,9 @@ class Setting:
             return {"l_g_pix": self.pixel(fake, real), **of_features}
 
         how = {"losses": losses, "autocast": self.autocast}
+        parts = [Part(real, self.draw(lq))]
         generator_and_discriminator_step(
-            self.net_d, self.optimizer, self.draw(lq), real, gan=self.gan, guard=self.guard, **how
+            self.net_d, self.optimizer, self.optimizer, parts, gan=self.gan, guard=self.guard, **how
         )
 
     def weights(self) -> dict[str, torch.Tensor]:
