@@ -111,6 +111,7 @@ def restore():
     for name in [name for name in sys.modules if name.partition(".")[0] in {"torchvision", "scipy"}]:
         del sys.modules[name]
     from gpen_plugin import GPEN, Restorer
+    Restorer(device="cpu", detector="yunet")
     print("restoring imports", *sorted({"torchvision", "basicsr", "scipy"} & sys.modules.keys()))
 
 in_a_fork("restoring", restore)

@@ -52,6 +52,7 @@ _WITHOUT_EFFECT = ("inputs", "output", "overwrite", "redo", "report", "device", 
 _WITHOUT_EFFECT += ("engine", *_OF_RAY)
 _FILES = ("detector_file", "reference", "inpaint_mask", "identity_model", "background")
 MEMORY_PER_JOB = 2 << 30  # bytes, for --jobs auto
+IMPORTS = ("gpen_plugin.restore.batch",)  # all that `open_runner` needs
 SHARD_SIZE = 200  # of --engine ray
 
 
@@ -304,7 +305,7 @@ def _workers(
         return Inline(open_runner(arguments, outputs, endings))
     threads = max(1, cores // count)
     openers = [partial(open_runner, arguments, outputs, endings, index, threads) for index in range(count)]
-    return Workers(openers, fit_gpus=arguments.jobs == "auto")
+    return Workers(openers, fit_gpus=arguments.jobs == "auto", imports=IMPORTS)
 
 
 def _default_jobs(cores: int) -> int:

@@ -32,7 +32,7 @@ class Schedule:
     ):
         self._jobs = sorted(jobs, key=lambda job: job.kind == "video")
         self._outputs, self._endings, self._done = outputs, list(endings), done
-        self._chunk, self._manifest, self._redo = chunk, manifest, redo
+        self.chunk, self._manifest, self._redo = chunk, manifest, redo
         self._started: dict[Path, int] = {}  # indices of jobs that are handed out, by target
         self._reports: dict[int, JobReport] = {}  # of jobs that ended before an earlier one
         self._next = self._passed = 0  # indices of the job to start and of the report to pass on
@@ -43,7 +43,7 @@ class Schedule:
         Raises: OutputError: nothing more can be written.
         """
         chunk: list[Job] = []
-        while len(chunk) < self._chunk and self._next < min(len(self._jobs), self._passed + MAX_AHEAD):
+        while len(chunk) < self.chunk and self._next < min(len(self._jobs), self._passed + MAX_AHEAD):
             job = self._jobs[self._next]
             if chunk and job.kind == "video":
                 break
@@ -63,6 +63,11 @@ class Schedule:
             if job.kind == "video":
                 break
         return chunk
+
+    def take_ahead(self, workers: int) -> list[Job]:
+        """Photographs for one of `workers` that still has some. None at the end, where those that are free get them."""
+        left = self._jobs[self._next :][: workers * self.chunk + 1]
+        return self.take() if len(left) > workers * self.chunk and left[0].kind == "image" else []
 
     def finish(self, job: Job, report: JobReport) -> None:
         """Record the report of a job, and pass on those whose turn it is. OutputError as for `take`."""

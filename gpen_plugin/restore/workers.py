@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from gpen_plugin.restore.schedule import Schedule
 
 STOP_SECONDS = 30  # that a process has for ending its computation when the run is stopped
+# On Linux the processes are forks of one that has only imported modules, which takes seconds each otherwise. A fork of
+# this process would copy the threads of PyTorch, and CUDA's state.
+START_METHOD = "forkserver" if sys.platform == "linux" else "spawn"
 
 
 @dataclass(frozen=True)
@@ -81,19 +84,23 @@ class Workers:
         openers: Sequence[Callable[[], JobRunner]],
         *,
         fit_gpus: bool = False,  # whether there are fewer processes if not all fit into the memory of the GPUs
+        imports: Sequence[str] = (),  # modules that the openers and the runners need
     ):
         self._openers, self._fit_gpus = openers, fit_gpus
+        self._context = multiprocessing.get_context(START_METHOD)
+        if START_METHOD == "forkserver":
+            self._context.set_forkserver_preload(list(imports))
         self._workers: list[_Worker] = []
         self._killed: set[Path] = set()  # targets of jobs whose process was killed
         self._again: deque[Job] = deque()  # those that are still to be run again
 
     def __enter__(self) -> "Workers":
         try:
-            self._workers = [_Worker(self._openers[0])]
+            self._workers = [self._start(self._openers[0])]
             while not self._workers[0].is_ready:
                 self._receive(None)
             most = self.facts.max_processes if self._fit_gpus else None
-            self._workers += [_Worker(opener) for opener in self._openers[1:most]]
+            self._workers += [self._start(opener) for opener in self._openers[1:most]]
         except BaseException:
             self._end()
             raise
@@ -114,15 +121,22 @@ class Workers:
         finally:
             schedule.stop()
 
+    def _start(self, opener: Callable[[], JobRunner]) -> "_Worker":
+        return _Worker(self._context, opener)
+
     def _hand_out(self, schedule: "Schedule") -> bool:
-        """Give jobs to the workers that have none. False if all jobs have ended."""
-        idle = [worker for worker in self._workers if worker.is_ready and not worker.jobs]
-        while idle and (jobs := schedule.take()):
-            idle.pop().give(jobs)
-        if idle and not any(worker.jobs for worker in self._workers):
+        """Give jobs to the workers that have none, then the next ones to all. False if all jobs have ended."""
+        ready = [worker for worker in self._workers if worker.is_ready]
+        for worker in ready:
+            if not worker.jobs and (jobs := schedule.take()):
+                worker.give(jobs)
+        for worker in ready:  # so that none waits for this process
+            if 0 < len(worker.jobs) <= schedule.chunk and (jobs := schedule.take_ahead(len(self._workers))):
+                worker.give(jobs)
+        if ready and not any(worker.jobs for worker in self._workers):
             if not self._again:
                 return False
-            idle.pop().give([self._again.popleft()])  # alone, with all memory for itself
+            ready[0].give([self._again.popleft()])  # alone, with all memory for itself
         return True
 
     def _receive(self, schedule: "Schedule | None") -> None:
@@ -150,7 +164,7 @@ class Workers:
         reason = f"signal {-code}" if code < 0 else f"exit status {code}"
         self._workers.remove(worker)
         if worker.is_ready:
-            self._workers.append(_Worker(worker.opener))
+            self._workers.append(self._start(worker.opener))
         elif not self._workers:
             got = f"the processes end at their start ({reason})"
             raise OptionError("--jobs", got, hint="Use fewer, or free some memory.")
@@ -184,16 +198,16 @@ class Workers:
 class _Worker:
     """A process, and the jobs that it has not reported yet."""
 
-    def __init__(self, opener: Callable[[], JobRunner]):
-        self.opener, self.jobs, self.is_ready = opener, [], False
-        context = multiprocessing.get_context("spawn")  # a fork would copy the threads of PyTorch, and CUDA's state
+    def __init__(self, context: multiprocessing.context.BaseContext, opener: Callable[[], JobRunner]):
+        self.opener, self.is_ready = opener, False
+        self.jobs: list[Job] = []
         self.connection, remote = context.Pipe()
         self.process = context.Process(target=_work, args=(remote, opener), daemon=True)
         self.process.start()
         remote.close()  # so that reading fails when the process has ended
 
     def give(self, jobs: list["Job"]) -> None:
-        self.jobs = list(jobs)
+        self.jobs += jobs
         with contextlib.suppress(OSError):  # it was killed: then reading fails, too
             self.connection.send(jobs)
 

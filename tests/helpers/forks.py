@@ -2,11 +2,13 @@
 
 import os
 import signal
+import threading
 import traceback
 from collections.abc import Callable
 from pathlib import Path
 
 import cv2
+from tqdm import tqdm
 
 TIME_LIMIT = 240  # seconds
 
@@ -18,6 +20,9 @@ def fork(action: Callable[[], int | None], log: Path) -> int:
         code = 1
         try:
             signal.alarm(TIME_LIMIT)
+            tqdm.set_lock(
+                threading.RLock()
+            )  # its own is shared with this process: who is killed would never release it
             cv2.setNumThreads(0)  # OpenCV's threads do not survive a fork
             code = action() or 0
         except BaseException as error:

@@ -109,7 +109,7 @@ def test_inline_runs_the_same_schedule(tmp_path):
 def test_a_stopped_command_leaves_whole_files_and_no_process(tmp_path, number, monkeypatch):
     write_orders(tmp_path / "in", "sleep", "b", "c", "sleep", "e")
     code = "import sys; from gpen_plugin.cli import restore; from helpers.job_runners import open_runner; "
-    code += "restore.open_runner = open_runner; sys.exit(restore.main())"
+    code += "restore.open_runner, restore.IMPORTS = open_runner, (); sys.exit(restore.main())"
     words = ["in", "-o", "out", "--jobs", "2", "--report", "report.json"]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
     command = [sys.executable, "-c", code, *words]
