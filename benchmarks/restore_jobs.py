@@ -4,13 +4,12 @@
     python benchmarks/restore_jobs.py --jobs 2 -i FOLDER_OF_PHOTOGRAPHS
 
 Each run has as many cores as processes. Times are those of the run's report, from the moment when the first process has
-opened its networks. The note has CPU times, which other programs on the machine change less.
+opened its networks.
 """
 
 import argparse
 import json
 import os
-import resource
 import subprocess
 import sys
 import tempfile
@@ -40,21 +39,18 @@ def write_album(folder: Path, count: int) -> None:
         cv2.imwrite(str(folder / f"{number:03d}.jpg"), image, [cv2.IMWRITE_JPEG_QUALITY, 95])
 
 
-def run(album: Path, output: Path, jobs: int, device: str) -> tuple[float, float]:
-    """Seconds of a run on as many cores as processes, and CPU seconds of all its processes."""
+def run(album: Path, output: Path, jobs: int, device: str) -> float:
+    """Seconds of a run on as many cores as processes."""
     cores = sorted(os.sched_getaffinity(0))[:jobs]
     written = output.with_suffix(".json")
     words = ["-o", output, "--report", written, "--jobs", jobs, "--device", device, "--detector", "yunet"]
-    before = resource.getrusage(resource.RUSAGE_CHILDREN)
     subprocess.run(
         [sys.executable, "-m", "gpen_plugin.restore", *map(str, (album, *words, "--mask", "soft"))],
         check=True,
         capture_output=True,
         preexec_fn=lambda: os.sched_setaffinity(0, cores),
     )
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    seconds = json.loads(written.read_text())["seconds"]
-    return seconds, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    return json.loads(written.read_text())["seconds"]
 
 
 def row(options: argparse.Namespace) -> Comparison:
@@ -62,7 +58,6 @@ def row(options: argparse.Namespace) -> Comparison:
     if len(os.sched_getaffinity(0)) < options.jobs:
         return not_measured(what, f"fewer than {options.jobs} cores here", target=TARGET * options.jobs)
     arms = {1: [], options.jobs: []}
-    cpu = dict.fromkeys(arms, float("inf"))
     with tempfile.TemporaryDirectory(prefix="gpen-benchmark-") as folder:
         album = options.input or Path(folder, "album")
         if options.input:
@@ -72,9 +67,7 @@ def row(options: argparse.Namespace) -> Comparison:
             write_album(album, options.count)
         for number in range(options.rounds):
             for jobs, seconds in arms.items():
-                taken, used = run(album, Path(folder, f"{jobs}-{number}"), jobs, options.device)
-                seconds.append(taken)
-                cpu[jobs] = min(cpu[jobs], used)
+                seconds.append(run(album, Path(folder, f"{jobs}-{number}"), jobs, options.device))
         first, last = (Path(folder, f"{jobs}-0") for jobs in arms)
         names = sorted(path.relative_to(first) for path in first.rglob("*") if path.suffix != ".jsonl")
         files = [name for name in names if (first / name).is_file()]
@@ -90,7 +83,6 @@ def row(options: argparse.Namespace) -> Comparison:
         target=TARGET * options.jobs,
         items=len(files),
         error=f"the same {len(files)} files, byte for byte",
-        note=f"CPU time with the start: {cpu[1]:.0f} s and {cpu[options.jobs]:.0f} s.",
     )
 
 

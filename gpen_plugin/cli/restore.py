@@ -305,7 +305,7 @@ def _workers(
         return Inline(open_runner(arguments, outputs, endings))
     threads = max(1, cores // count)
     openers = [partial(open_runner, arguments, outputs, endings, index, threads) for index in range(count)]
-    return Workers(openers, fit_gpus=arguments.jobs == "auto", imports=IMPORTS)
+    return Workers(openers, fit_gpus=arguments.jobs == "auto", imports=IMPORTS, threads=threads)
 
 
 def _default_jobs(cores: int) -> int:

@@ -85,8 +85,9 @@ class Workers:
         *,
         fit_gpus: bool = False,  # whether there are fewer processes if not all fit into the memory of the GPUs
         imports: Sequence[str] = (),  # modules that the openers and the runners need
+        threads: int = 1,  # of BLAS and OpenMP in each process
     ):
-        self._openers, self._fit_gpus = openers, fit_gpus
+        self._openers, self._fit_gpus, self._threads = openers, fit_gpus, threads
         self._context = multiprocessing.get_context(START_METHOD)
         if START_METHOD == "forkserver":
             self._context.set_forkserver_preload(list(imports))
@@ -122,7 +123,8 @@ class Workers:
             schedule.stop()
 
     def _start(self, opener: Callable[[], JobRunner]) -> "_Worker":
-        return _Worker(self._context, opener)
+        with _variable("OMP_NUM_THREADS", str(self._threads)):  # read when NumPy and PyTorch are imported
+            return _Worker(self._context, opener)
 
     def _hand_out(self, schedule: "Schedule") -> bool:
         """Give jobs to the workers that have none, then the next ones to all. False if all jobs have ended."""
@@ -210,6 +212,19 @@ class _Worker:
         self.jobs += jobs
         with contextlib.suppress(OSError):  # it was killed: then reading fails, too
             self.connection.send(jobs)
+
+
+@contextlib.contextmanager
+def _variable(name: str, value: str) -> Iterator[None]:
+    """Set an environment variable for processes that start now, unless the user has set it."""
+    is_free = name not in os.environ
+    if is_free:
+        os.environ[name] = value
+    try:
+        yield
+    finally:
+        if is_free:
+            del os.environ[name]
 
 
 def _work(connection: multiprocessing.connection.Connection, opener: Callable[[], JobRunner]) -> None:
