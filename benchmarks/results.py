@@ -30,7 +30,7 @@ from bench_report import (
 
 FOLDER = Path(__file__).parent
 FIRST = ("inference", "onnx_runtime", "memory", "training_step")  # the others follow by name
-NOT_BENCHMARKS = ("results", "training_cost")  # this script, and an estimate without measurements
+NOT_BENCHMARKS = ("results", "training_cost", "collection")  # this script, an estimate, and an hour of work
 TIMEOUT = 300  # seconds for one benchmark
 HOW_TO_READ = (
     '"Reference ops" are plain PyTorch; the section "The reference" compares them with BasicSR\'s generator. '

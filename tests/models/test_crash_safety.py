@@ -6,6 +6,7 @@ import random
 import re
 import resource
 import signal
+import tarfile
 from copy import deepcopy
 from itertools import pairwise
 from pathlib import Path
@@ -164,6 +165,26 @@ def test_killed_again_and_again_ends_as_never_stopped(each, unstopped, train, tm
     assert_same(whole, left_by(killed))
     assert len(whole) == 7  # a checkpoint has three files, the last networks two, and there are two pages
     assert len(diary.read_text().splitlines()) >= 4
+
+
+def test_training_on_weighted_tars_continues_exactly(options, train, faces, tmp_path):
+    roots = []
+    for name, weight, images in (("a.tar", 3, sorted(faces.glob("*.png"))[:2]), ("b.tar", 1, faces.glob("*.png"))):
+        with tarfile.open(tmp_path / name, "w") as tar:
+            for path in images:
+                tar.add(path, path.name)
+        roots.append({"path": str(tmp_path / name), "weight": weight})
+    options["datasets"]["train"] |= {"dataroot_gt": roots, "io_backend": {"type": "tar"}}
+    options["logger"]["use_tb_logger"] = False
+    options["val"] = None
+    options["train"]["total_iter"] = 4
+    whole = left_by(train(options, tmp_path / "whole"))
+    options["train"]["total_iter"] = 3
+    train(options, tmp_path / "stopped")
+    options["train"]["total_iter"] = 4
+    resumed = left_by(train(options, tmp_path / "stopped", "--auto_resume"))
+    assert_same(whole["net_g_latest.pth"], resumed["net_g_latest.pth"])
+    assert_same(whole["net_d_latest.pth"], resumed["net_d_latest.pth"])
 
 
 @pytest.mark.parametrize(
