@@ -15,6 +15,7 @@ from pathlib import Path
 
 import yaml
 
+from gpen_plugin.config.imports import import_modules
 from gpen_plugin.errors import GPENError, OptionError, join_errors
 
 Built = typing.TypeVar("Built")
@@ -177,13 +178,15 @@ def one_line(error: Exception) -> str:
 
 
 def read_options(path: str | PathLike, forced: Sequence[str] = (), where: str = "-opt") -> dict:
-    """Unchecked options of a YAML file. OptionError names `where` or the file and line, or the entry.
+    """Unchecked options of a YAML file, whose `imports` are imported. OptionError names `where`, the file and line, or
+    the entry.
 
     `forced` are ``key=value`` or ``section:key=value`` of ``--force_yml``, values in YAML; missing sections are added.
     """
     options = _read(Path(path), where)
     for entry in forced:
         _force(options, entry)
+    import_modules(options.get("imports"), Path(path).parent)
     return options
 
 

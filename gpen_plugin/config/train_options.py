@@ -432,6 +432,8 @@ class FileOptions:
     datasets: Mapping  # `train` and `val`; for a test, any number of sets
     network_g: Mapping  # type and arguments of the generator
     path: Mapping  # weights to start from
+    # the user's modules, whose classes the file names: names of modules, or paths from the folder of the file
+    imports: Sequence[str] | None = None
     scale: int = 1  # always 1; BasicSR requires the key
     manual_seed: int | None = None  # seed of all random numbers; ~ samples one
     network_d: Mapping | None = None  # type and arguments of the discriminator (training only)

@@ -134,6 +134,8 @@ class EvaluationOptions:
     # columns that say what a method costs, besides the metrics: `parameters` (millions), `multiply_adds` (billions) and
     # `seconds` (per face, on this machine)
     cost: Sequence[str] = ()
+    # the user's modules, whose classes the file names: names of modules, or paths from the folder of the file
+    imports: Sequence[str] | None = None
     title: str = ""  # of tables and pages; the name by default
     output: str | None = None  # folder; ``results/evaluate/<name>`` by default
     report: Mapping = field(default_factory=dict)  # see `ReportOptions`

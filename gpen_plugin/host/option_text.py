@@ -12,8 +12,9 @@ from pathlib import Path
 
 import yaml
 
+from gpen_plugin.config.imports import import_modules
 from gpen_plugin.errors import GPENError, OptionError, join_errors
-from gpen_plugin.host.registry import is_ours, resolve
+from gpen_plugin.host.registry import is_ours, names_ours, names_unknown, resolve
 
 MAX_SEED = 2**32 - 2**16  # NumPy takes less than 2**32; the host adds the numbers of ranks and workers
 MAX_NAME_BYTES = 200  # BasicSR adds to it, and file names have at most 255: train_NAME_20261129_235959.log
@@ -49,6 +50,15 @@ class OptionText:
             if isinstance(section, dict):
                 section[key] = value.strip()
         return outline
+
+    def import_modules(self) -> None:
+        """Import what `imports` lists; OptionError if that fails.
+
+        Does nothing if the run names classes of others only, and all are registered: then the key is not ours.
+        """
+        node, outline = _entries(self.root).get("imports"), self.outline()
+        if node is not None and (names_ours(outline) or names_unknown(outline)):
+            import_modules(_plain(node), Path(self.file).parent)
 
     def check(self) -> None:
         """Raise an `OptionError` that lists what BasicSR's parser would fail at or misread."""
@@ -159,6 +169,14 @@ def _outline(node: yaml.Node, depth: int) -> object:
     if isinstance(node, yaml.ScalarNode):
         return node.value
     return {key: _outline(value, depth - 1) for key, value in _entries(node).items()} if depth else None
+
+
+def _plain(node: yaml.Node) -> object:
+    """A list of texts; what is shown of anything else."""
+    if _is_nothing(node):
+        return None
+    items = node.value if isinstance(node, yaml.SequenceNode) else []
+    return [item.value for item in items] if items and all(map(_is_text, items)) else _shown(node)
 
 
 def _entries(node: yaml.Node | None) -> dict[str, yaml.Node]:

@@ -81,6 +81,11 @@ def names_ours(opt: Mapping) -> bool:
     return any(is_ours(cls) for cls in _named_classes(opt))
 
 
+def names_unknown(opt: Mapping) -> bool:
+    """Whether the model, a network or a data set of a run is not registered."""
+    return any(cls is None for cls in _named_classes(opt))
+
+
 def trains_ours(opt: Mapping) -> bool:
     """Whether the model of a run is a class of this package or derived from one."""
     return is_ours(resolve("model", opt.get("model_type")))

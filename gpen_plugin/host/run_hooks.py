@@ -70,6 +70,8 @@ def _check_options(original: Callable) -> Callable:
     def parse_options(root_path: str, is_train: bool = True) -> tuple[dict, object]:
         try:
             text = read_command_line()
+            if text is not None:
+                text.import_modules()
         except OptionError:
             _print_errors_without_traceback()
             raise
