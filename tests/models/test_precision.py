@@ -10,7 +10,6 @@ from basicsr.models import build_model
 
 from gpen_plugin.models import gan_steps
 from gpen_plugin.models.adversarial_model import processor_digest
-from gpen_plugin.models.gpen_model import GPENModel
 
 LOSSES = {
     "GPENModel": {"l_g_gan", "l_g_pix", "l_g_feat", "l_d", "l_d_r1"},
@@ -100,8 +99,11 @@ def test_compiled_networks_give_the_same_losses_and_are_compiled_once(both):
     eager = losses_of(build(both))
     torch.compiler.reset()
     counts.clear()
-    model = build(both, compile="aot_eager")
-    if isinstance(model, GPENModel):
+    # A prior's backward passes differ from those of GPENModel in nothing that is compiled. The usual partitioner loads
+    # the inductor, which takes seconds.
+    gpen = both["model_type"] == "GPENModel"
+    model = build(both, compile="aot_eager_default_partitioner" if gpen else "eager")
+    if gpen:
         assert not torch._functorch.config.donated_buffer, "or some versions refuse to go back through D twice"
     assert losses_of(model) == pytest.approx(eager, rel=2e-4, abs=1e-6)
     graphs = counts["stats"]["unique_graphs"]
