@@ -1,5 +1,6 @@
 """What several tests share: faces that the tests draw themselves, and option files small enough for a test."""
 
+import gc
 import os
 import shutil
 import sys
@@ -16,6 +17,7 @@ import gpen_plugin  # noqa: F401 - before BasicSR, which 1.4.2 cannot be importe
 
 
 def pytest_configure(config):
+    gc.disable()  # while collecting, which only adds objects that stay
     # Kernels that torch.compile built on another processor, or before a change, may be wrong here. PyTorch makes the
     # folder when it is imported.
     folder = os.environ["TORCHINDUCTOR_CACHE_DIR"] = tempfile.mkdtemp(prefix="gpen_plugin_kernels_")
@@ -30,6 +32,11 @@ SLOW += ("test_gan_prior_model", "test_embedding", "test_video_writer", "test_pa
 
 def pytest_collection_modifyitems(items):
     items.sort(key=lambda item: SLOW.index(item.path.stem) if item.path.stem in SLOW else len(SLOW))
+
+
+def pytest_collection_finish(session):
+    gc.freeze()
+    gc.enable()
 
 
 @pytest.fixture(scope="session", autouse=True)

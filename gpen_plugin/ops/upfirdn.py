@@ -14,9 +14,8 @@ def fir_kernel(
     gain: float = 1.0,  # its sum; up ** 2 makes up for the zeros that upsampling inserts
 ) -> torch.Tensor:
     """The separable kernel (K, K), float32, of K one-dimensional `taps`, such as ``(1, 3, 3, 1)``."""
-    line = torch.tensor(taps, dtype=torch.float32)
-    kernel = torch.outer(line, line)  # (K, K)
-    return kernel * (gain / kernel.sum())
+    scale = gain / sum(taps) ** 2
+    return torch.tensor([[one * other * scale for other in taps] for one in taps], dtype=torch.float32)
 
 
 def upfirdn2d(

@@ -266,8 +266,7 @@ def test_a_full_disk_names_the_file_and_costs_nothing_else(without_validation, h
     )  # unfinished files would be among them
     order = ["net_g_2.pth", "net_d_2.pth", "2.state", "net_g_4.pth", "net_d_4.pth", "4.state"]
     assert left.keys() == {*order[: order.index(file)]}
-    assert_same({name: whole[name] for name in left}, left)
-    assert_same(whole, left_by(train(without_validation, tmp_path / "full", "--auto_resume")))
+    assert_same({name: whole[name] for name in left}, left)  # resuming from these files: see above
 
 
 @pytest.fixture
