@@ -3,10 +3,11 @@
     python datasets_prep/fid_stats.py --input datasets/ffhq/ffhq_512.lmdb --output datasets/ffhq_512.npz --features
 
 Then, in an option file: `fid: {type: calculate_fid, better: lower, statistics: datasets/ffhq_512.npz}`. KID needs the
-features of each image, which `--features` adds: 8 kB per image. pytorch-fid reads the file too.
+features of each image, which `--features` adds: 8 kB per image. pytorch-fid reads the file too. Precision and recall
+need `--network vgg16 --features`: 16 kB per image.
 
 An image that cannot be read is reported and skipped; the statistics of the others are written, and the exit status
-is 1. The Inception weights are searched for in `--weights-dir`, `$GPEN_PLUGIN_WEIGHTS` and the cache, or downloaded.
+is 1. The network's weights are searched for in `--weights-dir`, `$GPEN_PLUGIN_WEIGHTS` and the cache, or downloaded.
 """
 
 import argparse
@@ -23,8 +24,7 @@ from tqdm import tqdm
 from gpen_plugin.checkpoints.download import add_search_dir
 from gpen_plugin.data.image_source import ImageSource, open_source, resize_square
 from gpen_plugin.errors import DataError, OptionError, handle_errors
-from gpen_plugin.metrics.fid import FeatureStats
-from gpen_plugin.nets import inception
+from gpen_plugin.metrics.fid import NETWORKS, FeatureStats
 
 BATCH = 16  # images per call of the network
 
@@ -37,7 +37,9 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("-s", "--size", type=int, help="bring images to this side, as make_lmdb.py does")
     parser.add_argument("--limit", type=int, help="use at most this many images, the first by name")
     parser.add_argument("--features", action="store_true", help="keep the features of each image, for KID")
-    parser.add_argument("--weights-dir", type=Path, help="folder with the Inception weights")
+    networks = "inception for FID and KID, vgg16 for precision and recall"
+    parser.add_argument("--network", choices=[*NETWORKS], default="inception", help=networks)
+    parser.add_argument("--weights-dir", type=Path, help="folder with the network's weights")
     parser.add_argument("--device", default="auto", help="auto (a GPU where there is one), cpu or cuda")
     return parser
 
@@ -88,7 +90,7 @@ def _look_at(
     """Keys of the readable images, mean and covariance of their features, and the features if required."""
     used, parts, moments = [], [], None
     for names, images in _batches(_readable(source, keys, options.size)):
-        features = inception.extract_features(images, options.device)
+        features = NETWORKS[options.network].extract_features(images, options.device)
         moments = moments or FeatureStats(features.shape[1])
         moments.add(features)
         used += names

@@ -9,6 +9,7 @@ from . import metrics as metrics
 from . import models as models
 from . import ops as ops
 from . import restore as restore
+from .archs.adaface_arch import AdaFace as AdaFace
 from .archs.biggan_prior_arch import BigGANPrior as BigGANPrior
 from .archs.gan_prior_arch import GPENPrior as GPENPrior
 from .archs.gan_prior_arch import StyleGAN2Prior as StyleGAN2Prior
@@ -35,9 +36,13 @@ from .losses import HeatmapLoss as HeatmapLoss
 from .losses import IdentityLoss as IdentityLoss
 from .metrics.fid import calculate_fid as calculate_fid
 from .metrics.identity import calculate_identity as calculate_identity
+from .metrics.iqa import calculate_iqa as calculate_iqa
 from .metrics.kid import calculate_kid as calculate_kid
 from .metrics.lmd import calculate_lmd as calculate_lmd
 from .metrics.lpips import calculate_lpips as calculate_lpips
+from .metrics.precision_recall import calculate_precision as calculate_precision
+from .metrics.precision_recall import calculate_recall as calculate_recall
+from .metrics.rmse import calculate_rmse as calculate_rmse
 from .metrics.swd import calculate_swd as calculate_swd
 from .models.gan_prior_model import GPENPriorModel as GPENPriorModel
 from .models.gpen_model import GPENModel as GPENModel

@@ -483,7 +483,14 @@ def _without(mapping: object, keys: set[str]) -> object:
 
 # Agreement between sections: sizes, value ranges, metrics and their data.
 
-PAIR_METRICS = ("calculate_psnr", "calculate_ssim", "calculate_lpips", "calculate_identity", "calculate_lmd")
+PAIR_METRICS = (
+    "calculate_psnr",
+    "calculate_ssim",
+    "calculate_lpips",
+    "calculate_identity",
+    "calculate_lmd",
+    "calculate_rmse",
+)
 METRIC_FILE_KEYS = ("weights", "onnx", "model")  # keys of our metrics that name a file
 HOST_DATASETS = ("PairedImageDataset", "SingleImageDataset", "FFHQDataset")  # one folder a root; [0, 1], mean, std
 

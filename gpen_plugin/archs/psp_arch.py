@@ -104,10 +104,17 @@ class SqueezeExcite(nn.Module):
         return x * self.fc2(self.fc1(x.mean((2, 3), keepdim=True)).relu()).sigmoid()
 
 
-class IRSEUnit(nn.Module):
-    """A residual unit of IR-SE-50: (N, I, H, W) -> (N, O, H / stride, W / stride)."""
+class IRUnit(nn.Module):
+    """A residual unit of face recognition's IR networks: (N, I, H, W) -> (N, O, H / stride, W / stride)."""
 
-    def __init__(self, in_channels: int, out_channels: int, stride: int):
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        stride: int,
+        norm_between: bool = False,  # whether batch normalization follows the first convolution, too, as in AdaFace
+        squeeze: bool = True,  # whether squeeze and excitation ends the unit, as in IR-SE-50
+    ):
         super().__init__()
         if in_channels == out_channels:
             self.shortcut_layer = nn.MaxPool2d(1, stride)
@@ -117,10 +124,11 @@ class IRSEUnit(nn.Module):
         self.res_layer = nn.Sequential(
             nn.BatchNorm2d(in_channels),
             nn.Conv2d(in_channels, out_channels, 3, padding=1, bias=False),
+            *([nn.BatchNorm2d(out_channels)] if norm_between else []),
             nn.PReLU(out_channels),
             nn.Conv2d(out_channels, out_channels, 3, stride, padding=1, bias=False),
             nn.BatchNorm2d(out_channels),
-            SqueezeExcite(out_channels),
+            *([SqueezeExcite(out_channels)] if squeeze else []),
         )
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -153,7 +161,7 @@ class IRSEEncoder(nn.Module):
         self.input_layer = nn.Sequential(stem, nn.BatchNorm2d(num_feat), nn.PReLU(num_feat))
         units = []
         for (wide, wider), count in zip(pairwise(widths), UNITS, strict=True):
-            units += [IRSEUnit(wide, wider, 2), *(IRSEUnit(wider, wider, 1) for _ in range(count - 1))]
+            units += [IRUnit(wide, wider, 2), *(IRUnit(wider, wider, 1) for _ in range(count - 1))]
         self.body = nn.Sequential(*units)
         top = widths[-1]
         self.latlayer1, self.latlayer2 = nn.Conv2d(widths[-2], top, 1), nn.Conv2d(widths[-3], top, 1)

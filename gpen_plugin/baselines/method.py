@@ -33,6 +33,8 @@ class Sample:
     # another image of the same person, (size, size, 3) BGR uint8; None without ``protocol: references``, and for a face
     # that has none
     ref: np.ndarray | None = None
+    # eyes, nose and corners of the mouth, (5, 2) float64 in pixels of the result; None without ``protocol: landmarks``
+    landmarks: np.ndarray | None = None
 
 
 class Method(typing.Protocol):

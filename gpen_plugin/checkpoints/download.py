@@ -106,19 +106,37 @@ def cache_folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or osp.expanduser("~/.cache")) / "gpen_plugin" / "weights"
 
 
-def read_weights(path: str | os.PathLike) -> Mapping:
-    """Read the weights of an auxiliary network, tensors on the CPU.
+def read_weights(
+    path: str | os.PathLike,
+    objects: bool = False,  # whether the file may hold objects besides, such as a trainer's; they become inert
+) -> Mapping:
+    """Read the weights of an auxiliary network, tensors on the CPU. No code of the file runs.
 
     Raises CheckpointError: the file is damaged, holds code, or no mapping.
     """
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        with torch.serialization.safe_globals(_inert_classes(path) if objects else []):
+            content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # damage shows as RuntimeError, EOFError, IndexError, struct.error and many others
         got = f"cannot be read, or is not safe to read ({type(error).__name__})"
         raise CheckpointError(str(path), got, "a whole file of weights", "Delete it and download it again.") from error
     if not isinstance(content, Mapping):
         raise CheckpointError(str(path), f"holds a {type(content).__name__}", "tensors by name", "Download it again.")
     return content
+
+
+def _inert_classes(path: str | os.PathLike) -> list[tuple[type, str]]:
+    """A class that does nothing for each name in a file that `torch.load` holds unsafe."""
+
+    class Inert:
+        def __init__(self, *args: object, **kwargs: object):
+            pass
+
+        def __setstate__(self, state: object) -> None:
+            pass
+
+    names = torch.serialization.get_unsafe_globals_in_checkpoint(path)
+    return [(type(name, (Inert,), {}), name) for name in names]
 
 
 _failures: dict[WeightFile, str] = {}  # a metric asks again at each image, and each time could wait for the network

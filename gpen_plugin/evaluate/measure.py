@@ -3,6 +3,7 @@
 import hashlib
 import inspect
 import json
+import logging
 import math
 import typing
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -10,8 +11,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, TextIO
 
+import numpy as np
 from tqdm import tqdm
 
+from gpen_plugin.baselines.method import Sample
 from gpen_plugin.config.schema import unknown_name, validate
 from gpen_plugin.data.image_source import decode_image
 from gpen_plugin.errors import CheckpointError, DataError, GPENError, MissingFileError, join_errors
@@ -22,13 +25,15 @@ from gpen_plugin.evaluate.results import (
     Restored,
     format_error,
     restored_path,
+    restored_path_in,
+    slugify,
     upsample_input,
     with_unique_labels,
 )
-from gpen_plugin.host import registered, resolve
+from gpen_plugin.host import is_our_own, registered, resolve
 from gpen_plugin.metrics.base import LOWER_IS_BETTER, NIQE_MIN_SIDE, SetAccumulator, check_metric_keys
+from gpen_plugin.nets.face_templates import FFHQ, FFHQ_SIDE
 
-Against = Literal["gt", "input"]
 COLUMN_KEYS = ("type", "label", "decimals", "against", "better")
 
 # Labels of the usual metrics, and the decimals that papers print.
@@ -42,7 +47,11 @@ TABLE_LABELS: dict[str, tuple[str, int]] = {
     "calculate_swd": ("SWD ×10³", 1),
     "calculate_identity": ("Identity", 3),
     "calculate_lmd": ("LMD", 2),
+    "calculate_rmse": ("RMSE", 2),
+    "calculate_precision": ("Precision", 3),
+    "calculate_recall": ("Recall", 3),
 }
+IQA_LABELS = {"clipiqa": "CLIP-IQA", "clipiqa+": "CLIP-IQA+", "qalign": "Q-Align"}  # of pyiqa; others in capitals
 WHOLE_SET = ""  # key of the values of sets
 
 
@@ -53,8 +62,9 @@ class ColumnOptions:
     type: str  # a registered metric
     label: str = ""  # title of the column; the usual one by default
     decimals: int | None = None  # number of decimals printed
-    # ``gt``, or ``input``: the degraded image, enlarged bilinearly, in place of the ground truth.
-    against: Against = "gt"
+    # ``gt``, or ``input``: the degraded image, enlarged bilinearly, in place of the ground truth; or the name of
+    # another method: its restored image
+    against: str = "gt"
     better: Literal["lower", "higher"] | None = None  # ``lower`` or ``higher``; the metric's own by default
 
 
@@ -65,7 +75,7 @@ class MetricColumn:
     name: str  # as the option file calls it
     function: Callable  # it raises where a file is missing
     arguments: Mapping  # from the option file
-    against: Against  # see `ColumnOptions`
+    against: str  # see `ColumnOptions`
     of_sets: bool  # whether it answers with a `SetAccumulator`
     accepts_reference: bool
     needs_reference: bool
@@ -105,6 +115,8 @@ def _column(name: str, function: Callable, entry: Mapping) -> MetricColumn:
     of_sets = _returns_sets(raising)
     takes = "img2" in parameters and not arguments.get("statistics")
     label, decimals = TABLE_LABELS.get(options.type, (name, 3))
+    if options.type == "calculate_iqa":
+        label = IQA_LABELS.get(entry["name"], str(entry["name"]).upper())
     column = Column(
         name=name,
         label=options.label or _label(label, options, arguments, takes and of_sets),
@@ -138,8 +150,8 @@ def _label(label: str, options: ColumnOptions, arguments: Mapping, of_pairs_of_s
     """The label of a distance between sets names the reference: values against other sets are not comparable."""
     if arguments.get("statistics"):
         return f"{label} ({Path(arguments['statistics']).stem})"
-    if options.against == "input":
-        return f"{label} (input)"
+    if options.against != "gt":
+        return f"{label} ({options.against})"
     if arguments.get("unit") == "degrees":
         return f"{label}, degrees"
     return f"{label} (GT)" if of_pairs_of_sets else label
@@ -219,9 +231,30 @@ class MetricRunner:
         self.columns, self.prepared, self.ranks = columns, prepared, ranks
         # column -> why it has no values at all
         self.missing = {c.name: reason for c in columns if (reason := _unavailable_reason(c, prepared))}
+        self.missing |= self._try()
         self.troubles: dict[str, list[str]] = {c.name: [] for c in columns}  # column -> errors by image
+        self.digests: dict[str, str] = {}  # of the methods, by name: a column may compare with one
         # column -> images with an infinite value, which has no mean (the PSNR of identical images)
         self.infinite: dict[str, list[str]] = {c.name: [] for c in columns}
+
+    def _try(self) -> dict[str, str]:
+        """Call each metric on an image of noise: a missing package or file is reported now, not after the restoring."""
+        found = {}
+        image = np.random.default_rng(0).integers(0, 256, (self.prepared.size, self.prepared.size, 3), np.uint8)
+        points = FFHQ * (self.prepared.size / FFHQ_SIDE)
+        for _ in self.ranks.main_first():  # which downloads what the others read
+            for column in self.columns:
+                if column.name in self.missing or not is_our_own(column.function):
+                    continue
+                try:
+                    self._call(column, image, Sample("", "", image, image, self.prepared.size, landmarks=points), image)
+                except (MissingFileError, CheckpointError) as error:
+                    found[column.name] = format_error(error)
+                    if self.ranks.is_main:
+                        logging.getLogger("basicsr").warning(f"metrics:{column.name} will have no values. {error}")
+                except (Exception, SystemExit):  # of an image of noise; a real one shows whether it is an error
+                    continue
+        return found
 
     def measure(self, restored: Restored) -> MetricValues:
         """All values of one method, on every rank; every rank must call this."""
@@ -251,7 +284,9 @@ class MetricRunner:
 
     def _tasks(self, restored: Restored) -> Iterator[tuple[str, str, list[MetricColumn]]]:
         """This rank's part: single images with all their metrics, and whole sets metric by metric."""
-        each = [column for column in self.columns if not column.of_sets]
+        # a method is not compared with itself
+        others = [column for column in self.columns if column.against != restored.row.name]
+        each = [column for column in others if not column.of_sets]
         tasks = []
         for condition in self.prepared.conditions:
             for key in restored.restored_keys(self.prepared, condition):
@@ -259,7 +294,7 @@ class MetricRunner:
                 tasks += [(condition, key, columns)] if columns else []
         for condition in self.prepared.table_conditions:
             keys = restored.restored_keys(self.prepared, condition)
-            columns = [column for column in self.columns if column.of_sets and self._is_defined(column, keys)]
+            columns = [column for column in others if column.of_sets and self._is_defined(column, keys)]
             tasks += [(condition, WHOLE_SET, [column]) for column in columns if keys]
         yield from tqdm(
             self.ranks.shard(tasks), f"{restored.row.name}: metrics", unit="task", disable=not self.ranks.is_main
@@ -283,7 +318,7 @@ class MetricRunner:
                         value = self._set_value(column, restored, condition)
                     else:
                         images = images or self._images(restored, condition, key)
-                        value = float(self._call(column, *images))
+                        value = float(self._call(column, *images, self._other(column, condition, key)))
                 except (MissingFileError, CheckpointError) as error:
                     self.missing[column.name] = format_error(error)
                     continue
@@ -308,20 +343,32 @@ class MetricRunner:
             leave=False,
             disable=not self.ranks.is_main,
         ):
-            total += self._call(column, *self._images(restored, degraded, key))
+            images = self._images(restored, degraded, key)
+            total += self._call(column, *images, self._other(column, degraded, key))
         return float(total / len(keys))
 
     def _images(self, restored: Restored, condition: str, key: str):
         path = restored_path(self.prepared.root, restored.row, condition, key)
         return decode_image(path.read_bytes(), str(path)), self.prepared.sample(key, condition)
 
-    def _call(self, column: MetricColumn, image, sample):
-        reference = {}
+    def _other(self, column: MetricColumn, condition: str, key: str):
+        """The restored image of the method that a column compares with; None if it compares with none."""
+        if column.against in ("gt", "input") or not column.accepts_reference:
+            return None
+        path = self.prepared.root / "methods" / slugify(column.against)
+        path = restored_path_in(path, condition, key)
+        if not path.exists():
+            raise DataError(key, f"{column.against} has no image of it", "restored images of both methods")
+        return decode_image(path.read_bytes(), str(path))
+
+    def _call(self, column: MetricColumn, image, sample: Sample, other=None):
+        given = {}
         if column.accepts_reference:
-            reference = {
-                "img2": upsample_input(sample) if column.against == "input" or sample.gt is None else sample.gt
-            }
-        return column.function(img=image, **reference, **column.arguments)
+            of_input = column.against == "input" or sample.gt is None
+            given["img2"] = other if other is not None else upsample_input(sample) if of_input else sample.gt
+        if "landmarks" in inspect.signature(column.function).parameters:
+            given["landmarks"] = sample.landmarks
+        return column.function(img=image, **given, **column.arguments)
 
     def _stamp(self, name: str, restored: Restored, key: str) -> str | None:
         """Digest of the method, arguments and input that a value belongs to; for sets, of all restored inputs."""
@@ -334,7 +381,10 @@ class MetricRunner:
             conditions = self.prepared.table_conditions
             by_condition = [restored.restored_keys(self.prepared, condition) for condition in conditions]
             input_hashes = [{key: inputs[key] for key in keys} for keys in by_condition]
-        text = json.dumps([column.column.settings, restored.digest, input_hashes])
+        content = [column.column.settings, restored.digest, input_hashes]
+        if column.against not in ("gt", "input"):
+            content.append(self.digests.get(column.against))
+        text = json.dumps(content)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 

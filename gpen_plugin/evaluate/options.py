@@ -10,6 +10,8 @@ from gpen_plugin.errors import GPENError, OptionError, join_errors
 from gpen_plugin.evaluate.cost import cost_columns
 from gpen_plugin.evaluate.measure import MetricColumn, metric_columns
 from gpen_plugin.evaluate.methods import read_entry
+from gpen_plugin.evaluate.ntire import check_metrics
+from gpen_plugin.evaluate.protocols import Ntire
 from gpen_plugin.evaluate.results import slugify
 
 RUN = "{run}"
@@ -157,8 +159,11 @@ class EvaluationOptions:
             else:
                 problems += _errors_of(lambda entry=entry, name=name: runs.extend(_check_entry(str(name), entry)))
         problems += _check_folders(runs)
+        problems += _check_compared(options, [run.name for run in runs])
         problems += _errors_of(lambda: check_reference(options.report.get("against"), [*map(str, options.methods)]))
         problems += _check_inputs_outside_output(options)
+        if options.protocol.get("type") == Ntire.kind:
+            problems += _errors_of(lambda: check_metrics(options.metrics))
         if problems:
             raise join_errors(problems)
         return options
@@ -195,6 +200,15 @@ def _check_folders(runs: Sequence[Run]) -> Iterator[OptionError]:
             got = f"would share the folder {folder} with '{names[folder]}'"
             yield OptionError(f"methods:{run.method}", got, "names that differ in letters and digits")
         names.setdefault(folder, run.name)
+
+
+def _check_compared(options: EvaluationOptions, methods: Sequence[str]) -> Iterator[OptionError]:
+    """Metrics ``against`` something else than the ground truth, the input, or one of the methods."""
+    for name, entry in options.metrics.items():
+        against = entry.get("against", "gt") if isinstance(entry, Mapping) else "gt"
+        if against not in ("gt", "input", *methods):
+            expected = f"gt, input, or a method without runs: {', '.join(methods)}"
+            yield OptionError(f"metrics:{name}:against", f"got '{against}'", expected)
 
 
 def _check_inputs_outside_output(options: EvaluationOptions) -> Iterator[OptionError]:

@@ -1,12 +1,13 @@
 """The protocols: which faces are restored and how they are degraded. Methods are compared under one protocol."""
 
+import csv
 import re
 import typing
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import lru_cache
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 
@@ -90,7 +91,7 @@ def join_keys(keys: Iterable[str], most: int = MAX_LISTED_KEYS) -> str:
 class Protocol(typing.Protocol):
     """A set of degraded faces."""
 
-    kind: str  # ``bfr``, ``fsr``, ``pairs``, ``wild`` or ``sets``
+    kind: str  # ``bfr``, ``fsr``, ``pairs``, ``wild``, ``sets`` or ``ntire``
     size: int  # side of the results and of the ground truth, in pixels
     keys: list[str]  # of the images, sorted: the path below the root without suffix
     conditions: list[str]  # degradations of every image, e.g. ``8x``; one empty text if there is only one
@@ -114,6 +115,9 @@ class Protocol(typing.Protocol):
 
     def reference(self, key: str) -> np.ndarray | None:
         """The reference face, (size, size, 3) BGR uint8; None if there is none."""
+
+    def landmarks(self, key: str) -> np.ndarray | None:
+        """Eyes, nose and corners of the mouth, (5, 2) float64 in pixels of the result; None if they are not given."""
 
     def sample(self, key: str, condition: str) -> Sample:
         """One degraded face, the same at every call; DataError if an image cannot be read."""
@@ -229,6 +233,9 @@ class _Faces(ABC):
 
     def has_truth_of(self, key: str) -> bool:
         return self.has_truth
+
+    def landmarks(self, key: str) -> None:
+        return None
 
     def options(self) -> dict:
         """The options that all protocols have; an absent key leaves earlier fingerprints as they are."""
@@ -494,6 +501,9 @@ class Sets:
     def has_truth_of(self, key: str) -> bool:
         return self._find(key)[0].has_truth
 
+    def landmarks(self, key: str) -> np.ndarray | None:
+        return None
+
     def options(self) -> dict:
         sets = {name: {"type": each.kind, **each.options()} for name, each in self._protocols.items()}
         return {"out_size": self.size, "sets": sets}
@@ -519,7 +529,77 @@ class Sets:
         return self._protocols[name], own_key
 
 
-_PROTOCOLS = {protocol.kind: protocol for protocol in (BlindRestoration, SuperResolution, Pairs, Wild, Sets)}
+NTIRE_SIZE = 512
+# test set -> least cosine of AdaFace's embeddings of input and output
+NTIRE_THRESHOLDS = {
+    "CelebA": 0.5,
+    "LFW-Test": 0.6,
+    "CelebChild-Test": 0.6,
+    "Wider-Test": 0.3,
+    "WebPhoto-Test": 0.3,
+}
+NTIRE_POINTS = ("left_eye", "right_eye", "nose", "mouth_left", "mouth_right")
+
+
+@dataclass(frozen=True, kw_only=True)
+class NtireOptions:
+    """The keys of ``ntire``."""
+
+    dataroot_lq: str  # folder of the challenge's inputs of 512 px, with a folder per test set
+    # the challenge's CSV file of landmarks, such as test_face.csv, for ``align: landmarks``; ~ for none
+    landmarks: str | None = None
+
+    def value_problems(self, where: str) -> list[GPENError]:
+        """See `ListOptions`."""
+        lacking = [name for name in NTIRE_THRESHOLDS if not (Path(self.dataroot_lq).expanduser() / name).is_dir()]
+        if not lacking:
+            return []
+        got = f"{self.dataroot_lq} lacks the folders {', '.join(lacking)}"
+        return [DataError(f"{where}:dataroot_lq", got, "the folder val or test of the challenge")]
+
+
+class Ntire(Sets):
+    """``ntire``: the five test sets of the NTIRE challenge on real-world face restoration, 2025 and 2026."""
+
+    kind = "ntire"
+    options_class = NtireOptions
+
+    def __init__(self, options: NtireOptions, where: str):
+        root = Path(options.dataroot_lq).expanduser()
+        sets = {name: {"type": "wild", "dataroot_lq": str(root / name)} for name in NTIRE_THRESHOLDS}
+        super().__init__(SetsOptions(sets=sets, out_size=NTIRE_SIZE), where)
+        self._landmarks = None if options.landmarks is None else _read_landmarks(options.landmarks, where)
+        lacking = [key for key in self.keys if self._landmarks is not None and self.landmarks(key) is None]
+        if lacking:
+            got = f"{options.landmarks} has no landmarks of {join_keys(lacking)}"
+            raise DataError(f"{where}:landmarks", got, "a line for every image")
+
+    def options(self) -> dict:
+        points = None
+        if self._landmarks is not None:
+            points = {key: self.landmarks(key).tolist() for key in self.keys}
+        return {**super().options(), "landmarks": points}
+
+    def landmarks(self, key: str) -> np.ndarray | None:
+        return None if self._landmarks is None else self._landmarks.get(PurePosixPath(key).name)
+
+    def sample(self, key: str, condition: str) -> Sample:
+        return replace(super().sample(key, condition), landmarks=self.landmarks(key))
+
+
+def _read_landmarks(path: str, where: str) -> dict[str, np.ndarray]:
+    """Landmarks, (5, 2) float64, by the name of the image without suffix."""
+    columns = ["filename", *(f"{point}_{axis}" for point in NTIRE_POINTS for axis in "xy")]
+    try:
+        with Path(path).expanduser().open(encoding="utf-8-sig", newline="") as file:
+            lines = list(csv.DictReader(file))
+        return {line["filename"]: np.array([float(line[each]) for each in columns[1:]]).reshape(5, 2) for line in lines}
+    except (OSError, UnicodeDecodeError, csv.Error, KeyError, TypeError, ValueError) as error:
+        expected = f"a CSV file with the columns {', '.join(columns)}"
+        raise DataError(f"{where}:landmarks", f"{path} cannot be read ({error!r})", expected) from error
+
+
+_PROTOCOLS = {protocol.kind: protocol for protocol in (BlindRestoration, SuperResolution, Pairs, Wild, Sets, Ntire)}
 
 
 def build_protocol(

@@ -328,10 +328,12 @@ class Prepared:
     fingerprint: Fingerprint  # of these very images
     notes: list[str]  # on the protocol, and on images that could not be read
     test_sets: dict[str, list[str]] = field(default_factory=dict)  # see `Results`
+    landmarks: Mapping[str, np.ndarray] = field(default_factory=dict)  # of the faces, by key; see `Sample`
 
     def sample(self, key: str, condition: str) -> Sample:
         """One sample, read from disk: all methods, runs and ranks get the same bytes."""
-        return read_sample(self.root, key, condition, self.size, key in self.with_truth, self.has_references)
+        sample = read_sample(self.root, key, condition, self.size, key in self.with_truth, self.has_references)
+        return dataclasses.replace(sample, landmarks=self.landmarks.get(key))
 
     def keys_of(self, condition: str) -> list[str]:
         """As `Results.keys_of`."""

@@ -19,8 +19,9 @@ from gpen_plugin.evaluate.distributed import Ranks, merge_dicts
 from gpen_plugin.evaluate.fingerprint import MAX_KEYS, compute_fingerprint
 from gpen_plugin.evaluate.measure import WHOLE_SET, MetricRunner, MetricValues
 from gpen_plugin.evaluate.methods import build_method
+from gpen_plugin.evaluate.ntire import add_score
 from gpen_plugin.evaluate.options import EvaluationOptions, ReportOptions, Run
-from gpen_plugin.evaluate.protocols import Protocol, build_protocol, join_keys
+from gpen_plugin.evaluate.protocols import Ntire, Protocol, build_protocol, join_keys
 from gpen_plugin.evaluate.report import OPTIONAL_FILES, check_report, write_report
 from gpen_plugin.evaluate.results import (
     FILE,
@@ -67,8 +68,9 @@ def evaluate(
         _clear(options)
     ranks.barrier()
     prepared = prepare(protocol, options.root, ranks)
-    all_restored = [restore_all(run, prepared, ranks, options.cost) for run in options.runs]
     metrics = MetricRunner(options.columns, prepared, ranks)
+    all_restored = [restore_all(run, prepared, ranks, options.cost) for run in options.runs]
+    metrics.digests = {restored.row.name: restored.digest for restored in all_restored}
     values = [{} if restored.row.failure else metrics.measure(restored) for restored in all_restored]
     results = _to_results(options, prepared, metrics, list(zip(all_restored, values, strict=True)))
     if ranks.is_main:
@@ -123,6 +125,7 @@ def prepare(protocol: Protocol, root: Path, ranks: Ranks) -> Prepared:
         fingerprint,
         notes,
         {name: held for name, held in test_sets.items() if held},
+        {key: points for key in keys if (points := protocol.landmarks(key)) is not None},
     )
 
 
@@ -413,6 +416,8 @@ def _to_results(
             (sets if key == WHOLE_SET else results.images[name][condition][key])[column] = value
         if restored.cost:
             results.sets.setdefault(name, {}).setdefault(prepared.conditions[0], {}).update(restored.cost)
+    if prepared.fingerprint.kind == Ntire.kind:
+        add_score(results)
     for failure in results.failures():
         image = " ".join(filter(None, (failure.condition, failure.key)))
         logging.getLogger("basicsr").warning(f"{failure.method} failed on {image}: {failure.reason}")

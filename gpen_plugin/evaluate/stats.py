@@ -502,7 +502,7 @@ class Summary:
             whole = [row for row in self.results.rows if all(is_complete(self.results, row, each[1]) for each in heads)]
             lacking = [row.name for row in whole if not any(self._is_measured(row, head) for head in heads)]
             if lacking and len(lacking) < len(self.results.rows):
-                yield f"{column.label} was not measured for {', '.join(lacking)}."
+                yield f"{column.label} has no values for {', '.join(lacking)}."
 
     def _skipped_notes(self) -> Iterator[str]:
         """What the values of a method without all images can be compared with: the others on the same images."""

@@ -17,13 +17,14 @@ import numpy as np
 from gpen_plugin.config import schema
 from gpen_plugin.errors import CheckpointError, GPENError, MissingFileError, OptionError, ShapeError
 
-FEATURE_METRICS = ("calculate_fid", "calculate_kid")
-LOWER_IS_BETTER = ("calculate_niqe", "calculate_swd", "calculate_lpips", "calculate_lmd", *FEATURE_METRICS)
-BEST_DIRECTION = dict.fromkeys(LOWER_IS_BETTER, "lower") | dict.fromkeys(("calculate_psnr", "calculate_ssim"), "higher")
+FEATURE_METRICS = ("calculate_fid", "calculate_kid", "calculate_precision", "calculate_recall")
+LOWER_IS_BETTER = tuple(f"calculate_{name}" for name in ("niqe", "swd", "lpips", "lmd", "rmse", "fid", "kid"))
+HIGHER_IS_BETTER = tuple(f"calculate_{name}" for name in ("psnr", "ssim", "precision", "recall"))
+BEST_DIRECTION = dict.fromkeys(LOWER_IS_BETTER, "lower") | dict.fromkeys(HIGHER_IS_BETTER, "higher")
 NIQE_MIN_SIDE = 192  # pixels; the host's NIQE fits a Gaussian to blocks of 96 px, and one block has no covariance
 MODEL_KEYS = {"type", "better"}  # keys of a metric that the host's model reads
 TRIED_MODULES = ("basicsr.metrics.psnr_ssim", "basicsr.metrics.niqe")  # they compute with any value
-IMAGE_ARGUMENTS = {"img", "img2"}  # of a metric; the host passes them
+IMAGE_ARGUMENTS = {"img", "img2", "landmarks"}  # of a metric; the host passes the first two, an evaluation the third
 
 
 class SetAccumulator(ABC):

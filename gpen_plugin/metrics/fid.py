@@ -1,4 +1,4 @@
-"""FID, the Fréchet inception distance (Heusel et al. 2017), and the sets of Inception features that KID shares.
+"""FID, the Fréchet inception distance (Heusel et al. 2017), and the sets of features that other metrics share.
 
 Protocol: 2048-d pool3 features, images resized to 299 px, see `nets.inception`; unbiased covariances. FID falls as sets
 grow, so compare only values of sets of one size. Option file: ``fid: {type: calculate_fid, better: lower}`` compares
@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from os import path as osp
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 import torch
@@ -22,8 +22,9 @@ from gpen_plugin.checkpoints.download import read_weights
 from gpen_plugin.errors import CheckpointError, DataError, GPENError, OptionError, ShapeError
 from gpen_plugin.host import register
 from gpen_plugin.metrics.base import ContentCache, SetAccumulator, check_better, check_image, nan_if_weights_missing
-from gpen_plugin.nets import inception
+from gpen_plugin.nets import inception, vgg16
 
+NETWORKS = {"inception": inception, "vgg16": vgg16}
 _KINDS = "a file of datasets_prep/fid_stats.py, pytorch-fid (.npz: mu, sigma) or BasicSR (.pth: mean, cov)"
 # a safe loader has to allow the NumPy arrays of BasicSR's files by name
 _ALLOWED_TYPES = [np.ndarray, np.dtype, *(type(np.dtype(kind)) for kind in (np.float32, np.float64))]
@@ -55,8 +56,10 @@ def calculate_fid(
     return FIDAccumulator.of_images(img, img2, statistics=statistics, weights=weights, device=device)
 
 
-class InceptionAccumulator(SetAccumulator):
-    """Inception features of generated images, and of the real images unless `statistics` names a file of them."""
+class FeatureAccumulator(SetAccumulator):
+    """Features of generated images, and of the real images unless `statistics` names a file of them."""
+
+    network: ClassVar[str] = "inception"  # a key of `NETWORKS`
 
     def __init__(self, key: bytes, record: tuple[np.ndarray, np.ndarray | None], statistics: str | None):
         super().__init__(key, record)
@@ -71,16 +74,16 @@ class InceptionAccumulator(SetAccumulator):
         statistics: str | None,
         weights: str | None,
         device: str,
-    ) -> "InceptionAccumulator":
+    ) -> "FeatureAccumulator":
         """Start with one image and, without `statistics`, its ground truth. Arguments and errors as `calculate_fid`."""
         if statistics is None and img2 is None:
             hint = "Make statistics with datasets_prep/fid_stats.py and name the file."
             raise OptionError("statistics", "missing, and there is no ground truth", "one of the two", hint)
 
         def features_of(image: np.ndarray) -> np.ndarray:
-            return inception.extract_features([image], device, weights)[0]
+            return NETWORKS[cls.network].extract_features([image], device, weights)[0]
 
-        settings = (weights, device)
+        settings = (cls.network, weights, device)
         check_image("img", img)
         own = _restored.get_or_compute(img, settings, features_of)
         real = None
@@ -90,18 +93,18 @@ class InceptionAccumulator(SetAccumulator):
         key = b"".join(hashlib.sha256(features).digest() for features in (real, own) if features is not None)
         return cls(key, (own, real), statistics)
 
-    def check_fits(self, other: "InceptionAccumulator") -> None:
+    def check_fits(self, other: "FeatureAccumulator") -> None:
         # no option file can lead to different `statistics` in one sum
         assert self.statistics == other.statistics, f"{self.statistics} and {other.statistics} in one sum"
 
     def features(self) -> np.ndarray:
-        return np.stack([own for own, _ in self.records()])  # [N, 2048] float32
+        return np.stack([own for own, _ in self.records()])  # [N, D] float32
 
     def real_features(self) -> np.ndarray:
-        return np.stack([real for _, real in self.records()])  # [N, 2048] float32
+        return np.stack([real for _, real in self.records()])  # [N, D] float32
 
 
-class FIDAccumulator(InceptionAccumulator):
+class FIDAccumulator(FeatureAccumulator):
     """Features of both sets; the value is their FID, NaN of a single image, which has no covariance."""
 
     def value(self) -> float:
@@ -190,7 +193,7 @@ def read_statistics(
         hint = "Make it again: python datasets_prep/fid_stats.py --features."
         raise OptionError(where, f"{path} holds only mean and covariance", "the features of each image too", hint)
     if dimensions not in (None, len(statistics.mean)):
-        got, expected = f"{path} is of {len(statistics.mean)} features", f"{dimensions}, the last of Inception v3"
+        got, expected = f"{path} is of {len(statistics.mean)} features", f"{dimensions}, as this metric has"
         raise ShapeError(where, got, expected, "Make it with datasets_prep/fid_stats.py.")
     return statistics
 

@@ -14,7 +14,7 @@ import numpy as np
 from gpen_plugin.errors import ShapeError
 from gpen_plugin.host import register
 from gpen_plugin.metrics.base import check_better, nan_if_weights_missing
-from gpen_plugin.metrics.fid import FeatureStatistics, InceptionAccumulator, read_statistics
+from gpen_plugin.metrics.fid import FeatureAccumulator, FeatureStatistics, read_statistics
 
 PAPER_SCALE = 1000  # papers print the distance times this
 BLOCK_ROWS = 1024  # bounds the memory: a block of the kernel takes 8 MB
@@ -38,7 +38,7 @@ def calculate_kid(
     return KIDAccumulator.of_images(img, img2, statistics=statistics, weights=weights, device=device)
 
 
-class KIDAccumulator(InceptionAccumulator):
+class KIDAccumulator(FeatureAccumulator):
     """Features of both sets; the value is their KID times 1000, NaN if a set has a single image."""
 
     def value(self) -> float:

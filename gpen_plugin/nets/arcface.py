@@ -16,7 +16,7 @@ from gpen_plugin.checkpoints.download import WeightFile, find_weights
 from gpen_plugin.config.schema import check, unknown_name
 from gpen_plugin.errors import MissingFileError, OptionError
 from gpen_plugin.host import registered, resolve
-from gpen_plugin.nets.face_templates import ARCFACE_SIDE, FRAMINGS, to_arcface
+from gpen_plugin.nets.face_templates import ARCFACE_SIDE, FRAMINGS, align_to_arcface, to_arcface
 from gpen_plugin.nets.loading import load_frozen, load_tensors, open_onnx, select_device
 
 GFPGAN_NETWORK = {"type": "ResNetArcFace", "block": "IRBlock", "layers": [2, 2, 2, 2], "use_se": False}
@@ -36,6 +36,7 @@ class FaceInput(NamedTuple):
 
 
 GFPGAN_INPUT = FaceInput(128, "gray")
+_LIGHTNING = "model."  # prefix of the network in a checkpoint of a LightningModule, which AdaFace's files are
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,7 +48,7 @@ class RecognitionSettings:
     onnx: str | None = None
     input_size: int | None = None
     channels: Literal["gray", "rgb", "bgr"] | None = None
-    align: Literal["none", "ffhq", "dlib"] = "none"
+    align: Literal["none", "ffhq", "dlib", "landmarks"] = "none"
     mean: float = 127.5
     std: float = 127.5
     device: str = "auto"
@@ -60,8 +61,8 @@ class RecognitionSettings:
             raise OptionError("weights", "missing", "the path of the network's weights", "Add the key.")
         if self.channels not in (None, *CHANNELS):
             raise OptionError("channels", f"got {self.channels!r}", "gray, rgb or bgr")
-        if self.align not in ("none", *FRAMINGS):
-            raise OptionError("align", f"got {self.align!r}", f"none, {' or '.join(FRAMINGS)}")
+        if self.align not in ("none", *FRAMINGS, "landmarks"):
+            raise OptionError("align", f"got {self.align!r}", f"none, {', '.join(FRAMINGS)} or landmarks")
         if self.input_size is not None and self.input_size < 1:
             raise OptionError("input_size", f"got {self.input_size}", "a number above 0")
         if not self.std > 0:
@@ -81,27 +82,31 @@ class RecognitionSettings:
 Recognizer = Callable[[np.ndarray], np.ndarray]  # [1, C, side, side] float32 -> [1, D]
 
 
-def embedding(image: np.ndarray, settings: RecognitionSettings) -> np.ndarray:
-    """Embedding of a face, (H, W, 3) BGR uint8 of any size: (D,) float64 of length 1; NaN if all values are 0.
+def embedding(
+    image: np.ndarray,  # (H, W, 3) BGR uint8 of any size
+    settings: RecognitionSettings,
+    landmarks: np.ndarray | None = None,  # (5, 2) in pixels, with `align` of landmarks
+) -> np.ndarray:
+    """Embedding of a face: (D,) float64 of length 1; NaN if all values are 0.
 
     MissingFileError without weights or the network's package, CheckpointError for another network's weights,
     OptionError for wrong settings or an unknown network, ShapeError for a face to be aligned that is not square.
     """
-    values = _recognizer(settings)(image).astype(np.float64).reshape(-1)
+    values = _recognizer(settings)(image, landmarks).astype(np.float64).reshape(-1)
     with np.errstate(invalid="ignore"):
         return values / np.linalg.norm(values)
 
 
 @lru_cache(maxsize=2)
-def _recognizer(settings: RecognitionSettings) -> Callable[[np.ndarray], np.ndarray]:
-    """A function from an image, (H, W, 3) BGR uint8, to the network's output."""
+def _recognizer(settings: RecognitionSettings) -> Callable[[np.ndarray, np.ndarray | None], np.ndarray]:
+    """A function from an image, (H, W, 3) BGR uint8, and its landmarks to the network's output."""
     if settings.onnx:
         network, face = onnx_recognizer(settings.onnx, settings.input_size, settings.channels, settings.device)
     else:
         network = registered_recognizer(settings.network, settings.weights, settings.device)
-        default = FaceInput(ARCFACE_SIDE, "rgb") if settings.network else GFPGAN_INPUT
+        default = _input_of(settings.network) if settings.network else GFPGAN_INPUT
         face = FaceInput(settings.input_size or default.side, settings.channels or default.channels)
-    return lambda image: network(network_input(image, settings, face))
+    return lambda image, landmarks: network(network_input(image, settings, face, landmarks))
 
 
 def load_recognizer(options: Mapping | None, weights: str | None, device: str = "cpu") -> torch.nn.Module:
@@ -111,8 +116,15 @@ def load_recognizer(options: Mapping | None, weights: str | None, device: str = 
     cls = _registered_class(options.pop("type", None))
     path = str(find_weights(file, weights))
     check(cls, options, "network")
+    tensors = load_tensors(path, objects=True)
+    inside = {name.removeprefix(_LIGHTNING): value for name, value in tensors.items() if name.startswith(_LIGHTNING)}
     with torch.random.fork_rng(devices=[]):  # its initial weights must not change the random numbers of a training
-        return load_frozen(cls(**options), load_tensors(path), path, select_device(device))
+        return load_frozen(cls(**options), inside or tensors, path, select_device(device))
+
+
+def _input_of(network: Mapping) -> FaceInput:
+    """The input of a registered network: 112 px RGB, unless its class has other `image_channels`."""
+    return FaceInput(ARCFACE_SIDE, getattr(resolve("arch", network.get("type")), "image_channels", "rgb"))
 
 
 def registered_recognizer(options: Mapping | None, weights: str | None, device: str) -> Recognizer:
@@ -164,10 +176,14 @@ def _registered_class(name: object) -> type:
     return found
 
 
-def network_input(image: np.ndarray, settings: RecognitionSettings, face: FaceInput) -> np.ndarray:
+def network_input(
+    image: np.ndarray, settings: RecognitionSettings, face: FaceInput, landmarks: np.ndarray | None = None
+) -> np.ndarray:
     """Align, normalize and convert (H, W, 3) BGR uint8 to (1, C, side, side) float32, C = 1 or 3."""
     values = image.astype(np.float32)
-    if settings.align in FRAMINGS:
+    if settings.align == "landmarks":
+        values = align_to_arcface(values, face.side, landmarks)
+    elif settings.align in FRAMINGS:
         values = to_arcface(values, face.side, settings.align)
     else:  # no antialiasing, as in the training of these networks and in papers
         values = cv2.resize(values, (face.side, face.side), interpolation=cv2.INTER_LINEAR)

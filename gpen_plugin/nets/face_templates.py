@@ -33,6 +33,12 @@ def to_arcface(image: np.ndarray, side: int, framing: str) -> np.ndarray:
     return cv2.warpAffine(image, matrix, (side, side), flags=cv2.INTER_LINEAR)
 
 
+def align_to_arcface(image: np.ndarray, side: int, landmarks: np.ndarray) -> np.ndarray:
+    """Warp a face with five `landmarks`, (5, 2) in pixels, to ArcFace's framing: (side, side, 3) of the same dtype."""
+    matrix = similarity(landmarks, ARCFACE * (side / ARCFACE_SIDE))
+    return cv2.warpAffine(image, matrix, (side, side), flags=cv2.INTER_LINEAR)
+
+
 def similarity(source: np.ndarray, target: np.ndarray) -> np.ndarray:
     """Rotation, uniform scale and shift, (2, 3), between (K, 2) points, K > 1, in least squares."""
     x, y = source.T

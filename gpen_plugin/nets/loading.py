@@ -35,9 +35,12 @@ def select_device(
         raise OptionError(where, got, "a device of this machine", "Use cpu, or leave it out.") from error
 
 
-def load_tensors(path: str | os.PathLike) -> dict[str, torch.Tensor]:
-    """Weights of a file of torch.save's, flat or under one of `WEIGHT_ENTRIES`; CheckpointError if there are none."""
-    content = read_weights(path)
+def load_tensors(path: str | os.PathLike, objects: bool = False) -> dict[str, torch.Tensor]:
+    """Weights of a file of torch.save's, flat or under one of `WEIGHT_ENTRIES`; CheckpointError if there are none.
+
+    `objects` as in `read_weights`.
+    """
+    content = read_weights(path, objects)
     entry = next((content[name] for name in WEIGHT_ENTRIES if isinstance(content.get(name), Mapping)), content)
     if not entry or not all(isinstance(value, torch.Tensor) for value in entry.values()):
         raise CheckpointError(str(path), "holds no weights", "tensors by name", "Name the right file.")

@@ -7,7 +7,7 @@ from helpers.published_psp import FEAT, SIZE, F, published, published_encoder
 from helpers.small_networks import saved
 from test_pulse import CPU, SIDE, prior
 
-from gpen_plugin.archs.psp_arch import PSP, IRSEUnit
+from gpen_plugin.archs.psp_arch import PSP, IRUnit
 from gpen_plugin.baselines import psp
 from gpen_plugin.baselines.method import Sample
 from gpen_plugin.errors import CheckpointError, OptionError
@@ -68,7 +68,7 @@ def test_other_files_are_refused_with_what_they_are(tmp_path):
 
 
 def test_unit_of_equal_widths_adds_its_input_strided():
-    unit = IRSEUnit(4, 4, 2).eval()
+    unit = IRUnit(4, 4, 2).eval()
     torch.nn.init.zeros_(unit.res_layer[4].weight)
     torch.nn.init.zeros_(unit.res_layer[4].bias)
     x = torch.rand(1, 4, 8, 8)

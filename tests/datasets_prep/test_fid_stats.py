@@ -16,7 +16,8 @@ from gpen_plugin.data.image_source import FolderSource, resize_square
 from gpen_plugin.metrics import fid
 from gpen_plugin.metrics.fid import calculate_fid, read_statistics
 from gpen_plugin.metrics.kid import calculate_kid
-from gpen_plugin.nets import inception
+from gpen_plugin.metrics.precision_recall import calculate_precision
+from gpen_plugin.nets import inception, vgg16
 
 
 def colors(image: np.ndarray) -> np.ndarray:
@@ -180,3 +181,12 @@ def test_weights_folder_is_searched(faces, tmp_path, monkeypatch):
     monkeypatch.setenv("GPEN_PLUGIN_WEIGHTS", "/elsewhere")
     assert run(faces, tmp_path / "a.npz", "--weights-dir", str(faces)) == 0
     assert os.environ["GPEN_PLUGIN_WEIGHTS"] == f"{faces}{os.pathsep}/elsewhere"
+
+
+def test_features_of_vgg16_are_for_precision_and_recall(faces, tmp_path, monkeypatch):
+    monkeypatch.setattr(vgg16, "extract_features", lambda images, *_: np.stack([colors(image) for image in images]))
+    target = tmp_path / "vgg16.npz"
+    assert fid_stats.main(["-i", str(faces), "-o", str(target), "--network", "vgg16", "--features"]) == 0
+    images = [cv2.imread(str(path)) for path in sorted(faces.iterdir())]
+    pairs = [calculate_precision(image, statistics=str(target)) for image in images]
+    assert sum(pairs) / len(pairs) == 1

@@ -1,18 +1,21 @@
 """Metrics over an evaluation: those without their files or values do not stop the others."""
 
 import math
+import sys
 
 import cv2
 import numpy as np
 import pytest
 from helpers.small_evaluation import given, run, weights  # noqa: F401 - fixtures
 
-from gpen_plugin.errors import CheckpointError, MissingFileError
+from gpen_plugin.errors import CheckpointError, MissingFileError, OptionError
 from gpen_plugin.evaluate import measure
+from gpen_plugin.evaluate import run as run_module
 from gpen_plugin.evaluate.measure import metric_columns
 from gpen_plugin.evaluate.options import EvaluationOptions
 from gpen_plugin.evaluate.results import read_sample, restored_path
 from gpen_plugin.host import registered
+from gpen_plugin.metrics import iqa
 from gpen_plugin.metrics.swd import calculate_swd
 
 
@@ -155,3 +158,38 @@ def test_columns_of_one_metric_have_different_labels():
         }
     )
     assert [column.column.label for column in named] == ["PSNR", "PSNR, luma"]
+
+
+def test_column_compares_with_another_method(given):
+    given["metrics"] = {"ind": {"type": "calculate_rmse", "against": "Bicubic", "better": "lower"}}
+    results = run(given)
+    assert results.columns[0].label == "RMSE (Bicubic)"
+    root, (bilinear, bicubic, _) = EvaluationOptions.from_mapping(given).root, results.rows
+    squares = []
+    for key in results.keys:
+        one, other = (cv2.imread(str(restored_path(root, row, "", key))).astype(float) for row in (bilinear, bicubic))
+        squares.append(np.square(one - other).mean())
+    assert results.sets["Bilinear"][""]["ind"] == pytest.approx(np.sqrt(np.mean(squares)))
+    assert "Bicubic" not in results.sets  # not with itself
+    given["methods"]["Bicubic"] = {"type": "bilinear"}
+    assert run(given).sets["Bilinear"][""]["ind"] == 0
+
+
+def test_unknown_method_to_compare_with_is_refused(given):
+    given["metrics"]["psnr"]["against"] = "Bicubical"
+    with pytest.raises(OptionError, match="metrics:psnr:against: got 'Bicubical'; expected gt, input, or a method"):
+        EvaluationOptions.from_mapping(given)
+
+
+def test_missing_package_is_reported_before_the_restoring(given, monkeypatch, caplog):
+    monkeypatch.setitem(sys.modules, "pyiqa", None)
+    iqa._create.cache_clear()
+    given["metrics"]["musiq"] = {"type": "calculate_iqa", "name": "musiq"}
+    seen = []
+    restore_all = run_module.restore_all
+    monkeypatch.setattr(run_module, "restore_all", lambda *rest: seen.append(caplog.text) or restore_all(*rest))
+    results = run(given)
+    assert "metrics:musiq will have no values." in seen[0]
+    assert "PolyForm Noncommercial" in seen[0]
+    assert results.columns[-1].label == "MUSIQ"
+    assert "the package pyiqa is not installed" in results.columns[-1].note

@@ -88,7 +88,7 @@ def test_shared_baseline_may_have_other_metrics(given, halves, tmp_path):
     assert {*merged.images["Bilinear"][""][merged.keys[0]]} == {"psnr", "ssim"}
     assert {*merged.sets["Bilinear"][""]} == {"swd"}
     notes = Summary.of(merged, 100, 0).notes()
-    assert "SWD ×10³ (GT) (swd) was not measured for Bicubic, GPEN." in notes
+    assert "SWD ×10³ (GT) (swd) has no values for Bicubic, GPEN." in notes
     assert not any(note.startswith("†") for note in notes)
 
 

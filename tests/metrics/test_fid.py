@@ -14,9 +14,9 @@ from gpen_plugin.config import schema
 from gpen_plugin.errors import DataError, OptionError, ShapeError
 from gpen_plugin.metrics import fid
 from gpen_plugin.metrics.fid import (
+    FeatureAccumulator,
     FeatureStats,
     Gaussian,
-    InceptionAccumulator,
     calculate_fid,
     frechet_distance,
     read_statistics,
@@ -188,7 +188,7 @@ def noise_image(seed: int, height: int = 40, width: int = 40) -> np.ndarray:
     return np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
 
 
-class Sets(InceptionAccumulator):
+class Sets(FeatureAccumulator):
     """Counts its pairs, so that the arithmetic can be seen."""
 
     def value(self) -> float:
@@ -322,7 +322,7 @@ def test_files_below_the_home_folder(tmp_path, monkeypatch):
 def test_features_of_another_network_are_refused(tmp_path):
     write_pytorch_fids(tmp_path / "a.npz")
     assert read_statistics(tmp_path / "a.npz", dimensions=6).name == "a"
-    with pytest.raises(ShapeError, match=r"statistics: .*a\.npz is of 6 features; expected 2048, the last"):
+    with pytest.raises(ShapeError, match=r"statistics: .*a\.npz is of 6 features; expected 2048, as this metric"):
         read_statistics(tmp_path / "a.npz", dimensions=2048)
 
 

@@ -127,7 +127,7 @@ def test_alignment_is_of_the_image_that_the_network_sees(tmp_path):
 
 def test_ground_truth_is_measured_once(onnx_file, monkeypatch):
     seen = []
-    monkeypatch.setattr(identity, "embedding", lambda image, settings: seen.append(image) or np.array([1.0]))
+    monkeypatch.setattr(identity, "embedding", lambda image, *_: seen.append(image) or np.array([1.0]))
     for seed in range(3):
         calculate_identity(noise(seed), flat(1, 2, 3), onnx=onnx_file, device="cpu", input_size=5)
     assert len(seen) == 4

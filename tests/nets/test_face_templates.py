@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from gpen_plugin.errors import ShapeError
-from gpen_plugin.nets.face_templates import ARCFACE, FFHQ, FRAMINGS, similarity, to_arcface
+from gpen_plugin.nets.face_templates import ARCFACE, FFHQ, FRAMINGS, align_to_arcface, similarity, to_arcface
 
 
 def test_a_similarity_is_found_again():
@@ -46,3 +46,18 @@ def test_to_arcface_maps_template_to_template(size, side, framing):
 def test_only_square_images():
     with pytest.raises(ShapeError, match="got 8 x 9 px for align: dlib"):
         to_arcface(np.zeros((8, 9, 3), np.uint8), 112, "dlib")
+
+
+def test_landmarks_land_on_arcfaces_template():
+    angle, scale = 0.2, 3.0
+    turn = scale * np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+    landmarks = ARCFACE @ turn.T + (90, 40)
+    image = np.zeros((512, 512), np.float32)
+    rows, columns = np.indices(image.shape)
+    for x, y in landmarks:
+        image += np.exp(-((columns - x) ** 2 + (rows - y) ** 2) / (2 * 6**2)).astype(np.float32)
+    aligned = align_to_arcface(image, 112, landmarks)
+    for x, y in ARCFACE:
+        patch = aligned[round(y) - 4 : round(y) + 5, round(x) - 4 : round(x) + 5]
+        down, right = np.unravel_index(patch.argmax(), patch.shape)
+        assert max(abs(right - 4), abs(down - 4)) <= 1
