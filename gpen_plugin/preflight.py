@@ -22,6 +22,7 @@ from basicsr.models.sr_model import SRModel
 from gpen_plugin.archs.gan_prior_arch import GANPrior
 from gpen_plugin.archs.gpen_arch import GPEN
 from gpen_plugin.archs.gpen_discriminator_arch import GPENDiscriminator
+from gpen_plugin.archs.layers import ShapesOnly
 from gpen_plugin.checkpoints import checkpoint
 from gpen_plugin.config import schema
 from gpen_plugin.config.train_options import (
@@ -442,7 +443,7 @@ def _try(build: Callable[[], object], prefix: str = "") -> list[GPENError]:
 
 def _meta_network(section: Mapping) -> torch.nn.Module:
     """The network of an option section on the meta device: shapes without values."""
-    with torch.device("meta"):
+    with ShapesOnly():
         return resolve("arch", section["type"])(**_without(section, {"type"}))
 
 

@@ -7,6 +7,7 @@ from typing import Literal, get_args
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.overrides import TorchFunctionMode
 
 from gpen_plugin.errors import OptionError
 from gpen_plugin.ops import bias_act, fir_kernel, modulated_conv, upfirdn2d
@@ -15,6 +16,23 @@ from gpen_plugin.ops.dispatch import no_autocast
 NoiseMode = Literal["concat", "add", "none"]
 
 SMALLEST, LARGEST = 16, 2048
+
+
+class ShapesOnly(TorchFunctionMode):
+    """A context in which networks are built on the meta device: shapes without values, and no random numbers.
+
+    `torch.device("meta")` alone samples in Python, which takes most of the time.
+    """
+
+    def __torch_function__(self, function, types, arguments=(), keywords=None):
+        keywords = keywords or {}
+        sampling = function in (torch.Tensor.normal_, torch.Tensor.uniform_)
+        if sampling or getattr(function, "__module__", "") == "torch.nn.init":
+            return arguments[0] if arguments else keywords["tensor"]
+        if function is torch.randn and "generator" not in keywords:
+            function = torch.empty
+        with torch.device("meta"):
+            return function(*arguments, **keywords)
 
 
 def check_size(where: str, size: int) -> None:

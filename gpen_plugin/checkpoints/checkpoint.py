@@ -31,6 +31,7 @@ from gpen_plugin.archs.key_maps import (
     taps_equal,
     without_wrapper_prefixes,
 )
+from gpen_plugin.archs.layers import ShapesOnly
 from gpen_plugin.archs.pggan_prior_arch import PGGANPrior
 from gpen_plugin.archs.prior_layouts import LICENSES, refusal
 from gpen_plugin.archs.stylegan1_prior_arch import StyleGAN1Prior
@@ -361,7 +362,10 @@ def entries(path: str | os.PathLike) -> dict[str | None, object]:
 
 def license_of(path: str | os.PathLike) -> str | None:
     """The license that a file states, or under which its code base publishes weights. CheckpointError as in `read`."""
-    held = entries(path)
+    return _stated_license(entries(path))
+
+
+def _stated_license(held: Mapping[str | None, object]) -> str | None:
     if isinstance(held.get("license"), str):
         return held["license"]
     layouts = [detect_layout(without_wrapper_prefixes(value)) for value in held.values() if is_network(value)]
@@ -383,7 +387,7 @@ def network_of(
     where = str(path) if entry is None else f"{path} [{entry}]"
     plain = without_wrapper_prefixes(value)
     spec, tensors = infer_spec(plain, where), from_authors(plain)
-    with torch.device("meta"):
+    with ShapesOnly():
         own = build(spec).state_dict()
     problems = differences(tensors, own)
     if problems:
@@ -395,10 +399,11 @@ def network_of(
 def report(path: str | os.PathLike) -> tuple[str, bool]:
     """Describe a file; True if it has networks, all whole and with finite values. CheckpointError as in `read`."""
     lines, besides, sound = [str(path)], [], []
-    license = license_of(path)
+    held = entries(path)
+    license = _stated_license(held)
     if license is not None:
         lines.append(f"  license: {license}")
-    for entry, value in entries(path).items():
+    for entry, value in held.items():
         if entry == "license":
             continue
         if isinstance(value, Mapping) and refusal(value):

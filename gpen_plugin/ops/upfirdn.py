@@ -1,5 +1,6 @@
 """Upsample, filter, downsample: the FIR resampling of StyleGAN2."""
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -14,7 +15,7 @@ def fir_kernel(
     gain: float = 1.0,  # its sum; up ** 2 makes up for the zeros that upsampling inserts
 ) -> torch.Tensor:
     """The separable kernel (K, K), float32, of K one-dimensional `taps`, such as ``(1, 3, 3, 1)``."""
-    scale = gain / sum(taps) ** 2
+    scale = gain / (sum(taps) ** 2 or math.nan)  # a damaged file may hold taps of zeros
     return torch.tensor([[one * other * scale for other in taps] for one in taps], dtype=torch.float32)
 
 

@@ -1,5 +1,7 @@
 """Each task: the input of the network, and what of the image stays."""
 
+from functools import cache
+
 import cv2
 import numpy as np
 import pytest
@@ -15,8 +17,11 @@ from gpen_plugin.restore.tasks import TASKS, Colorize, Inpaint, Seg2face, get_ta
 SIDE = 128
 
 
+@cache
 def face(seed: int, side: int = SIDE) -> np.ndarray:
-    return render_face(seed, side).astype(np.float32) / 255
+    image = render_face(seed, side).astype(np.float32) / 255
+    image.flags.writeable = False
+    return image
 
 
 def scribbled(seed: int, side: int = SIDE) -> tuple[np.ndarray, np.ndarray]:
