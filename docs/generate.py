@@ -74,6 +74,7 @@ OPTION_SECTIONS: tuple[tuple[int, str, str, str, tuple[str, ...]], ...] = (
     (3, "val", "", "ValOptions", ()),
     (4, "val of GPENPriorModel", "", "PriorValOptions", ()),
     (3, "logger", "", "LoggerOptions", ()),
+    (4, "profile", "", "ProfileOptions", ()),
     (2, "Metrics", "`val: metrics:` of a training file and `metrics:` of an evaluation file.", "", ()),
     (3, "calculate_lpips", "", "calculate_lpips", ("img", "img2")),
     (3, "calculate_fid", "", "calculate_fid", ("img", "img2")),

@@ -6,6 +6,7 @@ values that BasicSR takes without a check, which are tried.
 """
 
 import inspect
+import math
 import os
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -35,6 +36,7 @@ from gpen_plugin.config.train_options import (
     OptimOptions,
     PathOptions,
     PriorValOptions,
+    ProfileOptions,
     ValOptions,
     check_loggers,
     optimizer_class,
@@ -127,7 +129,8 @@ def check_run(opt: Mapping) -> None:
     run = Run.of(opt)
     ours = run.stage is not None
     stages: list[Callable[[Run], Iterator[GPENError]]] = [_model, _structure] if ours else [_model]
-    stages += [lambda run: [*_networks(run), *_datasets(run), *([*_files(run), *_training(run)] if ours else [])]]
+    of_ours = (_files, _training, _checkpoints) if ours else ()
+    stages += [lambda run: [problem for check in (_networks, _datasets, *of_ours) for problem in check(run)]]
     stages += [
         lambda run: [
             *(_weights(run) if ours else []),
@@ -173,6 +176,27 @@ def _structure(run: Run) -> Iterator[GPENError]:
             yield from _try(lambda target=target, given=given: target(**given), name)
     yield from _devices(opt, alone_only=issubclass(run.model, GPENPriorModel))
     yield from check_loggers(opt)
+
+
+def _checkpoints(run: Run) -> Iterator[OptionError]:
+    """Numbers of iterations that have to meet: of checkpoints and validations, of the profile and the training."""
+    opt = run.opt
+    if not opt["is_train"]:
+        return
+    logger, val, total = opt["logger"], opt.get("val") or {}, opt["train"]["total_iter"]
+    saved, validated = logger["save_checkpoint_freq"], val.get("val_freq", ValOptions.val_freq)
+    if logger.get("keep_best"):
+        if not val.get("metrics"):
+            yield OptionError("logger:keep_best", "given without val:metrics", "a metric to compare by", "Add one.")
+        elif math.lcm(saved, validated) > total:
+            got = f"no iteration is a multiple of both {saved} and {validated}"
+            expected = "checkpoints that are validated"
+            hint = "Set logger:save_checkpoint_freq to val:val_freq."
+            yield OptionError("logger:keep_best", got, expected, hint)
+    start = (logger.get("profile") or {}).get("start", ProfileOptions.start)
+    if logger.get("profile") is not None and start > total:
+        expected = f"at most train:total_iter, {total}"
+        yield OptionError("logger:profile:start", f"got {start}", expected, "Lower it.")
 
 
 def _keys(run: Run, target: type, given: object, where: str) -> Iterator[GPENError]:

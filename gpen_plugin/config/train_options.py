@@ -9,7 +9,7 @@ from typing import Literal
 
 import torch
 
-from gpen_plugin.config.schema import one_line, unknown_key
+from gpen_plugin.config.schema import build, one_line, unknown_key
 from gpen_plugin.errors import GPENError, OptionError
 
 
@@ -143,6 +143,9 @@ class AdversarialOptions:
     precision: Literal["fp32", "bf16"] = "fp32"
     # backend of torch.compile, such as `inductor`; ~ for none. R1 and path length run uncompiled
     compile: str | None = None
+    # use only operations that give the same bits each time, on a GPU, too (torch.use_deterministic_algorithms, without
+    # cuDNN's benchmark). Slower; an operation that has no such form is an error
+    deterministic: bool = False
     # number of steps in a row with a loss or gradient that is not finite after which the training ends; such steps are
     # skipped. 0 never ends it
     nonfinite_patience: int = 10
@@ -370,11 +373,39 @@ class LoggerOptions:
     use_tb_logger: bool  # write TensorBoard files
     wandb: Mapping | None = None  # BasicSR's section for Weights & Biases
     keep_last: int | None = None  # number of checkpoints to keep; a complete new one replaces the oldest. ~ keeps all
+    # number of checkpoints to keep besides, of each metric of `val` on each data set those with the best values. A
+    # checkpoint counts if it was validated in its iteration
+    keep_best: int | None = None
+    profile: Mapping | None = None  # profile some iterations, see `ProfileOptions`; ~ for none
 
     def __post_init__(self):
         at_least_one(self, "print_freq", "save_checkpoint_freq")
-        if self.keep_last is not None:
-            at_least_one(self, "keep_last", unit="checkpoints")
+        for name in ("keep_last", "keep_best"):
+            if getattr(self, name) is not None:
+                at_least_one(self, name, unit="checkpoints")
+        if self.keep_best is not None and self.keep_last is None:
+            raise OptionError("keep_best", "given without keep_last", "both", "Without keep_last nothing is deleted.")
+        if self.profile is not None:
+            build(ProfileOptions, self.profile, "profile")
+        known, wandb = ("project", "resume_id"), self.wandb or {}
+        for key in wandb:
+            if key not in known:
+                raise unknown_key(key, known, "wandb")
+        if wandb.get("resume_id") and not wandb.get("project"):
+            raise OptionError("wandb:project", "missing, and resume_id is given", "the name of a project", "Name it.")
+
+
+@dataclass(frozen=True)
+class ProfileOptions:
+    """``logger:profile``: a trace of some iterations in ``experiments/NAME/profile``, by torch.profiler."""
+
+    start: int = 10  # the first of these iterations, from 2
+    iterations: int = 5  # how many; a trace of one has some megabytes
+
+    def __post_init__(self):
+        at_least_one(self, "iterations")
+        if self.start < 2:
+            raise OptionError("start", f"got {self.start}", "2 or more", "The first iteration is not like the others.")
 
 
 def check_loggers(opt: Mapping) -> Iterator[GPENError]:

@@ -4,7 +4,13 @@
 `before_run` adds a check between BasicSR's reading of an option file and its first write.
 """
 
-from gpen_plugin.host.data_cursor import DATA_PATCHES, batch_index, before_first_batch, data_wait_seconds
+from gpen_plugin.host.data_cursor import (
+    DATA_PATCHES,
+    batch_index,
+    before_each_batch,
+    before_first_batch,
+    data_wait_seconds,
+)
 from gpen_plugin.host.patches import REGISTRY_PATCHES, HostPatch, cuda_ops_built, use_host_cuda_ops
 from gpen_plugin.host.registry import (
     flush_pending,
@@ -20,12 +26,15 @@ from gpen_plugin.host.registry import (
 )
 from gpen_plugin.host.resume import RESUME_PATCHES, state_to_resume
 from gpen_plugin.host.run_hooks import RUN_PATCHES, before_run, claim_run
+from gpen_plugin.host.stop_signals import EXIT_CODE, SIGNAL_PATCHES, stop_signal, unwatch_signals, watch_signals
 
 __all__ = [
+    "EXIT_CODE",
     "PATCHES",
     "HostPatch",
     "apply_patches",
     "batch_index",
+    "before_each_batch",
     "before_first_batch",
     "before_run",
     "claim_run",
@@ -41,10 +50,13 @@ __all__ = [
     "registered",
     "resolve",
     "state_to_resume",
+    "stop_signal",
     "trains_ours",
+    "unwatch_signals",
+    "watch_signals",
 ]
 
-PATCHES: tuple[HostPatch, ...] = (*REGISTRY_PATCHES, *RUN_PATCHES, *RESUME_PATCHES, *DATA_PATCHES)
+PATCHES: tuple[HostPatch, ...] = (*REGISTRY_PATCHES, *RUN_PATCHES, *RESUME_PATCHES, *DATA_PATCHES, *SIGNAL_PATCHES)
 
 
 def apply_patches() -> None:

@@ -44,6 +44,7 @@ class DataCursor:
         waited: seconds that training waited for data since the process started.
         resumed: epoch, images of this rank in it, and iteration of the state that this process resumed from.
         pending: called before the first batch.
+        before_batch: a weak reference to a method that is called before each batch and before each epoch.
     """
 
     epoch: int = 0
@@ -51,6 +52,7 @@ class DataCursor:
     waited: float = 0.0
     resumed: tuple[int, int, int] = (0, 0, 0)
     pending: Callable[[], None] | None = None
+    before_batch: Callable[[], Callable[[], None] | None] = lambda: None
 
 
 _cursor = DataCursor()
@@ -75,6 +77,15 @@ def before_first_batch(action: Callable[[], None]) -> None:
     _cursor.pending = action
 
 
+def before_each_batch(method: Callable[[], Callable[[], None] | None]) -> None:
+    """Call what the weak reference `method` refers to before each batch, and before workers start for an epoch.
+
+    That is between two iterations, or before the first. What BasicSR does after an iteration (log, checkpoint,
+    validation) is done by then.
+    """
+    _cursor.before_batch = method
+
+
 def batch_index() -> dict[str, int]:
     """The sampler's position, for a training state: the epoch, and its images used so far on all ranks."""
     from basicsr.utils.dist_util import get_dist_info
@@ -87,9 +98,16 @@ def data_wait_seconds() -> float:
     return _cursor.waited
 
 
+def _call_before_batch() -> None:
+    method = _cursor.before_batch()
+    if method is not None:
+        method()
+
+
 def _record_epoch(original: Callable) -> Callable:
     @wraps(original)
     def set_epoch(self: object, epoch: int) -> None:
+        _call_before_batch()
         original(self, epoch)
         _cursor.epoch, _cursor.images = epoch, _images_before(self)
 
@@ -125,6 +143,7 @@ def _time_and_count(original: Callable) -> Callable:
         if _cursor.pending is not None:
             action, _cursor.pending = _cursor.pending, None
             action()
+        _call_before_batch()
         began = time.perf_counter()
         batch = original(self)
         _cursor.waited += time.perf_counter() - began

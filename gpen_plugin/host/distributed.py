@@ -29,6 +29,19 @@ def broadcast_object(value: Item) -> Item:
     return values[0]
 
 
+def all_reduce_max(value: int) -> int:
+    """The largest value of the ranks."""
+    import torch.distributed as dist
+
+    if not dist.is_initialized():
+        return value
+    import torch
+
+    tensor = torch.tensor(value, device="cuda" if dist.get_backend() == "nccl" else "cpu")
+    dist.all_reduce(tensor, dist.ReduceOp.MAX)
+    return int(tensor)
+
+
 def all_reduce_mean(value: "torch.Tensor") -> "torch.Tensor":
     """The mean of a tensor over the ranks."""
     import torch.distributed as dist

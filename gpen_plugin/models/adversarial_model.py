@@ -3,7 +3,6 @@
 import hashlib
 import os
 import platform
-import time
 import warnings
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Mapping
@@ -11,6 +10,7 @@ from contextlib import AbstractContextManager, ExitStack
 from os import path as osp
 from pathlib import Path
 from typing import ClassVar
+from weakref import WeakMethod, finalize
 
 import numpy as np
 import torch
@@ -23,18 +23,17 @@ from basicsr.utils.dist_util import master_only
 from gpen_plugin.checkpoints import checkpoint
 from gpen_plugin.config.train_options import AdversarialOptions, optimizer_class
 from gpen_plugin.errors import OptionError
-from gpen_plugin.host import batch_index, data_wait_seconds
+from gpen_plugin.host import EXIT_CODE, batch_index, before_each_batch, stop_signal, unwatch_signals, watch_signals
 from gpen_plugin.host.distributed import all_gather_object
 from gpen_plugin.images.grid import sheet
 from gpen_plugin.models import train_state
 from gpen_plugin.models.gan_steps import NaNGuard, Part, r1_step
 from gpen_plugin.models.loss_terms import CONTENT, Features, Losses, LossTerm, list_losses
+from gpen_plugin.models.monitors import DataWaitMonitor, IterationProfiler, peak_memory
 from gpen_plugin.models.train_state import changes_between, load_optimizers, recorded_options
 from gpen_plugin.models.validation import ImageNames, Images, MetricSums, compute_metrics, image_path
 from gpen_plugin.nets.vgg import vgg19_of
 
-WINDOW = 100  # iterations of one measurement
-MAX_WAIT_FRACTION = 0.25  # of the time
 STREAMS = (
     "generator",
     "discriminator",
@@ -50,30 +49,11 @@ BATCH = ("lq", "gt", "ref")
 FUSED_ADAM = {"fused": True, "foreach": None}  # arguments that choose the kernel
 
 
-class DataWaitMonitor:
-    """Warns once if training waits too long for its data. `workers` is ``num_worker_per_gpu``, for the message."""
-
-    def __init__(self, workers: int):
-        self.workers = workers
-        self._iterations = 0
-        self._started = self._waited = 0.0
-        self._warned = False
-
-    def update(self) -> None:
-        """Call at each iteration. The first is not measured, because it waits until the workers have started."""
-        self._iterations += 1
-        if self._warned or self._iterations % WINDOW != 1:
-            return
-        now, waited = time.perf_counter(), data_wait_seconds()
-        passed, waiting = now - self._started, waited - self._waited
-        self._started, self._waited = now, waited
-        if self._iterations > 1 and waiting > MAX_WAIT_FRACTION * passed:
-            self._warned = True
-            get_root_logger().warning(
-                f"Training waited for its data {waiting / passed:.0%} of the last {WINDOW} iterations' time. "
-                f"Raise datasets:train:num_worker_per_gpu (now {self.workers}; this machine has {os.cpu_count()} "
-                "cores), use an LMDB (datasets_prep/make_lmdb.py) or prefetch_mode: cuda."
-            )
+def use_deterministic_algorithms() -> None:
+    """Let PyTorch use only operations that give the same bits each time; others raise an error that names them."""
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when cuBLAS starts
+    torch.use_deterministic_algorithms(True)
+    torch.backends.cudnn.benchmark = False  # BasicSR switches it on
 
 
 def separate_kernel_caches() -> None:
@@ -195,6 +175,10 @@ class AdversarialModel(SRModel):
         self.settings = self.options_class(**opt["train"]) if opt["is_train"] else None
         # for the training state; now, because the host removes the scheduler's type when it builds it
         self.recorded = recorded_options(opt, self.settings) if opt["is_train"] else None
+        self.iteration: int | None = None  # the last one that this process trained
+        self.validations: dict[str, dict] = {}  # of checkpoints on the disk: data set -> metric -> iteration -> value
+        if opt["is_train"] and self.settings.deterministic:
+            use_deterministic_algorithms()
         super().__init__(opt)
         self.step_rng = StepRNG(opt["manual_seed"] or 0, opt["rank"], opt["world_size"], self.device)
         if not self.is_train and not opt["path"].get("pretrain_network_g"):
@@ -235,9 +219,13 @@ class AdversarialModel(SRModel):
         }
         self.guard = NaNGuard(self.settings.nonfinite_patience, self.settings.max_grad_norm)
         self.data_wait = DataWaitMonitor(self.opt["datasets"]["train"].get("num_worker_per_gpu", 0))
+        folder = osp.join(self.opt["path"].get("experiments_root", ""), "profile")
+        self.profiler = IterationProfiler(self.opt["logger"].get("profile"), folder, self.opt["rank"])
         self.last_r1 = torch.zeros((), device=self.device)
         self.setup_optimizers()
         self.setup_schedulers()
+        unwatch_signals()  # of an earlier training in this process
+        before_each_batch(WeakMethod(self.stop_if_asked))
 
     def setup_schedulers(self) -> None:
         """BasicSR's schedulers, torch's, and `LinearDecayLR`."""
@@ -365,6 +353,25 @@ class AdversarialModel(SRModel):
         self.model_ema(decay=self.ema_decay(current_iter))
         self.losses = losses  # not read yet: that would synchronise with the GPU at each iteration
         self.data_wait.update()
+        self.profiler.update(current_iter)
+        self.iteration = current_iter
+
+    def stop_if_asked(self) -> None:
+        """After SIGTERM or SIGUSR1 on any rank, save and end the process with `EXIT_CODE`; between two iterations."""
+        if watch_signals():
+            finalize(self, unwatch_signals)
+        name = stop_signal()
+        if name is None:
+            return
+        saved = "No iteration was trained."
+        if self.iteration is not None:
+            if self.last_state is None or self.last_state["iter"] != self.iteration:
+                self.save(batch_index()["epoch"], self.iteration)
+            saved = f"The state of iteration {self.iteration} is saved. --auto_resume continues from it."
+        get_root_logger().info(f"Stopped by {name}. {saved}")
+        if torch.distributed.is_initialized():
+            torch.distributed.barrier()  # a launcher kills the other ranks as soon as one has ended
+        raise SystemExit(EXIT_CODE)
 
     def get_current_log(self) -> OrderedDict:
         """Losses of the last iteration, learning rates, counts of skipped images and steps. Called on every rank."""
@@ -373,7 +380,7 @@ class AdversarialModel(SRModel):
         skipped = sum(all_gather_object(self.num_skipped))
         counts = {"skipped": skipped, "nonfinite_steps": self.guard.skipped}
         counts = {name: count for name, count in counts.items() if count}
-        return OrderedDict(self.reduce_loss_dict(self.losses), **rates, **counts)
+        return OrderedDict(self.reduce_loss_dict(self.losses), **rates, **counts, **peak_memory(self.device))
 
     def validation(self, dataloader, current_iter, tb_logger, save_img=False) -> None:
         """BasicSR's, but once after the last iteration, where BasicSR validates twice and counts one too far."""
@@ -420,6 +427,8 @@ class AdversarialModel(SRModel):
             self.metric_results = sums.results()
             for metric, value in self.metric_results.items():
                 self._update_best_metric_result(name, metric, value, current_iter)
+                if self.last_state is not None and self.last_state["iter"] == current_iter:
+                    self.validations.setdefault(name, {}).setdefault(metric, {})[current_iter] = float(value)
             self._log_validation_metric_values(current_iter, name, tb_logger)
         page = self.image_grid(sums) if self.opt["rank"] == 0 else None
         if page is not None:
@@ -474,6 +483,10 @@ class AdversarialModel(SRModel):
         self.save_network(self.net_d, "net_d", current_iter)
         if current_iter != -1:
             self.save_training_state(epoch, current_iter)
+        else:  # the end of the training
+            self.profiler.finish(self.settings.total_iter)
+            before_each_batch(lambda: None)
+            unwatch_signals()
 
     @master_only
     def save_network(self, net, net_label, current_iter, param_key="params") -> None:
@@ -504,8 +517,17 @@ class AdversarialModel(SRModel):
 
     @master_only
     def _write_last_state(self) -> None:
+        self.last_state["validations"] = self.validations
         train_state.write_state(self.opt["path"], self.last_state)
-        train_state.prune_checkpoints(self.opt["path"], self.last_state["iter"], self.opt["logger"].get("keep_last"))
+        train_state.prune_checkpoints(self.opt["path"], self.last_state["iter"], *self._kept_checkpoints())
+        self.validations = train_state.validations_on_disk(self.opt["path"], self.validations)
+
+    def _kept_checkpoints(self) -> tuple[int | None, set[int]]:
+        """How many of the last checkpoints stay, and the iterations of the best."""
+        logger, metrics = self.opt["logger"], (self.opt.get("val") or {}).get("metrics") or {}
+        return logger.get("keep_last"), train_state.best_iterations(
+            self.validations, metrics, logger.get("keep_best") or 0
+        )
 
     def extra_state(self) -> dict:
         """Further entries of the training state. Every rank has to call this."""
@@ -528,10 +550,9 @@ class AdversarialModel(SRModel):
         for change in changes if "options" in resume_state else applied:
             get_root_logger().warning(f"The option file was changed since the state was saved: {change}")
         self.last_state = resume_state  # an interrupted validation is added to it
+        self.validations = resume_state.get("validations", {})
         if self.opt["rank"] == 0:
-            train_state.finish_interrupted_save(
-                self.opt["path"], resume_state["iter"], self.opt["logger"].get("keep_last")
-            )
+            train_state.finish_interrupted_save(self.opt["path"], resume_state["iter"], *self._kept_checkpoints())
         metrics = (self.opt.get("val") or {}).get("metrics") or {}
         self.best_metric_results = train_state.best_iteration(resume_state["best_metric_results"], metrics)
         self.last_r1 = torch.tensor(resume_state["last_r1"], device=self.device)

@@ -58,7 +58,7 @@ class RestorationGANModel(AdversarialModel):
     def _drop_frozen(self, optimizer: torch.optim.Optimizer, *_: object) -> None:
         """Drop the gradients of modules that do not learn yet; DDP wants them computed."""
         for count, parameters in self.frozen:
-            if self.iteration <= count:
+            if self.current_iter <= count:
                 for parameter in parameters:
                     parameter.grad = None
 
@@ -70,7 +70,7 @@ class RestorationGANModel(AdversarialModel):
 
     def optimize_parameters(self, current_iter: int) -> None:
         """One iteration: a step of G, a step of D on the same images, at times R1, then the average."""
-        self.iteration = current_iter
+        self.current_iter = current_iter
         parts = self._restored_parts(current_iter)
         if current_iter <= self.settings.content_only_iter:
             content = partial(self.generator_losses, features=None)

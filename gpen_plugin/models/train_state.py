@@ -2,7 +2,7 @@
 
 import random
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -273,12 +273,14 @@ def delete_checkpoint(folders: Mapping[str, str], iteration: int) -> None:
     _state_file(folders, iteration).unlink(missing_ok=True)
 
 
-def finish_interrupted_save(folders: Mapping[str, str], iteration: int, keep_last: int | None) -> None:
+def finish_interrupted_save(
+    folders: Mapping[str, str], iteration: int, keep_last: int | None, best: Collection[int] = ()
+) -> None:
     """On resume, delete files that a killed process left unfinished; warn of states of later iterations."""
     for name in ("models", "training_states"):
         for unfinished in Path(folders[name]).glob(".*.tmp"):
             unfinished.unlink(missing_ok=True)
-    prune_checkpoints(folders, iteration, keep_last)
+    prune_checkpoints(folders, iteration, keep_last, best)
     later = [number for number in _saved_iterations(folders) if number > iteration]
     if later:
         get_root_logger().warning(
@@ -287,18 +289,47 @@ def finish_interrupted_save(folders: Mapping[str, str], iteration: int, keep_las
         )
 
 
-def prune_checkpoints(folders: Mapping[str, str], iteration: int, keep_last: int | None) -> None:
-    """Delete all but the last `keep_last` checkpoints (None: no limit), states before networks."""
+def prune_checkpoints(
+    folders: Mapping[str, str], iteration: int, keep_last: int | None, best: Collection[int] = ()
+) -> None:
+    """Delete all but the last `keep_last` checkpoints (None: no limit) and those of the iterations `best`.
+
+    States are deleted before their networks.
+    """
     # states after `iteration` are of another run: they are neither counted nor deleted
     numbers = [number for number in _saved_iterations(folders) if number <= iteration]
     if not keep_last or len(numbers) < keep_last:
         return
-    for number in numbers[:-keep_last]:
+    for number in {*numbers[:-keep_last]} - {*best}:
         delete_checkpoint(folders, number)
     for path in Path(folders["models"]).glob("net_*.pth"):
         found = re.fullmatch(r"net_[^_]+_(\d+)\.pth", path.name)
-        if found and int(found[1]) < numbers[-keep_last]:
+        if found and int(found[1]) < numbers[-keep_last] and int(found[1]) not in best:
             path.unlink(missing_ok=True)
+
+
+def best_iterations(validations: Mapping, metrics: Mapping, count: int) -> set[int]:
+    """Iterations of the `count` best values of each metric on each data set; of equal ones the later is better."""
+    best = set()
+    for of_set in validations.values():
+        for name, options in metrics.items():
+            sign = 1 if options.get("better", "higher") == "higher" else -1
+            values = {number: value for number, value in of_set.get(name, {}).items() if value == value}  # no NaN
+            ranked = sorted(values, key=lambda number: (sign * values[number], number))
+            best |= {*ranked[len(ranked) - min(count, len(ranked)) :]}
+    return best
+
+
+def validations_on_disk(folders: Mapping[str, str], validations: Mapping) -> dict:
+    """Without those of checkpoints that were deleted."""
+    held = {*_saved_iterations(folders)}
+    return {
+        name: {
+            metric: {number: value for number, value in values.items() if number in held}
+            for metric, values in of_set.items()
+        }
+        for name, of_set in validations.items()
+    }
 
 
 def _state_file(folders: Mapping[str, str], iteration: int) -> Path:

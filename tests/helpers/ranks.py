@@ -54,6 +54,7 @@ class Ranks:
         options: Path,
         *arguments: str,
         spoilt: Sequence[int] = (),
+        stopped: int | None = None,
         apart: bool = False,
     ) -> list[dict]:
         """Run a job on so many ranks, below the folder of the option file; one rank is a run without a launcher.
@@ -65,12 +66,14 @@ class Ranks:
             arguments: more of the command line.
             spoilt: iterations in which the last rank is fed images of infinite values. Their distance to others has a
                 gradient that is finite, so that this rank alone notices.
+            stopped: iteration in which the last rank sends itself SIGUSR1.
             apart: whether each rank has a folder of its own, ``machine_0`` and so on, as without a common disk.
         Returns:
             The record of each rank; see `Record`. ``error`` is how it ended, empty where all went well.
         """
         folder = options.parent
         request = {"count": count, "job": job, "folder": str(folder), "spoilt": list(spoilt), "apart": apart}
+        request["stopped"] = stopped
         request["arguments"] = ["-opt", str(options), *(["--launcher", "pytorch"] if count > 1 else []), *arguments]
         print(json.dumps(request), file=self._requests, flush=True)
         answer = self._answers.readline()
@@ -103,7 +106,7 @@ class Record(dict):
             self["best"] = getattr(model, "best_metric_results", {})
 
 
-def watch(record: Record, spoilt: Sequence[int]) -> None:
+def watch(record: Record, spoilt: Sequence[int], stopped: int | None) -> None:
     """Have the model's methods leave their traces in the record. For the life of this process."""
     from gpen_plugin.models import adversarial_model, validation
     from gpen_plugin.models.adversarial_model import AdversarialModel
@@ -131,6 +134,8 @@ def watch(record: Record, spoilt: Sequence[int]) -> None:
 
     def see_batch(model, iteration) -> None:
         record["images"].append(record.fed)
+        if iteration == stopped:
+            os.kill(os.getpid(), signal.SIGUSR1)
         if iteration in spoilt:
             model.gt.fill_(float("inf"))
 
@@ -193,10 +198,11 @@ def rank_process(rank: int, port: int, request: dict) -> None:
     sys.argv = ["train.py", *request["arguments"]]
     record = Record()
     try:
-        watch(record, request["spoilt"] if rank == count - 1 else ())
+        last = rank == count - 1
+        watch(record, request["spoilt"] if last else (), request["stopped"] if last else None)
         try:
             JOBS[request["job"]](os.path.join(request["folder"], f"machine_{rank}" if request["apart"] else ""))
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             traceback.print_exc()
             record["error"] = f"{type(error).__name__}: {error}"
         if hasattr(record, "model"):

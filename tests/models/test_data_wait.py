@@ -7,8 +7,8 @@ import types
 import pytest
 
 from gpen_plugin.data.gpen_face_dataset import GPENFaceDataset
-from gpen_plugin.models import adversarial_model
-from gpen_plugin.models.adversarial_model import MAX_WAIT_FRACTION, WINDOW, DataWaitMonitor
+from gpen_plugin.models import monitors
+from gpen_plugin.models.monitors import MAX_WAIT_FRACTION, WINDOW, DataWaitMonitor
 
 
 class Clock:
@@ -16,8 +16,8 @@ class Clock:
 
     def __init__(self, monkeypatch):
         self.now = self.waited = 1000.0
-        monkeypatch.setattr(adversarial_model, "time", types.SimpleNamespace(perf_counter=lambda: self.now))
-        monkeypatch.setattr(adversarial_model, "data_wait_seconds", lambda: self.waited)
+        monkeypatch.setattr(monitors, "time", types.SimpleNamespace(perf_counter=lambda: self.now))
+        monkeypatch.setattr(monitors, "data_wait_seconds", lambda: self.waited)
 
     def iterations(self, watch: DataWaitMonitor, number: int, waiting: float, working: float) -> None:
         for _ in range(number):
@@ -72,7 +72,7 @@ def test_a_loader_that_becomes_slow_later_is_found(clock, caplog):
 @pytest.mark.parametrize(("seconds", "warned"), [(0.2, 1), (0, 0)], ids=["slow", "fast"])
 def test_in_a_training_the_time_in_the_loader_counts(prior_options, train, monkeypatch, seconds, warned):
     """With windows of two iterations."""
-    monkeypatch.setattr(adversarial_model, "WINDOW", 2)
+    monkeypatch.setattr(monitors, "WINDOW", 2)
     original = GPENFaceDataset.__getitem__
     monkeypatch.setattr(GPENFaceDataset, "__getitem__", lambda self, i: (time.sleep(seconds), original(self, i))[1])
     prior_options["logger"] |= {"use_tb_logger": False, "save_checkpoint_freq": 100}

@@ -99,6 +99,27 @@ def test_two_ranks_of_one_image_are_one_rank_of_two(model, options, prior_option
                 assert shared[name] == pytest.approx(log[name], rel=1e-4, abs=1e-5), name
 
 
+def test_parts_of_the_batches_of_two_ranks_are_one_batch(options, run):
+    """Ranks exchange gradients in the last part only."""
+    options = stage("GPENModel", options, {})
+    del options["val"], options["datasets"]["val"]
+    (one,) = run(1, "train", with_batch(options, 4))
+    options["train"]["micro_batch"] = 1
+    both = run(2, "train", with_batch(options, 2))
+    assert_in_step(both)
+    assert_close(one, both[0], **ROUNDING)
+
+
+def test_a_signal_to_one_rank_stops_all_of_them(prior_options, run, tmp_path):
+    prior_options["val"], prior_options["logger"]["use_tb_logger"] = None, False
+    both = run(2, "train", prior_options, name="stopped", stopped=2, error="SystemExit: 75")
+    assert [len(record["logs"]) for record in both] == [2, 2]
+    folder = tmp_path / "stopped/experiments" / prior_options["name"]
+    assert [path.name for path in folder.glob("training_states/*")] == ["2.state"]
+    resumed = run(2, "train", prior_options, "--auto_resume", name="stopped")
+    assert_close(run(2, "train", prior_options)[0], resumed[0], **EXACT)
+
+
 def test_two_ranks_train_another_method_as_one_does(rival_options, run):
     """Pix2PixHD with R1, a gradient penalty, and iterations without its discriminator."""
     rival_options["train"] |= {"total_iter": 4, "warmup_iter": -1, "gp_weight": 1.0, "content_only_iter": 1}
