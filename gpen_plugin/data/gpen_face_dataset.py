@@ -13,7 +13,7 @@ import torch
 from torch.utils.data import Dataset
 
 from gpen_plugin.config.schema import validate
-from gpen_plugin.data.image_source import FolderSource, ImageSource, LmdbSource, TarSource, resize_square
+from gpen_plugin.data.image_source import FolderSource, ImageSource, LmdbSource, TarSource, ZipSource, resize_square
 from gpen_plugin.data.rng import rng_from_key
 from gpen_plugin.data.roots import Dataroot, Root, SeveralSources, WeightedEpoch, first_keys, read_roots
 from gpen_plugin.errors import DataError, GPENError, OptionError, join_errors
@@ -22,15 +22,16 @@ from gpen_plugin.host.data_cursor import SampleIndex
 
 MAX_UPSCALE = 2  # of ground truth without a warning
 ROOTS = ("dataroot_gt", "dataroot_lq")
-_SOURCES = {"disk": FolderSource, "lmdb": LmdbSource, "tar": TarSource}
+_SOURCES = {"disk": FolderSource, "lmdb": LmdbSource, "zip": ZipSource, "tar": TarSource}
 
 
 @dataclass(frozen=True)
 class IoBackend:
     """The section ``io_backend``."""
 
-    # `disk`: a folder of images, `lmdb`: an LMDB in BasicSR's format, `tar`: tars in WebDataset's layout
-    type: Literal["disk", "lmdb", "tar"] = "disk"
+    # `disk`: a folder of images, `lmdb`: an LMDB in BasicSR's format, `zip`: a zip file, `tar`: tars in WebDataset's
+    # layout
+    type: Literal["disk", "lmdb", "zip", "tar"] = "disk"
     cache_dir: str | None = None  # `tar`: folder for copies of remote tars; ~ for ~/.cache/gpen_plugin/tar
 
 
@@ -38,7 +39,7 @@ class IoBackend:
 class FaceOptions:
     """The keys of a `GPENFaceDataset` in an option file."""
 
-    # faces: a folder, LMDB or tars; or a list of such roots, in a training with weights, see `Root`
+    # faces: a folder, LMDB, zip file or tars; or a list of such roots, in a training with weights, see `Root`
     dataroot_gt: Dataroot
     out_size: int  # side of a face in pixels; other images are cropped to the central square and resized
     name: str = ""  # name of the set in BasicSR's log; required in every option file
@@ -100,7 +101,7 @@ class FaceOptions:
         return self.open_root(getattr(self, key), f"{where}:{key}")
 
     def open_root(self, root: Dataroot, where: str) -> ImageSource:
-        """Open folders, LMDBs or tars as `io_backend` says."""
+        """Open folders, LMDBs, zip files or tars as `io_backend` says."""
         backend = self._backend
         options = {"cache": backend.cache_dir} if backend.type == "tar" else {}
         paths = [root.path for root in read_roots(root, where, of_tars=backend.type == "tar")]
@@ -119,7 +120,7 @@ class FaceOptions:
 
 @register("dataset")
 class GPENFaceDataset(Dataset):
-    """Faces from a folder, an LMDB or tars.
+    """Faces from a folder, an LMDB, a zip file or tars.
 
     An item is a mapping: ``gt`` (3, out_size, out_size), float32 RGB in `value_range`; ``gt_path``, the file, or the
     key in an LMDB with ``.png`` or in a tar with its suffix; with ``on_error: skip`` also ``skipped``, the number of

@@ -51,7 +51,10 @@ class FolderSource:
         root = Path(root)
         if not root.is_dir():
             got = f"{root} is {'a file' if root.exists() else 'not there'}"
-            raise DataError(where, got, "a folder of images", "Check the path, or put the images there.")
+            hint = "Check the path, or put the images there."
+            if root.is_file() and zipfile.is_zipfile(root):
+                hint = "Use io_backend: type: zip with it."
+            raise DataError(where, got, "a folder of images", hint)
         if root.suffix == ".lmdb":
             raise DataError(where, f"{root} is an LMDB", "a folder of images", "Use io_backend: type: lmdb with it.")
         found = (path.relative_to(root).as_posix() for path in _files_below(root, where))
@@ -100,26 +103,39 @@ class LmdbSource:
 
 
 class ZipSource:
-    """The images of a zip file, for several threads; DataError if it is none, has no images, or two share a key."""
+    """The images of a zip file, for several threads and processes.
+
+    DataError if it is none, has no images, or two share a key.
+    """
+
+    # It is opened at the first read in each process: an open one survives neither a fork nor being pickled.
 
     def __init__(self, path: str | os.PathLike, where: str):
         self._path = str(path)
         try:
-            self._zip = zipfile.ZipFile(path)
+            with zipfile.ZipFile(path) as file:
+                names = file.namelist()
         except (OSError, zipfile.BadZipFile) as error:
             raise DataError(where, f"{path} cannot be read ({error})", "a zip file of images") from error
-        self._files = _by_key(self._zip.namelist(), self._path, where)
+        self._files = _by_key(names, self._path, where)
         self.keys = list(self._files)
+        self._opened: tuple[int, zipfile.ZipFile] | None = None
 
     def read(self, key: str) -> np.ndarray:
         try:
-            data = self._zip.read(self._files[key])
+            opened = self._opened
+            if opened is None or opened[0] != os.getpid():
+                opened = self._opened = os.getpid(), zipfile.ZipFile(self._path)
+            data = opened[1].read(self._files[key])
         except _ZIP_ERRORS as error:
             raise DataError(self.name(key), f"cannot be read ({error})", _WHOLE_FILE) from error
         return decode_image(data, self.name(key))
 
     def name(self, key: str) -> str:
         return f"{self._path}: {self._files[key]}"
+
+    def __getstate__(self) -> dict:
+        return {**self.__dict__, "_opened": None}
 
 
 class TarSource:

@@ -12,7 +12,9 @@ import pytest
 import tifffile
 from helpers.training_images import color_image, write_faces, write_lmdb
 from PIL import Image
+from torch.utils.data import DataLoader
 
+from gpen_plugin.data.gpen_degradation_dataset import GPENDegradationDataset
 from gpen_plugin.data.image_source import (
     FolderSource,
     LmdbSource,
@@ -22,6 +24,7 @@ from gpen_plugin.data.image_source import (
     resize_square,
 )
 from gpen_plugin.errors import DataError
+from gpen_plugin.host.data_cursor import SampleIndex
 
 COLOR = color_image(1, 24, 40)
 
@@ -185,6 +188,39 @@ def test_zip_and_folder_agree(tmp_path):
     assert isinstance(zipped, ZipSource)
     assert zipped.keys == folder.keys == ["deep/face_0", "deep/face_1", "deep/face_2"]
     np.testing.assert_array_equal(zipped.read("deep/face_2"), folder.read("deep/face_2"))
+
+
+def zip_of(folder: Path, path: Path) -> Path:
+    with zipfile.ZipFile(path, "w") as file:
+        for image in sorted(folder.glob("*.png")):
+            file.write(image, image.name)
+    return path
+
+
+def test_each_process_opens_a_zip_itself(tmp_path, monkeypatch):
+    source = ZipSource(zip_of(write_faces(tmp_path / "in", 2), tmp_path / "faces.zip"), "here")
+    expected, opened = source.read("face_1"), source._opened[1]
+    np.testing.assert_array_equal(pickle.loads(pickle.dumps(source)).read("face_1"), expected)  # spawned
+    monkeypatch.setattr("os.getpid", lambda: 1)  # forked
+    np.testing.assert_array_equal(source.read("face_1"), expected)
+    assert source._opened[1] is not opened
+
+
+def test_pairs_from_zips_are_those_from_the_folders(tmp_path):
+    folders = [write_faces(tmp_path / name, 3) for name in "ab"]
+    zips = [zip_of(folder, folder.with_suffix(".zip")) for folder in folders]
+    options = {"name": "x", "type": "GPENDegradationDataset", "phase": "train", "out_size": 32}
+    sets = []
+    for kind, (first, second) in (("disk", folders), ("zip", zips)):
+        roots = [{"path": str(first), "weight": 1}, {"path": str(second), "weight": 2}]
+        sets.append(GPENDegradationDataset({**options, "io_backend": {"type": kind}, "dataroot_gt": roots}))
+    index = SampleIndex(7, 1, 5)
+    assert len(sets[1]) == len(sets[0]) == 9
+    assert sets[1][index]["lq"].equal(sets[0][index]["lq"])
+    loaded = next(iter(DataLoader(sets[1], 2, sampler=[index, index], num_workers=1)))
+    assert loaded["lq"][0].equal(sets[0][index]["lq"])
+    with pytest.raises(DataError, match=r"a\.zip is a file; .*Use io_backend: type: zip"):
+        FolderSource(zips[0], "here")
 
 
 def test_lmdb_keys_with_dots_spaces_and_other_letters(tmp_path):
