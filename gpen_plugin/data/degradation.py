@@ -55,16 +55,10 @@ class DegradationRanges:
         for name in ("kernel_list", "kernel_prob", *_BOUNDS):
             object.__setattr__(self, name, tuple(getattr(self, name)))  # YAML gives lists
         for name, bounds in _BOUNDS.items():
-            _check_range(name, getattr(self, name), *bounds)
+            check_range(name, getattr(self, name), *bounds)
         if any(size % 2 == 0 for size in self.kernel_size):
             raise OptionError("kernel_size", f"got {list(self.kernel_size)}", "two odd numbers", "Use e.g. [7, 41].")
-        if not self.kernel_list:
-            raise OptionError("kernel_list", "got an empty list", "at least one of 'iso', 'aniso', 'motion'")
-        if len(self.kernel_prob) != len(self.kernel_list):
-            got = f"got {len(self.kernel_prob)} numbers for the {len(self.kernel_list)} kernels of kernel_list"
-            raise OptionError("kernel_prob", got, "one probability per kernel")
-        if min(self.kernel_prob) < 0 or not math.isclose(sum(self.kernel_prob), 1, abs_tol=1e-6):
-            raise OptionError("kernel_prob", f"got {list(self.kernel_prob)}", "probabilities that sum to 1")
+        check_probabilities("kernel_list", self.kernel_list, "kernel_prob", self.kernel_prob)
 
     @classmethod
     def from_options(cls, given: Mapping, where: str) -> "DegradationRanges":
@@ -82,7 +76,19 @@ _BOUNDS = {  # smallest and largest value allowed
 }
 
 
-def _check_range(name: str, given: tuple, lowest: float, highest: float) -> None:
+def check_probabilities(of: str, kinds: Sequence[str], name: str, given: Sequence[float]) -> None:
+    """Raise an OptionError unless the key `name` has one probability for each of the `kinds` of the key `of`."""
+    if not kinds:
+        raise OptionError(of, "got an empty list", "at least one kernel, e.g. iso")
+    if len(given) != len(kinds):
+        got = f"got {len(given)} numbers for the {len(kinds)} kernels of {of}"
+        raise OptionError(name, got, "one probability per kernel")
+    if min(given) < 0 or not math.isclose(sum(given), 1, abs_tol=1e-6):
+        raise OptionError(name, f"got {list(given)}", "probabilities that sum to 1")
+
+
+def check_range(name: str, given: tuple, lowest: float, highest: float) -> None:
+    """Raise an OptionError unless `given` are two finite numbers in order, within the bounds."""
     low, high = given
     if low > high:
         raise OptionError(name, f"got {list(given)}", "the smaller number first", f"Write [{high}, {low}].")
@@ -167,7 +173,7 @@ def degrade_lowres(image: np.ndarray, recipe: DegradationRecipe) -> np.ndarray:
         pixels = _blur(pixels, recipe)
         pixels = cv2.resize(pixels, size[::-1], interpolation=_INTERPOLATION[recipe.downsampler])
     pixels = _add_noise(pixels * (1 if image.dtype == np.uint8 else 255), recipe)
-    return _compress_jpeg(np.rint(pixels).astype(np.uint8), recipe.jpeg_quality)
+    return compress_jpeg(np.rint(pixels).astype(np.uint8), recipe.jpeg_quality)
 
 
 def make_kernel(recipe: DegradationRecipe) -> np.ndarray:
@@ -232,7 +238,8 @@ def _add_noise(pixels: np.ndarray, recipe: DegradationRecipe) -> np.ndarray:
     return np.clip(pixels + recipe.noise_sigma * noise, 0, 255)
 
 
-def _compress_jpeg(image: np.ndarray, quality: int) -> np.ndarray:
+def compress_jpeg(image: np.ndarray, quality: int) -> np.ndarray:
+    """(H, W, 3) BGR uint8 after JPEG."""
     written, data = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, quality])
     assert written, "OpenCV was built without JPEG"
     return cv2.imdecode(data, cv2.IMREAD_COLOR)

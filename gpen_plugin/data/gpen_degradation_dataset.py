@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from gpen_plugin.config.schema import build
-from gpen_plugin.data.degradation import DegradationRanges, degrade_lowres, sample_recipe
+from gpen_plugin.data.degradation_types import build_degradation, check_degradation
 from gpen_plugin.data.gpen_face_dataset import GPENPairDataset, PairOptions, check_pairs, collect_errors
 from gpen_plugin.data.image_source import resize_square
 from gpen_plugin.data.references import ReferenceOptions, References
@@ -26,12 +26,14 @@ TINTS = ((1.0, 0.9, 0.65), (1.6, 1.1, 1.0))
 class DegradationOptions(PairOptions):
     """The keys of a `GPENDegradationDataset` in an option file: those of `PairOptions`, and these."""
 
-    # degraded images, paired by key, in place of Eq. 4; as many roots as dataroot_gt has
+    # degraded images, paired by key, in place of `degradation`; as many roots as dataroot_gt has
     dataroot_lq: Dataroot | None = None
-    degradation: Mapping = field(default_factory=dict)  # ranges of Eq. 4, see `DegradationRanges`
+    # `type`: `gpen` (Eq. 4, the default), `realesrgan`, `gfpgan` or `module.Class`; and its keys, for Eq. 4 those of
+    # `DegradationRanges`
+    degradation: Mapping = field(default_factory=dict)
     # fraction of pairs with `mild_degradation`, from which the network learns to leave good faces unchanged
     mild_prob: float = 0.0
-    mild_degradation: Mapping = field(default_factory=dict)  # ranges of the mild pairs, see `DegradationRanges`
+    mild_degradation: Mapping = field(default_factory=dict)  # the degradation of the mild pairs, as `degradation`
     gray_prob: float = 0.0  # fraction of faces made gray, input and ground truth (training only)
     # fraction of faces made monochrome with a tint such as sepia, input and ground truth (training only)
     tint_prob: float = 0.0
@@ -47,8 +49,8 @@ class DegradationOptions(PairOptions):
             got = f"given together with dataroot_lq {self.dataroot_lq}, whose images are degraded already"
             problems.append(OptionError(f"{where}:degradation", got, "one of the two", "Remove one of them."))
         for name in ("degradation", "mild_degradation"):
-            ranges = getattr(self, name)
-            problems += collect_errors(lambda: DegradationRanges.from_options(ranges, f"{where}:{name}"))  # noqa: B023
+            given = getattr(self, name)
+            problems += collect_errors(lambda: check_degradation(given, f"{where}:{name}", self.out_size))  # noqa: B023
         for name in ("mild_prob", "gray_prob", "tint_prob", "color_jitter"):
             if not 0 <= getattr(self, name) <= 1:
                 problems.append(OptionError(f"{where}:{name}", f"got {getattr(self, name)}", "a number from 0 to 1"))
@@ -57,7 +59,7 @@ class DegradationOptions(PairOptions):
             problems.append(OptionError(f"{where}:gray_prob and tint_prob", got, "a sum of at most 1"))
         if self.mild_prob and not self.mild_degradation:
             got = f"missing, and mild_prob is {self.mild_prob}"
-            problems.append(OptionError(f"{where}:mild_degradation", got, "the ranges of the mild pairs"))
+            problems.append(OptionError(f"{where}:mild_degradation", got, "the degradation of the mild pairs"))
         if self.references is not None:
             problems += collect_errors(lambda: self.reference_options(where))
         return [*super().value_problems(where), *problems]
@@ -88,7 +90,7 @@ class DegradationOptions(PairOptions):
 
 @register("dataset")
 class GPENDegradationDataset(GPENPairDataset):
-    """Faces and their degraded versions by Eq. 4. Items and errors as in `GPENPairDataset`.
+    """Faces and their degraded versions, by Eq. 4 or another degradation. Items and errors as in `GPENPairDataset`.
 
     With ``references`` an item also has ``ref`` (3, out_size, out_size), another face of the person: any of them in
     training, always the same in validation. It is mirrored as the face is, and not degraded, gray or tinted.
@@ -99,8 +101,8 @@ class GPENDegradationDataset(GPENPairDataset):
     def __init__(self, opt: Mapping):
         super().__init__(opt)
         where = f"datasets:{self.options.phase}"
-        self.ranges = DegradationRanges.from_options(self.options.degradation, f"{where}:degradation")
-        self.mild_ranges = DegradationRanges.from_options(self.options.mild_degradation, f"{where}:mild_degradation")
+        self._degrade = build_degradation(self.options.degradation, f"{where}:degradation")
+        self._degrade_mildly = build_degradation(self.options.mild_degradation, f"{where}:mild_degradation")
         self._lq = self.options.source("dataroot_lq", where) if self.options.dataroot_lq else None
         self._references = None
         if self.options.references is not None:
@@ -139,8 +141,8 @@ class GPENDegradationDataset(GPENPairDataset):
         if self._lq is None:
             # An option that is off uses no random number, so that the pairs of older option files stay the same.
             mild = self.options.mild_prob > 0 and rng.random() < self.options.mild_prob
-            recipe = sample_recipe(self.mild_ranges if mild else self.ranges, rng)
-            return {"lq": self._tensor(degrade_lowres(face, recipe), self.in_size)}
+            degrade = self._degrade_mildly if mild else self._degrade
+            return {"lq": self._tensor(degrade(face, rng), self.in_size)}
         lq = self._lq.read(key)[:, :: -1 if mirrored else 1]
         return {"lq": self._tensor(resize_square(lq, min(lq.shape[:2])), self.in_size), "lq_path": self._lq.name(key)}
 

@@ -10,7 +10,8 @@ import numpy as np
 import torch
 
 from gpen_plugin.config.schema import build
-from gpen_plugin.data.degradation import DegradationRanges, degrade, resize_bilinear, sample_recipe
+from gpen_plugin.data.degradation import resize_bilinear
+from gpen_plugin.data.degradation_types import build_degradation, check_degradation
 from gpen_plugin.data.gpen_face_dataset import GPENPairDataset, PairOptions, check_pairs, collect_errors
 from gpen_plugin.data.roots import Dataroot
 from gpen_plugin.data.segmentation_labels import (
@@ -116,15 +117,15 @@ def _render(mask: np.ndarray, points: list[np.ndarray], width: int, max_covered:
 class ColorizationOptions(PairOptions):
     """The keys of a `GPENColorizationDataset` in an option file: those of `PairOptions`, and this."""
 
-    # ranges of Eq. 4, see `DegradationRanges`, to restore and color old photographs at once; ~ for gray alone
+    # as that of a `GPENDegradationDataset`, to restore and color old photographs at once; ~ for gray alone
     degradation: Mapping | None = None
 
     def value_problems(self, where: str) -> list[GPENError]:
         problems = super().value_problems(where)
-        return problems if self.degradation is None else [*problems, *collect_errors(lambda: self.ranges(where))]
-
-    def ranges(self, where: str) -> DegradationRanges:
-        return DegradationRanges.from_options(self.degradation, f"{where}:degradation")
+        if self.degradation is not None:
+            key = f"{where}:degradation"
+            problems += collect_errors(lambda: check_degradation(self.degradation, key, self.out_size))
+        return problems
 
 
 @register("dataset")
@@ -136,13 +137,11 @@ class GPENColorizationDataset(GPENPairDataset):
     def __init__(self, opt: Mapping):
         super().__init__(opt)
         where = f"datasets:{self.options.phase}"
-        self.ranges = None if self.options.degradation is None else self.options.ranges(where)
+        given = self.options.degradation
+        self._degrade = None if given is None else build_degradation(given, f"{where}:degradation")
 
     def _lq_entries(self, key: str, face: np.ndarray, mirrored: bool, rng: np.random.Generator) -> dict:
-        if self.ranges is None:
-            lq = resize_bilinear(face, self.in_size)
-        else:
-            lq = degrade(face, sample_recipe(self.ranges, rng), self.in_size)
+        lq = resize_bilinear(face if self._degrade is None else self._degrade(face, rng), self.in_size)
         return {"lq": self._tensor(to_gray(lq))}
 
 

@@ -5,7 +5,7 @@ import re
 import typing
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
 
@@ -13,7 +13,7 @@ import numpy as np
 
 from gpen_plugin.baselines.method import Sample
 from gpen_plugin.config.schema import build, check
-from gpen_plugin.data.degradation import DegradationRanges, DegradationRecipe, degrade_lowres, sample_recipe
+from gpen_plugin.data.degradation_types import build_degradation, check_degradation
 from gpen_plugin.data.image_source import ImageSource, open_source, resize_square
 from gpen_plugin.data.references import ReferenceOptions, References
 from gpen_plugin.data.rng import rng_from_key
@@ -175,12 +175,14 @@ class BlindOptions(FacesOptions):
     """The keys of ``bfr``."""
 
     seed: int = 0  # of the degradations
-    degradation: Mapping = field(default_factory=dict)  # the keys of `DegradationRanges`; the paper's ranges by default
+    # `type`: `gpen` (Eq. 4, the default), `realesrgan`, `gfpgan` or `module.Class`; and its keys, for Eq. 4 those of
+    # `DegradationRanges`, by default the paper's ranges
+    degradation: Mapping = field(default_factory=dict)
 
     def value_problems(self, where: str) -> list[GPENError]:
         problems = super().value_problems(where)
         try:
-            DegradationRanges.from_options(self.degradation, f"{where}:degradation")
+            check_degradation(self.degradation, f"{where}:degradation", self.out_size)
         except GPENError as error:
             problems.append(error)
         return problems
@@ -278,7 +280,7 @@ class _DegradedFaces(_Faces):
 
 
 class BlindRestoration(_DegradedFaces):
-    """``bfr`` (Tables 1 and 2 of the paper): Eq. 4 with a recipe per image, from the seed and the image's key."""
+    """``bfr`` (Tables 1 and 2 of the paper): Eq. 4, or another degradation, by the seed and the image's key."""
 
     # Bilinearly enlarged, the inputs equal those of a `GPENDegradationDataset` in validation with the same options.
 
@@ -288,24 +290,17 @@ class BlindRestoration(_DegradedFaces):
     def __init__(self, options: BlindOptions, where: str):
         super().__init__(options, where)
         self._seed = options.seed
-        self._ranges = DegradationRanges.from_options(options.degradation, f"{where}:degradation")
+        self._degrade = build_degradation(options.degradation, f"{where}:degradation")
         self.conditions = [""]
 
     def options(self) -> dict:
-        ranges = {
-            name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self._ranges).items()
-        }
-        return {**super().options(), "seed": self._seed, "degradation": ranges}
+        return {**super().options(), "seed": self._seed, "degradation": self._degrade.options()}
 
     def degradation(self, key: str, condition: str) -> str:
-        return str(self.recipe(key))
-
-    def recipe(self, key: str) -> DegradationRecipe:
-        """The degradation of an image."""
-        return sample_recipe(self._ranges, rng_from_key(self._seed, key))
+        return self._degrade.describe(rng_from_key(self._seed, key))
 
     def _degraded(self, truth: np.ndarray, key: str, condition: str) -> np.ndarray:
-        return degrade_lowres(truth, self.recipe(key))
+        return self._degrade(truth, rng_from_key(self._seed, key))
 
 
 class SuperResolution(_DegradedFaces):

@@ -29,8 +29,9 @@ def pairs(faces, tmp_path):
     return {"type": "pairs", "dataroot_lq": str(tmp_path / "lq"), "dataroot_gt": str(tmp_path / "gt")}
 
 
-def test_bfr_equals_the_validation_data_set(faces):
-    data = {"dataroot_gt": str(faces), "out_size": 24, "seed": 5, "degradation": SMALL}
+@pytest.mark.parametrize("degradation", [SMALL, {"type": "realesrgan", "scale": 2}])
+def test_bfr_equals_the_validation_data_set(faces, degradation):
+    data = {"dataroot_gt": str(faces), "out_size": 24, "seed": 5, "degradation": degradation}
     protocol = build_protocol({"type": "bfr", **data})
     dataset = GPENDegradationDataset(
         {**data, "name": "val", "type": "GPENDegradationDataset", "phase": "val", "value_range": [0, 1]}
