@@ -10,7 +10,7 @@ import numpy as np
 
 from gpen_plugin.errors import OptionError
 from gpen_plugin.evaluate.protocols import NTIRE_THRESHOLDS
-from gpen_plugin.evaluate.results import Column, Results
+from gpen_plugin.evaluate.results import Column, Results, with_unique_labels
 
 MAX_BELOW = 10  # faces below the threshold that pass the gate
 GATE = "identity"  # name of the metric of the gate
@@ -40,7 +40,7 @@ def check_metrics(metrics: Mapping) -> None:
 
 def add_score(results: Results) -> None:
     """Add the columns of the gate and of the score, and a note for each method that fails the gate."""
-    results.columns += [BELOW, SCORE]
+    results.columns = with_unique_labels([*results.columns, BELOW, SCORE])
     columns = {column.name: column for column in results.columns}
     for row in results.rows:
         if not results.images.get(row.name):

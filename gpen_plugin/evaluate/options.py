@@ -10,7 +10,7 @@ from gpen_plugin.errors import GPENError, OptionError, join_errors
 from gpen_plugin.evaluate.cost import cost_columns
 from gpen_plugin.evaluate.measure import MetricColumn, metric_columns
 from gpen_plugin.evaluate.methods import read_entry
-from gpen_plugin.evaluate.ntire import check_metrics
+from gpen_plugin.evaluate.ntire import BELOW, SCORE, check_metrics
 from gpen_plugin.evaluate.protocols import Ntire
 from gpen_plugin.evaluate.results import slugify
 
@@ -159,6 +159,7 @@ class EvaluationOptions:
             else:
                 problems += _errors_of(lambda entry=entry, name=name: runs.extend(_check_entry(str(name), entry)))
         problems += _check_folders(runs)
+        problems += _check_names(options)
         problems += _check_compared(options, [run.name for run in runs])
         problems += _errors_of(lambda: check_reference(options.report.get("against"), [*map(str, options.methods)]))
         problems += _check_inputs_outside_output(options)
@@ -200,6 +201,14 @@ def _check_folders(runs: Sequence[Run]) -> Iterator[OptionError]:
             got = f"would share the folder {folder} with '{names[folder]}'"
             yield OptionError(f"methods:{run.method}", got, "names that differ in letters and digits")
         names.setdefault(folder, run.name)
+
+
+def _check_names(options: EvaluationOptions) -> Iterator[OptionError]:
+    """Metrics under the name of a column that the evaluation adds."""
+    added = [*options.cost, *((BELOW.name, SCORE.name) if options.protocol.get("type") == Ntire.kind else ())]
+    for name in added:
+        if name in options.metrics:
+            yield OptionError(f"metrics:{name}", "is the name of another column", "a name of its own", "Rename it.")
 
 
 def _check_compared(options: EvaluationOptions, methods: Sequence[str]) -> Iterator[OptionError]:

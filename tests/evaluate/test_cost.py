@@ -7,6 +7,7 @@ from helpers.small_evaluation import given, run, state_dict, weights  # noqa: F4
 from gpen_plugin.baselines.method import Sample
 from gpen_plugin.errors import OptionError
 from gpen_plugin.evaluate.cost import cost_columns, machine, measure_cost
+from gpen_plugin.evaluate.options import EvaluationOptions
 from gpen_plugin.evaluate.results import merge_results
 from gpen_plugin.evaluate.stats import Summary
 from gpen_plugin.evaluate.tables import compare_markdown, latex, markdown
@@ -54,6 +55,13 @@ def test_interpolation_has_no_parameters(tmp_path):
 def test_unknown_cost_is_refused():
     with pytest.raises(OptionError, match="cost: got flops; expected some of parameters, multiply_adds, seconds"):
         cost_columns(["flops"])
+
+
+def test_metric_does_not_take_the_name_of_a_cost(given):
+    given["metrics"]["seconds"] = given["metrics"]["psnr"]
+    EvaluationOptions.from_mapping(given)
+    with pytest.raises(OptionError, match="metrics:seconds: is the name of another column"):
+        EvaluationOptions.from_mapping({**given, "cost": ["seconds"]})
 
 
 def test_cost_stands_beside_the_metrics(given, tmp_path):
