@@ -25,9 +25,9 @@ def pytest_configure(config):
 
 
 # Files of the longest time come first, or one process would still be busy with them when all others have ended.
-SLOW = ("test_distributed", "test_host_checkouts", "test_crash_safety", "test_exporter", "test_precision")
-SLOW += ("test_web_browser", "test_foreign_runs", "test_start_up", "test_preflight", "test_doctor", "test_web_serving")
-SLOW += ("test_gan_prior_model", "test_embedding", "test_video_writer", "test_page_browser", "test_without_host")
+SLOW = ("test_distributed", "test_crash_safety", "test_exporter", "test_precision", "test_web_browser")
+SLOW += ("test_preflight", "test_embedding", "test_gan_prior_model", "test_video_writer", "test_gpen_model")
+SLOW += ("test_page_browser", "test_restore_outputs", "test_inference", "test_dfdnet")
 
 
 def pytest_collection_modifyitems(items):
