@@ -47,6 +47,7 @@ from .metrics.swd import calculate_swd as calculate_swd
 from .models.gan_prior_model import GPENPriorModel as GPENPriorModel
 from .models.gpen_model import GPENModel as GPENModel
 from .models.restoration_gan_model import RestorationGANModel as RestorationGANModel
+from .restore.network import load as load
 from .restore.restore_batch import RestoreBatch as RestoreBatch
 from .restore.restorer import Restorer as Restorer
 from .version import __version__ as __version__

@@ -5,7 +5,7 @@ import inspect
 import json
 import os
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from os import PathLike
 from pathlib import Path
@@ -18,7 +18,7 @@ from torch import nn
 
 from gpen_plugin.archs.gpen_arch import GPEN
 from gpen_plugin.archs.inference import fuse
-from gpen_plugin.archs.key_maps import PriorKind, foreign_filters, from_authors
+from gpen_plugin.archs.key_maps import Kind, PriorKind, foreign_filters, from_authors
 from gpen_plugin.archs.published_files import published_network, to_basicsr
 from gpen_plugin.checkpoints import checkpoint
 from gpen_plugin.checkpoints.download import find_weights
@@ -341,16 +341,47 @@ def open_network(
     return network
 
 
+def load(
+    # a released name (``GPEN-BFR-512``, downloaded if needed), or a file of any layout that `gpen-convert` reads: GPEN,
+    # priors and discriminators of ours, of BasicSR, of GPEN's authors, and published priors
+    model: str | PathLike,
+    key: str | None = None,  # entry of the file; None prefers the averaged weights
+    device: str | torch.device = "cpu",  # see `select_device`
+) -> nn.Module:
+    """A network with its weights, in eval mode, with its parameters: `GPEN`, a `GANPrior` or `GPENDiscriminator`.
+
+    Sizes and widths are those of the tensors. `Restorer` restores photographs, and `fuse` makes a GPEN faster.
+    Errors: CheckpointError, MissingFileError as in `open_network`.
+    """
+    device, path = select_device(device, mps=True), Path(os.path.expanduser(model))
+    known = zoo.get_released(path.name)
+    if not path.is_file():
+        path = _find_file(model, known, kinds=None)
+    net, spec = _read_network(path, key)
+    if known is not None:
+        known.check(spec, str(path))
+        if not known.is_ours:
+            zoo.print_license_once()
+    return net.to(device).eval()
+
+
 def read_gpen(
     weights: str | PathLike,  # a file of ours, of BasicSR or of GPEN's authors; its tensors determine sizes and widths
     key: str | None = None,  # entry of the file; None prefers the averaged weights
 ) -> tuple[GPEN, checkpoint.NetworkSpec]:
     """Build the GPEN of a file, on the CPU. CheckpointError if it cannot be read or is not a whole GPEN."""
+    return _read_network(weights, key, "GPEN")
+
+
+def _read_network(
+    weights: str | PathLike, key: str | None, kind: Kind | None = None
+) -> tuple[nn.Module, checkpoint.NetworkSpec]:
+    """The network of a file, of one `kind` or any."""
     state = checkpoint.read(weights, key)
     spec = checkpoint.infer_spec(state, str(weights))
-    if spec.kind != "GPEN":
+    if kind not in (None, spec.kind):
         raise CheckpointError(str(weights), f"holds {spec}", EXPECTED_GPEN, HINTS_BY_KIND[spec.kind])
-    net = GPEN(**spec.arguments())
+    net = checkpoint.build(spec)
     problems = checkpoint.differences(from_authors(state), net.state_dict()) or foreign_filters(net, state)
     if problems:
         got = f"holds {spec}, but not as it is built here ({checkpoint.shown(problems)})"
@@ -385,16 +416,16 @@ def _open_weights(
     return TorchNetwork(net, device, precision, conventions, f"{spec}, {path.name}")
 
 
-def _find_file(model: str | PathLike, known: ReleasedModel | None) -> Path:
-    """The file of a released model by its name; an error for anything else."""
+def _find_file(model: str | PathLike, known: ReleasedModel | None, kinds: Collection[Kind] | None = ("GPEN",)) -> Path:
+    """The file of a released model, of one of `kinds` or any, by its name; an error for anything else."""
     name = Path(model).name
     if known is not None and name == str(model) and not name.lower().endswith(".onnx"):
-        if known.kind == "GPEN":
+        if kinds is None or known.kind in kinds:
             return find_weights(known.file, where="model")
         raise CheckpointError(str(model), f"is a {known.spec}", EXPECTED_GPEN, HINTS_BY_KIND[known.kind])
     if os.path.isdir(model):
         raise CheckpointError(str(model), "is a folder", "a weight file", "Name a file in it.")
-    names = ", ".join(each.name for each in zoo.RELEASED.values() if each.kind == "GPEN")
+    names = ", ".join(each.name for each in zoo.RELEASED.values() if kinds is None or each.kind in kinds)
     meant = zoo.suggest(name)
     hint = f"Did you mean {meant}?" if meant else "Check the path."
     raise CheckpointError(str(model), "there is no such file", f"a weight file, or one of {names}", hint)

@@ -1,5 +1,6 @@
 """The files of docs/EXTENDING.md, in one small training each, and a sweep over two seeds that ends in a table."""
 
+import importlib
 import re
 import sys
 
@@ -22,7 +23,7 @@ def page(tmp_path, monkeypatch, faces):
     for name, code in FILES.items():
         (tmp_path / name).write_text(code)
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "path", [*sys.path])
+    monkeypatch.setattr(sys, "path", [*sys.path, str(tmp_path)])
     modules, kinds = {*sys.modules}, [getattr(registry, f"{kind}_REGISTRY")._obj_map for kind in KINDS]
     before = [{**held} for held in kinds]
     yield lambda name, option_file: lines_for(name, option_file)
@@ -63,7 +64,7 @@ def imports(tmp_path, *names: str) -> list[str]:
 
 
 def test_each_file_is_short():
-    assert len(FILES) == 6
+    assert len(FILES) == 7
     for name, code in FILES.items():
         assert len(code.splitlines()) < MAX_LINES, name
 
@@ -121,3 +122,20 @@ def test_own_prior_in_both_stages(page, prior_options, options, train, tmp_path)
     add(options, page("own_prior.py", "gpen_finetune"))
     options["path"]["pretrain_prior"] = str(prior)
     assert (train(options) / "models/net_g_latest.pth").exists()
+
+
+def test_own_loop(page, faces, tmp_path):
+    import torch
+
+    from gpen_plugin import GPENDiscriminator, GPENPrior
+
+    own_loop = importlib.import_module("own_loop")
+    torch.manual_seed(0)
+    size = {"out_size": 32, "narrow": 0.0625, "channel_multiplier": 1}
+    prior = GPENPrior(**size, num_style_feat=16, num_mlp=2)
+    for name, net in (("prior.pth", prior), ("d.pth", GPENDiscriminator(**size))):
+        torch.save(net.state_dict(), tmp_path / name)
+    net_g = own_loop.train(str(faces), "prior.pth", "d.pth", iterations=2, batch_size=2)
+    moved = (net_g.decoder.constant - prior.constant).abs().max()
+    assert 0 < moved <= 2.5 * 0.0002  # Adam's second step is at most 1.41 times the rate here
+    assert all(parameter.isfinite().all() for parameter in net_g.parameters())

@@ -1,5 +1,7 @@
 """Networks by name and by file: the right one, fed and read as it was trained, or a message that says what is wrong."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
@@ -7,14 +9,18 @@ from helpers.published_folders import lonely_machine
 from helpers.small_networks import NETWORKS, SMALL, built, saved, weights
 from helpers.thread_counts import torch_threads
 
+from gpen_plugin.archs.gan_prior_arch import GPENPrior
 from gpen_plugin.archs.gpen_arch import GPEN
+from gpen_plugin.archs.gpen_discriminator_arch import GPENDiscriminator
 from gpen_plugin.archs.key_maps import to_authors
+from gpen_plugin.archs.stylegan1_prior_arch import StyleGAN1Prior
+from gpen_plugin.checkpoints.convert import to_layout
 from gpen_plugin.checkpoints.download import WeightFile
 from gpen_plugin.data.degradation import resize_bilinear
 from gpen_plugin.errors import CheckpointError, DataError, MissingFileError, ShapeError
 from gpen_plugin.restore import zoo
-from gpen_plugin.restore.network import FaceNetwork, open_network
-from gpen_plugin.restore.zoo import Conventions, ReleasedModel
+from gpen_plugin.restore.network import FaceNetwork, load, open_network
+from gpen_plugin.restore.zoo import DEFAULT, Conventions, ReleasedModel
 
 GPENS = [name for name in NETWORKS if name.startswith("GPEN ")]
 RELEASED_SMALL = ReleasedModel(
@@ -257,3 +263,33 @@ def test_the_true_architecture(folder):
     network, image = opened("GPEN-BFR-256"), face(0, 256, 256)
     assert network.template == "arcface"
     assert np.abs(network([image])[0] - by_hand(net, image)).max() < 1e-4
+
+
+CODES = {"num_style_feat": 16, "num_mlp": 2}
+
+
+@pytest.mark.parametrize(
+    ("make", "layout"),
+    [
+        (partial(GPEN, **CODES), "authors"),
+        (partial(GPENPrior, noise_mode="add", **CODES), "stylegan2"),
+        (GPENDiscriminator, "authors"),
+        (partial(StyleGAN1Prior, **CODES), "ours"),
+    ],
+)
+def test_load_gives_any_network_of_any_layout(tmp_path, make, layout):
+    net = make(32, narrow=0.0625)
+    torch.save({"params_ema": to_layout(net.state_dict(), layout)}, tmp_path / "net.pth")
+    loaded = load(tmp_path / "net.pth")
+    assert type(loaded) is type(net)
+    assert not loaded.training
+    assert all(parameter.requires_grad for parameter in loaded.parameters())
+    assert loaded.state_dict().keys() == net.state_dict().keys()
+    for key, tensor in net.state_dict().items():
+        assert torch.equal(loaded.state_dict()[key], tensor), key
+
+
+def test_load_takes_released_names():
+    assert isinstance(load(f"{DEFAULT}-D"), GPENDiscriminator)
+    with pytest.raises(CheckpointError, match=r"GPEN-BFR-521: there is no such file; .*GPEN-BFR-512-D"):
+        load("GPEN-BFR-521")
