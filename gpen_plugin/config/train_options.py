@@ -374,7 +374,7 @@ class LoggerOptions:
     wandb: Mapping | None = None  # BasicSR's section for Weights & Biases
     keep_last: int | None = None  # number of checkpoints to keep; a complete new one replaces the oldest. ~ keeps all
     # number of checkpoints to keep besides, of each metric of `val` on each data set those with the best values. A
-    # checkpoint counts if it was validated in its iteration
+    # checkpoint counts if it was validated in its iteration, since this key is set
     keep_best: int | None = None
     profile: Mapping | None = None  # profile some iterations, see `ProfileOptions`; ~ for none
 

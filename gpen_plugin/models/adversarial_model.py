@@ -427,7 +427,7 @@ class AdversarialModel(SRModel):
             self.metric_results = sums.results()
             for metric, value in self.metric_results.items():
                 self._update_best_metric_result(name, metric, value, current_iter)
-                if self.last_state is not None and self.last_state["iter"] == current_iter:
+                if self._keeps_best and self.last_state is not None and self.last_state["iter"] == current_iter:
                     self.validations.setdefault(name, {}).setdefault(metric, {})[current_iter] = float(value)
             self._log_validation_metric_values(current_iter, name, tb_logger)
         page = self.image_grid(sums) if self.opt["rank"] == 0 else None
@@ -521,6 +521,10 @@ class AdversarialModel(SRModel):
         train_state.write_state(self.opt["path"], self.last_state)
         train_state.prune_checkpoints(self.opt["path"], self.last_state["iter"], *self._kept_checkpoints())
         self.validations = train_state.validations_on_disk(self.opt["path"], self.validations)
+
+    @property
+    def _keeps_best(self) -> bool:
+        return bool((self.opt.get("logger") or {}).get("keep_best"))
 
     def _kept_checkpoints(self) -> tuple[int | None, set[int]]:
         """How many of the last checkpoints stay, and the iterations of the best."""

@@ -234,9 +234,6 @@ def test_killed_in_a_validation_only_its_best_result_is_lost(each, unstopped, tr
     assert wait(fork(doomed, tmp_path / "message")) == -signal.SIGKILL
     killed = left_by(train(each, tmp_path / "killed", "--auto_resume"))
     best = [run[state].pop("best_metric_results") for run in (whole, killed) for state in ("3.state", "6.state")]
-    del whole["3.state"]["validations"], killed["3.state"]["validations"]
-    for run in (whole, killed):
-        assert [*run["6.state"].pop("validations")["val"]["psnr"]][-1] == 6
     assert_same(whole, killed)
     assert best[2] == {}
     assert [metric["iter"] for metric in best[3]["val"].values()] == [6]
