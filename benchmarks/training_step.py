@@ -21,6 +21,7 @@ from measure import Comparison, check_close, compare, flop_of, not_measured, par
 from torch.nn import functional as F
 
 from gpen_plugin.losses import r1_penalty
+from gpen_plugin.models.gan_steps import Part
 from gpen_plugin.models.gpen_model import GPENModel
 from gpen_plugin.ops import force_implementation
 
@@ -150,7 +151,7 @@ def iteration_of(training: GPENModel | PlainTraining) -> tuple[Callable[[], None
     every = training.settings.net_d_reg_every
     return (
         lambda: training.optimize_parameters(every + 1),
-        lambda: training.lazy_r1(every, training.optimizer, training.gt),
+        lambda: training.lazy_r1(every, training.optimizer, [Part(training.gt)]),
     )
 
 
