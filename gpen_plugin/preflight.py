@@ -10,6 +10,7 @@ import math
 import os
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from copy import deepcopy
 from dataclasses import dataclass, fields
 from functools import partial
 from itertools import accumulate
@@ -42,7 +43,7 @@ from gpen_plugin.config.train_options import (
     optimizer_class,
 )
 from gpen_plugin.data.gpen_degradation_dataset import GPENDegradationDataset
-from gpen_plugin.data.gpen_face_dataset import GPENFaceDataset, normalized_range, stated_range
+from gpen_plugin.data.gpen_face_dataset import HOST_DATASETS, GPENFaceDataset, data_range
 from gpen_plugin.errors import CheckpointError, DataError, GPENError, OptionError, join_errors
 from gpen_plugin.host import is_our_own, is_ours, registered, resolve, state_to_resume, trains_ours
 from gpen_plugin.metrics.base import FEATURE_METRICS, NIQE_MIN_SIDE, check_direction, check_metric_keys, try_metric
@@ -273,7 +274,25 @@ def _datasets(run: Run) -> Iterator[GPENError]:
                 if data.get(key) and not os.path.exists(data[key]):
                     got = f"{data[key]} is not there"
                     problems.append(DataError(f"{where}:{key}", got, "a folder or LMDB", "Check the path."))
+            if not problems:
+                size = run.opt["network_g"].get("out_size")
+                with preserve_rng_state():
+                    problems = [
+                        *schema.try_call(lambda cls=cls, data=data, size=size: _read_one(cls, data, size), where)
+                    ]
         yield from problems
+
+
+def _read_one(cls: type, data: Mapping, size: int | None) -> None:
+    """Read the first image of one of BasicSR's sets, which check no options. OptionError: a key or its size."""
+    try:
+        item = cls(deepcopy(dict(data)))[0]
+    except KeyError as error:
+        raise OptionError(str(error.args[0]), "missing", f"a key that {cls.__name__} reads", "Add it.") from error
+    side = tuple(item["gt"].shape[1:]) if "gt" in item else None
+    if size and side not in (None, (size, size)):
+        got, hint = f"gives ground truth of {side[1]} x {side[0]} px", "Resize the images, or set gt_size."
+        raise OptionError("gt", got, f"network_g:out_size, {size}", hint)
 
 
 def _shapes(run: Run) -> Iterator[GPENError]:
@@ -517,13 +536,12 @@ PAIR_METRICS = (
     "calculate_rmse",
 )
 METRIC_FILE_KEYS = ("weights", "onnx", "model")  # keys of our metrics that name a file
-HOST_DATASETS = ("PairedImageDataset", "SingleImageDataset", "FFHQDataset")  # one folder a root; [0, 1], mean, std
 
 
 def _agreement(opt: Mapping) -> Iterator[GPENError]:
     """Sizes and value ranges that several sections share, where the generator is one of ours or derived from one.
 
-    Only our models ask other data sets for a range.
+    Only our models ask other data sets for a range, to which they convert it.
     """
     generator = opt.get("network_g") or {}
     network, ours = _class_of("arch", generator), trains_ours(opt)
@@ -543,7 +561,7 @@ def _agreement(opt: Mapping) -> Iterator[GPENError]:
             yield from _must_equal(f"{where}:out_size", data["out_size"], "out_size", size)
             yield from _must_equal(f"{where}:in_size", data.get("in_size") or data["out_size"], "in_size", in_size)
         if wanted and (ours or of_ours):
-            yield from _range_problem(data, where, wanted)
+            yield from _range_problem(data, where, wanted, converts=ours)
     names = [data.get("name") for data in opt["datasets"].values()]
     for phase, data in opt["datasets"].items():
         if ours and names.count(data.get("name")) > 1:
@@ -624,19 +642,21 @@ def _range_of_network(network: type, section: Mapping) -> list[float] | None:
     return _pair(section.get("value_range") or default)
 
 
-def _range_problem(data: Mapping, where: str, wanted: list[float]) -> Iterator[OptionError]:
-    """A data set with another value range than `wanted`, or with an unknown one."""
-    cls, stated = _class_of("dataset", data), stated_range(data)
-    if stated is not None:
-        yield from _must_equal(f"{where}:value_range", _pair(stated), "value_range", wanted)
-    elif isinstance(getattr(cls, "value_range", None), property):
-        return  # needs the object, which is not built yet
-    elif data.get("std") or cls.__name__ in HOST_DATASETS:
-        yield from _must_equal(f"{where}:mean and std", normalized_range(data), "value_range", wanted)
-    else:
-        expected = f"the range of its images; network_g:value_range is {wanted}"
+def _range_problem(data: Mapping, where: str, wanted: list[float], *, converts: bool) -> Iterator[OptionError]:
+    """A data set with an unknown value range, or with another than `wanted` in a model that does not convert it."""
+    cls, stated = _class_of("dataset", data), data_range(data)
+    key = f"{where}:value_range" if "value_range" in data or not data.get("std") else f"{where}:mean and std"
+    if stated is None:
+        got = "is a property" if isinstance(getattr(cls, "value_range", None), property) else "missing"
         hint = f"Write value_range: {wanted} if {cls.__name__} gives that, or give the class an attribute of it."
-        yield OptionError(f"{where}:value_range", "missing", expected, hint)
+        yield OptionError(key, got, f"the range of its images; network_g:value_range is {wanted}", hint)
+    elif _pair(stated) is None or stated[0] >= stated[1]:
+        yield OptionError(key, f"got {list(stated)}", "the lowest and the highest value", "Write [-1, 1] or [0, 1].")
+    elif data.get("std") and len({*zip(data.get("mean") or [0], data["std"], strict=False)}) > 1:
+        got = f"got {data.get('mean')} and {data['std']}"
+        yield OptionError(key, got, "one mean and one std for the three channels", "Use [0.5, 0.5, 0.5] for both.")
+    elif not converts:
+        yield from _must_equal(key, list(stated), "value_range", wanted)
 
 
 def _pair(value: object) -> list[float] | None:

@@ -77,7 +77,7 @@ def test_right_options_pass(options, prior_options, test_options):
         ("datasets:train:type", "GPENDegradation", "datasets:train:type.*Did you mean 'GPENDegradationDataset'"),
         ("datasets:train:dataroot_gt", "/not/there", "datasets:train:dataroot_gt: .*not/there"),
         ("datasets:val:out_size", 64, "datasets:val:out_size: got 64; expected network_g:out_size, 32"),
-        ("datasets:val:value_range", [0, 1], r"datasets:val:value_range: got \[0, 1\]"),
+        ("datasets:val:value_range", [1, 0], r"datasets:val:value_range: got \[1, 0\]"),
         ("datasets:train:use_hflop", True, "datasets:train:use_hflop: unknown key.*Did you mean 'use_hflip'"),
         ("datasets:train:degradation:jpeg_range", [50, 5], "datasets:train:degradation:jpeg_range"),
         ("val:metrics:psnr:type", "psnr", "val:metrics:psnr:type: got 'psnr'"),
@@ -131,7 +131,7 @@ def test_each_mistake_names_key_value_and_hint(options, path, value, message):
         ("network_d:out_size", 64, "network_d:out_size: got 64; expected network_g:out_size, 32"),
         ("datasets:train:out_size", 64, "datasets:train:out_size: got 64; expected network_g:out_size, 32"),
         ("datasets:train:degradation", {}, "datasets:train:degradation: unknown key"),
-        ("datasets:val:value_range", [0, 1], r"datasets:val:value_range: got \[0, 1\]"),
+        ("datasets:val:value_range", [1, 0], r"datasets:val:value_range: got \[1, 0\]"),
         ("path:pretrain_prior", "prior.pth", "path:pretrain_prior: got prior.pth; expected a training of GPENModel"),
     ],
 )
@@ -214,17 +214,30 @@ def test_wrong_size_is_reported_once(options):
         check_run(parsed(options))
 
 
-def test_images_without_ground_truth_need_the_networks_range(test_options, faces):
-    """BasicSR's own reader of LQ images gives [0, 1] unless options change it."""
+def test_mean_and_std_of_the_hosts_sets_are_one_range(test_options, faces):
     wild = {"name": "wild", "type": "SingleImageDataset", "dataroot_lq": str(faces), "io_backend": {"type": "disk"}}
     test_options["datasets"] = {"test_1": wild}
     test_options["val"]["metrics"] = None
-    with pytest.raises(
-        GPENError, match=r"test_1:mean and std: got \[0, 1\]; expected network_g:value_range, \[-1, 1\]"
-    ):
-        check_run(parsed(test_options, is_train=False))
+    check_run(parsed(test_options, is_train=False))
     wild |= {"mean": [0.5] * 3, "std": [0.5] * 3}
     check_run(parsed(test_options, is_train=False))
+    wild["mean"] = [0.4, 0.5, 0.5]
+    with pytest.raises(GPENError, match=r"test_1:mean and std: got \[0\.4, .*expected one mean and one std"):
+        check_run(parsed(test_options, is_train=False))
+
+
+def test_the_hosts_pairs_are_read_before_the_run(options, faces):
+    pairs = {"name": "t", "type": "PairedImageDataset", "dataroot_gt": str(faces), "dataroot_lq": str(faces)}
+    pairs |= {"io_backend": {"type": "disk"}, "num_worker_per_gpu": 0, "batch_size_per_gpu": 2}
+    pairs |= {"scale": 1, "phase": "train"}  # which BasicSR adds
+    options["datasets"]["train"] = pairs
+    with pytest.raises(GPENError, match="train:gt_size: missing; expected a key that PairedImageDataset reads"):
+        check_run(parsed(options))
+    pairs |= {"gt_size": 16, "use_hflip": True, "use_rot": False}
+    with pytest.raises(GPENError, match=r"datasets:train:gt: gives ground truth of 16 x 16 px; .*out_size, 32"):
+        check_run(parsed(options))
+    pairs["gt_size"] = 32
+    check_run(parsed(options))
 
 
 def test_other_models_of_the_host_are_left_alone_but_for_what_is_ours(options):

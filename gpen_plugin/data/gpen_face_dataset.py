@@ -2,7 +2,7 @@
 
 import logging
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Literal
@@ -314,18 +314,21 @@ def collect_errors(check: Callable[[], object]) -> list[GPENError]:
     return []
 
 
-def stated_range(data: Mapping) -> Sequence[float] | None:
-    """The value range that the options of a data set or its class state; None if neither does."""
+HOST_DATASETS = ("PairedImageDataset", "SingleImageDataset", "FFHQDataset")  # one folder a root; [0, 1], mean, std
+
+
+def data_range(data: Mapping) -> tuple[float, float] | None:
+    """The lowest and highest value of a data set's images, by its section of an option file.
+
+    From the key ``value_range``, the attribute of the class, or ``mean`` and ``std``; None if none of them says it.
+    """
     cls = resolve("dataset", data.get("type"))
     of_ours = isinstance(cls, type) and issubclass(cls, GPENFaceDataset)
     default = cls.options_class.value_range if of_ours else None
     stated = data.get("value_range") or getattr(cls, "value_range", default)
-    return stated if isinstance(stated, list | tuple) else None  # a property needs the object, which is not built
-
-
-def normalized_range(data: Mapping) -> list[float]:
-    """The value range of a data set of BasicSR after its ``mean`` and ``std``."""
-    if not data.get("std"):
-        return [0, 1]
-    mean, std = (data.get("mean") or [0])[0], data["std"][0]
-    return [round((value - mean) / std, 6) for value in (0, 1)]
+    if isinstance(stated, list | tuple):  # a property needs the object, which is not built
+        return tuple(stated)
+    if data.get("std") or getattr(cls, "__name__", None) in HOST_DATASETS:
+        mean, std = (data.get("mean") or [0])[0], (data.get("std") or [1])[0]
+        return tuple(round((value - mean) / std, 6) for value in (0, 1))
+    return None

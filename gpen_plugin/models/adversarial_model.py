@@ -22,13 +22,14 @@ from basicsr.utils.dist_util import master_only
 
 from gpen_plugin.checkpoints import checkpoint
 from gpen_plugin.config.train_options import AdversarialOptions, optimizer_class
+from gpen_plugin.data.gpen_face_dataset import data_range
 from gpen_plugin.errors import OptionError
 from gpen_plugin.host import EXIT_CODE, batch_index, before_each_batch, stop_signal, unwatch_signals, watch_signals
 from gpen_plugin.host.distributed import all_gather_object
 from gpen_plugin.images.grid import sheet
 from gpen_plugin.models import train_state
 from gpen_plugin.models.gan_steps import NaNGuard, Part, r1_step
-from gpen_plugin.models.loss_terms import CONTENT, Features, Losses, LossTerm, list_losses
+from gpen_plugin.models.loss_terms import CONTENT, Features, Losses, LossTerm, in_range, list_losses
 from gpen_plugin.models.monitors import DataWaitMonitor, IterationProfiler, peak_memory
 from gpen_plugin.models.train_state import changes_between, load_optimizers, recorded_options
 from gpen_plugin.models.validation import ImageNames, Images, MetricSums, compute_metrics, image_path
@@ -173,6 +174,8 @@ class AdversarialModel(SRModel):
         self.licenses: dict[str, dict] = {}  # entries of the files to write, by network: those of what it started from
         self.num_skipped = 0  # unreadable images that the data set replaced, since the start of this process
         self.settings = self.options_class(**opt["train"]) if opt["is_train"] else None
+        # value range of the batches: of the training set, and during a validation of its set; None: the networks'
+        self.data_range = data_range(opt["datasets"]["train"]) if opt["is_train"] else None
         # for the training state; now, because the host removes the scheduler's type when it builds it
         self.recorded = recorded_options(opt, self.settings) if opt["is_train"] else None
         self.iteration: int | None = None  # the last one that this process trained
@@ -303,12 +306,16 @@ class AdversarialModel(SRModel):
         update_ema(self.net_g_ema, self.get_bare_model(self.net_g), decay)
 
     def feed_data(self, data: dict) -> None:
-        """Take a batch: ``gt`` and, if present, ``lq`` and ``ref``, (N, 3, H, W), in the networks' value range."""
+        """Take a batch: ``gt`` and, if present, ``lq`` and ``ref``, (N, 3, H, W), in `data_range`.
+
+        They are converted to `value_range`.
+        """
         for name in BATCH:
             self.__dict__.pop(name, None)  # BasicSR would show and measure the last batch's
             if name in data:
                 layout = self.cpu_layout if self.device.type == "cpu" else torch.preserve_format
-                setattr(self, name, data[name].to(self.device, memory_format=layout))
+                images = data[name].to(self.device, memory_format=layout)
+                setattr(self, name, in_range(images, self.data_range, self.value_range))
         if "skipped" in data:
             self.num_skipped += int(data["skipped"].sum())
 
@@ -406,6 +413,7 @@ class AdversarialModel(SRModel):
         name = dataloader.dataset.opt["name"]
         options = self.opt["val"]
         names = ImageNames(dataloader.dataset) if save_img else None
+        of_training, self.data_range = self.data_range, data_range(dataloader.dataset.opt)
 
         def restore(batch: Mapping, index: int) -> Images:
             images = self.to_images(batch, index)
@@ -422,6 +430,7 @@ class AdversarialModel(SRModel):
             world_size=self.opt["world_size"],
             progress=options.get("pbar", False),
         )
+        self.data_range = of_training
         if sums.values:
             self._initialize_best_metric_results(name)
             self.metric_results = sums.results()

@@ -136,6 +136,10 @@ class GPENPriorModel(AdversarialModel):
                 self.sign_sum, self.sign_count = torch.zeros_like(self.sign_sum), 0
         return {**losses, "augment_p": torch.tensor(self.augmentation.p, device=self.device)}
 
+    @property
+    def value_range(self) -> tuple[float, float]:
+        return -1.0, 1.0
+
     def to_images(self, batch: Mapping, index: int) -> Images:
         """An EMA sample as ``result``, and the image of the set as ``gt``."""
         self.feed_data(batch)

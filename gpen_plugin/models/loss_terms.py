@@ -154,7 +154,7 @@ class LossTerm:
         on = self.entry.on
         if on == "feature":
             return self._named(self._of_features(*features))
-        images = [_in_range(image, value_range, self.entry.value_range) for image in (fake, real)]
+        images = [in_range(image, value_range, self.entry.value_range) for image in (fake, real)]
         return self._named(self.loss(images[0]) if on == "output" else self.loss(*images))
 
     def _of_features(self, fake: Sequence[torch.Tensor], real: Sequence[torch.Tensor]) -> object:
@@ -190,9 +190,9 @@ def term_names(name: str, count: int, perceptual: bool) -> list[str]:
     return [name, *(f"{name}_{number}" for number in range(2, count + 1))]
 
 
-def _in_range(image: torch.Tensor, given: Range, wanted: Range | None) -> torch.Tensor:
-    """An image of one value range in another."""
-    if wanted is None or tuple(wanted) == tuple(given):
+def in_range(image: torch.Tensor, given: Range | None, wanted: Range | None) -> torch.Tensor:
+    """An image of one value range in another; as it is if one of them is not known."""
+    if given is None or wanted is None or tuple(wanted) == tuple(given):
         return image
     (low, high), (new_low, new_high) = given, wanted
     return (image - low) / (high - low) * (new_high - new_low) + new_low

@@ -7,7 +7,7 @@ from functools import partial
 import torch
 
 from gpen_plugin.config.train_options import OptimizerOptions, RestorationOptions
-from gpen_plugin.data.gpen_face_dataset import normalized_range, stated_range
+from gpen_plugin.data.gpen_face_dataset import data_range
 from gpen_plugin.errors import OptionError
 from gpen_plugin.host import register
 from gpen_plugin.host.distributed import all_reduce_mean
@@ -66,7 +66,7 @@ class RestorationGANModel(AdversarialModel):
     def value_range(self) -> tuple[float, float]:
         of_network = getattr(self.get_bare_model(self.net_g), "value_range", None)
         data = next(iter(self.opt["datasets"].values()))
-        return of_network or stated_range(data) or normalized_range(data)
+        return of_network or data_range(data) or (0, 1)
 
     def optimize_parameters(self, current_iter: int) -> None:
         """One iteration: a step of G, a step of D on the same images, at times R1, then the average."""
