@@ -36,6 +36,7 @@ OPTION_SECTIONS: tuple[tuple[int, str, str, str, tuple[str, ...]], ...] = (
         (),
     ),
     (4, "io_backend", "", "IoBackend", ()),
+    (4, "label_weights", "", "LabelWeights", ()),
     (4, "Pairs", "What all data sets below take.", "PairOptions", ()),
     (4, "GPENDegradationDataset", "Blind face restoration.", "DegradationOptions", ()),
     (4, "degradation", "The ranges of Eq. 4: `type: gpen`, or no `type`.", "DegradationRanges", ()),

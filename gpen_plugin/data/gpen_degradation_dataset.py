@@ -108,7 +108,7 @@ class GPENDegradationDataset(GPENPairDataset):
         if self.options.references is not None:
             self._references = self.options.open_references(where)
             usable = self._references.select(self._gt.keys)
-            self.keys = usable[: self.options.num_images]
+            self._select(usable[: self.options.num_images], where)
             got = f"{len(usable)} of {len(self._gt.keys)} images have a reference; the others are left out"
             logging.getLogger("basicsr").info(f"{where}:references: {got}")
 

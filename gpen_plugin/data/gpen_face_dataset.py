@@ -2,7 +2,7 @@
 
 import logging
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Literal
@@ -12,10 +12,19 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
-from gpen_plugin.config.schema import validate
+from gpen_plugin.config.schema import build, validate
 from gpen_plugin.data.image_source import FolderSource, ImageSource, LmdbSource, TarSource, ZipSource, resize_square
+from gpen_plugin.data.labels import LabelWeights
 from gpen_plugin.data.rng import rng_from_key
-from gpen_plugin.data.roots import Dataroot, Root, SeveralSources, WeightedEpoch, first_keys, read_roots
+from gpen_plugin.data.roots import (
+    Dataroot,
+    Root,
+    SeveralSources,
+    WeightedEpoch,
+    first_keys,
+    groups_of_roots,
+    read_roots,
+)
 from gpen_plugin.errors import DataError, GPENError, OptionError, join_errors
 from gpen_plugin.host import register, resolve
 from gpen_plugin.host.data_cursor import SampleIndex
@@ -51,6 +60,8 @@ class FaceOptions:
     seed: int = 0  # seed of the set's random numbers
     # use only this many images of each root, the first in the order of their keys; ~ for all
     num_images: int | None = None
+    # how often an epoch has the images of each label (training only), see `LabelWeights`; ~: each image once
+    label_weights: Mapping | None = None
     on_error: Literal["raise", "skip"] = "raise"  # `skip` logs, counts and replaces unreadable images; `raise` stops
     scale: float = 1  # not used; BasicSR copies the top-level `scale` here
     num_worker_per_gpu: int = 0  # data loader: worker processes per GPU
@@ -72,6 +83,8 @@ class FaceOptions:
         if self.value_range[0] >= self.value_range[1]:
             got, hint = f"got {list(self.value_range)}", "Write [-1, 1] or [0, 1]."
             problems.append(OptionError(f"{where}:value_range", got, "the smaller number first", hint))
+        if self.label_weights is not None:
+            problems += collect_errors(lambda: self._label_weights(where))
         of_backend = validate(IoBackend, self.io_backend, f"{where}:io_backend")
         if not of_backend:
             problems += [error for key in ROOTS for error in collect_errors(lambda: self.roots(key, where))]  # noqa: B023
@@ -110,12 +123,30 @@ class FaceOptions:
             return open_one(paths[0], where)
         return SeveralSources([open_one(path, f"{where}:{number}") for number, path in enumerate(paths)])
 
-    def weighted_epoch(self, source: ImageSource, where: str) -> WeightedEpoch | None:
-        """The epoch of roots with weights, opened as `source`; None without them. Errors as in `WeightedEpoch`."""
+    def _label_weights(self, where: str) -> LabelWeights:
+        """The section ``label_weights``, checked; OptionError by key path."""
+        where = f"{where}:label_weights"
+        if self.phase != "train":
+            raise OptionError(where, f"given in {self.phase}", "weights in a training only", "Remove it.")
+        if not isinstance(self.dataroot_gt, str) and any(
+            isinstance(root, Mapping) and "weight" in root for root in self.dataroot_gt
+        ):
+            expected = "weights of roots or of labels"
+            raise OptionError(where, "given together with weights of dataroot_gt", expected, "Remove one of them.")
+        return build(LabelWeights, self.label_weights, where)
+
+    def weighted_epoch(self, keys: Sequence[str], where: str) -> WeightedEpoch | None:
+        """The epoch of these images by the weights of roots or labels; None without weights.
+
+        Errors as in `WeightedEpoch` and `LabelWeights`.
+        """
+        if self.label_weights is not None:
+            given = self._label_weights(where)
+            return WeightedEpoch(given.groups(keys, f"{where}:label_weights"), given.column)
         weights = [root.weight for root in self.roots("dataroot_gt", where)]
         if len(weights) == 1 or weights[0] is None:
             return None
-        return WeightedEpoch(first_keys(source, self.num_images), weights, f"{where}:dataroot_gt")
+        return WeightedEpoch(groups_of_roots(keys, weights, f"{where}:dataroot_gt"), "root")
 
 
 @register("dataset")
@@ -141,12 +172,16 @@ class GPENFaceDataset(Dataset):
         self.opt = opt
         self.options = self.options_class(**opt)
         self._gt = self.options.source("dataroot_gt", where)
-        self.keys = first_keys(self._gt, self.options.num_images)  # each image once
-        self._epoch = self.options.weighted_epoch(self._gt, where)
-        if self._epoch is not None:
-            logging.getLogger("basicsr").info(f"{where}:dataroot_gt: {self._epoch}")
+        self._select(first_keys(self._gt, self.options.num_images), where)
         self._warned: set[str] = set()
         self._warned_of_small = False
+
+    def _select(self, keys: Sequence[str], where: str) -> None:
+        """Set the images of the data set, each once, and how often an epoch has them."""
+        self.keys = keys
+        self._epoch = self.options.weighted_epoch(keys, where)
+        if self._epoch is not None:
+            logging.getLogger("basicsr").info(f"{where}:dataroot_gt: {self._epoch}")
 
     @classmethod
     def check_options(cls, opt: Mapping, where: str) -> None:
@@ -155,9 +190,9 @@ class GPENFaceDataset(Dataset):
         if not problems:
             options = cls.options_class(**opt)
             problems = options.value_problems(where) or collect_errors(lambda: options.check_sources(where))
-            if not problems and len(options.roots("dataroot_gt", where)) > 1:
-                source = options.source("dataroot_gt", where)
-                problems = collect_errors(lambda: options.weighted_epoch(source, where))
+            if not problems and (options.label_weights is not None or len(options.roots("dataroot_gt", where)) > 1):
+                keys = first_keys(options.source("dataroot_gt", where), options.num_images)
+                problems = collect_errors(lambda: options.weighted_epoch(keys, where))
         if problems:
             raise join_errors(problems)
 

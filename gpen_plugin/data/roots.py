@@ -80,37 +80,58 @@ def first_keys(source: ImageSource, number: int | None) -> list[str]:
     return source.first_keys(number) if isinstance(source, SeveralSources) else source.keys[:number]
 
 
-class WeightedEpoch:
-    """The images of an epoch in which each root has its weight: which image is at which index.
+@dataclass(frozen=True)
+class WeightedGroup:
+    """Images of one root or label."""
 
-    Every image is there at least once: the root with the most images per weight is passed through once, and others as
+    where: str  # key path of the weight
+    weight: float  # part of an epoch's images that are of this group, relative to the other weights
+    images: Sequence[int]  # their indices in the keys of the data set
+    name: str  # for the log
+
+
+def groups_of_roots(keys: Sequence[str], weights: Sequence[float], where: str) -> list[WeightedGroup]:
+    """The images of each root, whose number begins their keys."""
+    counts = Counter(int(key.partition("/")[0]) for key in keys)
+    ends = [*accumulate(counts[number] for number in range(len(weights)))]
+    return [
+        WeightedGroup(f"{where}:{number}:weight", weight, range(end - counts[number], end), "")
+        for number, (weight, end) in enumerate(zip(weights, ends, strict=True))
+    ]
+
+
+class WeightedEpoch:
+    """The images of an epoch in which each group, a root or a label, has its weight: which image is at which index.
+
+    Every image is there at least once: the group with the most images per weight is passed through once, and others as
     often as their weights demand. Of a part of a pass, the next epoch takes the images that follow, so that all images
-    of a root are used equally often. OptionError if an image would be there more than `MAX_REPEATS` times.
+    of a group are used equally often. OptionError if an image would be there more than `MAX_REPEATS` times.
     """
 
-    def __init__(self, keys: Sequence[str], weights: Sequence[float], where: str):
-        of_root = Counter(int(key.partition("/")[0]) for key in keys)
-        self._images = [of_root[number] for number in range(len(weights))]
-        per_weight = max(images / weight for images, weight in zip(self._images, weights, strict=True))
-        self._entries = [round(weight * per_weight) for weight in weights]
-        for number, (entries, images) in enumerate(zip(self._entries, self._images, strict=True)):
-            if entries > MAX_REPEATS * images:
-                times = f"{entries // images:,} times an epoch"
-                got = f"got {weights[number]:g}, which repeats each of {images} images {times}"
-                raise OptionError(f"{where}:{number}:weight", got, f"at most {MAX_REPEATS:,} times", "Lower it.")
+    def __init__(self, groups: Sequence[WeightedGroup], by: str):  # by: root, or the column of the labels
+        self._groups, self._by = groups, by
+        per_weight = max(len(group.images) / group.weight for group in groups)
+        self._entries = [round(group.weight * per_weight) for group in groups]
+        for group, entries in zip(groups, self._entries, strict=True):
+            if entries > MAX_REPEATS * len(group.images):
+                times = f"{entries // len(group.images):,} times an epoch"
+                got = f"got {group.weight:g}, which repeats each of {len(group.images)} images {times}"
+                raise OptionError(group.where, got, f"at most {MAX_REPEATS:,} times", "Lower it.")
         self._ends = [*accumulate(self._entries)]
-        self._first = [0, *accumulate(self._images)]
 
     def __len__(self) -> int:
         return self._ends[-1]
 
     def __str__(self) -> str:
-        parts = (f"{entries:,} from {images:,}" for entries, images in zip(self._entries, self._images, strict=True))
-        return f"an epoch of {len(self):,} images, by root {', '.join(parts)}"
+        parts = (
+            f"{group.name} {entries:,} from {len(group.images):,}".strip()
+            for group, entries in zip(self._groups, self._entries, strict=True)
+        )
+        return f"an epoch of {len(self):,} images, by {self._by} {', '.join(parts)}"
 
     def image(self, index: int, epoch: int) -> int:
-        """The image at an index of an epoch, as its index in `keys`."""
-        root = bisect_right(self._ends, index)
-        images, entries = self._images[root], self._entries[root]
-        position = index - (self._ends[root] - entries) + epoch * (entries % images)
-        return self._first[root] + position % images
+        """The image at an index of an epoch, as its index in the keys."""
+        number = bisect_right(self._ends, index)
+        images, entries = self._groups[number].images, self._entries[number]
+        position = index - (self._ends[number] - entries) + epoch * (entries % len(images))
+        return images[position % len(images)]

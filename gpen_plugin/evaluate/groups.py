@@ -3,18 +3,16 @@
 The groups come from a table of labels of the images.
 """
 
-import csv
 import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal, NamedTuple
 
 import numpy as np
 
-from gpen_plugin.data.image_source import without_suffix
-from gpen_plugin.errors import DataError, OptionError
+from gpen_plugin.data.labels import Labels, read_label_table
+from gpen_plugin.errors import OptionError
 from gpen_plugin.evaluate.options import ReportOptions
 from gpen_plugin.evaluate.results import Column, Results
 from gpen_plugin.evaluate.stats import CellIndex, Interval, Summary, percentile_intervals, resampled_means
@@ -25,15 +23,6 @@ MAX_GROUPS = 40  # more texts are names, not groups
 LEADING_NUMBER = re.compile(r"-?\d+(\.\d+)?")
 
 MIN_GROUP_IMAGES = 10  # images that an interval needs
-
-
-@dataclass(frozen=True)
-class Labels:
-    """A table of labels."""
-
-    columns: list[str]  # those that are used
-    # image as the table calls it, without an image's ending -> column -> label; empty where it has none
-    of_image: Mapping[str, Mapping[str, str]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,17 +47,8 @@ def read_labels(options: ReportOptions) -> Labels | None:
     """
     if options.labels is None:
         return None
-    where, path = "report:labels", Path(options.labels).expanduser()
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            lines = [line for line in csv.reader(file) if any(cell.strip() for cell in line)]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise DataError(where, f"{path} cannot be read ({error})", "a CSV file") from error
-    heads = [head.strip() for head in lines[0]] if lines else []
-    if len(heads) < 2 or len(set(heads)) < len(heads):
-        got = f"{path} begins with {', '.join(heads) or 'nothing'}"
-        raise DataError(where, got, "a head line: the image, and columns that differ in their names")
-    return Labels(_chosen(heads[1:], options.label_columns), _by_image(heads, lines[1:], f"{where}: {path}"))
+    table = read_label_table(options.labels, "report:labels")
+    return Labels(_chosen(table.columns, options.label_columns), table.of_image)
 
 
 def _chosen(there: Sequence[str], wanted: Sequence[str] | None) -> list[str]:
@@ -77,16 +57,6 @@ def _chosen(there: Sequence[str], wanted: Sequence[str] | None) -> list[str]:
         got = f"got {', '.join(missing)}, which the labels do not have"
         raise OptionError("report:label_columns", got, "some of " + ", ".join(there))
     return list(there if wanted is None else wanted)
-
-
-def _by_image(heads: Sequence[str], lines: Sequence[Sequence[str]], where: str) -> dict[str, dict[str, str]]:
-    found: dict[str, dict[str, str]] = {}
-    for line in lines:
-        image = without_suffix(line[0].strip())
-        if image in found:
-            raise DataError(where, f"'{image}' stands there twice", "one line per image, whatever its ending")
-        found[image] = {head: cell.strip() for head, cell in zip(heads[1:], line[1:], strict=False)}
-    return found
 
 
 def split_into_groups(labels: Labels, keys: Sequence[str]) -> tuple[list[Group], list[str]]:

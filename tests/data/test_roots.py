@@ -9,7 +9,7 @@ from basicsr.data.data_sampler import EnlargedSampler
 from helpers.training_images import write_faces
 
 from gpen_plugin.data.gpen_degradation_dataset import GPENDegradationDataset
-from gpen_plugin.data.roots import WeightedEpoch
+from gpen_plugin.data.roots import WeightedEpoch, groups_of_roots
 from gpen_plugin.errors import GPENError, OptionError
 from gpen_plugin.models.validation import ImageNames
 
@@ -40,7 +40,7 @@ def weighted(roots: list[str], weights: tuple[float, ...] = (2, 1, 0.5)) -> list
 )
 def test_weights_are_frequencies_and_images_of_a_root_are_used_equally(images, weights, entries):
     keys = [f"{root}/{number}" for root, count in enumerate(images) for number in range(count)]
-    order = WeightedEpoch(keys, weights, "here")
+    order = WeightedEpoch(groups_of_roots(keys, weights, "here"), "root")
     assert len(order) == sum(entries)
     epochs = math.lcm(*images)
     used: Counter[str] = Counter()
