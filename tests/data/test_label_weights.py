@@ -8,6 +8,7 @@ from helpers.training_images import write_faces
 
 from gpen_plugin.data.gpen_face_dataset import GPENFaceDataset
 from gpen_plugin.errors import GPENError
+from gpen_plugin.host.data_cursor import set_resume_iteration
 
 TABLE = "file,age,race\nface_0.png,0-2,A\nface_1.png,3,B\nface_2.png,3,B\nface_3.png,3,\nface_4.png,,A\nmore.png,9,Z\n"
 COMPLETE = {"weights": {"0-2": 2, 3: 1}, "other": 1}
@@ -15,6 +16,7 @@ COMPLETE = {"weights": {"0-2": 2, 3: 1}, "other": 1}
 
 @pytest.fixture
 def build(tmp_path):
+    set_resume_iteration(0, 0, 0)  # of an earlier test
     folder = str(write_faces(tmp_path / "faces", 5))
     (tmp_path / "labels.csv").write_text(TABLE)
 
