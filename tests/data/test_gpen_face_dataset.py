@@ -139,7 +139,7 @@ def test_first_images_only(folder):
         ({"dataroot_gt": "/not/there"}, "dataroot_gt: /not/there is not there"),
         ({"num_images": 0}, "num_images: got 0; expected a number above 0"),
         ({"dataset_enlarge_ratio": 0}, "dataset_enlarge_ratio: got 0; expected a number above 0"),
-        ({"io_backend": {"type": "zip"}}, "io_backend:type: got 'zip'"),
+        ({"io_backend": {"type": "rar"}}, "io_backend:type: got 'rar'"),
     ],
 )
 def test_wrong_options_name_their_key(folder, change, words):
