@@ -92,12 +92,12 @@ def parse_train(tmp_path, monkeypatch, write_options):
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_value_range_unlike_the_network_is_an_error(small, name):
+def test_another_value_range_is_fine_and_a_reversed_one_an_error(small, name):
     options = small(name) | {"is_train": True, "dist": False, "auto_resume": False}
+    options["datasets"]["val"]["value_range"] = [0, 1]
     check_run(options)
-    wrong = [0, 2]
-    options["datasets"]["val"]["value_range"] = wrong
-    with pytest.raises(ValueError, match=r"datasets:val:value_range: got \[0, 2\]; expected network_g:value_range"):
+    options["datasets"]["val"]["value_range"] = [1, 0]
+    with pytest.raises(ValueError, match=r"datasets:val:value_range: got \[1, 0\]; expected the smaller number first"):
         check_run(options)
 
 
