@@ -14,8 +14,6 @@ from typing import Literal, Protocol
 
 import cv2
 import numpy as np
-import torch
-from torch.nn import functional as F
 
 from gpen_plugin.config.schema import unknown_name, validate
 from gpen_plugin.data.degradation import (
@@ -215,6 +213,9 @@ def _filter(image: np.ndarray, kernel: np.ndarray) -> np.ndarray:
 
 def _resize(image: np.ndarray, size: tuple[int, int], mode: str) -> np.ndarray:
     """To (h, w, 3), by torch as Real-ESRGAN does: OpenCV's `area` is another filter where it enlarges."""
+    import torch
+    from torch.nn import functional as F
+
     planes = torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))[None]  # [1, 3, H, W]
     size = tuple(max(1, int(side)) for side in size)
     return F.interpolate(planes, size=size, mode=mode)[0].permute(1, 2, 0).contiguous().numpy()
@@ -412,6 +413,7 @@ class GFPGANDegradation:
         return result
 
     def _change_color(self, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        import torch
         from torchvision.transforms import functional  # here, because it takes seconds
 
         rgb = torch.from_numpy(np.ascontiguousarray(image[:, :, ::-1].transpose(2, 0, 1)))  # [3, H, W]

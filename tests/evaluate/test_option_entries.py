@@ -73,7 +73,7 @@ def in_small(entry: dict, folder: Path, faces: Path) -> dict:
 def test_there_is_something_to_build():
     assert {"table1", "table2", "table3", "wild"} <= {file.stem for file in FILES}
     assert len(ENTRIES) > 10
-    assert set(TYPES) - {"folder"} == {entry["type"] for entry in ENTRIES.values()}
+    assert set(TYPES) == {entry["type"] for entry in ENTRIES.values()}
     networks = {entry["network"]["type"] for entry in ENTRIES.values() if entry["type"] == "arch"}
     assert networks == set(SMALL_NETWORKS)
 

@@ -33,9 +33,9 @@ class CleanPython:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._server.stdin.close()
-        self._server.wait(TIME_LIMIT)
-        self._server.stdout.close()
+        # Its input may stay open: a worker of a data loader, a fork of this process, has it as well.
+        self._server.kill()
+        self._server.communicate()
 
     def _ask(self, **request: object) -> int:
         print(json.dumps(request), file=self._server.stdin, flush=True)
@@ -44,7 +44,14 @@ class CleanPython:
         return json.loads(answer)
 
     def start(
-        self, *arguments: str, cwd: Path, stdin: Path = os.devnull, stdout: Path, stderr: Path, **variables: str
+        self,
+        *arguments: str,
+        cwd: Path,
+        stdin: Path = os.devnull,
+        stdout: Path,
+        stderr: Path,
+        limit: int = TIME_LIMIT,
+        **variables: str,
     ) -> int:
         """Start Python with these arguments: ``-c PROGRAM``, ``-m MODULE`` or a script, and more.
 
@@ -54,13 +61,14 @@ class CleanPython:
             stdin: a file, as the next two; named pipes will do.
             stdout: replaced.
             stderr: replaced.
+            limit: seconds after which it is killed; 0 for never.
             variables: of the environment, beside or in place of those of this process.
         Returns:
             The process id.
         """
         files = {"stdin": str(stdin), "stdout": str(stdout), "stderr": str(stderr)}
         environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", **variables}
-        return self._ask(arguments=arguments, cwd=str(cwd), environment=environment, **files)
+        return self._ask(arguments=arguments, cwd=str(cwd), limit=limit, environment=environment, **files)
 
     def wait(self, pid: int) -> int:
         """The exit code of a process that `start` started; negative if it was killed."""
@@ -77,9 +85,9 @@ class CleanPython:
             )
 
 
-def execute(arguments: list[str], cwd: str, environment: dict[str, str], **files: str) -> None:
+def execute(arguments: list[str], cwd: str, limit: int, environment: dict[str, str], **files: str) -> None:
     """What a fork does."""
-    signal.alarm(TIME_LIMIT)
+    signal.alarm(limit)
     os.environ.clear()
     os.environ.update(environment)
     os.chdir(cwd)

@@ -38,11 +38,12 @@ class Ranks:
             os.mkfifo(pipe)
         path = os.pathsep.join([*map(str, Path(__file__).parents[1:3]), os.environ.get("PYTHONPATH", "")])
         words, errors = ("-m", "helpers.ranks"), self._folder / "stderr"
-        self._server = self._python.start(*words, cwd=self._folder, **pipes, stderr=errors, PYTHONPATH=path)
+        self._server = self._python.start(*words, cwd=self._folder, **pipes, stderr=errors, limit=0, PYTHONPATH=path)
         self._requests, self._answers = open(pipes["stdin"], "w"), open(pipes["stdout"])
         return self
 
     def __exit__(self, *_: object) -> None:
+        os.kill(self._server, signal.SIGKILL)  # see `CleanPython.__exit__`
         self._requests.close()
         self._answers.close()
         self._python.wait(self._server)
