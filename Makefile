@@ -9,7 +9,7 @@ VARIANTS ?=
 PY := $(VENV)/bin/python
 READY := $(VENV)/.ready-$(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])')
 
-.PHONY: help demo tables test lint format docs bench doctor clean
+.PHONY: help demo tables test lint format types docs bench doctor clean
 
 help:
 	@echo "make demo                         restore a portrait, then fine-tune the default model on drawn faces"
@@ -19,6 +19,7 @@ help:
 	@echo "make tables [FACES=...]           Tables 1, 2 and 3 for the networks of make demo VARIANTS=1"
 	@echo "make test [ARGS='-k hook']        run the tests"
 	@echo "make lint, make format            check or format the code"
+	@echo "make types                        check the type hints of the public modules with mypy"
 	@echo "make docs                         write docs/OPTIONS.md and docs/API.md from the docstrings"
 	@echo "make bench [ARGS='--device cuda'] measure the speed and write benchmarks/RESULTS.md"
 	@echo "make doctor                       check the installation"
@@ -46,6 +47,10 @@ lint: $(READY)
 format: $(READY)
 	$(PY) -m ruff check --fix .
 	$(PY) -m ruff format .
+
+types: $(READY)
+	$(PY) -m pip install -q -c constraints.txt mypy
+	$(PY) -m mypy
 
 docs: $(READY)
 	$(PY) docs/generate.py

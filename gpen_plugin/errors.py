@@ -68,7 +68,7 @@ class RegistryClashError(GPENError, KeyError):
     __str__ = Exception.__str__  # KeyError would print the repr, with quotes
 
 
-def join_errors(problems: list[GPENError]) -> GPENError:
+def join_errors(problems: Sequence[GPENError]) -> GPENError:
     """One error that lists all `problems`, so that a user can correct them at once."""
     if len(problems) == 1:
         return problems[0]

@@ -21,6 +21,8 @@ class SpectralConv2d(FoldedKernel):
     Spectral normalization (Miyato et al., ICLR 2018): one step of the power method at each training step.
     """
 
+    weight: nn.Parameter
+
     def __init__(self, in_channels: int, out_channels: int, size: int):
         super().__init__()
         self.weight = nn.Parameter(nn.init.orthogonal_(torch.empty(out_channels, in_channels * size**2)))
@@ -99,7 +101,7 @@ class BigGANBlock(nn.Module):
         self.first = in_channels is None
         self.final_norm = ConditionalNorm(out_channels, num_style_feat) if last else None
         self.to_rgb = SpectralConv2d(out_channels, 3, 3) if last else None
-        if self.first:
+        if in_channels is None:
             self.noise2 = MapInput(out_channels, "none" if noise_mode == "none" else "add")
             return
         joined = out_channels if noise_mode == "concat" else 0
@@ -120,7 +122,9 @@ class BigGANBlock(nn.Module):
         """Return the features (N, C, H, W) and, in the last block, the image (N, 3, H, W)."""
         z = latents[:, 0]
         x = self.noise2(x, noise) if self.first else self._residual(x, z, noise)
-        return x, None if self.to_rgb is None else self.to_rgb(self.final_norm(x, z))
+        if self.to_rgb is None or self.final_norm is None:
+            return x, None
+        return x, self.to_rgb(self.final_norm(x, z))
 
     def _residual(self, x, z, noise):
         y = F.interpolate(self.norm1(x, z), scale_factor=2, mode="nearest")

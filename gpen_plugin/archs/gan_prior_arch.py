@@ -56,13 +56,13 @@ class GANBlock(nn.Module):
         resample_kernel: Sequence[float],  # taps of the upsampling filter
     ):
         super().__init__()
-        first, width = in_channels is None, out_channels
+        width = out_channels
         self.conv0 = None
-        if not first:
+        if in_channels is not None:
             self.conv0 = StyledConv(in_channels, out_channels, num_style_feat, noise_mode, resample_kernel)
             width = self.conv0.out_channels
         self.conv1 = StyledConv(width, out_channels, num_style_feat, noise_mode)
-        self.to_rgb = ToRGB(self.conv1.out_channels, num_style_feat, None if first else resample_kernel)
+        self.to_rgb = ToRGB(self.conv1.out_channels, num_style_feat, None if in_channels is None else resample_kernel)
         self.noise_channels = self.sampled_channels = out_channels
         self.out_channels = self.conv1.out_channels
 
@@ -198,7 +198,7 @@ class GANPrior(nn.Module):
                 )
             codes = [torch.lerp(truncation_latent.expand_as(w), w, truncation) for w in codes]
         codes = [self._broadcast(w) for w in codes]
-        return codes[0] if len(codes) == 1 else self._mix(*codes, inject_index)
+        return codes[0] if len(codes) == 1 else self._mix(codes[0], codes[1], inject_index)
 
     def synthesize(
         self,

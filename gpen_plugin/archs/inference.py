@@ -10,6 +10,7 @@ import contextlib
 import copy
 import functools
 from collections.abc import Callable
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -116,7 +117,7 @@ class FusedConv2d(nn.Module):
         self.activate, self.down = layer.bias is not None, isinstance(layer, DownConv2d)
         gain = GAIN if self.activate else 1
         self.register_buffer("weight", (layer.weight.detach() * (layer.scale * gain)).to(dtype), persistent=False)
-        bias = (layer.bias.detach() * gain).to(dtype) if self.activate else None
+        bias = None if layer.bias is None else (layer.bias.detach() * gain).to(dtype)
         self.register_buffer("bias", bias, persistent=False)
         if self.down:
             self.register_buffer("kernel", layer.kernel, persistent=False)
@@ -168,7 +169,7 @@ class FusedStyledConv(nn.Module):
         gain = demodulation(self.power, style) * GAIN  # (N, O)
         if self.traceable:
             return self._forward_traceable(x, style, gain, noise)
-        x = x.to(self.weight.dtype)
+        x = cast(torch.Tensor, x).to(self.weight.dtype)
         if self._scales_features(x):
             features = self._convolve(x * style.to(x.dtype)[:, :, None, None], self.weight, None)
             own_bias = self.bias[: features.shape[1], None, None]
@@ -232,10 +233,10 @@ class FusedStyledConv(nn.Module):
             widths = [group.shape[1] for group in groups]
             weights = zip(groups, style.split(widths, dim=1), self.weight.split(widths, dim=1), strict=True)
             features = gain * sum(F.conv2d(x.to(dtype) * scale, w, padding=w.shape[2] // 2) for x, scale, w in weights)
-        groups = group_by_noise(self.noise_mode, features, noise)
+        with_noise = group_by_noise(self.noise_mode, features, noise)
         biases = self.bias[:, None, None].split(features.shape[1])
         results = []
-        for (x, added), bias in zip(groups, biases, strict=True):
+        for (x, added), bias in zip(with_noise, biases, strict=True):
             x = bias if x is None else x + bias
             x = x if added is None else x + added.to(dtype) * self.noise_weight
             results.append(F.leaky_relu(x, SLOPE).expand_as(features))

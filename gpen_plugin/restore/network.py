@@ -222,10 +222,13 @@ class FaceNetwork(Protocol):
 
     in_size: int  # side of the input
     out_size: int  # side of the output
-    description: str  # network, file, precision and device in one line
     template: str  # default face alignment; see `gpen_plugin.restore.alignment`
     alpha: float  # default weight of its result, 0 to 1
     task: str  # see `gpen_plugin.restore.tasks`
+
+    @property
+    def description(self) -> str:
+        """Network, file, precision and device in one line."""
 
     def __call__(
         self,
@@ -332,7 +335,7 @@ def open_network(
         raise CheckpointError(str(path), got, "weights or ONNX", hint)
     if path.suffix.lower() == ".onnx":
         _check_onnx_options(key, precision)
-        network = OnnxFaceNetwork(path, device, known)
+        network: OnnxFaceNetwork | TorchNetwork = OnnxFaceNetwork(path, device, known)
     else:
         network = _open_weights(path, key, device, precision, known)
     network.file = path
@@ -416,7 +419,7 @@ def _open_weights(
     return TorchNetwork(net, device, precision, conventions, f"{spec}, {path.name}")
 
 
-def _find_file(model: str | PathLike, known: ReleasedModel | None, kinds: Collection[Kind] | None = ("GPEN",)) -> Path:
+def _find_file(model: str | PathLike, known: ReleasedModel | None, kinds: Collection[str] | None = ("GPEN",)) -> Path:
     """The file of a released model, of one of `kinds` or any, by its name; an error for anything else."""
     name = Path(model).name
     if known is not None and name == str(model) and not name.lower().endswith(".onnx"):

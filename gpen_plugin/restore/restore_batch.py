@@ -101,15 +101,15 @@ class RestoreBatch:
             outputs.open()
             run = Runner(self.restorer, outputs, {}, aligned=self._aligned)
             for job, job_report in run([job for job, _ in jobs.values()]):
-                key, report, data = jobs[job.source][1], job_report.to_dict(), None
+                key, report = jobs[Path(job.source)][1], job_report.to_dict()
                 del report["source"], report["target"]
                 if "error" in report:
                     for path in (job.source, job.target):
                         report["error"] = report["error"].replace(str(path), files[key][0])
+                    results[key] = None, report
                 else:
-                    data = job.target.read_bytes()
+                    results[key] = job.target.read_bytes(), report
                     job.target.unlink()
-                results[key] = data, report
         return results
 
 

@@ -115,9 +115,8 @@ class Restorer:
         given = get_task(task or "restore") if task is None or isinstance(task, str) else task
         is_default = model is None and given.released == DEFAULT
         model = given.released if model is None else model
-        closed = isinstance(model, str | PathLike)
         arguments = {"key": key, "device": self.device, "precision": precision}
-        self.network = open_network(model, **arguments) if closed else model
+        self.network = open_network(model, **arguments) if isinstance(model, str | PathLike) else model
         task = task or self.network.task
         self.task = get_task(task) if isinstance(task, str) else task
         if keep_color and not self.task.keeps_gray:
