@@ -64,7 +64,7 @@ def imports(tmp_path, *names: str) -> list[str]:
 
 
 def test_each_file_is_short():
-    assert len(FILES) == 7
+    assert len(FILES) == 8
     for name, code in FILES.items():
         assert len(code.splitlines()) < MAX_LINES, name
 
@@ -103,6 +103,12 @@ def test_the_decoder_learns_late(page, options, train, tmp_path):
     first, second = (torch.load(folder / f"net_g_{n}.pth", weights_only=True)["params"] for n in (1, 2))
     same = {key for key in first if torch.equal(first[key], second[key])}
     assert same == {key for key in first if key.startswith("decoder.")}
+
+
+def test_own_term_of_the_loss(page, options, train, tmp_path):
+    options |= {"imports": imports(tmp_path, "own_consistency"), "model_type": "ConsistentModel", "val": None}
+    options["train"]["total_iter"] = 1
+    assert "l_g_consistency: " in next(train(options).glob("train_*.log")).read_text()
 
 
 def test_own_network(page, rival_options, train, tmp_path):
