@@ -18,7 +18,7 @@ from gpen_plugin.archs.gpen_arch import GPEN
 from gpen_plugin.data.rng import rng_from_key
 from gpen_plugin.errors import OptionError, ShapeError
 from gpen_plugin.images.color import to_float
-from gpen_plugin.restore.network import FaceNetwork, TorchNetwork
+from gpen_plugin.restore.network import TorchNetwork
 from gpen_plugin.restore.prior_sampler import MEAN_SAMPLES, SHARED_SEED
 
 LAYER_NAMES = {"coarse": "0-2", "middle": "3-6", "fine": "7-"}
@@ -109,8 +109,8 @@ def variation_of(
     )
 
 
-class VariedNetwork(FaceNetwork):
-    """One variant of a network, as a network.
+class VariedNetwork:
+    """One variant of a network, as a `FaceNetwork`.
 
     A variant depends on weights, variation and index only, on any device and in any batch; all faces get the same
     offset.
