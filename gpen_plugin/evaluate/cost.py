@@ -98,8 +98,10 @@ def cost_note(names: Sequence[str], rows: Sequence[str], device: torch.device, c
     """How the columns were measured, for the reader of the tables."""
     where = f" in the condition {condition}" if condition else ""
     heads = ", ".join(COLUMNS[name].label for name in names)
-    return (
-        f"{heads} of {', '.join(rows)}{where}: MACs are those of convolutions"
-        f" and matrix products; seconds per face are the median of up to {MAX_TIMED_FACES} single faces on"
-        f" {machine(device)}, without reading files."
-    )
+    explained = []
+    if "multiply_adds" in names:
+        explained.append("MACs are those of convolutions and matrix products")
+    if "seconds" in names:
+        timed = f"seconds per face are the median of up to {MAX_TIMED_FACES} single faces on {machine(device)}"
+        explained.append(f"{timed}, without reading files")
+    return f"{heads} of {', '.join(rows)}{where}{': ' if explained else ''}{'; '.join(explained)}."
