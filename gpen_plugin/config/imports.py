@@ -1,10 +1,11 @@
-"""`imports:` of an option file: the user's modules, whose classes are registered when they are imported."""
+"""Modules that an option file names: those of `imports:`, whose classes are registered, and of ``module.Class``."""
 
 import sys
 import traceback
 from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
+from types import ModuleType
 
 from gpen_plugin.errors import OptionError
 
@@ -29,6 +30,15 @@ def import_modules(names: object, folder: Path) -> None:
         raise OptionError("imports", f"got {names!r}", f"a list of {EXPECTED}")
     for name in names:
         _import(name, folder)
+
+
+def import_module_of(module: str, where: str) -> ModuleType:
+    """Import a module that an option names, as in ``module.Class``; OptionError if it cannot be imported."""
+    try:
+        return import_module(module)
+    except ImportError as error:
+        hint = f"Run: pip install {module.partition('.')[0]}; or list its file in imports."
+        raise OptionError(where, f"{module} cannot be imported ({error})", "an installed package", hint) from error
 
 
 def _import(name: str, folder: Path) -> None:

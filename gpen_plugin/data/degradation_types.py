@@ -9,12 +9,12 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, fields, is_dataclass
 from functools import partial
-from importlib import import_module
 from typing import Literal, Protocol
 
 import cv2
 import numpy as np
 
+from gpen_plugin.config.imports import import_module_of
 from gpen_plugin.config.schema import unknown_name, validate
 from gpen_plugin.data.degradation import (
     DegradationRanges,
@@ -140,13 +140,7 @@ def _import(name: object, where: str) -> Callable:
     if not module:
         raise unknown_name(name, ["gpen", *TYPES, "module.Class"], f"{where}:type")
     with suppress(AttributeError):
-        try:
-            found = getattr(import_module(module), attribute)
-        except ImportError as error:
-            hint = "Install it, or list its file in imports."
-            raise OptionError(
-                f"{where}:type", f"{module} cannot be imported ({error})", "module.Class", hint
-            ) from error
+        found = getattr(import_module_of(module, f"{where}:type"), attribute)
         if callable(found):
             return found
     raise OptionError(f"{where}:type", f"{module} has no {attribute} that can be called", "a class or a function")

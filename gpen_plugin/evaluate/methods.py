@@ -35,13 +35,13 @@ from gpen_plugin.baselines.psp import PSPMethod, PSPOptions, load_published
 from gpen_plugin.baselines.pulse import Pulse, PulseOptions
 from gpen_plugin.checkpoints import checkpoint, sha256_of
 from gpen_plugin.config import schema
+from gpen_plugin.config.imports import import_module_of
 from gpen_plugin.data.image_source import FolderSource, resize_square
 from gpen_plugin.errors import DataError, OptionError, ShapeError
 from gpen_plugin.restore.network import (
     build_network,
     describe_network,
     from_network,
-    import_module_of,
     load_network_weights,
     name_location,
     prepare_for_inference,

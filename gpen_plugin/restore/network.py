@@ -1,6 +1,5 @@
 """Networks that restore aligned faces, by file or by name, and the conversion of faces to tensors and back."""
 
-import importlib
 import inspect
 import json
 import os
@@ -9,7 +8,6 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from os import PathLike
 from pathlib import Path
-from types import ModuleType
 from typing import Literal, Protocol, get_args, runtime_checkable
 
 import numpy as np
@@ -23,6 +21,7 @@ from gpen_plugin.archs.published_files import published_network, to_basicsr
 from gpen_plugin.checkpoints import checkpoint
 from gpen_plugin.checkpoints.download import find_weights
 from gpen_plugin.config import schema
+from gpen_plugin.config.imports import import_module_of
 from gpen_plugin.data.degradation import resize_bilinear
 from gpen_plugin.errors import INSTALL_HOST, CheckpointError, DataError, OptionError, ShapeError
 from gpen_plugin.host import host_is_installed, registered, resolve
@@ -496,16 +495,6 @@ def load_network_weights(
         raise CheckpointError(f"{where}: {path}", got, "all tensors of this network and no others", hint)
     net.load_state_dict(fitting, strict=False)
     return len(own.keys() - fitting.keys())
-
-
-def import_module_of(module: str, where: str) -> ModuleType:
-    """Import a module that an option names; OptionError if it is not installed."""
-    try:
-        return importlib.import_module(module)
-    except ImportError as error:
-        package = module.partition(".")[0]
-        got, hint = f"{module} cannot be imported ({error})", f"Run: pip install {package}"
-        raise OptionError(where, got, "an installed package", hint) from error
 
 
 def name_location(where: str, read: Callable):
