@@ -9,6 +9,7 @@ from typing import Literal
 
 import torch
 
+from gpen_plugin.config.imports import import_module_of
 from gpen_plugin.config.schema import build, one_line, unknown_key
 from gpen_plugin.errors import GPENError, OptionError
 
@@ -29,7 +30,10 @@ def optimizer_class(name: str) -> type[torch.optim.Optimizer]:
     if inspect.isclass(found) and issubclass(found, torch.optim.Optimizer):
         return found
     module, _, attribute = name.rpartition(".")
-    for package in ADAN_PACKAGES if name == "Adan" else (module,) if module else ():
+    if module:
+        with suppress(AttributeError):
+            return getattr(import_module_of(module, "type"), attribute)
+    for package in ADAN_PACKAGES if name == "Adan" else ():
         with suppress(ImportError, AttributeError):
             return getattr(import_module(package), attribute)
     hint = "Run: pip install adan-pytorch." if name == "Adan" else "AdamW and SGD are of torch.optim."
