@@ -1,24 +1,19 @@
 """Check an option file before a run creates, renames or writes anything.
 
 BasicSR renames an earlier experiment of the same name as soon as it has read the options. So every problem that can be
-found is found here, and all are reported together by key path: sections, then what has to agree between them, then
-values that BasicSR takes without a check, which are tried.
+found is found here, and all are reported together by key path: sections and trials of their values, then what has to
+agree between them.
 """
 
 import inspect
 import math
 import os
-import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, fields
-from functools import partial
-from itertools import accumulate
 from pathlib import Path
 
 import torch
-from basicsr.losses.basic_loss import PerceptualLoss
-from basicsr.models import lr_scheduler
 from basicsr.models.sr_model import SRModel
 
 from gpen_plugin.archs.gan_prior_arch import GANPrior
@@ -28,11 +23,8 @@ from gpen_plugin.archs.layers import ShapesOnly
 from gpen_plugin.checkpoints import checkpoint
 from gpen_plugin.config import schema
 from gpen_plugin.config.train_options import (
-    CosineOptions,
     FileOptions,
-    LinearDecayOptions,
     LoggerOptions,
-    MultiStepOptions,
     OptimizerOptions,
     OptimOptions,
     PathOptions,
@@ -40,7 +32,6 @@ from gpen_plugin.config.train_options import (
     ProfileOptions,
     ValOptions,
     check_loggers,
-    optimizer_class,
 )
 from gpen_plugin.data.gpen_degradation_dataset import GPENDegradationDataset
 from gpen_plugin.data.gpen_face_dataset import HOST_DATASETS, GPENFaceDataset, data_range
@@ -48,7 +39,7 @@ from gpen_plugin.errors import CheckpointError, DataError, GPENError, OptionErro
 from gpen_plugin.host import is_our_own, is_ours, registered, resolve, state_to_resume, trains_ours
 from gpen_plugin.metrics.base import FEATURE_METRICS, NIQE_MIN_SIDE, check_direction, check_metric_keys, try_metric
 from gpen_plugin.metrics.fid import read_statistics
-from gpen_plugin.models.adversarial_model import TORCH_SCHEDULERS, AdversarialModel, LinearDecayLR, scheduler_class
+from gpen_plugin.models.adversarial_model import AdversarialModel
 from gpen_plugin.models.augment import AugmentOptions
 from gpen_plugin.models.gan_prior_model import GPENPriorModel, check_prior
 from gpen_plugin.models.gan_steps import logits_and_features
@@ -56,8 +47,8 @@ from gpen_plugin.models.gpen_model import GPENModel
 from gpen_plugin.models.loss_terms import LossEntry, list_losses
 from gpen_plugin.models.restoration_gan_model import RestorationGANModel
 from gpen_plugin.models.train_state import preserve_rng_state
+from gpen_plugin.models.trials import try_loss, try_optimizer, try_scheduler
 from gpen_plugin.nets.arcface import RecognitionSettings
-from gpen_plugin.nets.vgg import vgg19_of
 
 ADDED_BY_HOST = {"dist", "rank", "world_size", "auto_resume", "is_train", "root_path"}
 PATHS_ADDED_BY_HOST = {"models", "training_states", "log", "visualization"}
@@ -217,17 +208,17 @@ def _training(run: Run) -> Iterator[GPENError]:
         if train.get(name) is not None:
             problems = _section(target, train[name], f"train:{name}")
             if not problems and issubclass(target, OptimizerOptions):
-                problems = [*_try_optimizer(target, train[name], f"train:{name}")]
+                problems = [*try_optimizer(target, train[name], f"train:{name}")]
             yield from problems
     if run.model.setup_schedulers is stage.model.setup_schedulers:
-        yield from _scheduler(train["scheduler"], train["total_iter"], "train:scheduler")
+        yield from try_scheduler(train["scheduler"], train["total_iter"], "train:scheduler")
     try:
         entries = list_losses(opt)
     except GPENError as error:
         yield error
         return
     for entry in entries:
-        yield from [*_keys_of_class("loss", entry.options, entry.where)] or _try_loss(opt, entry)
+        yield from [*_keys_of_class("loss", entry.options, entry.where)] or try_loss(opt, entry)
 
 
 def _prior_settings(run: Run) -> Iterator[GPENError]:
@@ -673,114 +664,3 @@ def _reads_0_to_1(model: object) -> bool:
 
 def _is_a(cls: object, *bases: type) -> bool:
     return inspect.isclass(cls) and issubclass(cls, bases)
-
-
-# Values that BasicSR takes without a check: scheduler and losses.
-
-LOSS_MODULES = ("basicsr.losses.basic_loss", "basicsr.losses.gan_loss")
-HOST_SCHEDULERS = {
-    "MultiStepLR": (MultiStepOptions, lr_scheduler.MultiStepRestartLR),
-    "MultiStepRestartLR": (MultiStepOptions, lr_scheduler.MultiStepRestartLR),
-    "CosineAnnealingRestartLR": (CosineOptions, lr_scheduler.CosineAnnealingRestartLR),
-    "LinearDecayLR": (LinearDecayOptions, LinearDecayLR),
-}
-SCHEDULERS = (*HOST_SCHEDULERS, *TORCH_SCHEDULERS)
-
-
-def _scheduler(section: Mapping, total_iter: int, where: str) -> Iterator[GPENError]:
-    """Problems of a scheduler's options: keys, types, and exceptions until the last iteration."""
-    if "type" not in section:
-        yield OptionError(f"{where}:type", "missing", "one of " + ", ".join(SCHEDULERS), "Add the key.")
-        return
-    if not isinstance(section["type"], str) or section["type"] not in SCHEDULERS:
-        yield schema.unknown_name(section["type"], list(SCHEDULERS), f"{where}:type")
-        return
-    options = {key: value for key, value in section.items() if key != "type"}
-    if section["type"] in TORCH_SCHEDULERS:
-        scheduler = scheduler_class(section["type"])
-        problems = schema.validate(partial(scheduler, None), options, where, typed=False)
-        problems += schema.numbers_as_text(options, where)
-    else:
-        keys, scheduler = HOST_SCHEDULERS[section["type"]]
-        problems = schema.validate(keys, options, where)
-    yield from problems or _step_scheduler(scheduler, options, total_iter, where)
-
-
-def _try_optimizer(target: type, section: Mapping, where: str) -> Iterator[GPENError]:
-    """Build an optimizer and let it step, on parameters of the shapes that networks have."""
-    optim = target(**section)
-    parameters = [torch.nn.Parameter(torch.ones(shape)) for shape in ((2, 2, 1, 1), (2, 2), (2,), (1,))]
-    for parameter in parameters:
-        parameter.grad = torch.ones_like(parameter)
-    problems = [*schema.numbers_as_text(optim.arguments, where)]
-    build = partial(optimizer_class(optim.type), parameters, lr=optim.lr, **optim.arguments)
-    yield from problems or schema.try_call(lambda: build().step(), where)
-
-
-def _step_scheduler(scheduler: type, options: Mapping, total_iter: int, where: str) -> Iterator[GPENError]:
-    """Step a scheduler around each of its milestones and at the last iteration."""
-    periods = options.get("periods")
-    if periods and sum(periods) < total_iter - 1:  # its first step is at iteration 2
-        got = f"add up to {sum(periods)}, and train:total_iter is {total_iter}"
-        yield OptionError(f"{where}:periods", got, "at least train:total_iter", "Raise the last period.")
-        return
-    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
-    iteration = 0
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # it is stepped without its optimizer
-            trial = scheduler(optimizer, **options)
-            for iteration in _turning_points(options, total_iter):
-                trial.last_epoch = iteration - 1
-                trial.step()
-    except Exception as error:  # of any kind: BasicSR checks nothing
-        got = f"raises {schema.one_line(error)}" + (f" at iteration {iteration + 1}" if iteration else "")
-        yield OptionError(where, got, "values with which it reaches train:total_iter")
-
-
-def _turning_points(options: Mapping, total_iter: int) -> list[int]:
-    lists = [value for value in options.values() if isinstance(value, Sequence)]
-    named = [number for value in lists for number in (*value, *accumulate(value))]
-    around = {int(number) + step for number in named for step in (-1, 0, 1)} | {1, total_iter - 1}
-    return sorted(point for point in around if 1 <= point < total_iter)
-
-
-def _try_loss(opt: Mapping, entry: LossEntry) -> Iterator[GPENError]:
-    """Build a loss as the model will, and call it if it is one of BasicSR's plain ones."""
-    options, where = entry.options, entry.where
-    cls = resolve("loss", options["type"])
-    arguments = {key: value for key, value in options.items() if key != "type"}
-    if _is_a(cls, PerceptualLoss) and entry.on != "pixel":
-        yield OptionError(f"{where}:type", "got PerceptualLoss, which returns two losses", "a loss that returns one")
-    elif _is_a(cls, PerceptualLoss):
-        low = (entry.value_range or opt["network_g"].get("value_range") or (-1, 1))[0]
-        # without ImageNet's normalization images may enter in any range
-        if options.get("use_input_norm", True) and bool(options.get("range_norm")) != (low < 0):
-            expected = f"{str(low < 0).lower()}, for images from {low:g} to 1"
-            yield OptionError(f"{where}:range_norm", f"got {options.get('range_norm', False)}", expected)
-        else:
-            yield from _perceptual(cls, options, arguments, where)
-    elif cls.__module__ in LOSS_MODULES:
-        problems = [*schema.numbers_as_text(options, where)]
-        yield from problems or schema.try_call(lambda: _call_loss(cls(**arguments), entry.on), where)
-    else:  # weights that it does not find, for example
-        with preserve_rng_state():
-            yield from schema.try_call(lambda: cls(**arguments), where)
-
-
-def _perceptual(cls: type, options: Mapping, arguments: Mapping, where: str) -> Iterator[GPENError]:
-    """Build BasicSR's PerceptualLoss; it is not called, because its layers need larger images than 4 px."""
-    try:
-        with vgg19_of(options, where):
-            yield from schema.try_call(lambda: cls(**arguments), where)
-    except GPENError as error:
-        yield error
-
-
-def _call_loss(loss: torch.nn.Module, on: str) -> None:
-    given = torch.full((2, 3, 4, 4), 0.5, requires_grad=True)
-    more = {"logits": (True, False), "output": ()}.get(on, (torch.zeros(2, 3, 4, 4),))
-    value = loss(given, *more)
-    if not isinstance(value, torch.Tensor) or value.ndim:
-        shape = list(value.shape) if isinstance(value, torch.Tensor) else type(value).__name__
-        raise OptionError("reduction", f"the loss has the shape {shape}", "one number", "Set reduction to mean.")

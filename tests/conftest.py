@@ -238,7 +238,7 @@ def random_vgg(monkeypatch):
         with vgg_offline():
             yield
 
-    for module in ("models.adversarial_model", "preflight"):
+    for module in ("models.adversarial_model", "models.trials"):
         monkeypatch.setattr(f"gpen_plugin.{module}.vgg19_of", random)
 
 
