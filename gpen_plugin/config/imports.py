@@ -1,14 +1,18 @@
 """Modules that an option file names: those of `imports:`, whose classes are registered, and of ``module.Class``."""
 
+import hashlib
 import sys
 import traceback
 from collections.abc import Sequence
+from functools import lru_cache
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
 
 from gpen_plugin.errors import OptionError
 
+# Results are stamped with the versions of these packages in place of their code.
+STAMPED_BY_VERSION = ("gpen_plugin", "basicsr", "torch", "builtins")
 EXPECTED = "installed modules, or paths from the folder of the option file such as ./my_losses.py"
 
 
@@ -39,6 +43,30 @@ def import_module_of(module: str, where: str) -> ModuleType:
     except ImportError as error:
         hint = f"Run: pip install {module.partition('.')[0]}; or list its file in imports."
         raise OptionError(where, f"{module} cannot be imported ({error})", "an installed package", hint) from error
+
+
+def code_digest(target: object) -> str | None:
+    """A digest of the Python files of the package, or else of the file, that defines a class or a function.
+
+    It changes when the code changes. None if it has no file, or belongs to `STAMPED_BY_VERSION`.
+    """
+    package = getattr(target, "__module__", None) or ""
+    package = package.partition(".")[0]
+    return None if package in STAMPED_BY_VERSION else _package_digest(package)
+
+
+@lru_cache(maxsize=None)
+def _package_digest(package: str) -> str | None:
+    module = sys.modules.get(package)
+    file = getattr(module, "__file__", None)
+    folders = [Path(folder) for folder in getattr(module, "__path__", ())]
+    named = [(path.relative_to(folder).as_posix(), path) for folder in folders for path in sorted(folder.rglob("*.py"))]
+    if not folders and file is not None and Path(file).is_file():
+        named = [(Path(file).name, Path(file))]
+    digest = hashlib.sha256()
+    for name, path in named:
+        digest.update(f"{name} {hashlib.sha256(path.read_bytes()).hexdigest()}\n".encode())
+    return digest.hexdigest()[:16] if named else None
 
 
 def _import(name: str, folder: Path) -> None:

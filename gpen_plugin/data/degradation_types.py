@@ -14,7 +14,7 @@ from typing import Literal, Protocol
 import cv2
 import numpy as np
 
-from gpen_plugin.config.imports import import_module_of
+from gpen_plugin.config.imports import code_digest, import_module_of
 from gpen_plugin.config.schema import unknown_name, validate
 from gpen_plugin.data.degradation import (
     DegradationRanges,
@@ -43,7 +43,7 @@ class Degradation(Protocol):
         """In words, the degradation that a call with this generator makes."""
 
     def options(self) -> dict:
-        """The section in an option file, with defaults: plain values for JSON."""
+        """The section in an option file, with defaults: plain values for JSON. `code`: `code_digest` of the user's."""
 
 
 class Eq4:
@@ -65,8 +65,8 @@ class Eq4:
 class OtherDegradation:
     """A function of a float image, as a `Degradation`."""
 
-    def __init__(self, name: str, function: Callable, given: Mapping, where: str):
-        self._name, self._function, self._given, self._where = name, function, given, where
+    def __init__(self, name: str, function: Callable, given: Mapping, where: str, code: str | None):
+        self._name, self._function, self._given, self._where, self._code = name, function, given, where, code
 
     def __call__(self, face: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         result = self._function(face.astype(np.float32) / 255, rng)
@@ -100,7 +100,7 @@ class OtherDegradation:
 
     def options(self) -> dict:
         keys = asdict(self._function) if is_dataclass(self._function) else self._given
-        return {"type": self._name, **_plain(keys)}
+        return {"type": self._name, **_plain(keys), **({"code": self._code} if self._code else {})}
 
 
 def build_degradation(given: Mapping, where: str) -> Degradation:
@@ -124,7 +124,7 @@ def build_degradation(given: Mapping, where: str) -> Degradation:
         raise OptionError(
             f"{where}:type", f"got {name}, whose objects cannot be called", "a method __call__(image, rng)"
         )
-    return OtherDegradation(name, function, keys, where)
+    return OtherDegradation(name, function, keys, where, code_digest(target))
 
 
 def check_degradation(given: Mapping, where: str, size: int) -> None:

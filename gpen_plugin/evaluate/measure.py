@@ -15,6 +15,7 @@ import numpy as np
 from tqdm import tqdm
 
 from gpen_plugin.baselines.method import Sample
+from gpen_plugin.config.imports import code_digest
 from gpen_plugin.config.schema import unknown_name, validate
 from gpen_plugin.data.image_source import decode_image
 from gpen_plugin.errors import CheckpointError, DataError, GPENError, MissingFileError, join_errors
@@ -382,6 +383,8 @@ class MetricRunner:
             by_condition = [restored.restored_keys(self.prepared, condition) for condition in conditions]
             input_hashes = [{key: inputs[key] for key in keys} for keys in by_condition]
         content = [column.column.settings, restored.digest, input_hashes]
+        if code := code_digest(column.function):
+            content.append({"code": code})
         if column.against not in ("gt", "input"):
             content.append(self.digests.get(column.against))
         text = json.dumps(content)

@@ -35,7 +35,7 @@ from gpen_plugin.baselines.psp import PSPMethod, PSPOptions, load_published
 from gpen_plugin.baselines.pulse import Pulse, PulseOptions
 from gpen_plugin.checkpoints import checkpoint, sha256_of
 from gpen_plugin.config import schema
-from gpen_plugin.config.imports import import_module_of
+from gpen_plugin.config.imports import code_digest, import_module_of
 from gpen_plugin.data.image_source import FolderSource, resize_square
 from gpen_plugin.errors import DataError, OptionError, ShapeError
 from gpen_plugin.restore.network import (
@@ -257,6 +257,8 @@ def build_arch(options: ArchOptions, where: str, device: torch.device) -> Networ
     net = seeded_init(lambda: build_network(options.network, f"{where}:network", elsewhere), options.seed)
     _check_arguments(net, options, where)
     identity = {"type": "arch", "network": to_json(options.network), "param_key": options.param_key}
+    if code := code_digest(type(net)):
+        identity["code"] = code
     if options.weights == RANDOM:
         origin, identity["weights"] = RANDOM_NOTE, RANDOM
     else:

@@ -13,6 +13,7 @@ from basicsr.models.realesrgan_model import RealESRGANModel
 from basicsr.utils import USMSharp
 from helpers.training_images import color_image, write_faces
 
+from gpen_plugin.config.imports import code_digest
 from gpen_plugin.data.degradation_types import (
     GFPGANDegradation,
     RealESRGANDegradation,
@@ -221,7 +222,7 @@ def test_a_degradation_of_the_users(faces):
     small = build_degradation({"type": f"{__name__}.halve", "factor": 4}, "here")
     face = color_image(3)
     np.testing.assert_array_equal(small(face, rng), face[::4, ::4])
-    assert small.options() == {"type": f"{__name__}.halve", "factor": 4}
+    assert small.options() == {"type": f"{__name__}.halve", "factor": 4, "code": code_digest(halve)}
 
 
 @pytest.mark.parametrize(

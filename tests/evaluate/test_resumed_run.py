@@ -1,14 +1,18 @@
 """What happens to an evaluation's folder when it is continued: what is kept, made anew, refused and spared."""
 
+import importlib
 import json
 import shutil
+import sys
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
+from basicsr.utils.registry import METRIC_REGISTRY
 from helpers.small_evaluation import count_restored, given, run, weights, written  # noqa: F401 - fixtures
 
+from gpen_plugin.config.imports import _package_digest
 from gpen_plugin.errors import DataError, OptionError
 from gpen_plugin.evaluate import run as run_module
 from gpen_plugin.evaluate.measure import MetricCache
@@ -232,3 +236,60 @@ def test_image_restored_again_keeps_its_path(given, tmp_path):
     assert written(given) == first
     assert {row.name: restored_path(root, row, "", "face_1").read_bytes() for row in results.rows} == before
     assert json.loads((root / "protocol.json").read_text())["keys"] == results.keys
+
+
+OWN_CODE = """
+from torch import nn
+
+def calculate_own(img, img2, **kwargs):
+    return {value}
+
+class OwnNetwork(nn.Module):
+    def forward(self, x):
+        return x * {value} / 4
+
+def degrade(image, rng):
+    return image * {value} / 4
+"""
+
+
+@pytest.fixture
+def own_code(tmp_path, monkeypatch):
+    """Returns a function that writes and imports a module of the user's, as a new process imports it."""
+    monkeypatch.syspath_prepend(str(tmp_path))
+
+    def write(value):
+        (tmp_path / "own_code.py").write_text(OWN_CODE.format(value=value))
+        sys.modules.pop("own_code", None)
+        importlib.invalidate_caches()
+        _package_digest.cache_clear()
+        module = importlib.import_module("own_code")
+        monkeypatch.setitem(METRIC_REGISTRY._obj_map, "calculate_own", module.calculate_own)
+
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    yield write
+    sys.modules.pop("own_code", None)
+    _package_digest.cache_clear()
+
+
+def test_changed_code_is_run_again(given, tmp_path, monkeypatch, own_code):
+    own_code(1)
+    network = {"type": "arch", "network": {"type": "own_code.OwnNetwork"}, "weights": "random", "value_range": [0, 1]}
+    given["methods"] = {"Bilinear": {"type": "bilinear"}, "Own": network}
+    given["metrics"] = {"own": {"type": "calculate_own", "better": "lower"}, "psnr": {"type": "calculate_psnr", "crop_border": 0}}
+    assert (run(given).image_values("Own", "", "own") == 1).all()
+    own_code(3)
+    made = count_restored(monkeypatch)
+    assert (run(given).image_values("Bilinear", "", "own") == 3).all()
+    assert {kind for kind, _ in made} == {"arch"}
+    assert written(given) == as_if_new(given, tmp_path)
+
+
+def test_changed_code_of_a_degradation_is_another_protocol(given, own_code):
+    own_code(1)
+    given["protocol"]["degradation"] = {"type": "own_code.degrade"}
+    run(given)
+    run(given)
+    own_code(3)
+    with pytest.raises(DataError, match="another protocol"):
+        run(given)
