@@ -249,7 +249,7 @@ def _networks(run: Run) -> Iterator[GPENError]:
 
 
 def _datasets(run: Run) -> Iterator[GPENError]:
-    """Data sets: all options of ours; for our models also what BasicSR's loader and its own data sets need."""
+    """Data sets: all options of ours; for our models also what BasicSR's loader needs, and other sets by reading one."""
     for phase, data in run.opt["datasets"].items():
         where, cls = f"datasets:{phase}", _class_of("dataset", data)
         problems = [*_loader(run, phase, data)] if run.stage else []
@@ -260,26 +260,55 @@ def _datasets(run: Run) -> Iterator[GPENError]:
             problems = _try(lambda cls=cls, data=data, where=where: cls.check_options(data, where))
             if not problems and phase == "train":
                 problems = [*_batch_size(run.opt, data, len(cls(data)))]
-        elif not problems and run.stage and cls.__name__ in HOST_DATASETS:
-            for key in ("dataroot_gt", "dataroot_lq"):
-                if data.get(key) and not os.path.exists(data[key]):
-                    got = f"{data[key]} is not there"
-                    problems.append(DataError(f"{where}:{key}", got, "a folder or LMDB", "Check the path."))
+        elif not problems and run.stage:
+            problems = [*_missing_roots(cls, data, where)]
             if not problems:
-                size = run.opt["network_g"].get("out_size")
                 with preserve_rng_state():
-                    problems = [
-                        *schema.try_call(lambda cls=cls, data=data, size=size: _read_one(cls, data, size), where)
-                    ]
+                    problems = [*_read_one(run, phase, cls, data)]
         yield from problems
 
 
-def _read_one(cls: type, data: Mapping, size: int | None) -> None:
-    """Read the first image of one of BasicSR's sets, which check no options. OptionError: a key or its size."""
+def _missing_roots(cls: type, data: Mapping, where: str) -> Iterator[DataError]:
+    for key in ("dataroot_gt", "dataroot_lq") if cls.__name__ in HOST_DATASETS else ():
+        if data.get(key) and not os.path.exists(data[key]):
+            yield DataError(f"{where}:{key}", f"{data[key]} is not there", "a folder or LMDB", "Check the path.")
+
+
+def _read_one(run: Run, phase: str, cls: type, data: Mapping) -> Iterator[GPENError]:
+    """Problems of a set of BasicSR's or the user's: it cannot be made, it is empty, or its first item does not fit."""
+    where, opened = f"datasets:{phase}", []
+    yield from schema.try_call(lambda: opened.append(_open(cls, data)), where)
+    for count, item in opened:
+        if not count:
+            roots = ", ".join(f"{key}: {value}" for key, value in data.items() if key.startswith("dataroot"))
+            yield DataError(where, f"{cls.__name__} has no images", "at least one", f"Check {roots or 'its keys'}.")
+            continue
+        yield from schema.try_call(lambda item=item: _check_item(run, phase, item), where)
+        if phase == "train":
+            yield from _batch_size(run.opt, data, count)
+
+
+def _open(cls: type, data: Mapping) -> tuple[int, object]:
+    """The length of a set and its first item, None if it is empty. OptionError: a key that the set reads is missing."""
     try:
-        item = cls(deepcopy(dict(data)))[0]
+        dataset = cls(deepcopy(dict(data)))
+        return len(dataset), dataset[0] if len(dataset) else None
     except KeyError as error:
+        if not error.args or error.args[0] in data:
+            raise
         raise OptionError(str(error.args[0]), "missing", f"a key that {cls.__name__} reads", "Add it.") from error
+
+
+def _check_item(run: Run, phase: str, item: object) -> None:
+    """Raise an OptionError unless an item has the images that our models read, of the generator's size."""
+    if not isinstance(item, Mapping):
+        raise OptionError("type", f"its items are {type(item).__name__}", "dictionaries with gt, and lq of pairs")
+    needed = ("gt",) if run.stage.model is GPENPriorModel else ("lq", "gt")
+    for key in needed if run.as_published and phase == "train" else ():
+        if key not in item:
+            found = ", ".join(map(str, item)) or "nothing"
+            raise OptionError("type", f"its items have {found}", f"{key}, a tensor (3, H, W)", "See docs/EXTENDING.md.")
+    size = run.opt["network_g"].get("out_size")
     side = tuple(item["gt"].shape[1:]) if "gt" in item else None
     if size and side not in (None, (size, size)):
         got, hint = f"gives ground truth of {side[1]} x {side[0]} px", "Resize the images, or set gt_size."

@@ -53,7 +53,14 @@ class OwnNetwork(GPEN):
 
 
 class Data(torch.utils.data.Dataset):
-    pass
+    def __init__(self, opt):
+        self.opt = opt
+
+    def __len__(self):
+        return 4
+
+    def __getitem__(self, index):
+        return {"lq": torch.zeros(3, 32, 32), "gt": torch.zeros(3, 32, 32)}
 
 
 class DataInRange(Data):
@@ -111,8 +118,8 @@ def test_a_data_set_of_the_users_is_taken_at_its_word(options, enter, cls):
     check_run(parsed(options))
 
 
-def test_a_data_set_derived_of_ours_is_compared_and_not_opened(options, enter):
-    class OwnFaces(GPENFaceDataset):
+def test_a_data_set_derived_of_ours_has_keys_of_its_own(options, enter):
+    class OwnFaces(Data, GPENFaceDataset):
         pass
 
     options["datasets"]["train"] |= {"type": enter("dataset", OwnFaces), "dataroot_gt": "of its own", "more": 1}
@@ -183,3 +190,45 @@ def test_the_paths_of_the_hosts_own_sets_are_looked_at_for_models_of_ours(option
     with pytest.raises(GPENError, match="datasets:val:dataroot_lq: /not/there is not there"):
         check_run(parsed(options))
     assert "value_range" in inspect.signature(GPEN).parameters
+
+
+class OwnPairs(torch.utils.data.Dataset):
+    """A set of the user's."""
+
+    value_range = (-1, 1)
+
+    def __init__(self, opt):
+        self.opt, self.items = opt, range(opt["count"])
+
+    def __len__(self):
+        return len(self.items)
+
+    def __getitem__(self, index):
+        image = torch.zeros(3, self.opt["side"], self.opt["side"])
+        return {key: image for key in self.opt["gives"]} if self.opt["gives"] else image
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"count": 0}, "datasets:train: OwnPairs has no images; expected at least one. Check dataroot_gt: here."),
+        ({"count": -1, "side": None}, "datasets:train: OwnPairs has no images"),
+        ({"side": 16}, "datasets:train:gt: gives ground truth of 16 x 16 px"),
+        ({"gives": ["gt"]}, "datasets:train:type: its items have gt; expected lq, a tensor"),
+        ({"gives": []}, "datasets:train:type: its items are Tensor; expected dictionaries"),
+        ({"count": "many"}, "datasets:train: TypeError: 'str' object"),
+        ({"count": 1}, "datasets:train:batch_size_per_gpu: got 2, a batch of 2; expected at most 1"),
+    ],
+)
+def test_a_set_of_the_users_is_read_before_the_run(options, enter, given, message):
+    good = {"name": "own", "dataroot_gt": "here", "count": 4, "side": 32, "gives": ["lq", "gt"]}
+    good |= {"type": enter("dataset", OwnPairs), "num_worker_per_gpu": 0, "batch_size_per_gpu": 2}
+    options["datasets"]["train"] = good
+    check_run(parsed(options))
+    options["datasets"]["train"] = {**good, **given}
+    with pytest.raises(GPENError, match=message):
+        check_run(parsed(options))
+    del options["datasets"]["train"]["side"]
+    options["datasets"]["train"]["count"] = 4
+    with pytest.raises(GPENError, match="datasets:train:side: missing; expected a key that OwnPairs reads"):
+        check_run(parsed(options))
