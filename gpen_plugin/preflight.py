@@ -249,7 +249,7 @@ def _networks(run: Run) -> Iterator[GPENError]:
 
 
 def _datasets(run: Run) -> Iterator[GPENError]:
-    """Data sets: all options of ours; for our models also what BasicSR's loader needs, and other sets by reading one."""
+    """Data sets: all options of ours; for our models also what BasicSR's loader needs, and other sets by reading."""
     for phase, data in run.opt["datasets"].items():
         where, cls = f"datasets:{phase}", _class_of("dataset", data)
         problems = [*_loader(run, phase, data)] if run.stage else []

@@ -205,7 +205,7 @@ class OwnPairs(torch.utils.data.Dataset):
 
     def __getitem__(self, index):
         image = torch.zeros(3, self.opt["side"], self.opt["side"])
-        return {key: image for key in self.opt["gives"]} if self.opt["gives"] else image
+        return dict.fromkeys(self.opt["gives"], image) if self.opt["gives"] else image
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ import hashlib
 import sys
 import traceback
 from collections.abc import Sequence
-from functools import lru_cache
+from functools import cache
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
@@ -55,7 +55,7 @@ def code_digest(target: object) -> str | None:
     return None if package in STAMPED_BY_VERSION else _package_digest(package)
 
 
-@lru_cache(maxsize=None)
+@cache
 def _package_digest(package: str) -> str | None:
     module = sys.modules.get(package)
     file = getattr(module, "__file__", None)

@@ -47,6 +47,7 @@ from gpen_plugin.evaluate.results import (
     write_results,
     write_text,
 )
+from gpen_plugin.evaluate.stats import failure_lines
 from gpen_plugin.images.files import write_image
 
 IDENTITY_FILE = "method.json"
@@ -418,7 +419,6 @@ def _to_results(
             results.sets.setdefault(name, {}).setdefault(prepared.conditions[0], {}).update(restored.cost)
     if prepared.fingerprint.kind == Ntire.kind:
         add_score(results)
-    for failure in results.failures():
-        image = " ".join(filter(None, (failure.condition, failure.key)))
-        logging.getLogger("basicsr").warning(f"{failure.method} failed on {image}: {failure.reason}")
+    for line in failure_lines(results):
+        logging.getLogger("basicsr").warning(line)
     return results

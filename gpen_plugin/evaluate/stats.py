@@ -8,12 +8,13 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
-from gpen_plugin.evaluate.protocols import ALL_SETS
+from gpen_plugin.evaluate.protocols import ALL_SETS, join_keys
 from gpen_plugin.evaluate.results import Column, Results, Row, group_by_method
 
 LEVEL = 0.95
 CHUNK = 2_000_000  # indices in memory at once
 MAX_LISTED_FAILURES = 20
+MAX_LISTED_IMAGES = 3  # of a failure
 MAX_REASON = 600  # characters
 
 
@@ -543,12 +544,21 @@ class Summary:
         for row in self.results.rows:
             if row.failure:
                 yield f"{row.name} could not run: {one_line(row.failure)}"
-        failures = list(self.results.failures())
-        for failure in failures[:MAX_LISTED_FAILURES]:
-            name = f"{failure.method}, {failure.condition}" if failure.condition else failure.method
-            yield f"Failed: {name}, image {failure.key}: {one_line(failure.reason)}"
-        if len(failures) > MAX_LISTED_FAILURES:
-            yield f"... and {len(failures) - MAX_LISTED_FAILURES} more failures, all in results.json."
+        lines = list(failure_lines(self.results))
+        yield from lines[:MAX_LISTED_FAILURES]
+        if len(lines) > MAX_LISTED_FAILURES:
+            yield f"... and {len(lines) - MAX_LISTED_FAILURES} more failures, all in results.json."
+
+
+def failure_lines(results: Results) -> Iterator[str]:
+    """A line per method, condition and reason of failed images."""
+    keys_of: dict[tuple[str, str, str], list[str]] = {}
+    for failure in results.failures():
+        keys_of.setdefault((failure.method, failure.condition, failure.reason), []).append(failure.key)
+    for (method, condition, reason), keys in keys_of.items():
+        name = f"{method}, {condition}" if condition else method
+        images = f"{len(keys)} of {len(results.keys_of(condition))} images ({join_keys(keys, MAX_LISTED_IMAGES)})"
+        yield f"Failed: {name}, {images if len(keys) > 1 else f'image {keys[0]}'}: {one_line(reason)}"
 
 
 def one_line(text: str) -> str:

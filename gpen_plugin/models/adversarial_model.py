@@ -5,7 +5,7 @@ import os
 import platform
 import warnings
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from os import path as osp
 from pathlib import Path
@@ -31,7 +31,7 @@ from gpen_plugin.models import train_state
 from gpen_plugin.models.gan_steps import NaNGuard, Part, r1_step
 from gpen_plugin.models.loss_terms import CONTENT, Features, Losses, LossTerm, in_range, list_losses
 from gpen_plugin.models.monitors import DataWaitMonitor, IterationProfiler, peak_memory
-from gpen_plugin.models.train_state import changes_between, load_optimizers, recorded_options
+from gpen_plugin.models.train_state import Change, changes_between, load_optimizers, recorded_options
 from gpen_plugin.models.validation import ImageNames, Images, MetricSums, compute_metrics, image_path
 from gpen_plugin.nets.vgg import vgg19_of
 
@@ -552,6 +552,7 @@ class AdversarialModel(SRModel):
         train_state.check_complete(resume_state, path, self.extra_state())
         held = resume_state.get("options", self.recorded)  # states of earlier versions have none
         changes = changes_between(held, self.recorded)
+        self._check_unfinished(resume_state["iter"], changes)
         applied = load_optimizers(
             resume_state,
             self.optimizers,
@@ -571,6 +572,15 @@ class AdversarialModel(SRModel):
         self.last_r1 = torch.tensor(resume_state["last_r1"], device=self.device)
         self.guard.load_state_dict(resume_state["guard"])
         train_state.restore_rng_states(resume_state["random"], self.opt["rank"], self.opt["world_size"])
+
+    def _check_unfinished(self, iteration: int, changes: Sequence[Change]) -> None:
+        """OptionError: the training has ended, so that the changed options would have no effect."""
+        changed = [each for each in changes if not each.key.startswith(("val:", "datasets:val", "train:total_iter"))]
+        if changed and iteration >= self.settings.total_iter:
+            got = f"{self.opt['name']} has ended at iteration {iteration} with other options: {changed[0]}"
+            got += f" and {len(changed) - 1} more" if len(changed) > 1 else ""
+            hint = "Give the run another name, or raise train:total_iter to continue it."
+            raise OptionError("resumed run", got, "the options that it was trained with", hint)
 
     def _advance_schedules(self, iteration: int) -> None:
         """Step new schedulers to an iteration."""

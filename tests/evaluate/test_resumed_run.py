@@ -276,7 +276,10 @@ def test_changed_code_is_run_again(given, tmp_path, monkeypatch, own_code):
     own_code(1)
     network = {"type": "arch", "network": {"type": "own_code.OwnNetwork"}, "weights": "random", "value_range": [0, 1]}
     given["methods"] = {"Bilinear": {"type": "bilinear"}, "Own": network}
-    given["metrics"] = {"own": {"type": "calculate_own", "better": "lower"}, "psnr": {"type": "calculate_psnr", "crop_border": 0}}
+    given["metrics"] = {
+        "own": {"type": "calculate_own", "better": "lower"},
+        "psnr": {"type": "calculate_psnr", "crop_border": 0},
+    }
     assert (run(given).image_values("Own", "", "own") == 1).all()
     own_code(3)
     made = count_restored(monkeypatch)

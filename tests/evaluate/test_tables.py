@@ -143,8 +143,14 @@ def test_bracket_is_escaped_for_latex():
     assert "{[}b{]}{*} &" in page
 
 
-def test_failures_beyond_twenty_are_counted():
-    notes = summary_of(made_results({"a": [None] * 25, "b": [1.0] * 25})).notes()
+def test_equal_failures_share_a_line():
+    results = made_results({"a": [None] * 25, "b": [1.0] * 25})
+    assert "Failed: a, 25 of 25 images (face_0, face_1, face_2 and 22 more): RuntimeError" in "\n".join(
+        summary_of(results).notes()
+    )
+    for number, entry in enumerate(results.images["a"][""].values()):
+        entry["failure"] = f"reason {number}"
+    notes = summary_of(results).notes()
     assert sum(note.startswith("Failed: a, image") for note in notes) == 20
     assert "... and 5 more failures, all in results.json." in notes
 

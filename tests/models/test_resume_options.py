@@ -9,7 +9,7 @@ from basicsr.models import lr_scheduler
 from models.test_gpen_model import assert_same, ready
 
 from gpen_plugin.config.train_options import TrainOptions
-from gpen_plugin.errors import CheckpointError
+from gpen_plugin.errors import CheckpointError, OptionError
 from gpen_plugin.models.train_state import (
     Change,
     best_iteration,
@@ -273,3 +273,8 @@ def test_a_training_resumed_with_another_rate_and_metric(fixture, request, train
     rates = [line for line in message if ":lr: 0.002 -> 0.0002" in line]
     assert len(rates) == (1 if fixture == "options" else 2)
     assert any("was saved: val:metrics:swd:type: ~ -> calculate_swd" in line for line in message)
+    options["manual_seed"] += 1
+    with pytest.raises(
+        OptionError, match=r"ended at iteration 6 with other options: manual_seed: \d+ -> \d+; .*another name"
+    ):
+        train(options, tmp_path, "--auto_resume")
