@@ -50,7 +50,17 @@ setup(
         "iqa": ["pyiqa"],  # calculate_iqa. Its license, PolyForm Noncommercial 1.0.0, forbids commercial use
         "ray": ["ray[data]>=2.51"],  # gpen-restore --engine ray; tested with 2.60
         "remote": ["aiohttp", "fsspec"],  # tars at http(s)://; fsspec names the package for another protocol
-        "test": ["gfpgan", "jsonschema", "pytest", "pytest-xdist", "ruff", "selenium", "setuptools", "wheel"],
+        "test": [
+            "axe-core-python",  # accessibility of pages
+            "gfpgan",
+            "jsonschema",
+            "pytest",
+            "pytest-xdist",
+            "ruff",
+            "selenium",
+            "setuptools",
+            "wheel",
+        ],
         "train": [
             "basicsr>=1.4.2",
             "facexlib>=0.3.0",  # the 98 landmarks of calculate_lmd; RetinaFace, ParseNet

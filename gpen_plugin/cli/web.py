@@ -67,6 +67,8 @@ _STYLE = """
 .faces img { width: 100%; margin: 0; border-radius: 0; }
 .faces figcaption { padding: .3em .6em; font-size: .9em; }
 """
+# Of Gradio's own: the footer, and gray text of too little contrast.
+APPEARANCE = {"footer_links": [], "css": "#source .or { color: var(--body-text-color); }"}
 _COMPARE = """
 let position = 50, numbered = true;
 const show = () => {  // also after each new result, which changes what is within the element
@@ -414,10 +416,10 @@ def _serve(blocks, arguments: argparse.Namespace, login: tuple[str, str] | None)
             server_port=arguments.port,
             auth=login,
             max_file_size=round(arguments.max_upload * 1e6),
-            footer_links=[],
             share=False,
             quiet=True,
             prevent_thread_lock=True,
+            **APPEARANCE,
         )
     except OSError as error:
         port = arguments.port or "7860 and those after it"

@@ -5,9 +5,10 @@ from importlib.util import find_spec
 import cv2
 import numpy as np
 import pytest
+from helpers.accessibility import accessibility_problems
 from helpers.restorer_parts import Detector, Network, face_at, photograph
 
-from gpen_plugin.cli.web import Page, build
+from gpen_plugin.cli.web import APPEARANCE, Page, build
 from gpen_plugin.restore.restorer import Restorer
 
 pytest.importorskip("selenium")
@@ -27,7 +28,8 @@ def address(tmp_path_factory):
     restorer = Restorer(Network(lambda face: face + 0.2), device="cpu", mask="soft")
     restorer._detector = Detector(face_at(90, 110, 100), face_at(230, 120, 70, score=0.7))
     blocks = build(Page(restorer, folder))
-    blocks.launch(prevent_thread_lock=True, quiet=True, server_name="127.0.0.1", allowed_paths=[str(folder)])
+    served = {"server_name": "127.0.0.1", "allowed_paths": [str(folder)], **APPEARANCE}
+    blocks.launch(prevent_thread_lock=True, quiet=True, **served)
     yield blocks.local_url
     blocks.close()
 
@@ -188,3 +190,9 @@ def test_text_file_is_reported(visitor):
     visitor.wait(lambda: visitor.status().strip().startswith("text.png: is no image of a kind that can be read"))
     assert not visitor.images()
     assert not visitor.all("#download")[0].is_enabled()
+
+
+def test_page_is_accessible_before_and_after(visitor):
+    assert accessibility_problems(visitor.browser) == []
+    visitor.upload_photograph()
+    assert accessibility_problems(visitor.browser) == []

@@ -3,6 +3,7 @@
 import json
 
 import pytest
+from helpers.accessibility import accessibility_problems
 from helpers.results_for_report import NASTY_KEYS, NASTY_NAME, draw_images, made_results, nasty_results
 
 from gpen_plugin.evaluate.options import ReportOptions
@@ -181,6 +182,10 @@ def test_layout_fits_and_text_has_contrast(browser, nasty_page, width, scheme):
     finally:
         browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
         browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})
+
+
+def test_report_is_accessible(browser, nasty_page):
+    assert accessibility_problems(opened(browser, nasty_page)) == []
 
 
 def contrast(one: list[int], two: list[int]) -> float:

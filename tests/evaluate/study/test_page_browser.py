@@ -8,6 +8,7 @@ from gpen_plugin.evaluate.study.votes import read_ballot
 
 pytest.importorskip("selenium")
 
+from helpers.accessibility import accessibility_problems
 from helpers.browser_page import Page
 from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.keys import Keys
@@ -55,6 +56,13 @@ def test_round_trip(page):
     best = page.key.methods[ballot.rankings[last.key].places.argmin()]
     assert best == last.methods[shown[2][1]]
     assert page.complaints() == []
+
+
+def test_page_is_accessible(page):
+    assert accessibility_problems(page.browser) == []
+    page.begin("Ann")
+    page.press("b")
+    assert accessibility_problems(page.browser) == []
 
 
 def test_unfinished_votes_export_too(page):
