@@ -59,7 +59,9 @@ class Encoder(nn.Module):
         features = [self.stem(x)]
         for layer in self.down.values():
             features.append(layer(features[-1]))
-        return self.to_z(features[-1].flatten(1)), features[::-1]  # (N, C * 4 * 4) -> (N, F)
+        return self.to_z(features[-1].reshape(-1, self.to_z.weight.shape[1])), features[
+            ::-1
+        ]  # (N, C * 4 * 4) -> (N, F)
 
 
 @register("arch")

@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from gpen_plugin.archs.gan_prior_arch import GANBlock
+from gpen_plugin.archs.gan_prior_arch import GANBlock, GANPrior
 from gpen_plugin.archs.layers import (
     DownConv2d,
     EqualConv2d,
@@ -63,6 +63,8 @@ def _fuse(module: nn.Module, dtype: torch.dtype, traceable: bool, overwrites: bo
     # what is registered with the copy, such as a hook, must not reach the network
     vars(shell).update({name: value.copy() for name, value in vars(module).items() if isinstance(value, (dict, set))})
     shell._parameters = {name: _freeze(parameter) for name, parameter in module._parameters.items()}
+    if traceable and isinstance(module, GANPrior):
+        shell._broadcast = lambda w: w if w.ndim == 3 else RepeatedCode(w, module.num_latent)
     if isinstance(module, FoldedKernel) and getattr(module, "convolves", True):
         shell._buffers["folded"], shell._parameters["weight"] = module.kernel_now.detach().clone(), None
     # only the second convolution of a block reads what the first one gives
@@ -72,6 +74,18 @@ def _fuse(module: nn.Module, dtype: torch.dtype, traceable: bool, overwrites: bo
         for name, child in module._modules.items()
     }
     return shell
+
+
+class RepeatedCode:
+    """A code (N, F) in place of (N, num_latent, F): in a graph, no copies and no indexing, which CoreML lacks."""
+
+    def __init__(self, code: torch.Tensor, num_latent: int):
+        self.code, self.shape = code, (code.shape[0], num_latent, code.shape[1])
+
+    def __getitem__(self, index: tuple[slice, int | slice]) -> "torch.Tensor | RepeatedCode":
+        """``[:, i]`` is the code, ``[:, a:b]`` repeats it."""
+        chosen = range(self.shape[1])[index[1]]
+        return RepeatedCode(self.code, len(chosen)) if isinstance(chosen, range) else self.code
 
 
 def _freeze(parameter: nn.Parameter | None) -> nn.Parameter | None:

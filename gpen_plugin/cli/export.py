@@ -4,12 +4,15 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gpen_plugin.errors import OptionError, handle_errors
+from gpen_plugin.export.applications import APPLICATIONS, Application
+from gpen_plugin.export.framing import Frame
 from gpen_plugin.export.options import OPSETS, SUFFIXES, ExportOptions
-from gpen_plugin.restore.alignment import TEMPLATES
+from gpen_plugin.restore.alignment import TEMPLATES, parse_template
 from gpen_plugin.restore.tasks import TASKS
 from gpen_plugin.version import __version__
 
@@ -25,7 +28,14 @@ def parser() -> argparse.ArgumentParser:
         description="Write a GPEN as an ONNX file or as a program of torch.export, and compare it with PyTorch.",
     )
     parser.add_argument("model", metavar="MODEL", help="a weight file, or a released name such as GPEN-BFR-512")
-    parser.add_argument("-o", "--output", type=Path, required=True, help="file to write: .onnx, or .pt2 for a program")
+    output_help = "file to write: .onnx, or .pt2 for a program; with --for also the application's folder of models"
+    parser.add_argument("-o", "--output", type=Path, required=True, help=output_help)
+    for_help = "write the file that this application takes, with its name, size, alignment and one image at a time"
+    parser.add_argument("--for", dest="application", choices=APPLICATIONS, help=for_help)
+    size_help = "with --for: side of its faces (default: the smallest that keeps the resolution of the result)"
+    parser.add_argument("--size", type=int, metavar="PIXELS", help=size_help)
+    weight_help = "add an input `weight`, (1,) double, of the restored face: 0 gives the input, 1 the result"
+    parser.add_argument("--weight", action="store_true", help=weight_help)
     parser.add_argument("--format", choices=SUFFIXES, help="default: by the output's suffix")
     parser.add_argument(
         "--batch", type=_batch, metavar="N", help="images that the file takes at once, or dynamic: any number (default)"
@@ -48,13 +58,28 @@ def parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Export one network. Returns 0 if the file was written and agrees with PyTorch, 1 otherwise."""
     options = parser().parse_args(argv)
-    how = ExportOptions(_format(options), options.batch, options.precision, options.opset, options.tolerance)
+    how = ExportOptions(
+        _format(options), options.batch, options.precision, options.opset, options.tolerance, options.weight
+    )
     how.check_packages()
-    _export(options, how)
+    application = None if options.application is None else APPLICATIONS[options.application]
+    _check_application(options, application)
+    _export(options, how, application)
     return 0
 
 
-def _export(options: argparse.Namespace, how: ExportOptions) -> None:
+def _check_application(options: argparse.Namespace, application: Application | None) -> None:
+    if application is None:
+        if options.size is not None:
+            raise OptionError("--size", "got it without --for", "an application", "Leave it out.")
+        return
+    if options.batch not in (None, 1):
+        raise OptionError("--batch", f"got {options.batch}", f"1, as {application.name} has it", "Leave it out.")
+    if options.weight and not application.takes_weight:
+        raise OptionError("--weight", f"got it, but {application.name} has no such input", hint="Leave it out.")
+
+
+def _export(options: argparse.Namespace, how: ExportOptions, application: Application | None) -> None:
     from gpen_plugin.export.exporter import export
     from gpen_plugin.restore.network import TorchNetwork, open_network, prepare_for_inference, read_gpen
 
@@ -64,14 +89,33 @@ def _export(options: argparse.Namespace, how: ExportOptions) -> None:
     path = _weights(options.model)
     net, spec = read_gpen(path, options.key)  # `network` holds the fused form
     net = prepare_for_inference(net, network.device, fused=False)
-    exported = export(net, options.output, how, _metadata(options, path, network, spec))
+    metadata = _metadata(options, path, network, spec)
+    output, in_size, out_size = options.output, net.in_size, net.out_size
+    if application is not None:
+        if metadata["gpen_task"] != "restore":
+            raise OptionError("--for", f"got a network of the task {metadata['gpen_task']}", "restore")
+        own = parse_template(metadata["gpen_template"])
+        in_size, frame = application.fit(own, net.in_size, net.out_size, options.size)
+        how, out_size = replace(how, batch=1, frame=frame), in_size
+        metadata["gpen_template"] = application.templates[in_size]
+        output = application.path_in(output, in_size)
+    exported = export(net, output, how, metadata)
 
     batch = "N" if how.batch is None else how.batch
-    sizes = f"({batch}, 3, {net.in_size}, {net.in_size}) -> ({batch}, 3, {net.out_size}, {net.out_size})"
+    sizes = f"({batch}, 3, {in_size}, {in_size}) -> ({batch}, 3, {out_size}, {out_size})"
     kind = f"ONNX opset {how.opset}" if how.format == "onnx" else "program of torch.export"
     print(f"{exported.path}: {spec}")
     print(f"  {kind}, {how.precision}, {sizes}, {exported.path.stat().st_size / 1e6:.1f} MB")
     print(f"  differs from PyTorch by {exported.difference} on {exported.images} images")
+    if application is not None:
+        application.finish(exported.path)
+        print(f"  for {application.name}, folder {application.folder}{_describe(how.frame, net.in_size)}")
+
+
+def _describe(frame: Frame | None, in_size: int) -> str:
+    if frame is None:
+        return ""
+    return f"; the network sees {in_size / frame.scale:.0f} of its {frame.size} px, in its own alignment"
 
 
 def _metadata(options: argparse.Namespace, path: Path, network: "TorchNetwork", spec: "NetworkSpec") -> dict[str, str]:
@@ -105,6 +149,10 @@ def _weights(model: str) -> Path:
 
 def _format(options: argparse.Namespace) -> str:
     suffix = options.output.suffix.lower()
+    if options.application is not None:
+        if suffix == SUFFIXES["program"] or options.format == "program":
+            raise OptionError("--for", "got it with a program of torch.export", "an ONNX file or a folder as --output")
+        return "onnx"
     named = next((name for name, its in SUFFIXES.items() if its == suffix), None)
     if named is None or options.format not in (None, named):
         expected = f"a name that ends in {SUFFIXES[options.format] if options.format else '.onnx or .pt2'}"

@@ -23,12 +23,13 @@ from gpen_plugin.archs.gpen_arch import GPEN
 from gpen_plugin.archs.inference import fuse
 from gpen_plugin.archs.layers import EqualConv2d, StyledConv, ToRGB
 from gpen_plugin.errors import CheckpointError, OptionError
+from gpen_plugin.export.framing import Frame, fading, resampling_matrix
 from gpen_plugin.export.options import TOLERANCES, ExportOptions
 from gpen_plugin.nets.loading import OnnxNetwork
 from gpen_plugin.restore.network import to_network
 
 LOWEST, HIGHEST = -1.0, 1.0  # of the images that an exported network takes and gives
-INPUT, OUTPUT = "input", "output"  # the names that tools which run GPEN use
+INPUT, OUTPUT, WEIGHT = "input", "output", "weight"  # the names that applications which run GPEN use
 METADATA_FILE = "gpen.json"  # in the archive of a program
 _CALIBRATION_SEED = 100  # its images measure the features; the comparison uses others
 _SMOOTH_IMAGES = 3
@@ -77,28 +78,30 @@ def export(
     """Export a network; replace an earlier file only after the new one agrees with `net` on some images.
 
     The file takes images (N, 3, in_size, in_size), RGB float32, and gives (N, 3, out_size, out_size), not clipped. Both
-    are in [-1, 1], whatever the value range of `net` is. Raises CheckpointError: the file differs from `net` by more
-    than the tolerance, or cannot be written. Raises MissingFileError: a package is not installed.
+    are in [-1, 1], whatever the value range of `net` is. With a `frame` both have its size. Raises CheckpointError: the
+    file differs from `net` by more than the tolerance, or cannot be written. Raises MissingFileError: a package is not
+    installed. Raises OptionError: `net` cannot be exported so.
     """
     options.check_packages()
     if options.precision == "fp16" and not isinstance(net.decoder, GPENPrior):
         got = f"got fp16 for a network on {type(net.decoder).__name__}"
         raise OptionError("--precision", got, "fp32: only StyleGAN2's layers are scaled to half precision")
+    if options.weight and options.frame is None and net.in_size != net.out_size:
+        got = f"got it for a network of {net.in_size} px whose result has {net.out_size} px"
+        raise OptionError("--weight", got, "input and result of one size", "Leave it out.")
     path, device = Path(path), next(net.parameters()).device
     tolerance = TOLERANCES[options.precision] if options.tolerance is None else options.tolerance
     exact = _prepare(net)
-    batches = make_test_inputs(net.in_size, options.batch)
-    expected = _runner(exact, device)
+    size = net.in_size if options.frame is None else options.frame.size
+    batches = make_test_inputs(size, options.batch)
+    expected = _runner(FileNetwork(exact, options.frame).to(device), device)
     unfinished = path.with_name(f".{path.stem}.{os.getpid()}.part{path.suffix}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        if options.precision == "fp32":
-            fused = fuse(exact, traceable=True)
-        else:
-            fused = _fuse_in_half(exact, expected, batches, tolerance, path)
+        fused = fuse(exact, traceable=True) if options.precision == "fp32" else _fuse_in_half(exact, tolerance, path)
         write = _write_onnx if options.format == "onnx" else _write_program
         with suppress_warnings():
-            exported = write(unfinished, fused, net.in_size, device, options, metadata)
+            exported = write(unfinished, FileNetwork(fused, options.frame).to(device), size, device, options, metadata)
         difference = measure_difference(expected, exported, batches)
         difference.check(tolerance, str(path), "Try another opset, or a larger tolerance.")
         os.replace(unfinished, path)
@@ -163,14 +166,13 @@ def _prepare(net: GPEN) -> GPEN:
     return copied
 
 
-def _fuse_in_half(
-    exact: GPEN, expected: Network, batches: list[torch.Tensor], tolerance: float, path: Path
-) -> nn.Module:
+def _fuse_in_half(exact: GPEN, tolerance: float, path: Path) -> nn.Module:
     """The fused network in half precision, checked here too: on a CPU, onnxruntime may compute it in float32."""
     device = next(exact.parameters()).device
     calibration = [batch.to(device) for batch in make_test_inputs(exact.in_size, None, _CALIBRATION_SEED)]
     half = fuse(scale_for_half(exact, calibration), torch.float16, traceable=True)
-    difference = measure_difference(expected, _runner(half, device), batches)
+    batches = make_test_inputs(exact.in_size, 1)
+    difference = measure_difference(_runner(exact, device), _runner(half, device), batches)
     difference.check(tolerance, str(path), "Export it in fp32.")
     return half
 
@@ -192,12 +194,13 @@ def _write_onnx(
 
     # The older exporter traces, because it needs no other package. No constant of the graph depends on the number of
     # images, so the graph takes any number, or the one that its input declares.
-    stream = io.BytesIO()
+    stream, names = io.BytesIO(), [INPUT, WEIGHT] if options.weight else [INPUT]
+    example = (torch.zeros(1, 3, size, size, device=device), torch.ones(1, dtype=torch.float64, device=device))
     torch.onnx.export(
-        _ImageOnly(net),
-        (torch.zeros(1, 3, size, size, device=device),),
+        net,
+        example[: len(names)],
         stream,
-        input_names=[INPUT],
+        input_names=names,
         output_names=[OUTPUT],
         opset_version=options.opset,
         do_constant_folding=False,  # leaves copies of the kernels behind
@@ -205,7 +208,7 @@ def _write_onnx(
     )
     model = onnxslim.slim(onnx.load_model_from_string(stream.getvalue()))
     del model.graph.value_info[:]  # shapes for one image
-    for value in (*model.graph.input, *model.graph.output):
+    for value in (model.graph.input[0], *model.graph.output):
         first = value.type.tensor_type.shape.dim[0]
         if options.batch is None:
             first.dim_param = "batch"
@@ -218,15 +221,40 @@ def _write_onnx(
     return lambda images: torch.from_numpy(network(images.numpy())[OUTPUT])
 
 
-class _ImageOnly(nn.Module):
-    """A GPEN without its options, which a tracer would take for inputs."""
+class FileNetwork(nn.Module):
+    """What a file computes: a GPEN, in the frame of the file's faces, blended with the input by `weight`."""
 
-    def __init__(self, net: nn.Module):
+    def __init__(
+        self,
+        net: nn.Module,  # a GPEN, whose options a tracer would take for inputs
+        frame: Frame | None,  # None: the file's faces are the network's
+    ):
         super().__init__()
-        self.net = net
+        self.net, self.framed = net, frame is not None
+        if frame is None:
+            return
+        inner, outer = net.in_size, net.out_size
+        growth = outer / inner
+        for axis, name in enumerate("xy"):
+            into = resampling_matrix(inner, frame.size, frame.scale, frame.shift[axis])
+            scale = 1 / (frame.scale * growth)  # pixel q of the result is (q + 0.5) / growth - 0.5 of the input
+            out_shift = ((0.5 / growth - 0.5) - frame.shift[axis]) / frame.scale
+            back = resampling_matrix(frame.size, outer, scale, out_shift)
+            self.register_buffer(f"into_{name}", torch.from_numpy(into), persistent=False)  # [in_size, size]
+            self.register_buffer(f"back_{name}", torch.from_numpy(back), persistent=False)  # [size, out_size]
+        rows, columns = map(torch.from_numpy, fading(frame, inner))
+        self.register_buffer("mask", rows[:, None] * columns, persistent=False)  # [size, size]
 
-    def forward(self, lq: torch.Tensor) -> torch.Tensor:
-        return self.net(lq)
+    def forward(
+        self,
+        lq: torch.Tensor,  # (N, 3, S, S), RGB in [-1, 1]
+        weight: torch.Tensor | None = None,  # (1,) of the result; 1 - `weight` is that of `lq`. None is 1
+    ) -> torch.Tensor:
+        """(N, 3, S, S), or the network's result as it is, (N, 3, out_size, out_size)."""
+        restored = self.net(self.into_y @ lq @ self.into_x.T if self.framed else lq)
+        if self.framed:
+            restored = lq + self.mask * (self.back_y @ restored @ self.back_x.T - lq)
+        return restored if weight is None else lq + weight.float() * (restored - lq)
 
 
 def _write_program(

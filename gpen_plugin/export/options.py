@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from gpen_plugin.errors import MissingFileError, OptionError
+from gpen_plugin.export.framing import Frame
 
 Format = Literal["onnx", "program"]
 Precision = Literal["fp32", "fp16"]
@@ -27,6 +28,9 @@ class ExportOptions:
     opset: int = 17  # version of ONNX's operators; other formats ignore it
     # largest difference from PyTorch, as a fraction of the value range; None for `TOLERANCES`
     tolerance: float | None = None
+    # whether an ONNX file has a second input, `weight`, (1,) float64: 0 gives the input, 1 the restored face
+    weight: bool = False
+    frame: Frame | None = None  # of files whose faces are aligned in another way than the network's
 
     def __post_init__(self):
         if self.format not in SUFFIXES:
@@ -38,6 +42,8 @@ class ExportOptions:
         if self.opset not in OPSETS:
             expected = f"a number from {OPSETS[0]} to {OPSETS[-1]}"
             raise OptionError("opset", f"got {self.opset}", expected, "Most runtimes read the default, 17.")
+        if self.weight and self.format != "onnx":
+            raise OptionError("weight", f"got it for the format {self.format}", "onnx", "Leave it out.")
         if self.tolerance is not None and not self.tolerance > 0:
             raise OptionError("tolerance", f"got {self.tolerance}", "a number above 0", "Leave it out.")
 

@@ -15,7 +15,9 @@ from gpen_plugin.errors import CheckpointError, MissingFileError, OptionError, S
 WEIGHT_ENTRIES = ("params_ema", "params", "state_dict")  # of nested files; the first that is there is read
 MAX_NAMED_TENSORS = 4  # in a message
 ONNX_PROVIDERS = {"cuda": "CUDAExecutionProvider", "mps": "CoreMLExecutionProvider", "cpu": "CPUExecutionProvider"}
-ONNX_DTYPES = {"tensor(float)": np.float32, "tensor(float16)": np.float16}
+ONNX_IMAGES = ("tensor(float)", "tensor(float16)")
+ONNX_DTYPES = {"tensor(float)": np.float32, "tensor(float16)": np.float16, "tensor(double)": np.float64}
+ONNX_WEIGHT = "weight"
 
 
 def select_device(
@@ -83,13 +85,19 @@ def bgr_to_tensor(image: np.ndarray) -> torch.Tensor:
 
 
 class OnnxNetwork:
-    """A network of one input, run by onnxruntime; on the CPU if onnxruntime was built without the device."""
+    """A network of one image, run by onnxruntime; on the CPU if onnxruntime was built without the device.
+
+    A further input named `weight`, of the result, gets 1, which leaves blending to the caller.
+    """
 
     def __init__(self, path: str | os.PathLike, device: torch.device):
         """MissingFileError without onnxruntime; CheckpointError for a damaged file, or not one input of floats."""
         self.path, self._session = str(path), _open_session(path, device)
         inputs = self._session.get_inputs()
-        if len(inputs) != 1 or len(inputs[0].shape) != 4 or inputs[0].type not in ONNX_DTYPES:
+        weights = [each for each in inputs[1:] if each.name == ONNX_WEIGHT and each.type in ONNX_DTYPES]
+        self._weights = {each.name: np.ones(1, ONNX_DTYPES[each.type]) for each in weights}
+        inputs = [each for each in inputs if each.name not in self._weights]
+        if len(inputs) != 1 or len(inputs[0].shape) != 4 or inputs[0].type not in ONNX_IMAGES:
             got = f"has the inputs {', '.join(f'{each.name} {each.shape} {each.type}' for each in inputs)}"
             raise CheckpointError(self.path, got, "one of (N, C, H, W), float", "Name a network of one image.")
         outputs = self._session.get_outputs()
@@ -103,7 +111,7 @@ class OnnxNetwork:
 
     def __call__(self, images: np.ndarray) -> dict[str, np.ndarray]:
         """Outputs by name for (N, C, H, W) float32, in the file's order and dtype; ShapeError if they do not fit."""
-        given = {self._input: images.astype(self.precision, copy=False)}
+        given = {self._input: images.astype(self.precision, copy=False), **self._weights}
         try:
             return dict(zip(self._outputs, self._session.run(None, given), strict=True))
         except Exception as error:  # onnxruntime's classes have no base of their own

@@ -119,6 +119,8 @@ class OnnxFaceNetwork:
         known: ReleasedModel | None = None,  # the released model that it is named after
     ):
         self._file = OnnxNetwork(path, device)
+        # a file of ours may have the name that an application wants
+        self.released = known = None if "gpen_version" in self._file.metadata else known
         self.in_size = self._input_size()
         conventions = _read_conventions(self._file, self.in_size, known)
         self.template, self.alpha, self.task = conventions.template, conventions.alpha, conventions.task
@@ -334,7 +336,9 @@ def open_network(
         raise CheckpointError(str(path), got, "weights or ONNX", hint)
     if path.suffix.lower() == ".onnx":
         _check_onnx_options(key, precision)
-        network: OnnxFaceNetwork | TorchNetwork = OnnxFaceNetwork(path, device, known)
+        of_file = OnnxFaceNetwork(path, device, known)
+        network: OnnxFaceNetwork | TorchNetwork = of_file
+        known = of_file.released
     else:
         network = _open_weights(path, key, device, precision, known)
     network.file = path

@@ -2,8 +2,10 @@ import json
 import math
 import sys
 
+import numpy as np
 import pytest
 import torch
+from helpers.onnx_graphs import assert_runs_everywhere
 from helpers.small_networks import NETWORKS, SMALL, built, rounding_error, same
 
 from gpen_plugin import GPEN
@@ -45,6 +47,7 @@ def test_any_batch_size_matches_pytorch(kind, tmp_path):
         with torch.no_grad():
             assert (run(exported.path, batch) - net(batch)).abs().max() < largest
     assert [file.name for file in tmp_path.iterdir()] == ["model.onnx"]
+    assert_runs_everywhere(exported.path)
 
 
 @pytest.mark.parametrize("opset", [13, 20])
@@ -79,6 +82,27 @@ def test_network_in_training_with_another_range_is_exported_unchanged(tmp_path, 
         with torch.no_grad():
             tolerance = RANGE * rounding_error(net, (batch + 1) / 2, torch.float16)[0]
             assert (run(path, batch) - (net((batch + 1) / 2) * 2 - 1)).abs().max() < tolerance < 0.1
+
+
+def test_weight_blends_result_and_input(tmp_path):
+    net = small()
+    path = export(net, tmp_path / "model.onnx", ExportOptions(weight=True), METADATA).path
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    weight = session.get_inputs()[1]
+    assert (weight.name, weight.shape, weight.type) == ("weight", [1], "tensor(double)")
+    batch = images(16, 2)
+    with torch.no_grad():
+        result, (tolerance, _) = net(batch), rounding_error(net, batch, torch.float32)
+    for value in (0.0, 0.3, 1.0):
+        (blended,) = session.run(None, {"input": batch.numpy(), "weight": np.array([value])})
+        assert np.abs(blended - torch.lerp(batch, result, value).numpy()).max() < tolerance + 1e-6
+    assert_runs_everywhere(path)
+
+
+def test_weight_needs_input_and_result_of_one_size(tmp_path):
+    net = built(lambda: GPEN(32, in_size=16, **SMALL))
+    with pytest.raises(OptionError, match="--weight: got it for a network of 16 px whose result has 32 px"):
+        export(net, tmp_path / "model.onnx", ExportOptions(weight=True), METADATA)
 
 
 def test_kernels_are_stored_once_and_constants_are_folded(tmp_path):
@@ -124,6 +148,7 @@ def test_unwritable_folder(tmp_path):
         ({"precision": "int8"}, "precision: got 'int8'; expected one of fp32, fp16"),
         ({"opset": 9}, "opset: got 9; expected a number from 13 to 20"),
         ({"tolerance": 0}, "tolerance: got 0"),
+        ({"format": "program", "weight": True}, "weight: got it for the format program; expected onnx"),
     ],
 )
 def test_options_out_of_range(arguments, message):

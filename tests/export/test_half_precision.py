@@ -3,6 +3,7 @@ import copy
 import numpy as np
 import pytest
 import torch
+from helpers.onnx_graphs import assert_runs_everywhere
 from helpers.small_networks import NETWORKS, built, rounding_error
 
 from gpen_plugin.archs.inference import fuse
@@ -114,6 +115,7 @@ def test_file_holds_float16_and_takes_float32(tmp_path):
         built(NETWORKS["GPEN concat"]), torch.cat(make_test_inputs(net.in_size, None)), torch.float16
     )
     assert exported.difference.largest < largest / 2  # of the range from -1 to 1
+    assert_runs_everywhere(exported.path)
     graph = onnx.load(exported.path).graph
     stored = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in graph.initializer}
     kernels = [stored[node.input[1]] for node in graph.node if node.op_type == "Conv"]
