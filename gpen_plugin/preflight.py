@@ -21,6 +21,7 @@ from gpen_plugin.archs.gpen_arch import GPEN
 from gpen_plugin.archs.gpen_discriminator_arch import GPENDiscriminator
 from gpen_plugin.archs.layers import ShapesOnly
 from gpen_plugin.checkpoints import checkpoint
+from gpen_plugin.checkpoints.download import local_path
 from gpen_plugin.config import schema
 from gpen_plugin.config.train_options import (
     FileOptions,
@@ -49,6 +50,7 @@ from gpen_plugin.models.restoration_gan_model import RestorationGANModel
 from gpen_plugin.models.train_state import preserve_rng_state
 from gpen_plugin.models.trials import try_loss, try_optimizer, try_scheduler
 from gpen_plugin.nets.arcface import RecognitionSettings
+from gpen_plugin.restore.alignment import parse_template
 
 ADDED_BY_HOST = {"dist", "rank", "world_size", "auto_resume", "is_train", "root_path"}
 PATHS_ADDED_BY_HOST = {"models", "training_states", "log", "visualization"}
@@ -258,6 +260,8 @@ def _datasets(run: Run) -> Iterator[GPENError]:
             problems = [OptionError(f"{where}:name", "missing", "what the log calls the set", "Add the key.")]
         if not problems and of_ours:
             problems = _try(lambda cls=cls, data=data, where=where: cls.check_options(data, where))
+            if not problems and data.get("template"):
+                problems = _try(lambda data=data: parse_template(data["template"]), where)
             if not problems and phase == "train":
                 problems = [*_batch_size(run.opt, data, len(cls(data)))]
         elif not problems and run.stage:
@@ -465,7 +469,7 @@ def _files(run: Run) -> Iterator[GPENError]:
         return
     for key, path in paths.items():
         known = run.as_published or key in PathOptions.__dataclass_fields__
-        if known and key.startswith("pretrain_") and isinstance(path, str) and not os.path.isfile(path):
+        if known and key.startswith("pretrain_") and isinstance(path, str) and not os.path.isfile(local_path(path)):
             got = f"{path} is {'a folder' if os.path.isdir(path) else 'not there'}"
             hint = "Check the path" + (", or write ~ to start without one." if opt["is_train"] else ".")
             if key == "pretrain_prior":

@@ -21,6 +21,7 @@ from gpen_plugin.archs.layers import (
     normalize_2nd_moment,
     resolutions,
 )
+from gpen_plugin.archs.pretrained import Pretrained
 from gpen_plugin.config import schema
 from gpen_plugin.errors import OptionError, join_errors
 from gpen_plugin.host import register, resolve
@@ -89,7 +90,7 @@ class GANBlock(nn.Module):
         return x, self.to_rgb(x, latents[:, len(self.convs)], earlier)
 
 
-class GANPrior(nn.Module):
+class GANPrior(Pretrained, nn.Module):
     """A GAN prior: latent codes and one map per resolution in, image out. Raises OptionError.
 
     `GPEN` calls `to_latents` and `synthesize`, whose maps are the encoder's features. Training and inversion also

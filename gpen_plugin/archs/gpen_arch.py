@@ -20,6 +20,7 @@ from gpen_plugin.archs.layers import (
     check_taps,
     resolutions,
 )
+from gpen_plugin.archs.pretrained import Pretrained
 from gpen_plugin.host import register
 from gpen_plugin.ops.dispatch import check_shape
 
@@ -65,7 +66,7 @@ class Encoder(nn.Module):
 
 
 @register("arch")
-class GPEN(nn.Module):
+class GPEN(Pretrained, nn.Module):
     """GAN prior embedded network: restores degraded faces. Raises OptionError for an argument out of range.
 
     The encoder's deepest features give z; its features of each resolution are the noise input of the GAN blocks there.

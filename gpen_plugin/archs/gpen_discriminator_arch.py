@@ -16,6 +16,7 @@ from gpen_plugin.archs.layers import (
     check_taps,
     resolutions,
 )
+from gpen_plugin.archs.pretrained import Pretrained
 from gpen_plugin.errors import OptionError
 from gpen_plugin.host import register
 from gpen_plugin.ops.dispatch import check_shape
@@ -40,7 +41,7 @@ class ResidualBlock(nn.Module):
 
 
 @register("arch")
-class GPENDiscriminator(nn.Module):
+class GPENDiscriminator(Pretrained, nn.Module):
     """Distinguishes real images from restored ones; also loads the authors' files. Raises OptionError."""
 
     def __init__(

@@ -265,7 +265,7 @@ def filter_taps(state_dict: Mapping[str, torch.Tensor], where: str = "state dict
     stored = {key: tensor for key, tensor in state_dict.items() if key.endswith(".kernel")}
     if not stored:
         return None
-    taps = _taps(next(iter(stored.values())))
+    taps = taps_of(next(iter(stored.values())))
     rewritten = to_authors(from_authors(state_dict), taps)
     foreign = [key for key, kernel in stored.items() if not same_filter(kernel, rewritten.get(key, torch.empty(0)))]
     if foreign:
@@ -279,8 +279,8 @@ def taps_equal(one: Sequence[float], other: Sequence[float]) -> bool:
     return same_filter(fir_kernel(one), fir_kernel(other))
 
 
-def _taps(kernel):
-    """All rows of a separable filter are multiples of its taps, and so is their sum."""
+def taps_of(kernel: torch.Tensor) -> tuple[float, ...]:
+    """The taps of a separable FIR filter, (K, K), the smallest 1: rows are multiples of them, and so is their sum."""
     line = torch.atleast_2d(kernel).double().flatten(0, -2).sum(dim=0).tolist()  # (K,)
     smallest = min((abs(tap) for tap in line if tap), default=1.0)
     return tuple(round(tap / smallest, 4) for tap in line)

@@ -1,8 +1,11 @@
 """Weight files: read, write and compare state dicts, and say what a file holds."""
 
 import argparse
+import collections
 import contextlib
+import inspect
 import logging
+import math
 import os
 import pickle
 import re
@@ -10,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from textwrap import indent
-from types import ModuleType
+from types import MappingProxyType, ModuleType
 from typing import BinaryIO
 
 import numpy as np
@@ -22,20 +25,23 @@ from gpen_plugin.archs.gan_prior_arch import GANPrior, GPENPrior
 from gpen_plugin.archs.gpen_arch import GPEN
 from gpen_plugin.archs.gpen_discriminator_arch import GPENDiscriminator
 from gpen_plugin.archs.key_maps import (
-    USUAL_TAPS,
+    Kind,
     detect_layout,
     extract_decoder,
     filter_taps,
     foreign_filters,
     from_authors,
     taps_equal,
+    taps_of,
     without_wrapper_prefixes,
 )
-from gpen_plugin.archs.layers import ShapesOnly
+from gpen_plugin.archs.layers import EqualLinear, ShapesOnly
 from gpen_plugin.archs.pggan_prior_arch import PGGANPrior
 from gpen_plugin.archs.prior_layouts import LICENSES, refusal
 from gpen_plugin.archs.stylegan1_prior_arch import StyleGAN1Prior
-from gpen_plugin.checkpoints import nvlabs_pickle
+from gpen_plugin.checkpoints import metadata, nvlabs_pickle
+from gpen_plugin.checkpoints.download import local_path
+from gpen_plugin.checkpoints.metadata import Metadata
 from gpen_plugin.checkpoints.network_spec import NetworkSpec, infer_spec, summarize_file
 from gpen_plugin.errors import CheckpointError
 
@@ -69,7 +75,11 @@ def read(
 
 
 def read_whole(path: str | os.PathLike) -> Mapping:
-    """Read all that a file of weights holds, tensors on the CPU. Raises `CheckpointError` as `read` does."""
+    """Read all that a file of weights holds, tensors on the CPU. Raises `CheckpointError` as `read` does.
+
+    A file on the Hub is downloaded, see `local_path`.
+    """
+    path = local_path(path)
     if os.path.isdir(path):
         raise CheckpointError(str(path), "is a folder", "a weight file", "Name a file in it.")
     if not os.path.isfile(path):
@@ -98,6 +108,7 @@ def write(
     # in an existing folder; the format is safetensors if it ends in `.safetensors`, else torch.save's
     path: str | os.PathLike,
     content: object,  # tensors, numbers, texts, and lists and mappings of them; for safetensors tensors by name
+    stated: Metadata | None = None,  # of a mapping: what the file says of itself
     *,
     hint: str = "Make room, or choose another folder.",  # what to do if the disk is full or the folder is not writable
 ) -> None:
@@ -105,7 +116,7 @@ def write(
 
     Raises CheckpointError: the file could not be written; the earlier one is as it was.
     """
-    target, save = Path(path), _writer(path, content)
+    target, save = Path(path), _writer(path, content, {} if stated is None else stated.texts())
     unfinished = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     try:
         with open(unfinished, "wb") as stream:
@@ -182,7 +193,19 @@ def read_for(
         raise CheckpointError(source, got, expected, hint)
     if decoder is not None:
         logging.getLogger("basicsr").info(f"{source}: holds a whole GPEN; its decoder is taken.")
+    _warn_of_other_arguments(net, metadata.read(path), source)
     return given
+
+
+def _warn_of_other_arguments(net: nn.Module, stated: Metadata, source: str) -> None:
+    if any(tensor.is_meta for tensor in net.buffers()):
+        return
+    own = hidden_arguments(net)
+    for name in ("lr_mlp", "resample_kernel"):
+        value = stated.hidden.get(name, own.get(name))
+        if name in own and not (taps_equal(value, own[name]) if name == "resample_kernel" else value == own[name]):
+            message = f"{source}: states {name} {value}. The options' {own[name]} is used, which changes its images."
+            logging.getLogger("basicsr").warning(message)
 
 
 def differences(
@@ -244,8 +267,11 @@ class Attributes:
     """Stands for an object of another code base: takes its attributes."""
 
 
-def _writer(path, content: object) -> Callable[[BinaryIO], object]:
+def _writer(path, content: object, texts: Mapping[str, str]) -> Callable[[BinaryIO], object]:
     if not _is_safetensors(path):
+        if texts:
+            content = collections.OrderedDict(content)  # a dict has no attributes
+            content._metadata = dict(texts)
         return lambda stream: torch.save(content, stream)
     if not isinstance(content, Mapping) or not all(isinstance(value, torch.Tensor) for value in content.values()):
         hint = "Name a .pth file, or choose a flat layout."
@@ -253,7 +279,7 @@ def _writer(path, content: object) -> Callable[[BinaryIO], object]:
     # the format has neither strides nor tensors that share memory
     separate = {key: tensor.clone(memory_format=torch.contiguous_format) for key, tensor in content.items()}
     serialize = _safetensors(path).save
-    return lambda stream: stream.write(serialize(separate))
+    return lambda stream: stream.write(metadata.with_header(serialize(separate), texts))
 
 
 def _is_safetensors(path) -> bool:
@@ -339,18 +365,94 @@ class Network:
         """Names of the tensors with infinite values or NaN."""
         return [name for name, tensor in self.tensors.items() if not tensor.isfinite().all()]
 
-    def option_lines(self) -> str:
-        """The lines of an option file that build this network."""
+    def option_lines(self, stated: Metadata | None = None) -> str:
+        """The lines of an option file that build this network; what no shape shows is as `stated`."""
         arguments = {"type": self.spec.kind} | self.spec.arguments()
-        if self.taps and not taps_equal(self.taps, USUAL_TAPS):
-            arguments["resample_kernel"] = list(self.taps)
+        defaults = inspect.signature(_CLASSES[self.spec.kind]).parameters
+        hidden = {} if stated is None else {name: value for name, value in stated.hidden.items() if name in defaults}
+        if self.taps:
+            hidden["resample_kernel"] = list(self.taps)
+        for name, value in hidden.items():
+            usual = defaults[name].default
+            if tuple(value) != tuple(usual) if isinstance(usual, tuple) else value != usual:
+                arguments[name] = value
         lines = ["network_d:" if self.is_discriminator else "network_g:"]
         return "\n".join(lines + [f"  {name}: {value}" for name, value in arguments.items()])
 
 
-def build(spec: NetworkSpec) -> GPEN | GANPrior | GPENDiscriminator:
-    """The network that a spec describes, with fresh weights."""
-    return _CLASSES[spec.kind](**spec.arguments())
+def build(spec: NetworkSpec, stated: Metadata | None = None) -> GPEN | GANPrior | GPENDiscriminator:
+    """The network that a spec describes, with fresh weights; what no shape shows is as `stated`."""
+    cls = _CLASSES[spec.kind]
+    hidden = {} if stated is None else stated.hidden
+    known = inspect.signature(cls).parameters
+    return cls(**spec.arguments() | {name: value for name, value in hidden.items() if name in known})
+
+
+def describe(net: nn.Module, **facts: object) -> Metadata:
+    """What a file with the weights of a network states of it; `facts` are further fields of `Metadata`."""
+    state = net.state_dict()
+    facts = {"architecture": type(net).__name__, "weights_sha256": metadata.digest(state)} | facts
+    if type(net) in _CLASSES.values():
+        facts["arguments"] = infer_spec(state).arguments() | hidden_arguments(net)
+    return Metadata(**facts)
+
+
+def hidden_arguments(net: nn.Module) -> dict[str, object]:
+    """Arguments with which one of our networks was built and which no shape shows."""
+    found = {name: getattr(net, name) for name in ("value_range", "stddev_group") if hasattr(net, name)}
+    mapping = getattr(getattr(net, "decoder", net), "mapping", nn.Identity())
+    rate = next((layer.lr_mul for layer in mapping.modules() if isinstance(layer, EqualLinear)), None)
+    kernel = next((kernel for name, kernel in net.named_buffers() if name.endswith(".kernel")), None)
+    found |= {} if rate is None else {"lr_mlp": rate}
+    return found | ({} if kernel is None else {"resample_kernel": list(taps_of(kernel))})
+
+
+def read_network(
+    weights: str | os.PathLike,  # a file of any layout
+    key: str | None = None,  # entry of it; None prefers the averaged weights
+    kind: Kind | None = None,  # that it must be; None: any
+    hints: Mapping[Kind, str] = MappingProxyType({}),  # for the error, by the kind that it is
+) -> tuple[nn.Module, NetworkSpec, Metadata]:
+    """The network of a file, on the CPU, and what the file states of it. CheckpointError as in `read`, or another kind.
+
+    Sizes and widths are those of the tensors.
+    """
+    state = read(weights, key)
+    spec = infer_spec(state, str(weights))
+    if kind not in (None, spec.kind):
+        expected = "a whole GPEN, encoder and decoder" if kind == "GPEN" else f"a {kind}"
+        raise CheckpointError(str(weights), f"holds {spec}", expected, hints.get(spec.kind, ""))
+    stated = metadata.read(weights)
+    if kind == spec.kind or stated.architecture == spec.kind:  # of a discriminator beside a generator there are none
+        check_stated(stated, spec, str(weights))
+    net = build(spec, stated)
+    problems = differences(from_authors(state), net.state_dict()) or foreign_filters(net, state)
+    if problems:
+        got = f"holds {spec}, but not as it is built here ({shown(problems)})"
+        raise CheckpointError(str(weights), got, "all tensors of one network", "Download or write it again.")
+    net.load_state_dict(state)
+    net.stated = stated
+    return net, spec, stated
+
+
+def check_stated(stated: Metadata, spec: NetworkSpec, where: str) -> None:
+    """Raise a CheckpointError if a file's metadata are of another network than its tensors."""
+    if stated.architecture not in (None, spec.kind):
+        raise CheckpointError(where, f"states {stated.architecture[:40]}, but holds {spec}", hint=_STALE)
+    for name, value in spec.arguments().items():
+        given = stated.arguments.get(name, value)
+        if given != value and not _nearly(given, value):
+            got = f"states {name} {str(given)[:40]}, but its tensors have {value}"
+            raise CheckpointError(where, got, "metadata of these tensors", _STALE)
+
+
+_STALE = "gpen-convert FILE -o NEW --to ours writes it again, with metadata of its tensors."
+
+
+def _nearly(one: object, other: object) -> bool:
+    """Whether two factors of widths are equal up to rounding."""
+    numbers = all(isinstance(value, int | float) for value in (one, other))
+    return numbers and math.isclose(one, other, rel_tol=1e-6)
 
 
 def entries(path: str | os.PathLike) -> dict[str | None, object]:
@@ -362,11 +464,12 @@ def entries(path: str | os.PathLike) -> dict[str | None, object]:
 
 def license_of(path: str | os.PathLike) -> str | None:
     """The license that a file states, or under which its code base publishes weights. CheckpointError as in `read`."""
-    return _stated_license(entries(path))
+    return metadata.read(path).license or license_in(entries(path))
 
 
-def _stated_license(held: Mapping[str | None, object]) -> str | None:
-    if isinstance(held.get("license"), str):
+def license_in(held: Mapping[str | None, object]) -> str | None:
+    """The license of the `entries` of a file without metadata: stated, or of its code base's published weights."""
+    if isinstance(held.get("license"), str):  # of files without metadata
         return held["license"]
     layouts = [detect_layout(without_wrapper_prefixes(value)) for value in held.values() if is_network(value)]
     return next((LICENSES[layout] for _, layout in layouts if layout in LICENSES), None)
@@ -398,11 +501,12 @@ def network_of(
 
 def report(path: str | os.PathLike) -> tuple[str, bool]:
     """Describe a file; True if it has networks, all whole and with finite values. CheckpointError as in `read`."""
-    lines, besides, sound = [str(path)], [], []
-    held = entries(path)
-    license = _stated_license(held)
+    lines, besides, sound, digests = [str(path)], [], [], set()
+    held, stated = entries(path), metadata.read(path)
+    license = stated.license or license_in(held)
     if license is not None:
         lines.append(f"  license: {license}")
+    lines += _stated_lines(stated)
     for entry, value in held.items():
         if entry == "license":
             continue
@@ -415,11 +519,18 @@ def report(path: str | os.PathLike) -> tuple[str, bool]:
             continue
         try:
             network = network_of(path, entry, value)
-            lines.append(indent(_described(network), "  "))
+            if not network.is_discriminator or stated.architecture == network.spec.kind:  # else beside a generator
+                check_stated(stated, network.spec, network.where)
+            lines.append(indent(_described(network, stated), "  "))
             sound.append(not network.not_finite)
+            digests.add(metadata.digest(network.tensors))
         except CheckpointError as error:
             lines.append(f"  {error}")
             sound.append(False)
+    if stated.weights_sha256 is not None and digests:
+        same = stated.weights_sha256 in digests
+        lines.append(f"  SHA-256 of the weights {stated.weights_sha256}: {'as stated' if same else 'DIFFERS'}")
+        sound.append(same)
     if not sound:
         lines.append("  no weights of a GPEN, GPENPrior or GPENDiscriminator")
     if besides:
@@ -427,13 +538,23 @@ def report(path: str | os.PathLike) -> tuple[str, bool]:
     return "\n".join(lines), bool(sound) and all(sound)
 
 
-def _described(network: Network) -> str:
+def _stated_lines(stated: Metadata) -> list[str]:
+    """What a file states besides its license and what its tensors show."""
+    named = {"written by": stated.version and f"gpen_plugin {stated.version}", "title": stated.title}
+    conventions = dict(stated.conventions)
+    if "value_range" in conventions:
+        conventions["value_range"] = list(conventions["value_range"])
+    named |= {"data": stated.data} | {name.replace("_", " "): value for name, value in conventions.items()}
+    return [f"  {name}: {value}" for name, value in named.items() if value is not None]
+
+
+def _described(network: Network, stated: Metadata) -> str:
     count = sum(tensor.numel() for tensor in network.tensors.values())
     dtypes = sorted({str(tensor.dtype).removeprefix("torch.") for tensor in network.tensors.values()})
     broken = network.not_finite
     values = f"NOT FINITE: {shown(broken)}" if broken else "all finite"
     facts = f"layout {network.spec.layout}; {count:,} parameters; {', '.join(dtypes)}; {values}"
-    return f"{network.entry or 'flat'}: {network.spec}\n  {facts}\n{indent(network.option_lines(), '  ')}"
+    return f"{network.entry or 'flat'}: {network.spec}\n  {facts}\n{indent(network.option_lines(stated), '  ')}"
 
 
 def _shape(value: object) -> str:

@@ -21,8 +21,17 @@ from gpen_plugin.archs.key_maps import (
 )
 from gpen_plugin.archs.layers import check_taps
 from gpen_plugin.archs.prior_layouts import refusal
-from gpen_plugin.checkpoints import checkpoint
-from gpen_plugin.checkpoints.checkpoint import Network, entries, is_network, license_of, network_of, report
+from gpen_plugin.checkpoints import checkpoint, metadata
+from gpen_plugin.checkpoints.checkpoint import (
+    Network,
+    check_stated,
+    entries,
+    is_network,
+    license_in,
+    network_of,
+    report,
+)
+from gpen_plugin.checkpoints.metadata import Metadata
 from gpen_plugin.checkpoints.network_spec import NetworkSpec, infer_spec
 from gpen_plugin.errors import CheckpointError, GPENError, OptionError, plain_message
 
@@ -36,25 +45,76 @@ _MAX_STYLEGAN2_SIZE = 1024  # of BasicSR's table of channels
 
 def convert_file(options: argparse.Namespace, target: "Target") -> None:
     """Write one file; print its content and what was left out."""
-    source, left_out = read_networks(options.input[0], options.key, options.mapping)
+    networks, left_out = read_networks(options.input[0], options.key, options.mapping)
+    source, networks = read_stated(options.input[0], networks)
     discriminator = None if options.discriminator is None else _read_discriminator(options.discriminator)
-    chosen = select_networks(source, target, discriminator)
-    left_out += [f"{one.entry} ({one.spec})" for one in source if one not in chosen.values()]
+    chosen = select_networks(networks, target, discriminator)
+    left_out += [f"{one.entry} ({one.spec})" for one in networks if one not in chosen.values()]
     if options.blend:
         weight = 0.5 if options.weight is None else options.weight
         chosen = interpolate(
             chosen, select_networks(read_networks(options.blend, options.key)[0], target, discriminator), weight
         )
     content = convert(chosen, target.layout, options.resample_kernel, half=options.half)
-    license = license_of(options.input[0]) if options.license is None else options.license
-    if license is not None and target.raw:  # a flat file holds tensors only
-        content["license"] = license
+    stated = _restate(options, source, chosen[target.averaged], content.get(target.averaged, content))
     make_folder(options.output.parent)
-    checkpoint.write(options.output, content)
+    checkpoint.write(options.output, content, stated)
     print(f"{options.output}: written as {options.to}")
     _print_summary(target, chosen, [name for name in left_out if name != "license"])
-    if license is not None:
-        print(f"  license: {license}" + ("" if target.raw else " (a flat file cannot state it)"))
+    if stated.license is not None:
+        print(f"  license: {stated.license}")
+    if chosen[target.averaged].spec.kind == "GPEN" and "template" not in stated.conventions:
+        print("  its alignment is not known, and ffhq is assumed; --template states another")
+
+
+def read_stated(path: Path, networks: Sequence[Network]) -> tuple[Metadata, list[Network]]:
+    """The metadata of a file and its networks, which then have the FIR taps that only the metadata state.
+
+    Metadata of another network than the file's first one are left out, and a line on stderr says so.
+    """
+    try:
+        stated = metadata.read(path)
+        check_stated(stated, networks[0].spec, str(path))
+    except CheckpointError as error:
+        print(f"{plain_message(error)} Its metadata are left out.", file=sys.stderr)
+        return Metadata(), list(networks)
+    taps = stated.hidden.get("resample_kernel")
+    return stated, [replace(network, taps=network.taps or taps) for network in networks]
+
+
+def _restate(
+    options: argparse.Namespace, source: Metadata, network: Network, written: Mapping[str, torch.Tensor]
+) -> Metadata:
+    """What the file states: what the command line gives, else the input's metadata, else what its name stands for."""
+    restores, given = network.spec.kind == "GPEN", options.conventions
+    if given and not restores:
+        got = f"got it for a {network.spec.kind}"
+        raise OptionError(f"--{next(iter(given)).replace('_', '-')}", got, "a GPEN", "Leave it out.")
+    for name, value in given.items():
+        if source.conventions.get(name, value) != value:
+            print(f"{name.replace('_', ' ')}: {value}; the input states {source.conventions[name]}", file=sys.stderr)
+    license = options.license or source.license or options.usual_license or license_in(entries(options.input[0]))
+    return replace(
+        restate(source, network, options.resample_kernel),
+        conventions=options.usual | source.conventions | given if restores else {},
+        title=source.title or options.input[0].stem,
+        license=license,
+        data=options.data or source.data,
+        weights_sha256=metadata.digest(from_authors(written)),
+    )
+
+
+def restate(source: Metadata, network: Network, resample_kernel: Sequence[float] | None = None) -> Metadata:
+    """Metadata of a network that was made from one with the metadata `source`."""
+    hidden = dict(source.hidden)
+    if network.spec.kind == "GPEN" or network.spec.prior in (None, "GPENPrior"):
+        hidden["resample_kernel"] = list(_taps(network, resample_kernel))
+    return replace(
+        source,
+        architecture=network.spec.kind,
+        arguments=network.spec.arguments() | hidden,
+        weights_sha256=metadata.digest(network.tensors),
+    )
 
 
 def inspect_file(path: Path) -> bool:

@@ -5,6 +5,7 @@ this package. If ``$GPEN_PLUGIN_OFFLINE`` is set, nothing is downloaded.
 """
 
 import contextlib
+import functools
 import http.client
 import os
 import queue
@@ -17,6 +18,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from os import path as osp
 from pathlib import Path
+from types import ModuleType
 
 import torch
 from filelock import FileLock
@@ -26,6 +28,8 @@ from gpen_plugin.errors import CheckpointError, MissingFileError, OptionError
 FOLDERS = "GPEN_PLUGIN_WEIGHTS"  # environment: one or several folders, separated as in PATH
 OFFLINE = "GPEN_PLUGIN_OFFLINE"  # environment: anything but 0 forbids downloading
 PACKAGE = Path(__file__).parents[1] / "weights"  # files that come with this package
+HUB = "hf:"  # how names of files on the Hugging Face Hub begin
+HUB_WEIGHTS = "model.safetensors"  # the file of a repository, or of a folder of `save_pretrained`
 CONNECT_TIMEOUT = 2  # seconds to find the server's address and to connect
 READ_TIMEOUT = 30  # seconds that a connected server may be silent
 MIN_DIGEST_PREFIX = 8  # hex digits
@@ -77,6 +81,70 @@ def find_weights(
     named = f" as {' or '.join((file.name, *file.also))}" if file.also else ""
     hint = f"Get it {published}and put it into {_shown(cache_folder())}{named}, or name its folder in ${FOLDERS}."
     raise MissingFileError(where, got, hint=hint)
+
+
+def is_offline() -> bool:
+    """Whether the environment forbids downloading."""
+    return os.environ.get(OFFLINE, "0") not in ("", "0")
+
+
+def local_path(model: str | os.PathLike) -> Path:
+    """The path that a name stands for, the same if it is a file's or unknown; for a folder its ``model.safetensors``.
+
+    ``hf:user/repo``, ``hf:user/repo/FILE`` and either with ``@revision`` name a file on the Hugging Face Hub, which is
+    downloaded into huggingface_hub's cache. MissingFileError: there is none, or no network, or no huggingface_hub.
+    """
+    name = str(model).replace(os.sep, "/")
+    if name.startswith(HUB):
+        return _download_from_hub(name)
+    path = Path(osp.expanduser(model))
+    return path / HUB_WEIGHTS if osp.isfile(path / HUB_WEIGHTS) else path
+
+
+@functools.cache  # a file is opened more than once, and each time the Hub would be asked
+def _download_from_hub(name: str) -> Path:
+    place, _, revision = name.removeprefix(HUB).partition("@")
+    user, _, rest = place.partition("/")
+    repository, _, file = rest.partition("/")
+    if not user or not repository:
+        raise MissingFileError(name, "is not a file on the Hub", "hf:user/repo, hf:user/repo/FILE", "Check the name.")
+    arguments = {"revision": revision or None, "local_files_only": is_offline()}
+    with hub_errors(name):
+        return Path(import_hub().hf_hub_download(f"{user}/{repository}", file or HUB_WEIGHTS, **arguments))
+
+
+def import_hub() -> ModuleType:
+    """huggingface_hub; MissingFileError if it is not installed."""
+    try:
+        import huggingface_hub
+    except ImportError as error:
+        got, hint = "huggingface_hub is not installed", 'Run: pip install "gpen_plugin[hub]"'
+        raise MissingFileError("Hugging Face Hub", got, hint=hint) from error
+    return huggingface_hub
+
+
+@contextlib.contextmanager
+def hub_errors(name: str) -> Iterator[None]:
+    """Turn what huggingface_hub raises for the repository or file `name` into a MissingFileError of one line."""
+    import_hub()
+    from huggingface_hub import errors
+
+    reasons = {
+        errors.HFValidationError: ("is no name of a repository", "Write user/repo."),
+        errors.GatedRepoError: ("asks for an account with access", "Run: hf auth login"),
+        errors.RepositoryNotFoundError: ("is not on the Hub, or is private", "Check the name, or run: hf auth login"),
+        errors.RevisionNotFoundError: ("has no such revision", "Check what follows the @."),
+        errors.LocalEntryNotFoundError: ("is not in the cache, and cannot be downloaded", "Check the network."),
+        errors.EntryNotFoundError: (f"has no such file (default {HUB_WEIGHTS})", "Write hf:user/repo/FILE."),
+    }
+    try:
+        yield
+    except tuple(reasons) as error:
+        got, hint = next(reason for kind, reason in reasons.items() if isinstance(error, kind))
+        raise MissingFileError(name, got, hint=hint) from error
+    except (OSError, errors.HfHubHTTPError) as error:
+        got = f"cannot be read from the Hub ({' '.join(str(error).split())[:160]})"
+        raise MissingFileError(name, got, hint="Check the network.") from error
 
 
 def find_local(file: WeightFile) -> Path | None:
@@ -190,7 +258,7 @@ def _download_blocked_reason(file: WeightFile) -> str | None:
         return "has to be downloaded by hand"
     if file.sha256 is None:
         return "no digest of it is published, so it is not downloaded"
-    if os.environ.get(OFFLINE, "0") not in ("", "0"):
+    if is_offline():
         return f"${OFFLINE} forbids downloading"
     return None
 

@@ -9,7 +9,7 @@ import torch
 from gpen_plugin.archs.layers import NoiseMode, check_positive
 from gpen_plugin.checkpoints import TARGETS, checkpoint
 from gpen_plugin.checkpoints.checkpoint import build
-from gpen_plugin.checkpoints.convert import make_folder, read_networks, select_networks
+from gpen_plugin.checkpoints.convert import make_folder, read_networks, read_stated, restate, select_networks
 from gpen_plugin.checkpoints.network_spec import NetworkSpec
 from gpen_plugin.errors import OptionError
 from gpen_plugin.ops import bias_act
@@ -26,17 +26,21 @@ PAIRS = 6
 def grow_file(options: argparse.Namespace) -> None:
     """Write the file that a command line requests, and print its content."""
     networks, _ = read_networks(options.input, options.key)
+    source, networks = read_stated(options.input, networks)
     grown = {}
     for entry, network in select_networks(networks, TARGETS["basicsr"]).items():
         target = grown_spec(network.spec, options.out_size, options.noise_mode, options.channel_multiplier)
         grown[entry] = replace(network, spec=target, tensors=grow(network.tensors, target, options.seed))
     make_folder(options.output.parent)
-    license = checkpoint.license_of(options.input)
-    stated = {} if license is None else {"license": license}
-    checkpoint.write(options.output, {entry: network.tensors for entry, network in grown.items()} | stated)
+    stated = replace(
+        restate(source, grown[TARGETS["basicsr"].averaged]),
+        license=source.license or checkpoint.license_in(checkpoint.entries(options.input)),
+        title=options.output.stem,
+    )
+    checkpoint.write(options.output, {entry: network.tensors for entry, network in grown.items()}, stated)
     for entry, network in grown.items():
         print(f"{options.output} [{entry}]: {network.spec}, from {network.where}")
-    print(network.option_lines())
+    print(network.option_lines(stated))
 
 
 def grown_spec(

@@ -25,6 +25,14 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--mapping", type=Path, metavar="FILE", help="mapping.pt beside PULSE's synthesis.pt")
     license_help = "license of the weights; default: the input's, or that of its code base's published weights"
     parser.add_argument("--license", metavar="TEXT", help=license_help)
+    parser.add_argument("--data", metavar="TEXT", help="training data of the weights, for the metadata")
+    tasks = ("restore", "colorize", "inpaint", "seg2face")
+    stated = "written into the metadata, for a file that does not state it"
+    parser.add_argument("--task", choices=tasks, help=f"of a GPEN; {stated}")
+    parser.add_argument("--template", help=f"its face alignment: ffhq, gpen, arcface, dlib, or ten numbers; {stated}")
+    parser.add_argument("--alpha", type=float, help=f"default weight of its result, 0 to 1; {stated}")
+    range_help = f"lowest and highest value of its images; {stated}"
+    parser.add_argument("--value-range", type=float, nargs=2, metavar=("LOW", "HIGH"), help=range_help)
     parser.add_argument("--discriminator", type=Path, help="file of the d that authors-training needs")
     taps_help = "taps of the FIR filters to write, default: the input's, or 1 3 3 1"
     parser.add_argument("--resample-kernel", type=float, nargs="+", metavar="TAP", help=taps_help)
@@ -65,8 +73,29 @@ def main(argv: Sequence[str] | None = None) -> int:
     if options.inspect:
         sound = [inspect_file(path) for path in options.input]
         return 0 if all(sound) else 1
+    _state_conventions(options)
     convert_file(options, TARGETS[options.to])
     return 0
+
+
+def _state_conventions(options: argparse.Namespace) -> None:
+    """Add to the options what is stated: `conventions` given, and `usual` ones of a file with a released name."""
+    from gpen_plugin.checkpoints.metadata import stated
+    from gpen_plugin.restore import zoo
+    from gpen_plugin.restore.alignment import parse_template
+
+    given = {"task": options.task, "template": options.template, "alpha": options.alpha}
+    given["value_range"] = None if options.value_range is None else tuple(options.value_range)
+    options.conventions = {name: value for name, value in given.items() if value is not None}
+    if options.template is not None:
+        parse_template(options.template)
+    if options.alpha is not None and not 0 <= options.alpha <= 1:
+        raise OptionError("--alpha", f"got {options.alpha:g}", "a number from 0 to 1")
+    if options.value_range is not None and not options.value_range[0] < options.value_range[1]:
+        raise OptionError("--value-range", f"got {options.value_range}", "the lower number first", "Write -1 1 or 0 1.")
+    known = zoo.get_released(options.input[0].name)
+    options.usual = {} if known is None else stated(known.conventions)
+    options.usual_license = None if known is None or known.is_ours else zoo.NO_LICENSE
 
 
 def check_output(path: Path, inputs: Sequence[Path], force: bool) -> None:

@@ -1,7 +1,6 @@
 """``gpen-export net_g_latest.pth -o model.onnx``: write a GPEN for other runtimes and compare it with PyTorch."""
 
 import argparse
-import os
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
@@ -14,10 +13,9 @@ from gpen_plugin.export.framing import Frame
 from gpen_plugin.export.options import OPSETS, SUFFIXES, ExportOptions
 from gpen_plugin.restore.alignment import TEMPLATES, parse_template
 from gpen_plugin.restore.tasks import TASKS
-from gpen_plugin.version import __version__
 
 if TYPE_CHECKING:
-    from gpen_plugin.checkpoints.network_spec import NetworkSpec
+    from gpen_plugin.archs.gpen_arch import GPEN
     from gpen_plugin.restore.network import TorchNetwork
 
 
@@ -81,23 +79,30 @@ def _check_application(options: argparse.Namespace, application: Application | N
 
 def _export(options: argparse.Namespace, how: ExportOptions, application: Application | None) -> None:
     from gpen_plugin.export.exporter import export
-    from gpen_plugin.restore.network import TorchNetwork, open_network, prepare_for_inference, read_gpen
+    from gpen_plugin.restore.network import (
+        TorchNetwork,
+        open_network,
+        prepare_for_inference,
+        read_gpen,
+        warn_of_conflicts,
+    )
 
     network = open_network(options.model, key=options.key, device=options.device)
     if not isinstance(network, TorchNetwork):
         raise OptionError("MODEL", f"{options.model} is an ONNX file already", "weights", "Name their file.")
-    path = _weights(options.model)
+    warn_of_conflicts(network, task=options.task, template=options.template)
+    path = network.file
     net, spec = read_gpen(path, options.key)  # `network` holds the fused form
     net = prepare_for_inference(net, network.device, fused=False)
-    metadata = _metadata(options, path, network, spec)
+    metadata = _metadata(options, path, network, net)
     output, in_size, out_size = options.output, net.in_size, net.out_size
     if application is not None:
-        if metadata["gpen_task"] != "restore":
-            raise OptionError("--for", f"got a network of the task {metadata['gpen_task']}", "restore")
-        own = parse_template(metadata["gpen_template"])
+        if metadata["gpen.task"] != "restore":
+            raise OptionError("--for", f"got a network of the task {metadata['gpen.task']}", "restore")
+        own = parse_template(metadata["gpen.template"])
         in_size, frame = application.fit(own, net.in_size, net.out_size, options.size)
         how, out_size = replace(how, batch=1, frame=frame), in_size
-        metadata["gpen_template"] = application.templates[in_size]
+        metadata["gpen.template"] = application.templates[in_size]
         output = application.path_in(output, in_size)
     exported = export(net, output, how, metadata)
 
@@ -118,33 +123,25 @@ def _describe(frame: Frame | None, in_size: int) -> str:
     return f"; the network sees {in_size / frame.scale:.0f} of its {frame.size} px, in its own alignment"
 
 
-def _metadata(options: argparse.Namespace, path: Path, network: "TorchNetwork", spec: "NetworkSpec") -> dict[str, str]:
+def _metadata(options: argparse.Namespace, path: Path, network: "TorchNetwork", net: "GPEN") -> dict[str, str]:
     """Stored in the file. Tools that crop faces read their alignment and value range here."""
-    from gpen_plugin.checkpoints import sha256_of
-    from gpen_plugin.checkpoints.checkpoint import license_of
+    from gpen_plugin.checkpoints import checkpoint, metadata
 
-    license = license_of(path)
-    low, high = network.value_range
-    return {
-        "gpen_version": __version__,
-        "gpen_network": str(spec),
-        "gpen_weights_sha256": sha256_of(path),
-        "gpen_precision": options.precision,
-        "gpen_task": options.task or network.task,
-        "gpen_template": options.template or network.template,
-        "gpen_alpha": f"{network.alpha:g}",
-        "gpen_value_range": f"[{low:g}, {high:g}]",
-        **({} if license is None else {"gpen_license": license}),
-    }
-
-
-def _weights(model: str) -> Path:
-    """The file of a model that was opened before."""
-    from gpen_plugin.checkpoints.download import find_weights
-    from gpen_plugin.restore import zoo
-
-    path = Path(os.path.expanduser(model))
-    return path if path.is_file() else find_weights(zoo.get_released(path.name).file)
+    source = metadata.read(path)
+    conventions = metadata.Conventions(
+        tuple(network.value_range),
+        options.task or network.task,
+        options.template or network.template,
+        network.alpha,
+    )
+    return checkpoint.describe(
+        net,
+        conventions=metadata.stated(conventions),
+        title=source.title or path.stem,
+        license=checkpoint.license_of(path),
+        data=source.data,
+        precision=options.precision,
+    ).texts()
 
 
 def _format(options: argparse.Namespace) -> str:

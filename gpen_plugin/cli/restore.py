@@ -97,7 +97,7 @@ def parser() -> argparse.ArgumentParser:
     add("--redo", action="store_true", help=redo_help)
 
     add = parser.add_argument_group("network").add_argument
-    model_help = "name, weight file or ONNX file (default: GPEN-Faces-256, which is included, or that of the task)"
+    model_help = "name, weight file, ONNX file or hf:user/repo (default: GPEN-Faces-256, or that of the task)"
     add("-m", "--model", help=model_help)
     add("--key", help="entry of the weight file, e.g. params_ema (default: the averaged weights)")
     add("--task", choices=("restore", "colorize", "inpaint", "seg2face"), help="default: the task of the model")

@@ -5,7 +5,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Literal
+from typing import ClassVar, Literal
 
 import cv2
 import numpy as np
@@ -57,6 +57,9 @@ class FaceOptions:
     io_backend: Mapping = field(default_factory=dict)  # storage of all dataroots, see `IoBackend`
     use_hflip: bool = False  # mirror half of the images (training only)
     value_range: tuple[float, float] = (-1.0, 1.0)  # range of the pixel values; [0, 1] for BasicSR's own models
+    # how the faces are aligned: `ffhq`, `gpen`, `arcface`, `dlib` or ten numbers. The weight files state it, and
+    # gpen-restore aligns by it. ~: as the file says that the generator starts from, else `ffhq`
+    template: str | None = None
     seed: int = 0  # seed of the set's random numbers
     # use only this many images of each root, the first in the order of their keys; ~ for all
     num_images: int | None = None
@@ -309,6 +312,7 @@ class GPENPairDataset(GPENFaceDataset, ABC):
     """
 
     options_class = PairOptions
+    task: ClassVar[str] = "restore"  # see `gpen_plugin.restore.tasks`; the weight files state it
 
     @property
     def in_size(self) -> int:

@@ -133,6 +133,7 @@ class GPENColorizationDataset(GPENPairDataset):
     """Faces in color, and their luma in all three channels. Items and errors as in `GPENPairDataset`."""
 
     options_class = ColorizationOptions
+    task = "colorize"
 
     def __init__(self, opt: Mapping):
         super().__init__(opt)
@@ -164,6 +165,7 @@ class GPENInpaintingDataset(GPENPairDataset):
     """
 
     options_class = InpaintingOptions
+    task = "inpaint"
 
     def __init__(self, opt: Mapping):
         super().__init__(opt)
@@ -201,6 +203,7 @@ class GPENSegmentationDataset(GPENPairDataset):
     """
 
     options_class = SegmentationOptions
+    task = "seg2face"
 
     def __init__(self, opt: Mapping):
         super().__init__(opt)

@@ -34,6 +34,7 @@ from gpen_plugin.baselines.mgan_prior import MGANPrior, MGANPriorOptions
 from gpen_plugin.baselines.psp import PSPMethod, PSPOptions, load_published
 from gpen_plugin.baselines.pulse import Pulse, PulseOptions
 from gpen_plugin.checkpoints import checkpoint, sha256_of
+from gpen_plugin.checkpoints.download import local_path
 from gpen_plugin.config import schema
 from gpen_plugin.config.imports import code_digest, import_module_of
 from gpen_plugin.data.image_source import FolderSource, resize_square
@@ -242,7 +243,7 @@ def build_gpen(options: GPENOptions, where: str, device: torch.device) -> Networ
         raise OptionError(f"{where}:network", got, "one of the two", "Remove network.")
     else:
         net, spec = name_location(f"{where}:weights", lambda: read_gpen(options.weights, options.param_key))
-        identity["weights"] = sha256_of(options.weights)
+        identity["weights"] = sha256_of(local_path(options.weights))
         origin = describe_file(options.weights, identity["weights"])
     io = IOConvention(value_range=net.value_range, input_size=net.in_size)
     return NetworkMethod(net, io, device, f"{spec}; {origin}; {io}", identity)

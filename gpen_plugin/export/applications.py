@@ -53,7 +53,7 @@ class Application:
         if output.suffix.lower() == ".onnx":
             return output
         path = output / self.files[size]
-        if path.exists() and b"gpen_version" not in path.read_bytes():
+        if path.exists() and b"gpen.version" not in path.read_bytes():
             hint = "Move it away, or name another file."
             raise CheckpointError(str(path), "is a file that gpen-export did not write", "a free name", hint)
         return path

@@ -7,6 +7,7 @@ import warnings
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
+from dataclasses import replace
 from os import path as osp
 from pathlib import Path
 from typing import ClassVar
@@ -20,11 +21,20 @@ from basicsr.models.sr_model import SRModel
 from basicsr.utils import get_root_logger, imwrite, tensor2img
 from basicsr.utils.dist_util import master_only
 
-from gpen_plugin.checkpoints import checkpoint
+from gpen_plugin.checkpoints import checkpoint, metadata
+from gpen_plugin.checkpoints.metadata import Conventions, Metadata
 from gpen_plugin.config.train_options import AdversarialOptions, optimizer_class
 from gpen_plugin.data.gpen_face_dataset import data_range
 from gpen_plugin.errors import OptionError
-from gpen_plugin.host import EXIT_CODE, batch_index, before_each_batch, stop_signal, unwatch_signals, watch_signals
+from gpen_plugin.host import (
+    EXIT_CODE,
+    batch_index,
+    before_each_batch,
+    resolve,
+    stop_signal,
+    unwatch_signals,
+    watch_signals,
+)
 from gpen_plugin.host.distributed import all_gather_object
 from gpen_plugin.images.grid import sheet
 from gpen_plugin.models import train_state
@@ -166,12 +176,13 @@ class AdversarialModel(SRModel):
 
     options_class: ClassVar[type[AdversarialOptions]]  # keys of ``train``
     cpu_layout: ClassVar[torch.memory_format] = torch.channels_last  # faster on a CPU; a GPU keeps its own
+    restores: ClassVar[bool] = True  # whether the generator takes faces and restores them
     grid_shows_images: ClassVar[bool] = True  # whether `image_grid` needs the images of a validation
 
     def __init__(self, opt: dict):
         self.validated: set[tuple] = set()  # (data set, iteration)
         self.last_state: dict | None = None  # the training state that was written or read last
-        self.licenses: dict[str, dict] = {}  # entries of the files to write, by network: those of what it started from
+        self.started_from: dict[str, Metadata] = {}  # metadata of the files that the networks started from
         self.num_skipped = 0  # unreadable images that the data set replaced, since the start of this process
         self.settings = self.options_class(**opt["train"]) if opt["is_train"] else None
         # value range of the batches: of the training set, and during a validation of its set; None: the networks'
@@ -259,8 +270,10 @@ class AdversarialModel(SRModel):
         # a prior's file is not read, and may be gone, where a whole generator is loaded
         sources = {"net_g": paths.get("pretrain_network_g") or paths.get("pretrain_prior")}
         sources["net_d"] = paths.get("pretrain_network_d")
-        stated = {label: checkpoint.license_of(path) for label, path in sources.items() if path}
-        self.licenses = {label: {"license": text} for label, text in stated.items() if text is not None}
+        for label, path in sources.items():
+            if path:
+                stated = metadata.read(path)
+                self.started_from[label] = replace(stated, license=stated.license or checkpoint.license_of(path))
 
     def build_loss(self, options: Mapping) -> torch.nn.Module:
         """A registered loss on this device."""
@@ -503,10 +516,25 @@ class AdversarialModel(SRModel):
         nets, keys = (net, param_key) if isinstance(net, list) else ([net], [param_key])
         states = {key: self.get_bare_model(one).state_dict() for one, key in zip(nets, keys, strict=True)}
         states = {key: {name: tensor.cpu() for name, tensor in state.items()} for key, state in states.items()}
-        states |= self.licenses.get(net_label, {})
         number = "latest" if current_iter == -1 else current_iter
         path = osp.join(self.opt["path"]["models"], f"{net_label}_{number}.pth")
-        checkpoint.write(path, states, hint=train_state.AFTER_A_FULL_DISK)
+        stated = self.describe_network(nets[-1], net_label)
+        checkpoint.write(path, states, stated, hint=train_state.AFTER_A_FULL_DISK)
+
+    def describe_network(self, net: torch.nn.Module, net_label: str) -> Metadata:
+        """What the file of a network states of it."""
+        start = self.started_from.get(net_label, Metadata())
+        faces = self.opt["datasets"]["train"]
+        conventions = {}
+        if net_label == "net_g" and self.restores:
+            conventions = {
+                "value_range": tuple(self.value_range),
+                "task": getattr(resolve("dataset", faces["type"]), "task", "restore"),
+                "template": faces.get("template") or start.conventions.get("template", Conventions.template),
+                "alpha": start.conventions.get("alpha", Conventions.alpha),
+            }
+        facts = {"title": self.opt["name"], "license": start.license, "data": faces.get("name") or start.data}
+        return checkpoint.describe(self.get_bare_model(net), conventions=conventions, **facts)
 
     def save_training_state(self, epoch: int, current_iter: int) -> None:
         """Write what resume needs besides the networks, then prune old checkpoints. Call it on every rank."""

@@ -32,6 +32,7 @@ class GPENPriorModel(AdversarialModel):
 
     options_class = PriorTrainOptions
     grid_shows_images = False  # but samples
+    restores = False
 
     def init_training_settings(self) -> None:
         check_prior(self.get_bare_model(self.net_g), self.settings, self.opt.get("val"))

@@ -1,13 +1,13 @@
 """Networks that restore aligned faces, by file or by name, and the conversion of faces to tensors and back."""
 
 import inspect
-import json
 import os
 import warnings
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from os import PathLike
 from pathlib import Path
+from types import MappingProxyType
 from typing import Literal, Protocol, get_args, runtime_checkable
 
 import numpy as np
@@ -16,10 +16,11 @@ from torch import nn
 
 from gpen_plugin.archs.gpen_arch import GPEN
 from gpen_plugin.archs.inference import fuse
-from gpen_plugin.archs.key_maps import Kind, PriorKind, foreign_filters, from_authors
+from gpen_plugin.archs.key_maps import PriorKind
 from gpen_plugin.archs.published_files import published_network, to_basicsr
-from gpen_plugin.checkpoints import checkpoint
-from gpen_plugin.checkpoints.download import find_weights
+from gpen_plugin.checkpoints import checkpoint, metadata
+from gpen_plugin.checkpoints.download import find_weights, local_path
+from gpen_plugin.checkpoints.metadata import Conventions, Metadata
 from gpen_plugin.config import schema
 from gpen_plugin.config.imports import import_module_of
 from gpen_plugin.data.degradation import resize_bilinear
@@ -28,8 +29,10 @@ from gpen_plugin.host import host_is_installed, registered, resolve
 from gpen_plugin.host.patches import patch_missing_ops
 from gpen_plugin.nets.loading import OnnxNetwork, select_device
 from gpen_plugin.restore import zoo
+from gpen_plugin.restore.alignment import parse_template
 from gpen_plugin.restore.parallel import parallel_map
-from gpen_plugin.restore.zoo import Conventions, ReleasedModel
+from gpen_plugin.restore.tasks import get_task
+from gpen_plugin.restore.zoo import ReleasedModel
 
 DOTTED_PATH_HINT = "Name a network that is not registered by its dotted path."
 
@@ -111,6 +114,8 @@ class OnnxFaceNetwork:
     """
 
     file: Path | None = None  # that `open_network` has read it from
+    stated: Mapping[str, object]  # conventions that the file states
+    released: ReleasedModel | None  # whose conventions it has
 
     def __init__(
         self,
@@ -119,17 +124,19 @@ class OnnxFaceNetwork:
         known: ReleasedModel | None = None,  # the released model that it is named after
     ):
         self._file = OnnxNetwork(path, device)
-        # a file of ours may have the name that an application wants
-        self.released = known = None if "gpen_version" in self._file.metadata else known
-        self.in_size = self._input_size()
-        conventions = _read_conventions(self._file, self.in_size, known)
+        self.in_size, stated = self._input_size(), metadata.parse(self._file.metadata, str(path))
+        ours = stated.version is not None  # such a file may have the name that an application wants
+        self.released = known = None if ours else known
+        usual = Conventions(template="arcface" if self.in_size <= ARCFACE_MAX_SIZE and not ours else "ffhq")
+        conventions = _conventions(stated, known, str(path), usual)
+        self.stated = stated.conventions
         self.template, self.alpha, self.task = conventions.template, conventions.alpha, conventions.task
         self._value_range = conventions.value_range
         self.out_size = self._output_size()
         if known is not None and self.out_size != known.out_size:
             got, hint = f"gives {self.out_size} px", "Give the file a name of its own."
             raise CheckpointError(str(path), got, f"{known.out_size} px, as {known.name}", hint)
-        precision = self._file.metadata.get("gpen_precision", np.dtype(self._file.precision).name)
+        precision = stated.precision or np.dtype(self._file.precision).name
         self.description = f"ONNX network {self.out_size} px, {path.name}; {precision} on {self._file.provider}"
 
     def __call__(self, faces: Sequence[np.ndarray]) -> list[np.ndarray]:
@@ -171,40 +178,24 @@ class OnnxFaceNetwork:
         return shape[2]
 
 
-def _read_conventions(file: OnnxNetwork, in_size: int, known: ReleasedModel | None) -> Conventions:
-    """The file's metadata take precedence over its name, and that over the usual conventions."""
-    if known is not None:
-        usual = known.conventions
-    elif "gpen_version" in file.metadata:
-        usual = Conventions()
-    else:
-        usual = Conventions(template="arcface" if in_size <= ARCFACE_MAX_SIZE else "ffhq")
-    given = {key: file.metadata[f"gpen_{key}"] for key in ("task", "template") if f"gpen_{key}" in file.metadata}
-    if "gpen_alpha" in file.metadata:
-        given["alpha"] = _alpha(file.metadata["gpen_alpha"], f"{file.path}: gpen_alpha")
-    if "gpen_value_range" in file.metadata:
-        given["value_range"] = _value_range(file.metadata["gpen_value_range"], f"{file.path}: gpen_value_range")
-    return replace(usual, **given)
-
-
-def _alpha(text: str, where: str) -> float:
+def _conventions(stated: Metadata, known: ReleasedModel | None, where: str, usual: Conventions) -> Conventions:
+    """What the file states takes precedence over its name, and that over `usual`."""
+    found = replace(usual if known is None else known.conventions, **stated.conventions)
     try:
-        alpha = float(text)
-    except ValueError:
-        alpha = -1.0
-    if not 0 <= alpha <= 1:
-        raise CheckpointError(where, f"got {text}", "a number from 0 to 1")
-    return alpha
+        get_task(found.task)
+        parse_template(found.template)
+    except OptionError as error:
+        raise CheckpointError(f"{where}: gpen.{error.where}", error.got, error.expected, error.hint) from error
+    return found
 
 
-def _value_range(text: str, where: str) -> tuple[float, float]:
-    try:
-        low, high = map(float, json.loads(text))
-    except (ValueError, TypeError):
-        low = high = 0.0
-    if not low < high:
-        raise CheckpointError(where, f"got {text}", "two numbers such as [-1, 1]")
-    return low, high
+def warn_of_conflicts(network: "FaceNetwork", **given: str | None) -> None:
+    """A warning for each of `task` and `template` that is given and that the network's file states otherwise."""
+    for name, value in given.items():
+        own = getattr(network, "stated", {}).get(name, value)
+        if value is not None and value != own:
+            message = f"{name}: got {value}, which is used; {network.file} states that the network's is {own}"
+            warnings.warn(message, stacklevel=3)
 
 
 Precision = Literal["fp32", "bf16"]
@@ -253,6 +244,8 @@ class TorchNetwork:
     device: torch.device  # where it computes
     value_range: tuple[float, float]  # lowest and highest value that `net` takes and gives
     file: Path | None = None  # that `open_network` has read it from
+    stated: Mapping[str, object] = MappingProxyType({})  # conventions that the file states
+    released: ReleasedModel | None = None  # whose conventions it has
 
     def __init__(
         self,
@@ -311,7 +304,8 @@ class TorchNetwork:
 
 def open_network(
     # a released name (``GPEN-BFR-512``, downloaded if needed), or a file: weights of ours, of BasicSR or of GPEN's
-    # authors, whose tensors determine the sizes, or ONNX. A file that bears a released name is used as that model is
+    # authors, whose tensors determine the sizes, or ONNX; a folder of `save_pretrained`; or a file on the Hugging Face
+    # Hub, see `local_path`. It is used as its metadata state, or else as the released model whose name it bears
     model: str | PathLike,
     *,
     key: str | None = None,  # entry of a weight file, e.g. ``params_ema``; None prefers the averaged weights
@@ -327,29 +321,26 @@ def open_network(
     """
     if precision not in ("fp32", "bf16"):
         raise OptionError("precision", f"got {precision!r}", "fp32 or bf16")
-    device, path = select_device(device, mps=True), Path(os.path.expanduser(model))
-    known = zoo.get_released(path.name)
-    if not os.path.isfile(path):
-        path = _find_file(model, known)
+    device = select_device(device, mps=True)
+    path, known = find_model(model)
     if path.suffix.lower() == ".pt2":
         got, hint = "is a program of torch.export, for other runtimes", "Name the weights that it was made from."
         raise CheckpointError(str(path), got, "weights or ONNX", hint)
     if path.suffix.lower() == ".onnx":
         _check_onnx_options(key, precision)
-        of_file = OnnxFaceNetwork(path, device, known)
-        network: OnnxFaceNetwork | TorchNetwork = of_file
-        known = of_file.released
+        network: OnnxFaceNetwork | TorchNetwork = OnnxFaceNetwork(path, device, known)
     else:
         network = _open_weights(path, key, device, precision, known)
     network.file = path
-    if known is not None and not known.is_ours:
+    if network.released is not None and not network.released.is_ours:
         zoo.print_license_once()
     return network
 
 
 def load(
-    # a released name (``GPEN-BFR-512``, downloaded if needed), or a file of any layout that `gpen-convert` reads: GPEN,
-    # priors and discriminators of ours, of BasicSR, of GPEN's authors, and published priors
+    # a released name (``GPEN-BFR-512``, downloaded if needed), a file on the Hub (``hf:user/repo``), or a file of any
+    # layout that `gpen-convert` reads: GPEN, priors and discriminators of ours, of BasicSR, of GPEN's authors, and
+    # published priors
     model: str | PathLike,
     key: str | None = None,  # entry of the file; None prefers the averaged weights
     device: str | torch.device = "cpu",  # see `select_device`
@@ -359,12 +350,10 @@ def load(
     Sizes and widths are those of the tensors. `Restorer` restores photographs, and `fuse` makes a GPEN faster.
     Errors: CheckpointError, MissingFileError as in `open_network`.
     """
-    device, path = select_device(device, mps=True), Path(os.path.expanduser(model))
-    known = zoo.get_released(path.name)
-    if not path.is_file():
-        path = _find_file(model, known, kinds=None)
-    net, spec = _read_network(path, key)
-    if known is not None:
+    device = select_device(device, mps=True)
+    path, known = find_model(model, kinds=None)
+    net, spec, stated = checkpoint.read_network(path, key)
+    if known is not None and stated.version is None:
         known.check(spec, str(path))
         if not known.is_ours:
             zoo.print_license_once()
@@ -376,24 +365,7 @@ def read_gpen(
     key: str | None = None,  # entry of the file; None prefers the averaged weights
 ) -> tuple[GPEN, checkpoint.NetworkSpec]:
     """Build the GPEN of a file, on the CPU. CheckpointError if it cannot be read or is not a whole GPEN."""
-    return _read_network(weights, key, "GPEN")
-
-
-def _read_network(
-    weights: str | PathLike, key: str | None, kind: Kind | None = None
-) -> tuple[nn.Module, checkpoint.NetworkSpec]:
-    """The network of a file, of one `kind` or any."""
-    state = checkpoint.read(weights, key)
-    spec = checkpoint.infer_spec(state, str(weights))
-    if kind not in (None, spec.kind):
-        raise CheckpointError(str(weights), f"holds {spec}", EXPECTED_GPEN, HINTS_BY_KIND[spec.kind])
-    net = checkpoint.build(spec)
-    problems = checkpoint.differences(from_authors(state), net.state_dict()) or foreign_filters(net, state)
-    if problems:
-        got = f"holds {spec}, but not as it is built here ({checkpoint.shown(problems)})"
-        raise CheckpointError(str(weights), got, "all tensors of one network", "Download or write it again.")
-    net.load_state_dict(state)
-    return net, spec
+    return checkpoint.read_network(weights, key, "GPEN", HINTS_BY_KIND)[:2]
 
 
 def prepare_for_inference(
@@ -415,14 +387,27 @@ def prepare_for_inference(
 def _open_weights(
     path: Path, key: str | None, device: torch.device, precision: Precision, known: ReleasedModel | None
 ) -> TorchNetwork:
-    net, spec = read_gpen(path, key)
+    net, spec, stated = checkpoint.read_network(path, key, "GPEN", HINTS_BY_KIND)
+    known = known if stated.version is None else None
     if known is not None:
         known.check(spec, str(path))
-    conventions = Conventions() if known is None else known.conventions
-    return TorchNetwork(net, device, precision, conventions, f"{spec}, {path.name}")
+    conventions = _conventions(stated, known, str(path), Conventions(net.value_range))
+    network = TorchNetwork(net, device, precision, conventions, f"{spec}, {path.name}")
+    network.stated, network.released = stated.conventions, known
+    return network
 
 
-def _find_file(model: str | PathLike, known: ReleasedModel | None, kinds: Collection[str] | None = ("GPEN",)) -> Path:
+def find_model(
+    model: str | PathLike,  # see `open_network`
+    kinds: Collection[str] | None = ("GPEN",),  # of a released model; None: any
+) -> tuple[Path, ReleasedModel | None]:
+    """The file of a model, and the released model whose name it bears, if any. Errors as in `open_network`."""
+    path = local_path(model)
+    known = zoo.get_released(path.name)
+    return (path if os.path.isfile(path) else _find_file(model, known, kinds)), known
+
+
+def _find_file(model: str | PathLike, known: ReleasedModel | None, kinds: Collection[str] | None) -> Path:
     """The file of a released model, of one of `kinds` or any, by its name; an error for anything else."""
     name = Path(model).name
     if known is not None and name == str(model) and not name.lower().endswith(".onnx"):

@@ -20,7 +20,7 @@ from gpen_plugin.restore.background import open_background
 from gpen_plugin.restore.detail import added_detail, weight_of
 from gpen_plugin.restore.detection import DetectedFace, open_detector
 from gpen_plugin.restore.identity_gate import open_gate
-from gpen_plugin.restore.network import FaceNetwork, open_network
+from gpen_plugin.restore.network import FaceNetwork, open_network, warn_of_conflicts
 from gpen_plugin.restore.parallel import parallel_map
 from gpen_plugin.restore.paste import Piece, normalize_overlaps, open_mask, paste_all, replace_border
 from gpen_plugin.restore.tasks import Task, get_task
@@ -117,6 +117,7 @@ class Restorer:
         model = given.released if model is None else model
         arguments = {"key": key, "device": self.device, "precision": precision}
         self.network = open_network(model, **arguments) if isinstance(model, str | PathLike) else model
+        warn_of_conflicts(self.network, task=task if isinstance(task, str) else None, template=template)
         task = task or self.network.task
         self.task = get_task(task) if isinstance(task, str) else task
         if keep_color and not self.task.keeps_gray:

@@ -10,6 +10,7 @@ from typing import Literal
 
 from gpen_plugin.checkpoints.checkpoint import NetworkSpec
 from gpen_plugin.checkpoints.download import WeightFile, cache_folder
+from gpen_plugin.checkpoints.metadata import Conventions
 from gpen_plugin.errors import CheckpointError
 from gpen_plugin.restore.tasks import Restore
 
@@ -19,18 +20,9 @@ LICENSE = (
     "Note: the weights that GPEN's authors released have no license any more. Use them at your own risk, and do not "
     "redistribute them. (This note is shown once.)"
 )
+NO_LICENSE = "none: GPEN's authors state none for their weights"
 WEIGHT_SUFFIXES = (".pth", ".pt", ".safetensors", ".onnx")
 LICENSE_SHOWN = "licence-of-released-weights-shown"  # a file in the cache
-
-
-@dataclass(frozen=True)
-class Conventions:
-    """Conventions of a network that its tensors do not determine."""
-
-    value_range: tuple[float, float] = (-1, 1)  # lowest and highest value of input and output
-    task: str = "restore"  # ``restore``, ``colorize``, ``inpaint`` or ``seg2face``
-    template: str = "ffhq"  # default face alignment. Ours are trained on images in FFHQ's framing
-    alpha: float = 1.0  # default weight of its result, 0 to 1
 
 
 @dataclass(frozen=True)

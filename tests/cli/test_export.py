@@ -1,5 +1,4 @@
 import contextlib
-import hashlib
 import io
 
 import numpy as np
@@ -8,6 +7,7 @@ import torch
 from helpers.small_networks import SMALL, built
 
 from gpen_plugin import GPEN, GPENDiscriminator
+from gpen_plugin.checkpoints.metadata import digest
 from gpen_plugin.cli.export import main
 from gpen_plugin.restore.network import open_network
 
@@ -65,9 +65,11 @@ def test_options_reach_the_file(weights, tmp_path, capsys):
     assert "(2, 3, 16, 16) -> (2, 3, 32, 32)" in capsys.readouterr().out
     assert difference(weights, path, "params") < 0.1 < difference(weights, path)
     printed = metadata(path)
-    assert printed["gpen_weights_sha256"] == hashlib.sha256(weights.read_bytes()).hexdigest()
-    assert printed["gpen_network"].startswith("GPEN 32 px, input 16 px")
-    assert {key: printed[f"gpen_{key}"] for key in ("task", "template", "value_range", "precision", "alpha")} == {
+    held = torch.load(weights, weights_only=True)["params"]
+    assert printed["gpen.weights_sha256"] == digest(held)
+    assert printed["gpen.architecture"] == "GPEN"
+    assert '"out_size": 32, "in_size": 16' in printed["gpen.arguments"]
+    assert {key: printed[f"gpen.{key}"] for key in ("task", "template", "value_range", "precision", "alpha")} == {
         "task": "seg2face",
         "template": "dlib",
         "value_range": "[-1, 1]",
@@ -80,7 +82,7 @@ def test_options_reach_the_file(weights, tmp_path, capsys):
 
 def test_default_task_and_template_are_the_models(exported):
     printed = metadata(exported[0])
-    assert (printed["gpen_task"], printed["gpen_template"], printed["gpen_value_range"]) == (
+    assert (printed["gpen.task"], printed["gpen.template"], printed["gpen.value_range"]) == (
         "restore",
         "ffhq",
         "[-1, 1]",

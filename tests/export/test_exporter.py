@@ -17,7 +17,7 @@ onnx = pytest.importorskip("onnx")
 onnxruntime = pytest.importorskip("onnxruntime")
 pytest.importorskip("onnxslim")
 
-METADATA = {"gpen_task": "restore"}
+METADATA = {"gpen.task": "restore"}
 RANGE = 2  # from -1 to 1
 KINDS = [kind for kind in NETWORKS if kind.startswith("GPEN ")]
 

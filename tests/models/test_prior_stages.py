@@ -8,6 +8,7 @@ from test_embedding import extract_decoder
 from test_preflight import parsed
 
 from gpen_plugin.archs.pggan_prior_arch import PGGANPrior
+from gpen_plugin.checkpoints import metadata
 from gpen_plugin.cli.export import main as export_main
 from gpen_plugin.errors import GPENError
 from gpen_plugin.preflight import check_run
@@ -68,13 +69,13 @@ def test_license_of_the_prior_is_in_the_files_of_a_training(options, train, tmp_
     options["path"]["pretrain_network_d"] = None
     options["train"]["total_iter"] = 1
     folder = train(options, tmp_path / "two") / "models"
-    assert torch.load(folder / "net_g_latest.pth", weights_only=True)["license"] == "CC BY-NC 4.0"
+    assert metadata.read(folder / "net_g_latest.pth").license == "CC BY-NC 4.0"
     assert set(torch.load(folder / "net_d_latest.pth", weights_only=True)) == {"params"}
     assert export_main([str(folder / "net_g_latest.pth"), "-o", str(tmp_path / "net.onnx"), "--device", "cpu"]) == 0
     stated = {
         entry.key: entry.value for entry in pytest.importorskip("onnx").load(tmp_path / "net.onnx").metadata_props
     }
-    assert stated["gpen_license"] == "CC BY-NC 4.0"
+    assert stated["gpen.license"] == "CC BY-NC 4.0"
 
 
 @pytest.mark.parametrize(

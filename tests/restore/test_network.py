@@ -16,11 +16,12 @@ from gpen_plugin.archs.key_maps import to_authors
 from gpen_plugin.archs.stylegan1_prior_arch import StyleGAN1Prior
 from gpen_plugin.checkpoints.convert import to_layout
 from gpen_plugin.checkpoints.download import WeightFile
+from gpen_plugin.checkpoints.metadata import Conventions
 from gpen_plugin.data.degradation import resize_bilinear
 from gpen_plugin.errors import CheckpointError, DataError, MissingFileError, ShapeError
 from gpen_plugin.restore import zoo
 from gpen_plugin.restore.network import FaceNetwork, load, open_network
-from gpen_plugin.restore.zoo import DEFAULT, Conventions, ReleasedModel
+from gpen_plugin.restore.zoo import DEFAULT, ReleasedModel
 
 GPENS = [name for name in NETWORKS if name.startswith("GPEN ")]
 RELEASED_SMALL = ReleasedModel(

@@ -38,7 +38,7 @@ def test_default_value_range_is_minus_1_to_1(tmp_path):
 
 def test_conventions_come_from_metadata(tmp_path):
     conventions = {"value_range": "[0, 1]", "task": "colorize", "template": "dlib", "alpha": "0.8", "precision": "fp16"}
-    metadata = {"gpen_version": "1.0"} | {f"gpen_{name}": text for name, text in conventions.items()}
+    metadata = {"gpen.version": "1.0"} | {f"gpen.{name}": text for name, text in conventions.items()}
     network = opened(tiled(tmp_path / "ours.onnx", gains=(0.5,) * 3, metadata=metadata))
     assert (network.task, network.template, network.alpha) == ("colorize", "dlib", 0.8)
     assert network.description == "ONNX network 16 px, ours.onnx; fp16 on CPU"
@@ -50,12 +50,12 @@ def test_conventions_come_from_metadata(tmp_path):
     [
         ("someones", 256, {}, ("arcface", 1, "restore")),
         ("someones", 512, {}, ("ffhq", 1, "restore")),
-        ("ours", 256, {"gpen_version": "1.0"}, ("ffhq", 1, "restore")),
+        ("ours", 256, {"gpen.version": "1.0"}, ("ffhq", 1, "restore")),
         ("gpen_bfr_256", 128, {}, ("arcface", 1, "restore")),
-        ("GPEN-BFR-2048", 64, {"gpen_version": "1.0"}, ("ffhq", 1, "restore")),
+        ("GPEN-BFR-2048", 64, {"gpen.version": "1.0"}, ("ffhq", 1, "restore")),
         ("GPEN-BFR-2048", 1024, {}, ("ffhq", 0.8, "restore")),
-        ("GPEN-BFR-2048", 1024, {"gpen_template": "gpen"}, ("gpen", 0.8, "restore")),
-        ("GPEN-BFR-2048", 1024, {"gpen_alpha": "1"}, ("ffhq", 1, "restore")),
+        ("GPEN-BFR-2048", 1024, {"gpen.template": "gpen"}, ("gpen", 0.8, "restore")),
+        ("GPEN-BFR-2048", 1024, {"gpen.alpha": "1"}, ("ffhq", 1, "restore")),
         ("GPEN-Colorization-1024", 512, {}, ("ffhq", 1, "colorize")),
     ],
 )
@@ -63,7 +63,7 @@ def test_conventions_by_name_and_size(name, side, metadata, conventions, tmp_pat
     shape, declared = (3, side, side), (3, 2 * side, 2 * side)
     network = opened(tiled(tmp_path / f"{name}.onnx", shape=shape, declared=declared, metadata=metadata))
     assert (network.template, network.alpha, network.task) == conventions
-    is_released = zoo.get_released(name) is not None and "gpen_version" not in metadata
+    is_released = zoo.get_released(name) is not None and "gpen.version" not in metadata
     assert (zoo.LICENSE in capsys.readouterr().err) == is_released
 
 
@@ -89,7 +89,7 @@ def test_half_precision_is_fed_halves(tmp_path):
 
 def test_half_precision_overflow_is_an_error(tmp_path):
     network = opened(
-        tiled(tmp_path / "net.onnx", half=True, gains=(1, 6e4, 1), metadata={"gpen_value_range": "[0, 2]"})
+        tiled(tmp_path / "net.onnx", half=True, gains=(1, 6e4, 1), metadata={"gpen.value_range": "[0, 2]"})
     )
     with pytest.raises(DataError, match=r"net.onnx; float16 on CPU: gave values that are not finite for 2 of 2 faces"):
         network([face(0), face(1)])
@@ -134,12 +134,12 @@ def test_wrong_onnx_files_are_refused(tmp_path):
     with pytest.raises(CheckpointError, match=r"gives 16 px; expected 512 px, as GPEN-BFR-512\. Give the file"):
         opened(tiled(tmp_path / "GPEN-BFR-512.onnx"))
     for text in ("1", "[1, 0]", "[0, 1, 2]", "full", '["a", "b"]'):
-        path = tiled(tmp_path / "net.onnx", metadata={"gpen_value_range": text})
-        with pytest.raises(CheckpointError, match=r"net.onnx: gpen_value_range: got .*; expected two numbers such as"):
+        path = tiled(tmp_path / "net.onnx", metadata={"gpen.value_range": text})
+        with pytest.raises(CheckpointError, match=r"net.onnx: gpen.value_range: got .*; expected two numbers such as"):
             opened(path)
     for text in ("all", "1.5", "-1", "nan", "[1]"):
-        path = tiled(tmp_path / "net.onnx", metadata={"gpen_alpha": text})
-        with pytest.raises(CheckpointError, match=r"net.onnx: gpen_alpha: got .*; expected a number from 0 to 1"):
+        path = tiled(tmp_path / "net.onnx", metadata={"gpen.alpha": text})
+        with pytest.raises(CheckpointError, match=r"net.onnx: gpen.alpha: got .*; expected a number from 0 to 1"):
             opened(path)
 
 
