@@ -47,7 +47,7 @@ setup(
         "evaluate": ["lpips", "onnxruntime"],
         "heic": ["pillow-heif"],
         "export": ["onnx", "onnxruntime", "onnxslim"],
-        "hub": ["huggingface_hub>=1"],  # hf:user/repo, from_pretrained; tested with 2.4
+        "hub": ["huggingface-hub>=1"],  # hf:user/repo, from_pretrained; tested with 2.4
         "iqa": ["pyiqa"],  # calculate_iqa. Its license, PolyForm Noncommercial 1.0.0, forbids commercial use
         "ray": ["ray[data]>=2.51"],  # gpen-restore --engine ray; tested with 2.60
         "remote": ["aiohttp", "fsspec"],  # tars at http(s)://; fsspec names the package for another protocol

@@ -393,7 +393,8 @@ def describe(net: nn.Module, **facts: object) -> Metadata:
     state = net.state_dict()
     facts = {"architecture": type(net).__name__, "weights_sha256": metadata.digest(state)} | facts
     if type(net) in _CLASSES.values():
-        facts["arguments"] = infer_spec(state).arguments() | hidden_arguments(net)
+        with contextlib.suppress(CheckpointError):  # on a prior of another package
+            facts["arguments"] = infer_spec(state).arguments() | hidden_arguments(net)
     return Metadata(**facts)
 
 
