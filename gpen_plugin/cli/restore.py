@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from gpen_plugin.errors import DataError, OptionError, handle_errors, plain_message
 from gpen_plugin.restore.ranks import ALONE, Ranks
+from gpen_plugin.restore.selection import parse_selection
 from gpen_plugin.version import __version__
 
 if TYPE_CHECKING:
@@ -50,7 +51,7 @@ _NOT_OF_RAY = ("jobs", "variants", "reference", "save_faces", "compare")
 # options that do not change what is restored; and files whose contents do
 _WITHOUT_EFFECT = ("inputs", "output", "overwrite", "redo", "report", "device", "batch", "jobs", "weights_dir")
 _WITHOUT_EFFECT += ("engine", *_OF_RAY)
-_FILES = ("detector_file", "reference", "inpaint_mask", "identity_model", "background")
+_FILES = ("detector_file", "like", "reference", "inpaint_mask", "identity_model", "background")
 MEMORY_PER_JOB = 2 << 30  # bytes, for --jobs auto
 IMPORTS = ("gpen_plugin.restore.batch",)  # all that `open_runner` needs
 SHARD_SIZE = 200  # of --engine ray
@@ -115,6 +116,16 @@ def parser() -> argparse.ArgumentParser:
     detector_help = "default: retinaface if its weights are on this machine, else yunet"
     add("--detector", default="auto", choices=("auto", "retinaface", "yunet"), help=detector_help)
     add("--detector-file", type=Path, help="weights of RetinaFace (default: found on this machine)")
+    only_help = "restore only the largest face, faces by number from left to right, or those centered in a rectangle"
+    add("--only", metavar="largest|1,3|box:L,T,R,B", help=only_help)
+    add(
+        "--like",
+        type=Path,
+        metavar="PHOTO",
+        help="of each photograph, restore only the face that is most like this one",
+    )
+    likeness_help = "cosine similarity that a face needs for --like (default %(default)s)"
+    add("--likeness", type=float, default=0.3, metavar="COSINE", help=likeness_help)
     add("--min-face", type=float, default=16, help="leave smaller faces unchanged, in pixels (default %(default)s)")
     add("--max-face", type=float, help="leave larger faces unchanged, in pixels (default: no limit)")
     sharp_help = "faces that are as sharp as the network's result already (default: keep without --model, else restore)"
@@ -210,6 +221,7 @@ def check(arguments: argparse.Namespace, ranks: Ranks) -> tuple["Inputs", Path, 
     inputs = expand(arguments.inputs, arguments.output, arguments.suffix, endings=endings)
     _check_videos(arguments, inputs.jobs)
     _check_aligned(arguments)
+    parse_selection(arguments.only)
     output = arguments.output.expanduser()
     is_file = any(output == job.target for job in inputs.jobs)
     return _part(inputs, ranks), output.parent if is_file else output, endings
@@ -254,6 +266,9 @@ def _check_aligned(arguments: argparse.Namespace) -> None:
     if arguments.aligned and given:
         got = "got it with --aligned, whose results have the size of the network"
         raise OptionError(f"--{given[0]}", got, "whole photographs", "Leave one of the two out.")
+    given = [name for name in ("only", "like") if getattr(arguments, name)]
+    if arguments.aligned and given:
+        raise OptionError(f"--{given[0]}", "got it with --aligned", "photographs with several faces", "Leave it out.")
 
 
 def restore(arguments: argparse.Namespace, inputs: "Inputs", folder: Path, endings: Sequence[str], ranks: Ranks) -> int:
@@ -409,7 +424,9 @@ def _run(
 
     started = time.monotonic()
     total = len(inputs.jobs) + len(inputs.unreadable)
-    report = Report(total, arguments.aligned, skipped_files=inputs.skipped_files)
+    report = Report(
+        total, arguments.aligned, bool(arguments.only or arguments.like), skipped_files=inputs.skipped_files
+    )
     file = arguments.report and ReportFile(arguments.report, network, vars(arguments), inputs.skipped_files)
     lost = False
 
@@ -481,6 +498,9 @@ def _restorer_options(arguments: argparse.Namespace) -> dict[str, Any]:
         "device": arguments.device,
         "precision": arguments.precision,
         "task": _task(arguments),
+        "only": arguments.only,
+        "like": arguments.like,
+        "likeness": arguments.likeness,
         "detector": arguments.detector,
         "detector_file": arguments.detector_file,
         "min_face": arguments.min_face,

@@ -25,6 +25,7 @@ from gpen_plugin.errors import GPENError, MissingFileError, OptionError, handle_
 from gpen_plugin.images.color import from_float, to_uint8
 from gpen_plugin.images.files import write_whole
 from gpen_plugin.images.photograph import WRITTEN_SUFFIXES, Photograph, read_photograph, write_photograph
+from gpen_plugin.restore.selection import horizontal_center
 
 if TYPE_CHECKING:
     from gpen_plugin.restore.restorer import Restoration, RestoredFace, Restorer
@@ -129,7 +130,7 @@ class Page:
         photograph = read_photograph(path)
         with self._lock:
             faces = self._restorer.restore(photograph).faces
-        faces = sorted(faces, key=lambda face: face.detected.box[0] + face.detected.box[2])
+        faces = sorted(faces, key=lambda face: horizontal_center(face.detected))
         folder = Path(tempfile.mkdtemp(dir=self._folder))
         return Upload(Path(path).name, Path(path).read_bytes(), photograph, faces, folder)
 

@@ -98,6 +98,7 @@ class Report:
 
     total: int  # number of inputs
     aligned: bool = False  # whether the inputs are aligned faces
+    selects: bool = False  # whether only some of the faces are restored
     skipped_files: Sequence[str] = ()  # see `Inputs`
     seconds: float = 0.0  # duration
     faces: int = field(default=0, init=False)
@@ -136,7 +137,7 @@ class Report:
         written = f"{self._done} of {_count(self.total, 'input')} written"
         if self._earlier:
             written += f" ({self._earlier} of them by an earlier run)"
-        faces = f"{_count(self.faces, 'face')} found"
+        faces = f"{_count(self.faces, 'face')} {'chosen' if self.selects else 'found'}"
         if unchanged := self._reasons.total():
             faces += f", {self.faces - unchanged} restored"
         lines = [f"{written}, {faces}, {self.seconds:.1f} s"]
@@ -145,7 +146,8 @@ class Report:
         if rest := self.total - self._done - self._failed.count:
             lines.append(f"not started: {_count(rest, 'input')}")
         if self._empty.count and not self.aligned:
-            lines.append(f"no face in {_count(self._empty.count, 'input')}: {self._empty}")
+            face = "no face to restore" if self.selects else "no face"
+            lines.append(f"{face} in {_count(self._empty.count, 'input')}: {self._empty}")
         for reason, number in self._reasons.most_common():
             lines.append(f"{_count(number, 'face')} left unchanged, {reason}: {self._unchanged[reason]}")
         if self.skipped_files:

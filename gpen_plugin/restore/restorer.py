@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 import torch
 
-from gpen_plugin.errors import OptionError, ShapeError
+from gpen_plugin.errors import DataError, OptionError, ShapeError
 from gpen_plugin.images.color import from_float, keep_color, keep_tint, to_float, to_gray, to_uint8
 from gpen_plugin.images.photograph import Photograph, read_photograph
 from gpen_plugin.nets.loading import select_device
@@ -19,15 +19,17 @@ from gpen_plugin.restore.alignment import align, can_be_aligned, parse_template,
 from gpen_plugin.restore.background import open_background
 from gpen_plugin.restore.detail import added_detail, weight_of
 from gpen_plugin.restore.detection import DetectedFace, open_detector
-from gpen_plugin.restore.identity_gate import open_gate
+from gpen_plugin.restore.identity_gate import Likeness, open_gate, recognition
 from gpen_plugin.restore.network import FaceNetwork, open_network, warn_of_conflicts
 from gpen_plugin.restore.parallel import parallel_map
 from gpen_plugin.restore.paste import Piece, normalize_overlaps, open_mask, paste_all, replace_border
+from gpen_plugin.restore.selection import parse_selection
 from gpen_plugin.restore.tasks import Task, get_task
 from gpen_plugin.restore.zoo import DEFAULT
 
 Image = np.ndarray | Photograph | str | PathLike
 ALREADY_SHARP = "as sharp as the network's result already (--sharp-faces)"
+LIKENESS = 0.3  # cosine similarity of two photographs of one person, at least, for most recognition networks
 MIN_FACE = 16  # pixels; smaller faces are not detected
 
 
@@ -69,6 +71,7 @@ class Restorer:
         OptionError: an argument is out of range or unknown.
         MissingFileError: weights are not on this machine and cannot be downloaded.
         CheckpointError: weights are damaged, or those of another network.
+        DataError: the photograph of `like` cannot be read, or shows no face.
     """
 
     def __init__(
@@ -82,6 +85,13 @@ class Restorer:
         precision: str = "fp32",  # of the network, ``fp32`` or ``bf16``
         # ``restore``, ``colorize``, ``inpaint``, ``seg2face`` or a `Task`; None takes that of the model
         task: str | Task | None = None,
+        # which faces of a photograph are restored: ``all``, ``largest``, numbers from left to right (``1,3``), or
+        # ``box:LEFT,TOP,RIGHT,BOTTOM``, which holds their centers
+        only: str | None = None,
+        # a photograph of a person: of each photograph only the face that is most like it is restored, if the cosine
+        # similarity of both is at least `likeness`. It takes part in `only`, too
+        like: str | PathLike | None = None,
+        likeness: float = LIKENESS,  # -1 to 1
         # ``retinaface``, ``yunet`` or ``auto``: RetinaFace if its weights are on this machine, else YuNet
         detector: str = "auto",
         detector_file: str | PathLike | None = None,  # weights of RetinaFace
@@ -104,13 +114,15 @@ class Restorer:
         # least cosine similarity of input and restored face, -1 to 1; below it the face is left unchanged. None: not
         # checked
         identity: float | None = None,
-        identity_model: str | PathLike | None = None,  # ONNX file of a face recognition network; None: gfpgan's ArcFace
+        # ONNX file of a face recognition network, for `identity` and `like`; None: gfpgan's ArcFace
+        identity_model: str | PathLike | None = None,
     ):
         _check_range("alpha", alpha, 0, 1)
         _check_range("upscale", upscale, 1, 16)
         _check_range("batch", batch, 1)
         _check_range("min_face", min_face, 1)
         _check_range("max_face", max_face, 1)
+        _check_range("likeness", likeness, -1, 1)
         self.device = select_device(device, mps=True)
         given = get_task(task or "restore") if task is None or isinstance(task, str) else task
         is_default = model is None and given.released == DEFAULT
@@ -130,12 +142,18 @@ class Restorer:
         self._replaces_border = is_default
         self.max_face = max_face
         self.skip_sharp = is_default and max_face is None if skip_sharp is None else skip_sharp
-        self._gate = open_gate(identity, identity_model, self.device)
+        self._select = parse_selection(only)
+        unused = identity is None and like is not None
+        self._gate = open_gate(identity, None if unused else identity_model, self.device)
         self._background = open_background(background, device=self.device, tile=tile) if background else None
         self._detector_arguments = (detector, detector_file, min(min_face, MIN_FACE))
         self.min_face = min_face
         self._mask_name = mask
         self._detector = self._mask = None
+        self._likeness = None
+        if like is not None:
+            person, settings = self._face_of(like), recognition(identity_model, self.device)
+            self._likeness = Likeness(likeness, settings, person, self.template)
 
     @property
     def detector(self):
@@ -157,8 +175,25 @@ class Restorer:
         return other
 
     def find(self, image: Image) -> list[DetectedFace]:
-        """Detect the faces of a photograph, sorted by score."""
-        found = self.detector(to_uint8(_to_photograph(image).pixels))
+        """Detect the faces of a photograph that are to be restored, sorted by score."""
+        photograph = _to_photograph(image)
+        faces = self._select(self._detect(photograph))
+        if self._likeness is None or not faces:
+            return faces
+        crops = [self._align(photograph, face).crop for face in faces]
+        best = self._likeness.most_like(crops)
+        return [] if best is None else [faces[best]]
+
+    def _face_of(self, person: Image) -> np.ndarray:
+        photograph = _to_photograph(person)
+        faces = self._detect(photograph)
+        if not faces:
+            where = "like" if isinstance(person, np.ndarray | Photograph) else f"like: {person}"
+            raise DataError(where, "no face was found", "a photograph of one face", "Try another.")
+        return self._align(photograph, faces[0]).crop
+
+    def _detect(self, photograph: Photograph) -> list[DetectedFace]:
+        found = self.detector(to_uint8(photograph.pixels))
         return [face for face in found if can_be_aligned(face.landmarks)]
 
     def aligned_face(self, image: Image) -> np.ndarray | None:

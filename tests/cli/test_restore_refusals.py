@@ -63,9 +63,16 @@ def test_how_variants_differ_without_variants(run, tmp_path, option):
     assert f"{option[0]}: got it without --variants" in said.err
 
 
-@pytest.mark.parametrize("option", [["--upscale", "2"], ["--background", "RealESRGAN_x2plus"]])
+@pytest.mark.parametrize("option", [["--upscale", "2"], ["--only", "largest"]])
 def test_options_for_whole_photographs_only(run, tmp_path, option):
     write(tmp_path / "a.png")
     status, said = run("a.png", "-o", "out", "--aligned", *option)
     assert status == 1
     assert f"{option[0]}: got it with --aligned" in said.err
+
+
+def test_wrong_choice_of_faces(run, tmp_path):
+    write(tmp_path / "a.png")
+    status, said = run("a.png", "-o", "out", "--only", "smallest")
+    assert status == 1
+    assert "only: got 'smallest'; expected largest, numbers" in said.err

@@ -90,9 +90,9 @@ def test_gfpgans_network_sees_ffhqs_framing(monkeypatch):
 
 @pytest.mark.parametrize(("device", "used"), [("cpu", "cpu"), ("mps", "cpu"), ("cuda:1", "cuda:1"), ("auto", "auto")])
 def test_gate_runs_on_the_device_of_the_restorer(device, used):
-    settings = open_gate(0.4, "face.onnx", torch.device(device) if device != "auto" else device)._settings
+    settings = open_gate(0.4, "face.onnx", torch.device(device) if device != "auto" else device).embedding.settings
     assert (settings.device, settings.onnx) == (used, "face.onnx")
-    assert open_gate(0.4)._settings.onnx is None
+    assert open_gate(0.4).embedding.settings.onnx is None
 
 
 def test_no_gate():
