@@ -60,6 +60,7 @@ setup(
             "ruff",
             "selenium",
             "setuptools",
+            "spandrel",
             "wheel",
         ],
         "train": [

@@ -12,7 +12,7 @@ from helpers import REPOSITORY
 PACKAGE = REPOSITORY / "gpen_plugin"
 ORDER = (
     *("version", "errors", "config", "images", "ops", "host", "archs", "checkpoints"),
-    *("nets", "data", "losses", "metrics", "models", "restore", "baselines", "evaluate", "export", "cli"),
+    *("nets", "data", "losses", "metrics", "models", "restore", "baselines", "evaluate", "export", "spandrel", "cli"),
     *("preflight", "registration"),
 )
 EXCEPTIONS = {
