@@ -272,6 +272,15 @@ def paste(
         canvas[rows, columns] = np.rint(region.clip(0, 1) * white)
 
 
+def coverage(size: tuple[int, int], pieces: Sequence[Piece], alpha: float = 1.0) -> np.ndarray:
+    """The weight of the restored faces in each pixel of a canvas of this height and width: float32 in [0, 1]."""
+    rest = np.ones(size, np.float32)  # weight of the canvas
+    for piece in pieces:
+        back = invert_affine(scale_affine(piece.matrix, target=len(piece.mask) / len(piece.crop)))
+        rest *= 1 - np.float32(alpha) * cv2.warpAffine(piece.mask, back, size[::-1])
+    return 1 - rest
+
+
 def _rounds(canvas: np.ndarray, pieces: Sequence[Piece]) -> list[list[Piece]]:
     """Pieces in one round do not overlap; overlapping pieces keep their order."""
     regions = [_region(canvas, piece) for piece in pieces]

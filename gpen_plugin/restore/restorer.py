@@ -22,7 +22,7 @@ from gpen_plugin.restore.detection import DetectedFace, open_detector
 from gpen_plugin.restore.identity_gate import Likeness, open_gate, recognition
 from gpen_plugin.restore.network import FaceNetwork, open_network, warn_of_conflicts
 from gpen_plugin.restore.parallel import parallel_map
-from gpen_plugin.restore.paste import Piece, normalize_overlaps, open_mask, paste_all, replace_border
+from gpen_plugin.restore.paste import Piece, coverage, normalize_overlaps, open_mask, paste_all, replace_border
 from gpen_plugin.restore.selection import parse_selection
 from gpen_plugin.restore.tasks import Task, get_task
 from gpen_plugin.restore.zoo import DEFAULT
@@ -314,27 +314,42 @@ class Restorer:
         photograph = _to_photograph(image)
         canvas = self._canvas(photograph)
         alpha = self.alpha if alpha is None else alpha
-        pasted = [face for face in faces if face.skip_reason is None and alpha > 0]
-        if pasted:
-            height, width = photograph.pixels.shape[:2]
-            scale = canvas.shape[1] / width, canvas.shape[0] / height
-            matrices = [scale_affine(face.matrix, source=scale) for face in pasted]
-            masks = self.mask([face.restored for face in pasted])
-            frames = [
-                scale_affine(matrix, target=len(mask) / len(face.crop))
-                for face, matrix, mask in zip(pasted, matrices, masks, strict=True)
-            ]
-            pieces = [
-                Piece(face.crop, face.restored, matrix, np.float32(face.weight) * mask)
-                for face, matrix, mask in zip(pasted, matrices, normalize_overlaps(masks, frames), strict=True)
-            ]
-            paste_all(canvas, pieces, alpha)
-        unchanged = not pasted and self._background is None and canvas.shape == photograph.pixels.shape
+        pieces = self._pieces(photograph, canvas.shape[:2], faces) if alpha > 0 else []
+        paste_all(canvas, pieces, alpha)
+        unchanged = not pieces and self._background is None and canvas.shape == photograph.pixels.shape
         return Restoration(photograph.with_pixels(canvas), list(faces), unchanged)
+
+    def coverage(self, image: Image, faces: Sequence[RestoredFace], *, alpha: float | None = None) -> np.ndarray:
+        """The weight of the restored faces in each pixel of `paste_back`'s result: (H, W) float32 in [0, 1]."""
+        photograph = _to_photograph(image)
+        size = self._result_size(photograph)
+        return coverage(size, self._pieces(photograph, size, faces), self.alpha if alpha is None else alpha)
+
+    def _pieces(self, photograph: Photograph, size: tuple[int, int], faces: Sequence[RestoredFace]) -> list[Piece]:
+        """The faces that are pasted into a canvas of this height and width."""
+        pasted = [face for face in faces if face.skip_reason is None]
+        if not pasted:
+            return []
+        height, width = photograph.pixels.shape[:2]
+        scale = size[1] / width, size[0] / height
+        matrices = [scale_affine(face.matrix, source=scale) for face in pasted]
+        masks = self.mask([face.restored for face in pasted])
+        frames = [
+            scale_affine(matrix, target=len(mask) / len(face.crop))
+            for face, matrix, mask in zip(pasted, matrices, masks, strict=True)
+        ]
+        return [
+            Piece(face.crop, face.restored, matrix, np.float32(face.weight) * mask)
+            for face, matrix, mask in zip(pasted, matrices, normalize_overlaps(masks, frames), strict=True)
+        ]
+
+    def _result_size(self, photograph: Photograph) -> tuple[int, int]:
+        height, width = (max(1, round(side * self.upscale)) for side in photograph.pixels.shape[:2])
+        return height, width
 
     def _canvas(self, photograph: Photograph) -> np.ndarray:
         pixels = photograph.pixels
-        height, width = (max(1, round(side * self.upscale)) for side in pixels.shape[:2])
+        height, width = self._result_size(photograph)
         if self._background is None and (height, width) == pixels.shape[:2]:
             return pixels.copy()
         larger = self._background(pixels) if self._background else pixels
