@@ -39,6 +39,32 @@ def pytest_collection_finish(session):
     gc.enable()
 
 
+# Files on one process because of what takes seconds to start: the browser, and the Python that forks fresh ones.
+TOGETHER = {
+    name: group
+    for group, names in {
+        "clean_python": (
+            *("test_distributed", "test_doctor", "test_restore_ranks", "test_start_up", "test_without_host"),
+            *("test_foreign_runs", "test_host_checkouts", "test_run_life"),
+        ),
+        "browser": ("test_web_browser", "test_report_browser", "test_page_browser", "test_web", "test_web_serving"),
+    }.items()
+    for name in names
+}
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    from xdist.scheduler import LoadFileScheduling
+
+    class Scheduling(LoadFileScheduling):
+        def _split_scope(self, nodeid):
+            file = super()._split_scope(nodeid)
+            return TOGETHER.get(Path(file).stem, file)
+
+    return Scheduling(config, log)
+
+
 @pytest.fixture(scope="session", autouse=True)
 def one_thread_and_own_uploads(tmp_path_factory):
     import torch  # here, because the process that hands out the files needs none
@@ -175,8 +201,9 @@ def options(faces) -> dict:
 
 @pytest.fixture
 def prior_options(options, faces) -> dict:
-    """Options of a training of a prior that `options` can embed: six iterations at 32 px on the CPU."""
-    data = {"type": "GPENFaceDataset", "dataroot_gt": str(faces), "io_backend": {"type": "disk"}, "out_size": 32}
+    """Options of a training of a prior that `options` can embed, as long and of the same size."""
+    size = options["network_g"]["out_size"]
+    data = {"type": "GPENFaceDataset", "dataroot_gt": str(faces), "io_backend": {"type": "disk"}, "out_size": size}
     loader = {"num_worker_per_gpu": 0, "batch_size_per_gpu": 2, "use_hflip": True}
     adam = {"type": "Adam", "lr": 0.002, "betas": [0, 0.99]}
     return {
@@ -187,10 +214,10 @@ def prior_options(options, faces) -> dict:
         "network_g": {**options["network_g"], "type": "GPENPrior"},
         "path": {"resume_state": None},
         "train": {
-            "total_iter": 6,
+            "total_iter": options["train"]["total_iter"],
             "optim_g": adam,
             "optim_d": dict(adam),
-            "scheduler": {"type": "MultiStepLR", "milestones": [5], "gamma": 0.5},
+            "scheduler": dict(options["train"]["scheduler"]),
             "gan_opt": options["train"]["gan_opt"],
             "net_d_reg_every": 2,
             "net_g_reg_every": 2,
@@ -198,7 +225,7 @@ def prior_options(options, faces) -> dict:
             "augment_opt": {"ramp_images": 100, "every": 2},
         },
         "val": {
-            "val_freq": 3,
+            "val_freq": options["val"]["val_freq"],
             "save_img": False,
             "grid_images": 4,
             "metrics": {"swd": {"type": "calculate_swd", "better": "lower"}},
@@ -208,7 +235,7 @@ def prior_options(options, faces) -> dict:
 
 @pytest.fixture
 def rival_options(options) -> dict:
-    """A Pix2PixHD small enough for a test, six iterations at 32 px."""
+    """A Pix2PixHD small enough for a test."""
     adam = {"type": "Adam", "lr": 0.002, "betas": [0.5, 0.999]}
     train = {key: options["train"][key] for key in ("total_iter", "warmup_iter", "ema_decay", "scheduler")}
     return options | {

@@ -67,12 +67,14 @@ def test_output_agrees(tag, impl):
 
 
 class Latents(torch.nn.Module):
+    """What the latents of a GPEN go through."""
+
     def __init__(self, net):
         super().__init__()
-        self.net = net
+        self.encoder, self.mapping = net.encoder, net.decoder.mapping
 
     def forward(self, lq):
-        return self.net(lq, return_latents=True).latents
+        return self.mapping(self.encoder(lq)[0])
 
 
 @pytest.mark.parametrize("tag", ["g64", "g64_add"])
@@ -84,7 +86,7 @@ def test_latent_agrees(tag):
     bound, _ = rounding_error(Latents(net), lq, torch.float32)
     assert bound < 1e-4 * np.abs(expected["latent"]).max()
     with torch.no_grad():
-        latents = Latents(net)(lq)
+        latents = net(lq, return_latents=True).latents
     for index in range(net.decoder.num_latent):
         np.testing.assert_allclose(latents[:, index].numpy(), expected["latent"], rtol=0, atol=bound)
 

@@ -43,10 +43,10 @@ def with_noise(net, noise):
     return net
 
 
-def gpen(kind, noise_mode="concat", noise=0.0, **more):
+def gpen(kind, noise_mode="concat", noise=0.0, out_size=32, **more):
     torch.manual_seed(0)
     mapping = {"num_mlp": 2} if kind == "StyleGAN1Prior" else {}
-    net = GPEN(32, **SMALL, **mapping, noise_mode=noise_mode, prior={"type": kind}, **more)
+    net = GPEN(out_size, **SMALL, **mapping, noise_mode=noise_mode, prior={"type": kind}, **more)
     return with_noise(net, noise)
 
 
@@ -197,7 +197,7 @@ def test_restorer_opens_a_gpen_on_it_and_varies_it_if_it_can(kind, tmp_path):
 @each_prior
 def test_exported_network_is_refused_in_half_precision_only(kind, tmp_path):
     pytest.importorskip("onnxruntime")
-    net = gpen(kind, noise=0.5).eval()
+    net = gpen(kind, noise=0.5, out_size=16).eval()
     exported = export(net, tmp_path / "net.onnx", ExportOptions(), {})
     assert exported.difference.largest < 1e-3
     with pytest.raises(OptionError, match=f"--precision: got fp16 for a network on {kind}"):

@@ -63,10 +63,10 @@ def test_each_code_and_channel_has_its_importance(method):
 
 @pytest.mark.parametrize("noise_mode", ["concat"])
 def test_it_finds_a_face_that_downscales_to_the_input(method):
-    method = method(codes=6, iterations=120, lr=0.1, lr_importance=0.03)
+    method = method(codes=6, iterations=60, lr=0.1, lr_importance=0.03)
     _, losses = method.search(sampled_case(net=method.prior.net))
-    assert min(losses) < 0.1 * losses[0]
-    assert losses[-1] < losses[60] < losses[0]
+    assert min(losses) < 0.25 * losses[0]
+    assert losses[-1] < losses[30] < losses[0]
 
 
 def test_best_step_is_returned(concat):
@@ -105,7 +105,7 @@ def vgg(tmp_path, monkeypatch):
 
 
 def test_perceptual_loss_uses_vgg_if_present(vgg, concat):
-    entry = {**ENTRY, "prior": concat, "vgg": vgg}
+    entry = {**ENTRY, "prior": concat, "vgg": vgg, "iterations": 1}
     plain, with_vgg = (build({**entry, "perceptual_weight": w}, "m", CPU, None) for w in (0, 0.5))
     assert "VGG-16" in with_vgg.description
     assert with_vgg.identity["vgg_sha256"]

@@ -45,9 +45,9 @@ def method(tmp_path):
 
 @pytest.mark.parametrize("kind", PRIORS)
 def test_pulse_finds_a_face_that_downscales_to_the_input(kind, method):
-    pulse = method(kind, "pulse", cross_weight=0, iterations=60)
+    pulse = method(kind, "pulse", cross_weight=0, iterations=40)
     _, differences = pulse.search(sampled_case(net=prior(kind)))
-    assert min(differences) < 0.2 * differences[0]
+    assert min(differences) < 0.3 * differences[0]
     assert kind in pulse.description
 
 
@@ -73,9 +73,9 @@ def test_pulse_with_the_authors_settings(method):
 
 @pytest.mark.parametrize("kind", PRIORS)
 def test_mganprior_finds_a_face_that_downscales_to_the_input(kind, method):
-    mgan = method(kind, "mganprior", codes=4, compose_at=8, perceptual_weight=0, iterations=80, lr=0.1)
+    mgan = method(kind, "mganprior", codes=4, compose_at=8, perceptual_weight=0, iterations=40, lr=0.1)
     _, losses = mgan.search(sampled_case(net=prior(kind)))
-    assert min(losses) < 0.2 * losses[0]
+    assert min(losses) < 0.3 * losses[0]
 
 
 def test_codes_of_pggan_are_summed_before_the_pixel_norm(method):

@@ -122,7 +122,7 @@ def test_wrong_arguments(arguments):
 
 
 def test_training_reduces_the_error(entry, tmp_path):
-    entry["train"] |= {"iterations": 80}
+    entry["train"] |= {"iterations": 40}
     method = build(entry, "m", CPU, tmp_path / "psp")
     training = psp.PSPTraining(method.net, psp.PSPTrainingOptions(**entry["train"]), 0, "m")
     gt = torch.stack([training.faces[index]["gt"] for index in range(8)])

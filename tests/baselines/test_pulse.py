@@ -30,11 +30,6 @@ def prior(noise_mode="concat") -> GPENPrior:
     return net
 
 
-@pytest.fixture(params=["concat", "add", "none"])
-def weights(request, tmp_path):
-    return str(saved(tmp_path / "prior.pth", {"params_ema": prior(request.param).state_dict()}))
-
-
 @pytest.fixture
 def concat(tmp_path):
     return str(saved(tmp_path / "prior.pth", {"params_ema": prior().state_dict()}))
@@ -128,19 +123,19 @@ def test_rate_rises_and_falls():
     assert all(0 < lr_factor(share / 100) <= 1 for share in range(100))
 
 
-@pytest.mark.parametrize("weights", ["concat", "none"], indirect=True)  # with and without maps to search
-def test_it_finds_a_face_that_downscales_to_the_input(weights):
-    method = build({"type": "pulse", "prior": weights, "iterations": 150, "eps": 0, "cross_weight": 0}, "m", CPU, None)
+def test_it_finds_a_face_that_downscales_to_the_input(concat):
+    """With maps to search; without: test_other_priors.py."""
+    method = build({"type": "pulse", "prior": concat, "iterations": 60, "eps": 0, "cross_weight": 0}, "m", CPU, None)
     sample = sampled_case(net=method.prior.net)
     image, differences = method.search(sample)
-    assert min(differences) < 0.05 * differences[0]
+    assert min(differences) < 0.2 * differences[0]
     small = Downscaler("bicubic", SIDE, 8, 8)(image)
     found = float((small - method.prior.to_tensor(sample.lq)).square().mean()) / 4
     assert found == pytest.approx(min(differences), rel=1e-3)
 
 
 def test_cross_loss_limits_the_search(concat):
-    entry = {"type": "pulse", "prior": concat, "iterations": 30, "eps": 0}
+    entry = {"type": "pulse", "prior": concat, "iterations": 12, "eps": 0}
     near, far = (build({**entry, "cross_weight": w}, "m", CPU, None).search(sampled_case())[1] for w in (1, 0))
     assert min(far) < min(near)
 

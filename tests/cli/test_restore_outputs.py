@@ -26,7 +26,7 @@ from gpen_plugin.restore import batch, outputs, restorer
 from gpen_plugin.restore.outputs import Outputs, shorten_name
 
 
-@pytest.mark.parametrize("suffix", [".png", ".jpg", ".webp", ".tif", ".bmp"])
+@pytest.mark.parametrize("suffix", [".jpg", ".bmp"])
 def test_unchanged_photograph_is_copied(run, tmp_path, suffix):
     source = tmp_path / f"a{suffix}"
     exif = Image.Exif()
@@ -170,12 +170,11 @@ def test_a_report_that_cannot_be_written_is_an_error_before_the_work(run, tmp_pa
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize("batch", [1, 8])
-def test_lost_output_folder_is_not_created_again(run, tmp_path, monkeypatch, batch):
+def test_lost_output_folder_is_not_created_again(run, tmp_path, monkeypatch):
     for seed, name in enumerate(("a.png", "sub/b.png", "sub/c.png")):
         write(tmp_path / "in" / name, seed)
     stop_after(monkeypatch, 1, lambda: shutil.rmtree(tmp_path / "out"))
-    status, said = run("in", "-o", "out", "--batch", batch)
+    status, said = run("in", "-o", "out", "--batch", 8)
     assert status == 1
     assert "error: out: is not there any more, or is on another disk" in said.err
     assert "not started: 1 input" in said.out
@@ -191,22 +190,21 @@ def test_an_output_folder_on_another_disk_is_not_written_to(tmp_path):
     assert files(tmp_path) == []
 
 
-@pytest.mark.parametrize("error", [KeyError("x"), ZeroDivisionError("division by zero"), RuntimeError("no idea")])
-def test_unexpected_error_fails_only_its_image(run, tmp_path, monkeypatch, error):
+def test_unexpected_error_fails_only_its_image(run, tmp_path, monkeypatch):
     for seed, name in enumerate("abc"):
         write(tmp_path / f"in/{name}.png", seed)
     whole, wrong = restorer.Restorer.paste_back, photograph(seed=1)
 
     def paste_back(self, image, *arguments):
         if (image.pixels == wrong).all():
-            raise error
+            raise KeyError("x")
         return whole(self, image, *arguments)
 
     monkeypatch.setattr(restorer.Restorer, "paste_back", paste_back)
     status, said = run("in", "-o", "out")
     assert status == 1
     assert files(tmp_path / "out") == ["a.png", "c.png"]
-    assert f"failed: in/b.png: cannot be restored ({type(error).__name__}: " in said.err
+    assert "failed: in/b.png: cannot be restored (KeyError: " in said.err
     assert "test_restore_outputs.py, line " in said.err
 
 
@@ -237,13 +235,12 @@ def test_skipped_files_are_reported_once(run, tmp_path):
     assert "skipped: 1 file: in/IMG_1.DNG (raw)" in said.out
 
 
-@pytest.mark.parametrize("letter", ["x", "é"])
-def test_faces_of_long_names_are_saved(run, tmp_path, letter):
-    name = letter * (250 // len(letter.encode())) + ".png"
+def test_faces_of_long_names_are_saved(run, tmp_path):
+    name = "é" * 125 + ".png"
     write(tmp_path / name)
     assert run(name, "-o", "out", "--save-faces", "--compare")[0] == 0
     assert len(files(tmp_path / "out")) == 1 + 2 * len(FACES) + 1
-    others = {shorten_name(letter * 300 + end, "_00_before.png") for end in "ab"}
+    others = {shorten_name("é" * 300 + end, "_00_before.png") for end in "ab"}
     assert len(others) == 2
     assert {len(os.fsencode(other)) <= 255 for other in others} == {True}
 

@@ -49,7 +49,10 @@ def given(faces, tmp_path, weights):
             "psnr": {"type": "calculate_psnr", "crop_border": 0},
             "swd": {"type": "calculate_swd", "better": "lower", "patches": 16, "directions": 16},
         },
-        "report": {"embedded_images": 4, "vector_figures": []},
+        "report": {
+            **{"embedded_images": 4, "embedded_size": 32, "sheet_tile": 32, "vector_figures": []},
+            "bootstrap_resamples": 100,
+        },
     }
 
 

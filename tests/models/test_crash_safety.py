@@ -116,9 +116,9 @@ def unstopped(runs, train, tmp_path):
 
 @pytest.fixture(params=["options", "prior_options"])
 def each(request) -> dict:
-    """Options of either model: a checkpoint at every second iteration, a validation at every third."""
+    """Options of either model: a checkpoint and a validation at every second iteration."""
     options = request.getfixturevalue(request.param)
-    options["logger"] |= {"use_tb_logger": False, "save_checkpoint_freq": 2}
+    options["logger"]["use_tb_logger"] = False
     if "augment_opt" in options["train"]:  # what is saved is between two adjustments, and after one that acted
         options["train"]["augment_opt"] |= {"p": 0.5, "every": 3}
     return options
@@ -127,7 +127,7 @@ def each(request) -> dict:
 @pytest.fixture
 def without_validation(prior_options) -> dict:
     """Options of a prior: a checkpoint at every second iteration. 4.state holds signs that are older than 2.state."""
-    prior_options["logger"] |= {"use_tb_logger": False, "save_checkpoint_freq": 2}
+    prior_options["logger"]["use_tb_logger"] = False
     prior_options["train"]["augment_opt"]["every"] = prior_options["train"]["total_iter"] = 5
     prior_options["val"] = None
     return prior_options
@@ -160,7 +160,7 @@ def test_killed_again_and_again_ends_as_never_stopped(each, unstopped, train, tm
 
         code = wait(fork(doomed, message))
         assert code in (0, -signal.SIGKILL), message.read_text()
-        number += 9
+        number += 12
     killed = tmp_path / "killed" / "experiments" / each["name"]
     assert_same(whole, left_by(killed))
     assert len(whole) == 7  # a checkpoint has three files, the last networks two, and there are two pages
@@ -177,7 +177,6 @@ def test_training_on_weighted_tars_continues_exactly(options, train, faces, tmp_
     options["datasets"]["train"] |= {"dataroot_gt": roots, "io_backend": {"type": "tar"}}
     options["logger"]["use_tb_logger"] = False
     options["val"] = None
-    options["train"]["total_iter"] = 4
     whole = left_by(train(options, tmp_path / "whole"))
     options["train"]["total_iter"] = 3
     train(options, tmp_path / "stopped")
@@ -223,9 +222,8 @@ def test_killed_in_the_last_validation_it_is_made_up_for(each, unstopped, train,
 @pytest.mark.parametrize("each", ["options"], indirect=True)
 def test_killed_in_a_validation_only_its_best_result_is_lost(each, unstopped, train, tmp_path):
     """Where a checkpoint and a validation fall together, the checkpoint comes first: it must not be lost too."""
-    each["logger"]["save_checkpoint_freq"] = 3
     whole = unstopped(each)
-    del whole["grid_val_3.png"]  # the page is lost with the result
+    del whole["grid_val_2.png"]  # the page is lost with the result
 
     def doomed():
         Fate(tmp_path / "diary", 1, "before nondist_validation").rule()
@@ -233,10 +231,10 @@ def test_killed_in_a_validation_only_its_best_result_is_lost(each, unstopped, tr
 
     assert wait(fork(doomed, tmp_path / "message")) == -signal.SIGKILL
     killed = left_by(train(each, tmp_path / "killed", "--auto_resume"))
-    best = [run[state].pop("best_metric_results") for run in (whole, killed) for state in ("3.state", "6.state")]
+    best = [run[state].pop("best_metric_results") for run in (whole, killed) for state in ("2.state", "4.state")]
     assert_same(whole, killed)
     assert best[2] == {}
-    assert [metric["iter"] for metric in best[3]["val"].values()] == [6]
+    assert [metric["iter"] for metric in best[3]["val"].values()] == [4]
 
 
 @pytest.mark.parametrize(("how", "file"), [("full", "net_g_4.pth"), ("limit", "net_d_4.pth"), ("full", "4.state")])
@@ -289,7 +287,9 @@ def generator_loss_is_nan(monkeypatch):
 def test_steps_that_are_not_finite_are_left_out_and_counted(each, train, generator_loss_is_nan):
     each["logger"]["save_checkpoint_freq"] = 1
     each["val"] = None
-    each["train"] |= {"nonfinite_patience": 3} | ({"path_reg_weight": 0} if "optim_g" in each["train"] else {})
+    each["train"] |= {"total_iter": 6, "nonfinite_patience": 3}
+    if "optim_g" in each["train"]:
+        each["train"]["path_reg_weight"] = 0
     generator_loss_is_nan(2, 4, 5)
     folder = train(each)
     log = next(folder.glob("train_*.log")).read_text()
@@ -310,7 +310,7 @@ def test_too_many_in_a_row_end_the_training_whose_last_state_is_good(
     each["train"]["nonfinite_patience"] = 2
     generator_loss_is_nan(1)  # a step that was left out long ago is not forgotten
     whole = unstopped(each)
-    assert whole["6.state"]["guard"]["skipped"] == 1
+    assert whole["4.state"]["guard"]["skipped"] == 1
     generator_loss_is_nan(1, 3, 4)
     with pytest.raises(TrainingError, match=r"2 steps in a row were not finite; l_g_gan \(nan\) was the first"):
         train(each, tmp_path / "broken")

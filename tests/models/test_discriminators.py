@@ -53,7 +53,7 @@ def test_adversarial_loss_of_a_map_is_its_mean_over_the_patches(options):
     model.optimize_parameters(1)
     model.net_d.load_state_dict(weights)
     logits = model.net_d(model.output.detach())
-    assert logits.shape == (2, 1, 32, 32)
+    assert logits.shape == (2, 1, 16, 16)
     assert model.losses["l_g_gan"].item() == pytest.approx(GANLoss("wgan_softplus")(logits, True).item(), rel=1e-5)
 
 
@@ -74,7 +74,7 @@ def test_features_of_a_discriminator_that_returns_logits_alone():
     ("discriminator", "message"),
     [
         ({"type": "VGGStyleDiscriminator", "num_in_ch": 3, "num_feat": 4}, "network_d: AssertionError: Input"),
-        ({"type": "SRVGGNetCompact", "upscale": 1}, r"network_d:type: gives a tensor of shape \(2, 3, 32, 32\)"),
+        ({"type": "SRVGGNetCompact", "upscale": 1}, r"network_d:type: gives a tensor of shape \(2, 3, 16, 16\)"),
         ({**UNET, "num_in_ch": 6}, "network_d: RuntimeError"),
         ({**UNET, "num_feet": 6}, "network_d:num_feet: unknown key"),
     ],
@@ -99,7 +99,8 @@ def test_vision_aided_example_of_the_documentation_trains(options, monkeypatch):
     monkeypatch.setattr(ARCH_REGISTRY, "_obj_map", dict(ARCH_REGISTRY._obj_map))
     exec(code, names)
     options["network_d"] = {"type": "BackboneDiscriminator", "weights": None}
+    options["train"]["net_d_reg_every"] = 1
     check_run(parsed(options))
-    model = iterate(options)
+    model = iterate(options, 1)
     assert not any(parameter.requires_grad for parameter in model.net_d.backbone.parameters())
     assert model.losses["l_g_feat"] > 0

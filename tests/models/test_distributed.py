@@ -42,7 +42,7 @@ def stage(name: str, options: dict, prior_options: dict) -> dict:
     """Options whose result does not depend on how a batch is divided."""
     chosen = copy.deepcopy({"GPENModel": options, "GPENPriorModel": prior_options}[name])
     chosen["network_d"]["stddev_group"] = 1  # the minibatch deviation is taken within a rank
-    chosen["train"] |= {"total_iter": 4, "warmup_iter": -1}
+    chosen["train"]["warmup_iter"] = -1
     if name == "GPENModel":
         chosen["train"]["optim"] |= {"eps": EPS, "lr_ratio": [1, 1, 1]}
     else:
@@ -111,18 +111,20 @@ def test_parts_of_the_batches_of_two_ranks_are_one_batch(options, run):
 
 
 def test_a_signal_to_one_rank_stops_all_of_them(prior_options, run, tmp_path):
-    prior_options["val"], prior_options["logger"]["use_tb_logger"] = None, False
+    prior_options["val"] = None
+    prior_options["logger"] |= {"use_tb_logger": False, "save_checkpoint_freq": 3}
     both = run(2, "train", prior_options, name="stopped", stopped=2, error="SystemExit: 75")
     assert [len(record["logs"]) for record in both] == [2, 2]
     folder = tmp_path / "stopped/experiments" / prior_options["name"]
     assert [path.name for path in folder.glob("training_states/*")] == ["2.state"]
     resumed = run(2, "train", prior_options, "--auto_resume", name="stopped")
-    assert_close(run(2, "train", prior_options)[0], resumed[0], **EXACT)
+    assert [len(record["logs"]) for record in resumed] == [2, 2]
+    assert_in_step(resumed)
 
 
 def test_two_ranks_train_another_method_as_one_does(rival_options, run):
     """Pix2PixHD with R1, a gradient penalty, and iterations without its discriminator."""
-    rival_options["train"] |= {"total_iter": 4, "warmup_iter": -1, "gp_weight": 1.0, "content_only_iter": 1}
+    rival_options["train"] |= {"warmup_iter": -1, "gp_weight": 1.0, "content_only_iter": 1}
     rival_options["train"] |= {"r1_reg_weight": 1, "net_d_reg_every": 2, "pixel_opt": {"type": "L1Loss"}}
     for name in ("optim_g", "optim_d"):
         rival_options["train"][name]["eps"] = EPS
@@ -135,7 +137,7 @@ def test_two_ranks_train_another_method_as_one_does(rival_options, run):
 
 
 def test_ranks_share_the_statistics_of_batch_norm(rival_options, run):
-    rival_options["network_g"] = {"type": "SuperFAN", "out_size": 32, "num_feat": 4, "blocks": [1, 1, 1]}
+    rival_options["network_g"] = {"type": "SuperFAN", "out_size": 16, "num_feat": 4, "blocks": [1, 1, 1]}
     rival_options["train"] |= {"total_iter": 2, "content_only_iter": 2, "pixel_opt": {"type": "L1Loss"}}
     del rival_options["val"], rival_options["datasets"]["val"]
     records = run(2, "train", with_batch(rival_options, 1))
@@ -156,6 +158,8 @@ def test_no_variant_has_a_parameter_that_ranks_would_wait_for(variant, options, 
     options["network_g"] |= network
     if "in_size" in network:
         options["datasets"]["train"]["in_size"] = network["in_size"]
+        for section in (options["network_g"], options["network_d"], options["datasets"]["train"]):
+            section["out_size"] = 32
     options["train"] |= {"total_iter": 2, **train}
     del options["val"], options["datasets"]["val"]
     records = run(2, "train", options)
@@ -239,18 +243,17 @@ def test_a_test_is_shared_too(options, test_options, run, tmp_path):
 
 @pytest.fixture
 def stopped(run, tmp_path):
-    """Trains eight iterations on two ranks, and puts what was saved at the fifth where another run will look for it."""
+    """Trains five iterations on two ranks, and puts what was saved at the third where another run will look for it."""
 
     def train_and_stop(options: dict) -> list[dict]:
         options["datasets"]["train"] |= {"num_images": 4, "batch_size_per_gpu": 1}  # an epoch has two iterations
-        options["train"]["total_iter"] = 8
-        options["val"]["val_freq"] = 4
-        options["logger"] |= {"save_checkpoint_freq": 5, "use_tb_logger": False}
+        options["train"]["total_iter"] = 5
+        options["logger"] |= {"save_checkpoint_freq": 3, "use_tb_logger": False}
         whole = run(2, "train", options, name="whole")
         for folder in ("models", "training_states"):
             saved = Path("experiments", options["name"], folder)
             (tmp_path / "resumed" / saved).mkdir(parents=True)
-            for file in (tmp_path / "whole" / saved).glob("*5.*"):
+            for file in (tmp_path / "whole" / saved).glob("*3.*"):
                 shutil.copy(file, tmp_path / "resumed" / saved)
         return whole
 
@@ -261,7 +264,7 @@ def stopped(run, tmp_path):
 def test_two_ranks_or_one_resume_where_two_stopped(model, options, prior_options, stopped, run, tmp_path):
     options = copy.deepcopy({"GPENModel": options, "GPENPriorModel": prior_options}[model])
     if model == "GPENPriorModel":
-        options["train"]["augment_opt"] = {"p": 0.5, "ramp_images": 100, "every": 3}  # the state lies in between
+        options["train"]["augment_opt"] = {"p": 0.5, "ramp_images": 100, "every": 2}  # the state lies in between
         options["manual_seed"] = 2
     whole = stopped(options)
     shutil.copytree(tmp_path / "resumed", tmp_path / "alone")
@@ -269,20 +272,20 @@ def test_two_ranks_or_one_resume_where_two_stopped(model, options, prior_options
     assert_in_step(resumed)
     for one, other in zip(whole, resumed, strict=True):
         assert_close(one, other, **EXACT)
-        assert other["images"] == one["images"][5:]
+        assert other["images"] == one["images"][3:]
         assert other["own"] == one["own"]
         assert other["best"] == one["best"]
-    assert resumed[0]["logs"] == whole[0]["logs"][5:]
+    assert resumed[0]["logs"] == whole[0]["logs"][3:]
     if model == "GPENPriorModel":
-        signs = [log["d_sign_real"] for log in whole[0]["logs"][3:5]]
-        state = torch.load(tmp_path / "resumed/experiments/small_prior/training_states/5.state", weights_only=True)
+        sign = whole[0]["logs"][2]["d_sign_real"]
+        state = torch.load(tmp_path / "resumed/experiments/small_prior/training_states/3.state", weights_only=True)
         assert len(state["random"]) == 2
-        assert state["augmentation"]["sign_sum"] == sum(signs)
-        assert any(abs(sign) < 1 for sign in signs), "the two ranks' signs differ, or the first one's would do"
+        assert state["augmentation"]["sign_sum"] == sign
+        assert abs(sign) < 1, "the two ranks' signs differ, or the first one's would do"
     else:  # at the image that would have come next, to the last iteration, although epochs of one rank are longer
         due = [image for both in zip(*(rank["images"] for rank in whole), strict=True) for (image,) in both]
         (alone,) = run(1, "train", options, "--auto_resume", name="alone")
-        assert alone["images"] == [[image] for image in due[10:13]]
+        assert alone["images"] == [[image] for image in due[6:8]]
 
 
 def test_machines_without_a_common_disk_do_not_part(options, run, tmp_path):

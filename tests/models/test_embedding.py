@@ -96,7 +96,7 @@ def test_prior_and_discriminator_are_all_there_before_the_first_step(stage_one, 
     (count,) = re.findall(r"path:pretrain_prior: (\d+) of \1 tensors from \S+net_g_latest\.pth", log)
     assert int(count) == len(weights)
     assert re.search(r"path:pretrain_network_d: (\d+) of \1 tensors from \S+net_d_latest\.pth \[params\]", log)
-    moved = extract_decoder(entry(folder / "models/net_g_6.pth", "params"))
+    moved = extract_decoder(entry(folder / "models/net_g_4.pth", "params"))
     assert any(not torch.equal(moved[name], weights[name]) for name in weights)
 
 
@@ -107,11 +107,11 @@ def test_a_resumed_stage_two_does_without_the_priors_file(stage_one, embed, trai
     stopped = tmp_path / "stopped/experiments" / options["name"]
     for folder in ("models", "training_states"):
         (stopped / folder).mkdir(parents=True)
-        for file in (whole / folder).glob("*3.*"):
+        for file in (whole / folder).glob("*2.*"):
             shutil.copy(file, stopped / folder)
     resumed = train(options, tmp_path / "stopped", "--auto_resume")
     for name in ("params", "params_ema"):
-        assert_same(*(entry(folder / "models/net_g_6.pth", name) for folder in (whole, resumed)))
+        assert_same(*(entry(folder / "models/net_g_4.pth", name) for folder in (whole, resumed)))
     assert "path:pretrain_prior:" not in next(resumed.glob("train_*.log")).read_text()
     with pytest.raises(CheckpointError, match=r"path:pretrain_prior: .* is not there"):
         train(options, tmp_path / "another")
@@ -121,7 +121,7 @@ def test_a_resumed_stage_two_does_without_the_priors_file(stage_one, embed, trai
 def test_a_public_stylegan2_is_a_prior_of_noise_mode_add(embed, options, tmp_path):
     """A file under BasicSR's own names, with its fixed noise, which the encoder's features replace."""
     torch.manual_seed(0)
-    prior, disc = GPENPrior(32, noise_mode="add", **WIDTHS), GPENDiscriminator(32, narrow=WIDTHS["narrow"])
+    prior, disc = GPENPrior(16, noise_mode="add", **WIDTHS), GPENDiscriminator(16, narrow=WIDTHS["narrow"])
     files = {}
     for name, net in (("g", prior), ("d", disc)):
         ours = saved(tmp_path / f"ours_{name}.pth", {"params_ema": net.state_dict()})
@@ -133,7 +133,7 @@ def test_a_public_stylegan2_is_a_prior_of_noise_mode_add(embed, options, tmp_pat
     folder, found = embed(pretrain_prior=files["g"], pretrain_network_d=files["d"])
     assert_same(extract_decoder(found["net_g"]), dict(prior.state_dict()))
     assert_same(found["net_d"], dict(disc.state_dict()))
-    assert (folder / "models/net_g_6.pth").is_file()
+    assert (folder / "models/net_g_4.pth").is_file()
 
 
 # --- what is refused before anything is written
@@ -143,11 +143,11 @@ def test_a_public_stylegan2_is_a_prior_of_noise_mode_add(embed, options, tmp_pat
     ("build", "what"),
     [
         (lambda: GPENPrior(64, **WIDTHS), "GPENPrior 64 px, channel_multiplier 2, narrow 0.03125, noise concat"),
-        (lambda: GPENPrior(32, **WIDTHS | {"narrow": 0.0625}), "GPENPrior 32 px, narrow 0.0625, noise concat"),
-        (lambda: GPENPrior(32, noise_mode="add", **WIDTHS), "GPENPrior 32 px, narrow 0.03125, noise add"),
-        (lambda: GPENPrior(32, **WIDTHS | {"num_mlp": 3}), "GPENPrior 32 px, .*, 3 mapping layers of 16"),
-        (lambda: GPENDiscriminator(32, narrow=0.03125), "GPENDiscriminator 32 px"),
-        (lambda: GPEN(32, **WIDTHS | {"narrow": 0.0625}), "a GPEN whose decoder is GPENPrior 32 px, narrow 0.0625"),
+        (lambda: GPENPrior(16, **WIDTHS | {"narrow": 0.0625}), "GPENPrior 16 px, narrow 0.0625, noise concat"),
+        (lambda: GPENPrior(16, noise_mode="add", **WIDTHS), "GPENPrior 16 px, narrow 0.03125, noise add"),
+        (lambda: GPENPrior(16, **WIDTHS | {"num_mlp": 3}), "GPENPrior 16 px, .*, 3 mapping layers of 16"),
+        (lambda: GPENDiscriminator(16, narrow=0.03125), "GPENDiscriminator 16 px"),
+        (lambda: GPEN(16, **WIDTHS | {"narrow": 0.0625}), "a GPEN whose decoder is GPENPrior 16 px, narrow 0.0625"),
         (lambda: torch.nn.Linear(2, 2), "holds weight, bias"),
     ],
 )
@@ -159,14 +159,14 @@ def test_what_is_no_such_prior_is_refused_and_both_are_named(options, tmp_path, 
     message = str(caught.value)
     if "holds weight" not in what:
         assert (
-            "expected GPENPrior 32 px, narrow 0.03125, noise concat, 2 mapping layers of 16, as the options build it"
+            "expected GPENPrior 16 px, narrow 0.03125, noise concat, 2 mapping layers of 16, as the options build it"
             in message
         )
         assert re.search(r"\([a-z0-9_.]+ is (missing|not of this network|\(\d.*\), not \(\d)", message)
 
 
 def test_a_whole_gpen_gives_its_decoder(options, tmp_path):
-    options["path"]["pretrain_prior"] = str(saved(tmp_path / "gpen.pth", {"params": GPEN(32, **WIDTHS).state_dict()}))
+    options["path"]["pretrain_prior"] = str(saved(tmp_path / "gpen.pth", {"params": GPEN(16, **WIDTHS).state_dict()}))
     check_run(parsed(options))
 
 
@@ -186,7 +186,7 @@ def test_a_whole_gpen_gives_its_decoder(options, tmp_path):
 )
 def test_missing_and_contradicting_files_say_the_way_out(options, tmp_path, monkeypatch, paths, message):
     monkeypatch.chdir(tmp_path)
-    saved(tmp_path / "b.pth", {"params": GPEN(32, **WIDTHS).state_dict()})
+    saved(tmp_path / "b.pth", {"params": GPEN(16, **WIDTHS).state_dict()})
     options["path"] |= paths
     with pytest.raises(GPENError, match=f"path:{message}"):
         check_run(parsed(options))

@@ -22,7 +22,7 @@ def build(options: dict, **more):
 
 
 def batch(seed: int = 0, count: int = 2) -> dict:
-    return {"gt": torch.rand(count, 3, 32, 32, generator=torch.Generator().manual_seed(seed)) * 2 - 1}
+    return {"gt": torch.rand(count, 3, 16, 16, generator=torch.Generator().manual_seed(seed)) * 2 - 1}
 
 
 def iterate(model, last: int, first: int = 1) -> list[dict]:
@@ -45,19 +45,19 @@ def weights(net) -> dict:
 def test_a_run_leaves_networks_states_pages_and_scalars(prior_options, train, tmp_path):
     folder = train(prior_options)
     assert {path.name for path in (folder / "models").iterdir()} == {
-        f"net_{net}_{i}.pth" for net in "gd" for i in (3, 6, "latest")
+        f"net_{net}_{i}.pth" for net in "gd" for i in (2, 4, "latest")
     }
-    assert set(torch.load(folder / "models/net_g_6.pth", weights_only=True)) == {"params", "params_ema"}
-    assert {path.name for path in (folder / "training_states").iterdir()} == {"3.state", "6.state"}
-    page = cv2.imread(str(folder / "visualization/grid_val_6.png"))
+    assert set(torch.load(folder / "models/net_g_4.pth", weights_only=True)) == {"params", "params_ema"}
+    assert {path.name for path in (folder / "training_states").iterdir()} == {"2.state", "4.state"}
+    page = cv2.imread(str(folder / "visualization/grid_val_4.png"))
     assert page.shape[1] > 3 * page.shape[0] / 2  # raw, average and truncated average stand side by side
     events = EventAccumulator(str(tmp_path / "tb_logger/small_prior")).Reload()
     scalars = set(events.Tags()["scalars"])
     assert {f"losses/{name}" for name in ("l_d", "l_d_r1", "l_g_gan", "l_g_path")} <= scalars
     assert {"lr_generator", "lr_discriminator", "mean_path_length", "augment_p", "out_d_real"} <= scalars
-    assert [event.step for event in events.Scalars("metrics/val/swd")] == [3, 6]
-    assert [event.step for event in events.Images("grid/val")] == [3, 6]
-    best = torch.load(folder / "training_states/6.state", weights_only=True)["best_metric_results"]["val"]["swd"]
+    assert [event.step for event in events.Scalars("metrics/val/swd")] == [2, 4]
+    assert [event.step for event in events.Images("grid/val")] == [2, 4]
+    best = torch.load(folder / "training_states/4.state", weights_only=True)["best_metric_results"]["val"]["swd"]
     assert best["better"] == "lower"
     assert best["val"] == pytest.approx(min(event.value for event in events.Scalars("metrics/val/swd")))
 

@@ -117,7 +117,7 @@ def test_an_entry_of_the_list_is_the_section_of_the_same_loss(options, train, tm
         {"name": "feat", **options["train"].pop("feature_matching_opt")},
     ]
     listed = train(with_losses(options, *entries), tmp_path / "list")
-    one, other = states(sections, 6), states(listed, 6)
+    one, other = states(sections, 4), states(listed, 4)
     for state in (one, other):
         del state["training_states/{}.state"]["options"]  # they differ
     assert_same(one, other)
@@ -185,10 +185,10 @@ def test_gfpgans_recognition_network_keeps_its_file_on_resume(options, train, tm
     options = gfpgan(options, tmp_path / "identity.pth")
     options["logger"]["use_tb_logger"], options["val"] = False, None
     whole = train(options, tmp_path / "whole")
-    options["train"]["total_iter"] = 3
+    options["train"]["total_iter"] = 2
     train(options, tmp_path / "parts")
-    options["train"]["total_iter"] = 6
-    assert_same(states(whole, 6), states(train(options, tmp_path / "parts", "--auto_resume"), 6))
+    options["train"]["total_iter"] = 4
+    assert_same(states(whole, 4), states(train(options, tmp_path / "parts", "--auto_resume"), 4))
 
 
 @pytest.mark.parametrize(

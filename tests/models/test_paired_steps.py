@@ -70,15 +70,15 @@ class Setting:
 
     def __init__(self, bf16: bool = False, freeze_decoder: bool = False, features: bool = True):
         torch.manual_seed(0)
-        self.net_g = GPEN(32, num_style_feat=16, num_mlp=2, narrow=0.03125).to(memory_format=torch.channels_last)
-        self.net_d = GPENDiscriminator(32, narrow=0.03125).to(memory_format=torch.channels_last)
+        self.net_g = GPEN(16, num_style_feat=16, num_mlp=2, narrow=0.03125).to(memory_format=torch.channels_last)
+        self.net_d = GPENDiscriminator(16, narrow=0.03125).to(memory_format=torch.channels_last)
         self.net_g.decoder.requires_grad_(not freeze_decoder)
         parameters = [p for net in (self.net_g, self.net_d) for p in net.parameters()]
         self.optimizer = torch.optim.Adam(parameters, lr=0.01, betas=(0.0, 0.99))
         self.gan, self.pixel, self.guard = GANLoss("wgan_softplus"), F.l1_loss, NaNGuard()
         self.feature_matching = DiscriminatorFeatureMatchingLoss(0.02) if features else None
         self.autocast = (lambda: torch.autocast("cpu", torch.bfloat16)) if bf16 else nullcontext
-        self.batches = torch.rand(3, 2, 2, 3, 32, 32, generator=torch.Generator().manual_seed(1)) * 2 - 1
+        self.batches = torch.rand(3, 2, 2, 3, 16, 16, generator=torch.Generator().manual_seed(1)) * 2 - 1
 
     def draw(self, lq: torch.Tensor) -> torch.Tensor:
         with self.autocast():
@@ -155,6 +155,6 @@ def test_d_sees_each_image_once_per_iteration(options):
     model = build_model(copy.deepcopy({**options, "is_train": True, "dist": False, "rank": 0, "world_size": 1}))
     judged = []
     model.net_d.register_forward_hook(lambda net, given, result: judged.append(len(given[0])))
-    model.feed_data({name: torch.rand(2, 3, 32, 32) * 2 - 1 for name in ("lq", "gt")})
+    model.feed_data({name: torch.rand(2, 3, 16, 16) * 2 - 1 for name in ("lq", "gt")})
     model.optimize_parameters(1)
     assert judged == [2, 2]

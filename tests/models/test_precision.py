@@ -88,7 +88,7 @@ def test_validation_of_a_bf16_training_is_fp32(both):
     model, dtypes = build(both, precision="bf16"), []
     decoder = getattr(model.net_g_ema, "decoder", model.net_g_ema)
     decoder.blocks["4"].conv1.register_forward_hook(lambda net, given, result: dtypes.append(result.dtype))
-    model.to_images({name: torch.zeros(1, 3, 32, 32) for name in ("lq", "gt")}, 0)
+    model.to_images({name: torch.zeros(1, 3, 16, 16) for name in ("lq", "gt")}, 0)
     assert dtypes == [torch.float32]
 
 

@@ -20,13 +20,12 @@ SINGLE_CODE = ("PGGANPrior", "BigGANPrior")
 def of_kind(prior_options: dict, kind: str) -> dict:
     """Options of stage one for a kind of prior."""
     options = copy.deepcopy(prior_options)
-    options["network_g"] = {"type": kind, "out_size": 32, "num_style_feat": 16, "narrow": 0.03125, **KINDS[kind]}
+    options["network_g"] = {"type": kind, "out_size": 16, "num_style_feat": 16, "narrow": 0.03125, **KINDS[kind]}
     options["network_d"]["channel_multiplier"] = 1
     options["train"] |= {"total_iter": 2, "augment_opt": None}
     if kind in SINGLE_CODE:
         options["train"] |= {"mixing_prob": 0, "path_reg_weight": 0}
         options["val"]["truncation"] = 1
-    options["val"] |= {"val_freq": 2}
     return options
 
 
@@ -63,7 +62,7 @@ def test_both_stages_train(kind, prior_options, options, train, tmp_path):
 def test_license_of_the_prior_is_in_the_files_of_a_training(options, train, tmp_path):
     (tmp_path / "models").mkdir()
     path = tmp_path / "models/net_g_latest.pth"
-    net = PGGANPrior(32, num_style_feat=16, narrow=0.03125)
+    net = PGGANPrior(16, num_style_feat=16, narrow=0.03125)
     torch.save({"params_ema": net.state_dict(), "license": "CC BY-NC 4.0"}, path)
     options = embedding(options, "PGGANPrior", tmp_path)
     options["path"]["pretrain_network_d"] = None
@@ -96,11 +95,11 @@ def test_setting_that_a_single_code_cannot_have_is_refused(prior_options, sectio
 
 def test_prior_of_another_kind_is_refused(prior_options, options, tmp_path):
     (tmp_path / "models").mkdir()
-    net = PGGANPrior(32, num_style_feat=16, narrow=0.03125)
+    net = PGGANPrior(16, num_style_feat=16, narrow=0.03125)
     torch.save({"params_ema": net.state_dict()}, tmp_path / "models/net_g_latest.pth")
     wrong = embedding(options, "StyleGAN1Prior", tmp_path)
     wrong["path"]["pretrain_network_d"] = None
     with pytest.raises(
-        GPENError, match=r"path:pretrain_prior: .*holds PGGANPrior 32 px.*expected StyleGAN1Prior 32 px"
+        GPENError, match=r"path:pretrain_prior: .*holds PGGANPrior 16 px.*expected StyleGAN1Prior 16 px"
     ):
         check_run(parsed(wrong))

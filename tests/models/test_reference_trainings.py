@@ -13,8 +13,8 @@ from gpen_plugin.errors import GPENError
 from gpen_plugin.preflight import check_run
 
 NETWORKS = {
-    "GWAInet": {"out_size": 32, "num_feat": 4, "warper_blocks": 1, "blocks": 1},
-    "GFRNet": {"out_size": 32, "num_feat": 2},
+    "GWAInet": {"out_size": 16, "num_feat": 4, "warper_blocks": 1, "blocks": 1},
+    "GFRNet": {"out_size": 16, "num_feat": 2},
 }
 
 
@@ -43,7 +43,7 @@ def test_method_is_trained_and_its_weights_are_evaluated(reference_options, give
     check_run(parsed(reference_options))
     with caplog.at_level(logging.INFO, "basicsr"):
         folder = train(reference_options)
-    file = folder / "models" / "net_g_6.pth"
+    file = folder / "models" / "net_g_4.pth"
     state = torch.load(file, weights_only=True)["params_ema"]
     assert all(tensor.isfinite().all() for tensor in state.values())
     given["protocol"]["references"] = {"identities": table}
@@ -56,7 +56,7 @@ def test_method_is_trained_and_its_weights_are_evaluated(reference_options, give
             "weights_by": "us",
             "value_range": [-1, 1],
             "input_size": "native",
-            "reference_size": 32,
+            "reference_size": 16,
         },
     }
     results = run(given)

@@ -5,7 +5,6 @@ import logging
 import os
 import signal
 import subprocess
-import sys
 import time
 
 import pytest
@@ -51,6 +50,7 @@ def test_a_stopped_training_resumes_exactly(fixture, number, iteration, workers,
     """Within an epoch, at its end (of four iterations) and where a checkpoint and a validation are due."""
     options = request.getfixturevalue(fixture)
     options["logger"] |= {"use_tb_logger": False, "keep_last": 1}
+    options["train"]["total_iter"] = 5
     options["datasets"]["train"]["num_worker_per_gpu"] = workers
     whole = train(options, tmp_path / "whole")
     assert signal.getsignal(number) is signal.SIG_DFL
@@ -65,27 +65,30 @@ def test_a_stopped_training_resumes_exactly(fixture, number, iteration, workers,
     assert_same(left_by(whole), left_by(train(options, tmp_path / "stopped", "--auto_resume")))
 
 
-def test_a_signal_to_all_processes_spares_the_workers(options, write_options, tmp_path):
+TRAIN_IN_A_GROUP = """
+import os, sys
+from gpen_plugin.train import main
+
+os.setsid()
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+def test_a_signal_to_all_processes_spares_the_workers(options, write_options, clean_python, tmp_path):
     """As a queue sends it: to the training and its loader's workers, in a process group of their own."""
     options["datasets"]["train"] |= {"num_worker_per_gpu": 2, "dataset_enlarge_ratio": 1000}
     options["train"]["total_iter"], options["val"], options["logger"]["use_tb_logger"] = 2000, None, False
     options["logger"]["save_checkpoint_freq"] = 2000
-    command = [sys.executable, "-m", "gpen_plugin.train", "-opt", str(write_options(options))]
     output = tmp_path / "output"
-    with output.open("w") as stream:
-        run = subprocess.Popen(command, cwd=tmp_path, stdout=stream, stderr=stream, start_new_session=True)
-    try:
-        until = time.monotonic() + 120
-        while "iter:       3" not in output.read_text():
-            assert run.poll() is None, output.read_text()[-3000:]
-            assert time.monotonic() < until, output.read_text()[-3000:]
-            time.sleep(0.05)
-        os.killpg(run.pid, signal.SIGTERM)
-        assert run.wait(120) == 75, output.read_text()[-3000:]
-    finally:
-        if run.poll() is None:
-            os.killpg(run.pid, signal.SIGKILL)
-            run.wait()
+    output.touch()
+    words = ("-c", TRAIN_IN_A_GROUP, "-opt", str(write_options(options)))
+    run = clean_python.start(*words, cwd=tmp_path, stdout=tmp_path / "stdout", stderr=output, limit=240)
+    until = time.monotonic() + 240
+    while "iter:       3" not in output.read_text():
+        assert time.monotonic() < until, output.read_text()[-3000:]
+        time.sleep(0.05)
+    os.killpg(run, signal.SIGTERM)
+    assert clean_python.wait(run) == 75, output.read_text()[-3000:]
     assert len([*tmp_path.glob("experiments/small/training_states/*.state")]) == 1
     assert "Stopped by SIGTERM" in output.read_text()
 
@@ -158,12 +161,12 @@ def test_a_training_keeps_its_best_checkpoint_over_a_resume(options, train, tmp_
         ({"keep_best": 1}, "logger:keep_best: given without keep_last"),
         ({"keep_best": 0, "keep_last": 1}, "logger:keep_best: got 0; expected 1 or more checkpoints"),
         (
-            {"keep_best": 1, "keep_last": 1, "save_checkpoint_freq": 4},
-            "logger:keep_best: no iteration is a multiple of both 4 and 3",
+            {"keep_best": 1, "keep_last": 1, "save_checkpoint_freq": 3},
+            "logger:keep_best: no iteration is a multiple of both 3 and 2",
         ),
         ({"profile": {"start": 1}}, "logger:profile:start: got 1; expected 2 or more"),
         ({"profile": {"begin": 5}}, "logger:profile:begin: unknown key"),
-        ({"profile": {"start": 7}}, "logger:profile:start: got 7; expected at most train:total_iter, 6"),
+        ({"profile": {"start": 5}}, "logger:profile:start: got 5; expected at most train:total_iter, 4"),
         ({"wandb": {"projct": "x"}}, "logger:wandb:projct: unknown key.*Did you mean 'project'"),
         ({"wandb": {"resume_id": "x"}}, "logger:wandb:project: missing, and resume_id is given"),
     ],
@@ -181,7 +184,7 @@ def test_best_needs_a_metric(options):
         check_run(parsed(options))
 
 
-@pytest.mark.parametrize(("start", "name"), [(3, "iterations_3_to_4"), (6, "iterations_6_to_6")])
+@pytest.mark.parametrize(("start", "name"), [(2, "iterations_2_to_3"), (4, "iterations_4_to_4")])
 def test_trace_of_the_chosen_iterations(options, train, start, name):
     """The second one ends with the training."""
     options["logger"] |= {"use_tb_logger": False, "profile": {"start": start, "iterations": 2}}
@@ -191,7 +194,7 @@ def test_trace_of_the_chosen_iterations(options, train, start, name):
     assert path.name == f"{name}.pt.trace.json"
     events = json.loads(path.read_text())["traceEvents"]
     steps = [event for event in events if event.get("name", "").startswith("Optimizer.step")]
-    assert len(steps) == {3: 5, 6: 3}[start]  # G and D in each iteration, R1 in each second one
+    assert len(steps) == {2: 5, 4: 3}[start]  # G and D in each iteration, R1 in each second one
 
 
 def test_peak_memory_on_a_gpu(monkeypatch):

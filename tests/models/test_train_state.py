@@ -147,40 +147,40 @@ def test_a_training_keeps_the_last_two_and_resumes(options, train, tmp_path):
     options["logger"] |= {"use_tb_logger": False, "save_checkpoint_freq": 1, "keep_last": 2}
     options["val"] = None
     folder = train(options)
-    assert {path.name for path in (folder / "training_states").iterdir()} == {"5.state", "6.state"}
-    networks = {f"net_{net}_{name}.pth" for net in "gd" for name in (5, 6, "latest")}
+    assert {path.name for path in (folder / "training_states").iterdir()} == {"3.state", "4.state"}
+    networks = {f"net_{net}_{name}.pth" for net in "gd" for name in (3, 4, "latest")}
     assert {path.name for path in (folder / "models").iterdir()} == networks
     shutil.rmtree(folder / "visualization")
-    options["train"]["total_iter"] = 7
+    options["train"]["total_iter"] = 5
     train(options, tmp_path, "--auto_resume")
-    assert {path.name for path in (folder / "training_states").iterdir()} == {"6.state", "7.state"}
+    assert {path.name for path in (folder / "training_states").iterdir()} == {"4.state", "5.state"}
 
 
 def test_the_old_state_goes_before_its_networks_are_replaced(options, train, tmp_path, monkeypatch):
     """Resumed from an earlier state, a training comes by the checkpoints of its former course."""
-    options["logger"] |= {"use_tb_logger": False, "save_checkpoint_freq": 3}
+    options["logger"]["use_tb_logger"] = False
     options["val"] = None
     folder = train(options)
-    options["path"]["resume_state"] = str(folder / "training_states/3.state")
+    options["path"]["resume_state"] = str(folder / "training_states/2.state")
     seen = []
     original = checkpoint.write
     monkeypatch.setattr(
         checkpoint,
         "write",
         lambda path, content, **how: (
-            seen.append((os.path.basename(path), (folder / "training_states/6.state").exists())),
+            seen.append((os.path.basename(path), (folder / "training_states/4.state").exists())),
             original(path, content, **how),
         ),
     )
     train(options, tmp_path)
-    assert seen[:3] == [("net_g_6.pth", False), ("net_d_6.pth", False), ("6.state", False)]
+    assert seen[:3] == [("net_g_4.pth", False), ("net_d_4.pth", False), ("4.state", False)]
 
 
 def test_smaller_batches_resume_at_the_right_image(prior_options, train, tmp_path, monkeypatch):
     """Eight images, five batches of four: half of the third epoch is used. The host would end where it is."""
     prior_options["logger"] |= {"use_tb_logger": False, "save_checkpoint_freq": 5}
     prior_options["datasets"]["train"]["batch_size_per_gpu"] = 4
-    prior_options["train"]["total_iter"] = 5
+    prior_options["train"] |= {"total_iter": 5, "r1_reg_weight": 0, "path_reg_weight": 0, "augment_opt": None}
     prior_options["val"] = None
     train(prior_options)
     seen = []
@@ -197,14 +197,14 @@ def test_smaller_batches_resume_at_the_right_image(prior_options, train, tmp_pat
 
 
 def test_a_state_of_another_number_of_ranks_warns_and_goes_on(prior_options, train, tmp_path):
-    prior_options["logger"] |= {"use_tb_logger": False, "save_checkpoint_freq": 2}
+    prior_options["logger"]["use_tb_logger"] = False
     prior_options["val"] = None
     whole = train(prior_options)
-    for path in [*whole.glob("*/*_6.pth"), whole / "training_states/6.state", *whole.glob("train_*.log")]:
+    for path in [*whole.glob("*/*_4.pth"), whole / "training_states/4.state", *whole.glob("train_*.log")]:
         path.unlink()
-    path = whole / "training_states/4.state"
+    path = whole / "training_states/2.state"
     state = torch.load(path, weights_only=True)
     checkpoint.write(path, state | {"random": state["random"] * 2})
     folder = train(prior_options, tmp_path, "--auto_resume")
     assert "The state is of 2 ranks, and there are 1" in next(folder.glob("train_*.log")).read_text()
-    assert (folder / "training_states/6.state").exists()
+    assert (folder / "training_states/4.state").exists()

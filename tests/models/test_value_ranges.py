@@ -18,7 +18,7 @@ class ZeroToOne(torch.utils.data.Dataset):
         return 4
 
     def __getitem__(self, index):
-        image = torch.full((3, 32, 32), 0.25)
+        image = torch.full((3, 16, 16), 0.25)
         return {"lq": image, "gt": image, "lq_path": f"{index}.png", "gt_path": f"{index}.png"}
 
 
@@ -34,16 +34,18 @@ def test_a_batch_enters_in_the_networks_range(request, stage, registered):
     options = request.getfixturevalue(stage)
     options["datasets"]["train"] = {"type": registered, "name": "t"}
     model = build_model({**options, "is_train": True, "dist": False, "rank": 0, "world_size": 1})
-    model.feed_data({"gt": torch.full((1, 3, 32, 32), 0.25)})
+    model.feed_data({"gt": torch.full((1, 3, 16, 16), 0.25)})
     assert model.gt.unique().tolist() == [-0.5]
     options["datasets"]["train"]["value_range"] = [0, 0.5]  # the key is preferred to the attribute
     model = build_model({**options, "is_train": True, "dist": False, "rank": 0, "world_size": 1})
-    model.feed_data({"gt": torch.full((1, 3, 32, 32), 0.25)})
+    model.feed_data({"gt": torch.full((1, 3, 16, 16), 0.25)})
     assert model.gt.unique().tolist() == [0]
 
 
 def test_the_hosts_pairs_train_and_validate_gpen(options, faces, train):
     """They give [0, 1]; the same faces have the same PSNR, from either set."""
+    for section in (options["network_g"], options["network_d"], *options["datasets"].values()):
+        section["out_size"] = 32  # as the faces
     own = options["datasets"].pop("val")
     pairs = {"type": "PairedImageDataset", "dataroot_gt": str(faces), "dataroot_lq": str(faces)}
     pairs |= {"io_backend": {"type": "disk"}, "scale": 1, "use_hflip": True, "use_rot": False, "gt_size": 32}
