@@ -45,7 +45,7 @@ TOGETHER = {
     for group, names in {
         "clean_python": (
             *("test_distributed", "test_doctor", "test_restore_ranks", "test_start_up", "test_without_host"),
-            *("test_foreign_runs", "test_host_checkouts", "test_run_life"),
+            *("test_foreign_runs", "test_host_checkouts"),
         ),
         "browser": ("test_web_browser", "test_report_browser", "test_page_browser", "test_web", "test_web_serving"),
     }.items()

@@ -67,11 +67,10 @@ def test_traceable_form_concatenates_only_before_upsampling(monkeypatch):
     assert sizes == [4, 8, 16]
 
 
-@pytest.mark.parametrize("batch", [1, 3])
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if kind.startswith("GPEN")])
-def test_bfloat16_stays_near(kind, batch):
+def test_bfloat16_stays_near(kind):
     net = built(KINDS[kind]).eval().to(memory_format=torch.channels_last)
-    inputs = arguments(net, batch)
+    inputs = arguments(net, 3)
     with torch.no_grad():
         expected = net(*inputs)
     given = fuse(net, torch.bfloat16)(*inputs)
@@ -136,7 +135,7 @@ def test_given_noise_is_not_overwritten():
     assert all(torch.equal(one, before) for one, before in zip(noise, kept, strict=True))
 
 
-@pytest.mark.parametrize("batch", [0, 1, 3])
+@pytest.mark.parametrize("batch", [0, 3])
 @pytest.mark.parametrize("kind", ["GPENPrior concat", "GPENPrior add"])
 def test_batch_shares_noise_of_one(kind, batch):
     net = built(NETWORKS[kind]).eval()

@@ -56,8 +56,9 @@ def equal(one, other):
 # --- the arch
 
 
-@pytest.mark.parametrize(("out_size", "in_size"), [(16, None), (32, 16), (64, None), (128, 64)])
-@pytest.mark.parametrize("noise_mode", ["concat", "none"])
+@pytest.mark.parametrize(
+    ("out_size", "in_size", "noise_mode"), [(16, None, "none"), (32, 16, "concat"), (128, 64, "concat")]
+)
 def test_one_code_per_layer(out_size, in_size, noise_mode):
     net = PSP(out_size, in_size, noise_mode=noise_mode, **SMALL)
     assert registered("arch")["PSP"] is PSP

@@ -178,8 +178,7 @@ def test_nothing_is_overwritten_unless_forced(tmp_path, capsys):
     assert same(torch.load(other), to_authors(ours))
 
 
-@pytest.mark.parametrize("more", [[], ["--force"]])
-@pytest.mark.parametrize("target", ["g.pth", "d.pth", "link.pth"])
+@pytest.mark.parametrize(("target", "more"), [("g.pth", []), ("d.pth", ["--force"]), ("link.pth", ["--force"])])
 def test_an_input_is_never_overwritten(tmp_path, capsys, target, more):
     source = saved(tmp_path / "g.pth", {"params": weights(NETWORKS["GPEN concat"]), "iter": 3})
     discriminator = saved(tmp_path / "d.pth", discriminator_weights(32))

@@ -148,7 +148,7 @@ def steps_draw_from_global_generators(monkeypatch):
 @pytest.mark.parametrize("each", ["prior_options"], indirect=True)
 def test_killed_again_and_again_ends_as_never_stopped(each, unstopped, train, tmp_path):
     """Within an epoch of four iterations and at its end; only the newest checkpoint is kept."""
-    each["logger"]["keep_last"] = 1
+    each["logger"]["keep_last"], each["val"]["val_freq"] = 1, 3
     whole, message, diary = unstopped(each), tmp_path / "message", tmp_path / "diary"
     code, number = None, 3
     while code != 0:

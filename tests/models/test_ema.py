@@ -82,7 +82,7 @@ def test_a_plain_optimizer_takes_its_state():
 def test_both_models_train_with_it_and_resume_states_from_before_it(given, request):
     options = request.getfixturevalue(given)
     model = build_model(copy.deepcopy({**options, "is_train": True, "dist": False, "rank": 0, "world_size": 1}))
-    model.feed_data({name: torch.rand(2, 3, 32, 32) * 2 - 1 for name in ("lq", "gt")})
+    model.feed_data({name: torch.rand(2, 3, 16, 16) * 2 - 1 for name in ("lq", "gt")})
     model.optimize_parameters(1)
     for optimizer in model.optimizers:
         before = optimizer.state_dict()

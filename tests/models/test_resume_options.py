@@ -277,6 +277,6 @@ def test_a_training_resumed_with_another_rate_and_metric(fixture, request, train
     assert any("was saved: val:metrics:swd:type: ~ -> calculate_swd" in line for line in message)
     options["manual_seed"] += 1
     with pytest.raises(
-        OptionError, match=r"ended at iteration 6 with other options: manual_seed: \d+ -> \d+ .*another name"
+        OptionError, match=r"ended at iteration 4 with other options: manual_seed: \d+ -> \d+ .*another name"
     ):
         train(options, tmp_path, "--auto_resume")

@@ -5,6 +5,7 @@ import logging
 import os
 import signal
 import subprocess
+import sys
 import time
 
 import pytest
@@ -65,30 +66,27 @@ def test_a_stopped_training_resumes_exactly(fixture, number, iteration, workers,
     assert_same(left_by(whole), left_by(train(options, tmp_path / "stopped", "--auto_resume")))
 
 
-TRAIN_IN_A_GROUP = """
-import os, sys
-from gpen_plugin.train import main
-
-os.setsid()
-sys.exit(main(sys.argv[1:]))
-"""
-
-
-def test_a_signal_to_all_processes_spares_the_workers(options, write_options, clean_python, tmp_path):
+def test_a_signal_to_all_processes_spares_the_workers(options, write_options, tmp_path):
     """As a queue sends it: to the training and its loader's workers, in a process group of their own."""
     options["datasets"]["train"] |= {"num_worker_per_gpu": 2, "dataset_enlarge_ratio": 1000}
     options["train"]["total_iter"], options["val"], options["logger"]["use_tb_logger"] = 2000, None, False
     options["logger"]["save_checkpoint_freq"] = 2000
+    command = [sys.executable, "-m", "gpen_plugin.train", "-opt", str(write_options(options))]
     output = tmp_path / "output"
-    output.touch()
-    words = ("-c", TRAIN_IN_A_GROUP, "-opt", str(write_options(options)))
-    run = clean_python.start(*words, cwd=tmp_path, stdout=tmp_path / "stdout", stderr=output, limit=240)
-    until = time.monotonic() + 240
-    while "iter:       3" not in output.read_text():
-        assert time.monotonic() < until, output.read_text()[-3000:]
-        time.sleep(0.05)
-    os.killpg(run, signal.SIGTERM)
-    assert clean_python.wait(run) == 75, output.read_text()[-3000:]
+    with output.open("w") as stream:
+        run = subprocess.Popen(command, cwd=tmp_path, stdout=stream, stderr=stream, start_new_session=True)
+    try:
+        until = time.monotonic() + 120
+        while "iter:       3" not in output.read_text():
+            assert run.poll() is None, output.read_text()[-3000:]
+            assert time.monotonic() < until, output.read_text()[-3000:]
+            time.sleep(0.05)
+        os.killpg(run.pid, signal.SIGTERM)
+        assert run.wait(120) == 75, output.read_text()[-3000:]
+    finally:
+        if run.poll() is None:
+            os.killpg(run.pid, signal.SIGKILL)
+            run.wait()
     assert len([*tmp_path.glob("experiments/small/training_states/*.state")]) == 1
     assert "Stopped by SIGTERM" in output.read_text()
 

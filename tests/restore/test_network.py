@@ -228,8 +228,7 @@ def test_a_released_model_that_is_not_here(model):
         opened(model)
 
 
-@pytest.mark.parametrize("here", ["GPEN-Small-64.pth", "small.pt"])
-@pytest.mark.parametrize("model", ["GPEN-Small-64", "gpen_small_64.pth"])
+@pytest.mark.parametrize(("here", "model"), [("GPEN-Small-64.pth", "GPEN-Small-64"), ("small.pt", "gpen_small_64.pth")])
 def test_released_model_has_its_conventions(here, model, small, folder, capsys):
     net = built(lambda: GPEN(64, channel_multiplier=1, narrow=0.04))
     saved(folder / here, to_authors(net.state_dict(), (1, 3, 3, 1)))
