@@ -1,6 +1,7 @@
 """The exported ONNX file in onnxruntime, against our own fast path and against the plain reference.
 
 python benchmarks/onnx_runtime.py --threads 2
+python benchmarks/onnx_runtime.py --provider openvino
 """
 
 import argparse
@@ -28,7 +29,7 @@ LEFT_OUT = (
 def exported(size: int, options: argparse.Namespace, folder: Path) -> OnnxNetwork:
     """The network of `size` as gpen-export writes it, opened by onnxruntime with as many threads as PyTorch has."""
     file = export(network(size), folder / f"{size}.onnx", ExportOptions(), {})
-    return OnnxNetwork(file.path, torch.device(options.device))
+    return OnnxNetwork(file.path, torch.device(options.device), options.provider)
 
 
 def face(size: int, options: argparse.Namespace, folder: Path) -> list[Comparison]:
@@ -64,7 +65,9 @@ def rows(options: argparse.Namespace) -> list[Comparison]:
 
 def main() -> None:
     """Measure each size and tell."""
-    options = parser(__doc__, rounds=5).parse_args()
+    made = parser(__doc__, rounds=5)
+    made.add_argument("--provider", help="of onnxruntime, as in gpen-restore; default: that of --device")
+    options = made.parse_args()
     torch.set_num_threads(options.threads)
     report("ONNX Runtime", rows(options), options, left_out=LEFT_OUT)
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gpen_plugin.errors import DataError, OptionError, handle_errors, plain_message
+from gpen_plugin.nets.onnx_providers import PROVIDERS
 from gpen_plugin.restore.ranks import ALONE, Ranks
 from gpen_plugin.restore.selection import parse_selection
 from gpen_plugin.version import __version__
@@ -49,7 +50,18 @@ exit status: 0 all inputs restored, 1 an input failed (the others are restored),
 _OF_RAY = ("address", "workers", "num_cpus", "num_gpus", "shard_size")
 _NOT_OF_RAY = ("jobs", "variants", "reference", "save_faces", "compare")
 # options that do not change what is restored; and files whose contents do
-_WITHOUT_EFFECT = ("inputs", "output", "overwrite", "redo", "report", "device", "batch", "jobs", "weights_dir")
+_WITHOUT_EFFECT = (
+    "inputs",
+    "output",
+    "overwrite",
+    "redo",
+    "report",
+    "device",
+    "provider",
+    "batch",
+    "jobs",
+    "weights_dir",
+)
 _WITHOUT_EFFECT += ("engine", *_OF_RAY)
 _FILES = ("detector_file", "like", "reference", "inpaint_mask", "identity_model", "background")
 MEMORY_PER_JOB = 2 << 30  # bytes, for --jobs auto
@@ -106,6 +118,8 @@ def parser() -> argparse.ArgumentParser:
     add("--inpaint-mask", type=Path, help=mask_help)
     add("--device", default="auto", help="auto, cpu, cuda, cuda:1 or mps (default %(default)s)")
     add("--precision", default="fp32", choices=("fp32", "bf16"), help="of the network (default %(default)s)")
+    provider_help = f"of onnxruntime, for an ONNX file: {', '.join(PROVIDERS)}; or with a device, such as openvino:GPU"
+    add("--provider", help=f"{provider_help} (default: that of --device)")
     add("--batch", type=int, default=8, help="faces per batch (default %(default)s)")
     jobs_help = "processes that restore photographs at the same time, or auto: one per core (default %(default)s)"
     add("--jobs", type=_job_count, default=1, metavar="N", help=jobs_help)
@@ -497,6 +511,7 @@ def _restorer_options(arguments: argparse.Namespace) -> dict[str, Any]:
         "key": arguments.key,
         "device": arguments.device,
         "precision": arguments.precision,
+        "provider": arguments.provider,
         "task": _task(arguments),
         "only": arguments.only,
         "like": arguments.like,

@@ -1,7 +1,7 @@
 """How every auxiliary network is loaded: weights of PyTorch or an ONNX file, on the device of the user's choice."""
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import lru_cache
 
 import numpy as np
@@ -10,11 +10,11 @@ from torch import nn
 
 from gpen_plugin.archs.key_maps import without_wrapper_prefixes
 from gpen_plugin.checkpoints.download import read_weights
-from gpen_plugin.errors import CheckpointError, MissingFileError, OptionError, ShapeError
+from gpen_plugin.errors import CheckpointError, OptionError, ShapeError
+from gpen_plugin.nets.onnx_providers import OF_DEVICES, open_session
 
 WEIGHT_ENTRIES = ("params_ema", "params", "state_dict")  # of nested files; the first that is there is read
 MAX_NAMED_TENSORS = 4  # in a message
-ONNX_PROVIDERS = {"cuda": "CUDAExecutionProvider", "mps": "CoreMLExecutionProvider", "cpu": "CPUExecutionProvider"}
 ONNX_IMAGES = ("tensor(float)", "tensor(float16)")
 ONNX_DTYPES = {"tensor(float)": np.float32, "tensor(float16)": np.float16, "tensor(double)": np.float64}
 ONNX_WEIGHT = "weight"
@@ -85,14 +85,26 @@ def bgr_to_tensor(image: np.ndarray) -> torch.Tensor:
 
 
 class OnnxNetwork:
-    """A network of one image, run by onnxruntime; on the CPU if onnxruntime was built without the device.
+    """A network of one image, run by onnxruntime.
 
     A further input named `weight`, of the result, gets 1, which leaves blending to the caller.
     """
 
-    def __init__(self, path: str | os.PathLike, device: torch.device):
-        """MissingFileError without onnxruntime; CheckpointError for a damaged file, or not one input of floats."""
-        self.path, self._session = str(path), _open_session(path, device)
+    def __init__(
+        self,
+        path: str | os.PathLike,
+        device: torch.device,  # where it computes; the CPU if onnxruntime was built without it
+        provider: str | None = None,  # that must run it, instead of the device's: see `open_session`
+    ):
+        """Errors of `open_session`; CheckpointError for a file that does not take one image of floats."""
+        usual = OF_DEVICES.get(device.type, "cpu") + (
+            f":{device.index}" if device.type == "cuda" and device.index else ""
+        )
+        threads = torch.get_num_threads()
+        self.path, self._session = (
+            str(path),
+            open_session(path, provider or usual, threads, required=provider is not None),
+        )
         inputs = self._session.get_inputs()
         weights = [each for each in inputs[1:] if each.name == ONNX_WEIGHT and each.type in ONNX_DTYPES]
         self._weights = {each.name: np.ones(1, ONNX_DTYPES[each.type]) for each in weights}
@@ -107,7 +119,7 @@ class OnnxNetwork:
         # what the file fixes of the input's (N, C, H, W), else None
         self.batch, self.channels, *self.sides = (side if isinstance(side, int) else None for side in inputs[0].shape)
         self.metadata = dict(self._session.get_modelmeta().custom_metadata_map)  # custom texts of the file, by name
-        self.provider = self._session.get_providers()[0].removesuffix("ExecutionProvider")  # CPU, CUDA or CoreML
+        self.provider = self._session.get_providers()[0].removesuffix("ExecutionProvider")  # CPU, CUDA, ...
 
     def __call__(self, images: np.ndarray) -> dict[str, np.ndarray]:
         """Outputs by name for (N, C, H, W) float32, in the file's order and dtype; ShapeError if they do not fit."""
@@ -123,22 +135,3 @@ class OnnxNetwork:
 def open_onnx(path: str, device: torch.device) -> OnnxNetwork:
     """An `OnnxNetwork`, opened once per process."""
     return OnnxNetwork(path, device)
-
-
-def _open_session(path: str | os.PathLike, device: torch.device) -> Callable:
-    try:
-        import onnxruntime
-    except ImportError as error:
-        got, hint = "the package onnxruntime is not installed", 'Run: pip install "gpen_plugin[evaluate]"'
-        raise MissingFileError(str(path), got, hint=hint) from error
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 4  # its errors are raised as exceptions
-    options.intra_op_num_threads = torch.get_num_threads()
-    available = onnxruntime.get_available_providers()
-    wanted = dict.fromkeys(ONNX_PROVIDERS.get(kind) for kind in (device.type, "cpu"))  # each once, in this order
-    providers = [each for each in wanted if each in available]
-    try:
-        return onnxruntime.InferenceSession(str(path), options, providers=providers)
-    except Exception as error:  # onnxruntime's classes have no base of their own
-        got = f"cannot be opened ({str(error).strip().splitlines()[0][:200]})"
-        raise CheckpointError(str(path), got, "an ONNX file", "Download or export it again.") from error

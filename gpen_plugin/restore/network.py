@@ -120,10 +120,11 @@ class OnnxFaceNetwork:
     def __init__(
         self,
         path: Path,  # of the file
-        device: torch.device,  # where onnxruntime computes; the CPU if it was built for nothing else
+        device: torch.device,  # where it computes; the CPU if onnxruntime was built without it
         known: ReleasedModel | None = None,  # the released model that it is named after
+        provider: str | None = None,  # of onnxruntime, see `gpen_plugin.nets.onnx_providers`; None: by the device
     ):
-        self._file = OnnxNetwork(path, device)
+        self._file = OnnxNetwork(path, device, provider)
         self.in_size, stated = self._input_size(), metadata.parse(self._file.metadata, str(path))
         ours = stated.version is not None  # such a file may have the name that an application wants
         self.released = known = None if ours else known
@@ -311,13 +312,16 @@ def open_network(
     key: str | None = None,  # entry of a weight file, e.g. ``params_ema``; None prefers the averaged weights
     device: str | torch.device = "auto",  # see `select_device`
     precision: Precision = "fp32",  # ``fp32`` or ``bf16``
+    # of onnxruntime, for an ONNX file: ``cuda``, ``tensorrt``, ``coreml``, ``openvino``, ``directml`` or ``cpu``, also
+    # with a device, such as ``openvino:GPU``. None: that of `device`
+    provider: str | None = None,
 ) -> FaceNetwork:
     """Open a network by name or file.
 
     Raises:
         CheckpointError: there is no such file, it cannot be read, or holds something else.
         MissingFileError: a released file is not on this machine and cannot be downloaded; or a package is missing.
-        OptionError: the device does not exist, or `key` or `precision` do not apply to an ONNX file.
+        OptionError: the device or the provider does not exist, or an option does not apply to this kind of file.
     """
     if precision not in ("fp32", "bf16"):
         raise OptionError("precision", f"got {precision!r}", "fp32 or bf16")
@@ -328,7 +332,10 @@ def open_network(
         raise CheckpointError(str(path), got, "weights or ONNX", hint)
     if path.suffix.lower() == ".onnx":
         _check_onnx_options(key, precision)
-        network: OnnxFaceNetwork | TorchNetwork = OnnxFaceNetwork(path, device, known)
+        network: OnnxFaceNetwork | TorchNetwork = OnnxFaceNetwork(path, device, known, provider)
+    elif provider is not None:
+        hint = "Write one with gpen-export, or leave it out."
+        raise OptionError("provider", f"got {provider}, but {path.name} is no ONNX file", "an ONNX file", hint)
     else:
         network = _open_weights(path, key, device, precision, known)
     network.file = path
