@@ -103,6 +103,7 @@ def _export(options: argparse.Namespace, how: ExportOptions, application: Applic
         in_size, frame = application.fit(own, net.in_size, net.out_size, options.size)
         how, out_size = replace(how, batch=1, frame=frame), in_size
         metadata["gpen.template"] = application.templates[in_size]
+        metadata["modelspec.resolution"] = f"{in_size}x{in_size}"
         output = application.path_in(output, in_size)
     exported = export(net, output, how, metadata)
 

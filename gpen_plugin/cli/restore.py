@@ -50,19 +50,8 @@ exit status: 0 all inputs restored, 1 an input failed (the others are restored),
 _OF_RAY = ("address", "workers", "num_cpus", "num_gpus", "shard_size")
 _NOT_OF_RAY = ("jobs", "variants", "reference", "save_faces", "compare")
 # options that do not change what is restored; and files whose contents do
-_WITHOUT_EFFECT = (
-    "inputs",
-    "output",
-    "overwrite",
-    "redo",
-    "report",
-    "device",
-    "provider",
-    "batch",
-    "jobs",
-    "weights_dir",
-)
-_WITHOUT_EFFECT += ("engine", *_OF_RAY)
+_WITHOUT_EFFECT = ("inputs", "output", "overwrite", "redo", "report", "device", "batch", "jobs", "weights_dir")
+_WITHOUT_EFFECT += ("engine", "provider", *_OF_RAY)
 _FILES = ("detector_file", "like", "reference", "inpaint_mask", "identity_model", "background")
 MEMORY_PER_JOB = 2 << 30  # bytes, for --jobs auto
 IMPORTS = ("gpen_plugin.restore.batch",)  # all that `open_runner` needs
