@@ -50,6 +50,8 @@ def test_both_stages_train(kind, prior_options, options, train, tmp_path):
     first = train(of_kind(prior_options, kind), tmp_path / "one")
     assert list((first / "visualization").glob("grid_*.png"))
     prior = torch.load(first / "models/net_g_latest.pth", weights_only=True)["params_ema"]
+    stated = metadata.read(first / "models/net_g_latest.pth")
+    assert (stated.architecture, stated.conventions) == (kind, {})
     second = train(embedding(options, kind, first), tmp_path / "two")
     net = torch.load(second / "models/net_g_latest.pth", weights_only=True)["params"]
     decoder = extract_decoder(net)
