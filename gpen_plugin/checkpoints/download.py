@@ -134,7 +134,10 @@ def hub_errors(name: str) -> Iterator[None]:
         errors.GatedRepoError: ("asks for an account with access", "Run: hf auth login"),
         errors.RepositoryNotFoundError: ("is not on the Hub, or is private", "Check the name, or run: hf auth login"),
         errors.RevisionNotFoundError: ("has no such revision", "Check what follows the @."),
-        errors.LocalEntryNotFoundError: ("is not in the cache, and cannot be downloaded", "Check the network."),
+        errors.LocalEntryNotFoundError: (
+            "is not in the cache, and cannot be downloaded",
+            f"${OFFLINE} forbids downloading." if is_offline() else "Check the network.",
+        ),
         errors.EntryNotFoundError: (f"has no such file (default {HUB_WEIGHTS})", "Write hf:user/repo/FILE."),
     }
     try:

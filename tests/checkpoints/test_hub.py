@@ -152,7 +152,7 @@ def test_network_comes_from_a_repository(served, tmp_path, monkeypatch):
     assert local_path("hf:user/repo").is_file()
     assert same(GPEN.from_pretrained("user/repo").state_dict(), net.state_dict())
     assert len(asked) == before
-    with pytest.raises(MissingFileError, match=r"hf:user/other.*is not in the cache, and cannot be downloaded"):
+    with pytest.raises(MissingFileError, match=r"hf:user/other.*is not in the cache.*\$GPEN_PLUGIN_OFFLINE forbids"):
         load("hf:user/other")
 
 
