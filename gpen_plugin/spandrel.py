@@ -46,7 +46,7 @@ class GPENArch(Architecture[GPEN]):
             architecture=self,
             purpose="FaceSR",
             tags=[f"{net.out_size}px"],
-            supports_half=False,  # large networks overflow
+            supports_half=False,  # the codes overflow
             supports_bfloat16=True,
             scale=net.out_size // net.in_size,
             input_channels=3,

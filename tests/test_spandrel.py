@@ -106,6 +106,16 @@ def test_bfloat16_and_no_float16(loader, tmp_path):
         model.half()
 
 
+def test_entry_computes_in_float16():
+    registry = spandrel.MAIN_REGISTRY.copy()
+    registry.add(spandrel.ArchSupport.from_architecture(contributed()))
+    model = spandrel.ModelLoader(registry=registry).load_from_file(PACKAGE / "GPEN-Faces-256.safetensors")
+    image = torch.rand(1, 3, 256, 256, generator=torch.Generator().manual_seed(0))
+    wanted = model(image)
+    model.model.half()
+    assert (model(image.half()).float() - wanted).abs().max() < 1 / 255
+
+
 def test_other_networks_are_not_taken_for_a_gpen_nor_a_gpen_for_another(loader):
     others = [GPENPrior(16, **SMALL), GPENDiscriminator(16, **OF_D)]
     for net in others:

@@ -155,7 +155,7 @@ class GPENArch(Architecture[GPEN]):
             architecture=self,
             purpose="FaceSR",
             tags=[f"{model.out_size}px"],
-            supports_half=False,  # the large models overflow
+            supports_half=False,  # tried for a small model only; the large ones may overflow
             supports_bfloat16=True,
             scale=scale,
             input_channels=3,

@@ -65,7 +65,11 @@ class Activate(nn.Module):
 
 
 class Linear(nn.Module):
-    """A layer whose weights are scaled at run time (equalized learning rate)."""
+    """
+    A layer whose weights are scaled at run time (equalized learning rate).
+
+    It computes in float32: codes are small, and their squares overflow in float16.
+    """
 
     def __init__(self, i: int, o: int, lr_mul: float = 1.0, activate: bool = False):
         super().__init__()
@@ -76,7 +80,8 @@ class Linear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         scale = self.lr_mul / math.sqrt(self.weight.shape[1])
-        x = F.linear(x, self.weight * scale, self.bias * self.lr_mul)
+        weight, bias = self.weight.float() * scale, self.bias.float() * self.lr_mul
+        x = F.linear(x.float(), weight, bias)
         return F.leaky_relu(x, 0.2) * math.sqrt(2) if self.activate else x
 
 
@@ -115,14 +120,14 @@ class ModulatedConv(nn.Module):
     def forward(self, x: Tensor, w: Tensor) -> Tensor:
         weight = self.weight[0]  # (O, I, k, k)
         style = self.modulation(w) / math.sqrt(weight[0].numel())  # (N, I)
-        x = x * style[:, :, None, None]
+        x = x * style.to(x.dtype)[:, :, None, None]
         if self.up:
             x = self.blur(F.conv_transpose2d(x, weight.transpose(0, 1), stride=2))
         else:
             x = F.conv2d(x, weight, padding=weight.shape[2] // 2)
         if self.demodulate:
             power = weight.float().square().sum(dim=(2, 3))  # (O, I)
-            gain = torch.rsqrt(style.float().square() @ power.t() + 1e-8)  # (N, O)
+            gain = torch.rsqrt(style.square() @ power.t() + 1e-8)  # (N, O)
             x = x * gain.to(x.dtype)[:, :, None, None]
         return x
 
