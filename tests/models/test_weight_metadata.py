@@ -6,7 +6,7 @@ from helpers.small_networks import built
 from test_preflight import parsed
 
 from gpen_plugin import GPEN, GPENColorizationDataset, GPENInpaintingDataset, GPENSegmentationDataset
-from gpen_plugin.checkpoints import checkpoint, metadata
+from gpen_plugin.checkpoints import checkpoint, download, metadata
 from gpen_plugin.checkpoints.checkpoint import describe, report
 from gpen_plugin.checkpoints.metadata import Conventions
 from gpen_plugin.data.gpen_degradation_dataset import GPENDegradationDataset
@@ -53,11 +53,14 @@ def test_files_state_the_training(short, train, tmp_path):
     assert set(torch.load(folder / "net_d_latest.pth", weights_only=True)) == {"params"}
 
 
-def test_template_of_the_data_wins_over_the_start(short, train, tmp_path):
+def test_template_of_the_data_wins_over_a_start_from_the_hub(short, train, tmp_path, monkeypatch):
     start(short, tmp_path)
+    monkeypatch.setattr(download, "_download_from_hub", {"hf:user/repo/start.pth": tmp_path / "start.pth"}.get)
+    short["path"]["pretrain_network_g"] = "hf:user/repo/start.pth"
     short["datasets"]["train"]["template"] = "gpen"
     folder = train(short, tmp_path / "one") / "models"
-    assert metadata.read(folder / "net_g_latest.pth").conventions["template"] == "gpen"
+    stated = metadata.read(folder / "net_g_latest.pth")
+    assert (stated.conventions["template"], stated.license) == ("gpen", "CC0")
 
 
 def test_unknown_template_is_refused_before_the_run(short):
