@@ -146,6 +146,8 @@ def parser() -> argparse.ArgumentParser:
     add("--tile", type=int, default=512, help="side of the tiles for --background, in pixels (default %(default)s)")
     color_help = "keep the low frequencies of the input's light and color (default: without --model)"
     add("--keep-color", action=argparse.BooleanOptionalAction, help=color_help)
+    noise_help = "remove strong noise from a face before the network (default: without --model)"
+    add("--denoise", action=argparse.BooleanOptionalAction, help=noise_help)
     identity_help = "leave a face unchanged if its cosine similarity to the restored one is below this"
     add("--identity", type=float, metavar="COSINE", help=identity_help)
     recognition_help = "face recognition network for --identity (default: gfpgan's ArcFace)"
@@ -518,6 +520,7 @@ def _restorer_options(arguments: argparse.Namespace) -> dict[str, Any]:
         "tile": arguments.tile,
         "batch": arguments.batch,
         "keep_color": arguments.keep_color,
+        "denoise": arguments.denoise,
         "identity": arguments.identity,
         "identity_model": arguments.identity_model,
     }

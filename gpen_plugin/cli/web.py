@@ -351,6 +351,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             skip_sharp=None if arguments.sharp_faces is None else arguments.sharp_faces == "keep",
             upscale=arguments.upscale,
             keep_color=arguments.keep_color,
+            denoise=arguments.denoise,
         )
         print(f"network: {restorer.network.description}\nfaces: {restorer.detector.notice}", flush=True)
         _serve(build(Page(restorer, Path(folder))), arguments, login)
@@ -369,6 +370,7 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--sharp-faces", choices=("keep", "restore"), help="as in gpen-restore")
     parser.add_argument("--upscale", type=float, default=1, help="as in gpen-restore (default %(default)s)")
     parser.add_argument("--keep-color", action=argparse.BooleanOptionalAction, help="as in gpen-restore")
+    parser.add_argument("--denoise", action=argparse.BooleanOptionalAction, help="as in gpen-restore")
     parser.add_argument(
         "--host", default="127.0.0.1", help="address to listen on; 0.0.0.0 allows other computers (default %(default)s)"
     )

@@ -21,6 +21,7 @@ from gpen_plugin.restore.detail import added_detail, weight_of
 from gpen_plugin.restore.detection import DetectedFace, open_detector
 from gpen_plugin.restore.identity_gate import Likeness, open_gate, recognition
 from gpen_plugin.restore.network import FaceNetwork, open_network, warn_of_conflicts
+from gpen_plugin.restore.noise import LEAST, noise_level, remove_noise
 from gpen_plugin.restore.parallel import parallel_map
 from gpen_plugin.restore.paste import Piece, coverage, normalize_overlaps, open_mask, paste_all, replace_border
 from gpen_plugin.restore.selection import parse_selection
@@ -112,6 +113,9 @@ class Restorer:
         batch: int = 8,  # faces per batch; on a CPU they run in parallel threads
         # keep the low frequencies of the input's light and color. None: with the default model
         keep_color: bool | None = None,
+        # remove strong noise from a face before the network, see `gpen_plugin.restore.noise`. None: with the default
+        # model
+        denoise: bool | None = None,
         # least cosine similarity of input and restored face, -1 to 1; below it the face is left unchanged. None: not
         # checked
         identity: float | None = None,
@@ -141,6 +145,7 @@ class Restorer:
         self.upscale, self.batch = upscale, batch
         self.keep_color = is_default if keep_color is None else keep_color
         self._replaces_border = is_default
+        self.denoise = is_default if denoise is None else denoise
         self.max_face = max_face
         self.skip_sharp = is_default and max_face is None if skip_sharp is None else skip_sharp
         self._select = parse_selection(only)
@@ -220,7 +225,7 @@ class Restorer:
         self.check_aligned(aligned)
         photographs = [_to_photograph(image) for image in images]
         if aligned:
-            located = [[_AlignedFace(None, np.eye(2, 3), to_float(photograph.pixels))] for photograph in photographs]
+            located = [[self._aligned(photograph)] for photograph in photographs]
         else:
             found = [self.find(photograph) for photograph in photographs] if faces is None else faces
             located = [
@@ -260,12 +265,36 @@ class Restorer:
     def _align(self, photograph: Photograph, face: DetectedFace) -> "_AlignedFace":
         size = self.network.in_size
         matrix = align(face.landmarks, self.template, size)
-        return _AlignedFace(face, matrix, warp(photograph.pixels, matrix, (size, size)))
+        crop = warp(photograph.pixels, matrix, (size, size))
+        if not self.denoise:
+            return _AlignedFace(face, matrix, crop, crop)
+        # at the face's own size, at which noise is not interpolated
+        side = min(size, max(MIN_FACE, round(side_in_photograph(crop, matrix))))
+        small = scale_affine(matrix, target=side / size)
+        own = crop if side == size else warp(photograph.pixels, small, (side, side))
+        return _AlignedFace(face, matrix, crop, self._without_noise(own, crop))
+
+    def _aligned(self, photograph: Photograph) -> "_AlignedFace":
+        crop, size = to_float(photograph.pixels), self.network.in_size
+        seen = crop
+        if self.denoise:
+            larger = max(crop.shape[:2]) > size
+            own = cv2.resize(crop, (size, size), interpolation=cv2.INTER_AREA) if larger else crop
+            seen = self._without_noise(own, crop)
+        return _AlignedFace(None, np.eye(2, 3), crop, seen)
+
+    def _without_noise(self, own: np.ndarray, crop: np.ndarray) -> np.ndarray:
+        """What the network sees of a crop; `own` is the same face at the size of its own pixels."""
+        level = noise_level(own)
+        if level < LEAST:
+            return crop
+        size = self.network.in_size
+        return cv2.resize(remove_noise(own, level), (size, size), interpolation=cv2.INTER_CUBIC).clip(0, 1)
 
     def _run_network(self, located: Sequence[tuple[Photograph, "_AlignedFace"]]) -> Iterator[RestoredFace]:
         for start in range(0, len(located), self.batch):
             part = located[start : start + self.batch]
-            outputs = self.network([self.task.preprocess(face.crop, self.network.in_size) for _, face in part])
+            outputs = self.network([self.task.preprocess(face.seen, self.network.in_size) for _, face in part])
             for (photograph, face), output in zip(part, outputs, strict=True):
                 restored = self.task.postprocess(face.crop, output)
                 if self.keep_color:
@@ -381,6 +410,7 @@ class _AlignedFace:
     detected: DetectedFace | None
     matrix: np.ndarray
     crop: np.ndarray
+    seen: np.ndarray  # the crop as the network gets it
 
 
 def _to_photograph(image: Image) -> Photograph:
