@@ -167,9 +167,9 @@ def test_the_old_state_goes_before_its_networks_are_replaced(options, train, tmp
     monkeypatch.setattr(
         checkpoint,
         "write",
-        lambda path, content, **how: (
+        lambda path, content, *more, **how: (
             seen.append((os.path.basename(path), (folder / "training_states/4.state").exists())),
-            original(path, content, **how),
+            original(path, content, *more, **how),
         ),
     )
     train(options, tmp_path)
