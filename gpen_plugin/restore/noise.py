@@ -5,8 +5,9 @@ import numpy as np
 
 from gpen_plugin.images.color import from_float, to_float
 
-# Standard deviation, in units of 1/255, from which noise is removed: clean faces have up to 6, see docs/EVIDENCE.md.
-LEAST = 8.0
+# Standard deviations, in units of 1/255: up to the first one noise stays (clean faces have up to 6, see
+# docs/EVIDENCE.md), from the second one it is removed, and between both in part, so that a video does not flicker.
+LEAST, FULL = 7.0, 9.0
 STRENGTH = 0.6  # of the filter, in units of the noise: more takes wrinkles and beards, less leaves spots
 CENTER = 0.2  # of the side, on each side: where the level is not measured
 PATCH, SEARCH = 3, 15  # pixels: sides of the patches that are compared, and of the window in which
@@ -29,7 +30,9 @@ def remove_noise(
     face: np.ndarray,  # (H, W, 3) BGR float32 in [0, 1]
     level: float,  # see `noise_level`
 ) -> np.ndarray:
-    """The face by non-local means (Buades et al., CVPR 2005), in steps of 1/255."""
+    """The face by non-local means (Buades et al., CVPR 2005), from `LEAST` on."""
+    weight = np.float32(np.clip((level - LEAST) / (FULL - LEAST), 0, 1))
     strength = STRENGTH * level
     pixels = from_float(face, np.uint8)
-    return to_float(cv2.fastNlMeansDenoisingColored(pixels, None, strength, strength, PATCH, SEARCH))
+    clean = to_float(cv2.fastNlMeansDenoisingColored(pixels, None, strength, strength, PATCH, SEARCH))
+    return face + weight * (clean - face)

@@ -286,7 +286,7 @@ class Restorer:
     def _without_noise(self, own: np.ndarray, crop: np.ndarray) -> np.ndarray:
         """What the network sees of a crop; `own` is the same face at the size of its own pixels."""
         level = noise_level(own)
-        if level < LEAST:
+        if level <= LEAST:
             return crop
         size = self.network.in_size
         return cv2.resize(remove_noise(own, level), (size, size), interpolation=cv2.INTER_CUBIC).clip(0, 1)

@@ -6,7 +6,7 @@ import pytest
 from dark_spots import find_spots
 from helpers.restorer_parts import Detector, Network, face_at, photograph
 
-from gpen_plugin.restore.noise import LEAST, noise_level, remove_noise
+from gpen_plugin.restore.noise import FULL, LEAST, noise_level, remove_noise
 from gpen_plugin.restore.restorer import Restorer
 
 
@@ -43,6 +43,13 @@ def test_noise_is_removed_and_contours_stay():
     assert np.std((clean - face)[inside]) < 0.5 * np.std((noisy - face)[inside])
     step = clean[42:46].mean(axis=(0, 1)) - clean[34:38].mean(axis=(0, 1))
     np.testing.assert_allclose(step, face[42:46].mean(axis=(0, 1)) - face[34:38].mean(axis=(0, 1)), atol=0.02)
+
+
+def test_removal_grows_without_a_step():
+    noisy = with_noise(smooth(), LEAST)
+    change = [float(np.abs(remove_noise(noisy, level) - noisy).mean()) for level in (LEAST, LEAST + 0.1, FULL)]
+    assert change[0] == 0
+    assert 0 < change[1] < 0.1 * change[2]
 
 
 def spots_of(denoise, level):
