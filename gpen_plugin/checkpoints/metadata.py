@@ -13,6 +13,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from os import PathLike
+from typing import Any
 
 import torch
 
@@ -45,7 +46,7 @@ class Metadata:
     architecture: str | None = None  # class
     arguments: Mapping[str, object] = field(default_factory=dict)  # of its constructor
     # of a network that restores faces: the fields of `Conventions` that the file states
-    conventions: Mapping[str, object] = field(default_factory=dict)
+    conventions: Mapping[str, Any] = field(default_factory=dict)
     title: str | None = None  # name of the model or of its training
     license: str | None = None  # of the weights
     data: str | None = None  # that it was trained on

@@ -195,7 +195,8 @@ def warn_of_conflicts(network: "FaceNetwork", **given: str | None) -> None:
     for name, value in given.items():
         own = getattr(network, "stated", {}).get(name, value)
         if value is not None and value != own:
-            message = f"{name}: got {value}, which is used; {network.file} states that the network's is {own}"
+            file = getattr(network, "file", "its file")  # which `open_network` adds
+            message = f"{name}: got {value}, which is used; {file} states that the network's is {own}"
             warnings.warn(message, stacklevel=3)
 
 
