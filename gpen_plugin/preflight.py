@@ -9,7 +9,6 @@ import inspect
 import math
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from copy import deepcopy
 from dataclasses import dataclass, fields
 from pathlib import Path
 
@@ -48,7 +47,7 @@ from gpen_plugin.models.gpen_model import GPENModel
 from gpen_plugin.models.loss_terms import LossEntry, list_losses
 from gpen_plugin.models.restoration_gan_model import RestorationGANModel
 from gpen_plugin.models.train_state import preserve_rng_state
-from gpen_plugin.models.trials import try_loss, try_optimizer, try_scheduler
+from gpen_plugin.models.trials import try_dataset, try_loss, try_optimizer, try_scheduler
 from gpen_plugin.nets.arcface import RecognitionSettings
 from gpen_plugin.restore.alignment import parse_template
 
@@ -279,44 +278,13 @@ def _missing_roots(cls: type, data: Mapping, where: str) -> Iterator[DataError]:
 
 
 def _read_one(run: Run, phase: str, cls: type, data: Mapping) -> Iterator[GPENError]:
-    """Problems of a set of BasicSR's or the user's: it cannot be made, it is empty, or its first item does not fit."""
-    where, opened = f"datasets:{phase}", []
-    yield from schema.try_call(lambda: opened.append(_open(cls, data)), where)
-    for count, item in opened:
-        if not count:
-            roots = ", ".join(f"{key}: {value}" for key, value in data.items() if key.startswith("dataroot"))
-            yield DataError(where, f"{cls.__name__} has no images", "at least one", f"Check {roots or 'its keys'}.")
-            continue
-        yield from schema.try_call(lambda item=item: _check_item(run, phase, item), where)
-        if phase == "train":
-            yield from _batch_size(run.opt, data, count)
-
-
-def _open(cls: type, data: Mapping) -> tuple[int, object]:
-    """The length of a set and its first item, None if it is empty. OptionError: a key that the set reads is missing."""
-    try:
-        dataset = cls(deepcopy(dict(data)))
-        return len(dataset), dataset[0] if len(dataset) else None
-    except KeyError as error:
-        if not error.args or error.args[0] in data:
-            raise
-        raise OptionError(str(error.args[0]), "missing", f"a key that {cls.__name__} reads", "Add it.") from error
-
-
-def _check_item(run: Run, phase: str, item: object) -> None:
-    """Raise an OptionError unless an item has the images that our models read, of the generator's size."""
-    if not isinstance(item, Mapping):
-        raise OptionError("type", f"its items are {type(item).__name__}", "dictionaries with gt, and lq of pairs")
+    """Problems of a set of BasicSR's or the user's, which is made, and of which one item is read."""
     needed = ("gt",) if run.stage.model is GPENPriorModel else ("lq", "gt")
-    for key in needed if run.as_published and phase == "train" else ():
-        if key not in item:
-            found = ", ".join(map(str, item)) or "nothing"
-            raise OptionError("type", f"its items have {found}", f"{key}, a tensor (3, H, W)", "See docs/EXTENDING.md.")
-    size = run.opt["network_g"].get("out_size")
-    side = tuple(item["gt"].shape[1:]) if "gt" in item else None
-    if size and side not in (None, (size, size)):
-        got, hint = f"gives ground truth of {side[1]} x {side[0]} px", "Resize the images, or set gt_size."
-        raise OptionError("gt", got, f"network_g:out_size, {size}", hint)
+    needed = needed if run.as_published and phase == "train" else ()
+    problems, count = try_dataset(cls, data, needed, run.opt["network_g"].get("out_size"), f"datasets:{phase}")
+    yield from problems
+    if phase == "train" and not problems:
+        yield from _batch_size(run.opt, data, count)
 
 
 def _shapes(run: Run) -> Iterator[GPENError]:

@@ -1,8 +1,9 @@
-"""Trials of optimizers, schedulers and losses before a run: BasicSR takes their options without a check."""
+"""Trials of data sets, optimizers, schedulers and losses before a run: BasicSR takes their options without a check."""
 
 import inspect
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
+from copy import deepcopy
 from functools import partial
 from itertools import accumulate
 
@@ -17,7 +18,7 @@ from gpen_plugin.config.train_options import (
     MultiStepOptions,
     optimizer_class,
 )
-from gpen_plugin.errors import GPENError, OptionError
+from gpen_plugin.errors import DataError, GPENError, OptionError
 from gpen_plugin.host import resolve
 from gpen_plugin.models.adversarial_model import TORCH_SCHEDULERS, LinearDecayLR, scheduler_class
 from gpen_plugin.models.loss_terms import LossEntry
@@ -32,6 +33,51 @@ HOST_SCHEDULERS = {
     "LinearDecayLR": (LinearDecayOptions, LinearDecayLR),
 }
 SCHEDULERS = (*HOST_SCHEDULERS, *TORCH_SCHEDULERS)
+
+
+def try_dataset(
+    cls: type,
+    data: Mapping,  # its section
+    needed: Sequence[str],  # keys of an item that the model reads
+    size: int | None,  # side of the generator's images
+    where: str,
+) -> tuple[list[GPENError], int]:
+    """Make a data set and read its first item. Returns the problems, and the number of items."""
+    opened: list[tuple[int, object]] = []
+    problems = [*schema.try_call(lambda: opened.append(_open(cls, data)), where)]
+    if problems:
+        return problems, 0
+    (count, item), *_ = opened
+    if not count:
+        roots = ", ".join(f"{key}: {value}" for key, value in data.items() if key.startswith("dataroot"))
+        hint = f"Check {roots or 'its keys'}."
+        return [DataError(where, f"{cls.__name__} has no images", "at least one", hint)], 0
+    return [*schema.try_call(lambda: _check_item(item, needed, size), where)], count
+
+
+def _open(cls: type, data: Mapping) -> tuple[int, object]:
+    """The length of a set and its first item, None if it is empty. OptionError: a key that the set reads is missing."""
+    try:
+        dataset = cls(deepcopy(dict(data)))
+        return len(dataset), dataset[0] if len(dataset) else None
+    except KeyError as error:
+        if not error.args or error.args[0] in data:
+            raise
+        raise OptionError(str(error.args[0]), "missing", f"a key that {cls.__name__} reads", "Add it.") from error
+
+
+def _check_item(item: object, needed: Sequence[str], size: int | None) -> None:
+    """Raise an OptionError unless an item has the needed images, of the generator's size."""
+    if not isinstance(item, Mapping):
+        raise OptionError("type", f"its items are {type(item).__name__}", "dictionaries with gt, and lq of pairs")
+    for key in needed:
+        if key not in item:
+            found = ", ".join(map(str, item)) or "nothing"
+            raise OptionError("type", f"its items have {found}", f"{key}, a tensor (3, H, W)", "See docs/EXTENDING.md.")
+    side = tuple(item["gt"].shape[1:]) if "gt" in item else None
+    if size and side not in (None, (size, size)):
+        got, hint = f"gives ground truth of {side[1]} x {side[0]} px", "Resize the images, or set gt_size."
+        raise OptionError("gt", got, f"network_g:out_size, {size}", hint)
 
 
 def try_scheduler(section: Mapping, total_iter: int, where: str) -> Iterator[GPENError]:
