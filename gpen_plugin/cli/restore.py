@@ -121,12 +121,8 @@ def parser() -> argparse.ArgumentParser:
     add("--detector-file", type=Path, help="weights of RetinaFace (default: found on this machine)")
     only_help = "restore only the largest face, faces by number from left to right, or those centered in a rectangle"
     add("--only", metavar="largest|1,3|box:L,T,R,B", help=only_help)
-    add(
-        "--like",
-        type=Path,
-        metavar="PHOTO",
-        help="of each photograph, restore only the face that is most like this one",
-    )
+    like_help = "restore only the face of each photograph that is most like the one in this photograph"
+    add("--like", type=Path, metavar="PHOTO", help=like_help)
     likeness_help = "cosine similarity that a face needs for --like (default %(default)s)"
     add("--likeness", type=float, default=0.3, metavar="COSINE", help=likeness_help)
     add("--min-face", type=float, default=16, help="leave smaller faces unchanged, in pixels (default %(default)s)")
@@ -429,9 +425,8 @@ def _run(
 
     started = time.monotonic()
     total = len(inputs.jobs) + len(inputs.unreadable)
-    report = Report(
-        total, arguments.aligned, bool(arguments.only or arguments.like), skipped_files=inputs.skipped_files
-    )
+    selects = bool(arguments.only or arguments.like)
+    report = Report(total, arguments.aligned, selects, skipped_files=inputs.skipped_files)
     file = arguments.report and ReportFile(arguments.report, network, vars(arguments), inputs.skipped_files)
     lost = False
 
