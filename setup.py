@@ -53,7 +53,7 @@ setup(
         "remote": ["aiohttp", "fsspec"],  # tars at http(s)://; fsspec names the package for another protocol
         "test": [
             "axe-core-python",  # accessibility of pages
-            "gfpgan",
+            "gfpgan; python_version < '3.13'",  # requires basicsr
             "jsonschema",
             "pytest",
             "pytest-xdist",
@@ -64,7 +64,9 @@ setup(
             "wheel",
         ],
         "train": [
-            "basicsr>=1.4.2",
+            # BasicSR's master with a few lines changed, tested with 1.0.3: Python 3.13 cannot build BasicSR 1.4.2.
+            "animesisr-basicsr>=1.0.3; python_version >= '3.13'",
+            "basicsr>=1.4.2; python_version < '3.13'",
             "facexlib>=0.3.0",  # the 98 landmarks of calculate_lmd; RetinaFace, ParseNet
             "lmdb<2",
             "opencv-python<5",  # BasicSR 1.4.2 fails with OpenCV 5

@@ -125,9 +125,18 @@ def test_the_metadata(wheel):
     names = [(name, wanted) for name, wanted, _ in re.findall(REQUIREMENT, metadata, re.MULTILINE)]
     core = {name for name, _, marker in re.findall(REQUIREMENT, metadata, re.MULTILINE) if "extra ==" not in marker}
     training = {name for name, _, marker in re.findall(REQUIREMENT, metadata, re.MULTILINE) if '"train"' in marker}
+    hosts = [
+        Requirement("".join(found))
+        for found in re.findall(REQUIREMENT, metadata, re.MULTILINE)
+        if "basicsr" in found[0]
+    ]
+    for version, name in ("3.12", "basicsr"), ("3.13", "animesisr-basicsr"):
+        where = {"extra": "train", "python_version": version}
+        assert [host.name for host in hosts if host.marker.evaluate(where)] == [name]
+    assert environment.HOST in {host.name for host in hosts if host.marker.evaluate({"extra": "train"})}
     assert {"torch", "torchvision", "opencv-python", "numpy"} <= core
-    assert {"basicsr", "facexlib", "lmdb"} <= training
-    assert not {"basicsr", "facexlib", "lmdb", "gfpgan", "onnxruntime"} & core
+    assert {"basicsr", "animesisr-basicsr", "facexlib", "lmdb"} <= training
+    assert not {"basicsr", "animesisr-basicsr", "facexlib", "lmdb", "gfpgan", "onnxruntime"} & core
     assert not [name for name, wanted in names if "==" in wanted], "ranges here; pins are in constraints.txt"
     assert not {"opencv-python-headless", "tensorboard", "tb-nightly"} & {name for name, _ in names}
 
@@ -192,12 +201,6 @@ def test_an_environment_of_another_python_is_left_alone(folder):
     (folder / "pyvenv.cfg").touch()
     with pytest.raises(SystemExit, match="of another Python"):
         environment.create(folder)
-
-
-def test_a_host_builder_that_is_not_there_is_named(monkeypatch):
-    monkeypatch.setenv("HOST_PYTHON", "python0.9")
-    with pytest.raises(SystemExit, match=r"KeyError.*python0\.9 is not here"):
-        environment.host_python()
 
 
 @pytest.mark.parametrize("found", [(3, 9, 1), (3, 14, 0)])

@@ -110,8 +110,9 @@ def versions() -> Iterator[Finding]:
     advice = "" if (3, 10) <= sys.version_info[:2] <= (3, 14) else "Use Python 3.10 to 3.14."
     yield Finding("versions", "python", python, advice)
     yield Finding("versions", "gpen_plugin", gpen_plugin.__version__)
-    for name in ("torch", "torchvision", "numpy", "scipy", "basicsr", "lmdb"):
+    for name in ("torch", "torchvision", "numpy", "scipy", "lmdb"):
         yield Finding("versions", name, _version(name) or "not installed as a package")
+    yield Finding("versions", HOST, _host_version() or "not installed as a package")
     yield _opencv()
     without = f"not installed. RetinaFace, masks by the face's outline and 98 landmarks need it: {INSTALL_FACEXLIB}"
     yield Finding("versions", "facexlib", _version("facexlib") or without)
@@ -126,7 +127,7 @@ def _opencv() -> Finding:
         return Finding("versions", "opencv", f"{packages}: {error}", _remedy(error), True)
     got = f"{version} (of {packages or 'no package'})"
     numbers = tuple(map(int, re.findall(r"\d+", version)[:2]))
-    newest = 5 if _version("basicsr") else 6  # BasicSR 1.4.2 fails with OpenCV 5
+    newest = 5 if host_distributions() else 6  # BasicSR 1.4.2 fails with OpenCV 5
     if (4, 8) <= numbers < (newest, 0):
         return Finding("versions", "opencv", got)
     name = next((name for name in OPENCVS if _version(name)), OPENCVS[0])
@@ -135,7 +136,8 @@ def _opencv() -> Finding:
 
 def packages_in_conflict() -> Iterator[Finding]:
     """Packages that cannot be installed together."""
-    for name, family in {"OpenCV": OPENCVS, "TensorBoard": TENSORBOARDS}.items():
+    families = {"OpenCV": OPENCVS, "TensorBoard": TENSORBOARDS, "BasicSR and its forks": host_distributions()}
+    for name, family in families.items():
         held = [package for package in family if _version(package)]
         if len(held) > 1:
             advice = f"They own the same files. Uninstall all of them, then install one: pip uninstall {' '.join(held)}"
@@ -199,7 +201,10 @@ def where_host(failure: Exception | None) -> Iterator[Finding]:
 
     folder = Path(basicsr.__file__).parent
     yield Finding("host", "imported from", str(folder))
-    if not (is_editable_install(folder.parent) or any(folder.parent.glob("basicsr-*.dist-info"))):
+    installed = [name.replace("-", "_") for name in host_distributions()]
+    if not is_editable_install(folder.parent) and not any(
+        path for name in installed for path in folder.parent.glob(f"{name}-*.dist-info")
+    ):
         advice = "Another project carries this copy, perhaps changed: start elsewhere, or take it off PYTHONPATH."
         yield Finding("host", "origin", "neither an installed BasicSR nor a checkout", advice)
     if is_editable_install(Path.cwd()):
@@ -238,7 +243,7 @@ def faults() -> Iterator[Finding]:
 
 def _fault(name: str, reason: str, present: bool, patched: bool) -> Finding:
     state = "not present" if not present else "patched" if patched else f"present ({reason})"
-    advice = f"Import gpen_plugin before this is used; if it stays, report it with BasicSR {_version('basicsr')}."
+    advice = f"Import gpen_plugin before this is used; if it stays, report it with BasicSR {_host_version()}."
     return Finding("known faults of the host", name, state, advice if present and not patched else "")
 
 
@@ -294,10 +299,21 @@ def cuda() -> Iterator[Finding]:
 
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else "none: everything runs on the CPU"
     yield Finding("CUDA", "device", device)
-    if _version("basicsr") is None:
+    if _host_version() is None:
         return
     built = "built, used on the GPU" if cuda_ops_built() else "not built: plain PyTorch is used"
     yield Finding("CUDA", "BasicSR's CUDA ops", built)
+
+
+def host_distributions() -> list[str]:
+    """Installed distributions that bring the package `basicsr`, e.g. animesisr-basicsr."""
+    return sorted({*metadata.packages_distributions().get(HOST, ()), *([HOST] if _version(HOST) else [])})
+
+
+def _host_version() -> str | None:
+    """E.g. ``1.4.2`` or ``1.0.3 (of animesisr-basicsr)``."""
+    versions = (f"{_version(name)}{'' if name == HOST else f' (of {name})'}" for name in host_distributions())
+    return " and ".join(versions) or None
 
 
 def _version(name: str) -> str | None:

@@ -55,6 +55,9 @@ def packages(requires: str = "", **versions: str) -> dict[str, str]:
     }
 
 
+FORK = packages(fork_of_basicsr="1.0") | {"fork_of_basicsr-1.0.dist-info/top_level.txt": "basicsr\n"}
+
+
 def test_without_the_host(site):
     """BasicSR is optional; PyTorch and OpenCV are not."""
     result = site.start("-m", "gpen_plugin.doctor")
@@ -76,8 +79,8 @@ def test_without_the_host(site):
     ],
 )
 def test_opencvs_versions(monkeypatch, version, basicsr, remedy):
-    installed = {"opencv-python": version, "basicsr": basicsr}
-    monkeypatch.setattr(doctor, "_version", installed.get)
+    monkeypatch.setattr(doctor, "_version", {"opencv-python": version}.get)
+    monkeypatch.setattr(doctor, "host_distributions", lambda: ["basicsr"] if basicsr else [])
     monkeypatch.setattr("cv2.__version__", version)
     found = doctor._opencv()
     assert found.value == f"{version} (of opencv-python {version})"
@@ -135,6 +138,11 @@ def test_a_changed_copy_of_the_host_in_another_project(site, tmp_path):
         (packages(opencv_python="4.14", opencv_python_headless="4.14"), "OpenCV", "pip uninstall opencv-python "),
         (packages(tensorboard="2.21", tb_nightly="2.21"), "TensorBoard", "pip uninstall tensorboard tb-nightly"),
         (
+            packages(basicsr="1.4.2") | FORK,
+            "BasicSR and its forks",
+            "pip uninstall basicsr fork-of-basicsr",
+        ),
+        (
             packages(torch="2.13.0") | packages(torchvision="0.29.1", requires="torch==2.14.1"),
             "torch and torchvision",
             "torch==2.14.1 torchvision==0.29.1",
@@ -145,6 +153,15 @@ def test_packages_in_conflict(site, held, name, remedy):
     assert name not in ask(site, 1)
     write(site.packages, held)
     assert remedy in ask(site, 1)[name]["remedy"]
+
+
+def test_a_fork_of_the_host_is_named_and_no_problem(site):
+    write(site.packages, FORK | {"basicsr/__init__.py": ""})
+    program = "from gpen_plugin.cli.doctor import *; print([*where_host(None), *versions()])"
+    found = site.run("-c", program, GPEN_PLUGIN="0")
+    assert "name='basicsr', value='1.0 (of fork-of-basicsr)', remedy=''" in found
+    assert f"name='imported from', value='{site.packages / 'basicsr'}'" in found
+    assert "neither an installed BasicSR nor a checkout" not in found
 
 
 def test_a_pair_of_one_build_is_no_conflict(site):
