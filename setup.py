@@ -17,7 +17,7 @@ setup(
     packages=find_packages(include=["gpen_plugin", "gpen_plugin.*"]),
     package_data={
         "gpen_plugin": ["py.typed", "*.pyi", "weights/*"],
-        "gpen_plugin.cli": ["*.png"],
+        "gpen_plugin.restore": ["*.png"],
         **{f"gpen_plugin.{folder}": ["*.html", "*.css", "*.js", "*.json"] for folder in ("evaluate", "evaluate.study")},
     },
     py_modules=["gpen_plugin_hook"],

@@ -210,7 +210,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         for layers in options.layers
         for strength in options.strength
     ]
-    network = open_network(options.model, key=options.key, device=options.device)
+    network = open_network(options.model, key=options.key, device=options.device, runtime="torch")
     for variation in variations:
         VariedNetwork(network, variation, 1)  # raises for options that exclude each other, before anything is measured
     source = open_folder_or_zip(options.input, "--input")

@@ -22,6 +22,9 @@ def pytest_configure(config):
     # folder when it is imported.
     folder = os.environ["TORCHINDUCTOR_CACHE_DIR"] = tempfile.mkdtemp(prefix="gpen_plugin_kernels_")
     config.add_cleanup(lambda: shutil.rmtree(folder, ignore_errors=True))
+    # What gpen-restore --benchmark has measured on this machine decides nothing here. Matplotlib keeps its fonts.
+    os.environ.setdefault("MPLCONFIGDIR", os.path.expanduser("~/.cache/matplotlib"))
+    os.environ["XDG_CACHE_HOME"] = folder
 
 
 # Files of the longest time come first, or one process would still be busy with them when all others have ended.

@@ -18,6 +18,7 @@ ORDER = (
 EXCEPTIONS = {
     ("cli/doctor.py", "registration"),  # tries what happens when BasicSR is imported
     ("archs/pretrained.py", "checkpoints"),  # in methods alone: a network in a folder or on the Hub
+    ("restore/network.py", "export"),  # in a function alone: weights that onnxruntime runs
     ("host/registry.py", "registration"),  # without BasicSR, for the names of our own classes
 }
 WITHOUT_THE_HOST = ("errors.py", "config", "images", "ops", "checkpoints/download.py", "data/degradation.py")

@@ -50,11 +50,11 @@ for module in pkgutil.walk_packages(gpen_plugin.__path__, "gpen_plugin."):
 RESTORE_AND_MEASURE = """
 import cv2
 from gpen_plugin import GPEN, Restorer
-from gpen_plugin.cli.doctor import FACE_IMAGE
+from gpen_plugin.restore.runtime import drawn_face
 from gpen_plugin.host import registered
 from gpen_plugin.cli.restore import main
 
-image = cv2.copyMakeBorder(cv2.imread(str(FACE_IMAGE)), 32, 32, 32, 32, cv2.BORDER_REPLICATE)
+image = cv2.copyMakeBorder(drawn_face(), 32, 32, 32, 32, cv2.BORDER_REPLICATE)
 cv2.imwrite("face.png", image)
 assert main(["face.png", "-o", "out.png", "--sharp-faces", "restore"]) == 0
 restored = cv2.imread("out.png")

@@ -49,7 +49,6 @@ if TYPE_CHECKING:
     from gpen_plugin.checkpoints.download import WeightFile
 
 OPENCVS = ("opencv-python", "opencv-python-headless", "opencv-contrib-python", "opencv-contrib-python-headless")
-FACE_IMAGE = Path(__file__).with_name("doctor_face.png")  # render_face(0, 64) of datasets_prep/synthetic_faces.py
 BORDER = 32  # pixels around it
 TENSORBOARDS = ("tensorboard", "tb-nightly")
 EXTRAS = (  # package, what for, name of the extra
@@ -169,9 +168,9 @@ def _restored_face() -> str:
     import numpy as np
 
     from gpen_plugin.restore.restorer import Restorer
+    from gpen_plugin.restore.runtime import drawn_face
 
-    face = cv2.imdecode(np.fromfile(FACE_IMAGE, np.uint8), cv2.IMREAD_COLOR)  # imread cannot open every path
-    image = cv2.copyMakeBorder(face, BORDER, BORDER, BORDER, BORDER, cv2.BORDER_REPLICATE)
+    image = cv2.copyMakeBorder(drawn_face(), BORDER, BORDER, BORDER, BORDER, cv2.BORDER_REPLICATE)
     result = Restorer(device="cpu", detector="yunet", mask="soft", skip_sharp=False).restore(image)
     found = len(result.faces)
     if found != 1 or result.faces[0].skip_reason or not np.any(result.image != image):

@@ -5,7 +5,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from gpen_plugin.errors import OptionError, handle_errors
 from gpen_plugin.export.applications import APPLICATIONS, Application
@@ -87,9 +87,9 @@ def _export(options: argparse.Namespace, how: ExportOptions, application: Applic
         warn_of_conflicts,
     )
 
-    network = open_network(options.model, key=options.key, device=options.device)
-    if not isinstance(network, TorchNetwork):
+    if str(options.model).lower().endswith(".onnx"):
         raise OptionError("MODEL", f"{options.model} is an ONNX file already", "weights", "Name their file.")
+    network = cast(TorchNetwork, open_network(options.model, key=options.key, device=options.device, runtime="torch"))
     warn_of_conflicts(network, task=options.task, template=options.template)
     path = network.file
     net, spec = read_gpen(path, options.key)  # `network` holds the fused form

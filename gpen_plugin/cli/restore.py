@@ -51,7 +51,7 @@ _OF_RAY = ("address", "workers", "num_cpus", "num_gpus", "shard_size")
 _NOT_OF_RAY = ("jobs", "variants", "reference", "save_faces", "compare")
 # options that do not change what is restored; and files whose contents do
 _WITHOUT_EFFECT = ("inputs", "output", "overwrite", "redo", "report", "device", "batch", "jobs", "weights_dir")
-_WITHOUT_EFFECT += ("engine", "provider", *_OF_RAY)
+_WITHOUT_EFFECT += ("engine", "runtime", "provider", "benchmark", *_OF_RAY)
 _FILES = ("detector_file", "like", "reference", "inpaint_mask", "identity_model", "background")
 MEMORY_PER_JOB = 2 << 30  # bytes, for --jobs auto
 IMPORTS = ("gpen_plugin.restore.batch",)  # all that `open_runner` needs
@@ -66,6 +66,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: command line without the program's name; None for the real one.
     """
     arguments = parser().parse_args(argv)
+    if arguments.benchmark:
+        return benchmark(arguments)
+    if not arguments.inputs:
+        parser().error("the following arguments are required: INPUT")
     try:
         with _raise_keyboard_interrupt(signal.SIGTERM):
             ranks = Ranks.of_environment()
@@ -80,6 +84,29 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 128 + (stop.args[0] if stop.args else signal.SIGINT)
 
 
+def benchmark(arguments: argparse.Namespace) -> int:
+    """Time the network in each runtime and precision of this machine."""
+    if arguments.inputs:
+        raise OptionError("--benchmark", f"got it with the input {arguments.inputs[0]}", "no input", "Leave one out.")
+
+    import torch
+
+    from gpen_plugin.checkpoints import download
+    from gpen_plugin.restore.benchmark import benchmark
+    from gpen_plugin.restore.tasks import get_task
+
+    cores = _usable_cores()
+    if arguments.jobs != 1:  # each of them gets as many threads as when it restores
+        jobs = _default_jobs(cores) if arguments.jobs == "auto" else arguments.jobs
+        torch.set_num_threads(max(1, cores // jobs))
+    if arguments.weights_dir:
+        download.add_search_dir(arguments.weights_dir)
+    model = arguments.model or get_task(arguments.task or "restore").released
+    for line in benchmark(model, key=arguments.key, device=arguments.device, batch=arguments.batch):
+        print(line, flush=True)
+    return 0
+
+
 def parser() -> argparse.ArgumentParser:
     """The options of the command."""
     parser = argparse.ArgumentParser(
@@ -89,7 +116,7 @@ def parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
-    add("inputs", nargs="+", metavar="INPUT", help="photographs, videos, folders, globs")
+    add("inputs", nargs="*", metavar="INPUT", help="photographs, videos, folders, globs")
     output_help = "a folder; or a file name for a single photograph or video (default: the folder %(default)s)"
     add("-o", "--output", type=_output, default=Path("restored"), help=output_help)
     add("--overwrite", action="store_true", help="replace existing files (default: an existing file is an error)")
@@ -106,9 +133,14 @@ def parser() -> argparse.ArgumentParser:
     mask_help = "with --task inpaint --aligned: an image whose white pixels are filled"
     add("--inpaint-mask", type=Path, help=mask_help)
     add("--device", default="auto", help="auto, cpu, cuda, cuda:1 or mps (default %(default)s)")
-    add("--precision", default="fp32", choices=("fp32", "bf16"), help="of the network (default %(default)s)")
-    provider_help = f"of onnxruntime, for an ONNX file: {', '.join(PROVIDERS)}; or with a device, such as openvino:GPU"
+    precision_help = "of the network; auto: bf16 where this processor gains from it (default %(default)s)"
+    add("--precision", default="fp32", choices=("auto", "fp32", "bf16"), help=precision_help)
+    runtime_help = "that runs the network; auto: the fastest by --benchmark, else torch (default %(default)s)"
+    add("--runtime", default="auto", choices=("auto", "torch", "onnxruntime", "openvino"), help=runtime_help)
+    provider_help = f"of onnxruntime: {', '.join(PROVIDERS)}; or with a device, such as openvino:GPU"
     add("--provider", help=f"{provider_help} (default: that of --device)")
+    benchmark_help = "time the network in each runtime and precision, remember the times, and stop"
+    add("--benchmark", action="store_true", help=benchmark_help)
     add("--batch", type=int, default=8, help="faces per batch (default %(default)s)")
     jobs_help = "processes that restore photographs at the same time, or auto: one per core (default %(default)s)"
     add("--jobs", type=_job_count, default=1, metavar="N", help=jobs_help)
@@ -497,6 +529,7 @@ def _restorer_options(arguments: argparse.Namespace) -> dict[str, Any]:
         "key": arguments.key,
         "device": arguments.device,
         "precision": arguments.precision,
+        "runtime": _runtime(arguments),
         "provider": arguments.provider,
         "task": _task(arguments),
         "only": arguments.only,
@@ -519,6 +552,12 @@ def _restorer_options(arguments: argparse.Namespace) -> dict[str, Any]:
         "identity": arguments.identity,
         "identity_model": arguments.identity_model,
     }
+
+
+def _runtime(arguments: argparse.Namespace) -> str:
+    """Only PyTorch changes latent codes."""
+    varies = arguments.variants or arguments.reference
+    return "torch" if varies and arguments.runtime == "auto" else arguments.runtime
 
 
 def _task(arguments: argparse.Namespace) -> "str | Inpaint | None":

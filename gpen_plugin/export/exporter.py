@@ -89,6 +89,8 @@ def export(
     if options.weight and options.frame is None and net.in_size != net.out_size:
         got = f"got it for a network of {net.in_size} px whose result has {net.out_size} px"
         raise OptionError("--weight", got, "input and result of one size", "Leave it out.")
+    if "gpen.value_range" in metadata:  # of `net`, not of the file
+        metadata = {**metadata, "gpen.value_range": f"[{LOWEST:g}, {HIGHEST:g}]"}
     path, device = Path(path), next(net.parameters()).device
     tolerance = TOLERANCES[options.precision] if options.tolerance is None else options.tolerance
     exact = _prepare(net)

@@ -11,7 +11,7 @@ from torch import nn
 from gpen_plugin.archs.key_maps import without_wrapper_prefixes
 from gpen_plugin.checkpoints.download import read_weights
 from gpen_plugin.errors import CheckpointError, OptionError, ShapeError
-from gpen_plugin.nets.onnx_providers import OF_DEVICES, open_session
+from gpen_plugin.nets.onnx_providers import open_session, provider_of
 
 WEIGHT_ENTRIES = ("params_ema", "params", "state_dict")  # of nested files; the first that is there is read
 MAX_NAMED_TENSORS = 4  # in a message
@@ -97,14 +97,9 @@ class OnnxNetwork:
         provider: str | None = None,  # that must run it, instead of the device's: see `open_session`
     ):
         """Errors of `open_session`; CheckpointError for a file that does not take one image of floats."""
-        usual = OF_DEVICES.get(device.type, "cpu") + (
-            f":{device.index}" if device.type == "cuda" and device.index else ""
-        )
-        threads = torch.get_num_threads()
-        self.path, self._session = (
-            str(path),
-            open_session(path, provider or usual, threads, required=provider is not None),
-        )
+        chosen, threads = provider or provider_of(device), torch.get_num_threads()
+        self.path = str(path)
+        self._session = open_session(path, chosen, threads, required=provider is not None)
         inputs = self._session.get_inputs()
         weights = [each for each in inputs[1:] if each.name == ONNX_WEIGHT and each.type in ONNX_DTYPES]
         self._weights = {each.name: np.ones(1, ONNX_DTYPES[each.type]) for each in weights}

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from gpen_plugin.errors import CheckpointError, MissingFileError, OptionError
 
 if TYPE_CHECKING:
+    import torch
     from onnxruntime import InferenceSession
 
 Options = Mapping[str, str]
@@ -70,7 +71,13 @@ PROVIDERS = {
         "Dml", "onnxruntime-directml on Windows", "0", lambda device, path, threads: {"device_id": device}
     ),
 }
-OF_DEVICES = {"cuda": "cuda", "mps": "coreml", "cpu": "cpu"}  # providers by the type of a device of PyTorch
+_OF_DEVICES = {"cuda": "cuda", "mps": "coreml", "cpu": "cpu"}  # providers by the type of a device of PyTorch
+
+
+def provider_of(device: "torch.device") -> str:
+    """The usual provider for a device, such as ``cuda:1``."""
+    numbered = device.type == "cuda" and device.index
+    return _OF_DEVICES.get(device.type, "cpu") + (f":{device.index}" if numbered else "")
 
 
 def open_session(

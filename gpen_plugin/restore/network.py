@@ -2,16 +2,18 @@
 
 import inspect
 import os
+import sys
 import warnings
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from os import PathLike
 from pathlib import Path
 from types import MappingProxyType
-from typing import Literal, Protocol, get_args, runtime_checkable
+from typing import Literal, Protocol, cast, get_args, runtime_checkable
 
 import numpy as np
 import torch
+from filelock import FileLock
 from torch import nn
 
 from gpen_plugin.archs.gpen_arch import GPEN
@@ -19,7 +21,7 @@ from gpen_plugin.archs.inference import fuse
 from gpen_plugin.archs.key_maps import PriorKind
 from gpen_plugin.archs.published_files import published_network, to_basicsr
 from gpen_plugin.checkpoints import checkpoint, metadata
-from gpen_plugin.checkpoints.download import find_weights, local_path
+from gpen_plugin.checkpoints.download import cache_folder, find_weights, local_path
 from gpen_plugin.checkpoints.metadata import Conventions, Metadata
 from gpen_plugin.config import schema
 from gpen_plugin.config.imports import import_module_of
@@ -28,11 +30,14 @@ from gpen_plugin.errors import INSTALL_HOST, CheckpointError, DataError, OptionE
 from gpen_plugin.host import host_is_installed, registered, resolve
 from gpen_plugin.host.patches import patch_missing_ops
 from gpen_plugin.nets.loading import OnnxNetwork, select_device
+from gpen_plugin.nets.onnx_providers import provider_of
 from gpen_plugin.restore import zoo
 from gpen_plugin.restore.alignment import parse_template
 from gpen_plugin.restore.parallel import parallel_map
+from gpen_plugin.restore.runtime import Choice, fastest
 from gpen_plugin.restore.tasks import get_task
 from gpen_plugin.restore.zoo import ReleasedModel
+from gpen_plugin.version import __version__
 
 DOTTED_PATH_HINT = "Name a network that is not registered by its dotted path."
 
@@ -138,7 +143,8 @@ class OnnxFaceNetwork:
             got, hint = f"gives {self.out_size} px", "Give the file a name of its own."
             raise CheckpointError(str(path), got, f"{known.out_size} px, as {known.name}", hint)
         precision = stated.precision or np.dtype(self._file.precision).name
-        self.description = f"ONNX network {self.out_size} px, {path.name}; {precision} on {self._file.provider}"
+        self.provider = self._file.provider  # of onnxruntime, as it names it: CPU, CUDA, ...
+        self.description = f"ONNX network {self.out_size} px, {path.name}; {precision} on {self.provider}"
 
     def __call__(self, faces: Sequence[np.ndarray]) -> list[np.ndarray]:
         """See `FaceNetwork`. With a fixed batch size, the file is run several times."""
@@ -201,6 +207,7 @@ def warn_of_conflicts(network: "FaceNetwork", **given: str | None) -> None:
 
 
 Precision = Literal["fp32", "bf16"]
+RUNTIMES, PRECISIONS = ("auto", "torch", "onnxruntime", "openvino"), ("auto", "fp32", "bf16")
 
 EXPECTED_GPEN = "a whole GPEN, encoder and decoder"
 OF_A_PRIOR = "gpen-sample generates faces with it. To restore faces, name a net_g_*.pth of a GPEN's training."
@@ -255,18 +262,18 @@ class TorchNetwork:
         device: torch.device,  # where it computes
         precision: Precision,  # ``bf16`` computes features in bfloat16; latent codes, styles and images stay in float32
         conventions: Conventions,  # see `Conventions`
-        description: str,  # of the network; device and precision are added
+        name: str,  # sizes and file; `description` adds device and precision
     ):
         if precision == "bf16" and not torch.amp.is_autocast_available(device.type):
             raise OptionError("precision", f"got bf16, which {device.type} does not have", "fp32")
         self.net, self.device, self._precision = prepare_for_inference(net, device, precision), device, precision
         self.in_size, self.out_size = net.in_size, net.out_size
         self.template, self.alpha, self.task = conventions.template, conventions.alpha, conventions.task
-        self.value_range, self._name = conventions.value_range, description
+        self.value_range, self.name = conventions.value_range, name
 
     @property
     def description(self) -> str:
-        return f"{self._name}; {self._precision} on {self.device}"
+        return f"{self.name}; {self._precision} on {self.device}"
 
     @torch.inference_mode()
     def __call__(self, faces: Sequence[np.ndarray]) -> list[np.ndarray]:
@@ -312,9 +319,13 @@ def open_network(
     *,
     key: str | None = None,  # entry of a weight file, e.g. ``params_ema``; None prefers the averaged weights
     device: str | torch.device = "auto",  # see `select_device`
-    precision: Precision = "fp32",  # ``fp32`` or ``bf16``
-    # of onnxruntime, for an ONNX file: ``cuda``, ``tensorrt``, ``coreml``, ``openvino``, ``directml`` or ``cpu``, also
-    # with a device, such as ``openvino:GPU``. None: that of `device`
+    # ``fp32``, ``bf16``, or ``auto``: bf16 where this processor gains from it and the network's error is small
+    precision: str = "fp32",
+    # ``torch``, ``onnxruntime``, ``openvino`` (that of onnxruntime), or ``auto``: the fastest by `gpen-restore
+    # --benchmark` on this machine, else torch. onnxruntime's first use of weights writes them as ONNX into the cache
+    runtime: str = "auto",
+    # of onnxruntime: ``cuda``, ``tensorrt``, ``coreml``, ``openvino``, ``directml`` or ``cpu``, also with a device,
+    # such as ``openvino:GPU``. None: that of `device`
     provider: str | None = None,
 ) -> FaceNetwork:
     """Open a network by name or file.
@@ -324,21 +335,20 @@ def open_network(
         MissingFileError: a released file is not on this machine and cannot be downloaded; or a package is missing.
         OptionError: the device or the provider does not exist, or an option does not apply to this kind of file.
     """
-    if precision not in ("fp32", "bf16"):
-        raise OptionError("precision", f"got {precision!r}", "fp32 or bf16")
+    for name, value, known_values in (("precision", precision, PRECISIONS), ("runtime", runtime, RUNTIMES)):
+        if value not in known_values:
+            raise OptionError(name, f"got {value!r}", f"one of {', '.join(known_values)}")
     device = select_device(device, mps=True)
     path, known = find_model(model)
     if path.suffix.lower() == ".pt2":
         got, hint = "is a program of torch.export, for other runtimes", "Name the weights that it was made from."
         raise CheckpointError(str(path), got, "weights or ONNX", hint)
     if path.suffix.lower() == ".onnx":
-        _check_onnx_options(key, precision)
+        _check_onnx_options(key, precision, runtime)
+        provider = provider or ("openvino" if runtime == "openvino" else None)
         network: OnnxFaceNetwork | TorchNetwork = OnnxFaceNetwork(path, device, known, provider)
-    elif provider is not None:
-        hint = "Write one with gpen-export, or leave it out."
-        raise OptionError("provider", f"got {provider}, but {path.name} is no ONNX file", "an ONNX file", hint)
     else:
-        network = _open_weights(path, key, device, precision, known)
+        network = _open_weights(path, key, device, Choice(runtime, precision), provider, known)
     network.file = path
     if network.released is not None and not network.released.is_ours:
         zoo.print_license_once()
@@ -393,16 +403,54 @@ def prepare_for_inference(
 
 
 def _open_weights(
-    path: Path, key: str | None, device: torch.device, precision: Precision, known: ReleasedModel | None
-) -> TorchNetwork:
+    path: Path, key: str | None, device: torch.device, wanted: Choice, provider: str | None, known: ReleasedModel | None
+) -> OnnxFaceNetwork | TorchNetwork:
     net, spec, stated = checkpoint.read_network(path, key, "GPEN", HINTS_BY_KIND)
     known = known if stated.version is None else None
     if known is not None:
         known.check(spec, str(path))
     conventions = _conventions(stated, known, str(path), Conventions(net.value_range))
-    network = TorchNetwork(net, device, precision, conventions, f"{spec}, {path.name}")
+    name = f"{spec}, {path.name}"
+
+    def open_in(precision: str) -> TorchNetwork:
+        return TorchNetwork(net, device, cast(Precision, precision), conventions, name)
+
+    if provider is not None:
+        wanted = _with_provider(wanted, provider)
+    choice = fastest(wanted, name, device, open_in)
+    if choice.runtime == "torch":
+        network: OnnxFaceNetwork | TorchNetwork = open_in(choice.precision)
+    else:
+        if choice.precision != "fp32":
+            raise OptionError("precision", f"got {choice.precision} with the runtime {choice.runtime}", "fp32")
+        provider = provider or ("openvino" if choice.runtime == "openvino" else provider_of(device))
+        network = OnnxFaceNetwork(_exported(net, conventions), device, provider=provider)
+        network.description = f"{name}; fp32 in onnxruntime on {network.provider}"
     network.stated, network.released = stated.conventions, known
     return network
+
+
+def _with_provider(wanted: Choice, provider: str) -> Choice:
+    """`wanted` for weights that a provider of onnxruntime shall run."""
+    if wanted.runtime == "torch":
+        hint = "Choose the runtime onnxruntime, or leave it out."
+        raise OptionError("provider", f"got {provider} with the runtime torch", "none", hint)
+    return Choice("onnxruntime", "fp32" if wanted.precision == "auto" else wanted.precision)
+
+
+def _exported(net: GPEN, conventions: Conventions) -> Path:
+    """The network as an ONNX file in the cache folder, which is written at its first use."""
+    from gpen_plugin.export.exporter import export
+    from gpen_plugin.export.options import ExportOptions
+
+    stated = checkpoint.describe(net, conventions=metadata.stated(conventions), precision="fp32")
+    path = cache_folder().parent / "onnx" / f"{__version__}-{metadata.digest(net.state_dict())}.onnx"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(path.with_suffix(".lock")):
+        if not path.is_file():
+            print(f"writing the network for onnxruntime to {path}", file=sys.stderr)
+            export(net, path, ExportOptions(), stated.texts())
+    return path
 
 
 def find_model(
@@ -430,10 +478,12 @@ def _find_file(model: str | PathLike, known: ReleasedModel | None, kinds: Collec
     raise CheckpointError(str(model), "there is no such file", f"a weight file, or one of {names}", hint)
 
 
-def _check_onnx_options(key: str | None, precision: Precision) -> None:
+def _check_onnx_options(key: str | None, precision: str, runtime: str) -> None:
+    if runtime == "torch":
+        raise OptionError("runtime", "got torch for an ONNX file", "onnxruntime or openvino", "Leave it out.")
     if key is not None:
         raise OptionError("key", f"got {key}, but an ONNX file has no entries", "none", "Leave it out.")
-    if precision != "fp32":
+    if precision == "bf16":
         got = f"got {precision}, but an ONNX file has its own precision"
         raise OptionError("precision", got, "fp32", "Leave it out, or export the model in another precision.")
 

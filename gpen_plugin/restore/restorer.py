@@ -83,8 +83,9 @@ class Restorer:
         *,
         key: str | None = None,  # entry of a weight file, e.g. ``params_ema``; None prefers the averaged weights
         device: str | torch.device = "auto",  # ``auto``, ``cpu``, ``cuda``, ``cuda:1`` or ``mps``; auto prefers a GPU
-        precision: str = "fp32",  # of the network, ``fp32`` or ``bf16``
-        provider: str | None = None,  # of onnxruntime, for an ONNX file; see `open_network`
+        precision: str = "fp32",  # of the network, ``fp32``, ``bf16`` or ``auto``; see `open_network`
+        runtime: str = "auto",  # ``torch``, ``onnxruntime``, ``openvino`` or ``auto``; see `open_network`
+        provider: str | None = None,  # of onnxruntime; see `open_network`
         # ``restore``, ``colorize``, ``inpaint``, ``seg2face`` or a `Task`; None takes that of the model
         task: str | Task | None = None,
         # which faces of a photograph are restored: ``all``, ``largest``, numbers from left to right (``1,3``), or
@@ -132,8 +133,11 @@ class Restorer:
         given = get_task(task or "restore") if task is None or isinstance(task, str) else task
         is_default = model is None and given.released == DEFAULT
         model = given.released if model is None else model
-        arguments = {"key": key, "device": self.device, "precision": precision, "provider": provider}
-        self.network = open_network(model, **arguments) if isinstance(model, str | PathLike) else model
+        if isinstance(model, str | PathLike):
+            model = open_network(
+                model, key=key, device=self.device, precision=precision, runtime=runtime, provider=provider
+            )
+        self.network = model
         warn_of_conflicts(self.network, task=task if isinstance(task, str) else None, template=template)
         task = task or self.network.task
         self.task = get_task(task) if isinstance(task, str) else task

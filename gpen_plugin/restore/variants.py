@@ -127,8 +127,9 @@ class VariedNetwork:
         index: int,
     ):
         if not isinstance(network, TorchNetwork):
-            got = "got an ONNX file, which gives one result only"
-            raise OptionError("variants", got, "a weight file", "Name the one that it was made from.")
+            got = "got a network in onnxruntime, which gives one result only"
+            hint = "Name the weights of an ONNX file, and choose the runtime torch."
+            raise OptionError("variants", got, "a weight file in PyTorch", hint)
         if index < 0:
             raise OptionError("variants", f"got number {index}", "a whole number from 0")
         if variation.reference is not None and index > 1:

@@ -10,7 +10,6 @@ import torch
 from gpen_plugin.errors import CheckpointError, OptionError
 from gpen_plugin.nets.loading import OnnxNetwork
 from gpen_plugin.nets.onnx_providers import PROVIDERS, open_session
-from gpen_plugin.restore.network import open_network
 
 pytestmark = pytest.mark.skipif(not find_spec("onnxruntime"), reason="needs onnxruntime")
 
@@ -91,11 +90,6 @@ def test_a_device_of_pytorch_chooses_the_provider_without_requiring_it(opened, t
 def test_providers_that_are_not_there(provider, message, tmp_path):
     with pytest.raises(OptionError, match=message):
         open_session(tmp_path / "model.onnx", provider, 1, required=True)
-
-
-def test_weights_of_pytorch_have_no_provider():
-    with pytest.raises(OptionError, match=r"provider: got cuda, but GPEN-Faces-256\S* is no ONNX file"):
-        open_network("GPEN-Faces-256", device="cpu", provider="cuda")
 
 
 @pytest.mark.skipif(not find_spec("onnx"), reason="needs onnx")

@@ -194,7 +194,7 @@ def test_it_is_a_network_as_the_one_it_varies(network):
 
 
 def test_other_networks_have_no_variants():
-    with pytest.raises(OptionError, match="variants: got an ONNX file, which gives one result only; expected a"):
+    with pytest.raises(OptionError, match="variants: got a network in onnxruntime, which gives one result"):
         VariedNetwork(object(), Variation(), 1)
 
 
