@@ -1,16 +1,22 @@
 """YuNet (Wu et al. 2023): a small network that detects faces and their eyes, nose and corners of the mouth.
 
-Its file comes with this package. OpenCV 4.8 to 5 runs it, on the CPU.
+Its file comes with this package. ONNX Runtime runs it if it is installed, in about half of the time, else OpenCV 4.8 to
+5; both on the CPU. Their scores and points differ by rounding only.
 """
 
+import os
+from collections.abc import Callable, Sequence
 from functools import lru_cache
+from importlib.util import find_spec
 from typing import NamedTuple
 
 import cv2
 import numpy as np
+import torch
 
 from gpen_plugin.checkpoints.download import PACKAGE
 from gpen_plugin.errors import CheckpointError, OptionError
+from gpen_plugin.nets.onnx_providers import open_session
 
 FILE = PACKAGE / "YuNet.onnx"
 STRIDES = (8, 16, 32)  # pixels between the network's cells
@@ -30,23 +36,42 @@ class RawPredictions(NamedTuple):
     boxes: np.ndarray  # [A, 4] float64, left, top, right, bottom
 
 
+Run = Callable[[np.ndarray], Sequence[np.ndarray]]  # [1, 3, H, W] to the maps of each stride, [1, 16, H', W']
+_MAPS = [f"stride_{stride}" for stride in STRIDES]
+
+
 class YuNetNetwork:
     """The network; CheckpointError if its file is damaged."""
 
     def __init__(self):
-        try:
-            self._net = cv2.dnn.readNetFromONNX(np.fromfile(FILE, np.uint8))  # bytes: OpenCV cannot open every path
-        except (OSError, cv2.error) as error:
-            got = f"cannot be read by OpenCV {cv2.__version__} ({' '.join(str(error).split())})"
-            raise CheckpointError(str(FILE), got, "the file of this package", "Install gpen_plugin again.") from error
+        self._run: Run = _in_onnxruntime() if find_spec("onnxruntime") else _in_opencv()
 
     def __call__(self, image: np.ndarray, min_score: float) -> RawPredictions:
         """Predictions for an image, (H, W, 3) BGR uint8, padded with black to multiples of 32 px."""
-        self._net.setInput(cv2.dnn.blobFromImage(_pad(image)))  # [1, 3, H, W]
-        maps = self._net.forward([f"stride_{stride}" for stride in STRIDES])
-        # each [1, 16, H / stride, W / stride]: face, object, box, landmarks
+        # several times as fast as blobFromImage
+        maps = self._run(np.ascontiguousarray(_pad(image).transpose(2, 0, 1)[None], dtype=np.float32))
+        # of each stride [1, 16, H / stride, W / stride]: face, object, box, landmarks
         parts = [decode_priors(each[0], stride, min_score) for each, stride in zip(maps, STRIDES, strict=True)]
         return RawPredictions(*map(np.concatenate, zip(*parts, strict=True)))
+
+
+def _in_onnxruntime() -> Run:
+    session = open_session(FILE, "cpu", torch.get_num_threads(), required=False)
+    return lambda images: session.run(_MAPS, {"image": images})
+
+
+def _in_opencv() -> Run:
+    try:
+        net = cv2.dnn.readNetFromONNX(np.fromfile(FILE, np.uint8))  # bytes: OpenCV cannot open every path
+    except (OSError, cv2.error) as error:
+        got = f"cannot be read by OpenCV {cv2.__version__} ({' '.join(str(error).split())})"
+        raise CheckpointError(str(FILE), got, "the file of this package", "Install gpen_plugin again.") from error
+
+    def run(images: np.ndarray) -> Sequence[np.ndarray]:
+        net.setInput(images)
+        return net.forward(_MAPS)
+
+    return run
 
 
 class YuNet:
@@ -68,8 +93,13 @@ class YuNet:
         return None if points is None else (points - corner) / scale - 0.5
 
 
-@lru_cache(maxsize=1)
 def yunet_network() -> YuNetNetwork:
+    """The network of this process: after a fork, a session of onnxruntime would wait for threads that are not there."""
+    return _of_process(os.getpid())
+
+
+@lru_cache(maxsize=1)
+def _of_process(process: int) -> YuNetNetwork:
     return YuNetNetwork()
 
 

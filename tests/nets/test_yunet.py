@@ -26,14 +26,24 @@ def image_of_face():
     return cv2.copyMakeBorder(render_face(0, 128), 64, 64, 64, 64, cv2.BORDER_REPLICATE)
 
 
+@pytest.fixture(params=["onnxruntime", "opencv"])
+def network(request, monkeypatch):
+    """The network in both of its runtimes."""
+    if request.param == "onnxruntime":
+        pytest.importorskip("onnxruntime")
+    else:
+        monkeypatch.setattr(yunet, "find_spec", lambda name: None)
+    return YuNetNetwork()
+
+
 def best(predictions):
     i = predictions.scores.argmax()
     return predictions.scores[i], predictions.boxes[i], predictions.points[i]
 
 
-def test_it_is_the_published_network(image_of_face):
+def test_it_is_the_published_network(network, image_of_face):
     """Values of face_detection_yunet_dynamic.onnx, SHA-256 104ee26c..., by onnxruntime 1.32 on the CPU."""
-    score, box, points = best(yunet_network()(image_of_face, 0.5))
+    score, box, points = best(network(image_of_face, 0.5))
     assert score == pytest.approx(0.93593, abs=1e-3)
     assert np.allclose(box, [93.783, 90.964, 159.869, 173.750], atol=0.05)
     expected = [[110.209, 123.324], [140.282, 120.969], [126.017, 139.153], [114.895, 152.052], [141.159, 149.911]]
@@ -41,9 +51,9 @@ def test_it_is_the_published_network(image_of_face):
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (31, 200), (64, 33), (300, 7)])
-def test_sizes_that_make_a_feature_map_one_cell_wide(shape):
+def test_sizes_that_make_a_feature_map_one_cell_wide(network, shape):
     """OpenCV 4 reads memory that is not its own there. Black pixels are no face, whatever the padding."""
-    predictions = yunet_network()(np.zeros((*shape, 3), np.uint8), 0.0)
+    predictions = network(np.zeros((*shape, 3), np.uint8), 0.0)
     cells = sum(
         max(-(-shape[0] // 32) * 32, 64) * max(-(-shape[1] // 32) * 32, 64) // stride**2 for stride in yunet.STRIDES
     )
@@ -68,11 +78,22 @@ def test_maps_are_decoded_cell_by_cell():
     assert np.allclose(points, [[((0 + 2) * 8 + 16 * i, (1 + 1) * 8 + 16 * i) for i in range(5)]])
 
 
-def test_a_file_that_is_damaged(tmp_path, monkeypatch):
+@pytest.mark.parametrize(("installed", "message"), [(True, "an ONNX file"), (False, "cannot be read by OpenCV")])
+def test_a_file_that_is_damaged(installed, message, tmp_path, monkeypatch):
+    if installed:
+        pytest.importorskip("onnxruntime")
     (tmp_path / "damaged.onnx").write_bytes(b"no network")
     monkeypatch.setattr(yunet, "FILE", tmp_path / "damaged.onnx")
-    with pytest.raises(CheckpointError, match=r"damaged\.onnx: cannot be read by OpenCV.*Install gpen_plugin again"):
+    monkeypatch.setattr(yunet, "find_spec", lambda name: installed or None)
+    with pytest.raises(CheckpointError, match=rf"damaged\.onnx: .*{message}"):
         YuNetNetwork()
+
+
+def test_a_forked_process_gets_a_network_of_its_own(monkeypatch):
+    mine = yunet_network()
+    assert yunet_network() is mine
+    monkeypatch.setattr(yunet.os, "getpid", lambda: -1)
+    assert yunet_network() is not mine
 
 
 def test_no_other_file_is_taken():

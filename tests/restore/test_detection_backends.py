@@ -1,6 +1,5 @@
 """Backends: YuNet on synthetic faces, RetinaFace with random weights."""
 
-import sys
 import urllib.request
 import warnings
 
@@ -11,7 +10,8 @@ import torch
 from synthetic_faces import render_face
 
 from gpen_plugin.errors import CheckpointError, MissingFileError
-from gpen_plugin.nets.yunet import RawPredictions, yunet_network
+from gpen_plugin.nets import yunet
+from gpen_plugin.nets.yunet import RawPredictions, YuNetNetwork
 from gpen_plugin.restore import detection
 from gpen_plugin.restore.detection import RetinaFaceBackend, YuNetBackend, open_detector
 
@@ -41,10 +41,10 @@ def test_yunet_applies_nms_and_threshold(monkeypatch):
 
 
 def test_yunet_runs_on_old_opencv_without_onnxruntime(monkeypatch, capfd):
-    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    monkeypatch.setattr(yunet, "find_spec", lambda name: None)
     monkeypatch.delattr(cv2.utils, "logging", raising=False)  # new in 4.13
     monkeypatch.delattr(cv2, "FaceDetectorYN", raising=False)
-    yunet_network.cache_clear()
+    monkeypatch.setattr(detection, "yunet_network", YuNetNetwork)
     image = cv2.copyMakeBorder(render_face(1, 128), 64, 64, 64, 64, cv2.BORDER_REPLICATE)
     assert len(open_detector("yunet")(image)) == 1
     assert capfd.readouterr() == ("", "")
