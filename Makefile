@@ -9,7 +9,7 @@ VARIANTS ?=
 PY := $(VENV)/bin/python
 READY := $(VENV)/.ready-$(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])')
 
-.PHONY: help demo tables test lint format types docs bench doctor clean
+.PHONY: help demo tables test lint format types docs bench doctor installs clean
 
 help:
 	@echo "make demo                         restore a portrait, then fine-tune the default model on drawn faces"
@@ -23,6 +23,7 @@ help:
 	@echo "make docs                         write docs/OPTIONS.md and docs/API.md from the docstrings"
 	@echo "make bench [ARGS='--device cuda'] measure the speed and write benchmarks/RESULTS.md"
 	@echo "make doctor                       check the installation"
+	@echo "make installs [ARGS=...]          install in a fresh environment of each Python here, and restore a face in each"
 	@echo "make clean                        delete the environment and caches; keep trainings and results"
 
 demo: $(READY)
@@ -60,6 +61,9 @@ bench: $(READY)
 
 doctor: $(READY)
 	$(PY) -m gpen_plugin.doctor
+
+installs:
+	$(PYTHON) packaging/try_install.py $(ARGS)
 
 $(READY): constraints.txt setup.py pyproject.toml packaging/backend.py packaging/environment.py
 	$(PYTHON) packaging/environment.py "$(VENV)"
