@@ -87,6 +87,9 @@ class Trial:
         """Run a command in the folder; its output goes to the log and is returned."""
         variables = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "PYTHONHOME")}
         variables["GPEN_PLUGIN_OFFLINE"] = "1"
+        variables |= dict.fromkeys(
+            ("TMPDIR", "TEMP", "TMP"), str(self.folder)
+        )  # an interrupted pip leaves gigabytes there
         words = [str(word) for word in command]
         with open(self.log, "a+", encoding="utf-8", errors="replace") as log:
             print("+", *words, file=log, flush=True)

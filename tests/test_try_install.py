@@ -1,7 +1,10 @@
 """packaging/try_install.py with an interpreter that only pretends to install."""
 
 import os
+import signal
+import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -85,6 +88,27 @@ def test_a_result_that_is_no_restored_image_fails(python, tmp_path, monkeypatch,
     write_program(tmp_path / "bin" / "restore", f'#!/bin/sh\nmkdir "$3"\n{program}\n')
     assert try_extras(monkeypatch, python) == 1
     assert error in capsys.readouterr().out
+
+
+def test_an_interrupted_run_leaves_only_its_logs(python, tmp_path):
+    write_program(
+        Path(python), PYTHON.replace('"-m pip "*) ;;', '"-m pip "*) mktemp; touch ../../../started; exec sleep 60 ;;')
+    )
+    temporary = tmp_path / "temporary"
+    run = subprocess.Popen(
+        [sys.executable, try_install.__file__, python],
+        stderr=subprocess.PIPE,
+        env=os.environ | {"TMPDIR": str(temporary)},
+    )
+    deadline = time.monotonic() + 60
+    while not (temporary / "started").exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    run.send_signal(signal.SIGTERM)
+    assert b"Interrupted" in run.communicate(timeout=60)[1]
+    assert run.returncode == 1
+    assert {path.name for path in temporary.iterdir()} - {"started"} == {
+        next(temporary.glob("gpen-install-logs-*")).name
+    }
 
 
 def test_pythons_are_found_on_the_path_and_among_pyenvs(tmp_path, monkeypatch):
