@@ -21,7 +21,7 @@ help:
 	@echo "make lint, make format            check or format the code"
 	@echo "make types                        check the type hints of the public modules with mypy"
 	@echo "make docs                         write docs/OPTIONS.md and docs/API.md from the docstrings"
-	@echo "make bench [ARGS='--device cuda'] measure the speed and write benchmarks/RESULTS.md"
+	@echo "make bench [ARGS='--threads 8']   measure the speed and write benchmarks/RESULTS.md; with a GPU, on both"
 	@echo "make doctor                       check the installation"
 	@echo "make installs [ARGS=...]          install in a fresh environment of each Python here, and restore a face in each"
 	@echo "make clean                        delete the environment and caches; keep trainings and results"

@@ -8,8 +8,9 @@ import json
 import math
 import os
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from datetime import date
 from pathlib import Path
 
 from machine import facts
@@ -81,22 +82,40 @@ def report(
     print(title)
     for name, fact in facts().items():
         print(f"  {name}: {fact}")
-    settings = f"device {options.device}, threads {options.threads}, rounds {options.rounds}"
-    print(f"  {settings}; medians (lowest to highest)")
+    print(f"  {settings(options)}; medians (lowest to highest)")
     for comparison in comparisons:
         print("\n" + "\n".join(describe(comparison)))
     for line in [*(plot.line for plot in plots), *(f"Tried without gain: {line}" for line in left_out)]:
         print(f"\n{line}")
     if options.json:
-        results = {
-            "title": title,
-            "machine": facts(),
-            "settings": settings,
-            "comparisons": [asdict(comparison) for comparison in comparisons],
-            "left_out": list(left_out),
-            "plots": [asdict(plot) for plot in plots],
-        }
-        write_atomically(options.json, json.dumps(results, indent=1))
+        save(title, comparisons, options, facts(), left_out=left_out, plots=plots)
+
+
+def save(
+    title: str,
+    comparisons: Sequence[Comparison],
+    options: argparse.Namespace,
+    machine: Mapping[str, str],  # see `facts`
+    *,
+    left_out: Sequence[str] = (),
+    plots: Sequence[Plot] = (),
+) -> None:
+    """Write the results to ``options.json``; see `report`."""
+    results = {
+        "title": title,
+        "day": date.today().isoformat(),
+        "machine": dict(machine),
+        "settings": settings(options),
+        "comparisons": [asdict(comparison) for comparison in comparisons],
+        "left_out": list(left_out),
+        "plots": [asdict(plot) for plot in plots],
+    }
+    write_atomically(options.json, json.dumps(results, indent=1))
+
+
+def settings(options: argparse.Namespace) -> str:
+    """Device, threads and rounds in words."""
+    return f"device {options.device}, threads {options.threads}, rounds {options.rounds}"
 
 
 def describe(comparison: Comparison) -> list[str]:

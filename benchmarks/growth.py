@@ -84,7 +84,7 @@ def latency(options: argparse.Namespace) -> Plot:
     costs, flops, slow = {REFERENCE: [], FUSED: []}, [], False
     for size in SIZES:
         lq = torch.rand(1, 3, size, size, device=options.device) * 2 - 1
-        both = arms(network(size).to(options.device), lq, torch.float32)
+        both = arms(network(size).to(options.device), lq)
         flops.append(flop_of(both[FUSED]))
         costs[FUSED].append(cost(both[FUSED], options.device, options.rounds))
         if not slow:
@@ -132,7 +132,7 @@ def batches(options: argparse.Namespace) -> Plot:
     net, costs = released(256).to(options.device), []
     for batch in BATCHES:
         lq = torch.rand(batch, 3, 256, 256, device=options.device) * 2 - 1
-        costs.append(cost(arms(net, lq, torch.float32)[FUSED], options.device, options.rounds))
+        costs.append(cost(arms(net, lq)[FUSED], options.device, options.rounds))
     rates = [batch / each.seconds for batch, each in zip(BATCHES, costs, strict=True)]
     axis = ("batch (faces)", BATCHES)
     file = plot_curves(

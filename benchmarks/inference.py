@@ -1,15 +1,15 @@
-"""GPEN fused for evaluation against the plain reference: one face, or a batch of them, on a CPU or a GPU.
+"""GPEN fused for evaluation against the plain reference: one face, or on a GPU a batch of them.
 
 python benchmarks/inference.py --threads 2
-python benchmarks/inference.py --device cuda
 """
 
 import argparse
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import torch
-from measure import DTYPES, Comparison, check_close, compare, flop_of, not_measured, parser, peak_flop, report
+from measure import DTYPES, Comparison, allocated, check_close, compare, flop_of, parser, peak_flop, report, tf32
 
 from gpen_plugin.archs.gpen_arch import GPEN
 from gpen_plugin.archs.inference import fuse
@@ -21,34 +21,63 @@ RELEASED = {  # the widths of the released files
 }
 REFERENCE, FUSED = "reference ops", "fused"
 LARGEST_RMS = 0.02  # of bfloat16, as a fraction of the output's standard deviation
+# faces at once: a larger batch runs in parts. The reference would need more memory than a GPU has; at 512 px and a
+# batch of 64 the largest features have 2 ** 31 elements, which many kernels cannot index
+AT_ONCE = {REFERENCE: 16, FUSED: 32}
 
 
-def network(size: int) -> GPEN:
-    """A GPEN of random weights, with noise as after training."""
+def network(size: int, narrow: float | None = None) -> GPEN:
+    """A GPEN of random weights, with noise as after training, of a released width or of a factor of the channels."""
     torch.manual_seed(0)
-    net = GPEN(size, **RELEASED[size]).eval().requires_grad_(False)
+    widths = RELEASED[256 if size <= 256 else 512] | ({"narrow": narrow} if narrow else {})
+    net = GPEN(size, **widths).eval().requires_grad_(False)
     for name, parameter in net.named_parameters():
         if name.endswith("noise_weight"):
             parameter.fill_(0.1)
     return net
 
 
-def arms(net: GPEN, lq: torch.Tensor, dtype: torch.dtype) -> dict[str, Callable[[], torch.Tensor]]:
-    """The reference, and the fused network with the channels last, which shares what it does not fuse."""
-    fused = fuse(net.to(memory_format=torch.channels_last), dtype)
-    net.to(memory_format=torch.contiguous_format)
-    last = lq.contiguous(memory_format=torch.channels_last)
+@dataclass(frozen=True)
+class Form:
+    """How a network runs."""
 
-    @torch.inference_mode()
-    def reference() -> torch.Tensor:
-        with force_implementation("reference"):
-            return net(lq)
+    name: str = FUSED  # or `REFERENCE`, which has neither of the other options
+    precision: str = "fp32"
+    channels_last: bool = True
+    backend: str | None = None  # of torch.compile
+    graph: bool = False  # on a GPU, one CUDA graph: at a batch of 1 launching kernels takes longer than running them
 
-    @torch.inference_mode()
-    def ours() -> torch.Tensor:
-        return fused(last)
+    @property
+    def words(self) -> str:
+        """What differs from the usual form."""
+        layout = "" if self.channels_last else "contiguous"
+        parts = (self.precision, layout, self.backend, "one CUDA graph" if self.graph else "")
+        return ", ".join(part for part in parts if part)
 
-    return {REFERENCE: reference, FUSED: ours}
+    def call(self, net: GPEN, lq: torch.Tensor) -> Callable[[], torch.Tensor]:
+        """Restore the batch `lq`, without the graph. Shares with `net` what is not fused."""
+        run, layout, impl = net, torch.contiguous_format, "reference"
+        if self.name == FUSED:
+            layout, impl = torch.channels_last if self.channels_last else layout, "auto"
+            # a compiler needs the traceable form: it has no writes in place, and so is one graph
+            run = fuse(net.to(memory_format=layout), DTYPES[self.precision], traceable=self.backend is not None)
+            net.to(memory_format=torch.contiguous_format)
+        if self.backend is not None:
+            torch.compiler.reset()
+            run = torch.compile(run, backend=self.backend, dynamic=False, fullgraph=True)
+        parts = lq.contiguous(memory_format=layout).split(AT_ONCE[self.name])
+
+        @torch.inference_mode()
+        def restore() -> torch.Tensor:
+            with force_implementation(impl):
+                return run(parts[0]) if len(parts) == 1 else torch.cat([run(part) for part in parts])
+
+        return restore
+
+
+def arms(net: GPEN, lq: torch.Tensor, precision: str = "fp32") -> dict[str, Callable[[], torch.Tensor]]:
+    """The reference, and the fused network with the channels last."""
+    return {form.name: form.call(net, lq) for form in (Form(REFERENCE), Form(FUSED, precision))}
 
 
 def rms(expected: torch.Tensor, result: torch.Tensor) -> str:
@@ -64,7 +93,7 @@ def face(size: int, options: argparse.Namespace, precision: str) -> Comparison:
     """One face, fp32 or bf16."""
     net, device = network(size).to(options.device), options.device
     lq = torch.rand(1, 3, size, size, device=device) * 2 - 1
-    both = arms(net, lq, DTYPES[precision])
+    both = arms(net, lq, precision)
     results = [arm() for arm in both.values()]
     return compare(
         f"GPEN {size} px, {precision}",
@@ -87,41 +116,68 @@ def arithmetic(device: str) -> str:
     return f"A large convolution runs {gain:.2f} times as fast in bf16 as in fp32 on this machine, {conclusion}."
 
 
-def many_faces(batch: int, options: argparse.Namespace) -> Comparison:
-    """512 px in bf16 on a GPU, as one graph, for at a batch of 1 launching kernels takes longer than running them."""
-    what = f"GPEN 512 px on one H200, bf16, batch {batch}, one CUDA graph"
-    limit = 0.003 if batch == 1 else batch / 1000
-    if options.device != "cuda":
-        return not_measured(what, limit=limit)
-    lq = torch.rand(batch, 3, 512, 512, device="cuda") * 2 - 1
-    both = arms(network(512).cuda(), lq, torch.bfloat16)
-    graph, given = torch.cuda.CUDAGraph(), warmed_up(both[FUSED])
-    with torch.cuda.graph(graph):
-        drawn = both[FUSED]()
-    graph.replay()
+def many_faces(
+    what: str,
+    size: int,
+    batch: int,
+    forms: tuple[Form, Form],  # baseline and ours
+    options: argparse.Namespace,
+    *,
+    target: float | None = None,
+    limit: float | None = None,
+) -> Comparison:
+    """A batch of faces in two forms, with the peak memory of each above the weights on a GPU."""
+    device = options.device
+    net = network(size, options.narrow).to(device)
+    lq = torch.rand(batch, 3, size, size, device=device) * 2 - 1
+    calls = [form.call(net, lq) for form in forms]
+    expected, result = (call() for call in calls)
+    exact = all(form.precision == "fp32" for form in forms)
+    error = check_close(expected, result) if exact else rms(expected, result)
+    memory = tuple(map(allocated, calls)) if device == "cuda" else None
+    for i, form in enumerate(forms):
+        if form.graph and device == "cuda":
+            calls[i] = recorded(calls[i])
+            error += f"; from the graph: {rms(expected, calls[i]())}"
     return compare(
         what,
-        (f"{REFERENCE}, fp32", both[REFERENCE]),
-        (f"{FUSED}, bf16, replayed", graph.replay),
+        *((f"{form.name}, {form.words}", call) for form, call in zip(forms, calls, strict=True)),
         rounds=options.rounds,
-        device="cuda",
+        device=device,
+        target=target,
         limit=limit,
         items=batch,
-        flop=flop_of(both[FUSED]),
-        dtype="bf16",
-        error=f"{rms(both[REFERENCE](), given)}; {check_close(given, drawn)} from the graph",
+        flop=flop_of(Form(FUSED, forms[1].precision).call(net, lq)),
+        dtype=forms[1].precision,
+        error=error,
+        memory=memory,
+        note="without the graph, which a CPU does not have" if forms[1].graph and device == "cpu" else "",
     )
 
 
-def warmed_up(call: Callable[[], torch.Tensor]) -> torch.Tensor:
-    """Call it some times on a stream of its own, as a graph that is recorded next demands, for its result."""
+def recorded(call: Callable[[], torch.Tensor]) -> Callable[[], torch.Tensor]:
+    """The same as one CUDA graph, in TF32 where it computes in float32; each call overwrites the result of the last."""
+    with tf32():
+        warm_up(call)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            result = call()
+
+    def replay() -> torch.Tensor:
+        graph.replay()
+        return result
+
+    return replay
+
+
+def warm_up(call: Callable[[], torch.Tensor]) -> None:
+    """Call it some times on a stream of its own, as a graph that is recorded next demands."""
     stream = torch.cuda.Stream()
     stream.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(stream):
         for _ in range(3):
-            result = call()
+            call()
     torch.cuda.current_stream().wait_stream(stream)
-    return result
 
 
 LEFT_OUT = (  # measured once each, on 2026-11-23, on two cores with AVX-512
@@ -135,12 +191,11 @@ LEFT_OUT = (  # measured once each, on 2026-11-23, on two cores with AVX-512
 )
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     """Print one row per size and precision."""
-    options = parser(__doc__, rounds=3).parse_args()
+    options = parser(__doc__, rounds=3).parse_args(argv)
     torch.set_num_threads(options.threads)
     rows = [face(size, options, precision) for precision in ("fp32", "bf16") for size in RELEASED]
-    rows += [many_faces(batch, options) for batch in (1, 16)]
     report("One face", rows, options, left_out=LEFT_OUT)
 
 

@@ -4,23 +4,29 @@ A busy machine slows both arms of a round, so the ratio is what to read.
 """
 
 import argparse
+import contextlib
 import functools
+import gc
 import math
 import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import torch
 from bench_report import Comparison, Plot, report
+from torch.autograd import DeviceType
+from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 
 __all__ = [
     "DTYPES",
     "Comparison",
     "Plot",
+    "allocated",
+    "busy",
     "check_close",
     "clock",
     "compare",
@@ -30,6 +36,7 @@ __all__ = [
     "peak_flop",
     "peak_memory",
     "report",
+    "tf32",
 ]
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
@@ -90,9 +97,7 @@ def compare(
     )
 
 
-def not_measured(
-    what: str, why: str = "no GPU here", *, target: float | None = None, limit: float | None = None
-) -> Comparison:
+def not_measured(what: str, why: str, *, target: float | None = None, limit: float | None = None) -> Comparison:
     """A row that says why it has no figures, instead of being absent."""
     return Comparison(what, "", "", (), (), target=target, limit=limit, note=f"not measured: {why}")
 
@@ -112,15 +117,24 @@ def clock(call: Callable[[], object], device: str = "cpu", calls: int = 1) -> fl
 
 def _clock_on_gpu(call: Callable[[], object], calls: int) -> float:
     start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-    cudnn.allow_tf32 = True
     torch.cuda.synchronize()
-    start.record()
-    for _ in range(calls):
-        call()
-    end.record()
-    end.synchronize()
-    cudnn.allow_tf32 = False
+    with tf32():
+        start.record()
+        for _ in range(calls):
+            call()
+        end.record()
+        end.synchronize()
     return start.elapsed_time(end) / 1000 / calls
+
+
+@contextlib.contextmanager
+def tf32() -> Iterator[None]:
+    """A GPU convolves float32 in TF32 within the block."""
+    cudnn.allow_tf32 = True
+    try:
+        yield
+    finally:
+        cudnn.allow_tf32 = False
 
 
 def _calls_of(call: Callable[[], object], device: str) -> int:
@@ -169,6 +183,41 @@ def peak_flop(device: str, dtype: str) -> float:
     with torch.inference_mode():
         best = min(clock(call, device) for _ in range(10))
     return flop_of(call) / best
+
+
+def allocated(call: Callable[[], object]) -> int:
+    """Peak bytes of one `call` on a GPU, by PyTorch's allocator, above what was there before."""
+    gc.collect()
+    torch.cuda.empty_cache()
+    torch.cuda.reset_peak_memory_stats()
+    before = torch.cuda.memory_allocated()
+    call()
+    torch.cuda.synchronize()
+    return torch.cuda.max_memory_allocated() - before
+
+
+def busy(call: Callable[[], object], device: str = "cuda") -> float:
+    """Fraction of one call's time in which `device` runs kernels or copies, by PyTorch's profiler."""
+    activity, kind = (
+        (ProfilerActivity.CUDA, DeviceType.CUDA) if device == "cuda" else (ProfilerActivity.CPU, DeviceType.CPU)
+    )
+    with tf32(), profile(activities=[activity]) as profiler:
+        begun = time.perf_counter()
+        call()
+        if device == "cuda":
+            torch.cuda.synchronize()
+        seconds = time.perf_counter() - begun
+    spans = [event.time_range for event in profiler.events() if event.device_type == kind]
+    return union([(span.start, span.end) for span in spans]) / 1e6 / seconds
+
+
+def union(spans: Sequence[tuple[float, float]]) -> float:
+    """Length that the spans cover together; those that overlap count once."""
+    covered, reached = 0.0, -math.inf
+    for start, end in sorted(spans):
+        covered += max(0.0, end - max(start, reached))
+        reached = max(reached, end)
+    return covered
 
 
 _IN_OWN_PROCESS = """

@@ -23,7 +23,7 @@ from inference import arms
 from memory import network
 arm, size, device, threads = sys.argv[1], int(sys.argv[2]), sys.argv[3], int(sys.argv[4])
 torch.set_num_threads(threads)
-run = arms(network(size).to(device), torch.zeros(1, 3, size, size, device=device), torch.float32)[arm]
+run = arms(network(size).to(device), torch.zeros(1, 3, size, size, device=device))[arm]
 mark()
 run()
 """
@@ -68,7 +68,7 @@ def main() -> None:
     options = parser(__doc__, rounds=1).parse_args()
     torch.set_num_threads(options.threads)
     lq = torch.rand(1, 3, HELD_TOGETHER_AT, HELD_TOGETHER_AT, device=options.device) * 2 - 1
-    both = arms(network(HELD_TOGETHER_AT).to(options.device), lq, torch.float32)
+    both = arms(network(HELD_TOGETHER_AT).to(options.device), lq)
     error = f"{check_close(*(arm() for arm in both.values()))}, at {HELD_TOGETHER_AT} px"
     rows = [row for size in SIZES for row in face(size, error, options)]
     report("Memory", rows, options)

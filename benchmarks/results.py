@@ -1,8 +1,9 @@
 """Run every benchmark, each in a process of its own, and write the results to RESULTS.md.
 
-    python benchmarks/results.py [--device cuda] [--threads 2]
+    python benchmarks/results.py [--threads 2]
 
-All options are passed to each benchmark. If one fails, RESULTS.md says so and the others still run.
+All options are passed to each benchmark. If one fails, RESULTS.md says so and the others still run. Where there is a
+GPU, gpu.py runs as well, without these options; elsewhere its last results are taken.
 """
 
 import argparse
@@ -16,6 +17,7 @@ from dataclasses import dataclass
 from datetime import date
 from pathlib import Path, PurePosixPath
 
+import torch
 from bench_report import (
     OUTCOMES,
     Comparison,
@@ -30,8 +32,10 @@ from bench_report import (
 
 FOLDER = Path(__file__).parent
 FIRST = ("inference", "onnx_runtime", "memory", "training_step")  # the others follow by name
-NOT_BENCHMARKS = ("results", "training_cost", "collection")  # this script, an estimate, and an hour of work
+NOT_BENCHMARKS = ("results", "gpu", "training_cost", "collection")  # this script, see `gpu_part`, an estimate, an hour
 TIMEOUT = 300  # seconds for one benchmark
+GPU_TIMEOUT = 600  # gpu.py stops itself before
+NO_GPU = "GPU rows come from `benchmarks/gpu.py`, which has not run: it needs a GPU."
 HOW_TO_READ = (
     '"Reference ops" are plain PyTorch; the section "The reference" compares them with BasicSR\'s generator. '
     '"Fused" is the network as `gpen-restore` runs it. Baseline and ours alternate in one process, so that a busy '
@@ -55,6 +59,7 @@ class Part:
     plots: Sequence[Plot] = ()
     left_out: Sequence[str] = ()  # attempts that were no faster
     failure: str = ""  # why there are no results
+    day: str = ""  # ISO date
 
     @classmethod
     def read(cls, script: str, found: Mapping) -> "Part":
@@ -67,6 +72,7 @@ class Part:
             [Comparison(**row) for row in found["comparisons"]],
             [Plot(**plot) for plot in found["plots"]],
             found["left_out"],
+            day=found["day"],
         )
 
 
@@ -91,6 +97,19 @@ def run(script: Path, arguments: Sequence[str], timeout: float = TIMEOUT) -> Par
         return Part.read(script.stem, json.loads(found.read_text()))
 
 
+def gpu_part() -> Part | None:
+    """The results of gpu.py, which runs if there is a GPU, or its last ones; None if there are none."""
+    script, found = FOLDER / "gpu.py", FOLDER / "gpu.json"
+    if torch.cuda.is_available():
+        print(f"\n== {script.name}", flush=True)
+        command = [sys.executable, str(script), "--json", str(found)]
+        try:
+            subprocess.run(command, timeout=GPU_TIMEOUT, check=False)
+        except subprocess.TimeoutExpired:
+            return Part(script.stem, failure=f"took more than {GPU_TIMEOUT} s")
+    return Part.read(script.stem, json.loads(found.read_text())) if found.is_file() else None
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run all with these arguments and write the page; exit status 1 if a benchmark failed."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -102,6 +121,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parts.append(run(script, passed_on))
         if parts[-1].failure:
             print(f"{script.name} failed: {parts[-1].failure}", file=sys.stderr)
+    parts += filter(None, [gpu_part()])
     minutes = (time.monotonic() - begun) / 60
     write_atomically(options.out, page(parts, date.today(), minutes))
     print(f"\n{options.out.name} written, {minutes:.0f} minutes")
@@ -112,8 +132,11 @@ def page(parts: Sequence[Part], day: date, minutes: float) -> str:
     """RESULTS.md of all benchmarks, which took so many minutes."""
     blocks = ["# Results", f"Written by `make bench` on {day.isoformat()}, in {minutes:.0f} minutes.", _outcomes(parts)]
     blocks += [f"**{part.script}.py failed:** {_cell(part.failure)}" for part in parts if part.failure]
-    blocks += [_machine(parts), HOW_TO_READ]
+    machine = {name: fact for part in parts if part.script != "gpu" for name, fact in (part.machine or {}).items()}
+    blocks += [_facts(machine), HOW_TO_READ]
     blocks += [_section(part) for part in parts if not part.failure]
+    if all(part.script != "gpu" for part in parts):
+        blocks.append(NO_GPU)
     left_out = [line for part in parts for line in part.left_out]
     if left_out:
         blocks += ["## Tried without gain", "\n".join(f"- {_sentence(line)}" for line in left_out)]
@@ -128,13 +151,14 @@ def _outcomes(parts: Sequence[Part]) -> str:
     return "\n".join(f"- {outcome}: {'; '.join(names)}" for outcome, names in found)
 
 
-def _machine(parts: Sequence[Part]) -> str:
-    facts = {name: fact for part in parts for name, fact in (part.machine or {}).items()}
-    return "\n".join(f"- {name}: {fact}" for name, fact in facts.items())
+def _facts(machine: Mapping[str, str]) -> str:
+    return "\n".join(f"- {name}: {fact}" for name, fact in machine.items())
 
 
 def _section(part: Part) -> str:
     blocks = [f"## {part.title}", f"`benchmarks/{part.script}.py`: {part.settings}."]
+    if part.script == "gpu":
+        blocks += [f"Measured on {part.day}.", _facts(part.machine or {})]
     if part.comparisons:
         rows = [HEADINGS, ("---",) * len(HEADINGS), *(_row(each) for each in part.comparisons)]
         blocks.append("\n".join(f"| {' | '.join(map(_cell, row))} |" for row in rows))

@@ -40,8 +40,7 @@ def upfirdn2d(
 
 def _reference(x, kernel, up, down, pad):
     batch, channels, height, width = x.shape
-    stuffed = x.new_zeros(batch, channels, height, up, width, up)
-    stuffed[:, :, :, 0, :, 0] = x
+    stuffed = F.pad(x[:, :, :, None, :, None], (0, up - 1, 0, 0, 0, up - 1))  # (N, C, H, up, W, up)
     stuffed = stuffed.reshape(batch, channels, height * up, width * up)  # (N, C, H * up, W * up)
     padded = F.pad(stuffed, (*pad, *pad)).flatten(0, 1)[:, None]  # (N * C, 1, rows, columns)
     filtered = F.conv2d(padded, kernel.flip(0, 1)[None, None])

@@ -8,7 +8,7 @@ import measure
 import pytest
 import torch
 from bench_report import Comparison, arithmetic, describe, duration, memory, report, spread, target_line, throughput
-from measure import check_close, compare, flop_of, not_measured, parser, peak_flop, peak_memory
+from measure import busy, check_close, compare, flop_of, not_measured, parser, peak_flop, peak_memory, union
 from results import Part
 
 
@@ -41,7 +41,7 @@ def test_met_only_if_all_targets_are(wants, met):
 
 
 def test_a_row_without_figures_meets_nothing_and_says_why():
-    row = not_measured("a GPU's row", target=3, limit=0.003)
+    row = not_measured("a GPU's row", "no GPU here", target=3, limit=0.003)
     assert math.isnan(row.ratio)
     assert row.met is None
     assert describe(row) == ["a GPU's row", "  target 3x and 3 ms at most: not measured", "  not measured: no GPU here"]
@@ -93,6 +93,17 @@ def test_peak_memory_counts_from_the_mark():
     code = "import sys, torch\nkept = torch.ones(20_000_000)\nmark()\nmore = torch.ones(int(sys.argv[1]))\ndel more"
     held = peak_memory(code, 10_000_000)
     assert 39e6 < held < 60e6  # 40 MB of the 120 MB
+
+
+def test_overlapping_spans_count_once():
+    assert union([(4, 5), (0, 2), (1, 3), (1, 2)]) == 4
+    assert union([]) == 0
+
+
+def test_busy_is_the_fraction_of_a_call_with_operations():
+    x = torch.ones(400, 400)
+    assert 0.5 < busy(lambda: [x @ x for _ in range(20)], "cpu") <= 1
+    assert busy(lambda: time.sleep(0.05), "cpu") < 0.1
 
 
 def test_code_that_fails_ends_the_benchmark_with_its_words(monkeypatch):

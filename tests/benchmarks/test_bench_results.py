@@ -1,11 +1,13 @@
 """All benchmarks in one go, and the page that they end up in; the benchmarks here are made by the tests."""
 
 import getpass
+import json
 import socket
 from datetime import date
 
 import pytest
 import results
+import torch
 from bench_report import Comparison, Plot
 from helpers import REPOSITORY
 from machine import facts
@@ -15,6 +17,7 @@ from results import Part, page, run, scripts
 ROW = {"what": "a face | fp32", "baseline": "slow", "ours": "quick", "baseline_seconds": [2.0], "our_seconds": [1.0]}
 FOUND = {
     "title": "Faces",
+    "day": "2026-11-30",
     "machine": {},
     "settings": "threads 1",
     "comparisons": [ROW],
@@ -45,7 +48,7 @@ def test_benchmarks_are_found_in_order(folder):
 def test_every_benchmark_of_the_repository_is_found():
     found = {path.stem for path in scripts(REPOSITORY / "benchmarks")}
     assert found >= {"inference", "onnx_runtime", "memory", "training_step", "growth", "reference_cost"}
-    assert not found & {"measure", "results", "machine", "bench_report", "face_images", "training_cost"}
+    assert not found & {"gpu", "measure", "results", "machine", "bench_report", "face_images", "training_cost"}
 
 
 def test_failed_benchmark_is_reported_and_others_run(folder, monkeypatch, capsys):
@@ -75,7 +78,7 @@ def test_the_page():
             "256 px", "reference", "fused", (6.0, 6.0), (2.0, 2.0), target=3, memory=(2**21, 2**20), error="same"
         ),
         Comparison("512 px", "reference", "fused", (6.0, 6.0), (3.0, 3.0), target=3, note="the bus"),
-        not_measured("H200", target=4),
+        not_measured("H200", "no GPU here", target=4),
         Comparison("shown", "one way", "another", (1.0,), (1.0,)),
     ]
     plot = Plot("plots/latency.png", "It bends at 256 px.")
@@ -96,6 +99,27 @@ def test_the_page():
     assert "![latency](plots/latency.png)\n\nIt bends at 256 px." in written
     assert "**face_reading.py failed:** no disk" in written
     assert written.endswith("## Tried without gain\n\n- Winograd gave 0.9.\n")
+
+
+def test_results_of_a_gpu_are_a_section_with_its_machine(folder, monkeypatch):
+    monkeypatch.setattr(results, "FOLDER", folder)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert results.gpu_part() is None
+    assert page([], date(2026, 11, 23), 1).endswith(f"{results.NO_GPU}\n")
+    (folder / "gpu.json").write_text(json.dumps(FOUND | {"title": "On a GPU", "machine": {"GPU": "H200"}}))
+    part = results.gpu_part()
+    cpu = Part("inference", "One face", {"processor": "P"}, "threads 2", [])
+    written = page([cpu, part], date(2026, 11, 23), 1)
+    assert "- processor: P\n\n" in written
+    assert "## On a GPU\n\n`benchmarks/gpu.py`: threads 1.\n\nMeasured on 2026-11-30.\n\n- GPU: H200\n" in written
+    assert results.NO_GPU not in written
+
+
+def test_where_there_is_a_gpu_its_benchmark_runs(folder, monkeypatch):
+    monkeypatch.setattr(results, "FOLDER", folder)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    (folder / "gpu.py").write_text(GOOD)
+    assert [row.what for row in results.gpu_part().comparisons] == ["a face | fp32"]
 
 
 def test_nothing_of_this_machine_is_on_a_page(monkeypatch):
