@@ -34,6 +34,8 @@ from machine import facts
 from measure import not_measured, parser
 from training_step import Setting
 
+from gpen_plugin.nets.onnx_providers import PROVIDERS
+
 TITLE = "On a GPU"
 BUDGET = 480  # seconds for all rows
 START = 90  # seconds for a process to start: imports, and the GPU's driver
@@ -139,6 +141,10 @@ def runtime(size: int, provider: str, seconds: float) -> Row:
     what = f"GPEN {size} px in onnxruntime, provider {provider}"
 
     def measure(options: argparse.Namespace) -> list[Comparison]:
+        import onnxruntime
+
+        if f"{PROVIDERS[provider].name}ExecutionProvider" not in onnxruntime.get_available_providers():
+            return [not_measured(what, "the installed onnxruntime does not have this provider")]
         given = argparse.Namespace(**{**vars(options), "provider": provider})
         with TemporaryDirectory() as folder:
             return onnx_runtime.face(what, network(size, options.narrow), given, Path(folder))

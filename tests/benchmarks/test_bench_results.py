@@ -2,6 +2,7 @@
 
 import getpass
 import json
+import os
 import socket
 from datetime import date
 
@@ -120,6 +121,9 @@ def test_where_there_is_a_gpu_its_benchmark_runs(folder, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     (folder / "gpu.py").write_text(GOOD)
     assert [row.what for row in results.gpu_part().comparisons] == ["a face | fp32"]
+    os.utime(folder / "gpu.json", (0, 0))
+    (folder / "gpu.py").write_text(BAD)
+    assert results.gpu_part().failure == "no figures"
 
 
 def test_nothing_of_this_machine_is_on_a_page(monkeypatch):
