@@ -537,6 +537,10 @@ def _agreement(opt: Mapping) -> Iterator[GPENError]:
     """
     generator = opt.get("network_g") or {}
     network, ours = _class_of("arch", generator), trains_ours(opt)
+    for phase, data in opt["datasets"].items():
+        if data.get("uint8") and not ours and _is_a(_class_of("dataset", data), GPENFaceDataset):
+            got = f"got true for {opt.get('model_type')}, which takes floats"
+            yield OptionError(f"datasets:{phase}:uint8", got, "a model of this package", "Remove it.")
     if not is_ours(network):
         return
     wanted, size = _range_of_network(network, generator), generator.get("out_size")

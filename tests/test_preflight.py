@@ -249,6 +249,9 @@ def test_other_models_of_the_host_are_left_alone_but_for_what_is_ours(options):
     for data in host_options["datasets"].values():
         data["value_range"] = [0, 1]
     check_run(parsed(host_options))
+    host_options["datasets"]["train"]["uint8"] = True
+    with pytest.raises(GPENError, match=r"datasets:train:uint8: got true for SRModel, which takes floats"):
+        check_run(parsed(host_options))
 
 
 @pytest.mark.parametrize("strict", [True, False])

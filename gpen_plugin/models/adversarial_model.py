@@ -319,7 +319,7 @@ class AdversarialModel(SRModel):
         update_ema(self.net_g_ema, self.get_bare_model(self.net_g), decay)
 
     def feed_data(self, data: dict) -> None:
-        """Take a batch: ``gt`` and, if present, ``lq`` and ``ref``, (N, 3, H, W), in `data_range`.
+        """Take a batch: ``gt`` and, if present, ``lq`` and ``ref``, (N, 3, H, W), in `data_range`, or uint8.
 
         They are converted to `value_range`.
         """
@@ -328,6 +328,8 @@ class AdversarialModel(SRModel):
             if name in data:
                 layout = self.cpu_layout if self.device.type == "cpu" else torch.preserve_format
                 images = data[name].to(self.device, memory_format=layout)
+                if images.dtype == torch.uint8:
+                    images = in_range(images.float(), (0, 255), self.data_range or (-1, 1))
                 setattr(self, name, in_range(images, self.data_range, self.value_range))
         if "skipped" in data:
             self.num_skipped += int(data["skipped"].sum())

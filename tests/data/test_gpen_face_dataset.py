@@ -53,6 +53,24 @@ def test_small_images_are_enlarged_as_whole_ones_would_be(folder, height, width)
     torch.testing.assert_close(dataset._tensor(image, 48), enlarged, rtol=0, atol=1e-6)
 
 
+def test_uint8_items_are_the_float_ones_in_8_bits(folder):
+    options = {"out_size": 32, "in_size": 16, "value_range": [0, 255]}
+    floats, integers = (GPENDegradationDataset(opt(folder, **options, uint8=uint8)) for uint8 in (False, True))
+    for index in range(6):
+        index = SampleIndex(index, 0, index)
+        wanted, item = floats[index], integers[index]
+        assert (item["gt"].dtype, item["lq"].dtype) == (torch.uint8, torch.uint8)
+        assert item["gt"].shape == (3, 32, 32)
+        torch.testing.assert_close(item["gt"].float(), wanted["gt"].round(), rtol=0, atol=0)
+        torch.testing.assert_close(item["lq"].float(), wanted["lq"], rtol=0, atol=1)  # OpenCV rounds twice
+
+
+def test_floats_become_uint8_by_rounding(folder):
+    dataset = GPENFaceDataset(opt(folder, uint8=True))
+    image = np.array([[[0.0, 0.5, 1.0], [1.2, -0.1, 0.999]]], np.float32)  # BGR
+    assert dataset._tensor(image).tolist() == [[[255, 255]], [[128, 0]], [[0, 255]]]
+
+
 def test_value_range_and_size(folder):
     item = GPENFaceDataset(opt(folder, out_size=16, value_range=[0, 255]))[0]
     assert item["gt"].shape == (3, 16, 16)

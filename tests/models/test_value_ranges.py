@@ -5,6 +5,8 @@ import torch
 from basicsr.models import build_model
 from basicsr.utils import registry as registries
 
+from gpen_plugin.data.gpen_degradation_dataset import GPENDegradationDataset
+
 
 class ZeroToOne(torch.utils.data.Dataset):
     """A data set of the user's."""
@@ -40,6 +42,20 @@ def test_a_batch_enters_in_the_networks_range(request, stage, registered):
     model = build_model({**options, "is_train": True, "dist": False, "rank": 0, "world_size": 1})
     model.feed_data({"gt": torch.full((1, 3, 16, 16), 0.25)})
     assert model.gt.unique().tolist() == [0]
+
+
+@pytest.mark.parametrize("value_range", [[-1, 1], [0, 1]])
+def test_bytes_enter_as_the_same_numbers_as_floats(options, value_range):
+    options["network_g"]["value_range"] = value_range
+    options["datasets"]["train"]["value_range"] = value_range
+    model = build_model({**options, "is_train": True, "dist": False, "rank": 0, "world_size": 1})
+    data = GPENDegradationDataset({**options["datasets"]["train"], "phase": "train"})
+    images = torch.arange(256, dtype=torch.uint8).view(1, 1, 16, 16).expand(2, 3, 16, 16)
+    floats = data._tensor(images[0].permute(1, 2, 0).numpy())
+    model.feed_data({"gt": floats.expand(2, 3, 16, 16)})
+    expected = model.gt
+    model.feed_data({"gt": images})
+    assert torch.equal(model.gt, expected)
 
 
 def test_the_hosts_pairs_train_and_validate_gpen(options, faces, train):
