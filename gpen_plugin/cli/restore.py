@@ -93,7 +93,10 @@ def benchmark(arguments: argparse.Namespace) -> int:
 
     from gpen_plugin.checkpoints import download
     from gpen_plugin.restore.benchmark import benchmark
+    from gpen_plugin.restore.runtime import keep_freed_memory
     from gpen_plugin.restore.tasks import get_task
+
+    keep_freed_memory()
 
     cores = _usable_cores()
     if arguments.jobs != 1:  # each of them gets as many threads as when it restores
@@ -383,7 +386,9 @@ def open_runner(
 
     from gpen_plugin.checkpoints import download
     from gpen_plugin.restore.batch import Runner
+    from gpen_plugin.restore.runtime import keep_freed_memory
 
+    keep_freed_memory()
     if threads is not None:
         torch.set_num_threads(threads)
         cv2.setNumThreads(threads)

@@ -340,7 +340,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         _gradio()  # fail before the slow import of PyTorch
 
         from gpen_plugin.restore.restorer import Restorer  # imports PyTorch
+        from gpen_plugin.restore.runtime import keep_freed_memory
 
+        keep_freed_memory()
         restorer = Restorer(
             arguments.model,
             device=arguments.device,

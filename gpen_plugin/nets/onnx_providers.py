@@ -109,6 +109,8 @@ def open_session(
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4  # its errors are raised as exceptions
     options.intra_op_num_threads = threads
+    # its threads would wait busily after each run and halve the speed of PyTorch and OpenCV meanwhile
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.enable_mem_pattern = name != "directml"  # which does not support it
     available = onnxruntime.get_available_providers()
     if required and f"{chosen.name}ExecutionProvider" not in available:

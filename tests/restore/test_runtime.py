@@ -1,6 +1,9 @@
 """Runtime and precision by measurement: what is measured, remembered and chosen."""
 
 import json
+import platform
+import subprocess
+import sys
 from importlib.util import find_spec
 
 import numpy as np
@@ -112,6 +115,26 @@ def test_cache_that_cannot_be_written_is_no_error(tmp_path):
     memory_file().parent.write_text("a file, not a folder")
     assert remember([speed(PLAIN, 3)], "net", CPU) == [speed(PLAIN, 3)]
     assert recall("net", CPU) == []
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="of glibc")
+@pytest.mark.parametrize("keeps", [True, False])
+def test_freed_memory_is_kept(keeps):
+    """Page faults of 20 tensors of 16 MiB in turn: of each by itself there are 4096."""
+    code = f"""
+import resource, torch
+from gpen_plugin.restore.runtime import keep_freed_memory
+{"keep_freed_memory()" if keeps else ""}
+def faults():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(20):
+        torch.zeros(4 << 20) + torch.ones(4 << 20)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+faults()
+print(faults())
+"""
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert (int(result.stdout) < 4096) == keeps
 
 
 def test_gain_of_bf16_is_a_ratio_of_times(monkeypatch):
