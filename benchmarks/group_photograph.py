@@ -6,6 +6,8 @@ python benchmarks/group_photograph.py --threads 2
 import argparse
 import tempfile
 from collections.abc import Callable, Sequence
+from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 
 import cv2
@@ -13,13 +15,14 @@ import numpy as np
 import torch
 from face_images import synthetic_faces
 from inference import network
-from measure import Comparison, busy, check_close, clock, compare, flop_of, parser, report
+from measure import Comparison, busy, check_close, clock, compare, flop_of, not_measured, parser, report
 
 from gpen_plugin import Restorer
 from gpen_plugin.images.photograph import Photograph, read_photograph, write_photograph
+from gpen_plugin.nets.yunet import YuNetNetwork
 from gpen_plugin.restore.alignment import TEMPLATES, align, invert_affine, scale_template, warp
 from gpen_plugin.restore.batch import Runner
-from gpen_plugin.restore.detection import DetectedFace
+from gpen_plugin.restore.detection import DetectedFace, MultiScaleDetector, YuNetBackend
 from gpen_plugin.restore.inputs import Job
 from gpen_plugin.restore.outputs import Outputs
 from gpen_plugin.restore.paste import soft_mask
@@ -29,6 +32,7 @@ HEIGHT, WIDTH = 3000, 4000
 ROWS, COLUMNS = 5, 6
 DIFFERENT, DRAWN = 5, 256  # faces, and their pixels
 SIDES = 280, 540  # pixels of the smallest and largest face in FFHQ's framing
+DETECTION_WIDTH = 5657
 TARGET = 1.5
 ROUNDING = 2 / 255  # each of two images was rounded to 8 bits, one of them between any two faces
 FILES = 2  # photographs of the whole path
@@ -206,6 +210,28 @@ def whole_path(restorer: Restorer, image: np.ndarray, options: argparse.Namespac
         )
 
 
+def detection(options: argparse.Namespace) -> Comparison:
+    """YuNet on a large photograph, in OpenCV and in ONNX Runtime."""
+    what = "finding the faces of a photograph of 24 megapixels by YuNet"
+    if find_spec("onnxruntime") is None:
+        return not_measured(what, "onnxruntime is not installed")
+    image, _ = photograph(DETECTION_WIDTH)
+    finders = []
+    for in_onnxruntime in (False, True):
+        backend = YuNetBackend(None)
+        backend.network = YuNetNetwork(in_onnxruntime)
+        finders.append(partial(MultiScaleDetector(backend, "YuNet"), image))
+    found = [finder() for finder in finders]
+    points = [torch.from_numpy(np.stack([face.landmarks for face in faces])) for faces in found]
+    return compare(
+        what,
+        ("OpenCV", finders[0]),
+        ("ONNX Runtime", finders[1]),
+        rounds=options.rounds,
+        error=f"{len(found[0])} faces by both; landmarks: {check_close(*points)}",
+    )
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     """Print one comparison per baseline."""
     options = parser(__doc__, rounds=2).parse_args(argv)
@@ -222,6 +248,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             options,
             note=USUAL,
         ),
+        detection(options),
     ]
     report("A group photograph", rows, options)
 

@@ -24,6 +24,7 @@ from gpen_plugin.export.options import ExportOptions
 from gpen_plugin.nets.loading import OnnxNetwork
 from gpen_plugin.ops import force_implementation
 from gpen_plugin.restore.network import load
+from gpen_plugin.restore.runtime import keep_freed_memory
 
 FIELD = "the field's file"
 TOLERANCES = {"cpu": 1e-4, "cuda": 1e-2}  # of the range: on a GPU, onnxruntime convolves in TF32
@@ -104,6 +105,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     made.add_argument("--narrow", type=float, help="factor of its channels; default: that of a released width")
     options = made.parse_args(argv)
     torch.set_num_threads(options.threads)
+    keep_freed_memory()  # as gpen-restore does
     report("ONNX Runtime", rows(options), options, left_out=LEFT_OUT)
 
 

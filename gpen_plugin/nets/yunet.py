@@ -43,8 +43,10 @@ _MAPS = [f"stride_{stride}" for stride in STRIDES]
 class YuNetNetwork:
     """The network; CheckpointError if its file is damaged."""
 
-    def __init__(self):
-        self._run: Run = _in_onnxruntime() if find_spec("onnxruntime") else _in_opencv()
+    def __init__(self, in_onnxruntime: bool | None = None):  # None: if it is installed
+        if in_onnxruntime is None:
+            in_onnxruntime = find_spec("onnxruntime") is not None
+        self._run: Run = _in_onnxruntime() if in_onnxruntime else _in_opencv()
 
     def __call__(self, image: np.ndarray, min_score: float) -> RawPredictions:
         """Predictions for an image, (H, W, 3) BGR uint8, padded with black to multiples of 32 px."""

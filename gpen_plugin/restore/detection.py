@@ -367,11 +367,11 @@ class YuNetBackend:
     rotations = (30.0, -30.0, 90.0, 180.0, 270.0)  # at 30 degrees, scores fall and landmarks are off
 
     def __init__(self, threshold: float | None):
-        self._network = yunet_network()
+        self.network = yunet_network()
         self._threshold = YUNET_THRESHOLD if threshold is None else threshold
 
     def __call__(self, image: np.ndarray) -> list[DetectedFace]:
-        scores, points, boxes = self._network(image, self._threshold)
+        scores, points, boxes = self.network(image, self._threshold)
         rows = np.column_stack([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]])  # (K, 4)
         # lists: not every OpenCV takes empty arrays
         best = cv2.dnn.NMSBoxes(

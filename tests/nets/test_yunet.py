@@ -27,13 +27,11 @@ def image_of_face():
 
 
 @pytest.fixture(params=["onnxruntime", "opencv"])
-def network(request, monkeypatch):
+def network(request):
     """The network in both of its runtimes."""
     if request.param == "onnxruntime":
         pytest.importorskip("onnxruntime")
-    else:
-        monkeypatch.setattr(yunet, "find_spec", lambda name: None)
-    return YuNetNetwork()
+    return YuNetNetwork(request.param == "onnxruntime")
 
 
 def best(predictions):
@@ -78,15 +76,14 @@ def test_maps_are_decoded_cell_by_cell():
     assert np.allclose(points, [[((0 + 2) * 8 + 16 * i, (1 + 1) * 8 + 16 * i) for i in range(5)]])
 
 
-@pytest.mark.parametrize(("installed", "message"), [(True, "an ONNX file"), (False, "cannot be read by OpenCV")])
-def test_a_file_that_is_damaged(installed, message, tmp_path, monkeypatch):
-    if installed:
+@pytest.mark.parametrize(("in_onnxruntime", "message"), [(True, "an ONNX file"), (False, "cannot be read by OpenCV")])
+def test_a_file_that_is_damaged(in_onnxruntime, message, tmp_path, monkeypatch):
+    if in_onnxruntime:
         pytest.importorskip("onnxruntime")
     (tmp_path / "damaged.onnx").write_bytes(b"no network")
     monkeypatch.setattr(yunet, "FILE", tmp_path / "damaged.onnx")
-    monkeypatch.setattr(yunet, "find_spec", lambda name: installed or None)
     with pytest.raises(CheckpointError, match=rf"damaged\.onnx: .*{message}"):
-        YuNetNetwork()
+        YuNetNetwork(in_onnxruntime)
 
 
 def test_a_forked_process_gets_a_network_of_its_own(monkeypatch):
