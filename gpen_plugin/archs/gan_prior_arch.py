@@ -20,6 +20,7 @@ from gpen_plugin.archs.layers import (
     check_taps,
     normalize_2nd_moment,
     resolutions,
+    run_layer,
 )
 from gpen_plugin.archs.pretrained import Pretrained
 from gpen_plugin.config import schema
@@ -107,6 +108,7 @@ class GANPrior(Pretrained, nn.Module):
     blocks: nn.ModuleDict
     mapping: nn.Module
     has_mean_latent: ClassVar[bool] = True  # whether codes have a mean that is a face, for truncation
+    checkpointing = False  # whether training computes the features inside each block again in the backward pass
 
     def __init__(
         self,
@@ -229,7 +231,8 @@ class GANPrior(Pretrained, nn.Module):
         blocks, images = list(self.blocks.values()), []
         start = sum(block.num_latent for block in blocks[:first])
         for block, shared in zip(blocks[first:end], noise[first:end], strict=True):
-            x, image = block(x, latents[:, start : start + block.num_latent + 1], shared, image)
+            codes = latents[:, start : start + block.num_latent + 1]
+            x, image = run_layer(block, x, codes, shared, image, checkpointing=self.checkpointing)
             images.append(image)
             start += block.num_latent
         return x, images

@@ -38,6 +38,8 @@ class Restoration(NamedTuple):
 class Encoder(nn.Module):
     """Degraded image -> latent code and one feature map per resolution."""
 
+    checkpointing = False  # see `GANPrior`
+
     def __init__(
         self,
         in_size: int,  # height and width of the image, a power of two
@@ -59,7 +61,7 @@ class Encoder(nn.Module):
         """(N, 3, in_size, in_size), in [-1, 1] -> z (N, F), and features (N, C, r, r), coarse (r = 4) to fine."""
         features = [self.stem(x)]
         for layer in self.down.values():
-            features.append(layer(features[-1]))
+            features.append(layers.run_layer(layer, features[-1], checkpointing=self.checkpointing))
         return self.to_z(features[-1].reshape(-1, self.to_z.weight.shape[1])), features[
             ::-1
         ]  # (N, C * 4 * 4) -> (N, F)

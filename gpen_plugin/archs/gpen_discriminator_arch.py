@@ -15,6 +15,7 @@ from gpen_plugin.archs.layers import (
     check_size,
     check_taps,
     resolutions,
+    run_layer,
 )
 from gpen_plugin.archs.pretrained import Pretrained
 from gpen_plugin.errors import OptionError
@@ -43,6 +44,8 @@ class ResidualBlock(nn.Module):
 @register("arch")
 class GPENDiscriminator(Pretrained, nn.Module):
     """Distinguishes real images from restored ones; also loads the authors' files. Raises OptionError."""
+
+    checkpointing = False  # see `GANPrior`
 
     def __init__(
         self,
@@ -85,7 +88,7 @@ class GPENDiscriminator(Pretrained, nn.Module):
         check_shape("x", x, {"N": None, "C": 3, "H": self.out_size, "W": self.out_size})
         features = [self.stem(x)]
         for block in self.blocks.values():
-            features.append(block(features[-1]))
+            features.append(run_layer(block, features[-1], checkpointing=self.checkpointing))
         deepest = self.final_conv(_with_deviation(features[-1], self.stddev_group))
         logits = self.logit(self.hidden(deepest.flatten(1)))  # (N, C * 4 * 4) -> (N, 1)
         return (logits, features) if return_features else logits

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 from torch.overrides import TorchFunctionMode
+from torch.utils.checkpoint import checkpoint
 
 from gpen_plugin.errors import OptionError
 from gpen_plugin.ops import bias_act, fir_kernel, modulated_conv, upfirdn2d
@@ -89,6 +90,13 @@ def channels_of(
         got = f"got {narrow}, which with channel_multiplier {channel_multiplier} leaves {resolution} px no channel"
         raise OptionError("narrow", got, f"at least {1 / full:g}" if full > 0 else "positive widths")
     return channels
+
+
+def run_layer(layer: nn.Module, *inputs: object, checkpointing: bool):
+    """``layer(*inputs)``; with `checkpointing` only its results are stored: the backward pass computes it again."""
+    if checkpointing and torch.is_grad_enabled():
+        return checkpoint(layer, *inputs, use_reentrant=False)
+    return layer(*inputs)
 
 
 def normalize_2nd_moment(z: torch.Tensor) -> torch.Tensor:

@@ -135,6 +135,9 @@ class AdversarialOptions:
     # images per forward and backward pass of a rank: the gradients of a batch are added up over its parts, with the
     # memory of one part. ~: the whole batch. D's minibatch deviation is taken within a part
     micro_batch: int | None = None
+    # gradient checkpointing: compute the features inside each block of G and D again in the backward pass, instead of
+    # storing them: less memory, more time. The same gradients
+    gradient_checkpointing: bool = False
     # largest norm of the gradients of a step of G or D; larger ones are scaled down to it. ~: no limit
     max_grad_norm: float | None = None
     # warm-up of the averaged generator: the half-life is at most this fraction of the images so far; 0.05 in

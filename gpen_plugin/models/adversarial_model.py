@@ -202,6 +202,10 @@ class AdversarialModel(SRModel):
         """BasicSR's, in the layout of the device, and compiled if ``train:compile`` says so."""
         if self.device.type == "cpu":
             net = net.to(memory_format=self.cpu_layout)
+        if self.settings and self.settings.gradient_checkpointing:
+            for module in net.modules():
+                if hasattr(module, "checkpointing"):
+                    module.checkpointing = True
         if self.settings and self.settings.compile:
             separate_kernel_caches()
             get_root_logger().info("The networks are compiled in the first steps, which takes minutes.")
