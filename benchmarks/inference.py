@@ -200,6 +200,8 @@ LEFT_OUT = (  # measured once each, on 2026-11-23, on two cores with AVX-512
     "of 6e-6 to 9e-6 of the range in each convolution, and a file that ONNX Runtime would have to run more slowly",
     "keeping freed maps above 32 MiB, too (glibc's mmap_max=0): gpen-restore with eight aligned faces of 512 px went "
     "from 34.5 and 34.0 s to 34.5 and 31.4 s, with 19 and 26 % more memory (2026-11-30, two cores with AVX2)",
+    "weights packed beforehand by PyTorch's private oneDNN operators: the six convolutions of 8 to 32 px of the 256 px "
+    "network took 81 instead of 98 ms on one thread, the larger ones as long as before (2026-11-30, AVX2)",
     "batches on a CPU: large maps are mapped page by page, so that a batch of 8 takes longer than its faces in turn",
 )
 
