@@ -32,8 +32,8 @@ from bench_report import (
 
 FOLDER = Path(__file__).parent
 FIRST = ("inference", "onnx_runtime", "memory", "training_step")  # the others follow by name
-# this script, an estimate, an hour of work, and two that need a model and images
-NOT_BENCHMARKS = ("results", "training_cost", "collection", "dark_spots", "variant_effect")
+# this script, see `gpu_part`, an estimate, an hour of work, and three that need a model or images
+NOT_BENCHMARKS = ("results", "gpu", "training_cost", "collection", "dark_spots", "flicker", "variant_effect")
 TIMEOUT = 600  # seconds for one benchmark
 GPU_TIMEOUT = 600  # gpu.py stops itself before
 NO_GPU = "GPU rows come from `benchmarks/gpu.py`, which has not run: it needs a GPU."
