@@ -55,7 +55,7 @@ def test_out_of_memory_suggests_a_smaller_batch(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("precision", ["fp16", "", None])
 def test_another_precision(tmp_path, precision):
-    with pytest.raises(OptionError, match=r"^precision: got .*; expected fp32 or bf16"):
+    with pytest.raises(OptionError, match=r"^precision: got .*; expected one of auto, fp32, bf16"):
         opened(tmp_path / "net_g.pth", precision=precision)
 
 
