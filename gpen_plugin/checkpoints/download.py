@@ -269,7 +269,7 @@ def _download_blocked_reason(file: WeightFile) -> str | None:
 def _download(file: WeightFile, folder: Path) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     target = folder / file.name
-    with _lock(folder):  # other ranks and runs wait here
+    with folder_lock(folder):  # other ranks and runs wait here
         if target.is_file():  # another process was faster
             return target
         _network.connect(file.url)
@@ -283,7 +283,8 @@ def _download(file: WeightFile, folder: Path) -> Path:
 
 
 @contextlib.contextmanager
-def _lock(folder: Path) -> Iterator[None]:
+def folder_lock(folder: Path) -> Iterator[None]:
+    """One process at a time, where the disk has locks."""
     lock = FileLock(folder / ".lock")
     with contextlib.suppress(OSError, NotImplementedError):  # some network disks have no locks
         lock.acquire()

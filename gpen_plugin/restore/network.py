@@ -13,7 +13,6 @@ from typing import Literal, Protocol, cast, get_args, runtime_checkable
 
 import numpy as np
 import torch
-from filelock import FileLock
 from torch import nn
 
 from gpen_plugin.archs.gpen_arch import GPEN
@@ -21,7 +20,7 @@ from gpen_plugin.archs.inference import fuse
 from gpen_plugin.archs.key_maps import PriorKind
 from gpen_plugin.archs.published_files import published_network, to_basicsr
 from gpen_plugin.checkpoints import checkpoint, metadata
-from gpen_plugin.checkpoints.download import cache_folder, find_weights, local_path
+from gpen_plugin.checkpoints.download import cache_folder, find_weights, folder_lock, local_path
 from gpen_plugin.checkpoints.metadata import Conventions, Metadata
 from gpen_plugin.config import schema
 from gpen_plugin.config.imports import import_module_of
@@ -445,11 +444,15 @@ def _exported(net: GPEN, conventions: Conventions) -> Path:
 
     stated = checkpoint.describe(net, conventions=metadata.stated(conventions), precision="fp32")
     path = cache_folder().parent / "onnx" / f"{__version__}-{metadata.digest(net.state_dict())}.onnx"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(path.with_suffix(".lock")):
-        if not path.is_file():
-            print(f"writing the network for onnxruntime to {path}", file=sys.stderr)
-            export(net, path, ExportOptions(), stated.texts())
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with folder_lock(path.parent):
+            if not path.is_file():
+                print(f"writing the network for onnxruntime to {path}", file=sys.stderr)
+                export(net, path, ExportOptions(), stated.texts())
+    except OSError as error:
+        hint = "Set XDG_CACHE_HOME to one, or choose the runtime torch."
+        raise CheckpointError(str(path), f"cannot be written ({error.strerror})", "a writable folder", hint) from error
     return path
 
 

@@ -16,9 +16,8 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 import torch
-from filelock import FileLock
 
-from gpen_plugin.checkpoints.download import cache_folder
+from gpen_plugin.checkpoints.download import cache_folder, folder_lock
 from gpen_plugin.errors import DataError
 from gpen_plugin.images.files import write_whole
 
@@ -174,9 +173,9 @@ def remember(speeds: Sequence[Speed], network: str, device: torch.device) -> lis
     A cache folder that cannot be written is no error: nothing is remembered then.
     """
     path = memory_file()
-    with contextlib.suppress(OSError, NotImplementedError, DataError):  # some network disks have no locks
+    with contextlib.suppress(OSError, DataError):
         path.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(path.with_suffix(".lock")):
+        with folder_lock(path.parent):
             new = {speed.choice for speed in speeds}
             kept = [speed for speed in recall(network, device) if speed.choice not in new]
             content = _read()

@@ -18,7 +18,7 @@ from gpen_plugin.checkpoints import checkpoint, metadata
 from gpen_plugin.checkpoints.metadata import Conventions
 from gpen_plugin.cli import restore
 from gpen_plugin.cli.restore import main, parser
-from gpen_plugin.errors import OptionError
+from gpen_plugin.errors import CheckpointError, OptionError
 from gpen_plugin.restore import benchmark, runtime
 from gpen_plugin.restore.network import open_network
 from gpen_plugin.restore.runtime import PLAIN, Choice, Speed, fastest, measure, memory_file, recall, remember
@@ -196,6 +196,16 @@ def test_onnxruntime_gives_the_faces_of_pytorch(weights, capsys):
     assert capsys.readouterr().err.count("writing the network for onnxruntime to") == 1
     open_network(weights, device="cpu", runtime="onnxruntime")
     assert "writing" not in capsys.readouterr().err
+
+
+@needs_onnx
+def test_cache_without_room_for_the_onnx_file(weights):
+    memory_file().parent.parent.mkdir(parents=True, exist_ok=True)
+    memory_file().parent.write_text("a file, not a folder")
+    with pytest.raises(
+        CheckpointError, match=r"cannot be written \(.*\); expected a writable folder. Set XDG_CACHE_HOME"
+    ):
+        open_network(weights, device="cpu", runtime="onnxruntime")
 
 
 @needs_onnx
