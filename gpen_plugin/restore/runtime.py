@@ -28,6 +28,7 @@ LARGEST_KEPT, MOST_KEPT = 32 << 20, 256 << 20  # bytes of one tensor, the most t
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of malloc.h
 _DRAWN_FACE = Path(__file__).with_name("drawn_face.png")  # render_face(0, 64) of datasets_prep/synthetic_faces.py
 _PACKAGES = ("torch", "onnxruntime", "onnxruntime-gpu", "onnxruntime-openvino", "onnxruntime-directml")
+_PACKAGES += ("onnx", "onnxslim")  # without them the file for onnxruntime cannot be written
 
 Restore = Callable[[Sequence[np.ndarray]], list[np.ndarray]]  # a `FaceNetwork`
 
@@ -143,10 +144,10 @@ def gain_of_bf16(device: torch.device) -> float:
         return 0.0
     seconds = {}
     for dtype in (torch.float32, torch.bfloat16):
-        x, weight = torch.ones(1, 128, 64, 64), torch.ones(128, 128, 3, 3)  # 1.2 GFLOP
+        x, weight = torch.ones(1, 128, 32, 32), torch.ones(128, 128, 3, 3)  # 0.3 GFLOP
         x, weight = (each.to(device, dtype, memory_format=torch.channels_last) for each in (x, weight))
         try:
-            seconds[dtype] = min(_seconds_of(torch.nn.functional.conv2d, x, weight) for _ in range(4))
+            seconds[dtype] = min(_seconds_of(torch.nn.functional.conv2d, x, weight) for _ in range(3))
         except (RuntimeError, NotImplementedError):  # a device without this precision
             return 0.0
     return seconds[torch.float32] / seconds[torch.bfloat16]

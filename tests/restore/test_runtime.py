@@ -96,6 +96,14 @@ def test_measurements_hold_for_one_machine_and_one_network(monkeypatch):
     assert fastest(Choice("auto", "fp32"), "net", CPU, refuse) == PLAIN
 
 
+def test_measurements_are_forgotten_without_what_writes_the_onnx_file(monkeypatch):
+    monkeypatch.setattr(runtime, "_version", lambda package: "1")
+    remember([speed(PLAIN, 3), speed(ONNX, 2)], "net", CPU)
+    assert fastest(Choice("auto", "fp32"), "net", CPU, refuse) == ONNX
+    monkeypatch.setattr(runtime, "_version", lambda package: "" if package == "onnx" else "1")
+    assert fastest(Choice("auto", "fp32"), "net", CPU, refuse) == PLAIN
+
+
 def test_new_measurements_replace_those_of_the_same_choice():
     remember([speed(PLAIN, 3), speed(ONNX, 2)], "net", CPU)
     remember([speed(ONNX, 4)], "net", CPU)
