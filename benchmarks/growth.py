@@ -7,7 +7,6 @@ time that the system takes, page faults, the rate of arithmetic.
 """
 
 import argparse
-import ctypes
 import io
 import math
 import os
@@ -30,6 +29,7 @@ from measure import Plot, clock, flop_of, parser, report
 from memory import network, weights, working_set
 
 from gpen_plugin.archs.layers import channels_of
+from gpen_plugin.ops.memory import keep_freed_memory
 
 SIZES = (64, 128, 256, 512, 1024)
 BATCHES = (1, 2, 4, 8, 16)
@@ -72,16 +72,16 @@ def bend(x: Sequence[float], y: Sequence[float]) -> int:
     return max(range(1, len(slopes)), key=lambda i: abs(slopes[i] - slopes[i - 1]))
 
 
-def keep_freed_memory() -> None:
-    """From here on glibc maps no buffer of its own for what is large, and gives nothing back."""
-    mallopt = ctypes.CDLL(None).mallopt
-    mallopt(-4, 0)  # M_MMAP_MAX
-    mallopt(-1, -1)  # M_TRIM_THRESHOLD
-
-
 def latency(options: argparse.Namespace) -> Plot:
-    """Seconds of one face over its resolution, and what it is that bends the curve."""
+    """Seconds of one face over its resolution, and what it is that bends the curve.
+
+    From here on the process keeps the memory that it frees, as the commands do.
+    """
     costs, flops, slow = {REFERENCE: [], FUSED: []}, [], False
+    if options.device == "cpu":
+        lq = torch.rand(1, 3, SIZES[-1], SIZES[-1]) * 2 - 1
+        returned = cost(arms(network(SIZES[-1]), lq)[FUSED], options.device, options.rounds)
+        keep_freed_memory()
     for size in SIZES:
         lq = torch.rand(1, 3, size, size, device=options.device) * 2 - 1
         both = arms(network(size).to(options.device), lq)
@@ -94,8 +94,7 @@ def latency(options: argparse.Namespace) -> Plot:
     file = plot_curves("latency", "One face, fp32", ("resolution (px)", SIZES), "latency (s)", seconds)
     line = _rates_line(seconds[FUSED], flops)
     if options.device == "cpu":
-        keep_freed_memory()
-        line += _mapping_line(costs[FUSED], cost(both[FUSED], options.device, options.rounds))
+        line += _mapping_line(returned, costs[FUSED][-1])
     return Plot(file, line)
 
 
@@ -117,13 +116,12 @@ def _factors(y: Sequence[float]) -> str:
     return f"{', '.join(most)} and {last}"
 
 
-def _mapping_line(costs: Sequence[Cost], kept: Cost) -> str:
-    """What fresh memory costs; `kept` is the last of `costs` where the process keeps what it frees."""
-    first, last = costs[0], costs[-1]
+def _mapping_line(returned: Cost, kept: Cost) -> str:
+    """What fresh memory costs at the largest size: where what is freed goes back to the system, and where it stays."""
     return (
-        f" Memory that is mapped afresh: at {SIZES[-1]} px the system takes {last.system:.0%} of the CPU's time "
-        f"({first.system:.0%} at {SIZES[0]} px), with {last.faults:,.0f} page faults a call; where the process keeps "
-        f"what it frees, there are {kept.faults:,.0f}, and a call takes {kept.seconds / last.seconds:.2f} of the time."
+        f" All this keeps freed memory, as the commands do. Where it goes back to the system, {SIZES[-1]} px takes "
+        f"{returned.seconds / kept.seconds:.2f} times as long: {returned.system:.0%} of the CPU's time is the system's "
+        f"({kept.system:.0%} if kept), with {returned.faults:,.0f} page faults a call ({kept.faults:,.0f})."
     )
 
 
@@ -138,17 +136,15 @@ def batches(options: argparse.Namespace) -> Plot:
     file = plot_curves(
         "batch", "GPEN 256 px, released width, fp32, fused", axis, "faces per second", {FUSED: rates}, log2="x"
     )
-    best, last = max(range(len(BATCHES)), key=rates.__getitem__), len(BATCHES) - 1
+    best = max(range(len(BATCHES)), key=rates.__getitem__)
     rates_text = ", ".join(f"{rate:.2f} at {batch}" for rate, batch in zip(rates, BATCHES, strict=True))
     line = f"Faces a second: {rates_text}; most at {BATCHES[best]}."
-    if options.device == "cpu":
-        largest = channels_of(256, 1, 0.5) * 2 * 256**2 * 4 / MIB  # features and noise of the last block, float32
-        shares = [f"{costs[i].system:.0%} at {BATCHES[i]}" for i in dict.fromkeys((0, best, last))]
-        line += (
-            f" The largest features take {largest:.0f} MiB a face, and glibc maps a buffer beyond 32 MiB afresh each "
-            f"time: the system takes {', '.join(shares)} of the CPU's time, with {costs[0].faults:,.0f} page faults a "
-            f"face at 1 and {costs[last].faults / BATCHES[last]:,.0f} at {BATCHES[last]}."
-        )
+    largest = channels_of(256, 1, 0.5) * 2 * 256**2 * 4 / MIB  # features and noise of the last block, float32
+    line += (
+        f" A batch reads the {weights(net) / MIB:.0f} MiB of weights once for all its faces; the largest features "
+        f"take {largest:.0f} MiB a face. The system takes {costs[0].system:.0%} of the CPU's time at {BATCHES[0]} and "
+        f"{costs[-1].system:.0%} at {BATCHES[-1]}."
+    )
     return Plot(file, line)
 
 
@@ -241,11 +237,11 @@ def plot_curves(
 
 
 def main() -> None:
-    """Measure, plot and report; latency is last, because it changes how this process allocates memory."""
+    """Measure, plot and report. Latency changes how this process allocates memory, so workers come before it."""
     options = parser(__doc__, rounds=2).parse_args()
     torch.set_num_threads(options.threads)
-    plots = [workers(), memory(options), batches(options), latency(options)]
-    report("How cost grows", (), options, plots=plots[::-1])
+    from_workers, of_memory = workers(), memory(options)
+    report("How cost grows", (), options, plots=[latency(options), batches(options), of_memory, from_workers])
 
 
 if __name__ == "__main__":

@@ -26,7 +26,8 @@ from measure import (
 from gpen_plugin.archs.gpen_arch import GPEN
 from gpen_plugin.archs.inference import fuse
 from gpen_plugin.ops import force_implementation
-from gpen_plugin.restore.runtime import MIN_GAIN, gain_of_bf16, keep_freed_memory
+from gpen_plugin.ops.memory import keep_freed_memory
+from gpen_plugin.restore.runtime import MIN_GAIN, gain_of_bf16
 
 RELEASED = {  # the widths of the released files
     256: {"channel_multiplier": 1, "narrow": 0.5},
@@ -198,11 +199,12 @@ LEFT_OUT = (  # measured once each, on 2026-11-23, on two cores with AVX-512
     "times as fast as oneDNN at 32 px and 1024 channels, 1.8 at 64 px, 1.7 at 128 px, 1.4 at 256 px, 0.84 at 512 "
     "px; in all, by estimate, an eighth of the 512 px network's time, for weights four times as large, differences "
     "of 6e-6 to 9e-6 of the range in each convolution, and a file that ONNX Runtime would have to run more slowly",
-    "keeping freed maps above 32 MiB, too (glibc's mmap_max=0): gpen-restore with eight aligned faces of 512 px went "
-    "from 34.5 and 34.0 s to 34.5 and 31.4 s, with 19 and 26 % more memory (2026-11-30, two cores with AVX2)",
     "weights packed beforehand by PyTorch's private oneDNN operators: the six convolutions of 8 to 32 px of the 256 px "
     "network took 81 instead of 98 ms on one thread, the larger ones as long as before (2026-11-30, AVX2)",
-    "batches on a CPU: large maps are mapped page by page, so that a batch of 8 takes longer than its faces in turn",
+    "huge pages (PyTorch's THP_MEM_ALLOC_ENABLE) on top of kept memory: 512 px took 676 and 689 ms with them, 685 and "
+    "699 without, for up to 280 MiB more (2026-11-30, two cores with AVX-512)",
+    "batches on a CPU, a part of the faces for each thread: eight faces of the 256 px network took 9 % less time, but "
+    "the bits of a face depended on the number of threads and on the other faces (2026-11-30, two cores with AVX-512)",
 )
 
 

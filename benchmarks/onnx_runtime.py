@@ -23,8 +23,8 @@ from gpen_plugin.export.exporter import FileNetwork, export, suppress_warnings
 from gpen_plugin.export.options import ExportOptions
 from gpen_plugin.nets.loading import OnnxNetwork
 from gpen_plugin.ops import force_implementation
+from gpen_plugin.ops.memory import keep_freed_memory
 from gpen_plugin.restore.network import load
-from gpen_plugin.restore.runtime import keep_freed_memory
 
 FIELD = "the field's file"
 TOLERANCES = {"cpu": 1e-4, "cuda": 1e-2}  # of the range: on a GPU, onnxruntime convolves in TF32

@@ -307,5 +307,6 @@ def conv2d(
 
 def memory_format_of(x: torch.Tensor) -> torch.memory_format:
     """``channels_last`` or ``contiguous_format``, for a tensor of four dimensions."""
+    x = x[:1]  # an expanded batch, such as that of the learned constant, is contiguous in neither
     last = x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous()
     return torch.channels_last if last else torch.contiguous_format

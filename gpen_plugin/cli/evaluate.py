@@ -76,7 +76,9 @@ def _evaluate(arguments: argparse.Namespace, files: Sequence[Mapping]) -> int:
     from gpen_plugin.evaluate.distributed import Ranks
     from gpen_plugin.evaluate.options import EvaluationOptions
     from gpen_plugin.evaluate.run import evaluate
+    from gpen_plugin.ops.memory import keep_freed_memory
 
+    keep_freed_memory()
     if arguments.weights_dir:
         add_search_dir(arguments.weights_dir)
     all_options = [EvaluationOptions.from_mapping(file) for file in files]

@@ -92,8 +92,8 @@ def benchmark(arguments: argparse.Namespace) -> int:
     import torch
 
     from gpen_plugin.checkpoints import download
+    from gpen_plugin.ops.memory import keep_freed_memory
     from gpen_plugin.restore.benchmark import benchmark
-    from gpen_plugin.restore.runtime import keep_freed_memory
     from gpen_plugin.restore.tasks import get_task
 
     keep_freed_memory()
@@ -385,8 +385,8 @@ def open_runner(
     import torch
 
     from gpen_plugin.checkpoints import download
+    from gpen_plugin.ops.memory import keep_freed_memory
     from gpen_plugin.restore.batch import Runner
-    from gpen_plugin.restore.runtime import keep_freed_memory
 
     keep_freed_memory()
     if threads is not None:

@@ -127,9 +127,12 @@ class Page:
 
     def restore(self, path: str) -> Upload:
         """Read a photograph and restore all of its faces. GPENError if it cannot be read."""
+        from gpen_plugin.ops.memory import return_freed_memory  # imports PyTorch
+
         photograph = read_photograph(path)
         with self._lock:
             faces = self._restorer.restore(photograph).faces
+            return_freed_memory()
         faces = sorted(faces, key=lambda face: horizontal_center(face.detected))
         folder = Path(tempfile.mkdtemp(dir=self._folder))
         return Upload(Path(path).name, Path(path).read_bytes(), photograph, faces, folder)
@@ -339,8 +342,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         os.environ["GRADIO_TEMP_DIR"] = folder  # for uploads and results; deleted at the end
         _gradio()  # fail before the slow import of PyTorch
 
-        from gpen_plugin.restore.restorer import Restorer  # imports PyTorch
-        from gpen_plugin.restore.runtime import keep_freed_memory
+        from gpen_plugin.ops.memory import keep_freed_memory  # imports PyTorch
+        from gpen_plugin.restore.restorer import Restorer
 
         keep_freed_memory()
         restorer = Restorer(

@@ -44,6 +44,7 @@ from gpen_plugin.models.monitors import DataWaitMonitor, IterationProfiler, peak
 from gpen_plugin.models.train_state import Change, changes_between, load_optimizers, recorded_options
 from gpen_plugin.models.validation import ImageNames, Images, MetricSums, compute_metrics, image_path
 from gpen_plugin.nets.vgg import vgg19_of
+from gpen_plugin.ops.memory import keep_freed_memory
 
 STREAMS = (
     "generator",
@@ -194,6 +195,8 @@ class AdversarialModel(SRModel):
         if opt["is_train"] and self.settings.deterministic:
             use_deterministic_algorithms()
         super().__init__(opt)
+        if self.device.type == "cpu":
+            keep_freed_memory()
         self.step_rng = StepRNG(opt["manual_seed"] or 0, opt["rank"], opt["world_size"], self.device)
         if not self.is_train and not opt["path"].get("pretrain_network_g"):
             get_root_logger().warning("path:pretrain_network_g names no weights: the network is untrained.")

@@ -1,7 +1,6 @@
 """The fastest runtime and precision of a network on this machine: measured, and remembered in the cache folder."""
 
 import contextlib
-import ctypes
 import json
 import platform
 import re
@@ -24,8 +23,6 @@ from gpen_plugin.images.files import write_whole
 MAX_RMS = 0.01  # of bfloat16 that is chosen by itself, as a fraction of the output's standard deviation
 MIN_GAIN = 1.1  # of a convolution in bfloat16 over float32; below it, bfloat16 is not worth its error
 ROUNDS = 3
-LARGEST_KEPT, MOST_KEPT = 32 << 20, 256 << 20  # bytes of one tensor, the most that glibc allows, and of all together
-_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of malloc.h
 _DRAWN_FACE = Path(__file__).with_name("drawn_face.png")  # render_face(0, 64) of datasets_prep/synthetic_faces.py
 _PACKAGES = ("torch", "onnxruntime", "onnxruntime-gpu", "onnxruntime-openvino", "onnxruntime-directml")
 _PACKAGES += ("onnx", "onnxslim")  # without them the file for onnxruntime cannot be written
@@ -86,19 +83,6 @@ def fastest(
     if fitting:
         return min(fitting, key=lambda speed: speed.seconds + speed.batch_seconds).choice
     return Choice(*(plain if one == "auto" else one for one, plain in zip(wanted, PLAIN, strict=True)))
-
-
-def keep_freed_memory() -> None:
-    """Let glibc keep what PyTorch frees on a CPU, for the whole process: for commands, not for libraries.
-
-    By itself, glibc returns large features to the system after each layer, and the system maps and clears new memory
-    for the next one.
-    """
-    if platform.libc_ver()[0] != "glibc":
-        return
-    mallopt = ctypes.CDLL(None).mallopt
-    for option, size in ((_M_MMAP_THRESHOLD, LARGEST_KEPT), (_M_TRIM_THRESHOLD, MOST_KEPT)):
-        mallopt(option, size)
 
 
 def _compared(speeds: Sequence[Speed]) -> bool:

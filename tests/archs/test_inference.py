@@ -9,7 +9,7 @@ from torch.utils._pytree import tree_map
 
 from gpen_plugin.archs.gan_prior_arch import GANBlock, GPENPrior
 from gpen_plugin.archs.gpen_arch import GPEN
-from gpen_plugin.archs.inference import fuse
+from gpen_plugin.archs.inference import FusedConv2d, FusedStyledConv, FusedToRGB, fuse, memory_format_of
 from gpen_plugin.archs.psp_arch import PSP
 from gpen_plugin.ops import force_implementation
 
@@ -50,6 +50,21 @@ def test_matches_the_reference(kind):
         assert bound < 1e-4 * expected.abs().max()
         for traceable in (False, True):
             assert (fuse(net, traceable=traceable)(*given) - expected).abs().max() <= bound, (batch, traceable)
+
+
+@pytest.mark.parametrize("batch", [1, 2])
+def test_features_stay_channels_last(batch):
+    """Every convolution would have to copy features of another layout."""
+    net = fuse(built(KINDS["GPEN concat"]).eval().to(memory_format=torch.channels_last))
+    layouts = {}
+    for name, module in net.named_modules():
+        if isinstance(module, (FusedConv2d, FusedStyledConv, FusedToRGB)):
+            module.register_forward_hook(
+                lambda module, given, result, name=name: layouts.update({name: memory_format_of(result)})
+            )
+    net(torch.zeros(batch, 3, net.out_size, net.out_size).contiguous(memory_format=torch.channels_last))
+    assert len(layouts) > 10
+    assert set(layouts.values()) == {torch.channels_last}, layouts
 
 
 def test_traceable_form_concatenates_only_before_upsampling(monkeypatch):

@@ -1,10 +1,6 @@
 """Runtime and precision by measurement: what is measured, remembered and chosen."""
 
 import json
-import os
-import platform
-import subprocess
-import sys
 from importlib.util import find_spec
 
 import numpy as np
@@ -124,36 +120,6 @@ def test_cache_that_cannot_be_written_is_no_error(tmp_path):
     memory_file().parent.write_text("a file, not a folder")
     assert remember([speed(PLAIN, 3)], "net", CPU) == [speed(PLAIN, 3)]
     assert recall("net", CPU) == []
-
-
-COUNT_FAULTS = """
-import resource, torch
-from gpen_plugin.restore.runtime import keep_freed_memory
-
-def faults():
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-    for _ in range(20):
-        torch.ones(4 << 20)
-    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
-
-print(faults())
-keep_freed_memory()
-faults()
-print(faults())
-"""
-
-
-@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="of glibc")
-def test_freed_memory_is_kept():
-    """Page faults of 20 tensors of 16 MiB in turn: each has 4096 pages.
-
-    By itself, glibc adapts its threshold, so the test sets one above which memory is returned each time.
-    """
-    environment = os.environ | {"MALLOC_MMAP_THRESHOLD_": "131072"}
-    command = [sys.executable, "-c", COUNT_FAULTS]
-    result = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
-    before, after = map(int, result.stdout.split())
-    assert after < before / 10
 
 
 def test_gain_of_bf16_is_a_ratio_of_times(monkeypatch):
