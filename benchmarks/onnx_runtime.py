@@ -1,4 +1,4 @@
-"""The exported ONNX file in onnxruntime, against an ONNX file as the field has it, our fast path and the reference.
+"""The exported ONNX file in onnxruntime, our fast path, the reference, and an ONNX file as the field has it.
 
     python benchmarks/onnx_runtime.py --threads 2
     python benchmarks/onnx_runtime.py --provider openvino --model GPEN-Faces-256
@@ -28,7 +28,8 @@ from gpen_plugin.restore.network import load
 
 FIELD = "the field's file"
 TOLERANCES = {"cpu": 1e-4, "cuda": 1e-2}  # of the range: on a GPU, onnxruntime convolves in TF32
-TARGETS = {FIELD: None, FUSED: 1, REFERENCE: None}
+EXPORTED = "onnxruntime"  # with the file that gpen-export writes
+PAIRS = ((FIELD, EXPORTED, None), (EXPORTED, FUSED, 1), (REFERENCE, EXPORTED, None))  # baseline, ours, wanted ratio
 LEFT_OUT = (
     "ONNX: the convolutions' kernels scaled by the styles, in place of the features. It ran slower at 256 px: "
     "onnxruntime arranges constant kernels for the processor when it opens a file, and cannot with others.",
@@ -46,36 +47,32 @@ def export_as_the_field(net: GPEN, path: Path) -> Path:
 
 
 def face(what: str, net: GPEN, options: argparse.Namespace, folder: Path) -> list[Comparison]:
-    """One face in the file that gpen-export writes, with as many threads as PyTorch has, against the other ways."""
+    """One face, with as many threads in onnxruntime as in PyTorch: each of `PAIRS`."""
     device = torch.device(options.device)
-    paths = {FUSED: export(net, folder / "model.onnx", ExportOptions(), {}).path}
-    paths[FIELD] = export_as_the_field(net, folder / "field.onnx")
+    files = {EXPORTED: export(net, folder / "model.onnx", ExportOptions(), {}).path}
+    files[FIELD] = export_as_the_field(net, folder / "field.onnx")
     lq = torch.rand(1, 3, net.in_size, net.in_size) * 2 - 1
     given = lq.numpy()
 
-    def runner(path: Path) -> tuple[str, Callable[[], torch.Tensor]]:
-        file = OnnxNetwork(path, device, options.provider)
-        return f"ONNX Runtime, on its provider {file.provider}", lambda: torch.from_numpy(*file(given).values())
+    def runner(name: str) -> tuple[str, Callable[[], torch.Tensor]]:
+        file = OnnxNetwork(files[name], device, options.provider)
+        return f"{name}, on its provider {file.provider}", lambda: torch.from_numpy(*file(given).values())
 
-    ours = runner(paths[FUSED])
     in_torch = arms(net.to(device), lq.to(device))
-    baselines = {
-        FIELD: (f"{FIELD} there", runner(paths[FIELD])[1]),
-        **{name: (name, in_torch[name]) for name in in_torch},
-    }
-    result = ours[1]()
+    arm = {name: runner(name) for name in files} | {name: (name, call) for name, call in in_torch.items()}
+    results = {name: call().cpu() for name, (_, call) in arm.items()}
     return [
         compare(
-            f"{what}, fp32, against {against}",
-            baselines[against],
-            ours,
+            f"{what}, fp32: {ours} against {base}",
+            arm[base],
+            arm[ours],
             rounds=options.rounds,
             device=options.device,
             target=target,
             flop=flop_of(in_torch[FUSED]),
-            error=check_close(baselines[against][1]().cpu(), result, TOLERANCES[options.device]),
+            error=check_close(results[base], results[ours], TOLERANCES[options.device]),
         )
-        for against, target in TARGETS.items()
+        for base, ours, target in PAIRS
     ]
 
 
@@ -84,14 +81,12 @@ def rows(options: argparse.Namespace) -> list[Comparison]:
     try:
         ExportOptions().check_packages()
     except MissingFileError as error:
-        return [not_measured("GPEN in onnxruntime", str(error), target=TARGETS[FUSED])]
+        return [not_measured("GPEN in onnxruntime", str(error))]
     if options.model is None:
         sizes = [options.size] if options.size else RELEASED
-        networks = (
-            (f"GPEN {size} px in onnxruntime", lambda size=size: network(size, options.narrow)) for size in sizes
-        )
+        networks = ((f"GPEN {size} px", lambda size=size: network(size, options.narrow)) for size in sizes)
     else:
-        networks = [(f"{options.model} in onnxruntime", lambda: load(options.model).requires_grad_(False))]
+        networks = [(options.model, lambda: load(options.model).requires_grad_(False))]
     with tempfile.TemporaryDirectory() as folder:
         return [row for what, build in networks for row in face(what, build(), options, Path(folder))]
 
