@@ -38,11 +38,11 @@ INDICES = [SampleIndex(i % COUNT, 0, i) for i in range(PAIRS)]
 ORDINARY = f"PNG, Eq. 4 in float32 with a dense kernel of {KERNEL_SIZE} px"
 
 
-def data_set(root: Path) -> GPENDegradationDataset:
+def data_set(root: Path, **options: object) -> GPENDegradationDataset:
     """Ours, with the paper's ranges."""
     backend = {"type": "lmdb" if root.suffix == ".lmdb" else "disk"}
     names = {"name": "faces", "type": "GPENDegradationDataset", "phase": "train", "dataroot_gt": str(root)}
-    return GPENDegradationDataset({**names, "io_backend": backend, "out_size": SIZE, "use_hflip": True})
+    return GPENDegradationDataset({**names, "io_backend": backend, "out_size": SIZE, "use_hflip": True, **options})
 
 
 def ordinary_pair(index: SampleIndex) -> dict:
@@ -122,15 +122,16 @@ def against_ordinary(root: Path, what: str, options: argparse.Namespace, target:
     )
 
 
-def throughput(workers: int, seconds: float) -> float:
-    """Images per second through torch's `DataLoader`.
+def throughput(workers: int, seconds: float, **options: object) -> float:
+    """Pairs per second through torch's `DataLoader`.
 
     Args:
         workers: processes that make pairs; with 0 the caller's own does.
         seconds: how long to count, after the workers have started.
+        options: of the data set.
     """
     endless = (SampleIndex(i % COUNT, 0, i) for i in itertools.count())
-    batches = iter(DataLoader(data_set(lmdb_folder("bmp")), BATCH, sampler=endless, num_workers=workers))
+    batches = iter(DataLoader(data_set(lmdb_folder("bmp"), **options), BATCH, sampler=endless, num_workers=workers))
     for _ in range(1 + 3 * workers):  # the workers have started, and what they had made ahead is used up
         next(batches)
     begun, images = time.perf_counter(), 0

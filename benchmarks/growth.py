@@ -34,6 +34,7 @@ from gpen_plugin.ops.memory import keep_freed_memory
 SIZES = (64, 128, 256, 512, 1024)
 BATCHES = (1, 2, 4, 8, 16)
 WORKERS = (0, 1, 2, 4)
+STEP = 0.1  # seconds of a training step on a GPU
 SMALLEST = 16  # pixels; features weigh nothing there
 PATIENCE = 2.0  # seconds: a slower call of the reference is not measured at the next size
 MIB = 2**20
@@ -149,26 +150,35 @@ def batches(options: argparse.Namespace) -> Plot:
 
 
 def workers(seconds: float = 3.0) -> Plot:
-    """Degraded faces per second over the workers of torch's loader, and how many cores they kept busy."""
+    """Training pairs per second over the workers of torch's loader, and how many cores they kept busy."""
     cv2.setNumThreads(1)  # in this process; workers have it from here
     lmdb_folder("bmp")  # made before any clock runs
-    rates, busy = [], []
+    rates, busy = {"float32": [], "uint8": []}, []
     for number in WORKERS:
         begun, before = time.perf_counter(), _cpu_seconds()
-        rates.append(throughput(number, seconds))
+        rates["float32"].append(throughput(number, seconds))
         busy.append((_cpu_seconds() - before) / (time.perf_counter() - begun))
+        rates["uint8"].append(throughput(number, seconds, uint8=True))
     axis = ("workers", WORKERS)
-    file = plot_curves("workers", "Degradation at 512 px", axis, "images per second", {"images": rates}, log2="")
-    rates_text = ", ".join(f"{rate:.0f} with {number}" for number, rate in zip(WORKERS, rates, strict=True))
-    best = max(range(len(WORKERS)), key=rates.__getitem__)
+    file = plot_curves("workers", f"Training pairs of {SIZE} px, Eq. 4", axis, "pairs per second", rates, log2="")
     cores = ", ".join(f"{used:.1f} with {number}" for used, number in zip(busy, WORKERS, strict=True))
     handed_over = BATCH * 2 * 3 * SIZE**2 * 4 / MIB  # lq and gt, float32
+    one = {name: values[WORKERS.index(1)] for name, values in rates.items()}
     return Plot(
         file,
-        f"Images a second: {rates_text}; most with {WORKERS[best]} workers. Of {os.cpu_count()} cores, {cores} were "
-        f"busy, the start of the workers included: where all are, more workers share what is there. A worker hands "
-        f"over {handed_over:.0f} MiB a batch in shared memory, which the process itself need not.",
+        f"{_pairs_line('float32', rates['float32'])} Of {os.cpu_count()} cores, {cores} were busy, the start of the "
+        f"workers included: where all are, more workers share what is there. A worker hands over "
+        f"{handed_over:.0f} MiB per batch of {BATCH} in shared memory, which the process itself need not; with `uint8` "
+        f"it is a quarter. {_pairs_line('uint8', rates['uint8'])} For a GPU that takes {STEP:g} s per step, one worker "
+        f"makes {STEP * one['float32']:.1f} pairs a step, with `uint8` {STEP * one['uint8']:.1f}; at {2 * SIZE} px, by "
+        f"the number of pixels, {STEP * one['float32'] / 4:.1f} and {STEP * one['uint8'] / 4:.1f}.",
     )
+
+
+def _pairs_line(name: str, rates: Sequence[float]) -> str:
+    text = ", ".join(f"{rate:.0f} with {number}" for rate, number in zip(rates, WORKERS, strict=True))
+    best = max(range(len(WORKERS)), key=rates.__getitem__)
+    return f"Pairs a second, {name}: {text}; most with {WORKERS[best]} workers."
 
 
 def _cpu_seconds() -> float:
