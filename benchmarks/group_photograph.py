@@ -39,9 +39,10 @@ FILES = 2  # photographs of the whole path
 LARGEST_MEAN = 0.5  # difference of two files, of 255: JPEG rounds what differs by `ROUNDING`
 
 LEFT_OUT = (  # measured on one core with AVX-512, on 2026-11-30
-    "YuNet on tiles of 640 px, whose features fit into the cache: 17 instead of 27 ms a megapixel, but its tiles overlap "
-    "more, and would cut faces of 100 to 480 px, which have their best landmarks at this scale",
-    "bilinear reduction of photographs above 16 megapixels, before YuNet: 22 instead of 114 ms, but YuNet would see another image",
+    "YuNet on tiles of 640 px, whose features fit into the cache: 17 instead of 27 ms a megapixel, but its tiles "
+    "overlap more, and would cut faces of 100 to 480 px, which have their best landmarks at this scale",
+    "bilinear reduction of photographs above 16 megapixels, before YuNet: 22 instead of 114 ms, but YuNet would see "
+    "another image",
 )
 USUAL = "For information: the baseline of the target pastes within each face's own region, too, and is the harder one."
 
