@@ -204,7 +204,8 @@ LEFT_OUT = (  # measured once each; without a date on 2026-11-23, on two cores w
     "huge pages (PyTorch's THP_MEM_ALLOC_ENABLE) on top of kept memory: 512 px took 676 and 689 ms with them, 685 and "
     "699 without, for up to 280 MiB more (2026-11-30, two cores with AVX-512)",
     "batches on a CPU, a part of the faces for each thread: eight faces of the 256 px network took 9 % less time, but "
-    "the last bits of a face could depend on the number of threads and on the other faces (2026-11-30, two cores with AVX-512)",
+    "the last bits of a face could depend on the number of threads and on the other faces (2026-11-30, two cores with "
+    "AVX-512)",
     "torch.compile with freezing, on the traceable form: 52.4 instead of 60.0 ms at 256 px, 658 instead of 684 ms at "
     "512 px; with max-autotune, too, 46.8 instead of 55.8 ms and 661 instead of 683 ms. It compiles for 18 to 47 s in "
     "each process, needs a C++ compiler, and its code has a fixed number of threads, while gpen-restore runs each face "

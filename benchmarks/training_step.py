@@ -34,8 +34,8 @@ TARGETS = {"cpu": 2.0, "cuda": 4.0}
 KINKS = 1e-3
 LEFT_OUT = (
     "the weights' gradients of strided convolutions on contiguous features: 8 instead of 31 ms for 64 channels of "
-    "257 px, 7 instead of 9 for 128 of 129 px, 14 instead of 15 for 64 of 256 px without stride, where the features have that "
-    "layout already; in a training they would have to be copied (2026-11-30, two cores with AVX-512)",
+    "257 px, 7 instead of 9 for 128 of 129 px, 14 instead of 15 for 64 of 256 px without stride, where the features "
+    "have that layout already; in a training they would have to be copied (2026-11-30, two cores with AVX-512)",
 )
 USUAL = "The usual loop samples images and runs the discriminator anew in every step, and has torch's default Adam."
 
