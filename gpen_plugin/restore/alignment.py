@@ -182,14 +182,17 @@ def resample(values: np.ndarray, matrix: np.ndarray, size: tuple[int, int]) -> n
     unit = region.astype(np.float32) / np.float32(WHITE[values.dtype])
     finer = max(1, math.ceil(1 / scale_of(matrix) - 1e-6))
     width, height = size
-    warped = cv2.warpAffine(
-        unit,
-        scale_affine(matrix, target=finer),
-        (width * finer, height * finer),
-        flags=cv2.INTER_CUBIC,
-        borderMode=cv2.BORDER_REFLECT,
-    )
+    warped = _warp_cubic(unit, scale_affine(matrix, target=finer), (width * finer, height * finer))
     return warped if finer == 1 else cv2.resize(warped, (width, height), interpolation=cv2.INTER_AREA)
+
+
+def _warp_cubic(image: np.ndarray, matrix: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Channel by channel, for which OpenCV needs less time than for three at once."""
+    planes = [
+        cv2.warpAffine(plane, matrix, size, flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REFLECT)
+        for plane in cv2.split(image)
+    ]
+    return planes[0] if len(planes) == 1 else cv2.merge(planes)
 
 
 def warp_bbox(

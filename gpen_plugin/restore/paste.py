@@ -50,7 +50,7 @@ MIN_FADE, MAX_FADE = 0.15, 0.3  # width of the fade of a soft mask, of half the 
 ROUNDNESS = 4  # exponent: 2 is an ellipse, many are a square
 DETAIL_RADIUS = 0.05  # of the side: window in which the kept detail is measured; 0.02 to 0.1 work as well
 MIN_DETAIL_ENERGY = 1e-8  # squared value, below which no detail can be measured
-BAND_ROWS = 1024  # rows at once, which limits the memory of a huge face
+BAND_ROWS = 64  # rows at once: they fit into the cache, and a huge face needs little memory
 
 Region = tuple[slice, slice]
 """Rows and columns of the canvas."""
@@ -267,9 +267,12 @@ def paste(
         size = region.shape[1::-1]
         back = invert_affine(translate_affine(finer, rows, columns))
         weight = np.float32(alpha) * cv2.warpAffine(mask, invert_affine(translate_affine(cover, rows, columns)), size)
-        new = resample(change, back, size) + resample(kept, back, size)[..., None] * region
-        region += weight[..., None] * (new - region)
-        canvas[rows, columns] = np.rint(region.clip(0, 1) * white)
+        new = resample(kept, back, size)[..., None] * region
+        new += resample(change, back, size)
+        new -= region
+        new *= weight[..., None]
+        region += new
+        canvas[rows, columns] = np.rint(region.clip(0, 1, out=region) * white)
 
 
 def coverage(size: tuple[int, int], pieces: Sequence[Piece], alpha: float = 1.0) -> np.ndarray:
