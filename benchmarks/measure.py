@@ -8,11 +8,13 @@ import contextlib
 import functools
 import gc
 import math
+import multiprocessing
 import os
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 import torch
@@ -31,6 +33,7 @@ __all__ = [
     "clock",
     "compare",
     "flop_of",
+    "in_another_process",
     "not_measured",
     "parser",
     "peak_flop",
@@ -95,6 +98,40 @@ def compare(
         memory=memory,
         note=note,
     )
+
+
+@contextlib.contextmanager
+def in_another_process(build: Callable[..., Callable[[], object]], *arguments: object) -> Iterator[Callable[[], None]]:
+    """A call that runs `build(*arguments)()` in a process of its own, whose memory is as glibc has it by itself.
+
+    A process that has kept freed memory once has it for all calls. `build` runs there once, and is of a module.
+    """
+    context = multiprocessing.get_context("spawn")
+    here, there = context.Pipe()
+    process = context.Process(target=_serve, args=(there, torch.get_num_threads(), build, arguments), daemon=True)
+    process.start()
+    there.close()
+
+    def call() -> None:
+        here.send(None)
+        here.recv()
+
+    try:
+        here.recv()  # EOFError if `build` failed, whose error is on the screen
+        yield call
+    finally:
+        here.close()  # ends the process
+        process.join()
+
+
+def _serve(connection: Connection, threads: int, build: Callable, arguments: Sequence[object]) -> None:
+    torch.set_num_threads(threads)
+    call = build(*arguments)
+    with contextlib.suppress(EOFError):
+        while True:
+            connection.send(None)
+            connection.recv()
+            call()
 
 
 def not_measured(what: str, why: str, *, target: float | None = None, limit: float | None = None) -> Comparison:

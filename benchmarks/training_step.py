@@ -18,10 +18,11 @@ from pathlib import Path
 
 import torch
 import yaml
-from measure import DTYPES, Comparison, check_close, compare, flop_of, parser, peak_memory, report
+from measure import DTYPES, Comparison, check_close, compare, flop_of, in_another_process, parser, peak_memory, report
 from torch.nn import functional as F
 
 from gpen_plugin.losses import r1_penalty
+from gpen_plugin.models import adversarial_model
 from gpen_plugin.models.gan_steps import Part
 from gpen_plugin.models.gpen_model import GPENModel
 from gpen_plugin.ops import force_implementation
@@ -177,7 +178,11 @@ def comparisons(setting: Setting, options: argparse.Namespace) -> list[Compariso
     error = f"in fp32, gradients of G and D: {errors[0]}; their squares: {errors[1]}"
     what, operations = f"{setting.what}, batch of {len(model.gt)}", arithmetic(model)
     in_precision(model, precision)
-    with searched_kernels():
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(searched_kernels())
+        baselines = iteration_of(plain)
+        if device == "cpu":  # as other programs run it
+            baselines = [stack.enter_context(in_another_process(usual_step, size, setting.narrow, i)) for i in (0, 1)]
         rows = [
             compare(
                 f"{what}: {name}",
@@ -190,7 +195,7 @@ def comparisons(setting: Setting, options: argparse.Namespace) -> list[Compariso
             )
             for name, base, own, flop in zip(
                 ("an iteration without R1", "R1"),
-                iteration_of(plain),
+                baselines,
                 iteration_of(model),
                 operations,
                 strict=True,
@@ -198,6 +203,12 @@ def comparisons(setting: Setting, options: argparse.Namespace) -> list[Compariso
         ]
     whole = averaged(what, *rows, model.settings.net_d_reg_every)
     return [replace(whole, target=setting.target, error=error, note=USUAL), *rows]
+
+
+def usual_step(size: int, narrow: float | None, which: int) -> Callable[[], None]:
+    """One of `iteration_of` the usual loop, in a process that does not keep freed memory."""
+    adversarial_model.keep_freed_memory = lambda: None  # `GPENModel`, of which the loop has its networks, would
+    return iteration_of(PlainTraining(model_of(size, "cpu", narrow)))[which]
 
 
 @contextlib.contextmanager
