@@ -43,9 +43,10 @@ HOW_TO_READ = (
     "machine slows both. The ratio is the baseline's time divided by ours, the median over the rounds. Times are "
     "medians, with the fastest and the slowest round in parentheses. Peak memory is the growth of the resident peak of "
     "a separate process; on a GPU, the allocator's peak. A multiply-add counts as two operations; the measured peak is "
-    "that of a large 3x3 convolution in the same run. On a CPU, the commands keep the memory that they free, and so does "
-    '"fused"; the reference of one face and of a training step runs in a process that returns it to the system, as glibc '
-    "does by itself, if the row does not say otherwise. Timed GPU convolutions of float32 use TF32, PyTorch's default."
+    "that of a large 3x3 convolution in the same run. On a CPU, the commands keep the memory that they free, and so "
+    'does "fused"; the reference of one face and of a training step runs in a process that returns it to the system, '
+    "as glibc does by itself, if the row does not say otherwise. Timed GPU convolutions of float32 use TF32, PyTorch's "
+    "default."
 )
 HEADINGS = ("what", "baseline", "ours", "ratio", "target", "memory", "rate")
 
