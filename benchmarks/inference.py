@@ -218,10 +218,10 @@ LEFT_OUT = (  # measured once each; without a date on 2026-11-23, on two cores w
     "batches on a CPU, a part of the faces for each thread: eight faces of the 256 px network took 9 % less time, but "
     "the last bits of a face could depend on the number of threads and on the other faces (2026-11-30, two cores with "
     "AVX-512)",
-    "torch.compile with freezing, on the traceable form: 52.4 instead of 60.0 ms at 256 px, 658 instead of 684 ms at "
-    "512 px; with max-autotune, too, 46.8 instead of 55.8 ms and 661 instead of 683 ms. It compiles for 18 to 47 s in "
-    "each process, needs a C++ compiler, and its code has a fixed number of threads, while gpen-restore runs each face "
-    "of a photograph in threads of its own (2026-11-30, two cores with AVX-512)",
+    "compiling the traceable form by torch.compile with freezing: 52.4 instead of 60.0 ms at 256 px, 658 instead of "
+    "684 ms at 512 px; with max-autotune, too, 46.8 instead of 55.8 ms and 661 instead of 683 ms. It compiles for "
+    "18 to 47 s in each process, needs a C++ compiler, and its code has a fixed number of threads, while "
+    "gpen-restore runs each face of a photograph in threads of its own (2026-11-30, two cores with AVX-512)",
 )
 
 

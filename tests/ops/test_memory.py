@@ -1,3 +1,5 @@
+"""Freed memory that the process keeps, counted in page faults."""
+
 import platform
 import subprocess
 import sys
