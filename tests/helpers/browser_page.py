@@ -31,12 +31,22 @@ class Page:
         self.browser.get((self.folder / "study.html").as_uri())
 
     def refresh(self):
-        """Load the page anew, and wait for the new one: on a busy machine the driver is back before it.
+        """Load the page anew. The new page has to have what was stored.
 
-        The votes are read before: without that, Chromium 156 on a busy machine gave the new page none in 4 of 39 runs,
-        and with it in none of 70.
+        On a busy machine, Chromium 156 gives the new page older votes at times, whatever the page does; so it has three
+        tries. A page that loses votes fails in all of them.
         """
-        self.browser.execute_script("window.isOld = true; return JSON.stringify(localStorage)")
+        stored = self.browser.execute_script("return {...localStorage}")
+        for _ in range(3):
+            self._load_anew()
+            if stored.items() <= self.browser.execute_script("return {...localStorage}").items():
+                return
+            self.browser.execute_script("Object.assign(localStorage, arguments[0])", stored)
+        raise AssertionError("the new page has lost what was stored")
+
+    def _load_anew(self):
+        """Wait for the new page: on a busy machine the driver is back before it."""
+        self.browser.execute_script("window.isOld = true")
         self.browser.refresh()
         until = time.monotonic() + 20
         while not self.browser.execute_script(DRAWN_ANEW):
