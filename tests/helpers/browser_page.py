@@ -105,7 +105,8 @@ class Page:
             old.unlink()
         self.one("#export").click()
         until = time.monotonic() + 10
-        while not (found := list(self.folder.glob("votes_*.json"))):
+        # Chromium reserves the name by an empty file, which the whole one replaces
+        while not (found := [path for path in self.folder.glob("votes_*.json") if path.stat().st_size]):
             assert time.monotonic() < until, "no file was downloaded"
             time.sleep(0.05)
         return found[0], json.loads(found[0].read_text())
